@@ -1,0 +1,123 @@
+"""Colours: the clean classes a model is asked for, and the bottlenecked RGB it is shown.
+
+Targets are hard classes of Lab's ab plane; inputs lose channels at random so that a colour can't simply be looked up (paper, section
+3.2). Everything is batched and runs where its tensors are; random draws come from a generator that the caller addresses.
+
+Shapes: n frames, t frames of a clip, k colour classes, h w pixels or cells.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.transforms.v2 import functional as tv
+
+from corrflow.encoder import STRIDE
+
+# k-means centres of ab over natural frames, as published with the method: 16 rows of (a, b)
+CENTROIDS = (
+    (10.227485656738281, -25.504367828369141), (9.1718616485595703, -5.4802451133728027),
+    (38.079753875732422, -55.176967620849609), (13.772418975830078, 29.932201385498047),
+    (-22.90513801574707, 4.349820613861084), (0.3694918155670166, -7.3006887435913086),
+    (-5.3544673919677734, -13.474063873291016), (-9.1021614074707031, 43.392688751220703),
+    (2.8542637825012207, -18.042882919311523), (-1.2226581573486328, 21.684947967529297),
+    (-7.9679098129272461, -0.25664329528808594), (33.955364227294922, 15.078691482543945),
+    (22.351770401000977, -38.779991149902344), (5.7283544540405273, 8.6479434967041016),
+    (54.295120239257812, -73.889358520507812), (0.19337761402130127, 0.032210350036621094),
+)  # fmt: skip
+CLASSES = len(CENTROIDS)
+
+# sRGB primaries to XYZ under D65, rows divided by the white point (0.950456, 1, 1.088754)
+RGB_TO_XYZ = (
+    (0.412453 / 0.950456, 0.357580 / 0.950456, 0.180423 / 0.950456),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334 / 1.088754, 0.119193 / 1.088754, 0.950227 / 1.088754),
+)
+LAB_KNEE = 0.008856  # below it Lab's cube root is replaced by a line
+JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's released settings)
+
+
+@dataclass(frozen=True)
+class BottleneckConfig:
+    """How the input is impoverished (paper, section 3.2)."""
+
+    keep: float = 0.3
+    """Share of the steps whose input keeps its three channels; else one or two are zeroed."""
+    jitter: float = 0.1
+    """Share of the frames whose brightness, contrast, saturation and hue are jittered, by 0.1 each."""
+
+
+def rgb_to_lab(rgb_n3hw: Tensor) -> Tensor:
+    """sRGB in [0, 1] to CIE Lab (D65): L in [0, 100], a and b about [-127, 127]; `[N, 3, H, W]`."""
+    linear = torch.where(rgb_n3hw > 0.04045, ((rgb_n3hw + 0.055) / 1.055) ** 2.4, rgb_n3hw / 12.92)
+    xyz = torch.einsum("xc,nchw->nxhw", rgb_n3hw.new_tensor(RGB_TO_XYZ), linear)
+    f = torch.where(xyz > LAB_KNEE, xyz.clamp_min(LAB_KNEE) ** (1 / 3), 7.787 * xyz + 16 / 116)
+    lightness = torch.where(xyz[:, 1] > LAB_KNEE, 116 * f[:, 1] - 16, 903.3 * xyz[:, 1])
+    return torch.stack([lightness, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], dim=1)
+
+
+def lab_to_rgb(lab_n3hw: Tensor) -> Tensor:
+    """The inverse of `rgb_to_lab`, clipped to [0, 1]; for pictures."""
+    fy = (lab_n3hw[:, 0] + 16) / 116
+    f = torch.stack([fy + lab_n3hw[:, 1] / 500, fy, fy - lab_n3hw[:, 2] / 200], dim=1)
+    xyz = torch.where(f**3 > LAB_KNEE, f**3, (f - 16 / 116) / 7.787)
+    linear = torch.einsum("cx,nxhw->nchw", torch.linalg.inv(lab_n3hw.new_tensor(RGB_TO_XYZ)), xyz).clamp(0, 1)
+    return torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
+
+
+def color_classes(rgb_n3hw: Tensor) -> Tensor:
+    """The nearest of the 16 centroids of each pixel's ab: int64 `[N, H, W]` of RGB in [0, 1]."""
+    ab_n2hw = rgb_to_lab(rgb_n3hw)[:, 1:]
+    centroids_k2 = rgb_n3hw.new_tensor(CENTROIDS)
+    # |ab - c|^2 without |ab|^2, which is the same for all k
+    score_nkhw = torch.einsum("kx,nxhw->nkhw", -2 * centroids_k2, ab_n2hw)
+    score_nkhw += centroids_k2.square().sum(dim=1)[:, None, None]
+    return score_nkhw.argmin(dim=1)
+
+
+def class_colors(probabilities_nkhw: Tensor, lightness_nhw: Tensor) -> Tensor:
+    """Mean ab under `probabilities`, with the given L, as RGB in [0, 1]; `[N, 3, H, W]`; for pictures."""
+    ab_n2hw = torch.einsum("nkhw,kx->nxhw", probabilities_nkhw, probabilities_nkhw.new_tensor(CENTROIDS))
+    return lab_to_rgb(torch.cat([lightness_nhw[:, None], ab_n2hw], dim=1))
+
+
+def shrink_labels(labels_nhw: Tensor, classes: int) -> Tensor:
+    """Integer labels to their shares in each cell of stride 4: `[N, classes, H/4, W/4]`, summing to 1.
+
+    Shares, because an average of class *indices* is a class that may be nowhere in the cell.
+    """
+    one_hot_nkhw = F.one_hot(labels_nhw.long(), classes).movedim(-1, 1).float()
+    return F.avg_pool2d(one_hot_nkhw, STRIDE)
+
+
+def drop_channels(rgb_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator) -> Tensor:
+    """Zero one or two channels of all frames alike, and scale the rest by 3 / (3 - n); with probability `keep` none.
+
+    `draw` is a CPU generator; the same draw on every rank drops the same channels.
+    """
+    if torch.rand((), generator=draw).item() < config.keep:
+        return rgb_nt3hw
+    dropped = int(torch.randint(1, 3, (), generator=draw))
+    order = torch.randperm(3, generator=draw)
+    factor = torch.full((3,), 3 / (3 - dropped))
+    factor[order[:dropped]] = 0.0
+    return rgb_nt3hw * factor.to(rgb_nt3hw.device, non_blocking=True)[:, None, None]
+
+
+def jitter_frames(rgb_n3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, own: slice, total: int) -> Tensor:
+    """Jitter a random `config.jitter` of the frames, each by its own draw; RGB in [0, 1], `[N, 3, H, W]`.
+
+    The draws are made for the `total` frames of the global batch; `own` are those that `rgb_n3hw` holds.
+    """
+    chosen = (torch.rand(total, generator=draw) < config.jitter)[own].tolist()
+    change = ((torch.rand(total, 4, generator=draw) * 2 - 1) * JITTER)[own].tolist()
+    if not any(chosen):
+        return rgb_n3hw
+    out = rgb_n3hw.clone()
+    for i in (i for i, yes in enumerate(chosen) if yes):
+        brightness, contrast, saturation, hue = change[i]
+        frame = tv.adjust_brightness(rgb_n3hw[i], 1 + brightness)
+        frame = tv.adjust_contrast(frame, 1 + contrast)
+        out[i] = tv.adjust_hue(tv.adjust_saturation(frame, 1 + saturation), hue)
+    return out

@@ -1,0 +1,80 @@
+"""A frame to features at stride 4. What is done with the features is in `model.py`.
+
+Shapes: b batch, c channels, h w rows and columns of cells.
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from corrflow.errors import InputError
+
+STRIDE = 4
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The ResNet variant of the paper (section 4.1): four stages, no max-pool, stride 4 in all."""
+
+    widths: tuple[int, int, int, int] = (64, 128, 256, 256)
+    """Channels of the four stages; the stem has as many as the first. The second stage halves the size."""
+    depths: tuple[int, int, int, int] = (2, 2, 2, 2)
+    """Basic blocks in each stage."""
+    features: int = 64
+    """Channels of the features that are compared."""
+
+    def __post_init__(self) -> None:
+        numbers = (*self.widths, *self.depths, self.features)
+        if len(self.widths) != 4 or len(self.depths) != 4 or min(numbers) < 1:
+            raise InputError(f"encoder {self}: expected four widths, four depths and features, all at least 1")
+
+
+class Block(nn.Module):
+    """Two 3x3 convolutions beside a shortcut; ReLU after the sum."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int) -> None:
+        super().__init__()
+        self.residual = nn.Sequential(
+            nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),
+            nn.BatchNorm2d(c_out),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(c_out),
+        )
+        self.shortcut = nn.Sequential()
+        if stride != 1 or c_in != c_out:
+            self.shortcut = nn.Sequential(nn.Conv2d(c_in, c_out, 1, stride, bias=False), nn.BatchNorm2d(c_out))
+        self.activation = nn.ReLU(inplace=True)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        return self.activation(self.residual(x_bchw) + self.shortcut(x_bchw))
+
+
+def stage(c_in: int, c_out: int, depth: int, stride: int) -> nn.Sequential:
+    """`depth` blocks, of which the first changes width and size."""
+    return nn.Sequential(*(Block(c_in if i == 0 else c_out, c_out, stride if i == 0 else 1) for i in range(depth)))
+
+
+class Encoder(nn.Module):
+    """RGB in [0, 1], `[B, 3, H, W]`, to features `[B, C, H/4, W/4]`. No mean or deviation is subtracted (paper, section 4.1).
+
+    The default has 5,291,648 parameters and costs 23.6 GMAC for a frame of 256x256.
+    """
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        w1, w2, w3, w4 = config.widths
+        d1, d2, d3, d4 = config.depths
+        self.stem = nn.Sequential(nn.Conv2d(3, w1, 7, 2, 3, bias=False), nn.BatchNorm2d(w1), nn.ReLU(inplace=True))
+        self.layer1 = stage(w1, w1, d1, stride=1)
+        self.layer2 = stage(w1, w2, d2, stride=2)
+        self.layer3 = stage(w2, w3, d3, stride=1)
+        self.layer4 = stage(w3, w4, d4, stride=1)
+        self.head = nn.Conv2d(w4, config.features, 3, 1, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, frames_b3hw: Tensor) -> Tensor:
+        x_bchw = self.stem(frames_b3hw)
+        return self.head(self.layer4(self.layer3(self.layer2(self.layer1(x_bchw)))))

@@ -1,0 +1,152 @@
+"""The model: an encoder and a pointer. Loads our checkpoints and the files that the method's authors released.
+
+Training is in `objective.py`, use on a video in `propagation.py`. Shapes: b batch, c k channels, h w pixels or cells.
+"""
+
+import pickle
+import re
+import zipfile
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from corrflow.attention import restricted_attention
+from corrflow.encoder import STRIDE, Encoder, EncoderConfig
+from corrflow.errors import InputError
+
+RELEASED_NAMES = (
+    (r"^module\.", ""),
+    (r"^feature_extraction\.conv1\.", "encoder.stem."),
+    (r"^feature_extraction\.", "encoder."),
+    (r"^post_convolution\.", "encoder.head."),
+    (r"\.left\.", ".residual."),
+)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """All that a checkpoint must say so that its weights can be used."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    radius: int = 6
+    """Half the side of the window in training, in cells of 4 pixels (paper, section 4.1: 13x13)."""
+    affinity_scale: float = 1.0
+    """Factor of the dot products; 1 as released, 0.125 = 1/sqrt(64) against divergence."""
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or self.affinity_scale <= 0:
+            raise InputError(f"model: radius {self.radius}, affinity_scale {self.affinity_scale}: expected >= 0 and > 0")
+
+
+class CorrFlow(nn.Module):
+    """The correspondence model: features that find, in a reference frame, where each point of a target frame was."""
+
+    def __init__(self, config: ModelConfig | None = None) -> None:
+        super().__init__()
+        self.config = config or ModelConfig()
+        self.encoder = Encoder(self.config.encoder)
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Features of frames (paper, section 3.1).
+
+        Args:
+            frames: RGB in [0, 1], floating, `[N, 3, H, W]`; H and W multiples of 4.
+
+        Returns:
+            `[N, C, H/4, W/4]`, C = 64 by default.
+
+        Raises:
+            InputError: another shape, or integers.
+        """
+        if frames.ndim != 4 or frames.shape[1] != 3 or frames.shape[2] % STRIDE or frames.shape[3] % STRIDE:
+            raise InputError(f"encode: frames {list(frames.shape)}: expected [N, 3, H, W] with H and W multiples of {STRIDE}")
+        if not frames.is_floating_point():
+            raise InputError(f"encode: frames of {frames.dtype}: expected floating RGB in [0, 1] (divide uint8 by 255)")
+        features: Tensor = self.encoder(frames)
+        return features
+
+    def copy(self, target: Tensor, reference: Tensor, values: Tensor, radius: int | None = None) -> Tensor:
+        """Copy `values` of the reference to the target: features `[B, C, h, w]` twice, `[B, K, h, w]` to `[B, K, h, w]`."""
+        chosen = self.config.radius if radius is None else radius
+        return restricted_attention(target, reference, values, chosen, self.config.affinity_scale)
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu") -> CorrFlow:
+    """Load a model for use, in eval mode.
+
+    Args:
+        path: a checkpoint of ours, or one in the released layout (with or without the `module.` prefix).
+        device: where it goes.
+
+    Raises:
+        InputError: no such file, a truncated one, or weights of another architecture.
+    """
+    state = read_checkpoint(path)
+    model = CorrFlow(config_of(state, path))
+    load_weights(model, state, path)
+    return model.to(device).eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """The content of a checkpoint file, on the CPU; InputError if there is none that can be read."""
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"checkpoint {path}: no such file") from None
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError, zipfile.BadZipFile, KeyError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"checkpoint {path}: not a readable checkpoint, truncated perhaps ({reason[:120]})") from None
+    if not isinstance(state, dict):
+        raise InputError(f"checkpoint {path}: holds a {type(state).__name__}, expected a dict of weights")
+    return state
+
+
+def config_of(state: dict[str, Any], path: str | Path) -> ModelConfig:
+    """The architecture as the checkpoint tells it; the released files tell none and have the default one."""
+    if "model_config" not in state:
+        return ModelConfig()
+    told = state["model_config"]
+    names = {f.name for f in fields(ModelConfig)}
+    if set(told) != names:
+        raise InputError(f"checkpoint {path}: model_config has {sorted(told)}, expected {sorted(names)}")
+    encoder = told["encoder"]
+    shape = EncoderConfig(tuple(encoder["widths"]), tuple(encoder["depths"]), encoder["features"])
+    return ModelConfig(shape, told["radius"], told["affinity_scale"])
+
+
+def load_weights(model: CorrFlow, state: dict[str, Any], path: str | Path) -> None:
+    """Put a checkpoint's weights into `model`, every one of them or none; InputError names the first that does not fit."""
+    weights = {ours(name): tensor for name, tensor in weights_of(state).items() if isinstance(tensor, Tensor)}
+    expected = model.state_dict()
+    for name in (*expected, *weights):
+        if name not in weights or name not in expected:
+            where = "is missing" if name not in weights else "is not known"
+            raise InputError(f"checkpoint {path}: another architecture: {name} {where}")
+        if weights[name].shape != expected[name].shape:
+            found, wanted = list(weights[name].shape), list(expected[name].shape)
+            raise InputError(f"checkpoint {path}: another architecture: {name} is {found}, expected {wanted}")
+    model.load_state_dict(weights)
+
+
+def weights_of(state: dict[str, Any]) -> dict[str, Any]:
+    """The dict of weights within a checkpoint: under `model` (ours), `state_dict` (released), or the whole."""
+    for key in ("model", "state_dict"):
+        if isinstance(state.get(key), dict):
+            inner: dict[str, Any] = state[key]
+            return inner
+    return state
+
+
+def ours(name: str) -> str:
+    """A released weight's name as ours; our own names stay."""
+    for pattern, replacement in RELEASED_NAMES:
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
+def describe(config: ModelConfig) -> dict[str, Any]:
+    """`config` in plain types, as `config_of` reads it back."""
+    return asdict(config)

@@ -1,0 +1,1 @@
+"""Training: schedule, checkpoints, processes, monitor, and the loop over them in `trainer.py`."""

@@ -1,0 +1,133 @@
+"""What a run tells: `metrics.jsonl`, a line for each step, and TensorBoard curves and pictures. Rank 0 alone writes."""
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchvision.utils import flow_to_image
+
+from corrflow.color import class_colors, rgb_to_lab
+from corrflow.encoder import STRIDE
+from corrflow.files import atomic_file
+from corrflow.model import CorrFlow
+from corrflow.objective import backward_cycles, forward_hops
+
+METRICS = "metrics.jsonl"
+GROUPS = {
+    "loss": "loss/total", "short": "loss/short", "long": "loss/long", "learning_rate": "schedule/learning_rate",
+    "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second", "data_wait": "speed/data_wait_share",
+    "gradient_norm": "health/gradient_norm", "memory_gb": "health/memory_gb",
+}  # fmt: skip
+
+
+class Monitor:
+    """The log of one run. Holds open files; `close` it."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        """Continue the log of `run` after `step` steps: what an earlier try wrote beyond is dropped, since it is done again."""
+        self.path = run / METRICS
+        keep = [line for line in read_lines(self.path) if line["step"] <= step]
+        with atomic_file(self.path) as file:
+            file.write("".join(json.dumps(line) + "\n" for line in keep).encode())
+        self.file = self.path.open("a")
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def steps(self, lines: list[dict[str, Any]]) -> None:
+        """Log consecutive steps; each line has `step` and numbers."""
+        for line in lines:
+            self.file.write(json.dumps(line) + "\n")
+            for name, tag in GROUPS.items():
+                self.board.add_scalar(tag, line[name], line["step"])
+        self.file.flush()
+        os.fsync(self.file.fileno())
+
+    def pictures(self, pictures: dict[str, Tensor], step: int) -> None:
+        """Show pictures, `[3, H, W]` in [0, 1] each."""
+        for name, picture_3hw in pictures.items():
+            self.board.add_image(f"clip/{name}", picture_3hw.clamp(0, 1).cpu(), step)
+        self.board.flush()
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self.board.close()
+        self.file.close()
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; one cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    lines = []
+    for text in path.read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+class Scene(NamedTuple):
+    """What one clip looked like to the model: its true colours and what it made of them."""
+
+    frames_t3hw: Tensor
+    inputs_t3hw: Tensor
+    colors_tkhw: Tensor
+
+
+@torch.no_grad()
+def draw_pictures(model: CorrFlow, scene: Scene) -> dict[str, Tensor]:
+    """Pictures of one clip: each is its frames side by side, `[3, H, T W]` in [0, 1].
+
+    Frame 0 of `reconstructed` is the true one; the others are the model's own copies. `cycle` is frame 0 after each cycle.
+    """
+    was_training = model.training
+    model.eval()
+    features = [model.encode(frame_3hw[None]) for frame_3hw in scene.inputs_t3hw]
+    colors_1tkhw = scene.colors_tkhw[None]
+    _, copies = forward_hops(model, features, colors_1tkhw, (False,) * (len(features) - 2))
+    cycles = backward_cycles(model, features, copies)
+    flows = [copy_flow(model, target, source) for source, target in zip(features, features[1:], strict=False)]
+    model.train(was_training)
+    lightness_thw = F.avg_pool2d(rgb_to_lab(scene.frames_t3hw)[:, :1], STRIDE)[:, 0]
+    copied_tkhw = torch.cat([scene.colors_tkhw[:1], *copies])
+    cycled_nkhw = torch.cat(cycles)
+    return {
+        "input": side_by_side(scene.frames_t3hw),
+        "bottlenecked": side_by_side(scene.inputs_t3hw),
+        "true_colors": side_by_side(enlarge(class_colors(scene.colors_tkhw, lightness_thw))),
+        "reconstructed": side_by_side(enlarge(class_colors(copied_tkhw, lightness_thw))),
+        "cycle": side_by_side(enlarge(class_colors(cycled_nkhw, lightness_thw[:1].expand(len(cycled_nkhw), -1, -1)))),
+        "flow": side_by_side(enlarge(torch.cat([flow_picture(flow, model.config.radius) for flow in flows]))),
+    }
+
+
+def copy_flow(model: CorrFlow, target: Tensor, reference: Tensor) -> Tensor:
+    """Where each cell copies from, on average, less where it is: `[1, 2, h, w]` (x, y) in cells."""
+    height, width = target.shape[-2:]
+    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    place_12hw = torch.stack([columns, rows])[None].to(target)
+    return model.copy(target, reference, place_12hw) - place_12hw
+
+
+def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
+    """Flow as colours (hue: direction, saturation: length, full at the window's corner), `[1, 3, h, w]` in [0, 1]."""
+    longest = math.hypot(radius, radius)
+    # flow_to_image scales by the longest vector of the picture; one more row with a known length makes pictures comparable
+    ruler = torch.full_like(flow_12hw[..., :1, :], longest / math.sqrt(2))
+    return flow_to_image(torch.cat([flow_12hw, ruler], dim=-2)[0].float())[None, :, :-1].float() / 255
+
+
+def enlarge(picture_n3hw: Tensor) -> Tensor:
+    """From cells to pixels, blocks left visible."""
+    return F.interpolate(picture_n3hw, scale_factor=STRIDE, mode="nearest")
+
+
+def side_by_side(frames_t3hw: Tensor) -> Tensor:
+    """`[T, 3, H, W]` to `[3, H, T W]`."""
+    return torch.cat(list(frames_t3hw), dim=-1)

@@ -1,0 +1,50 @@
+"""How every command begins and ends: flags to a config, a user's mistake to one line and exit code 2."""
+
+import contextlib
+import io
+import os
+import re
+import sys
+from collections.abc import Callable
+from typing import TypeVar
+
+import tyro
+
+import corrflow
+import shards
+
+Config = TypeVar("Config")
+MISTAKES = (corrflow.InputError, shards.InputError)
+BOX = re.compile(r"[╭╮╰╯│─├┤]+")
+
+
+class UsageError(ValueError):
+    """A flag or its value that was not understood."""
+
+
+def parse(config: type[Config], argv: list[str], prog: str, default: Config | None = None) -> Config:
+    """Flags to a config; UsageError in one line if they are no such thing."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(told):
+            if default is None:
+                return tyro.cli(config, args=argv, prog=prog, description=sys.modules[config.__module__].__doc__)
+            return tyro.cli(config, args=argv, prog=prog, default=default)
+    except SystemExit as ended:
+        if not ended.code:
+            raise  # --help
+        words = BOX.sub(" ", told.getvalue()).split()
+        raise UsageError(" ".join(words)) from None
+
+
+def run(main: Callable[[list[str]], int]) -> int:
+    """Run a command on the process's own arguments; returns its exit code."""
+    rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+    try:
+        return main(sys.argv[1:])
+    except (*MISTAKES, UsageError) as error:
+        print(f"{os.path.basename(sys.argv[0])}: {rank}error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{os.path.basename(sys.argv[0])}: {rank}interrupted", file=sys.stderr)
+        return 130

@@ -1,0 +1,125 @@
+"""The configs of the commands: what each flag means, and what of it names a training run."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from corrflow import InputError
+from corrflow.files import atomic_file
+from corrflow.training.trainer import TrainingConfig
+from shards.clip import ClipConfig
+from shards.manifest import Manifest
+from shards.pack import PackConfig
+from shards.stream import StreamConfig
+
+# what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks. All else decides the weights.
+FREE = {
+    "data", "run", "procs", "device", "stream.workers", "stream.prefetch", "trainer.steps", "trainer.log_every",
+    "trainer.save_every", "trainer.keep", "trainer.keep_every", "trainer.pictures_every",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainJob:
+    """Train a correspondence model on packed videos. The same command again resumes the run."""
+
+    data: Path
+    """Folder of shards, from launch/shard.py."""
+    run: Path
+    """Folder of the run: config, checkpoints, log."""
+    procs: int = 0
+    """Processes on this machine; 0: one for each CUDA device, or one."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to train; auto: CUDA where there is one."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    window: int = 64
+    """Samples that are shuffled together in each slot of the batch."""
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
+
+
+@dataclass(frozen=True)
+class PackJob:
+    """Pack videos into tar shards for training."""
+
+    source: Path
+    """Folder of video files, of frame folders, or of both at any depth; or one video."""
+    out: Path
+    """New folder for the shards."""
+    procs: int = 0
+    """Processes; 0: one for each core."""
+    pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
+
+
+@dataclass(frozen=True)
+class EvalJob:
+    """Propagate the first mask of each sequence of a benchmark, score the result, and write a report."""
+
+    benchmark: Literal["davis2016", "davis2017"]
+    """davis2016: all objects of a frame are one; davis2017: each object on its own."""
+    root: Path
+    """Folder with JPEGImages/480p/SEQ and Annotations/480p/SEQ, and ImageSets if there is one."""
+    out: Path
+    """Folder for masks, overlays, CSVs, metrics.json and report.html."""
+    checkpoint: str = "none"
+    """A checkpoint of ours or a released one; none: random weights, the untrained baseline."""
+    protocol: Literal["paper", "identity"] = "paper"
+    """paper: from frame to frame; identity: the first mask for ever."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: CUDA where there is one."""
+    seed: int = 0
+    """Of the random weights."""
+
+
+@dataclass(frozen=True)
+class TrackJob:
+    """Track what a mask marks in the first frame through a video."""
+
+    video: Path
+    """A video file or a folder of numbered frames."""
+    mask: Path
+    """PNG of the first frame's size: 0 background; 1, 2, ... (or 255) the objects."""
+    checkpoint: Path
+    """A checkpoint of ours or a released one."""
+    out: Path
+    """The video to write, .mp4; masks go beside it, into a folder of the same name."""
+    size: int = 480
+    """Short side at which to track, in pixels; masks come back at the video's own size."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: CUDA where there is one."""
+
+
+def claim_run(job: TrainJob, manifest: Manifest) -> None:
+    """Write the run's `config.json`, or check that the one there is of the same run.
+
+    Raises:
+        InputError: the folder belongs to another configuration; names what differs.
+    """
+    path = job.run / "config.json"
+    asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest()}
+    if path.exists():
+        found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
+        different = [
+            f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
+            for name in sorted(found.keys() | wanted.keys())
+            if name not in FREE and found.get(name) != wanted.get(name)
+        ]
+        if different:
+            raise InputError(f"{job.run}: belongs to another configuration: {'; '.join(different)}: expected a folder of its own")
+    try:
+        with atomic_file(path) as file:
+            file.write(json.dumps(asked, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"run {job.run}: can't be written to ({error.strerror})") from None
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` to `{"a.b": 1}`; the name that flags leave out, `training`, is left out here too."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        place = prefix if name == "training" else f"{prefix}{name}."
+        flat |= flattened(value, place) if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

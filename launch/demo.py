@@ -1,0 +1,131 @@
+"""The whole way in minutes: generate videos, pack, train, evaluate against two baselines, report. `make demo`.
+
+Exits 1 unless the trained model beats both the untrained one and the identity by a clear margin on held-out videos.
+"""
+
+import shutil
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from corrflow import CorrFlow, InputError, load_model
+from corrflow.benchmarks.davis import read_sequences
+from corrflow.benchmarks.evaluation import Result, evaluate
+from corrflow.files import atomic_file
+from corrflow.model import ModelConfig
+from corrflow.pictures import overlay, read_frame, read_mask
+from corrflow.propagation import PROTOCOLS
+from corrflow.report import text_table, write_report
+from corrflow.training.checkpoint import checkpoints
+from launch import shard, train
+from launch.command import parse, run
+from launch.recipes import demo
+from shards.synthetic import SceneConfig, write_tree
+
+MARGIN = 0.10  # of J&F: five times the spread that two seeds of the demo's training showed
+TRAIN_SEED, VAL_SEED = 1000, 9000
+MARK = ".corrflow-demo"
+
+
+@dataclass(frozen=True)
+class DemoJob:
+    """Generate, pack, train, evaluate, report."""
+
+    out: Path = Path("demo")
+    """Folder for all of it; one of an earlier demo is replaced."""
+    videos: int = 48
+    """Generated for training."""
+    held_out: int = 6
+    """Generated for the evaluation."""
+    steps: int = demo().training.trainer.steps
+    """Of training."""
+    procs: int = 2
+    """Processes that generate and pack."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the demo; returns its exit code."""
+    job = parse(DemoJob, argv, "demo.py")
+    begun = time.perf_counter()
+    prepare_folder(job.out)
+    step(1, f"generating {job.videos} videos to learn from and {job.held_out} to be tested on")
+    write_tree(job.out / "train", "train", job.videos, SceneConfig(frames=16, height=128, width=160), TRAIN_SEED, job.procs)
+    write_tree(job.out / "val", "val", job.held_out, SceneConfig(frames=20), VAL_SEED, job.procs)
+    step(2, "packing them into shards")
+    source = job.out / "train" / "JPEGImages" / "480p"
+    shard.main(["--source", str(source), "--out", str(job.out / "shards"), "--fps", "25", "--size", "128", "--procs", str(job.procs)])
+    step(3, "training")
+    flags = ["--recipe", "demo", "--data", str(job.out / "shards"), "--run", str(job.out / "run"), "--trainer.steps", str(job.steps)]
+    if code := train.main(flags):
+        return code
+    step(4, "evaluating on the held-out videos")
+    results = evaluate_all(job.out)
+    step(5, "reporting")
+    write_report(job.out / "report.html", "corrflow demo: held-out generated videos", results)
+    write_picture(job.out / "picture.png", job.out / "val", results[-1])
+    print("\n" + text_table(results) + "\n")
+    print(f"report {job.out / 'report.html'}, picture {job.out / 'picture.png'}, {time.perf_counter() - begun:.0f} s in all")
+    return verdict(results)
+
+
+def prepare_folder(out: Path) -> None:
+    """An empty folder; what an earlier demo left is removed, anything else is left alone."""
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        raise InputError(f"{out}: is not empty and not an earlier demo's: expected a new folder (--out)")
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    (out / MARK).touch()
+
+
+def step(number: int, text: str) -> None:
+    """Say where the demo is."""
+    print(f"\n[{number}/5] {text}", flush=True)
+
+
+def evaluate_all(out: Path) -> list[Result]:
+    """Identity, untrained, trained."""
+    sequences = read_sequences(out / "val", 2017)
+    torch.manual_seed(0)
+    untrained = CorrFlow(ModelConfig(encoder=demo().training.model.encoder)).eval()
+    trained = load_model(checkpoints(out / "run")[-1])
+    methods: list[tuple[str, CorrFlow | None, str]] = [
+        ("identity", None, "identity"),
+        ("untrained", untrained, "paper"),
+        ("trained", trained, "paper"),
+    ]
+    return [evaluate(sequences, 2017, model, PROTOCOLS[protocol], out / "eval" / name, name) for name, model, protocol in methods]
+
+
+def write_picture(path: Path, root: Path, result: Result) -> None:
+    """Two sequences, four moments each: the prediction above, the truth below."""
+    rows = []
+    for sequence in read_sequences(root, 2017)[:2]:
+        moments = np.linspace(0, len(sequence.frames) - 1, 4).round().astype(int)
+        frames = [read_frame(sequence.frames[i]) for i in moments]
+        names = [sequence.frames[i].stem for i in moments]
+        predicted = [read_mask(result.out / "masks" / sequence.name / f"{name}.png") for name in names]
+        true = [read_mask(sequence.masks[i]) for i in moments]
+        for masks in (predicted, true):
+            rows.append(np.concatenate([overlay(f, m) for f, m in zip(frames, masks, strict=True)], axis=1))
+    with atomic_file(path) as file:
+        Image.fromarray(np.concatenate(rows)).save(file, "PNG")
+
+
+def verdict(results: list[Result]) -> int:
+    """0 if the last result beats the others by the margin, else 1."""
+    *baselines, trained = (result.overall["J&F-Mean"] for result in results)
+    lead = trained - max(baselines)
+    if lead >= MARGIN:
+        print(f"trained beats both baselines: J&F {trained:.3f}, {lead:+.3f} over the better of them")
+        return 0
+    print(f"FAILED: trained J&F {trained:.3f} is {lead:+.3f} over the better baseline: expected at least +{MARGIN}")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

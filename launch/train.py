@@ -1,0 +1,105 @@
+"""Train a correspondence model on packed videos: `python launch/train.py --data SHARDS --run DIR [--recipe NAME] [--procs N]`.
+
+The same command again resumes the run from its newest checkpoint, on any number of processes that divides the batch.
+"""
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import tyro
+from tqdm import tqdm
+
+from corrflow.training.distributed import Processes, choose_device, joined_processes
+from corrflow.training.trainer import NonFiniteError, Trainer
+from launch.command import parse, run
+from launch.config import TrainJob, claim_run
+from launch.recipes import RECIPES, find_recipe
+from shards.manifest import Manifest, read_manifest
+from shards.order import Order
+from shards.stream import ClipDataset, check_division, read_batches
+from slurm.local import follow_parent, is_member, run_processes
+from slurm.preemption import StopFlag
+
+
+def main(argv: list[str]) -> int:
+    """Train here, in this process or in several; returns the exit code."""
+    job = read_flags(argv)
+    manifest = read_manifest(job.data)
+    count = job.procs or (torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1)
+    if not is_member():
+        for local_rank in range(count):
+            choose_device(job.device, local_rank)
+        check_division(read_from(job, manifest, Processes(0, count, torch.device("cpu")), start=0), job.stream)
+    claim_run(job, manifest)
+    if is_member() or count == 1:
+        return work(job, manifest)
+    return run_processes([sys.executable, __file__, *argv], count)
+
+
+def read_flags(argv: list[str]) -> TrainJob:
+    """The job: a recipe's values, changed by flags."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--recipe", default="released")
+    chosen, rest = chooser.parse_known_args(argv)
+    recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING)
+    return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
+
+
+def read_from(job: TrainJob, manifest: Manifest, processes: Processes, start: int) -> ClipDataset:
+    """The clips of one process from global batch `start` on."""
+    trainer = job.training.trainer
+    order = Order(tuple(shard.samples for shard in manifest.shards), trainer.seed, trainer.batch, job.window)
+    return ClipDataset(job.data, manifest, order, job.clip, processes.rank, processes.world, start)
+
+
+def work(job: TrainJob, manifest: Manifest) -> int:
+    """Train as one of the processes."""
+    stop = StopFlag().install()
+    if is_member():
+        follow_parent()
+    with joined_processes(job.device) as processes:
+        trainer = Trainer(job.run, job.training, processes)
+        if processes.leads:
+            announce(job, manifest, trainer)
+        batches = read_batches(read_from(job, manifest, processes, trainer.step), job.stream)
+        steps = job.training.trainer.steps
+        with tqdm(total=steps, initial=min(trainer.step, steps), unit="step", desc="training", disable=not processes.leads) as bar:
+
+            def show(line: dict[str, float]) -> None:
+                bar.update(line["step"] - bar.n)
+                bar.set_postfix(loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}", refresh=False)
+
+            try:
+                finished = trainer.fit(batches, stop, show)
+            except NonFiniteError as error:
+                print(f"train.py: rank {processes.rank}: stopped before the optimizer step: {error}", file=sys.stderr)
+                return 1
+        if processes.leads:
+            print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; {saved_at(job.run, trainer.step)}", flush=True)
+    return 0 if finished else stop.exit_code
+
+
+def announce(job: TrainJob, manifest: Manifest, trainer: Trainer) -> None:
+    """Say what is about to run."""
+    settings, processes = job.training.trainer, trainer.processes
+    count = sum(p.numel() for p in trainer.model.parameters())
+    begun = f"resuming at step {trainer.step}" if trainer.step else "starting"
+    print(
+        f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of {manifest.samples} segments, "
+        f"{processes.world} x {processes.device.type}\nwatch it: tensorboard --logdir {job.run}",
+        flush=True,
+    )
+
+
+def saved_at(run: Path, step: int) -> str:
+    """Where the last checkpoint is, and what to do if the run is not over."""
+    from corrflow.training.checkpoint import checkpoint_path
+
+    return f"saved {checkpoint_path(run, step)}; the same command goes on from there"
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,127 @@
+"""Reads the clips in the order that `order.py` says, through webdataset, with as many worker processes as asked for."""
+
+import json
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import webdataset as wds
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from shards.clip import ClipConfig, choose_cut, decode_clip
+from shards.errors import InputError
+from shards.manifest import Manifest
+from shards.order import Order, Piece, streams_of
+
+
+class Batch(NamedTuple):
+    """A rank's part of a global batch."""
+
+    clips: Tensor
+    """uint8 `[B, T, 3, H, W]`."""
+    keys: list[str]
+    """`sample key:frame,frame,...` of each clip."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a rank reads its clips. None of it changes which clips come."""
+
+    workers: int = 2
+    """Processes that read and decode; 0 reads in the training process itself."""
+    prefetch: int = 2
+    """Batches that each worker keeps ready."""
+
+    def __post_init__(self) -> None:
+        if self.workers < 0 or self.prefetch < 1:
+            raise InputError(f"stream: workers {self.workers}, prefetch {self.prefetch}: expected >= 0 and >= 1")
+
+
+class ClipDataset(IterableDataset[Batch]):
+    """The parts of the global batches, from number `start` on, that one worker of one rank reads."""
+
+    def __init__(self, folder: Path, manifest: Manifest, order: Order, clip: ClipConfig, rank: int, ranks: int, start: int) -> None:
+        super().__init__()
+        self.folder, self.manifest, self.order, self.clip = folder, manifest, order, clip
+        self.rank, self.ranks, self.start = rank, ranks, start
+
+    def __iter__(self) -> Iterator[Batch]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        streams = streams_of(self.order.streams, self.rank, self.ranks, worker, workers)
+        readers = [self.read_stream(stream) for stream in streams]
+        while True:
+            clips, keys = zip(*(next(reader) for reader in readers), strict=True)
+            yield Batch(torch.from_numpy(np.stack(clips)), list(keys))
+
+    def read_stream(self, stream: int) -> Iterator[tuple[np.ndarray, str]]:
+        """The clips of one logical stream, for ever. Holds the undecoded frames of one window's clips."""
+        for window in self.order.windows(stream, self.start):
+            segments = [segment for piece in window.pieces for segment in self.read_piece(piece)]
+            chosen = [self.choose(segment, window.pass_) for segment in segments]
+            for index in window.permutation[window.skip :]:
+                jpegs, cut, key = chosen[index]
+                named = f"{key}:{','.join(map(str, cut.frames))}"
+                yield decode_clip(jpegs, cut, self.clip, key), named
+
+    def choose(self, segment: dict[str, Any], pass_: int) -> tuple[list[bytes], Any, str]:
+        """The JPEGs of the clip that this pass takes from a segment."""
+        key = segment["__key__"]
+        cut = choose_cut(self.clip, json.loads(segment["json"])["frames"], self.order.seed, pass_, key)
+        return [segment[f"{number:03d}.jpg"] for number in cut.frames], cut, key
+
+    def read_piece(self, piece: Piece) -> Iterator[dict[str, Any]]:
+        """The samples of a part of a shard, as webdataset groups them."""
+        shard = self.manifest.shards[piece.shard]
+        path = self.folder / shard.name
+        try:
+            with path.open("rb") as file:
+                entries = ({**entry, "__url__": str(path)} for entry in wds.tariterators.tar_file_iterator(file))
+                samples = wds.tariterators.group_by_keys(entries)
+                found = list(islice(samples, piece.first, piece.stop))
+        except OSError as error:
+            raise InputError(f"shard {path}: {error.strerror or error}") from None
+        except Exception as error:  # tarfile raises many kinds for one fact; the shard is named and nothing is skipped
+            raise InputError(f"shard {path}: not readable ({error})") from error
+        if len(found) != piece.stop - piece.first:
+            held = piece.first + len(found)
+            raise InputError(f"shard {path}: holds {held} samples, the manifest says {shard.samples}: truncated?")
+        yield from found
+
+
+def read_batches(dataset: ClipDataset, config: StreamConfig) -> Iterator[Batch]:
+    """A rank's batches, for ever: the parts that its workers read, put together in the order of the slots.
+
+    Raises:
+        InputError: batch, ranks and workers that don't divide; fewer shards than processes.
+    """
+    check_division(dataset, config)
+    workers: dict[str, Any] = {"prefetch_factor": config.prefetch, "worker_init_fn": leave_signals} if config.workers else {}
+    parts = iter(DataLoader(dataset, batch_size=None, num_workers=config.workers, **workers))
+    while True:
+        try:
+            share = [next(parts) for _ in range(max(config.workers, 1))]
+        except InputError as error:  # a worker's arrives wrapped in its traceback; its own line is the last
+            raise InputError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")) from None
+        yield Batch(torch.cat([part.clips for part in share]), [key for part in share for key in part.keys])
+
+
+def check_division(dataset: ClipDataset, config: StreamConfig) -> None:
+    """InputError unless streams and shards suffice for every rank and worker."""
+    streams_of(dataset.order.streams, dataset.rank, dataset.ranks, 0, max(config.workers, 1))
+    if len(dataset.manifest.shards) < dataset.ranks:
+        raise InputError(
+            f"{dataset.folder}: {len(dataset.manifest.shards)} shards for {dataset.ranks} processes: "
+            "expected at least one shard for each"
+        )
+
+
+def leave_signals(_: int) -> None:
+    """Ctrl-C reaches the whole process group; the trainer decides what it means, the workers read on."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

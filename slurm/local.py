@@ -1,0 +1,88 @@
+"""Several processes of one command on this machine, each told its place by the variables that torchrun sets."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import time
+from types import FrameType
+
+GRACE_SECONDS = 20.0  # from one process's death, or a signal to them, until those left are killed
+POLL_SECONDS = 0.1
+PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
+
+
+def is_member() -> bool:
+    """Whether this process was started as one of several."""
+    return "RANK" in os.environ
+
+
+def follow_parent() -> None:
+    """Ask the kernel for a SIGTERM when the parent dies, even by -9, so that no process is left behind (Linux alone has this)."""
+    if os.uname().sysname == "Linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def run_processes(command: list[str], count: int) -> int:
+    """Run `count` processes of `command` until all have ended; signals to this one are passed on to them.
+
+    When one fails the others are told to stop, and killed if they don't.
+
+    Returns:
+        0, or the exit code of the first that failed.
+    """
+    port = free_port()
+    processes = [subprocess.Popen(command, env=place(rank, count, port), start_new_session=True) for rank in range(count)]
+
+    def pass_on(number: int, _: FrameType | None) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return watch(processes)
+    finally:
+        end(processes)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
+    """Wait until all have ended well, or one has failed."""
+    while True:
+        codes = [process.poll() for process in processes]
+        failed = [code for code in codes if code]
+        if failed:
+            return failed[0] if failed[0] > 0 else 128 - failed[0]
+        if all(code == 0 for code in codes):
+            return 0
+        time.sleep(POLL_SECONDS)
+
+
+def end(processes: "list[subprocess.Popen[bytes]]") -> None:
+    """Tell those that still run to stop, and kill those that don't in time."""
+    deadline = time.monotonic() + GRACE_SECONDS
+    for process in processes:
+        if process.poll() is None:
+            process.terminate()
+    for process in processes:
+        try:
+            process.wait(max(deadline - time.monotonic(), 0.0))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def place(rank: int, count: int, port: int) -> dict[str, str]:
+    """The environment of one process."""
+    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
+    return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in told.items()}}
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

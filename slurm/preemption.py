@@ -1,0 +1,32 @@
+"""Being told to stop: a signal sets a flag, and the work looks at it where it can leave in order."""
+
+import signal
+from types import FrameType
+
+
+class StopFlag:
+    """Set by SIGINT (Ctrl-C) or SIGTERM; a second SIGINT ends the process at once."""
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def install(self) -> "StopFlag":
+        """Take over both signals, from the main thread."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self.receive)
+        return self
+
+    def receive(self, number: int, _: FrameType | None) -> None:
+        """The handler: no work is done here."""
+        if self.number is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def __call__(self) -> bool:
+        """Whether to stop."""
+        return self.number is not None
+
+    @property
+    def exit_code(self) -> int:
+        """What a process ended by this signal is expected to return."""
+        return 128 + self.number if self.number is not None else 0
