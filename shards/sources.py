@@ -3,14 +3,19 @@
 What is made of the frames is in `pack.py`.
 """
 
+import itertools
+import math
 import os
 import re
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from shards.errors import InputError
@@ -32,6 +37,19 @@ class Video:
     key: str
     """Its path below the source folder, without the suffix: the sample keys start with it."""
     path: Path
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A video opened to be read once, from its first frame to its last, at its own size and speed."""
+
+    width: int
+    height: int
+    fps: float
+    count: int | None
+    """Frames in all, if the file says."""
+    frames: Iterator[NDArray[np.uint8]]
+    """RGB `[H, W, 3]`; raises BrokenVideoError where the video can't be decoded further."""
 
 
 @dataclass(frozen=True)
@@ -150,6 +168,35 @@ def upright(frame: av.VideoFrame) -> Image.Image:
     return Image.fromarray(np.rot90(pixels, k=frame.rotation // 90 % 4) if frame.rotation else pixels)
 
 
+@contextmanager
+def open_footage(path: Path) -> Iterator[Footage]:
+    """Open a video file or a folder of numbered frames.
+
+    Raises:
+        InputError: nothing is there.
+        BrokenVideoError: it is no video, or a frame is missing.
+    """
+    if not path.exists():
+        raise InputError(f"video {path}: no such file or folder")
+    found = Video(path.stem, path)
+    frames = (np.asarray(frame.image) for frame in decode(found, fps=math.inf, short_side=sys.maxsize))
+    first = next(frames, None)
+    if first is None:
+        raise BrokenVideoError("no frames")
+    fps, count = (FOLDER_FPS, len(frame_files(path))) if path.is_dir() else file_facts(path)
+    try:
+        yield Footage(first.shape[1], first.shape[0], fps, count, itertools.chain([first], frames))
+    finally:
+        frames.close()
+
+
+def file_facts(path: Path) -> tuple[float, int | None]:
+    """Frames a second and, if the file says, the number of frames."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        return float(stream.average_rate or FOLDER_FPS), stream.frames or None
+
+
 def decode_folder(folder: Path, fps: float) -> Iterator[Frame]:
     """Frames of a folder at `fps`, of the 25 a second that such folders are taken to have."""
     ticker = Ticker(fps)
@@ -170,7 +217,9 @@ class Ticker:
         self.due = 0
 
     def takes(self, seconds: float) -> bool:
-        """Whether the frame at `seconds` is one of the chosen; ask in the order of time."""
+        """Whether the frame at `seconds` is one of the chosen; ask in the order of time. At an infinite rate all are."""
+        if math.isinf(self.fps):
+            return True
         tick = int(seconds * self.fps + 1e-6)  # 1e-6: a stamp a rounding error early is on time
         if tick < self.due:
             return False

@@ -41,7 +41,7 @@ class SceneConfig:
     """Pixels."""
     objects: tuple[int, int] = (2, 4)
     """Fewest and most objects."""
-    speed: float = 2.5
+    speed: float = 4.0
     """Pixels a frame that an object moves, at most; the background moves at up to half of it."""
     noise: float = 0.02
     """Deviation of each pixel, of 1."""

@@ -1,0 +1,69 @@
+"""What the tests share: small generated videos, packed once, and the places of larger data that may be absent."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from shards.pack import PackConfig, pack
+from shards.synthetic import SceneConfig, write_tree
+
+ROOT = Path(__file__).parents[1]
+DATA = Path(__file__).parent / "data"
+SHARED = ROOT.parent / "shared"
+
+TINY_SCENE = SceneConfig(frames=8, height=48, width=64, objects=(1, 2), speed=2.0, points=3)
+# a model and a batch so small that a step takes hundredths of a second
+TINY = [
+    "--training.model.encoder.widths", "4", "4", "8", "8", "--training.model.encoder.depths", "1", "1", "1", "1",
+    "--training.model.encoder.features", "8", "--training.model.radius", "2", "--clip.size", "32", "--clip.fit", "crop",
+    "--trainer.batch", "4", "--trainer.log-every", "1", "--trainer.pictures-every", "0", "--stream.workers", "0", "--device", "cpu",
+]  # fmt: skip
+TINY = [flag.replace("--training.", "--") for flag in TINY]
+
+
+@pytest.fixture(scope="session")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A DAVIS-2017 tree of four generated videos, all of them `val`."""
+    root = tmp_path_factory.mktemp("tree")
+    write_tree(root, "val", 4, TINY_SCENE, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def packed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same videos as shards: eight segments of four frames."""
+    out = tmp_path_factory.mktemp("packed")
+    pack(tree / "JPEGImages" / "480p", out, PackConfig(fps=25, segment=4), processes=1)
+    return out
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command() -> Command:
+    """Runs `python launch/NAME.py FLAG ...` as a user would."""
+
+    def call(name: str, *flags: object, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+        line = [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, flags)]
+        return subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False)
+
+    return call
+
+
+@pytest.fixture
+def refused(command: Command) -> Callable[..., str]:
+    """Runs a command that must end with exit code 2 and one line; returns the line."""
+
+    def call(name: str, *flags: object) -> str:
+        done = command(name, *flags)
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode == 2, done.stderr
+        assert "Traceback" not in done.stderr
+        assert lines[-1].startswith(f"{name}.py: "), done.stderr
+        return lines[-1]
+
+    return call

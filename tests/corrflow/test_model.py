@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+import torch
+from conftest import SHARED
+
+from corrflow import CorrFlow, InputError, ModelConfig, load_model
+from corrflow.encoder import EncoderConfig
+from corrflow.training.checkpoint import save_checkpoint
+
+SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, affinity_scale=0.5)
+ORACLE = SHARED / "oracle"
+
+
+def released_names(model):
+    """A model's weights under the released files' names."""
+    names = {}
+    for name, tensor in model.state_dict().items():
+        name = name.replace("encoder.head.", "post_convolution.").replace("encoder.stem.", "feature_extraction.conv1.")
+        names[name.replace("encoder.", "feature_extraction.").replace(".residual.", ".left.")] = tensor
+    return names
+
+
+def test_the_default_has_the_papers_size():
+    assert sum(p.numel() for p in CorrFlow().parameters()) == 5_291_648
+
+
+def test_features_have_a_quarter_of_the_sides():
+    assert CorrFlow(SMALL).encode(torch.rand(2, 3, 24, 36)).shape == (2, 8, 6, 9)
+
+
+@pytest.mark.parametrize("frames", [torch.rand(1, 3, 30, 32), torch.rand(3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)])
+def test_encode_refuses_other_frames(frames):
+    with pytest.raises(InputError, match="encode: frames"):
+        CorrFlow(SMALL).encode(frames)
+
+
+def test_our_checkpoint_brings_its_architecture(tmp_path):
+    model = CorrFlow(SMALL)
+    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
+    loaded = load_model(path)
+    assert loaded.config == SMALL
+    assert not loaded.training
+    frames = torch.rand(1, 3, 16, 16)
+    torch.testing.assert_close(loaded.encode(frames), model.eval().encode(frames))
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_released_file_loads_with_or_without_prefix(tmp_path, prefix):
+    model = CorrFlow()
+    torch.save({"epoch": 3, "state_dict": {prefix + k: v for k, v in released_names(model).items()}}, tmp_path / "checkpoint.tar")
+    loaded = load_model(tmp_path / "checkpoint.tar").state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.skipif(not ORACLE.exists(), reason="the released code's fixtures are not here")
+def test_features_equal_the_released_codes(tmp_path):
+    weights, fixture = np.load(ORACLE / "state_dict_seed0.npz"), np.load(ORACLE / "b_model_forward.npz")
+    torch.save({"state_dict": {name: torch.tensor(weights[name]) for name in weights.files}}, tmp_path / "checkpoint.tar")
+    model = load_model(tmp_path / "checkpoint.tar")
+    for t in range(3):
+        features = model.encode(torch.tensor(fixture[f"frame{t}"])).detach()
+        np.testing.assert_allclose(features, fixture[f"feats_eval_{t}"], atol=1e-5)
+
+
+def test_refuses_a_missing_a_truncated_and_a_foreign_checkpoint(tmp_path):
+    with pytest.raises(InputError, match="no such file"):
+        load_model(tmp_path / "none.pt")
+    model = CorrFlow(SMALL)
+    path = save_checkpoint(tmp_path, 1, model, torch.optim.Adam(model.parameters()))
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(InputError, match="truncated"):
+        load_model(path)
+    (tmp_path / "text.pt").write_text("not weights at all")
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        load_model(tmp_path / "text.pt")
+    torch.save({"state_dict": {"fc.weight": torch.zeros(3, 3)}}, tmp_path / "foreign.pt")
+    with pytest.raises(InputError, match="another architecture"):
+        load_model(tmp_path / "foreign.pt")
+
+
+def test_refuses_weights_of_another_width(tmp_path):
+    torch.save(released_names(CorrFlow(SMALL)), tmp_path / "narrow.pt")
+    with pytest.raises(InputError, match=r"encoder\.stem\.0\.weight is \[4, 3, 7, 7\], expected \[64, 3, 7, 7\]"):
+        load_model(tmp_path / "narrow.pt")

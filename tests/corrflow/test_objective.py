@@ -1,0 +1,98 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SHARED
+
+from corrflow import CorrFlow, ModelConfig, load_model
+from corrflow.encoder import EncoderConfig
+from corrflow.model import ours
+from corrflow.objective import ObjectiveConfig, Recursion, color_loss, smoothed
+
+ORACLE = SHARED / "oracle"
+SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+
+
+def plain_losses(model, frames, colors, classes, truth):
+    """The paper's section 3 word for word: each hop encodes both of its frames and copies one thing."""
+
+    def hop(source, target, values):
+        copied = model.copy(model.encode(frames[:, target]), model.encode(frames[:, source]), values)
+        return F.interpolate(copied, scale_factor=4, mode="bilinear")
+
+    def shrunk(enlarged):
+        return F.interpolate(enlarged, scale_factor=0.25, mode="bilinear")
+
+    def loss(enlarged, t):
+        return F.nll_loss((enlarged + 1e-8).log(), classes[:, t])
+
+    first = hop(0, 1, colors[:, 0])
+    second = hop(1, 2, colors[:, 1] if truth else shrunk(first))
+    short = loss(first, 1) + loss(second, 2)
+    there = hop(1, 2, shrunk(first))
+    cycles = hop(1, 0, shrunk(first)), hop(1, 0, shrunk(hop(2, 1, shrunk(there))))
+    return short, sum(loss(cycle, 0) for cycle in cycles)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_shared_recursion_equals_the_plain_one_with_gradients(truth):
+    torch.manual_seed(0)
+    model = CorrFlow(SMALL).double().eval()
+    frames, classes = torch.rand(2, 3, 3, 24, 28).double(), torch.randint(16, (2, 3, 24, 28))
+    colors = torch.rand(2, 3, 16, 6, 7).double().softmax(dim=2)
+    parameters = list(model.parameters())
+    ours = Recursion(model, ObjectiveConfig(cycle_weight=0.25))(frames, colors, classes, (truth,))
+    short, long = plain_losses(model, frames, colors, classes, truth)
+    torch.testing.assert_close(torch.stack(ours), torch.stack([short + 0.25 * long, short, long]))
+    for a, b in zip(torch.autograd.grad(ours.total, parameters), torch.autograd.grad(short + 0.25 * long, parameters), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-7)
+
+
+def test_a_frame_is_encoded_once_and_a_pair_compared_once(monkeypatch):
+    model, calls = CorrFlow(SMALL), {"encode": 0, "copy": 0}
+    for name in calls:
+        original = getattr(model, name)
+        monkeypatch.setattr(model, name, lambda *a, name=name, original=original: (calls.update({name: calls[name] + 1}), original(*a))[1])
+    Recursion(model, ObjectiveConfig())(torch.rand(1, 3, 3, 16, 16), torch.rand(1, 3, 16, 4, 4), torch.zeros(1, 3, 16, 16).long(), (True,))
+    assert calls == {"encode": 3, "copy": 4}
+
+
+def test_longer_clips_have_a_cycle_for_each_turning_point():
+    model = CorrFlow(SMALL)
+    frames, classes = torch.rand(1, 5, 3, 16, 16), torch.zeros(1, 5, 16, 16).long()
+    losses = Recursion(model, ObjectiveConfig())(frames, torch.full((1, 5, 16, 4, 4), 1 / 16), classes, (True, False, True))
+    assert losses.short.item() == pytest.approx(4 * np.log(16), rel=1e-4)
+    assert losses.long.item() == pytest.approx(4 * np.log(16), rel=1e-4)
+
+
+def test_the_filter_between_hops_is_enlarging_and_shrinking():
+    x = torch.rand(1, 3, 7, 5, dtype=torch.float64)
+    there_and_back = F.interpolate(F.interpolate(x, scale_factor=4, mode="bilinear"), scale_factor=0.25, mode="bilinear")
+    torch.testing.assert_close(smoothed(x), there_and_back)
+
+
+def test_a_certain_and_right_copy_costs_nothing():
+    certain = F.one_hot(torch.full((1, 4, 4), 3), 16).movedim(-1, 1).float()
+    assert color_loss(certain, torch.full((1, 16, 16), 3)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+@pytest.mark.skipif(not ORACLE.exists(), reason="the released code's fixtures are not here")
+@pytest.mark.parametrize(("name", "truth"), [("truth", True), ("sampled", False)])
+def test_losses_and_gradients_equal_the_released_codes(tmp_path, name, truth):
+    weights = np.load(ORACLE / "state_dict_seed0.npz")
+    inputs, expected = np.load(ORACLE / "b_model_forward.npz"), np.load(ORACLE / f"b_losses_{name}.npz")
+    torch.save({name: torch.tensor(weights[name]) for name in weights.files}, tmp_path / "released.pt")
+    model = load_model(tmp_path / "released.pt").train()
+    labels = torch.stack([torch.tensor(inputs[f"q{t}"])[:, 0] for t in range(3)], dim=1)
+    # the released shrinking of labels, a defect, injected: the truncated mean of the class numbers of the middle 2x2
+    middle = F.interpolate(labels.float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True).long()
+    colors = F.one_hot(middle, 16).movedim(-1, 2).float()
+    frames = torch.stack([torch.tensor(inputs[f"frame{t}"]) for t in range(3)], dim=1)
+    losses = Recursion(model, ObjectiveConfig())(frames, colors, labels.long(), (truth,))
+    for loss, key in zip(losses, ("l_total", "l_sim", "l_long"), strict=True):
+        assert loss.item() == pytest.approx(float(expected[key]), rel=1e-5)
+    losses.total.backward()
+    parameters = dict(model.named_parameters())
+    for released in ("feature_extraction.layer4.1.left.3.weight", "post_convolution.weight", "post_convolution.bias"):
+        true = expected[f"grad_total/{released}"]
+        assert np.abs(parameters[ours(released)].grad[: len(true)].numpy() - true).max() <= 1e-4 * np.abs(true).max()

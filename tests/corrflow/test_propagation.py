@@ -1,0 +1,91 @@
+import pytest
+import torch
+import torch.nn.functional as F
+
+import corrflow
+from corrflow import CorrFlow, InputError, ModelConfig, Protocol
+from corrflow.encoder import EncoderConfig
+from corrflow.propagation import stream
+
+SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+
+
+class Matcher(CorrFlow):
+    """A model whose features are the pixels' own colours, sharply compared: it tracks what it should."""
+
+    def encode(self, frames):
+        return 40 * F.normalize(F.avg_pool2d(frames, 4) - 0.5, dim=1)
+
+
+def moving_square(count=6, step=4):
+    frames, masks = torch.zeros(count, 3, 40, 48), torch.zeros(count, 40, 48, dtype=torch.uint8)
+    frames[:, 2] = 1.0
+    for t in range(count):
+        frames[t, :, 8:24, 4 + step * t : 20 + step * t] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+        masks[t, 8:24, 4 + step * t : 20 + step * t] = 3
+    return frames, masks
+
+
+def test_a_moving_square_is_followed_but_for_the_rounding_of_its_corners():
+    frames, masks = moving_square()
+    tracked = corrflow.propagate(Matcher(), frames, masks[0])
+    wrong = (tracked != masks).sum(dim=(1, 2))
+    assert wrong[0] == 0
+    assert (wrong <= 4 * 3).all()
+    assert set(tracked.unique().tolist()) == {0, 3}
+
+
+def test_identity_keeps_the_first_labels_and_needs_no_model():
+    frames, masks = moving_square()
+    assert torch.equal(corrflow.propagate(None, frames, masks[0], protocol="identity"), masks[:1].expand(len(masks), -1, -1))
+
+
+def test_any_size_comes_back_exactly_and_bytes_are_as_good_as_floats():
+    frames = (torch.rand(3, 3, 37, 51) * 255).byte()
+    labels = torch.randint(0, 3, (37, 51))
+    from_bytes = corrflow.propagate(CorrFlow(SMALL).eval(), frames, labels)
+    assert from_bytes.shape == (3, 37, 51)
+    torch.manual_seed(1)
+    model = CorrFlow(SMALL).eval()
+    assert torch.equal(corrflow.propagate(model, frames, labels), corrflow.propagate(model, frames.float() / 255, labels))
+
+
+def test_frames_are_taken_one_at_a_time_and_encoded_once():
+    taken, model = [], Matcher()
+
+    def camera():
+        for t, frame in enumerate(moving_square()[0]):
+            taken.append(t)
+            yield frame
+
+    results = stream(model, camera(), moving_square()[1][0])
+    next(results)
+    next(results)
+    assert taken == [0, 1]
+
+
+def test_an_object_out_of_the_windows_reach_is_lost_rather_than_invented():
+    frames, masks = moving_square(count=2, step=24)
+    tracked = corrflow.propagate(Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=1))
+    assert set(tracked[1].unique().tolist()) <= {0, 3}
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (torch.zeros(40, 40, dtype=torch.uint8), r"frame 0 is \[3, 40, 48\], expected \[3, 40, 40\]"),
+        (torch.zeros(40, 48), "expected whole numbers"),
+        (torch.full((40, 48), 256), "0 to 255"),
+        (torch.zeros(1, 40, 48, dtype=torch.uint8), "expected whole numbers"),
+    ],
+)
+def test_refuses_labels_that_do_not_fit(labels, words):
+    with pytest.raises(InputError, match=words):
+        corrflow.propagate(Matcher(), moving_square()[0], labels)
+
+
+def test_refuses_an_unknown_protocol_and_no_frames():
+    with pytest.raises(InputError, match="'magic': expected one of paper, identity"):
+        corrflow.propagate(Matcher(), moving_square()[0], moving_square()[1][0], protocol="magic")
+    with pytest.raises(InputError, match="no frames"):
+        corrflow.propagate(Matcher(), [], moving_square()[1][0])

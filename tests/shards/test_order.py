@@ -1,0 +1,82 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shards.errors import InputError
+from shards.order import Order, streams_of
+
+ORDERS = st.builds(
+    Order,
+    samples=st.lists(st.integers(1, 9), min_size=1, max_size=12).map(tuple),
+    seed=st.integers(0, 99),
+    streams=st.integers(1, 12),
+    window=st.integers(1, 7),
+)
+
+
+def read(order, stream, start, count):
+    """The first `count` samples of a stream from its `start`-th on: (pass, shard, index)."""
+
+    def samples():
+        for window in order.windows(stream, start):
+            held = [(window.pass_, piece.shard, index) for piece in window.pieces for index in range(piece.first, piece.stop)]
+            assert sorted(window.permutation) == list(range(len(held)))
+            yield from (held[i] for i in window.permutation[window.skip :])
+
+    return list(islice(samples(), count))
+
+
+@settings(max_examples=150, deadline=None)
+@given(order=ORDERS, passes=st.integers(1, 4))
+def test_each_pass_gives_each_sample_once(order, passes):
+    given_out = []
+    for stream in range(order.streams):
+        given_out += read(order, stream, 0, order.handed_out(stream, passes))
+    everything = [(p, shard, i) for p in range(passes) for shard, n in enumerate(order.samples) for i in range(n)]
+    assert sorted(given_out) == everything
+
+
+@settings(max_examples=150, deadline=None)
+@given(order=ORDERS, start=st.integers(0, 300), stream=st.integers(0, 11))
+def test_resuming_anywhere_goes_on_with_the_next_sample(order, start, stream):
+    stream %= order.streams
+    assert read(order, stream, start, 10) == read(order, stream, 0, start + 10)[start:]
+
+
+@settings(max_examples=100, deadline=None)
+@given(order=ORDERS, passes=st.integers(0, 50))
+def test_no_stream_is_more_than_one_ahead(order, passes):
+    counts = [order.handed_out(stream, passes) for stream in range(order.streams)]
+    assert sum(counts) == passes * order.total
+    assert max(counts) - min(counts) <= 1
+
+
+def test_passes_differ_and_seeds_differ():
+    order = Order((8, 8, 8, 8), seed=0, streams=4, window=8)
+    first, second = ([s[1:] for s in read(order, 0, start, 8)] for start in (0, 8))
+    other = [s[1:] for s in read(Order((8, 8, 8, 8), seed=1, streams=4, window=8), 0, 0, 8)]
+    assert first != second
+    assert first != other
+
+
+def test_a_place_far_on_is_found_at_once():
+    order = Order(tuple(np.full(2400, 850)), seed=0, streams=48)
+    window = next(order.windows(17, 1_000_000))
+    assert window.pass_ == (1_000_001 * 48 - 17 - 1) // order.total
+
+
+@given(st.integers(1, 4), st.integers(1, 3))
+def test_ranks_and_workers_divide_the_streams(ranks, workers):
+    streams = ranks * workers * 2
+    shares = [streams_of(streams, r, ranks, w, workers) for r in range(ranks) for w in range(workers)]
+    assert [s for share in shares for s in share] == list(range(streams))
+
+
+def test_what_does_not_divide_is_refused_with_what_would():
+    with pytest.raises(InputError, match="batch of 6 clips can't be divided by 4 processes: 1, 2, 3 or 6 would do"):
+        streams_of(6, 0, 4, 0, 1)
+    with pytest.raises(InputError, match="the 3 clips of a process can't be divided by 2 workers: 1 or 3 would do"):
+        streams_of(6, 0, 2, 0, 2)

@@ -1,0 +1,98 @@
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from shards.clip import ClipConfig, Cut, choose_cut, cut_frame
+from shards.errors import InputError
+from shards.manifest import read_manifest
+from shards.order import Order
+from shards.stream import ClipDataset, StreamConfig, read_batches
+
+CLIP = ClipConfig(size=32, fit="crop", flip=True)
+
+
+def dataset(folder, rank=0, ranks=1, start=0, batch=4, seed=0):
+    manifest = read_manifest(folder)
+    order = Order(tuple(shard.samples for shard in manifest.shards), seed, batch, window=2)
+    return ClipDataset(folder, manifest, order, CLIP, rank, ranks, start)
+
+
+def global_batches(folder, count, ranks=1, workers=0, start=0):
+    """The first batches of all ranks, put together: keys and pixels."""
+    parts = [islice(read_batches(dataset(folder, rank, ranks, start), StreamConfig(workers=workers)), count) for rank in range(ranks)]
+    return [([k for part in step for k in part.keys], torch.cat([part.clips for part in step])) for step in zip(*parts, strict=True)]
+
+
+def same(ours, theirs):
+    assert [keys for keys, _ in ours] == [keys for keys, _ in theirs]
+    assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (2, 0), (2, 2), (4, 1)])
+def test_batches_are_the_same_on_any_number_of_ranks_and_workers(packed, ranks, workers):
+    same(global_batches(packed, 7, ranks, workers), global_batches(packed, 7))
+
+
+def test_resume_repeats_no_clip_and_skips_none(packed):
+    same(global_batches(packed, 4, start=3, ranks=2), global_batches(packed, 7)[3:])
+
+
+def test_a_pass_gives_each_segment_once(packed):
+    keys = [key.rpartition(":")[0] for keys, _ in global_batches(packed, 2) for key in keys]
+    assert len(set(keys)) == len(keys) == 8
+
+
+def test_clips_are_pixels_of_consecutive_frames(packed):
+    (keys, clips), *_ = global_batches(packed, 1)
+    assert clips.shape == (4, 3, 3, 32, 32)
+    assert clips.dtype == torch.uint8
+    for key in keys:
+        first, second, third = map(int, key.rpartition(":")[2].split(","))
+        assert (second, third) == (first + 1, first + 2)
+
+
+def test_a_clip_depends_on_seed_pass_and_key_alone():
+    chosen = {choose_cut(CLIP, 32, seed, pass_, key) for seed in (0, 1) for pass_ in (0, 1) for key in ("a", "b")}
+    assert len(chosen) == 8
+    assert choose_cut(CLIP, 32, 0, 0, "a") == choose_cut(CLIP, 32, 0, 0, "a")
+
+
+def test_the_interval_gives_way_in_a_short_segment():
+    assert np.diff(choose_cut(ClipConfig(interval=4), 9, 0, 0, "k").frames).tolist() == [4, 4]
+    assert np.diff(choose_cut(ClipConfig(interval=4), 6, 0, 0, "k").frames).tolist() == [2, 2]
+    with pytest.raises(InputError, match="sample k: 2 frames: too few for a clip of 3"):
+        choose_cut(ClipConfig(), 2, 0, 0, "k")
+
+
+def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
+    image = Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8))
+    pixels = np.asarray(image)
+    corner = cut_frame(image, Cut((0,), 1.0, 1.0, False), CLIP)
+    np.testing.assert_array_equal(corner, pixels[-32:, -32:])
+    squashed = cut_frame(image, Cut((0,), 1.0, 1.0, False), ClipConfig(size=48, fit="squash"))
+    assert squashed.shape == (48, 48, 3)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_truncated_shard_is_named(packed, tmp_path, workers):
+    for path in packed.iterdir():
+        content = path.read_bytes()
+        (tmp_path / path.name).write_bytes(content[:5000] if path.suffix == ".tar" else content)
+    with pytest.raises(InputError, match=r"^shard .*shard-0000\d\d\.tar: "):
+        global_batches(tmp_path, 3, workers=workers)
+
+
+def test_fewer_shards_than_processes_is_refused(packed):
+    with pytest.raises(InputError, match="8 shards for 16 processes"):
+        next(read_batches(dataset(packed, ranks=16, batch=16), StreamConfig(workers=0)))
+
+
+def test_no_manifest_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no manifest\.json there"):
+        read_manifest(tmp_path)
+    (tmp_path / "manifest.json").write_text('{"format": 99}')
+    with pytest.raises(InputError, match="format 99: expected 1"):
+        read_manifest(tmp_path)

@@ -1,0 +1,68 @@
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.ndimage import map_coordinates
+
+from shards.errors import InputError
+from shards.synthetic import SceneConfig, make_layers, render
+
+SCENE = SceneConfig(frames=6, height=64, width=96, noise=0.0)
+
+
+def test_the_same_seed_gives_the_same_video_and_another_another():
+    first, again, other = render(SCENE, 3), render(SCENE, 3), render(SCENE, 4)
+    assert np.array_equal(first.frames_thw3, again.frames_thw3)
+    assert np.array_equal(first.points_nt2, again.points_nt2)
+    assert not np.array_equal(first.frames_thw3, other.frames_thw3)
+
+
+def test_motion_there_and_back_is_the_same_place():
+    for layer in make_layers(SCENE, np.random.default_rng(0)):
+        pixels = np.random.default_rng(1).uniform(0, 60, (20, 2))
+        np.testing.assert_allclose(layer.motion.to_pixel(layer.motion.to_texture(pixels, 4.0), 4.0), pixels, atol=1e-6)
+
+
+def test_visible_points_lie_on_their_object_and_hidden_ones_do_not():
+    video = render(SCENE, 5)
+    for n, label in enumerate(video.point_object_n):
+        for t in range(SCENE.frames):
+            x, y = video.points_nt2[n, t].round().astype(int)
+            inside = 0 <= x < SCENE.width and 0 <= y < SCENE.height
+            on_top = inside and video.labels_thw[t, y, x] == label
+            assert on_top == video.visible_nt[n, t]
+    assert video.visible_nt[:, 0].all()
+
+
+def test_points_keep_their_colour_better_than_places_do():
+    along, still = [], []
+    for seed in range(6):
+        video = render(SCENE, seed)
+        frames = video.frames_thw3.astype(float).mean(axis=-1)
+        frames = frames / frames.mean(axis=(1, 2), keepdims=True)  # the lamp dims
+
+        def at(t, place, frames=frames):
+            return map_coordinates(frames[t], (place[:, 1], place[:, 0]), order=1, mode="nearest")
+
+        seen = video.visible_nt.all(axis=1) & (video.point_object_n > 0)
+        first = at(0, video.points_nt2[seen, 0])
+        along.append(np.abs(at(3, video.points_nt2[seen, 3]) - first).mean())
+        still.append(np.abs(at(3, video.points_nt2[seen, 0]) - first).mean())
+    assert np.mean(along) < 0.6 * np.mean(still)
+
+
+def test_the_tree_is_that_of_davis(tree):
+    names = (tree / "ImageSets/2017/val.txt").read_text().split()
+    assert names == ["val-000", "val-001", "val-002", "val-003"]
+    for name in names:
+        frames, masks = (sorted((tree / kind / "480p" / name).iterdir()) for kind in ("JPEGImages", "Annotations"))
+        assert [p.stem for p in frames] == [p.stem for p in masks] == [f"{t:05d}" for t in range(8)]
+        with Image.open(masks[0]) as mask:
+            assert mask.mode == "P"
+            assert np.asarray(mask).max() >= 1
+        assert np.load(tree / "Tracks/480p" / f"{name}.npz")["points"].shape[1:] == (8, 2)
+
+
+@pytest.mark.parametrize("change", [{"frames": 0}, {"height": 8}, {"objects": (3, 2)}, {"objects": (0, 0)}])
+def test_impossible_scenes_are_refused(change):
+    with pytest.raises(InputError, match="scene"):
+        SceneConfig(**change)
