@@ -1,5 +1,6 @@
 """What the tests share: small generated videos, packed once, and the places of larger data that may be absent."""
 
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from launch.command import run
 from shards.pack import PackConfig, pack
 from shards.synthetic import SceneConfig, write_tree
 
@@ -17,11 +19,10 @@ SHARED = ROOT.parent / "shared"
 TINY_SCENE = SceneConfig(frames=8, height=48, width=64, objects=(1, 2), speed=2.0, points=3)
 # a model and a batch so small that a step takes hundredths of a second
 TINY = [
-    "--training.model.encoder.widths", "4", "4", "8", "8", "--training.model.encoder.depths", "1", "1", "1", "1",
-    "--training.model.encoder.features", "8", "--training.model.radius", "2", "--clip.size", "32", "--clip.fit", "crop",
+    "--model.encoder.widths", "4", "4", "8", "8", "--model.encoder.depths", "1", "1", "1", "1",
+    "--model.encoder.features", "8", "--model.radius", "2", "--clip.size", "32", "--clip.fit", "crop",
     "--trainer.batch", "4", "--trainer.log-every", "1", "--trainer.pictures-every", "0", "--stream.workers", "0", "--device", "cpu",
 ]  # fmt: skip
-TINY = [flag.replace("--training.", "--") for flag in TINY]
 
 
 @pytest.fixture(scope="session")
@@ -55,15 +56,17 @@ def command() -> Command:
 
 
 @pytest.fixture
-def refused(command: Command) -> Callable[..., str]:
-    """Runs a command that must end with exit code 2 and one line; returns the line."""
+def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Runs a command, in this process, that must end with exit code 2 and one line; returns the line."""
 
     def call(name: str, *flags: object) -> str:
-        done = command(name, *flags)
-        lines = done.stderr.strip().splitlines()
-        assert done.returncode == 2, done.stderr
-        assert "Traceback" not in done.stderr
-        assert lines[-1].startswith(f"{name}.py: "), done.stderr
-        return lines[-1]
+        monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
+        code = run(importlib.import_module(f"launch.{name}").main)
+        told = capfd.readouterr().err.strip()
+        assert code == 2, told
+        lines = [line for line in told.splitlines() if line.startswith(f"{name}.py: ")]
+        assert len(lines) == 1, told
+        assert told.endswith(lines[0])
+        return lines[0]
 
     return call

@@ -1,0 +1,146 @@
+import json
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+
+from corrflow import InputError, ModelConfig
+from corrflow.encoder import EncoderConfig
+from corrflow.training.checkpoint import checkpoint_path, checkpoints
+from corrflow.training.distributed import Processes, choose_device
+from corrflow.training.monitor import read_lines
+from corrflow.training.schedule import ScheduleConfig
+from corrflow.training.trainer import NonFiniteError, Trainer, TrainerConfig, TrainingConfig
+
+ALONE = Processes(0, 1, torch.device("cpu"))
+SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+
+
+class Batch(NamedTuple):
+    clips: Tensor
+    keys: list[str]
+
+
+def config(steps=6, **trainer):
+    settings = TrainerConfig(steps=steps, batch=2, log_every=2, save_every=2, keep=2, pictures_every=0, seed=3)
+    settings = TrainerConfig(**{**settings.__dict__, **trainer})
+    return TrainingConfig(model=SMALL, schedule=ScheduleConfig(truth_clips=20), trainer=settings)
+
+
+def batches(start=0):
+    """A fixed batch for each step."""
+    step = start
+    while True:
+        clips = torch.randint(0, 256, (2, 3, 3, 16, 16), generator=torch.Generator().manual_seed(step), dtype=torch.uint8)
+        yield Batch(clips, [f"clip-{step}a", f"clip-{step}b"])
+        step += 1
+
+
+def fit(run, settings, stop=lambda: False, source=None):
+    trainer = Trainer(run, settings, ALONE)
+    finished = trainer.fit(source or batches(trainer.step), stop, lambda _: None)
+    return trainer, finished
+
+
+def weights(trainer):
+    return torch.cat([p.detach().flatten() for p in trainer.model.state_dict().values()])
+
+
+def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not(tmp_path):
+    whole, _ = fit(tmp_path / "whole", config())
+    calls = iter([False] * 3 + [True])
+    cut, finished = fit(tmp_path / "cut", config(), stop=lambda: next(calls))
+    assert (cut.step, finished) == (3, False)
+    resumed, finished = fit(tmp_path / "cut", config())
+    assert finished
+    assert torch.equal(weights(resumed), weights(whole))
+    keep = ("step", "loss", "short", "long", "gradient_norm", "epsilon", "learning_rate")
+    lines = [[{k: line[k] for k in keep} for line in read_lines(tmp_path / run / "metrics.jsonl")] for run in ("whole", "cut")]
+    assert lines[0] == lines[1]
+    assert [line["step"] for line in lines[0]] == [1, 2, 3, 4, 5, 6]
+
+
+def test_steps_logged_after_the_last_checkpoint_are_logged_once(tmp_path):
+    fit(tmp_path, config(steps=4))
+    checkpoint_path(tmp_path, 4).unlink()
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 5, "lo')  # a kill in the middle of a line
+    fit(tmp_path, config(steps=6))
+    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+
+
+def test_old_checkpoints_go_and_marked_ones_stay(tmp_path):
+    fit(tmp_path, config(steps=12, keep_every=4))
+    assert [path.name for path in checkpoints(tmp_path)] == [f"step-{step:08d}.pt" for step in (4, 8, 10, 12)]
+
+
+def test_a_truncated_checkpoint_is_passed_over(tmp_path):
+    fit(tmp_path, config(steps=6))
+    newest = checkpoint_path(tmp_path, 6)
+    newest.write_bytes(newest.read_bytes()[:-500])
+    with pytest.warns(UserWarning, match=r"step-00000006\.pt.*trying the one before"):
+        assert Trainer(tmp_path, config(), ALONE).step == 4
+    checkpoint_path(tmp_path, 4).write_bytes(b"")
+    with pytest.warns(UserWarning), pytest.raises(InputError, match="none of its 2 checkpoints"):
+        Trainer(tmp_path, config(), ALONE)
+
+
+def test_another_architectures_checkpoint_is_refused(tmp_path):
+    fit(tmp_path, config(steps=2))
+    other = TrainingConfig(model=ModelConfig(SMALL.encoder, radius=3), trainer=config().trainer)
+    with pytest.raises(InputError, match=r"step-00000002\.pt: another architecture"):
+        Trainer(tmp_path, other, ALONE)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path, monkeypatch):
+    trainer = Trainer(tmp_path, config(steps=6, log_every=3, save_every=3), ALONE)
+    good, snapshots = trainer.prepare, []
+
+    def poisoned(clips, draw):
+        data = good(clips, draw)
+        snapshots.append(weights(trainer))
+        return data._replace(inputs_bt3hw=data.inputs_bt3hw * float("nan")) if trainer.step == 1 else data
+
+    monkeypatch.setattr(trainer, "prepare", poisoned)
+    before = [p.detach().clone() for p in trainer.model.parameters()]
+    with pytest.raises(NonFiniteError, match=r"step 2: loss nan.*clip-1a, clip-1b"):
+        trainer.fit(batches(), lambda: False, lambda _: None)
+    assert not checkpoints(tmp_path)
+    changed = any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
+    assert changed  # step 1 was done
+    assert all(p.isfinite().all() for p in trainer.model.parameters())
+
+
+def test_a_failed_save_is_fatal(tmp_path):
+    (tmp_path / "checkpoints").write_text("a file where the folder should be")
+    with pytest.raises(OSError):
+        fit(tmp_path, config(steps=2))
+
+
+def test_colours_and_pictures_reach_the_board(tmp_path):
+    fit(tmp_path, config(steps=2, pictures_every=2))
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    assert set(board.Tags()["images"]) == {f"clip/{n}" for n in ("input", "bottlenecked", "true_colors", "reconstructed", "cycle", "flow")}
+    wanted = {"loss/total", "loss/short", "loss/long", "schedule/learning_rate", "schedule/epsilon"}
+    wanted |= {"speed/clips_per_second", "speed/data_wait_share", "health/gradient_norm", "health/memory_gb"}
+    assert set(board.Tags()["scalars"]) == wanted
+    assert [event.step for event in board.Scalars("loss/total")] == [1, 2]
+
+
+def test_the_model_learns_to_copy(tmp_path):
+    clips = torch.nn.functional.interpolate(torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), size=32).mul(255).byte()
+    moving = torch.stack([clips.roll(shift, dims=-1) for shift in (0, 4, 8)], dim=1)
+    settings = config(steps=60, log_every=60, save_every=60)
+    settings = TrainingConfig(model=SMALL, schedule=ScheduleConfig(learning_rate=3e-3), trainer=settings.trainer)
+    fit(tmp_path, settings, source=iter(lambda: Batch(moving[:2], ["a", "b"]), None))
+    losses = [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl")]
+    assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
+
+
+@pytest.mark.parametrize(("name", "words"), [("tpu", "expected auto, cpu or cuda"), ("cuda", "expected a device for each")])
+def test_a_device_that_is_not_there_is_refused(name, words):
+    with pytest.raises(InputError, match=words):
+        choose_device(name, local_rank=torch.cuda.device_count())

@@ -1,0 +1,137 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from conftest import ROOT, TINY
+
+from corrflow import load_model
+from launch.recipes import RECIPES, find_recipe
+
+
+def train(packed, run, *flags):
+    return [sys.executable, str(ROOT / "launch/train.py"), "--data", str(packed), "--run", str(run), *TINY, *map(str, flags)]
+
+
+def weights(run, step):
+    state = torch.load(run / "checkpoints" / f"step-{step:08d}.pt", weights_only=True)
+    assert not any(name.startswith("module.") for name in state["model"])
+    return torch.cat([tensor.double().flatten() for tensor in state["model"].values()])
+
+
+def lines(run):
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def wait_for(path, process, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, "it ended before"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(packed, tmp_path_factory):
+    """A run of twelve steps that nothing happened to."""
+    run = tmp_path_factory.mktemp("whole")
+    subprocess.run(train(packed, run, "--trainer.steps", 12), check=True, capture_output=True)
+    return run
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
+def test_stopped_by_a_signal_and_run_again_it_ends_with_the_same_weights(packed, whole, tmp_path, number, code):
+    command = train(packed, tmp_path, "--trainer.steps", 12, "--trainer.save-every", 2)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    wait_for(tmp_path / "checkpoints/step-00000002.pt", process)
+    process.send_signal(number)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == code, told
+    assert not (tmp_path / "checkpoints/step-00000012.pt").exists()
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "resuming at step" in again.stdout
+    assert torch.equal(weights(tmp_path, 12), weights(whole, 12))
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 13))
+    assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(whole)]
+
+
+def test_two_processes_see_the_same_batches_and_hold_the_same_weights(packed, whole, tmp_path):
+    command = train(packed, tmp_path, "--trainer.steps", 6, "--procs", 2, "--stream.workers", 1)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "2 x cpu" in done.stdout
+    assert (tmp_path / "checkpoints/step-00000006.pt").exists()
+    # the same clips and draws; BatchNorm sees each process's half of the batch, so that losses are near and not equal
+    assert lines(tmp_path)[0]["loss"] == pytest.approx(lines(whole)[0]["loss"], rel=0.05)
+    assert load_model(tmp_path / "checkpoints/step-00000006.pt").config.radius == 2
+    subprocess.run(train(packed, tmp_path, "--trainer.steps", 8), capture_output=True, check=True)  # goes on alone
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 9))
+
+
+def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
+    command = train(packed, tmp_path, "--trainer.steps", 5000, "--trainer.save-every", 2, "--procs", 2, "--stream.workers", 1)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    wait_for(tmp_path / "checkpoints/step-00000002.pt", process)
+    os.killpg(process.pid, signal.SIGINT)
+    told = process.communicate(timeout=60)[0]
+    assert process.returncode == 130, told
+    assert "stopped at step" in told
+    assert "Traceback" not in told
+
+
+def test_torchrun_works_too(packed, tmp_path):
+    flags = train(packed, tmp_path, "--trainer.steps", 2)[1:]
+    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *flags], check=True, capture_output=True)
+    assert [line["step"] for line in lines(tmp_path)] == [1, 2]
+
+
+def test_a_finished_run_goes_on_when_asked_for_more_steps(packed, whole, tmp_path):
+    subprocess.run(train(packed, tmp_path, "--trainer.steps", 5), check=True, capture_output=True)
+    subprocess.run(train(packed, tmp_path, "--trainer.steps", 12), check=True, capture_output=True)
+    assert torch.equal(weights(tmp_path, 12), weights(whole, 12))
+
+
+def test_a_run_folder_of_another_configuration_is_refused(packed, whole, refused):
+    line = refused("train", "--data", packed, "--run", whole, *TINY, "--schedule.learning-rate", "0.1")
+    assert "belongs to another configuration: schedule.learning_rate is 0.0002 there and 0.1 here" in line
+
+
+def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tmp_path):
+    command("shard", "--source", tree / "JPEGImages/480p/val-000", "--out", tmp_path, "--fps", 25, "--procs", 1)
+    assert "data_digest is" in refused("train", "--data", tmp_path, "--run", whole, *TINY)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--trainer.stepz", "3"], "--trainer.steps"),
+        (["--trainer.steps", "many"], "many"),
+        (["--trainer.batch", "0"], "batch"),
+        (["--recipe", "magic"], "recipe 'magic': expected one of released, cpu, demo"),
+        (["--procs", "3"], "a global batch of 4 clips can't be divided by 3 processes: 1, 2 or 4 would do"),
+        (["--stream.workers", "3"], "the 4 clips of a process can't be divided by 3 workers"),
+        (["--procs", "16", "--trainer.batch", "16"], "8 shards for 16 processes"),
+        (["--clip.size", "30"], "size 30"),
+        (["--device", "cuda", "--procs", "99"], "device cuda"),
+    ],
+)
+def test_a_mistake_in_a_flag_is_one_line(packed, tmp_path, refused, flags, words):
+    assert words in refused("train", "--data", packed, "--run", tmp_path / "run", *TINY, *flags)
+    assert not (tmp_path / "run").exists()
+
+
+def test_data_that_is_not_there_is_one_line(tmp_path, refused):
+    assert "no manifest.json there" in refused("train", "--data", tmp_path / "none", "--run", tmp_path / "run")
+    assert "--data" in refused("train", "--run", tmp_path / "run")
+
+
+def test_every_recipe_is_a_valid_job():
+    for name in RECIPES:
+        job = find_recipe(name)
+        assert job.training.trainer.batch % max(job.stream.workers, 1) == 0
+    released = find_recipe("released")
+    assert (released.clip.size, released.clip.fit, released.training.trainer.batch) == (256, "squash", 6)
+    assert released.training.schedule.learning_rate == 2e-4

@@ -1,0 +1,73 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from slurm import local
+from slurm.local import run_processes
+from slurm.preemption import StopFlag
+
+
+def python(code):
+    return [sys.executable, "-c", code]
+
+
+def gone(pid, seconds=15):
+    """Whether a process has ended within the time."""
+    for _ in range(int(seconds / 0.1)):
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().split()[2] == "Z":
+                    return True
+        except FileNotFoundError:
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def test_each_process_knows_its_place(tmp_path):
+    code = f"import os; open(f'{tmp_path}/' + os.environ['RANK'], 'w').write(os.environ['WORLD_SIZE'] + os.environ['LOCAL_RANK'])"
+    assert run_processes(python(code), 3) == 0
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"0": "30", "1": "31", "2": "32"}
+
+
+def test_one_failure_ends_all_and_is_the_exit_code():
+    begun = time.monotonic()
+    assert run_processes(python("import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(60)"), 2) == 7
+    assert time.monotonic() - begun < 30
+
+
+def test_a_process_that_will_not_end_is_killed(monkeypatch):
+    monkeypatch.setattr(local, "GRACE_SECONDS", 1.0)
+    stubborn = "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN); time.sleep(2); sys.exit(3) if os.environ['RANK'] == '0' else time.sleep(60)"
+    begun = time.monotonic()
+    assert run_processes(python(stubborn), 2) == 3
+    assert time.monotonic() - begun < 30
+
+
+def test_when_the_parent_is_killed_its_processes_end(tmp_path):
+    child = f"import os, time; from slurm.local import follow_parent; follow_parent(); open(f'{tmp_path}/' + os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(60)"
+    parent = subprocess.Popen(python(f"import sys; from slurm.local import run_processes; run_processes([sys.executable, '-c', {child!r}], 2)"))
+    while len([p for p in tmp_path.iterdir() if p.read_text()]) < 2:
+        time.sleep(0.05)
+    parent.kill()
+    parent.wait()
+    assert all(gone(int(path.read_text())) for path in tmp_path.iterdir())
+
+
+def test_a_signal_sets_the_flag_and_a_second_interrupt_ends():
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        flag = StopFlag().install()
+        assert (flag(), flag.exit_code) == (False, 0)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert (flag(), flag.exit_code) == (True, 143)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(1)
+    finally:
+        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
+            signal.signal(number, handler)
