@@ -47,7 +47,9 @@ class Block(nn.Module):
         self.activation = nn.ReLU(inplace=True)
 
     def forward(self, x_bchw: Tensor) -> Tensor:
-        return self.activation(self.residual(x_bchw) + self.shortcut(x_bchw))
+        """`[B, c_in, H, W]` to `[B, c_out, H / stride, W / stride]`."""
+        out_bchw: Tensor = self.activation(self.residual(x_bchw) + self.shortcut(x_bchw))
+        return out_bchw
 
 
 def stage(c_in: int, c_out: int, depth: int, stride: int) -> nn.Sequential:
@@ -76,5 +78,7 @@ class Encoder(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, frames_b3hw: Tensor) -> Tensor:
+        """`[B, 3, H, W]` to `[B, C, H/4, W/4]`."""
         x_bchw = self.stem(frames_b3hw)
-        return self.head(self.layer4(self.layer3(self.layer2(self.layer1(x_bchw)))))
+        features_bchw: Tensor = self.head(self.layer4(self.layer3(self.layer2(self.layer1(x_bchw)))))
+        return features_bchw

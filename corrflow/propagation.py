@@ -43,9 +43,7 @@ def find_protocol(protocol: str | Protocol) -> Protocol:
     return PROTOCOLS[protocol]
 
 
-def propagate(
-    model: CorrFlow | None, frames: Iterable[Tensor] | Tensor, labels: Tensor, protocol: str | Protocol = "paper"
-) -> Tensor:
+def propagate(model: CorrFlow | None, frames: Iterable[Tensor] | Tensor, labels: Tensor, protocol: str | Protocol = "paper") -> Tensor:
     """Track the labels of the first frame through a video (paper, section 4.2).
 
     Args:
@@ -75,7 +73,7 @@ def stream(
     labels = torch.as_tensor(labels)
     if labels.ndim != 2 or labels.is_floating_point() or int(labels.min()) < 0 or int(labels.max()) > 255:
         raise InputError(f"labels {list(labels.shape)} of {labels.dtype}: expected whole numbers 0 to 255, [H, W]")
-    numbers, dense_hw = labels.unique(return_inverse=True)  # labels may leave numbers out; channels do not
+    numbers, dense_hw = torch.unique(labels, return_inverse=True)  # labels may leave numbers out; channels do not
     if chosen.propagates and model is None:
         raise InputError(f"protocol {chosen.name}: needs a model")
     device = torch.device("cpu") if model is None else next(model.parameters()).device

@@ -16,12 +16,17 @@ STRIP_FRAMES = 5
 STRIP_WIDTH = 240  # pixels of one frame of a strip
 CHART = (320, 96)  # viewBox of a curve
 STYLE = """
-:root { color-scheme: light dark; --ink: #1c1e21; --paper: #fff; --line: #d8dce0; --soft: #6a7178; --best: #0b6e4f; --j: #1f6feb; --f: #d9730d; }
+:root {
+  color-scheme: light dark;
+  --ink: #1c1e21; --paper: #fff; --line: #d8dce0; --soft: #6a7178; --best: #0b6e4f; --j: #1f6feb; --f: #d9730d;
+}
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e6e8ea; --paper: #15181b; --line: #363c42; --soft: #9aa3ab; --best: #4fd1a1; --j: #6cb0ff; --f: #ffab5e; }
 }
-body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); margin: 0 auto; padding: 1.5rem; max-width: 76rem; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; } h3 { font-size: .95rem; margin: .8rem 0 .3rem; color: var(--soft); }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); }
+body { margin: 0 auto; padding: 1.5rem; max-width: 76rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
+h3 { font-size: .95rem; margin: .8rem 0 .3rem; color: var(--soft); }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
@@ -55,8 +60,9 @@ def write_report(path: Path, title: str, results: list[Result]) -> None:
         *(sequence_section(name, results) for name in sequences),
     ]
     page = (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-        f'<link rel="icon" href="data:,"><title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{"".join(body)}</body></html>\n'
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style></head><body>{''.join(body)}</body></html>\n"
     )
     with atomic_file(path) as file:
         file.write(page.encode())
@@ -138,7 +144,8 @@ def chart(name: str, score: ObjectScores) -> str:
     )
     legend = (
         f'<text x="{left + 4}" y="{height - 1}">{html.escape(name)}: '
-        f'<tspan style="fill:var(--j)">J {summary(score.region)}</tspan> <tspan style="fill:var(--f)">F {summary(score.boundary)}</tspan></text>'
+        f'<tspan style="fill:var(--j)">J {summary(score.region)}</tspan> '
+        f'<tspan style="fill:var(--f)">F {summary(score.boundary)}</tspan></text>'
     )
     curves = curve(score.region, "j") + curve(score.boundary, "f")
     return f'<svg viewBox="0 0 {width} {height + 3}" role="img" aria-label="J and F of {html.escape(name)}">{grid}{curves}{legend}</svg>'

@@ -111,7 +111,8 @@ def write_picture(path: Path, root: Path, result: Result) -> None:
         predicted = [read_mask(result.out / "masks" / sequence.name / f"{name}.png") for name in names]
         true = [read_mask(sequence.masks[i]) for i in moments]
         for masks in (predicted, true):
-            rows.append(np.concatenate([overlay(f, m) for f, m in zip(frames, masks, strict=True)], axis=1))
+            row = [overlay(f, m) for f, m in zip(frames, masks, strict=True)]
+            rows += [np.concatenate(row, axis=1)]
     with atomic_file(path) as file:
         Image.fromarray(np.concatenate(rows)).save(file, "PNG")
 

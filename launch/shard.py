@@ -13,8 +13,9 @@ def main(argv: list[str]) -> int:
     job = parse(PackJob, argv, "shard.py")
     summary = pack(job.source, job.out, job.pack, job.procs or os.cpu_count() or 1)
     shards = summary.manifest.shards
+    packed = summary.videos - summary.too_short - len(summary.failures)
     print(
-        f"packed {summary.videos - summary.too_short - len(summary.failures)} of {summary.videos} videos: {summary.manifest.samples} segments, "
+        f"packed {packed} of {summary.videos} videos: {summary.manifest.samples} segments, "
         f"{sum(s.frames for s in shards)} frames, {sum(s.bytes for s in shards) / 1e6:.1f} MB in {len(shards)} shards under {job.out}"
     )
     if summary.too_short:

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from corrflow import InputError, load_model
+from corrflow import CorrFlow, InputError, load_model
 from corrflow.pictures import Pixels, overlay, read_mask, write_mask
 from corrflow.propagation import stream
 from corrflow.training.distributed import choose_device
@@ -33,9 +33,8 @@ def main(argv: list[str]) -> int:
     try:
         with open_footage(job.video) as footage:
             if mask_hw.shape != (footage.height, footage.width):
-                raise InputError(
-                    f"mask {job.mask} is {mask_hw.shape[1]}x{mask_hw.shape[0]}, the video {footage.width}x{footage.height}: expected one size"
-                )
+                sizes = f"{mask_hw.shape[1]}x{mask_hw.shape[0]}, the video {footage.width}x{footage.height}"
+                raise InputError(f"mask {job.mask} is {sizes}: expected one size")
             if not mask_hw.any():
                 raise InputError(f"mask {job.mask}: is empty: expected objects marked 1, 2, ... or 255")
             count = write_tracked(job, footage, stream_tracked(job, footage, mask_hw, model), masks)
@@ -45,7 +44,7 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def stream_tracked(job: TrackJob, footage: Footage, mask_hw: Pixels, model: torch.nn.Module) -> Iterator[tuple[Pixels, Pixels]]:
+def stream_tracked(job: TrackJob, footage: Footage, mask_hw: Pixels, model: CorrFlow) -> Iterator[tuple[Pixels, Pixels]]:
     """Each frame with its labels, `[H, W, 3]` and `[H, W]`, at the video's own size."""
     size = small_size(footage.width, footage.height, job.size)
     small_mask = np.asarray(Image.fromarray(mask_hw).resize(size, Image.Resampling.NEAREST))

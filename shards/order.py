@@ -58,7 +58,8 @@ class Order:
 
     def __post_init__(self) -> None:
         if not self.samples or min(self.samples) < 1 or self.streams < 1 or self.window < 1:
-            raise InputError(f"order: {len(self.samples)} shards, {self.streams} streams, window {self.window}: expected at least 1 of each, none empty")
+            counts = f"{len(self.samples)} shards, {self.streams} streams, window {self.window}"
+            raise InputError(f"order: {counts}: expected at least 1 of each, no shard empty")
 
     @cached_property
     def total(self) -> int:

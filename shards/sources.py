@@ -119,7 +119,7 @@ def frame_files(folder: Path) -> list[Path]:
     numbered = sorted((int(NUMBERED.match(path.stem)[2]), path) for path in files)  # type: ignore[index]
     if not numbered:
         raise BrokenVideoError("no numbered images")
-    for (number, path), (following, _) in zip(numbered, numbered[1:], strict=False):
+    for (number, path), (following, _) in itertools.pairwise(numbered):
         if following != number + 1:
             gap = f"frame {number + 1} is missing" if following > number else f"frame {number} comes twice"
             raise BrokenVideoError(f"{gap} after {path.name}")

@@ -117,8 +117,7 @@ def check_division(dataset: ClipDataset, config: StreamConfig) -> None:
     streams_of(dataset.order.streams, dataset.rank, dataset.ranks, 0, max(config.workers, 1))
     if len(dataset.manifest.shards) < dataset.ranks:
         raise InputError(
-            f"{dataset.folder}: {len(dataset.manifest.shards)} shards for {dataset.ranks} processes: "
-            "expected at least one shard for each"
+            f"{dataset.folder}: {len(dataset.manifest.shards)} shards for {dataset.ranks} processes: expected at least one shard for each"
         )
 
 

@@ -89,12 +89,13 @@ class Motion:
 
     def center(self, t: float) -> Floats:
         """Where the layer's middle is at time t, in frames."""
-        return self.start + self.velocity * t + self.sway * (np.sin(self.pace * t + self.phase) - np.sin(self.phase))
+        swing = math.sin(self.pace * t + self.phase) - math.sin(self.phase)
+        return self.start + self.velocity * t + self.sway * swing
 
     def frame(self, t: float) -> Floats:
         """Rotation and scale from texture to frame, `[2, 2]`."""
         angle, scale = self.turn * t + self.phase, math.exp(self.swell * math.sin(self.pace * t))
-        return scale * np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * scale
 
     def wave(self, place: Floats, t: float) -> Floats:
         """The elastic displacement of places `[..., 2]` of the texture."""
@@ -156,7 +157,7 @@ def make_texture(draw: np.random.Generator, palette: Floats) -> Floats:
     angle, period = draw.uniform(0, math.pi), draw.uniform(7, 16)
     stripes = np.sin(2 * math.pi * (rows * math.sin(angle) + columns * math.cos(angle)) / period + field(14, 1)[..., 0])
     grain = 0.10 * field(1.2, 1)[..., 0] + 0.08 * field(3, 1)[..., 0] + draw.uniform(0.0, 0.14) * stripes
-    return np.clip(color_hw3 * (1 + grain[..., None]), 0, 1)
+    return np.asarray(np.clip(color_hw3 * (1 + grain[..., None]), 0, 1))
 
 
 def make_palette(draw: np.random.Generator) -> Floats:
@@ -215,7 +216,7 @@ def make_light(config: SceneConfig, draw: np.random.Generator, pixels_hw2: Float
         gain = 1 + 0.15 * math.sin(pace[0] * t + phase[0])
         angle = pace[1] * t + phase[1]
         slope_hw = 0.35 * (unit_hw2 @ np.array([math.cos(angle), math.sin(angle)]))
-        return gain * (1 + slope_hw)[..., None] * (1 + tint * math.sin(pace[2] * t + phase[2]))
+        return np.asarray(gain * (1 + slope_hw)[..., None] * (1 + tint * math.sin(pace[2] * t + phase[2])))
 
     return light
 

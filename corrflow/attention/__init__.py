@@ -12,9 +12,7 @@ from corrflow.errors import InputError
 BACKENDS = {"reference": reference.attend, "tiled": tiled.attend}
 
 
-def restricted_attention(
-    query: Tensor, key: Tensor, value: Tensor, radius: int = 6, scale: float = 1.0, backend: str = "tiled"
-) -> Tensor:
+def restricted_attention(query: Tensor, key: Tensor, value: Tensor, radius: int = 6, scale: float = 1.0, backend: str = "tiled") -> Tensor:
     """Copy `value` from the reference to the target, through the pointer of the paper (section 3.1).
 
     Each target cell is compared, by a plain dot product, with the `(2 radius + 1)^2` reference cells around its own place; a softmax

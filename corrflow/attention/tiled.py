@@ -55,9 +55,7 @@ def tiles(height: int, width: int, radius: int) -> Iterator[Tile]:
 
 
 @lru_cache(maxsize=64)
-def window_bias(
-    rows: tuple[int, int, int], columns: tuple[int, int, int], radius: int, dtype: torch.dtype, device: torch.device
-) -> Tensor:
+def window_bias(rows: tuple[int, int, int], columns: tuple[int, int, int], radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """The bias `[Q, P]` of a tile; `rows` and `columns` are (tile's length, patch's length, tile's place in the patch)."""
 
     def near(length: int, patch_length: int, offset: int) -> Tensor:
@@ -84,7 +82,7 @@ class TiledAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.radius = radius
         out_bkhw = value.new_empty(*value.shape[:2], *query.shape[-2:])
-        for tile in tiles(*query.shape[-2:], radius):
+        for tile in tiles(query.shape[-2], query.shape[-1], radius):
             weights_bqp = tile_weights(tile, tile.queries(query), tile.patch(key).flatten(2), radius)
             copied_bkq = torch.bmm(tile.patch(value).flatten(2), weights_bqp.mT)
             target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
@@ -97,7 +95,7 @@ class TiledAttention(torch.autograd.Function):
         """Gradients of query, key and value; those of key and value add up where patches overlap."""
         query, key, value = ctx.saved_tensors
         grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for tile in tiles(*query.shape[-2:], ctx.radius):
+        for tile in tiles(query.shape[-2], query.shape[-1], ctx.radius):
             query_bcq, grad_bkq = tile.queries(query), tile.queries(grad_out)
             key_bcp, value_bkp = tile.patch(key).flatten(2), tile.patch(value).flatten(2)
             weights_bqp = tile_weights(tile, query_bcq, key_bcp, ctx.radius)
@@ -119,5 +117,5 @@ class TiledAttention(torch.autograd.Function):
 
 def attend(query_bchw: Tensor, key_bchw: Tensor, value_bkhw: Tensor, radius: int) -> Tensor:
     """`[B, C, H, W]`, `[B, C, H, W]`, `[B, K, H, W]` to `[B, K, H, W]`."""
-    copied: Tensor = TiledAttention.apply(query_bchw, key_bchw, value_bkhw, radius)  # type: ignore[no-untyped-call]
+    copied: Tensor = TiledAttention.apply(query_bchw, key_bchw, value_bkhw, radius)
     return copied

@@ -82,7 +82,8 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The numbered pictures of a folder in order; InputError if there is none, or one is missing between two."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = [(int(digits[0]), path) for path in folder.iterdir() if path.suffix.lower() in suffixes and (digits := re.findall(r"\d+$", path.stem))]
+    pictures = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
+    found = [(int(digits[0]), path) for path in pictures if (digits := re.findall(r"\d+$", path.stem))]
     if not found:
         raise InputError(f"{folder}: no numbered {' or '.join(suffixes)} files there")
     found.sort()

@@ -41,9 +41,7 @@ class Result:
     """Of propagation alone, reading the frames included."""
 
 
-def evaluate(
-    sequences: list[Sequence], year: int, model: CorrFlow | None, protocol: Protocol, out: Path, name: str
-) -> Result:
+def evaluate(sequences: list[Sequence], year: int, model: CorrFlow | None, protocol: Protocol, out: Path, name: str) -> Result:
     """Propagate and score all sequences; writes masks, overlays, CSVs and `metrics.json` under `out`.
 
     Raises:

@@ -25,6 +25,4 @@ def summarise(values: ArrayLike) -> Statistics:
     # quarters share their border frames; the benchmark's rounding is half to even after adding 1e-10
     borders = np.round(np.linspace(1, len(over_time), DECAY_QUARTERS + 1) + 1e-10).astype(int) - 1
     first, last = over_time[: borders[1] + 1], over_time[borders[-2] : borders[-1] + 1]
-    return Statistics(
-        float(over_time.mean()), float((over_time > RECALL_THRESHOLD).mean()), float(first.mean() - last.mean())
-    )
+    return Statistics(float(over_time.mean()), float((over_time > RECALL_THRESHOLD).mean()), float(first.mean() - last.mean()))

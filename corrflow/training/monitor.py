@@ -3,6 +3,7 @@
 import json
 import math
 import os
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def draw_pictures(model: CorrFlow, scene: Scene) -> dict[str, Tensor]:
     colors_1tkhw = scene.colors_tkhw[None]
     _, copies = forward_hops(model, features, colors_1tkhw, (False,) * (len(features) - 2))
     cycles = backward_cycles(model, features, copies)
-    flows = [copy_flow(model, target, source) for source, target in zip(features, features[1:], strict=False)]
+    flows = [copy_flow(model, target, source) for source, target in pairwise(features)]
     model.train(was_training)
     lightness_thw = F.avg_pool2d(rgb_to_lab(scene.frames_t3hw)[:, :1], STRIDE)[:, 0]
     copied_tkhw = torch.cat([scene.colors_tkhw[:1], *copies])
@@ -120,7 +121,8 @@ def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
     longest = math.hypot(radius, radius)
     # flow_to_image scales by the longest vector of the picture; one more row with a known length makes pictures comparable
     ruler = torch.full_like(flow_12hw[..., :1, :], longest / math.sqrt(2))
-    return flow_to_image(torch.cat([flow_12hw, ruler], dim=-2)[0].float())[None, :, :-1].float() / 255
+    colors: Tensor = flow_to_image(torch.cat([flow_12hw, ruler], dim=-2)[0].float())
+    return colors[None, :, :-1].float() / 255
 
 
 def enlarge(picture_n3hw: Tensor) -> Tensor:

@@ -97,7 +97,7 @@ class Trainer:
         cuda = processes.device.type == "cuda"
         # channels last is faster on CUDA's tensor cores, and slower than the plain layout on the CPU
         layout = torch.channels_last if cuda else torch.contiguous_format
-        self.model = CorrFlow(config.model).to(processes.device, memory_format=layout)
+        self.model = CorrFlow(config.model).to(processes.device).to(memory_format=layout)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
         self.step = restore(run, self.model, self.optimizer)
         recursion = Recursion(self.model.train(), config.objective)
@@ -177,10 +177,8 @@ class Trainer:
         own = slice(first, first + clips * frames)
         jittered = color.jitter_frames(clean_n3hw, self.config.bottleneck, draw, own, self.processes.world * clips * frames)
         inputs_n3hw = color.drop_channels(jittered, self.config.bottleneck, draw)
-        shape = (clips, frames)
-        return StepInput(
-            frames_bt3hw, inputs_n3hw.unflatten(0, shape), colors_nkhw.unflatten(0, shape), classes_nhw.unflatten(0, shape)
-        )
+        inputs_bt3hw, colors_btkhw, classes_bthw = (x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw, colors_nkhw, classes_nhw))
+        return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_bthw)
 
     def save(self) -> None:
         """Write a checkpoint of this step, on rank 0; the others go on."""

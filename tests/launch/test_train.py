@@ -84,7 +84,9 @@ def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
 
 def test_torchrun_works_too(packed, tmp_path):
     flags = train(packed, tmp_path, "--trainer.steps", 2)[1:]
-    subprocess.run([sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", *flags], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", *flags], check=True, capture_output=True
+    )
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
 

@@ -157,7 +157,7 @@ def test_nothing_to_pack_is_refused(tmp_path):
     with pytest.raises(InputError, match="no videos there"):
         pack(tmp_path / "empty", tmp_path / "out", SMALL, processes=1)
     write_folder(tmp_path / "gaps" / "gap", [1, 2, 4])
-    with pytest.raises(InputError, match="none of 1 videos gave a sample: 1 broken.*frame 3 is missing"):
+    with pytest.raises(InputError, match=r"none of 1 videos gave a sample: 1 broken.*frame 3 is missing"):
         pack(tmp_path / "gaps", tmp_path / "out", SMALL, processes=1)
 
 

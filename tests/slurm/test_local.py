@@ -3,6 +3,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +20,8 @@ def gone(pid, seconds=15):
     """Whether a process has ended within the time."""
     for _ in range(int(seconds / 0.1)):
         try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().split()[2] == "Z":
-                    return True
+            if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
+                return True
         except FileNotFoundError:
             return True
         time.sleep(0.1)
@@ -42,15 +42,23 @@ def test_one_failure_ends_all_and_is_the_exit_code():
 
 def test_a_process_that_will_not_end_is_killed(monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 1.0)
-    stubborn = "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN); time.sleep(2); sys.exit(3) if os.environ['RANK'] == '0' else time.sleep(60)"
+    stubborn = (
+        "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN); time.sleep(2);"
+        "sys.exit(3) if os.environ['RANK'] == '0' else time.sleep(60)"
+    )
     begun = time.monotonic()
     assert run_processes(python(stubborn), 2) == 3
     assert time.monotonic() - begun < 30
 
 
 def test_when_the_parent_is_killed_its_processes_end(tmp_path):
-    child = f"import os, time; from slurm.local import follow_parent; follow_parent(); open(f'{tmp_path}/' + os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(60)"
-    parent = subprocess.Popen(python(f"import sys; from slurm.local import run_processes; run_processes([sys.executable, '-c', {child!r}], 2)"))
+    child = (
+        "import os, time; from slurm.local import follow_parent; follow_parent();"
+        f"open('{tmp_path}/' + os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(60)"
+    )
+    parent = subprocess.Popen(
+        python(f"import sys; from slurm.local import run_processes; run_processes([sys.executable, '-c', {child!r}], 2)")
+    )
     while len([p for p in tmp_path.iterdir() if p.read_text()]) < 2:
         time.sleep(0.05)
     parent.kill()

@@ -79,7 +79,9 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
         f"{s.name}_{label}": score
         for s in sequences
         for label, score in davis.score_sequence(
-            [read_mask(tmp_path / "paper/masks" / s.name / f"{f.stem}.png") for f in s.frames], truth(s), davis.objects_of(truth(s)[0], 2017)
+            [read_mask(tmp_path / "paper/masks" / s.name / f"{f.stem}.png") for f in s.frames],
+            truth(s),
+            davis.objects_of(truth(s)[0], 2017),
         ).items()
     }
     assert metrics["overall"] == davis.global_row(again)
