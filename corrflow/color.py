@@ -7,6 +7,7 @@ Shapes: n frames, t frames of a clip, k colour classes, h w pixels or cells.
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as tv
 
 from corrflow.encoder import STRIDE
+from corrflow.errors import InputError
 
 # k-means centres of ab over natural frames, as published with the method: 16 rows of (a, b)
 CENTROIDS = (
@@ -47,11 +49,21 @@ class BottleneckConfig:
     jitter: float = 0.1
     """Share of the frames whose brightness, contrast, saturation and hue are jittered, by 0.1 each."""
 
+    def __post_init__(self) -> None:
+        if not (0 <= self.keep <= 1 and 0 <= self.jitter <= 1):
+            raise InputError(f"bottleneck: keep {self.keep}, jitter {self.jitter}: expected shares from 0 to 1")
+
+
+@lru_cache
+def constant(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A table as a tensor, moved to its device once: a copy at each step would wait for the device."""
+    return torch.tensor(rows, dtype=dtype, device=device)
+
 
 def rgb_to_lab(rgb_n3hw: Tensor) -> Tensor:
     """sRGB in [0, 1] to CIE Lab (D65): L in [0, 100], a and b about [-127, 127]; `[N, 3, H, W]`."""
     linear = torch.where(rgb_n3hw > 0.04045, ((rgb_n3hw + 0.055) / 1.055) ** 2.4, rgb_n3hw / 12.92)
-    xyz = torch.einsum("xc,nchw->nxhw", rgb_n3hw.new_tensor(RGB_TO_XYZ), linear)
+    xyz = torch.einsum("xc,nchw->nxhw", constant(RGB_TO_XYZ, rgb_n3hw.dtype, rgb_n3hw.device), linear)
     f = torch.where(xyz > LAB_KNEE, xyz.clamp_min(LAB_KNEE) ** (1 / 3), 7.787 * xyz + 16 / 116)
     lightness = torch.where(xyz[:, 1] > LAB_KNEE, 116 * f[:, 1] - 16, 903.3 * xyz[:, 1])
     return torch.stack([lightness, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], dim=1)
@@ -69,7 +81,7 @@ def lab_to_rgb(lab_n3hw: Tensor) -> Tensor:
 def color_classes(rgb_n3hw: Tensor) -> Tensor:
     """The nearest of the 16 centroids of each pixel's ab: int64 `[N, H, W]` of RGB in [0, 1]."""
     ab_n2hw = rgb_to_lab(rgb_n3hw)[:, 1:]
-    centroids_k2 = rgb_n3hw.new_tensor(CENTROIDS)
+    centroids_k2 = constant(CENTROIDS, rgb_n3hw.dtype, rgb_n3hw.device)
     # |ab - c|^2 without |ab|^2, which is the same for all k
     score_nkhw = torch.einsum("kx,nxhw->nkhw", -2 * centroids_k2, ab_n2hw)
     score_nkhw += centroids_k2.square().sum(dim=1)[:, None, None]
@@ -87,8 +99,10 @@ def shrink_labels(labels_nhw: Tensor, classes: int) -> Tensor:
 
     Shares, because an average of class *indices* is a class that may be nowhere in the cell.
     """
-    one_hot_nkhw = F.one_hot(labels_nhw.long(), classes).movedim(-1, 1).float()
-    return F.avg_pool2d(one_hot_nkhw, STRIDE)
+    height, width = labels_nhw.shape[-2:]
+    # not F.one_hot: its int64 takes twice the memory and comes channels last
+    one_hot_nkhw = torch.zeros(len(labels_nhw), classes, height, width, device=labels_nhw.device)
+    return F.avg_pool2d(one_hot_nkhw.scatter_(1, labels_nhw.long()[:, None], 1.0), STRIDE)
 
 
 def drop_channels(rgb_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator) -> Tensor:

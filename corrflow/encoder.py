@@ -74,8 +74,8 @@ class Encoder(nn.Module):
         self.layer4 = stage(w3, w4, d4, stride=1)
         self.head = nn.Conv2d(w4, config.features, 3, 1, 1)
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            if isinstance(module, nn.Conv2d) and module is not self.head:  # the head starts small, else the first affinities are hard
+                nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, frames_b3hw: Tensor) -> Tensor:
         """`[B, 3, H, W]` to `[B, C, H/4, W/4]`."""

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corrflow.encoder import STRIDE
+from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 
 EPSILON = 1e-8  # keeps the log of a copied probability finite; the released value, which the losses' exact equality needs
@@ -25,6 +26,10 @@ class ObjectiveConfig:
 
     cycle_weight: float = 0.1
     """Weight of the cycles' loss beside the hops' (paper, section 3.4)."""
+
+    def __post_init__(self) -> None:
+        if self.cycle_weight < 0:
+            raise InputError(f"objective: cycle_weight {self.cycle_weight}: expected at least 0")
 
 
 class Losses(NamedTuple):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
@@ -39,7 +39,7 @@ def read_frame(path: Path) -> Pixels:
             return np.array(image.convert("RGB"))
     except FileNotFoundError:
         raise InputError(f"frame {path}: no such file") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
         raise InputError(f"frame {path}: not a readable image ({error})") from None
 
 
@@ -51,12 +51,12 @@ def read_mask(path: Path) -> Pixels:
     """
     try:
         with Image.open(path) as image:
-            labels = np.array(image.convert("L") if image.mode == "1" else image)
+            labels = np.array(image.convert("L") if image.mode in ("1", "LA") else image)
     except FileNotFoundError:
         raise InputError(f"mask {path}: no such file") from None
-    except (UnidentifiedImageError, OSError) as error:
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
         raise InputError(f"mask {path}: not a readable image ({error})") from None
-    if labels.ndim == 3 and np.array_equal(labels[..., 0], labels[..., 1]) and np.array_equal(labels[..., 0], labels[..., 2]):
+    if labels.ndim == 3 and (labels[..., :3] == labels[..., :1]).all():  # grey, written as RGB or RGBA
         labels = labels[..., 0]
     if labels.ndim != 2 or labels.min() < 0 or labels.max() > 255:
         raise InputError(f"mask {path}: {list(labels.shape)}: expected an indexed or grey PNG with labels 0 to 255")

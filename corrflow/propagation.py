@@ -77,16 +77,24 @@ def stream(
     if chosen.propagates and model is None:
         raise InputError(f"protocol {chosen.name}: needs a model")
     device = torch.device("cpu") if model is None else next(model.parameters()).device
-    dense_hw, previous = dense_hw.to(device), None
-    for index, frame in enumerate(frames):
+    numbers, dense_hw, previous = numbers.cpu(), dense_hw.to(device), None
+    for index, frame in enumerate(map(torch.as_tensor, frames)):
         if frame.shape != (3, *labels.shape):
             raise InputError(f"frame {index} is {list(frame.shape)}, expected {[3, *labels.shape]}: the size of the labels")
         if model is not None and chosen.propagates:
-            features = model.encode(padded(unit_range(frame.to(device))[None]))
+            features = encode_frame(model, frame.to(device))
             if previous is not None:
                 dense_hw = copy_labels(model, features, previous, dense_hw, len(numbers), chosen.radius)
             previous = features
         yield numbers[dense_hw.cpu()].to(torch.uint8)
+
+
+def encode_frame(model: CorrFlow, frame_3hw: Tensor) -> Tensor:
+    """Features `[1, C, h, w]` of one frame of any size, as in eval mode: a look must not change BatchNorm's statistics."""
+    was_training = model.training
+    features: Tensor = model.eval().encode(padded(unit_range(frame_3hw)[None]))
+    model.train(was_training)
+    return features
 
 
 def copy_labels(model: CorrFlow, target: Tensor, reference: Tensor, labels_hw: Tensor, classes: int, radius: int) -> Tensor:

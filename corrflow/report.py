@@ -50,14 +50,13 @@ def text_table(results: list[Result]) -> str:
 
 def write_report(path: Path, title: str, results: list[Result]) -> None:
     """One page on one or several results of the same sequences."""
-    sequences = sorted(folder.name for folder in (results[0].out / "overlays").iterdir())
     body = [
         f"<h1>{html.escape(title)}</h1>",
         overall_table(results),
         '<p class="note">J: region similarity. F: boundary accuracy. Means over objects; the first and the last frame do not count.</p>',
         "<h2>Objects</h2>",
         object_table(results),
-        *(sequence_section(name, results) for name in sequences),
+        *(sequence_section(name, results) for name in results[0].sequences),
     ]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'

@@ -1,6 +1,7 @@
 """How every command begins and ends: flags to a config, a user's mistake to one line and exit code 2."""
 
 import contextlib
+import errno
 import io
 import os
 import re
@@ -15,6 +16,8 @@ import shards
 
 Config = TypeVar("Config")
 MISTAKES = (corrflow.InputError, shards.InputError)
+# places that can't be written to, and full disks: not bugs of ours
+USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
 BOX = re.compile(r"[╭╮╰╯│─├┤]+")
 
 
@@ -44,6 +47,11 @@ def run(main: Callable[[list[str]], int]) -> int:
         return main(sys.argv[1:])
     except (*MISTAKES, UsageError) as error:
         print(f"{os.path.basename(sys.argv[0])}: {rank}error: {error}", file=sys.stderr)
+        return 2
+    except OSError as error:
+        if error.errno not in USER_ERRNOS or error.filename is None:
+            raise
+        print(f"{os.path.basename(sys.argv[0])}: {rank}error: {error.filename}: {error.strerror}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{os.path.basename(sys.argv[0])}: {rank}interrupted", file=sys.stderr)

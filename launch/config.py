@@ -1,6 +1,10 @@
 """The configs of the commands: what each flag means, and what of it names a training run."""
 
+import fcntl
 import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,6 +13,7 @@ import tyro
 
 from corrflow import InputError
 from corrflow.files import atomic_file
+from corrflow.training.distributed import Processes
 from corrflow.training.trainer import TrainingConfig
 from shards.clip import ClipConfig
 from shards.manifest import Manifest
@@ -20,6 +25,9 @@ FREE = {
     "data", "run", "procs", "device", "stream.workers", "stream.prefetch", "trainer.steps", "trainer.log_every",
     "trainer.save_every", "trainer.keep", "trainer.keep_every", "trainer.pictures_every",
 }  # fmt: skip
+
+
+LOCK_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,9 @@ class TrainJob:
     stream: StreamConfig = field(default_factory=StreamConfig)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
 
+    def __post_init__(self) -> None:
+        check_procs(self.procs)
+
 
 @dataclass(frozen=True)
 class PackJob:
@@ -52,6 +63,9 @@ class PackJob:
     procs: int = 0
     """Processes; 0: one for each core."""
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
+
+    def __post_init__(self) -> None:
+        check_procs(self.procs)
 
 
 @dataclass(frozen=True)
@@ -85,11 +99,21 @@ class TrackJob:
     checkpoint: Path
     """A checkpoint of ours or a released one."""
     out: Path
-    """The video to write, .mp4; masks go beside it, into a folder of the same name."""
+    """The video to write, NAME.mp4; the masks go beside it, into NAME-masks."""
     size: int = 480
     """Short side at which to track, in pixels; masks come back at the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
+
+    def __post_init__(self) -> None:
+        if self.size < 32:
+            raise InputError(f"track: size {self.size}: expected at least 32 pixels")
+
+
+def check_procs(procs: int) -> None:
+    """InputError for fewer than none."""
+    if procs < 0:
+        raise InputError(f"procs {procs}: expected 1 or more, or 0 to choose")
 
 
 def claim_run(job: TrainJob, manifest: Manifest) -> None:
@@ -114,6 +138,29 @@ def claim_run(job: TrainJob, manifest: Manifest) -> None:
             file.write(json.dumps(asked, indent=1).encode() + b"\n")
     except OSError as error:
         raise InputError(f"run {job.run}: can't be written to ({error.strerror})") from None
+
+
+@contextmanager
+def held_run(run: Path, processes: Processes) -> Iterator[None]:
+    """Keep a run to one job at a time: an earlier one that was killed may still be leaving, and is waited for.
+
+    Raises:
+        InputError: it is still there after a minute.
+    """
+    if not processes.leads:
+        yield
+        return
+    with (run / ".lock").open("w") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which the data workers would hold on to
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise InputError(f"run {run}: another process is training there: expected one at a time") from None
+                time.sleep(0.2)
+        yield
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -42,10 +42,14 @@ class DemoJob:
     """Generated for training."""
     held_out: int = 6
     """Generated for the evaluation."""
-    steps: int = demo().training.trainer.steps
-    """Of training."""
+    steps: int = 0
+    """Of training; 0: the recipe's."""
     procs: int = 2
     """Processes that generate and pack."""
+
+    def __post_init__(self) -> None:
+        if min(self.videos, self.held_out, self.procs) < 1 or self.steps < 0:
+            raise InputError(f"demo: {self}: expected videos, held_out and procs >= 1, steps >= 0")
 
 
 def main(argv: list[str]) -> int:
@@ -60,7 +64,8 @@ def main(argv: list[str]) -> int:
     source = job.out / "train" / "JPEGImages" / "480p"
     shard.main(["--source", str(source), "--out", str(job.out / "shards"), "--fps", "25", "--size", "128", "--procs", str(job.procs)])
     step(3, "training")
-    flags = ["--recipe", "demo", "--data", str(job.out / "shards"), "--run", str(job.out / "run"), "--trainer.steps", str(job.steps)]
+    flags = ["--recipe", "demo", "--data", str(job.out / "shards"), "--run", str(job.out / "run"), "--procs", "1"]
+    flags += ["--trainer.steps", str(job.steps)] if job.steps else []
     if code := train.main(flags):
         return code
     step(4, "evaluating on the held-out videos")
@@ -75,6 +80,8 @@ def main(argv: list[str]) -> int:
 
 def prepare_folder(out: Path) -> None:
     """An empty folder; what an earlier demo left is removed, anything else is left alone."""
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: is a file: expected a folder")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
         raise InputError(f"{out}: is not empty and not an earlier demo's: expected a new folder (--out)")
     shutil.rmtree(out, ignore_errors=True)

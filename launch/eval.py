@@ -1,6 +1,7 @@
 """Evaluate a checkpoint on a benchmark: `python launch/eval.py --benchmark davis2016 --root ROOT --checkpoint PT --out OUT`."""
 
 import sys
+from pathlib import Path
 
 import torch
 
@@ -46,7 +47,7 @@ def method_name(job: EvalJob) -> str:
     """What the tables call it."""
     if job.protocol == "identity":
         return "identity"
-    return "untrained" if job.checkpoint == "none" else "trained"
+    return "untrained" if job.checkpoint == "none" else Path(job.checkpoint).stem
 
 
 if __name__ == "__main__":

@@ -27,9 +27,11 @@ def main(argv: list[str]) -> int:
     job = parse(TrackJob, argv, "track.py")
     if job.out.suffix.lower() != ".mp4":
         raise InputError(f"out {job.out}: expected a name that ends in .mp4")
+    masks = job.out.with_name(f"{job.out.stem}-masks")
+    if job.video.resolve() in (job.out.resolve(), masks.resolve()):
+        raise InputError(f"out {job.out}: would overwrite the video itself: expected another name")
     model = load_model(job.checkpoint, choose_device(job.device))
     mask_hw = read_mask(job.mask)
-    masks = job.out.with_suffix("")
     try:
         with open_footage(job.video) as footage:
             if mask_hw.shape != (footage.height, footage.width):
@@ -83,6 +85,9 @@ def write_tracked(job: TrackJob, footage: Footage, tracked: Iterator[tuple[Pixel
                 container.mux(video.encode(av.VideoFrame.from_ndarray(drawn, format="rgb24")))
             container.mux(video.encode())
         unfinished.replace(job.out)
+        for stale in masks.glob("[0-9]*.png"):  # of an earlier, longer try
+            if int(stale.stem) >= count:
+                stale.unlink()
     finally:
         unfinished.unlink(missing_ok=True)
     return count

@@ -12,14 +12,15 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from corrflow.training.checkpoint import checkpoint_path
 from corrflow.training.distributed import Processes, choose_device, joined_processes
 from corrflow.training.trainer import NonFiniteError, Trainer
 from launch.command import parse, run
-from launch.config import TrainJob, claim_run
+from launch.config import TrainJob, claim_run, held_run
 from launch.recipes import RECIPES, find_recipe
 from shards.manifest import Manifest, read_manifest
 from shards.order import Order
-from shards.stream import ClipDataset, check_division, read_batches
+from shards.stream import ClipDataset, check_data, read_batches
 from slurm.local import follow_parent, is_member, run_processes
 from slurm.preemption import StopFlag
 
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> int:
     if not is_member():
         for local_rank in range(count):
             choose_device(job.device, local_rank)
-        check_division(read_from(job, manifest, Processes(0, count, torch.device("cpu")), start=0), job.stream)
+        check_data(read_from(job, manifest, Processes(0, count, torch.device("cpu")), start=0), job.stream)
     claim_run(job, manifest)
     if is_member() or count == 1:
         return work(job, manifest)
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> int:
 def read_flags(argv: list[str]) -> TrainJob:
     """The job: a recipe's values, changed by flags."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--recipe", default="released")
+    chooser.add_argument("--recipe", nargs="?", default="released", const="")
     chosen, rest = chooser.parse_known_args(argv)
     recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING)
     return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
@@ -57,10 +58,9 @@ def read_from(job: TrainJob, manifest: Manifest, processes: Processes, start: in
 
 def work(job: TrainJob, manifest: Manifest) -> int:
     """Train as one of the processes."""
-    stop = StopFlag().install()
     if is_member():
         follow_parent()
-    with joined_processes(job.device) as processes:
+    with StopFlag() as stop, joined_processes(job.device) as processes, held_run(job.run, processes):
         trainer = Trainer(job.run, job.training, processes)
         if processes.leads:
             announce(job, manifest, trainer)
@@ -96,8 +96,6 @@ def announce(job: TrainJob, manifest: Manifest, trainer: Trainer) -> None:
 
 def saved_at(run: Path, step: int) -> str:
     """Where the last checkpoint is, and what to do if the run is not over."""
-    from corrflow.training.checkpoint import checkpoint_path
-
     return f"saved {checkpoint_path(run, step)}; the same command goes on from there"
 
 

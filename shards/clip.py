@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from shards.errors import InputError
 
@@ -69,7 +69,7 @@ def decode_clip(jpegs: list[bytes], cut: Cut, config: ClipConfig, key: str) -> N
         try:
             with Image.open(io.BytesIO(jpeg)) as image:
                 frames.append(cut_frame(image.convert("RGB"), cut, config))
-        except (UnidentifiedImageError, OSError) as error:
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
             raise InputError(f"sample {key}: frame {number} is not a readable JPEG ({error})") from None
     clip_thwc = np.stack(frames)
     clip_thwc = clip_thwc[:, :, ::-1] if cut.mirrored else clip_thwc

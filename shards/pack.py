@@ -6,23 +6,24 @@ Same videos and settings, same bytes, whatever the number of processes.
 """
 
 import csv
+import hashlib
 import io
+import itertools
 import json
-import multiprocessing
 import shutil
-import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import webdataset as wds
 from tqdm import tqdm
 
+from shards.crew import run_crew
 from shards.errors import InputError
 from shards.files import atomic_file, sha256_of
 from shards.manifest import NAME, Manifest, Shard, write_manifest
+from shards.samples import read_samples, tar_writer
 from shards.sources import BrokenVideoError, Frame, Video, decode, find_videos
 
 PARTS = ".parts"
@@ -89,7 +90,7 @@ def pack(source: Path, out: Path, config: PackConfig, processes: int) -> Summary
         InputError: no videos, none of them readable, or `out` holds another packing.
     """
     videos = find_videos(source)
-    settings = {**asdict(config), "videos": len(videos)}
+    settings = {**asdict(config), "videos": len(videos), "source_digest": source_digest(videos)}
     if (out / NAME).exists():
         raise InputError(f"{out}: holds a {NAME} already: expected a new folder (remove it to pack anew)")
     parts = claim(out / PARTS, settings)
@@ -111,6 +112,12 @@ def pack(source: Path, out: Path, config: PackConfig, processes: int) -> Summary
     return Summary(manifest, len(videos), too_short, failures)
 
 
+def source_digest(videos: list[Video]) -> str:
+    """Names the set of videos, by key and size of file: what is half packed goes on with the same ones only."""
+    listed = [[video.key, video.path.stat().st_size if video.path.is_file() else 0] for video in videos]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+
+
 def claim(parts: Path, settings: dict[str, Any]) -> Path:
     """The folder of the parts, new or of an earlier try with the same settings."""
     note = parts / "settings.json"
@@ -123,7 +130,7 @@ def claim(parts: Path, settings: dict[str, Any]) -> Path:
         raise InputError(f"{parts.parent}: can't be written to ({error.strerror})") from None
     if (found := json.loads(note.read_text())) != settings:
         different = [f"{k}: {found.get(k)} there, {v} now" for k, v in settings.items() if found.get(k) != v]
-        raise InputError(f"{parts.parent}: half packed with other settings ({'; '.join(different)}): remove it to pack anew")
+        raise InputError(f"{parts.parent}: half packed with other settings or videos ({'; '.join(different)}): remove it to pack anew")
     return parts
 
 
@@ -143,19 +150,8 @@ def run_units(jobs: list[tuple[Path, int, list[Video], PackConfig]], processes: 
     """Pack the units in `processes` processes, with a progress bar over all `videos`."""
     left = sum(len(unit) for _, _, unit, _ in jobs)
     with tqdm(total=videos, initial=videos - left, unit="video", desc="packing") as bar:
-        if processes == 1 or len(jobs) < 2:
-            for job in jobs:
-                bar.update(pack_unit(job))
-            return
-        # spawn: a fork of a process that has used torch's threads may hang
-        with multiprocessing.get_context("spawn").Pool(min(processes, len(jobs)), initializer=leave_signals) as pool:
-            for done in pool.imap_unordered(pack_unit, jobs):
-                bar.update(done)
-
-
-def leave_signals() -> None:
-    """Ctrl-C ends the parent, which ends its pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for done in run_crew(pack_unit, jobs, processes):
+            bar.update(done)
 
 
 def pack_unit(job: tuple[Path, int, list[Video], PackConfig]) -> int:
@@ -233,25 +229,12 @@ def write_tars(folder: Path, stem: str, samples: Iterable[dict[str, Any]], limit
     return names
 
 
-def tar_writer(file: Any) -> wds.TarWriter:
-    """A writer whose bytes depend on the samples alone; a whole number as mtime, since a float costs a PAX header a file."""
-    return wds.TarWriter(file, user="", group="", mtime=0, encoder=False)
-
-
-def read_samples(paths: Iterable[Path]) -> Iterator[dict[str, Any]]:
-    """The samples of tar files, in order."""
-    for path in paths:
-        with path.open("rb") as file:
-            entries = ({**entry, "__url__": str(path)} for entry in wds.tariterators.tar_file_iterator(file))
-            yield from wds.tariterators.group_by_keys(entries, lcase=False)
-
-
 def assemble(out: Path, parts: list[Path], config: PackConfig) -> list[Shard]:
     """Parts to shards: renamed where they have the right size, else cut anew."""
     names = [f"shard-{number:06d}.tar" for number in range(len(parts))]
     # a part that is gone was renamed by an earlier try
     held = [part if part.exists() else out / name for part, name in zip(parts, names, strict=True)]
-    samples, size = sum(1 for _ in read_samples(held)), sum(path.stat().st_size for path in held)
+    samples, size = sum(1 for path in held for _ in read_samples(path)), sum(path.stat().st_size for path in held)
     wanted = max(min(config.spread, samples), round(size / (config.shard_mb * 1e6)), 1)
     if wanted <= len(parts) <= 2 * wanted:
         for part, name in zip(parts, names, strict=True):
@@ -259,7 +242,7 @@ def assemble(out: Path, parts: list[Path], config: PackConfig) -> list[Shard]:
                 part.replace(out / name)
     else:
         names = [f"shard-{number:06d}.tar" for number in range(wanted)]
-        everything = read_samples(parts)
+        everything = itertools.chain.from_iterable(map(read_samples, parts))
         for number, name in enumerate(names):
             with atomic_file(out / name) as file, tar_writer(file) as tar:
                 for _ in range(samples * number // wanted, samples * (number + 1) // wanted):
@@ -269,7 +252,7 @@ def assemble(out: Path, parts: list[Path], config: PackConfig) -> list[Shard]:
 
 def describe(path: Path) -> Shard:
     """A shard's line in the manifest."""
-    frames = [sum(name.endswith(".jpg") for name in sample) for sample in read_samples([path])]
+    frames = [sum(name.endswith(".jpg") for name in sample) for sample in read_samples(path)]
     return Shard(path.name, len(frames), sum(frames), path.stat().st_size, sha256_of(path))
 
 

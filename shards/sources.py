@@ -16,7 +16,7 @@ from pathlib import Path
 import av
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from shards.errors import InputError
 
@@ -86,6 +86,7 @@ def find_videos(source: Path) -> list[Video]:
         relative = path.relative_to(root)
         key = relative.as_posix() if path.is_dir() else relative.with_suffix("").as_posix()
         key = relative.as_posix() if key in taken else key  # a.mp4 beside a.webm
+        key = os.fsencode(key).decode(errors="backslashreplace")  # file names are bytes, keys are text
         taken.add(key)
         videos.append(Video(key, path))
     return videos
@@ -97,7 +98,10 @@ def walk(source: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise InputError(f"source {error.filename}: {error.strerror}")
 
-    for folder, _, names in os.walk(source, onerror=refuse, followlinks=True):
+    seen = set[str]()
+    for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
+        subfolders[:] = [name for name in subfolders if os.path.realpath(Path(folder, name)) not in seen]  # links may go in circles
+        seen |= {os.path.realpath(Path(folder, name)) for name in subfolders}
         files = [Path(folder, name) for name in names if not name.startswith(".")]
         yield from (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
         if sum(is_numbered_image(file) for file in files) > 1:
@@ -205,7 +209,7 @@ def decode_folder(folder: Path, fps: float) -> Iterator[Frame]:
             try:
                 with Image.open(path) as image:
                     yield Frame(image.convert("RGB"), index / FOLDER_FPS)
-            except (UnidentifiedImageError, OSError) as error:
+            except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
                 raise BrokenVideoError(f"{path.name}: {error}") from None
 
 

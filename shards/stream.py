@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import webdataset as wds
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
@@ -18,6 +17,7 @@ from shards.clip import ClipConfig, choose_cut, decode_clip
 from shards.errors import InputError
 from shards.manifest import Manifest
 from shards.order import Order, Piece, streams_of
+from shards.samples import read_samples
 
 
 class Batch(NamedTuple):
@@ -81,10 +81,7 @@ class ClipDataset(IterableDataset[Batch]):
         shard = self.manifest.shards[piece.shard]
         path = self.folder / shard.name
         try:
-            with path.open("rb") as file:
-                entries = ({**entry, "__url__": str(path)} for entry in wds.tariterators.tar_file_iterator(file))
-                samples = wds.tariterators.group_by_keys(entries)
-                found = list(islice(samples, piece.first, piece.stop))
+            found = list(islice(read_samples(path), piece.first, piece.stop))
         except OSError as error:
             raise InputError(f"shard {path}: {error.strerror or error}") from None
         except Exception as error:  # tarfile raises many kinds for one fact; the shard is named and nothing is skipped
@@ -99,9 +96,9 @@ def read_batches(dataset: ClipDataset, config: StreamConfig) -> Iterator[Batch]:
     """A rank's batches, for ever: the parts that its workers read, put together in the order of the slots.
 
     Raises:
-        InputError: batch, ranks and workers that don't divide; fewer shards than processes.
+        InputError: see `check_data`; or a shard that is damaged, by its name.
     """
-    check_division(dataset, config)
+    check_data(dataset, config)
     workers: dict[str, Any] = {"prefetch_factor": config.prefetch, "worker_init_fn": leave_signals} if config.workers else {}
     parts = iter(DataLoader(dataset, batch_size=None, num_workers=config.workers, **workers))
     while True:
@@ -112,15 +109,29 @@ def read_batches(dataset: ClipDataset, config: StreamConfig) -> Iterator[Batch]:
         yield Batch(torch.cat([part.clips for part in share]), [key for part in share for key in part.keys])
 
 
-def check_division(dataset: ClipDataset, config: StreamConfig) -> None:
-    """InputError unless streams and shards suffice for every rank and worker."""
+def check_data(dataset: ClipDataset, config: StreamConfig) -> None:
+    """Refuse, before the first step, what would fail at some later one.
+
+    Raises:
+        InputError: batch, ranks and workers that don't divide; fewer shards than processes; a shard that is missing or cut short;
+            clips longer than the shortest segments.
+    """
     streams_of(dataset.order.streams, dataset.rank, dataset.ranks, 0, max(config.workers, 1))
     if len(dataset.manifest.shards) < dataset.ranks:
         raise InputError(
             f"{dataset.folder}: {len(dataset.manifest.shards)} shards for {dataset.ranks} processes: expected at least one shard for each"
         )
+    for shard in dataset.manifest.shards:
+        path = dataset.folder / shard.name
+        size = path.stat().st_size if path.exists() else None
+        if size != shard.bytes:
+            raise InputError(f"shard {path}: {'missing' if size is None else f'{size} bytes'}: the manifest says {shard.bytes} bytes")
+    shortest = dataset.manifest.settings["shortest"]
+    if dataset.clip.frames > shortest:
+        raise InputError(f"clip: {dataset.clip.frames} frames: {dataset.folder} has segments as short as {shortest} (pack with --shortest)")
 
 
 def leave_signals(_: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer decides what it means, the workers read on."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    """Signals reach the whole process group; the trainer decides what they mean, the workers read on until it leaves."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)

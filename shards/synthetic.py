@@ -11,7 +11,6 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from tqdm import tqdm
 
+from shards.crew import run_crew
 from shards.errors import InputError
 from shards.files import atomic_file
 
@@ -70,7 +70,7 @@ class Video:
 
 @dataclass(frozen=True)
 class Motion:
-    """Where a layer is: turned, scaled, moved, and rippled like cloth."""
+    """Where a layer is: moved by an affine map that changes with time, and rippled like cloth."""
 
     start: Floats
     velocity: Floats
@@ -82,6 +82,8 @@ class Motion:
     """Radians a frame."""
     swell: float
     """Of the scale's swing, as a share."""
+    shear: float
+    """Of the slant's swing: columns a row."""
     ripple: float
     """Height of the elastic wave, in pixels of the texture."""
     wavelength: float
@@ -93,9 +95,10 @@ class Motion:
         return self.start + self.velocity * t + self.sway * swing
 
     def frame(self, t: float) -> Floats:
-        """Rotation and scale from texture to frame, `[2, 2]`."""
-        angle, scale = self.turn * t + self.phase, math.exp(self.swell * math.sin(self.pace * t))
-        return np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]) * scale
+        """The affine map's matrix from texture to frame, `[2, 2]`: rotation, scale, shear."""
+        angle, swing = self.turn * t + self.phase, math.sin(self.pace * t)
+        rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return np.asarray(rotation @ np.array([[1.0, self.shear * swing], [0.0, 1.0]]) * math.exp(self.swell * swing))
 
     def wave(self, place: Floats, t: float) -> Floats:
         """The elastic displacement of places `[..., 2]` of the texture."""
@@ -177,8 +180,9 @@ def make_layers(config: SceneConfig, draw: np.random.Generator) -> list[Layer]:
         velocity = draw.uniform(0.3, 1) * speed * np.array([math.cos(direction), math.sin(direction)])
         wavelength = draw.uniform(1.5, 2.5) * radius
         ripple = draw.uniform(0.2, 0.45) * wavelength / (2 * math.pi)
-        sway, turn, swell = draw.uniform(-6, 6, 2), draw.uniform(-0.03, 0.03), draw.uniform(-0.15, 0.15)
-        return Motion(start, velocity, sway, draw.uniform(0.15, 0.3), turn, swell, ripple, wavelength, draw.uniform(0, 2 * math.pi))
+        sway, pace, turn = draw.uniform(-6, 6, 2), draw.uniform(0.15, 0.3), draw.uniform(-0.03, 0.03)
+        swell, shear, phase = draw.uniform(-0.15, 0.15), draw.uniform(-0.2, 0.2), draw.uniform(0, 2 * math.pi)
+        return Motion(start, velocity, sway, pace, turn, swell, shear, ripple, wavelength, phase)
 
     layers = [Layer(make_texture(draw, palette), motion(size / 2, config.speed / 2, least / 2))]
     for _ in range(draw.integers(config.objects[0], config.objects[1] + 1)):
@@ -272,8 +276,8 @@ def write_tree(root: Path, split: str, count: int, config: SceneConfig, seed: in
     """
     names = [f"{split}-{number:03d}" for number in range(count)]
     jobs = [(root, name, config, seed + number) for number, name in enumerate(names)]
-    with get_context("spawn").Pool(min(processes, count)) as pool, tqdm(total=count, unit="video", desc=f"generating {split}") as bar:
-        for _ in pool.imap_unordered(write_video, jobs):
+    with tqdm(total=count, unit="video", desc=f"generating {split}") as bar:
+        for _ in run_crew(write_video, jobs, processes):
             bar.update()
     with atomic_file(root / "ImageSets" / "2017" / f"{split}.txt") as file:
         file.write(("\n".join(names) + "\n").encode())

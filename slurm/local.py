@@ -10,6 +10,7 @@ from types import FrameType
 
 GRACE_SECONDS = 20.0  # from one process's death, or a signal to them, until those left are killed
 POLL_SECONDS = 0.1
+SETTLE_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
 
 
@@ -30,7 +31,7 @@ def run_processes(command: list[str], count: int) -> int:
     When one fails the others are told to stop, and killed if they don't.
 
     Returns:
-        0, or the exit code of the first that failed.
+        0; or 2 if any found a mistake of the user's, else the exit code of one that failed.
     """
     port = free_port()
     processes = [subprocess.Popen(command, env=place(rank, count, port), start_new_session=True) for rank in range(count)]
@@ -54,7 +55,9 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
         if failed:
-            return failed[0] if failed[0] > 0 else 128 - failed[0]
+            time.sleep(SETTLE_SECONDS)  # one's failure breaks the others' collectives: the mistake itself is to be told
+            failed = [code for process in processes if (code := process.poll())]
+            return 2 if 2 in failed else (failed[0] if failed[0] > 0 else 128 - failed[0])
         if all(code == 0 for code in codes):
             return 0
         time.sleep(POLL_SECONDS)

@@ -5,16 +5,20 @@ from types import FrameType
 
 
 class StopFlag:
-    """Set by SIGINT (Ctrl-C) or SIGTERM; a second SIGINT ends the process at once."""
+    """Set, within a `with` block, by SIGINT (Ctrl-C) or SIGTERM; a second SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
-    def install(self) -> "StopFlag":
+    def __enter__(self) -> "StopFlag":
         """Take over both signals, from the main thread."""
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, self.receive)
+        self.before = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def receive(self, number: int, _: FrameType | None) -> None:
         """The handler: no work is done here."""

@@ -63,8 +63,8 @@ def listed_sequences(root: Path, year: int) -> list[str]:
     """The names in `ImageSets`; either years' form: names, or a pair of paths a frame."""
     for path in (root / "ImageSets" / str(year) / "val.txt", root / "ImageSets" / RESOLUTION / "val.txt"):
         if path.exists():
-            words = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
-            return list(dict.fromkeys(word.strip("/").split("/")[-2] if "/" in word else word for word in words))
+            words = [line.split()[0].strip("/") for line in path.read_text().splitlines() if line.strip()]
+            return list(dict.fromkeys(word.split("/")[-2] if "/" in word else word for word in words))
     return []
 
 
@@ -89,7 +89,8 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
     found.sort()
     for (number, path), (following, _) in pairwise(found):
         if following != number + 1:
-            raise InputError(f"{folder}: frame {number + 1} is missing after {path.name}")
+            gap = f"frame {number + 1} is missing" if following > number else f"frame {number} comes twice"
+            raise InputError(f"{folder}: {gap} after {path.name}")
     return [path for _, path in found]
 
 

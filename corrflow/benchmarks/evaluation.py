@@ -30,6 +30,7 @@ class Result:
 
     name: str
     """What the tables call it."""
+    sequences: tuple[str, ...]
     out: Path
     """Where its masks, overlays and figures are."""
     overall: dict[str, float]
@@ -47,14 +48,15 @@ def evaluate(sequences: list[Sequence], year: int, model: CorrFlow | None, proto
     Raises:
         InputError: a frame or mask that can't be read, or of another size than the others.
     """
+    out.mkdir(parents=True, exist_ok=True)
     scores: dict[str, ObjectScores] = {}
     seconds, frames = 0.0, 0
     with tqdm(total=sum(len(s.frames) for s in sequences), unit="frame", desc=name) as bar:
         for sequence in sequences:
-            true = [read_truth(path, year) for path in sequence.masks]
+            true = read_truth(sequence, year)
             begun = time.perf_counter()
             predicted = []
-            for labels_hw in stream(model, read_frames(sequence), torch.from_numpy(true[0]), protocol):
+            for labels_hw in stream(model, read_frames(sequence, true[0]), torch.from_numpy(true[0]), protocol):
                 predicted.append(labels_hw.numpy())
                 bar.update()
             seconds += time.perf_counter() - begun
@@ -64,21 +66,32 @@ def evaluate(sequences: list[Sequence], year: int, model: CorrFlow | None, proto
                 scores[sequence.name if year == 2016 else f"{sequence.name}_{label}"] = score
     if not scores:
         raise InputError(f"{sequences[0].masks[0].parents[1]}: no object in any first mask: nothing to score")
-    result = Result(name, out, davis.global_row(scores), scores, frames, seconds)
+    result = Result(name, tuple(s.name for s in sequences), out, davis.global_row(scores), scores, frames, seconds)
     write_results(result)
     return result
 
 
-def read_truth(path: Path, year: int) -> NDArray[np.uint8]:
-    """A true mask; of 2016, all objects as one."""
-    labels_hw = read_mask(path)
-    return (labels_hw > 0).astype(np.uint8) if year == 2016 else labels_hw
+def read_truth(sequence: Sequence, year: int) -> list[NDArray[np.uint8]]:
+    """The true masks `[H, W]`; of 2016, all objects as one. InputError names a mask of another size than the first."""
+    masks = [read_mask(path) for path in sequence.masks]
+    for path, labels_hw in zip(sequence.masks, masks, strict=True):
+        check_size(f"mask {path}", labels_hw, masks[0])
+    return [(labels_hw > 0).astype(np.uint8) for labels_hw in masks] if year == 2016 else masks
 
 
-def read_frames(sequence: Sequence) -> Iterator[Tensor]:
-    """The frames, uint8 `[3, H, W]`, one at a time."""
+def read_frames(sequence: Sequence, mask_hw: NDArray[np.uint8]) -> Iterator[Tensor]:
+    """The frames, uint8 `[3, H, W]`, one at a time; InputError names one of another size than the mask."""
     for path in sequence.frames:
-        yield torch.from_numpy(read_frame(path)).movedim(-1, 0)
+        frame_hw3 = read_frame(path)
+        check_size(f"frame {path}", frame_hw3, mask_hw)
+        yield torch.from_numpy(frame_hw3).movedim(-1, 0)
+
+
+def check_size(name: str, picture: NDArray[np.uint8], mask_hw: NDArray[np.uint8]) -> None:
+    """InputError unless both have the same height and width."""
+    if picture.shape[:2] != mask_hw.shape:
+        found, wanted = (f"{shape[1]}x{shape[0]}" for shape in (picture.shape, mask_hw.shape))
+        raise InputError(f"{name} is {found}: expected {wanted}, the size of its sequence's first mask")
 
 
 def keep_pictures(sequence: Sequence, predicted: list[NDArray[np.uint8]], out: Path) -> None:

@@ -43,13 +43,18 @@ def checkpoints(run: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if NAME.match(path.name)) if folder.is_dir() else []
 
 
-def restore(run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer) -> int:
-    """Load the newest checkpoint that can be read; returns its step, 0 if the run has none.
+def step_of(path: Path) -> int:
+    """The step that a checkpoint's name tells."""
+    return int(NAME.match(path.name)[1])  # type: ignore[index]
+
+
+def restore(run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: int | None = None) -> int:
+    """Load the newest checkpoint that can be read, or that of step `only`; returns its step, 0 if the run has none.
 
     Raises:
         InputError: checkpoints are there and none can be read, or they are of another architecture.
     """
-    found = checkpoints(run)
+    found = [path for path in checkpoints(run) if only in (None, step_of(path))]
     for path in reversed(found):
         try:
             state = read_checkpoint(path)
@@ -69,11 +74,15 @@ def restore_state(state: dict[str, Any], path: Path, model: CorrFlow, optimizer:
         raise InputError(f"checkpoint {path}: another architecture: {found}, expected {model.config}")
     load_weights(model, state, path)
     optimizer.load_state_dict(state["optimizer"])
+    for weight, moments in optimizer.state.items():  # fused Adam takes their layout for the weights', which differs between devices
+        for name in ("exp_avg", "exp_avg_sq"):
+            moments[name] = torch.empty_like(weight).copy_(moments[name])
 
 
 def thin_out(run: Path, keep: int, keep_every: int) -> None:
     """Remove all but the last `keep` checkpoints and those whose step is a multiple of `keep_every` (0: none is)."""
     for path in checkpoints(run)[:-keep]:
-        step = int(NAME.match(path.name)[1])  # type: ignore[index]
-        if not keep_every or step % keep_every:
+        if not keep_every or step_of(path) % keep_every:
             path.unlink()
+    for unfinished in (run / FOLDER).glob(".step-*.tmp"):  # a kill in the middle of a save leaves one
+        unfinished.unlink()

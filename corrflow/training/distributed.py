@@ -40,6 +40,14 @@ class Processes:
         dist.all_reduce(summed)
         return summed / self.world
 
+    def agree(self, number: int) -> int:
+        """Rank 0's number, on every rank. A collective."""
+        if self.world == 1:
+            return number
+        told = torch.tensor([number])
+        dist.broadcast(told, src=0)
+        return int(told.item())
+
     def wait(self) -> None:
         """Until every rank is here. A collective."""
         if self.world > 1:

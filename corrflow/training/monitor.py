@@ -37,7 +37,7 @@ class Monitor:
         with atomic_file(self.path) as file:
             file.write("".join(json.dumps(line) + "\n" for line in keep).encode())
         self.file = self.path.open("a")
-        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1 if step else None)
+        self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def steps(self, lines: list[dict[str, Any]]) -> None:
         """Log consecutive steps; each line has `step` and numbers."""

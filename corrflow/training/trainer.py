@@ -59,7 +59,8 @@ class TrainerConfig:
     """Steps between two sets of pictures; 0: none."""
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.batch, self.log_every, self.save_every, self.keep) < 1 or min(self.keep_every, self.pictures_every) < 0:
+        from_1 = (self.steps, self.batch, self.log_every, self.save_every, self.keep)
+        if min(from_1) < 1 or min(self.keep_every, self.pictures_every, self.seed) < 0:
             raise InputError(f"trainer: {self}: expected steps, batch, log_every, save_every, keep >= 1, the others >= 0")
 
 
@@ -99,7 +100,11 @@ class Trainer:
         layout = torch.channels_last if cuda else torch.contiguous_format
         self.model = CorrFlow(config.model).to(processes.device).to(memory_format=layout)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
-        self.step = restore(run, self.model, self.optimizer)
+        # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
+        self.step = processes.agree(restore(run, self.model, self.optimizer) if processes.leads else 0)
+        if self.step and not processes.leads:
+            restore(run, self.model, self.optimizer, only=self.step)
+        self.bad = torch.zeros((), device=processes.device)  # 1 from the first gradient on that is no number
         recursion = Recursion(self.model.train(), config.objective)
         self.recursion: nn.Module = recursion
         if processes.world > 1:
@@ -135,6 +140,7 @@ class Trainer:
                     self.save()
             log.flush()
             self.save()
+            self.processes.wait()  # a rank that left first would be taken for one that failed, and rank 0 still writes
         finally:
             if monitor:
                 monitor.close()
@@ -154,21 +160,30 @@ class Trainer:
         self.optimizer.zero_grad()
         losses.total.backward()
         norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
-        # fused Adam leaves everything as it is where this is 1, as GradScaler has it: no wait for the device to look. DDP has
-        # reduced the gradients, so the norm, and with it the decision, is the same on every rank
-        self.optimizer.found_inf = (~norm.isfinite()).float()  # type: ignore[attr-defined]
+        # fused Adam leaves everything as it is where this is 1, as GradScaler has it: no wait for the device to look. It stays 1,
+        # so that no step follows the bad one. DDP has reduced the gradients: norm and decision are the same on every rank
+        self.bad = torch.maximum(self.bad, (~norm.isfinite()).float())
+        self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
         self.optimizer.step()
         self.step += 1
         numbers = torch.stack([*(loss.detach() for loss in losses), norm])
         log.add(numbers, {"epsilon": epsilon, "learning_rate": rate}, batch.keys)
         every = self.config.trainer.pictures_every
-        if log.monitor and every and (self.step % every == 0 or self.step == 1):
+        if every and (self.step % every == 0 or self.step == 1):
+            self.show(data, log)
+
+    def show(self, data: StepInput, log: "StepLog") -> None:
+        """Pictures of the step's first clip, on rank 0; the losses are looked at first, since those of a bad step can't be drawn."""
+        log.flush()
+        if log.monitor:
             scene = Scene(data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0])
             log.monitor.pictures(draw_pictures(self.model, scene), self.step)
 
     def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
         """uint8 clips to clean colours and bottlenecked input. The draws are for the global batch, of which this rank takes its part."""
         clips, frames = clips_bt3hw.shape[:2]
+        if self.processes.device.type == "cuda":
+            clips_bt3hw = clips_bt3hw.pin_memory()
         frames_bt3hw = clips_bt3hw.to(self.processes.device, non_blocking=True).float() / 255
         clean_n3hw = frames_bt3hw.flatten(0, 1)
         classes_nhw = color.color_classes(clean_n3hw)

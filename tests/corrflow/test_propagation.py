@@ -51,7 +51,9 @@ def test_any_size_comes_back_exactly_and_bytes_are_as_good_as_floats():
 
 
 def test_frames_are_taken_one_at_a_time_and_encoded_once():
-    taken, model = [], Matcher()
+    taken, encoded, model = [], [], Matcher()
+    encode = model.encode
+    model.encode = lambda frames: (encoded.append(len(frames)), encode(frames))[1]
 
     def camera():
         for t, frame in enumerate(moving_square()[0]):
@@ -62,12 +64,22 @@ def test_frames_are_taken_one_at_a_time_and_encoded_once():
     next(results)
     next(results)
     assert taken == [0, 1]
+    assert encoded == [1, 1]
 
 
-def test_an_object_out_of_the_windows_reach_is_lost_rather_than_invented():
+def test_an_object_out_of_the_windows_reach_is_not_found_there():
     frames, masks = moving_square(count=2, step=24)
     tracked = corrflow.propagate(Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=1))
-    assert set(tracked[1].unique().tolist()) <= {0, 3}
+    assert not (tracked[1] == 3)[:, 36:].any()  # the part of its new place that no window around it saw
+    assert (corrflow.propagate(Matcher(), frames, masks[0])[1] == 3)[:, 36:].any()
+
+
+def test_a_model_in_training_is_left_as_it_was():
+    model = CorrFlow(SMALL).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    corrflow.propagate(model, torch.rand(3, 3, 40, 48), moving_square()[1][0])
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,8 @@
 """The commands as a user types them: pack, evaluate, track; real input, and wrong input."""
 
+import shutil
+from pathlib import Path
+
 import av
 import numpy as np
 import pytest
@@ -8,8 +11,10 @@ from conftest import SHARED
 from PIL import Image
 
 from corrflow import CorrFlow, ModelConfig
+from corrflow.benchmarks.evaluation import Result
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
+from launch.demo import verdict
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +58,7 @@ def test_track_writes_a_playable_video_and_a_mask_for_each_frame(command, video,
     inside, outside = frames[0][20, 15].astype(int), frames[0][40, 60].astype(int)
     assert np.abs(inside - (174, 15, 15)).max() < 30  # half the object's red, half the palette's
     assert np.abs(outside - 40).max() < 12
-    masks = sorted((tmp_path / "tracked").iterdir())
+    masks = sorted((tmp_path / "tracked-masks").iterdir())
     assert [np.asarray(Image.open(path)).shape for path in masks] == [(47, 65)] * 7
     assert np.array_equal(np.asarray(Image.open(masks[0])), np.asarray(Image.open(mask)) // 255)
 
@@ -62,7 +67,7 @@ def test_track_takes_a_folder_of_frames(command, tree, checkpoint, tmp_path):
     frames, mask = tree / "JPEGImages/480p/val-000", tree / "Annotations/480p/val-000/00000.png"
     out = tmp_path / "deep" / "tracked.mp4"
     assert command("track", "--video", frames, "--mask", mask, "--checkpoint", checkpoint, "--out", out).returncode == 0
-    assert len(list((tmp_path / "deep/tracked").iterdir())) == 8
+    assert len(list((tmp_path / "deep/tracked-masks").iterdir())) == 8
     assert out.exists()
 
 
@@ -78,6 +83,7 @@ def test_track_refuses_what_does_not_fit(refused, video, mask, checkpoint, tree,
     assert "no such file" in line(checkpoint=tmp_path / "none.pt")
     assert "not a readable image" in line(mask=video)
     assert "expected a name that ends in .mp4" in line(out=tmp_path / "o.txt")
+    assert "size 0" in line(size=0)
     (tmp_path / "cut.pt").write_bytes(checkpoint.read_bytes()[:3000])
     assert "truncated" in line(checkpoint=tmp_path / "cut.pt")
     torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pt")
@@ -94,6 +100,14 @@ def test_track_refuses_what_does_not_fit(refused, video, mask, checkpoint, tree,
     assert not (tmp_path / "o.mp4").exists()
 
 
+def test_track_never_overwrites_the_video(refused, tree, mask, checkpoint, tmp_path):
+    frames = shutil.copytree(tree / "JPEGImages/480p/val-000", tmp_path / "walk-masks")
+    flags = ("--mask", mask, "--checkpoint", checkpoint)
+    assert "would overwrite the video" in refused("track", "--video", frames, "--out", tmp_path / "walk.mp4", *flags)
+    (tmp_path / "my.mp4").write_bytes(b"precious")
+    assert "would overwrite the video" in refused("track", "--video", tmp_path / "my.mp4", "--out", tmp_path / "my.mp4", *flags)
+
+
 def test_eval_prints_the_figures_and_names_its_page(command, tree, checkpoint, tmp_path):
     done = command("eval", "--benchmark", "davis2017", "--root", tree, "--checkpoint", checkpoint, "--out", tmp_path)
     assert done.returncode == 0, done.stderr
@@ -107,6 +121,13 @@ def test_eval_refuses_what_is_not_there(refused, tree, checkpoint, tmp_path):
     assert "expected a DAVIS tree" in refused("eval", "--benchmark", "davis2016", "--root", tmp_path, "--out", tmp_path / "o")
     flags = ("--root", tree, "--out", tmp_path / "o", "--checkpoint", tmp_path / "none.pt")
     assert "no such file" in refused("eval", "--benchmark", "davis2016", *flags)
+    (tmp_path / "file").touch()
+    assert "file" in refused("eval", "--benchmark", "davis2016", "--root", tree, "--out", tmp_path / "file", "--protocol", "identity")
+    copy = shutil.copytree(tree, tmp_path / "copy")
+    Image.new("P", (60, 48)).save(copy / "Annotations/480p/val-001/00003.png")
+    flags = ("--root", copy, "--out", tmp_path / "o2", "--protocol", "identity")
+    assert "val-001/00003.png is 60x48: expected 64x48" in refused("eval", "--benchmark", "davis2017", *flags)
+    flags = ("--root", tree, "--out", tmp_path / "o")
     assert "davis2015" in refused("eval", "--benchmark", "davis2015", *flags)
 
 
@@ -135,6 +156,15 @@ def test_the_demo_leaves_other_peoples_folders_alone(refused, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert "is not empty and not an earlier demo's" in refused("demo", "--out", tmp_path)
     assert (tmp_path / "thesis.txt").exists()
+
+
+def test_the_demo_fails_unless_trained_beats_both():
+    def result(name, figure):
+        return Result(name, (), Path(), {"J&F-Mean": figure}, {}, 1, 1.0)
+
+    assert verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.45)]) == 0
+    assert verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.39)]) == 1
+    assert verdict([result("identity", 0.1), result("untrained", 0.4), result("trained", 0.45)]) == 1
 
 
 @pytest.mark.skipif(not (SHARED / "data/train_clips").exists(), reason="the real clips are not here")

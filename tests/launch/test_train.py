@@ -37,25 +37,26 @@ def wait_for(path, process, seconds=60):
 
 @pytest.fixture(scope="module")
 def whole(packed, tmp_path_factory):
-    """A run of twelve steps that nothing happened to."""
+    """A run of forty steps that nothing happened to, with its checkpoints of steps 12 and 40."""
     run = tmp_path_factory.mktemp("whole")
-    subprocess.run(train(packed, run, "--trainer.steps", 12), check=True, capture_output=True)
+    flags = ("--trainer.steps", 40, "--trainer.save-every", 12, "--trainer.keep", 9, "--stream.workers", 2)
+    subprocess.run(train(packed, run, *flags), check=True, capture_output=True)
     return run
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_stopped_by_a_signal_and_run_again_it_ends_with_the_same_weights(packed, whole, tmp_path, number, code):
-    command = train(packed, tmp_path, "--trainer.steps", 12, "--trainer.save-every", 2)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    command = train(packed, tmp_path, "--trainer.steps", 40, "--trainer.save-every", 2, "--stream.workers", 2)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     wait_for(tmp_path / "checkpoints/step-00000002.pt", process)
-    process.send_signal(number)
+    os.killpg(process.pid, number)  # the data workers too, as a terminal or SLURM does
     told = process.communicate(timeout=60)[0]
     assert process.returncode == code, told
-    assert not (tmp_path / "checkpoints/step-00000012.pt").exists()
+    assert not (tmp_path / "checkpoints/step-00000040.pt").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "resuming at step" in again.stdout
-    assert torch.equal(weights(tmp_path, 12), weights(whole, 12))
-    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 13))
+    assert torch.equal(weights(tmp_path, 40), weights(whole, 40))
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 41))
     assert [line["loss"] for line in lines(tmp_path)] == [line["loss"] for line in lines(whole)]
 
 
@@ -80,6 +81,19 @@ def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
     assert process.returncode == 130, told
     assert "stopped at step" in told
     assert "Traceback" not in told
+
+
+def test_two_processes_killed_with_their_launcher_end_with_the_same_weights(packed, tmp_path):
+    flags = ("--trainer.steps", 30, "--trainer.save-every", 2, "--procs", 2, "--stream.workers", 1)
+    subprocess.run(train(packed, tmp_path / "whole", *flags), capture_output=True, check=True)
+    command = train(packed, tmp_path / "cut", *flags)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(tmp_path / "cut/checkpoints/step-00000002.pt", process)
+    process.kill()
+    process.wait()
+    subprocess.run(command, capture_output=True, check=True)  # at once: what is left of the first is waited for
+    assert torch.equal(weights(tmp_path / "cut", 30), weights(tmp_path / "whole", 30))
+    assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(1, 31))
 
 
 def test_torchrun_works_too(packed, tmp_path):
@@ -113,6 +127,10 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.steps", "many"], "many"),
         (["--trainer.batch", "0"], "batch"),
         (["--recipe", "magic"], "recipe 'magic': expected one of released, cpu, demo"),
+        (["--procs", "-1"], "procs -1"),
+        (["--trainer.seed", "-1"], "seed=-1"),
+        (["--bottleneck.keep", "2"], "keep 2.0"),
+        (["--recipe"], "recipe ''"),
         (["--procs", "3"], "a global batch of 4 clips can't be divided by 3 processes: 1, 2 or 4 would do"),
         (["--stream.workers", "3"], "the 4 clips of a process can't be divided by 3 workers"),
         (["--procs", "16", "--trainer.batch", "16"], "8 shards for 16 processes"),

@@ -1,5 +1,6 @@
 import csv
 import json
+import os
 import shutil
 import tarfile
 from dataclasses import replace
@@ -10,10 +11,12 @@ import pytest
 from PIL import Image
 
 from shards import pack as packing
+from shards.crew import run_crew
 from shards.errors import InputError
 from shards.files import sha256_of
 from shards.manifest import read_manifest
 from shards.pack import PackConfig, pack
+from shards.samples import read_samples
 from shards.sources import Ticker, Video, decode, find_videos
 
 SMALL = PackConfig(fps=25, size="32", segment=4)
@@ -73,7 +76,7 @@ def test_files_and_folders_become_samples_with_all_their_frames(source, tmp_path
 
 def test_a_sample_says_where_it_is_from(source, tmp_path):
     pack(source, tmp_path / "out", replace(SMALL, spread=1), processes=1)
-    sample = next(s for s in packing.read_samples([tmp_path / "out" / "shard-000000.tar"]) if s["__key__"] == "jump/one/000001")
+    sample = next(s for s in read_samples(tmp_path / "out" / "shard-000000.tar") if s["__key__"] == "jump/one/000001")
     assert json.loads(sample["json"]) == {
         "source": "jump/one", "frames": 4, "seconds": [0.16, 0.2, 0.24, 0.28], "width": 43, "height": 32,
     }  # fmt: skip
@@ -114,6 +117,9 @@ def test_half_packed_with_other_settings_is_refused(source, tmp_path, monkeypatc
     monkeypatch.undo()
     with pytest.raises(InputError, match="quality: 90 there, 50 now"):
         pack(source, tmp_path / "out", replace(SMALL, quality=50), processes=1)
+    (source / "jump/one.mp4").rename(source / "jump/other.mp4")
+    with pytest.raises(InputError, match="source_digest"):
+        pack(source, tmp_path / "out", SMALL, processes=1)
 
 
 def test_a_small_set_still_makes_shards_to_divide(source, tmp_path):
@@ -143,6 +149,16 @@ def test_a_broken_video_is_named_and_the_rest_is_packed(source, tmp_path):
     assert failed["gap"] == "frame 4 is missing after image_00003.jpg"
     assert all(failed.values())
     assert sum(shard.frames for shard in summary.manifest.shards) == 31
+
+
+def test_a_process_that_dies_is_told_and_not_waited_for():
+    with pytest.raises(InputError, match="one of 2 processes died"):
+        list(run_crew(os._exit, [1, 1], processes=2))
+
+
+def test_links_that_go_in_circles_are_followed_once(source):
+    (source / "jump" / "back").symlink_to(source)
+    assert len(find_videos(source)) == 4
 
 
 def test_what_is_too_short_is_counted(source, tmp_path):

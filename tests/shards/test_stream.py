@@ -77,12 +77,30 @@ def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_truncated_shard_is_named(packed, tmp_path, workers):
+def test_a_damaged_shard_is_named(packed, tmp_path, workers):
     for path in packed.iterdir():
         content = path.read_bytes()
-        (tmp_path / path.name).write_bytes(content[:5000] if path.suffix == ".tar" else content)
-    with pytest.raises(InputError, match=r"^shard .*shard-0000\d\d\.tar: "):
+        (tmp_path / path.name).write_bytes(b"x" * len(content) if path.suffix == ".tar" else content)
+    with pytest.raises(InputError, match=r"^shard .*shard-0000\d\d\.tar: not readable"):
         global_batches(tmp_path, 3, workers=workers)
+
+
+def test_a_missing_or_truncated_shard_is_refused_before_the_first_step(packed, tmp_path):
+    for path in packed.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "shard-000007.tar").write_bytes(b"short")
+    with pytest.raises(InputError, match=r"shard-000007\.tar: 5 bytes: the manifest says \d+ bytes"):
+        global_batches(tmp_path, 1)
+    (tmp_path / "shard-000007.tar").unlink()
+    with pytest.raises(InputError, match=r"shard-000007\.tar: missing"):
+        global_batches(tmp_path, 1)
+
+
+def test_clips_longer_than_the_shortest_segment_are_refused(packed):
+    data = dataset(packed)
+    data.clip = ClipConfig(frames=4, size=32)
+    with pytest.raises(InputError, match=r"4 frames: .* segments as short as 3"):
+        next(read_batches(data, StreamConfig(workers=0)))
 
 
 def test_fewer_shards_than_processes_is_refused(packed):

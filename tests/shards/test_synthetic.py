@@ -33,6 +33,16 @@ def test_visible_points_lie_on_their_object_and_hidden_ones_do_not():
     assert video.visible_nt[:, 0].all()
 
 
+def test_some_points_are_hidden_and_light_and_noise_change_a_still_scene():
+    videos = [render(SceneConfig(frames=12, height=64, width=96, objects=(3, 4)), seed) for seed in range(3)]
+    assert any(not video.visible_nt.all() for video in videos)
+    still = SceneConfig(frames=8, height=64, width=96, speed=0.0, noise=0.0)
+    brightness = render(still, 1).frames_thw3.mean(axis=(1, 2, 3))
+    assert np.ptp(brightness) > 5
+    rough, smooth = (render(SceneConfig(frames=1, height=64, width=96, noise=n), 2).frames_thw3.astype(float) for n in (0.1, 0.0))
+    assert 10 < (rough - smooth).std() < 40
+
+
 def test_points_keep_their_colour_better_than_places_do():
     along, still = [], []
     for seed in range(6):

@@ -68,14 +68,15 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
 
 def test_a_signal_sets_the_flag_and_a_second_interrupt_ends():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    try:
-        flag = StopFlag().install()
+    with StopFlag() as flag:
         assert (flag(), flag.exit_code) == (False, 0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert (flag(), flag.exit_code) == (True, 143)
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             time.sleep(1)
-    finally:
-        for number, handler in zip((signal.SIGINT, signal.SIGTERM), before, strict=True):
-            signal.signal(number, handler)
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+def test_the_users_mistake_is_told_rather_than_what_it_broke():
+    assert run_processes(python("import os, sys; sys.exit(1 + int(os.environ['RANK']))"), 2) == 2

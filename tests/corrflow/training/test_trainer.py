@@ -99,17 +99,31 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path, monk
 
     def poisoned(clips, draw):
         data = good(clips, draw)
-        snapshots.append(weights(trainer))
+        snapshots.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
         return data._replace(inputs_bt3hw=data.inputs_bt3hw * float("nan")) if trainer.step == 1 else data
 
     monkeypatch.setattr(trainer, "prepare", poisoned)
-    before = [p.detach().clone() for p in trainer.model.parameters()]
     with pytest.raises(NonFiniteError, match=r"step 2: loss nan.*clip-1a, clip-1b"):
         trainer.fit(batches(), lambda: False, lambda _: None)
     assert not checkpoints(tmp_path)
-    changed = any(not torch.equal(a, b) for a, b in zip(before, trainer.model.parameters(), strict=True))
-    assert changed  # step 1 was done
-    assert all(p.isfinite().all() for p in trainer.model.parameters())
+    assert not torch.equal(snapshots[0], snapshots[1])  # step 1 was done
+    assert torch.equal(torch.cat([p.flatten() for p in trainer.model.parameters()]), snapshots[1])  # steps 2 and 3 were not
+
+
+def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
+    trainer, _ = fit(tmp_path, config(steps=2))
+    path = checkpoint_path(tmp_path, 2)
+    state = torch.load(path, weights_only=True)
+    for moments in state["optimizer"]["state"].values():
+        for name in ("exp_avg", "exp_avg_sq"):
+            if moments[name].ndim == 4:  # as a CUDA run leaves them
+                moments[name] = moments[name].contiguous(memory_format=torch.channels_last)
+    torch.save(state, path)
+    again = Trainer(tmp_path, config(), ALONE)
+    for weight, moments in again.optimizer.state.items():
+        assert moments["exp_avg"].stride() == weight.stride()
+    for ours, theirs in zip(again.optimizer.state.values(), trainer.optimizer.state.values(), strict=True):
+        assert torch.equal(ours["exp_avg"], theirs["exp_avg"])
 
 
 def test_a_failed_save_is_fatal(tmp_path):
@@ -122,12 +136,18 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
     fit(tmp_path, config(steps=2, pictures_every=2))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    def read_board():
+        return EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+
+    board = read_board()
     assert set(board.Tags()["images"]) == {f"clip/{n}" for n in ("input", "bottlenecked", "true_colors", "reconstructed", "cycle", "flow")}
     wanted = {"loss/total", "loss/short", "loss/long", "schedule/learning_rate", "schedule/epsilon"}
+    again = config(steps=4, pictures_every=2)
+    checkpoint_path(tmp_path, 2).unlink()  # killed before the first checkpoint: the steps are done again, and shown once
+    fit(tmp_path, again)
     wanted |= {"speed/clips_per_second", "speed/data_wait_share", "health/gradient_norm", "health/memory_gb"}
     assert set(board.Tags()["scalars"]) == wanted
-    assert [event.step for event in board.Scalars("loss/total")] == [1, 2]
+    assert [event.step for event in read_board().Scalars("loss/total")] == [1, 2, 3, 4]
 
 
 def test_the_model_learns_to_copy(tmp_path):
