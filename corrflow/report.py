@@ -33,7 +33,8 @@ th, td { padding: .3rem .8rem; text-align: right; border-bottom: 1px solid var(-
 th:first-child, td:first-child { text-align: left; padding-left: 0; } th { color: var(--soft); font-weight: 500; }
 .best { color: var(--best); font-weight: 650; }
 .strip { display: flex; gap: 4px; overflow-x: auto; } .strip img { border-radius: 3px; height: auto; flex: 0 0 auto; width: 240px; }
-svg { width: 100%; max-width: 40rem; display: block; } svg text { fill: var(--soft); font-size: 8px; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .6rem; margin-top: .5rem; }
+svg { width: 100%; max-width: 24rem; display: block; } svg text { fill: var(--soft); font-size: 8px; }
 .note { color: var(--soft); font-size: .9rem; }
 """
 
@@ -54,9 +55,9 @@ def write_report(path: Path, title: str, results: list[Result]) -> None:
         f"<h1>{html.escape(title)}</h1>",
         overall_table(results),
         '<p class="note">J: region similarity. F: boundary accuracy. Means over objects; the first and the last frame do not count.</p>',
+        *(sequence_section(name, results) for name in results[0].sequences),
         "<h2>Objects</h2>",
         object_table(results),
-        *(sequence_section(name, results) for name in results[0].sequences),
     ]
     page = (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
@@ -74,16 +75,18 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{lines}</tbody></table></div>'
 
 
-def marked(values: list[float], low_is_good: bool = False) -> list[str]:
-    """Numbers as cells, the best marked where there are several."""
-    best = None if len(values) < 2 else (np.nanmin if low_is_good else np.nanmax)(values)
+def marked(values: list[float]) -> list[str]:
+    """Numbers as cells, the highest marked where there are several."""
+    best = np.nanmax(values) if len(values) > 1 else None
     return [f'<span class="best">{value:.3f}</span>' if value == best else f"{value:.3f}" for value in values]
 
 
 def overall_table(results: list[Result]) -> str:
     """The benchmark's global figures and the speed, a row for each result."""
     columns = list(results[0].overall)
-    cells = [marked([r.overall[column] for r in results], low_is_good=column.endswith("Decay")) for column in columns]
+    values = {column: [result.overall[column] for result in results] for column in columns}
+    # decay is not marked: what is lost from the start decays least
+    cells = [[f"{v:.3f}" for v in values[column]] if column.endswith("Decay") else marked(values[column]) for column in columns]
     rows = [
         [html.escape(result.name), *(column[i] for column in cells), f"{result.frames / result.seconds:.1f}"]
         for i, result in enumerate(results)
@@ -107,7 +110,8 @@ def sequence_section(name: str, results: list[Result]) -> str:
     parts = [f"<h2>{html.escape(name)}</h2>"]
     for result in results:
         parts.append(f"<h3>{html.escape(result.name)}</h3>" + strip(result.out / "overlays" / name))
-        parts += [chart(key, score) for key, score in result.scores.items() if key == name or key.rpartition("_")[0] == name]
+        charts = [chart(key, score) for key, score in result.scores.items() if key == name or key.rpartition("_")[0] == name]
+        parts.append(f'<div class="charts">{"".join(charts)}</div>')
     return "".join(parts)
 
 
@@ -129,17 +133,17 @@ def strip(folder: Path) -> str:
 def chart(name: str, score: ObjectScores) -> str:
     """J and F over the frames that count, as SVG."""
     width, height = CHART
-    left, bottom = 18, 12
+    left, top, bottom = 18, 6, 18
 
     def curve(values: list[float], color: str) -> str:
         x = np.linspace(left, width - 2, len(values))
-        y = (height - bottom) * (1 - np.asarray(values)) + 2
+        y = (height - bottom) * (1 - np.asarray(values)) + top
         points = " ".join(f"{a:.1f},{b:.1f}" for a, b in zip(x, y, strict=True))
         return f'<polyline fill="none" stroke="var(--{color})" stroke-width="1.4" points="{points}"/>'
 
     grid = "".join(
         f'<line x1="{left}" x2="{width}" y1="{y}" y2="{y}" stroke="var(--line)" stroke-width=".6"/><text x="0" y="{y + 3}">{label}</text>'
-        for label, y in (("1", 2), ("0.5", 2 + (height - bottom) / 2), ("0", 2 + height - bottom))
+        for label, y in (("1", top), ("0.5", top + (height - bottom) / 2), ("0", top + height - bottom))
     )
     legend = (
         f'<text x="{left + 4}" y="{height - 1}">{html.escape(name)}: '
