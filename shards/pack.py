@@ -28,7 +28,7 @@ from shards.sources import BrokenVideoError, Frame, Video, decode, find_videos
 
 PARTS = ".parts"
 UNITS = 64  # at least, where there are as many videos: work for that many processes
-UNIT_VIDEOS = 128  # at most: ten-second videos, about 0.8 MB each when packed, then fill a shard
+UNIT_VIDEOS = 128  # at most: what is lost when packing is cut short, and enough to fill a shard of about 100 MB with short videos
 
 
 @dataclass(frozen=True)
