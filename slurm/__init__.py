@@ -1,1 +1,1 @@
-"""Starts jobs and survives. Knows processes, signals and submitit, nothing of models or data."""
+"""Starts jobs and survives. Knows processes and signals, nothing of models or data."""
