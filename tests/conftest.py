@@ -1,10 +1,15 @@
 """What the tests share: small generated videos, packed once, and the places of larger data that may be absent."""
 
+import os
+from pathlib import Path
+
+if not Path("/dev/nvidiactl").exists():  # without a GPU, kernels run in the interpreter; triton decides when it is first imported
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import importlib
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 

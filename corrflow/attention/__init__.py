@@ -1,45 +1,63 @@
-"""Restricted attention: each target cell looks at a window of the reference frame and copies what is there.
+"""Restricted attention: each target cell looks at a window of the reference frames and copies what is there.
 
-One signature, a plain `reference`, the fast path `tiled`. Shapes: b batch, c k channels, h w cells at stride 4.
+One signature, a plain `reference`, and fast paths beside it; the choice among them is in `choice.py`. Shapes: b batch, r references, c k
+channels, h w cells at stride 4.
 """
 
 import torch
 from torch import Tensor
 
-from corrflow.attention import reference, tiled
+from corrflow.attention.choice import BACKENDS, choose_backend, find_attend
+from corrflow.attention.window import Window
 from corrflow.errors import InputError
 
-BACKENDS = {"reference": reference.attend, "tiled": tiled.attend}
+__all__ = ["BACKENDS", "choose_backend", "restricted_attention"]
 
 
-def restricted_attention(query: Tensor, key: Tensor, value: Tensor, radius: int = 6, scale: float = 1.0, backend: str = "tiled") -> Tensor:
+def restricted_attention(
+    query: Tensor, key: Tensor, value: Tensor, radius: int = 6, scale: float = 1.0, top_k: int = 0, backend: str = "auto"
+) -> Tensor:
     """Copy `value` from the reference to the target, through the pointer of the paper (section 3.1).
 
     Each target cell is compared, by a plain dot product, with the `(2 radius + 1)^2` reference cells around its own place; a softmax
-    over them says how much of each is copied. Cells outside of the image get no weight. (The released code also drops each cell whose
-    dot product is exactly zero, taking it for padding; here an exact zero inside of the image counts as any other number.)
+    over them, those of all references together, says how much of each is copied. Cells outside of the image get no weight.
+
+    The released code also drops each cell whose dot product is exactly zero, taking it for padding, and where all are zero takes
+    the mean of a window that repeats the border's cells. Here an exact zero inside of the image counts as any other number.
 
     Args:
         query: features of the target frame, `[B, C, H, W]`, floating.
-        key: features of the reference frame, `[B, C, H, W]`.
-        value: what the reference frame has to give (colours, labels, coordinates), `[B, K, H, W]`.
+        key: features of the reference frame, `[B, C, H, W]`; of several, `[B, R, C, H, W]`.
+        value: what each reference has to give (colours, labels, coordinates), `[B, K, H, W]` or `[B, R, K, H, W]`.
         radius: half the window's side, in cells; 6 is 24 pixels at stride 4.
         scale: factor of the dot products; 1 as released.
-        backend: `tiled` (fast), or `reference` (plain, `169 x` the memory).
+        top_k: how many cells count, those of the largest dot products over all references; cells equal to the last of them count
+            too. 0: all cells of the windows.
+        backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no top_k), `sampler` (needs the extra of that
+            name), `reference` (plain, `(2 radius + 1)^2` times the memory).
 
     Returns:
-        `[B, K, H, W]`, in float32 at least.
+        `[B, K, H, W]`, in float32 at least. bfloat16 and float16 are multiplied as they are and added up in float32.
 
     Raises:
-        InputError: shapes that do not go together, a negative radius, an unknown backend.
+        InputError: shapes that do not go together, a negative radius or top_k, a backend that is unknown, not installed or does
+            not serve these inputs.
     """
-    if query.shape != key.shape or query.ndim != 4:
-        raise InputError(f"attention: query {list(query.shape)} and key {list(key.shape)}: expected the same [B, C, H, W]")
-    if value.ndim != 4 or value.shape[0] != key.shape[0] or value.shape[2:] != key.shape[2:]:
-        raise InputError(f"attention: value {list(value.shape)}: expected [B, K, H, W] with B, H, W of key {list(key.shape)}")
-    if radius < 0 or backend not in BACKENDS:
-        raise InputError(f"attention: radius {radius}, backend {backend!r}: expected radius >= 0 and one of {', '.join(BACKENDS)}")
+    key_brchw, value_brkhw = (x[:, None] if x.ndim == 4 else x for x in (key, value))
+    check_shapes(query, key_brchw, value_brkhw)
+    if radius < 0 or top_k < 0:
+        raise InputError(f"attention: radius {radius}, top_k {top_k}: expected at least 0")
+    attend = find_attend(choose_backend(backend, query.device, query.dtype, top_k))
     with torch.autocast(query.device.type, enabled=False):  # a softmax over dot products of 64 channels wants float32
-        wide = torch.promote_types(query.dtype, torch.float32)
-        scaled = query.to(wide) * scale if scale != 1.0 else query.to(wide)
-        return BACKENDS[backend](scaled, key.to(wide), value.to(wide), radius)
+        return attend(query, key_brchw, value_brkhw, Window(radius, scale, top_k))
+
+
+def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]`, or an InputError that names what differs."""
+    if query.ndim != 4 or key.ndim != 5 or (key.shape[0], *key.shape[2:]) != query.shape:
+        given = f"query {list(query.shape)}, key {list(key.shape)}"
+        raise InputError(f"attention: {given}: expected [B, C, H, W] and the same, or [B, R, C, H, W]")
+    if value.ndim != 5 or value.shape[:2] != key.shape[:2] or value.shape[3:] != key.shape[3:]:
+        raise InputError(f"attention: value {list(value.shape)}: expected [B, R, K, H, W] with B, R, H, W of key {list(key.shape)}")
+    if not (query.is_floating_point() and query.dtype == key.dtype and value.is_floating_point()):
+        raise InputError(f"attention: {query.dtype}, {key.dtype}, {value.dtype}: expected floating, query and key alike")

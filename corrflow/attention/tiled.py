@@ -1,10 +1,10 @@
-"""Restricted attention by tiles: a tile of queries against the patch of the reference that its windows cover.
+"""Restricted attention by tiles: a tile of queries against the patch of each reference that its windows cover.
 
 Two matrix products a tile, the cells outside of each window masked by a bias. A window covers 13x13 of a 28x28 patch, so the
 products do 4.6 times the arithmetic that is needed, and win all the same: they run at the speed of a matrix product and never
 write the `H x W x 169` affinities to memory. Backward makes each tile's weights anew instead of keeping them.
 
-Shapes: b batch, c channels of the features, k channels of the values, h w cells, q cells of a tile, p cells of its patch.
+Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q cells of a tile, p cells of its patch.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,55 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from corrflow.attention.window import Window
+
 TILE = 16  # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
+
+
+def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
+    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
+    copied: Tensor = TiledAttention.apply(query_bchw, key_brchw, value_brkhw, window)
+    return copied
+
+
+class TiledAttention(torch.autograd.Function):
+    """Forward and backward tile by tile. Memory beside inputs, output and gradients: a few tiles."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
+        """The copied values, `[B, K, H, W]`."""
+        ctx.save_for_backward(query, key, value)
+        ctx.window = window
+        out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
+        for tile in tiles(query.shape[-2], query.shape[-1], window.radius):
+            weights_bqp = tile_weights(tile, tile.queries(query), tile.patches(key), window)
+            copied_bkq = torch.bmm(tile.patches(value), weights_bqp.mT)
+            target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
+            target.copy_(copied_bkq.view(target.shape))
+        return out_bkhw
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        """Gradients of query, key and value; those of key and value add up where patches overlap."""
+        query, key, value = ctx.saved_tensors
+        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        for tile in tiles(query.shape[-2], query.shape[-1], ctx.window.radius):
+            query_bcq, grad_bkq = tile.queries(query), tile.queries(grad_out)
+            key_bcp, value_bkp = tile.patches(key), tile.patches(value)
+            weights_bqp = tile_weights(tile, query_bcq, key_bcp, ctx.window)
+            if ctx.needs_input_grad[2]:
+                tile.add_patches(grad_value, torch.bmm(grad_bkq, weights_bqp))
+            if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
+                # d softmax: weights * (d weights - sum(d weights * weights)), built in place
+                grad_bqp = torch.bmm(grad_bkq.mT, value_bkp)
+                grad_bqp -= torch.einsum("bqp,bqp->bq", grad_bqp, weights_bqp)[..., None]
+                grad_bqp *= weights_bqp
+                target = grad_query[..., tile.top : tile.bottom, tile.left : tile.right]
+                target.copy_(torch.bmm(key_bcp, grad_bqp.mT).view(target.shape))
+                tile.add_patches(grad_key, torch.bmm(query_bcq, grad_bqp))
+        grads = (grad_query.mul_(ctx.window.scale), grad_key.mul_(ctx.window.scale), grad_value)
+        return *(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
 
 
 class Tile(NamedTuple):
@@ -34,9 +82,18 @@ class Tile(NamedTuple):
         """The tile's cells as `[B, C, Q]`."""
         return x_bchw[..., self.top : self.bottom, self.left : self.right].flatten(2)
 
-    def patch(self, x_bchw: Tensor) -> Tensor:
-        """The patch as a view `[B, C, rows, columns]`."""
-        return x_bchw[..., self.patch_top : self.patch_bottom, self.patch_left : self.patch_right]
+    def patch(self, x_brchw: Tensor) -> Tensor:
+        """The patch as a view `[B, R, C, rows, columns]`."""
+        return x_brchw[..., self.patch_top : self.patch_bottom, self.patch_left : self.patch_right]
+
+    def patches(self, x_brchw: Tensor) -> Tensor:
+        """The patches of all references side by side, `[B, C, R x P]`."""
+        return self.patch(x_brchw).flatten(3).transpose(1, 2).flatten(2)
+
+    def add_patches(self, sum_brchw: Tensor, x_bcp: Tensor) -> None:
+        """Add what `patches` would have taken."""
+        patch = self.patch(sum_brchw)
+        patch += x_bcp.view(*x_bcp.shape[:2], patch.shape[1], *patch.shape[3:]).transpose(1, 2)
 
     def bias(self, radius: int, like: Tensor) -> Tensor:
         """`[Q, P]`: 0 where a patch cell is in a query's window, else -inf."""
@@ -67,55 +124,10 @@ def window_bias(rows: tuple[int, int, int], columns: tuple[int, int, int], radiu
     return bias.reshape(rows[0] * columns[0], rows[1] * columns[1])
 
 
-def tile_weights(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, radius: int) -> Tensor:
-    """The attention of a tile's queries over its patch, `[B, Q, P]`."""
-    logits_bqp = torch.baddbmm(tile.bias(radius, query_bcq)[None], query_bcq.mT, key_bcp)
-    return torch.softmax(logits_bqp, dim=-1)
-
-
-class TiledAttention(torch.autograd.Function):
-    """Forward and backward tile by tile. Memory beside inputs, output and gradients: a few tiles."""
-
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, radius: int) -> Tensor:
-        """The copied values, `[B, K, H, W]`."""
-        ctx.save_for_backward(query, key, value)
-        ctx.radius = radius
-        out_bkhw = value.new_empty(*value.shape[:2], *query.shape[-2:])
-        for tile in tiles(query.shape[-2], query.shape[-1], radius):
-            weights_bqp = tile_weights(tile, tile.queries(query), tile.patch(key).flatten(2), radius)
-            copied_bkq = torch.bmm(tile.patch(value).flatten(2), weights_bqp.mT)
-            target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
-            target.copy_(copied_bkq.view(target.shape))
-        return out_bkhw
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of query, key and value; those of key and value add up where patches overlap."""
-        query, key, value = ctx.saved_tensors
-        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
-        for tile in tiles(query.shape[-2], query.shape[-1], ctx.radius):
-            query_bcq, grad_bkq = tile.queries(query), tile.queries(grad_out)
-            key_bcp, value_bkp = tile.patch(key).flatten(2), tile.patch(value).flatten(2)
-            weights_bqp = tile_weights(tile, query_bcq, key_bcp, ctx.radius)
-            if ctx.needs_input_grad[2]:
-                patch = tile.patch(grad_value)
-                patch += torch.bmm(grad_bkq, weights_bqp).view(patch.shape)
-            if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-                # d softmax: weights * (d weights - sum(d weights * weights)), built in place
-                grad_bqp = torch.bmm(grad_bkq.mT, value_bkp)
-                grad_bqp -= torch.einsum("bqp,bqp->bq", grad_bqp, weights_bqp)[..., None]
-                grad_bqp *= weights_bqp
-                target = grad_query[..., tile.top : tile.bottom, tile.left : tile.right]
-                target.copy_(torch.bmm(key_bcp, grad_bqp.mT).view(target.shape))
-                patch = tile.patch(grad_key)
-                patch += torch.bmm(query_bcq, grad_bqp).view(patch.shape)
-        grads = (grad_query, grad_key, grad_value)
-        return *(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
-
-
-def attend(query_bchw: Tensor, key_bchw: Tensor, value_bkhw: Tensor, radius: int) -> Tensor:
-    """`[B, C, H, W]`, `[B, C, H, W]`, `[B, K, H, W]` to `[B, K, H, W]`."""
-    copied: Tensor = TiledAttention.apply(query_bchw, key_bchw, value_bkhw, radius)
-    return copied
+def tile_weights(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:
+    """The attention of a tile's queries over its patches, `[B, Q, P]`."""
+    bias_qp = tile.bias(window.radius, query_bcq)
+    references = key_bcp.shape[-1] // bias_qp.shape[-1]
+    if references > 1:
+        bias_qp = bias_qp.repeat(1, references)
+    return window.softmax(torch.baddbmm(bias_qp[None], query_bcq.mT, key_bcp, alpha=window.scale), dim=-1)

@@ -1,0 +1,171 @@
+"""The Triton kernels of `fused.py`: the copy, and the gradients of its query and of its reference.
+
+A program takes a tile of cells and walks over the patch of cells that are in reach of it, a block at a time.
+
+Shapes: c channels of the features, k channels of the values, q cells of a tile, p cells of a block of the patch. Cells are rows of
+matrices, an image's `[H x W, C]`, those of the references of a batch one after the other.
+"""
+
+import triton
+import triton.language as tl
+
+LOWEST = tl.constexpr(-1e30)  # a logit that weighs nothing; finite, lest inf - inf make NaN
+
+
+@triton.jit
+def copy_kernel(
+    query, key, value, out, highests, totals, height, width, references, scale,
+    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of targets over the patches of all references: the copied values, and each softmax's highest logit and sum."""
+    y, x, top, left = tile_cells(height, width, TILE_H, TILE_W)
+    patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
+    image = height * width
+    batch = tl.program_id(1).to(tl.int64)
+    cell, valid = y * width + x, (y < height) & (x < width)
+    query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
+    highest = tl.full([TILE_H * TILE_W], LOWEST, tl.float32)
+    total = tl.zeros([TILE_H * TILE_W], tl.float32)
+    copied_qk = tl.zeros([TILE_H * TILE_W, BLOCK_K], tl.float32)
+    for r in range(references):
+        reference = (batch * references + r) * image
+        for start in range(0, cells, BLOCK):
+            place = start + tl.arange(0, BLOCK)
+            patch_y, patch_x = patch_top + place // columns, patch_left + place % columns
+            there, patch_cell = place < cells, patch_y * width + patch_x
+            key_pc = load_rows(key + reference * C, patch_cell, there, C, BLOCK_C)
+            value_pk = load_rows(value + reference * K, patch_cell, there, K, BLOCK_K)
+            logits_qp = product(query_qc, tl.trans(key_pc), PRECISION) * scale
+            reach_qp = in_reach(y, x, patch_y, patch_x, there, RADIUS)
+            logits_qp = tl.where(reach_qp, logits_qp, LOWEST)
+            raised = tl.maximum(highest, tl.max(logits_qp, axis=1))
+            weights_qp = tl.where(reach_qp, tl.exp(logits_qp - raised[:, None]), 0.0)
+            shrink = tl.exp(highest - raised)
+            total = total * shrink + tl.sum(weights_qp, axis=1)
+            copied_qk = copied_qk * shrink[:, None] + product(weights_qp, value_pk, PRECISION)
+            highest = raised
+    total = tl.where(valid, total, 1.0)  # beyond the image there is nothing to divide
+    store_rows(out + batch * image * K, cell, valid, copied_qk / total[:, None], K, BLOCK_K)
+    tl.store(highests + batch * image + cell, highest, mask=valid)
+    tl.store(totals + batch * image + cell, total, mask=valid)
+
+
+@triton.jit
+def query_kernel(
+    query, key, value, grad_out, highests, totals, means, grad_query, height, width, references, scale,
+    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of targets over the patches of all references: the gradient of the query."""
+    y, x, top, left = tile_cells(height, width, TILE_H, TILE_W)
+    patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
+    image = height * width
+    batch = tl.program_id(1).to(tl.int64)
+    cell, valid = y * width + x, (y < height) & (x < width)
+    query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
+    grad_qk = load_rows(grad_out + batch * image * K, cell, valid, K, BLOCK_K)
+    highest_q = tl.load(highests + batch * image + cell, mask=valid, other=0.0)
+    total_q = tl.load(totals + batch * image + cell, mask=valid, other=1.0)
+    mean_q = tl.load(means + batch * image + cell, mask=valid, other=0.0)
+    grad_qc = tl.zeros([TILE_H * TILE_W, BLOCK_C], tl.float32)
+    for r in range(references):
+        reference = (batch * references + r) * image
+        for start in range(0, cells, BLOCK):
+            place = start + tl.arange(0, BLOCK)
+            patch_y, patch_x = patch_top + place // columns, patch_left + place % columns
+            there, patch_cell = place < cells, patch_y * width + patch_x
+            key_pc = load_rows(key + reference * C, patch_cell, there, C, BLOCK_C)
+            value_pk = load_rows(value + reference * K, patch_cell, there, K, BLOCK_K)
+            reach_qp = in_reach(y, x, patch_y, patch_x, there, RADIUS) & valid[:, None]
+            logits_qp = tl.where(reach_qp, product(query_qc, tl.trans(key_pc), PRECISION) * scale, LOWEST)
+            weights_qp = tl.exp(logits_qp - highest_q[:, None]) / total_q[:, None]
+            grad_qp = weights_qp * (product(grad_qk, tl.trans(value_pk), PRECISION) - mean_q[:, None])
+            grad_qc += product(grad_qp, key_pc, PRECISION)
+    store_rows(grad_query + batch * image * C, cell, valid, grad_qc * scale, C, BLOCK_C)
+
+
+@triton.jit
+def reference_kernel(
+    query, key, value, grad_out, highests, totals, means, grad_key, grad_value, height, width, references, scale,
+    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, WITH_VALUE: tl.constexpr,
+):  # fmt: skip
+    """A tile of one reference's cells over the targets whose windows hold them: the gradients of key and value."""
+    y, x, top, left = tile_cells(height, width, TILE_H, TILE_W)
+    patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
+    image = height * width
+    reference = tl.program_id(1).to(tl.int64) * image
+    target = (tl.program_id(1) // references).to(tl.int64) * image
+    cell, valid = y * width + x, (y < height) & (x < width)
+    key_qc = load_rows(key + reference * C, cell, valid, C, BLOCK_C)
+    value_qk = load_rows(value + reference * K, cell, valid, K, BLOCK_K)
+    grad_qc = tl.zeros([TILE_H * TILE_W, BLOCK_C], tl.float32)
+    grad_qk = tl.zeros([TILE_H * TILE_W, BLOCK_K], tl.float32)
+    for start in range(0, cells, BLOCK):
+        place = start + tl.arange(0, BLOCK)
+        patch_y, patch_x = patch_top + place // columns, patch_left + place % columns
+        there, patch_cell = place < cells, patch_y * width + patch_x
+        query_pc = load_rows(query + target * C, patch_cell, there, C, BLOCK_C)
+        grad_pk = load_rows(grad_out + target * K, patch_cell, there, K, BLOCK_K)
+        highest_p = tl.load(highests + target + patch_cell, mask=there, other=0.0)
+        total_p = tl.load(totals + target + patch_cell, mask=there, other=1.0)
+        mean_p = tl.load(means + target + patch_cell, mask=there, other=0.0)
+        # rows are targets, as in the other kernels, so that the logits come out the same to the last bit
+        reach_pq = in_reach(patch_y, patch_x, y, x, valid, RADIUS) & there[:, None]
+        logits_pq = tl.where(reach_pq, product(query_pc, tl.trans(key_qc), PRECISION) * scale, LOWEST)
+        weights_pq = tl.exp(logits_pq - highest_p[:, None]) / total_p[:, None]
+        if WITH_VALUE:
+            grad_qk += product(tl.trans(weights_pq), grad_pk, PRECISION)
+        grad_pq = weights_pq * (product(grad_pk, tl.trans(value_qk), PRECISION) - mean_p[:, None])
+        grad_qc += product(tl.trans(grad_pq), query_pc, PRECISION)
+    store_rows(grad_key + reference * C, cell, valid, grad_qc * scale, C, BLOCK_C)
+    if WITH_VALUE:
+        store_rows(grad_value + reference * K, cell, valid, grad_qk, K, BLOCK_K)
+
+
+@triton.jit
+def tile_cells(height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
+    """The cells of this program's tile: rows and columns `[Q]`, and the corner of the tile."""
+    across = tl.cdiv(width, TILE_W)
+    top = tl.program_id(0) // across * TILE_H
+    left = tl.program_id(0) % across * TILE_W
+    cell = tl.arange(0, TILE_H * TILE_W)
+    return top + cell // TILE_W, left + cell % TILE_W, top, left
+
+
+@triton.jit
+def patch_bounds(top, left, height, width, RADIUS: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
+    """The patch that a tile's windows reach inside of the image: its corner, its width and its number of cells."""
+    patch_top = tl.maximum(top - RADIUS, 0)
+    patch_left = tl.maximum(left - RADIUS, 0)
+    rows = tl.minimum(top + TILE_H + RADIUS, height) - patch_top
+    columns = tl.minimum(left + TILE_W + RADIUS, width) - patch_left
+    return patch_top, patch_left, columns, rows * columns
+
+
+@triton.jit
+def in_reach(y, x, patch_y, patch_x, valid, RADIUS: tl.constexpr):
+    """Which cells of a block are in the window of which cells of the tile, `[Q, P]`."""
+    return (tl.abs(y[:, None] - patch_y[None, :]) <= RADIUS) & (tl.abs(x[:, None] - patch_x[None, :]) <= RADIUS) & valid[None, :]
+
+
+@triton.jit
+def product(a, b, PRECISION: tl.constexpr):
+    """`a @ b`, added up in float32, `a` rounded to the dtype of `b`; `PRECISION` of the product where that is float32."""
+    return tl.dot(a.to(b.dtype), b, input_precision=PRECISION)
+
+
+@triton.jit
+def load_rows(base, cell, valid, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """Rows `cell` of a matrix of `SIZE` columns, `[N, BLOCK]`, zero where there is none."""
+    column = tl.arange(0, BLOCK)
+    return tl.load(base + cell[:, None] * SIZE + column[None, :], mask=valid[:, None] & (column < SIZE)[None, :], other=0.0)
+
+
+@triton.jit
+def store_rows(base, cell, valid, rows, SIZE: tl.constexpr, BLOCK: tl.constexpr):
+    """The reverse of `load_rows`, in the matrix's own precision."""
+    column = tl.arange(0, BLOCK)
+    place = base + cell[:, None] * SIZE + column[None, :]
+    tl.store(place, rows.to(base.dtype.element_ty), mask=valid[:, None] & (column < SIZE)[None, :])
