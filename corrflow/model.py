@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from corrflow.attention import restricted_attention
+from corrflow.attention import choose_backend, restricted_attention
 from corrflow.encoder import STRIDE, Encoder, EncoderConfig
 from corrflow.errors import InputError
 
@@ -42,9 +42,11 @@ class ModelConfig:
 class CorrFlow(nn.Module):
     """The correspondence model: features that find, in a reference frame, where each point of a target frame was."""
 
-    def __init__(self, config: ModelConfig | None = None) -> None:
+    def __init__(self, config: ModelConfig | None = None, attention: str = "auto") -> None:
+        """Random weights; `attention` is a backend of `restricted_attention`, and may be changed at any time."""
         super().__init__()
         self.config = config or ModelConfig()
+        self.attention = attention
         self.encoder = Encoder(self.config.encoder)
 
     def encode(self, frames: Tensor) -> Tensor:
@@ -69,21 +71,23 @@ class CorrFlow(nn.Module):
     def copy(self, target: Tensor, reference: Tensor, values: Tensor, radius: int | None = None) -> Tensor:
         """Copy `values` of the reference to the target: features `[B, C, h, w]` twice, `[B, K, h, w]` to `[B, K, h, w]`."""
         chosen = self.config.radius if radius is None else radius
-        return restricted_attention(target, reference, values, chosen, self.config.affinity_scale)
+        return restricted_attention(target, reference, values, chosen, self.config.affinity_scale, backend=self.attention)
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu") -> CorrFlow:
+def load_model(path: str | Path, device: str | torch.device = "cpu", attention: str = "auto") -> CorrFlow:
     """Load a model for use, in eval mode.
 
     Args:
         path: a checkpoint of ours, or one in the released layout (with or without the `module.` prefix).
         device: where it goes.
+        attention: backend of the attention, see `restricted_attention`.
 
     Raises:
-        InputError: no such file, a truncated one, or weights of another architecture.
+        InputError: no such file, a truncated one, or weights of another architecture; a backend that can't be had.
     """
+    choose_backend(attention, torch.device(device))
     state = read_checkpoint(path)
-    model = CorrFlow(config_of(state, path))
+    model = CorrFlow(config_of(state, path), attention)
     load_weights(model, state, path)
     return model.to(device).eval()
 

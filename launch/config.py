@@ -24,10 +24,12 @@ from shards.stream import StreamConfig
 FREE = {
     "data", "run", "procs", "device", "stream.workers", "stream.prefetch", "trainer.steps", "trainer.log_every",
     "trainer.save_every", "trainer.keep", "trainer.keep_every", "trainer.pictures_every",
+    "compute.attention", "compute.precision", "compute.compile",
 }  # fmt: skip
 
 
 LOCK_SECONDS = 60.0
+Backend = Literal["auto", "reference", "tiled", "triton", "sampler"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class EvalJob:
     """paper: from frame to frame; identity: the first mask for ever."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
+    attention: Backend = "auto"
+    """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
     seed: int = 0
     """Of the random weights."""
 
@@ -104,6 +108,8 @@ class TrackJob:
     """Short side at which to track, in pixels; masks come back at the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
+    attention: Backend = "auto"
+    """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
 
     def __post_init__(self) -> None:
         if self.size < 32:

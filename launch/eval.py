@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from corrflow.attention import choose_backend
 from corrflow.benchmarks.davis import read_sequences
 from corrflow.benchmarks.evaluation import Result, evaluate
 from corrflow.model import CorrFlow, load_model
@@ -37,10 +38,12 @@ def evaluate_job(job: EvalJob) -> Result:
 def find_model(job: EvalJob) -> CorrFlow:
     """The checkpoint's model, or one of random weights."""
     device = choose_device(job.device)
+    attention = choose_backend(job.attention, device)
+    print(f"{device.type}, {attention} attention", flush=True)
     if job.checkpoint != "none":
-        return load_model(job.checkpoint, device)
+        return load_model(job.checkpoint, device, attention)
     torch.manual_seed(job.seed)
-    return CorrFlow().to(device).eval()
+    return CorrFlow(attention=attention).to(device).eval()
 
 
 def method_name(job: EvalJob) -> str:

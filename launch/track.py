@@ -30,7 +30,7 @@ def main(argv: list[str]) -> int:
     masks = job.out.with_name(f"{job.out.stem}-masks")
     if job.video.resolve() in (job.out.resolve(), masks.resolve()):
         raise InputError(f"out {job.out}: would overwrite the video itself: expected another name")
-    model = load_model(job.checkpoint, choose_device(job.device))
+    model = load_model(job.checkpoint, choose_device(job.device), job.attention)
     mask_hw = read_mask(job.mask)
     try:
         with open_footage(job.video) as footage:

@@ -33,6 +33,7 @@ def main(argv: list[str]) -> int:
     if not is_member():
         for local_rank in range(count):
             choose_device(job.device, local_rank)
+        job.training.compute.choose(choose_device(job.device))
         check_data(read_from(job, manifest, Processes(0, count, torch.device("cpu")), start=0), job.stream)
     claim_run(job, manifest)
     if is_member() or count == 1:
@@ -89,7 +90,7 @@ def announce(job: TrainJob, manifest: Manifest, trainer: Trainer) -> None:
     begun = f"resuming at step {trainer.step}" if trainer.step else "starting"
     print(
         f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of {manifest.samples} segments, "
-        f"{processes.world} x {processes.device.type}\nwatch it: tensorboard --logdir {job.run}",
+        f"{processes.world} x {processes.device.type}, {trainer.compute}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )
 

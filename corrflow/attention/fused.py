@@ -82,7 +82,7 @@ class FusedAttention(torch.autograd.Function):
         # apart, since their logarithm in one would round weights of large logits: 200 + log 1.5 keeps 5 digits after the point
         highest_bhw, total_bhw = torch.empty(2, *query.shape[:3], device=query.device)
         given = (query, key, value, out_bhwk, highest_bhw, total_bhw)
-        with torch.cuda.device_of(query):
+        with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
             copy_kernel[launch.tiles, launch.batch](*given, *launch.sizes, **launch.constants)
         ctx.save_for_backward(*given)
         ctx.window = window

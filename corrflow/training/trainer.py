@@ -20,6 +20,7 @@ from corrflow.errors import InputError
 from corrflow.model import CorrFlow, ModelConfig
 from corrflow.objective import ObjectiveConfig, Recursion
 from corrflow.training.checkpoint import restore, save_checkpoint, thin_out
+from corrflow.training.compute import ComputeConfig
 from corrflow.training.distributed import Processes
 from corrflow.training.monitor import Monitor, Scene, draw_pictures
 from corrflow.training.schedule import ScheduleConfig, step_generator
@@ -73,6 +74,7 @@ class TrainingConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    compute: ComputeConfig = field(default_factory=ComputeConfig)
 
 
 class NonFiniteError(RuntimeError):
@@ -98,13 +100,16 @@ class Trainer:
         cuda = processes.device.type == "cuda"
         # channels last is faster on CUDA's tensor cores, and slower than the plain layout on the CPU
         layout = torch.channels_last if cuda else torch.contiguous_format
-        self.model = CorrFlow(config.model).to(processes.device).to(memory_format=layout)
+        self.compute = config.compute.choose(processes.device)
+        self.model = CorrFlow(config.model, self.compute.attention).to(processes.device).to(memory_format=layout)
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
         # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
         self.step = processes.agree(restore(run, self.model, self.optimizer) if processes.leads else 0)
         if self.step and not processes.leads:
             restore(run, self.model, self.optimizer, only=self.step)
         self.bad = torch.zeros((), device=processes.device)  # 1 from the first gradient on that is no number
+        if self.compute.compiled:
+            self.model.encoder.compile()
         recursion = Recursion(self.model.train(), config.objective)
         self.recursion: nn.Module = recursion
         if processes.world > 1:
@@ -155,7 +160,7 @@ class Trainer:
         truth = tuple((torch.rand(data.inputs_bt3hw.shape[1] - 2, generator=draw) < epsilon).tolist())
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.processes.device.type == "cuda"):
+        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.compute.precision == torch.bfloat16):
             losses = self.recursion(data.inputs_bt3hw, data.colors_btkhw, data.classes_bthw, truth)
         self.optimizer.zero_grad()
         losses.total.backward()
@@ -177,7 +182,8 @@ class Trainer:
         log.flush()
         if log.monitor:
             scene = Scene(data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0])
-            log.monitor.pictures(draw_pictures(self.model, scene), self.step)
+            with torch.compiler.set_stance("force_eager"):  # one frame in eval mode is not worth a compilation
+                log.monitor.pictures(draw_pictures(self.model, scene), self.step)
 
     def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
         """uint8 clips to clean colours and bottlenecked input. The draws are for the global batch, of which this rank takes its part."""

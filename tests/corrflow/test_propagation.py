@@ -1,9 +1,11 @@
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import SHARED
 
 import corrflow
-from corrflow import CorrFlow, InputError, ModelConfig, Protocol
+from corrflow import CorrFlow, InputError, ModelConfig, Protocol, load_model, propagation
 from corrflow.encoder import EncoderConfig
 from corrflow.propagation import stream
 
@@ -101,3 +103,25 @@ def test_refuses_an_unknown_protocol_and_no_frames():
         corrflow.propagate(Matcher(), moving_square()[0], moving_square()[1][0], protocol="magic")
     with pytest.raises(InputError, match="no frames"):
         corrflow.propagate(Matcher(), [], moving_square()[1][0])
+
+
+def released_shrinking(labels_nhw, classes):
+    """A defect of the released code: the truncated mean of the label numbers of the middle 2x2 of each cell."""
+    middle = F.interpolate(labels_nhw[:, None].float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True).long()
+    return F.one_hot(middle[:, 0], classes).movedim(-1, 1).float()
+
+
+@pytest.mark.skipif(not (SHARED / "oracle").exists(), reason="the released code's fixtures are not here")
+@pytest.mark.parametrize("weights", ["base", "tracking"])
+@pytest.mark.parametrize("objects", ["binary", "multi"])
+def test_masks_equal_the_released_codes_when_labels_shrink_as_there(monkeypatch, tmp_path, weights, objects):
+    base, fixture = (np.load(SHARED / "oracle" / name) for name in ("state_dict_seed0.npz", "d_inference_car-shadow_120x216.npz"))
+    state = {name: torch.tensor(base[name]) for name in base.files}
+    if weights == "tracking":
+        replaced = (name for name in fixture.files if name.startswith("tracking_state/"))
+        state |= {name.removeprefix("tracking_state/"): torch.tensor(fixture[name]) for name in replaced}
+    torch.save({"state_dict": state}, tmp_path / "checkpoint.tar")
+    monkeypatch.setattr(propagation, "shrink_labels", released_shrinking)
+    expected = torch.tensor(fixture[f"{weights}_{objects}_masks"])
+    frames = torch.tensor(fixture["frames_rgb"]).movedim(-1, 1)
+    assert torch.equal(corrflow.propagate(load_model(tmp_path / "checkpoint.tar"), frames, expected[0]), expected)
