@@ -48,7 +48,8 @@ class Block(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, H / stride, W / stride]`."""
-        out_bchw: Tensor = self.activation(self.residual(x_bchw) + self.shortcut(x_bchw))
+        # in place: normalisation does not need its output again, and a new tensor a block costs its pages on the CPU
+        out_bchw: Tensor = self.activation(self.residual(x_bchw).add_(self.shortcut(x_bchw)))
         return out_bchw
 
 

@@ -9,10 +9,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import torch
 import tyro
 
 from corrflow import InputError
 from corrflow.files import atomic_file
+from corrflow.speed.cases import Sizes
 from corrflow.training.distributed import Processes
 from corrflow.training.trainer import TrainingConfig
 from shards.clip import ClipConfig
@@ -114,6 +116,51 @@ class TrackJob:
     def __post_init__(self) -> None:
         if self.size < 32:
             raise InputError(f"track: size {self.size}: expected at least 32 pixels")
+
+
+# batch, height and width in pixels, rounds; those of a CUDA device below
+BENCH_SIZES = {"attention": (2, 256, 256, 10), "step": (2, 256, 256, 3), "inference": (1, 480, 848, 5), "growth": (2, 256, 256, 1)}
+BENCH_SIZES_CUDA = {"attention": (32, 256, 256, 20), "step": (64, 256, 256, 10), "inference": (1, 480, 848, 50), "growth": (8, 256, 256, 5)}
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """Measure speed and memory, beside the released formulation and beside what the machine can do."""
+
+    work: tyro.conf.Positional[Literal["attention", "step", "inference", "growth"]]
+    """attention: one copy; step: a training step; inference: one more frame of a video; growth: by image side and radius."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: CUDA where there is one."""
+    json: Path | None = None
+    """File for the rows."""
+    plot: Path | None = None
+    """PNG for the curves of `growth`."""
+    repeats: int = 0
+    """Rounds that count; 0: enough for the work."""
+    batch: int = 0
+    """Frames or clips at a time; 0: that of the work."""
+    height: int = 0
+    """Of the frames, in pixels; 0: that of the work."""
+    width: int = 0
+    """Of the frames, in pixels; 0: that of the work."""
+    radius: int = 6
+    """Half the window's side, in cells of 4 pixels."""
+
+    def __post_init__(self) -> None:
+        if min(self.repeats, self.batch, self.height, self.width) < 0:
+            raise InputError(f"bench: {self}: expected whole numbers from 1 on, or 0 to choose")
+        if self.plot and self.work != "growth":
+            raise InputError(f"bench: plot {self.plot}: expected with growth alone")
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that count."""
+        return self.repeats or BENCH_SIZES[self.work][3]
+
+    def sizes(self, device: torch.device) -> Sizes:
+        """How large the work is."""
+        batch, height, width, _ = (BENCH_SIZES_CUDA if device.type == "cuda" else BENCH_SIZES)[self.work]
+        return Sizes(self.batch or batch, self.height or height, self.width or width, self.radius)
 
 
 def check_procs(procs: int) -> None:

@@ -1,0 +1,259 @@
+"""What is measured: the attention, a training step, a tracked frame; each as it is here and as it was released.
+
+Every builder makes random inputs from a fixed seed and returns the work. Shapes: b batch, c k channels, h w cells, H W pixels.
+"""
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from corrflow.attention import choose_backend, restricted_attention
+from corrflow.attention.choice import is_installed
+from corrflow.attention.window import Window
+from corrflow.color import CLASSES, color_classes
+from corrflow.encoder import STRIDE, EncoderConfig
+from corrflow.errors import InputError
+from corrflow.model import CorrFlow
+from corrflow.propagation import stream
+from corrflow.speed import cost, released
+from corrflow.speed.measure import BASELINE, Variant, Work
+from corrflow.training.compute import ComputeConfig
+from corrflow.training.distributed import Processes
+from corrflow.training.trainer import StepLog, Trainer, TrainerConfig, TrainingConfig
+
+TRUTH = True  # the path of scheduled sampling that is taken more often
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the measured work is."""
+
+    batch: int = 2
+    """Frames or clips at a time."""
+    height: int = 256
+    """Pixels."""
+    width: int = 256
+    """Pixels."""
+    radius: int = 6
+    """Half the window's side, in cells of 4 pixels."""
+    channels: int = 64
+    """Of the features."""
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.height, self.width, self.channels) < 1 or self.radius < 0 or self.height % 4 or self.width % 4:
+            raise InputError(f"bench: {self}: expected whole numbers from 1 on (radius from 0), sides multiples of {STRIDE}")
+
+    @property
+    def cells(self) -> int:
+        """Of all frames."""
+        return self.batch * (self.height // STRIDE) * (self.width // STRIDE)
+
+
+def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
+    """Forward alone, and forward with backward, of one copy of 16 classes."""
+    flops = cost.attention_flops(sizes.cells, sizes.channels, CLASSES, Window(sizes.radius))
+    backends = [name for name in ("reference", "tiled", "triton", "sampler") if serves(name, device)]
+    found = []
+    for name, backward in (("attention-forward", False), ("attention-forward-backward", True)):
+        count = flops * (3 if backward else 1)
+        found.append(Variant(name, BASELINE, partial(build_attention, "", sizes, str(device), backward), count))
+        found += [Variant(name, backend, partial(build_attention, backend, sizes, str(device), backward), count) for backend in backends]
+        if can_compile(device) and (device.type == "cuda" or not backward):  # torch has no backward of it on the CPU
+            found.append(Variant(name, "flex", partial(build_flex, sizes, str(device), backward), count))
+    return found
+
+
+def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:
+    """Forward with backward, as released and by the backend of choice."""
+    chosen = choose_backend("auto", device)
+    return [v for v in attention_variants(sizes, device) if v.name == "attention-forward-backward" and v.variant in (BASELINE, chosen)]
+
+
+def serves(backend: str, device: torch.device) -> bool:
+    """Whether a backend can be measured here."""
+    return is_installed(backend) and (backend != "triton" or device.type == "cuda")
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs: triton on CUDA, a C++ compiler on the CPU."""
+    return is_installed("triton") if device.type == "cuda" else any(shutil.which(name) for name in ("g++", "clang++"))
+
+
+def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> Work:
+    """One copy; no backend's name for the released formulation."""
+    inputs = attention_inputs(sizes, device, backward)
+    if backend:
+        attend: Callable[..., Tensor] = partial(restricted_attention, radius=sizes.radius, backend=backend)
+    else:
+        attend = partial(released.copy, window=Window(sizes.radius))
+    return partial(run_attention, attend, inputs, backward)
+
+
+def attention_inputs(sizes: Sizes, device: str, backward: bool) -> list[Tensor]:
+    """Query, key `[B, C, h, w]` and value `[B, K, h, w]`; on CUDA the features in bfloat16, channels last, as an encoder gives them."""
+    draw = torch.Generator().manual_seed(0)
+    area = sizes.height // STRIDE, sizes.width // STRIDE
+    features = [0.3 * torch.randn(sizes.batch, sizes.channels, *area, generator=draw) for _ in range(2)]
+    value = torch.randn(sizes.batch, CLASSES, *area, generator=draw).softmax(dim=1)
+    if torch.device(device).type == "cuda":
+        features = [x.to(torch.bfloat16).to(memory_format=torch.channels_last) for x in features]
+    return [x.to(device).requires_grad_(backward) for x in (*features, value)]
+
+
+def run_attention(attend: Callable[..., Tensor], inputs: list[Tensor], backward: bool) -> None:
+    """One copy, with its gradients."""
+    if not backward:
+        with torch.inference_mode():
+            attend(*inputs)
+        return
+    out = attend(*inputs)
+    torch.autograd.grad(out, inputs, out.detach())
+
+
+def build_flex(sizes: Sizes, device: str, backward: bool) -> Work:
+    """The same copy by PyTorch's FlexAttention, compiled: windows as a mask of blocks."""
+    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+
+    height, width, radius = sizes.height // STRIDE, sizes.width // STRIDE, sizes.radius
+
+    def near(b: Any, h: Any, q: Any, k: Any) -> Any:
+        return ((q // width - k // width).abs() <= radius) & ((q % width - k % width).abs() <= radius)
+
+    mask = create_block_mask(near, None, None, height * width, height * width, device=device)
+    compiled = torch.compile(flex_attention)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        query, key, value = (x.flatten(2).mT[:, None].contiguous() for x in (query, key, value))
+        out_b1nk: Tensor = compiled(query, key, value.to(query.dtype), block_mask=mask, scale=1.0)
+        return out_b1nk[:, 0].mT.reshape(len(query), -1, height, width)
+
+    return partial(run_attention, attend, attention_inputs(sizes, device, backward), backward)
+
+
+class Batch(NamedTuple):
+    """Clips as the trainer takes them."""
+
+    clips: Tensor
+    keys: list[str]
+
+
+def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
+    """A training step on clips of three frames: colours, both losses, backward, Adam."""
+    arguments = EncoderConfig(), sizes.batch, 3, sizes.height, sizes.width, Window(sizes.radius), CLASSES
+    flops = cost.step_flops(*arguments)
+    fast = [Variant("step", "corrflow", partial(build_step, ComputeConfig(), sizes, str(device)), flops)]
+    if device.type == "cuda":
+        eager = ComputeConfig(compile="no")
+        fast.append(Variant("step", "corrflow, not compiled", partial(build_step, eager, sizes, str(device)), flops))
+        single = ComputeConfig(precision="float32")
+        fast.append(Variant("step", "corrflow, float32", partial(build_step, single, sizes, str(device)), flops))
+    return [Variant("step", BASELINE, partial(build_released_step, sizes, str(device)), flops), *fast]
+
+
+def clips_of(sizes: Sizes) -> Tensor:
+    """uint8 `[B, 3, 3, H, W]`: smooth random pictures that move a little."""
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(sizes.batch, 3, sizes.height // 16 + 1, sizes.width // 16 + 1, generator=draw)
+    large = F.interpolate(coarse, (sizes.height + 8, sizes.width + 8), mode="bicubic").clamp(0, 1)
+    frames = [large[..., 4 * t : 4 * t + sizes.height, 4 * t : 4 * t + sizes.width] for t in range(3)]
+    return (torch.stack(frames, dim=1) * 255).byte()
+
+
+def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
+    """The trainer's own step."""
+    trainer = make_trainer(compute, device)
+    log, batch = StepLog(trainer, None, lambda _: None), Batch(clips_of(sizes), ["bench"])
+    return partial(trainer.train_step, batch, log)
+
+
+def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
+    """A trainer of random weights, at work in a folder that stays empty."""
+    settings = TrainingConfig(compute=compute, trainer=TrainerConfig(pictures_every=0))
+    return Trainer(Path(tempfile.gettempdir()) / "corrflow-bench", settings, Processes(0, 1, torch.device(device)))
+
+
+def build_released_step(sizes: Sizes, device: str) -> Work:
+    """8 hops, 16 encodings; the classes are given, since its loader workers compute them."""
+    torch.manual_seed(0)
+    model = CorrFlow().to(device).train()
+    adam = torch.optim.Adam(model.parameters(), lr=2e-4)
+    frames_bt3hw = clips_of(sizes).to(device).float() / 255
+    classes_bthw = color_classes(frames_bt3hw.flatten(0, 1)).view(sizes.batch, 3, sizes.height, sizes.width)
+
+    def step() -> None:
+        loss = released.losses(model, frames_bt3hw, classes_bthw, TRUTH)
+        adam.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        adam.step()
+
+    return step
+
+
+def encoder_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
+    """The encoder alone in a step: three frames of each clip forward and backward, in the step's own precision and layout."""
+    flops = 3 * 3 * sizes.batch * cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width)
+    return [Variant("encoder", "corrflow", partial(build_encoder, sizes, str(device)), flops)]
+
+
+def build_encoder(sizes: Sizes, device: str) -> Work:
+    """The trainer's model, without recursion and losses."""
+    trainer = make_trainer(ComputeConfig(), device)
+    frames_bt3hw = clips_of(sizes).to(device).float() / 255
+    half = trainer.compute.precision == torch.bfloat16
+
+    def encode() -> None:
+        with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=half):
+            features = [trainer.model.encode(frame) for frame in frames_bt3hw.unbind(dim=1)]
+        trainer.model.zero_grad()
+        torch.stack(features).square().sum().backward()  # type: ignore[no-untyped-call]
+
+    return encode
+
+
+def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
+    """One more frame of a video with three objects."""
+    window, cells = Window(sizes.radius), sizes.cells // sizes.batch
+    flops = cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width) + cost.attention_flops(cells, 64, 4, window)
+    return [
+        Variant("inference", BASELINE, partial(build_released_tracking, sizes, str(device)), flops),
+        Variant("inference", "corrflow", partial(build_tracking, sizes, str(device)), flops),
+    ]
+
+
+def first_labels(sizes: Sizes) -> Tensor:
+    """int64 `[H, W]`: background and three upright bars."""
+    columns = torch.arange(sizes.width) * 8 // sizes.width
+    return torch.where(columns % 2 == 1, (columns + 1) // 2 % 4, 0).expand(sizes.height, -1).contiguous()
+
+
+def build_tracking(sizes: Sizes, device: str) -> Work:
+    """`propagation.stream`, a frame at a time."""
+    torch.manual_seed(0)
+    model = CorrFlow(attention=choose_backend("auto", torch.device(device))).to(device).eval()
+    frames = itertools.cycle(clips_of(sizes)[0].unbind())
+    tracked = stream(model, frames, first_labels(sizes))
+    next(tracked)
+    return partial(next, tracked)
+
+
+def build_released_tracking(sizes: Sizes, device: str) -> Work:
+    """Both frames encoded anew each time, 16 classes whatever the objects."""
+    torch.manual_seed(0)
+    model = CorrFlow().to(device).eval()
+    frames = clips_of(sizes)[0].to(device).float() / 255
+    labels = first_labels(sizes)[None].to(device)
+
+    @torch.inference_mode()
+    def track() -> None:
+        released.track(model, frames[:1], frames[1:2], labels).cpu()
+
+    return track
