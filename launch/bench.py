@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from corrflow import InputError
 from corrflow.files import atomic_file
 from corrflow.speed import cases
 from corrflow.speed.machine import Limits, measure_limits
@@ -57,7 +58,12 @@ def variants(job: BenchJob, device: torch.device) -> list[Variant]:
 def measured(chosen: list[Variant], device: torch.device, rounds: int) -> list[Row]:
     """The rows, with a bar that moves each round."""
     with tqdm(total=rounds + 1, unit="round", desc=chosen[0].name) as bar:
-        return measure(chosen, device, rounds, bar.update)
+        rows, failures = measure(chosen, device, rounds, bar.update)
+    for failure in failures:
+        print(f"left out: {failure}", file=sys.stderr)
+    if not rows:
+        raise InputError(f"bench: nothing could be measured: {'; '.join(failures)}")
+    return rows
 
 
 def growth(job: BenchJob, device: torch.device) -> list[Row]:

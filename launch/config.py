@@ -120,7 +120,7 @@ class TrackJob:
 
 # batch, height and width in pixels, rounds; those of a CUDA device below
 BENCH_SIZES = {"attention": (2, 256, 256, 10), "step": (2, 256, 256, 3), "inference": (1, 480, 848, 5), "growth": (2, 256, 256, 1)}
-BENCH_SIZES_CUDA = {"attention": (32, 256, 256, 20), "step": (64, 256, 256, 10), "inference": (1, 480, 848, 50), "growth": (8, 256, 256, 5)}
+BENCH_SIZES_CUDA = {"attention": (32, 256, 256, 20), "step": (16, 256, 256, 10), "inference": (1, 480, 848, 50), "growth": (8, 256, 256, 5)}
 
 
 @dataclass(frozen=True)

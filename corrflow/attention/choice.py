@@ -3,8 +3,11 @@
 import importlib
 import importlib.util
 import os
+import shutil
+import sysconfig
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -26,14 +29,14 @@ NEEDS = {
 
 
 def choose_backend(asked: str, device: torch.device, dtype: torch.dtype = torch.float32, top_k: int = 0) -> str:
-    """The backend that `asked` stands for: `auto` is triton on CUDA where it serves, else tiled.
+    """The backend that `asked` stands for: `auto` is triton on CUDA where it serves and can be compiled, else tiled.
 
     Raises:
         InputError: an unknown backend; one that is not installed, with the command that installs it; one that does not serve this
             device, dtype or top_k.
     """
     if asked == "auto":
-        serves = device.type == "cuda" and dtype != torch.float64 and not top_k and is_installed("triton")
+        serves = device.type == "cuda" and dtype != torch.float64 and not top_k and is_installed("triton") and has_compiler()
         return "triton" if serves else "tiled"
     if asked not in BACKENDS:
         raise InputError(f"attention: backend {asked!r}: expected one of auto, {', '.join(BACKENDS)}")
@@ -52,6 +55,13 @@ def choose_backend(asked: str, device: torch.device, dtype: torch.dtype = torch.
 def is_installed(backend: str) -> bool:
     """Whether what the backend imports can be found."""
     return backend not in NEEDS or importlib.util.find_spec(NEEDS[backend][0]) is not None
+
+
+@lru_cache
+def has_compiler() -> bool:
+    """Whether this machine can build what Triton and torch.compile generate: a C++ compiler and Python's headers."""
+    found = any(shutil.which(os.environ.get(name, name)) for name in ("CC", "CXX", "g++", "clang++", "gcc", "clang"))
+    return found and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def find_attend(backend: str) -> Attend:

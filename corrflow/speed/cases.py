@@ -4,7 +4,6 @@ Every builder makes random inputs from a fixed seed and returns the work. Shapes
 """
 
 import itertools
-import shutil
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.attention import choose_backend, restricted_attention
-from corrflow.attention.choice import is_installed
+from corrflow.attention.choice import has_compiler, is_installed
 from corrflow.attention.window import Window
 from corrflow.color import CLASSES, color_classes
 from corrflow.encoder import STRIDE, EncoderConfig
@@ -84,8 +83,8 @@ def serves(backend: str, device: torch.device) -> bool:
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs: triton on CUDA, a C++ compiler on the CPU."""
-    return is_installed("triton") if device.type == "cuda" else any(shutil.which(name) for name in ("g++", "clang++"))
+    """Whether torch.compile has what it needs."""
+    return has_compiler() and (device.type == "cpu" or is_installed("triton"))
 
 
 def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> Work:
@@ -94,6 +93,7 @@ def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> 
     if backend:
         attend: Callable[..., Tensor] = partial(restricted_attention, radius=sizes.radius, backend=backend)
     else:
+        inputs = [x.detach().float().requires_grad_(backward) for x in inputs]  # it knew no other precision
         attend = partial(released.copy, window=Window(sizes.radius))
     return partial(run_attention, attend, inputs, backward)
 

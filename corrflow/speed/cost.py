@@ -20,6 +20,22 @@ def encoder_flops(config: EncoderConfig, height: int, width: int) -> int:
     return 2 * (macs + quarter * 9 * w4 * config.features)
 
 
+def activation_bytes(config: EncoderConfig, height: int, width: int, item: int = 4) -> int:
+    """What the encoder keeps of one frame for its backward, with `item` bytes a number: inputs of convolutions and of normalisations.
+
+    A block keeps four pictures (the outputs of its two convolutions, normalised and cut at zero once between them and once at the
+    end, in place), and that of its shortcut's convolution; the stem keeps its convolution's and its own output, and the frame.
+    """
+    half, quarter = (height // 2) * (width // 2), (height // STRIDE) * (width // STRIDE)
+    numbers = 3 * height * width + 2 * half * config.widths[0]
+    before = config.widths[0]
+    for index, (c_out, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+        shortcut = index == 1 or before != c_out
+        numbers += (half if index == 0 else quarter) * c_out * (4 * depth + shortcut)
+        before = c_out
+    return item * numbers
+
+
 def attention_flops(cells: int, channels: int, values: int, window: Window, references: int = 1) -> int:
     """Forward operations of one copy to `cells` cells: a dot product and a weighted sum for each cell of the windows."""
     return 2 * cells * window.side**2 * references * (channels + values)

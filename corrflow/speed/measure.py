@@ -57,12 +57,16 @@ class Row:
     """Operations that the work needs, counted; 0 where they are not."""
 
 
-def measure(variants: list[Variant], device: torch.device, repeats: int, on_round: Callable[[], object] = lambda: None) -> list[Row]:
-    """Run each variant `repeats` times by turns, after a round that is not counted.
+class Measured(NamedTuple):
+    """What came of a measurement."""
 
-    Raises:
-        InputError: a variant can't run here; says which and why.
-    """
+    rows: list[Row]
+    failures: list[str]
+    """A line for each variant that could not run; the others go on without it."""
+
+
+def measure(variants: list[Variant], device: torch.device, repeats: int, on_round: Callable[[], object] = lambda: None) -> Measured:
+    """Run each variant `repeats` times by turns, after a round that is not counted."""
     context = multiprocessing.get_context("spawn")
     runners = []
     try:
@@ -71,50 +75,72 @@ def measure(variants: list[Variant], device: torch.device, repeats: int, on_roun
             process = context.Process(target=serve, args=(theirs, variant.build, str(device)), daemon=True)
             process.start()
             theirs.close()
-            runners.append((variant, ours, process))
-        held = [ask(variant, pipe) for variant, pipe, _ in runners]
-        rounds = []
+            runners.append(Runner(variant, ours, process))
+        for runner in runners:
+            runner.prepare()
         for _ in range(repeats + 1):
-            rounds.append([ask(variant, pipe, "go") for variant, pipe, _ in runners])
+            for runner in runners:
+                runner.go()
             on_round()
     finally:
-        for _, pipe, process in runners:
-            dismiss(pipe, process)
-    return [row_of(variants, rounds[1:], held, i) for i in range(len(variants))]
+        for runner in runners:
+            runner.dismiss()
+    working = [runner for runner in runners if not runner.failure]
+    return Measured([row_of(runner, working) for runner in working], [runner.failure for runner in runners if runner.failure])
 
 
-def dismiss(pipe: Connection, process: SpawnProcess) -> None:
-    """End a runner: by its own way out, or by force if it is in the middle of something."""
-    with contextlib.suppress(OSError):
-        pipe.send("")
-    process.join(timeout=5)
-    process.terminate()
-    process.join()
+class Runner:
+    """A variant at work in its own process, seen from here."""
+
+    def __init__(self, variant: Variant, pipe: Connection, process: SpawnProcess) -> None:
+        self.variant, self.pipe, self.process = variant, pipe, process
+        self.held: float | None = None
+        self.seconds: list[float] = []
+        self.peaks: list[float] = []
+        self.failure = ""
+
+    def prepare(self) -> None:
+        """Wait until it has made what the work needs."""
+        if answer := self.answer():
+            self.held = answer[1]
+
+    def go(self) -> None:
+        """One round."""
+        if self.failure:
+            return
+        with contextlib.suppress(OSError):  # what is wrong with it is seen when it should answer
+            self.pipe.send(True)
+        if answer := self.answer():
+            self.seconds.append(answer[0])
+            self.peaks += [] if answer[1] is None else [answer[1]]
+
+    def answer(self) -> tuple[float, float | None] | None:
+        """(seconds, bytes), or None after a failure."""
+        try:
+            told: tuple[float, float | None] | str = self.pipe.recv()
+        except (EOFError, OSError):
+            told = "its process died: out of memory, perhaps"
+        if isinstance(told, str):
+            self.failure = f"{self.variant.name}, {self.variant.variant}: {told}"
+            return None
+        return told
+
+    def dismiss(self) -> None:
+        """End it: by its own way out, or by force if it is in the middle of something."""
+        with contextlib.suppress(OSError):
+            self.pipe.send(False)
+        self.process.join(timeout=5)
+        self.process.terminate()
+        self.process.join()
 
 
-def ask(variant: Variant, pipe: Connection, word: str = "") -> tuple[float, float | None]:
-    """A runner's next answer: (seconds, bytes)."""
-    try:
-        if word:
-            pipe.send(word)
-        answer: tuple[float, float | None] | str = pipe.recv()
-    except (EOFError, OSError):
-        raise InputError(f"bench: {variant.name}, {variant.variant}: its process died: out of memory, perhaps") from None
-    if isinstance(answer, str):
-        raise InputError(f"bench: {variant.name}, {variant.variant}: {answer}")
-    return answer
-
-
-def row_of(variants: list[Variant], rounds: list[list[tuple[float, float | None]]], held: list[tuple[float, float | None]], i: int) -> Row:
-    """The figures of variant `i`."""
-    chosen = variants[i]
-    seconds = [line[i][0] for line in rounds]
-    peaks = [peak for _, peak in (line[i] for line in rounds) if peak is not None]
-    base = next((j for j, v in enumerate(variants) if (v.name, v.variant) == (chosen.name, BASELINE)), None)
-    speedup = None if base is None else statistics.median(line[base][0] / line[i][0] for line in rounds)
-    middle = statistics.median(seconds)
-    peak, before = (None if x is None else x / MIB for x in (max(peaks, default=None), held[i][1]))
-    return Row(chosen.name, chosen.variant, middle, min(seconds), max(seconds), speedup, peak, before, chosen.flops)
+def row_of(runner: Runner, runners: list[Runner]) -> Row:
+    """The figures of a runner; the first round, in which things are compiled and cached, does not count."""
+    name, variant, seconds = runner.variant.name, runner.variant.variant, runner.seconds[1:]
+    base = next((r.seconds[1:] for r in runners if (r.variant.name, r.variant.variant) == (name, BASELINE)), None)
+    speedup = None if base is None else statistics.median(b / s for b, s in zip(base, seconds, strict=True))
+    peak, held = (None if x is None else x / MIB for x in (max(runner.peaks[1:], default=None), runner.held))
+    return Row(name, variant, statistics.median(seconds), min(seconds), max(seconds), speedup, peak, held, runner.variant.flops)
 
 
 def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None:

@@ -22,6 +22,7 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.ticker import LogLocator, NullFormatter
     except ImportError:
         raise InputError(f"plot: matplotlib is not installed: {INSTALL}") from None
     figure = Figure(figsize=(4.2 * len(series), 6.4), layout="constrained")
@@ -31,13 +32,17 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
         for variant in dict.fromkeys(row.variant for row in itertools.chain.from_iterable(rows for _, rows in points)):
             rows = [next(row for row in found if row.variant == variant) for _, found in points]
             panels[0][column].plot(values, [row.seconds for row in rows], marker="o", label=variant)
-            if all(row.peak_mib is not None for row in rows):
-                panels[1][column].plot(values, [max(row.peak_mib or 0, 0.1) for row in rows], marker="o", label=variant)
+            extra = [row.peak_mib for row in rows if row.peak_mib is not None]
+            if len(extra) == len(rows):
+                panels[1][column].plot(values, extra, marker="o", label=variant)
         panels[0][column].set_ylabel("seconds")
         panels[1][column].set_ylabel("extra memory, MiB")
         panels[1][column].set_xlabel(label)
         for panel in panels[:, column]:
             panel.set_yscale("log")
+            panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.yaxis.set_major_formatter("{x:g}")
+            panel.yaxis.set_minor_formatter(NullFormatter())
             panel.set_xticks(values)
             panel.grid(alpha=0.3)
         panels[0][column].legend()

@@ -6,7 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from corrflow.attention import choose_backend
-from corrflow.attention.choice import is_installed
+from corrflow.attention.choice import has_compiler, is_installed
+from corrflow.errors import InputError
 
 
 class Compute(NamedTuple):
@@ -30,11 +31,13 @@ class ComputeConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the encoder's convolutions; auto: bfloat16 (autocast) on CUDA, float32 on the CPU, where bfloat16 is slower."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the encoder by torch.compile; auto: on CUDA. On the CPU it needs a C++ compiler."""
+    """Compile the encoder by torch.compile, for which a C++ compiler is needed; auto: on CUDA where there is one."""
 
     def choose(self, device: torch.device) -> Compute:
         """What `auto` stands for on `device`; InputError where a choice can't be had there."""
         cuda = device.type == "cuda"
         half = self.precision == "bfloat16" or (self.precision == "auto" and cuda)
-        compiled = self.compile == "yes" or (self.compile == "auto" and cuda and is_installed("triton"))
+        if self.compile == "yes" and not has_compiler():
+            raise InputError("compute: compile yes: expected a C++ compiler and Python's headers (apt install g++ python3-dev)")
+        compiled = self.compile == "yes" or (self.compile == "auto" and cuda and is_installed("triton") and has_compiler())
         return Compute(choose_backend(self.attention, device), torch.bfloat16 if half else torch.float32, compiled)

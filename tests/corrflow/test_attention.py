@@ -242,12 +242,13 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
     monkeypatch.setattr(choice, "is_installed", lambda backend: True)
+    monkeypatch.setattr(choice, "has_compiler", lambda: True)
     assert choose_backend("auto", CPU) == "tiled"
     assert choose_backend("auto", CUDA) == "triton"
     assert choose_backend("auto", CUDA, torch.float64) == "tiled"
     assert choose_backend("auto", CUDA, top_k=10) == "tiled"
     assert choose_backend("reference", CUDA) == "reference"
-    monkeypatch.setattr(choice, "is_installed", lambda backend: False)
+    monkeypatch.setattr(choice, "has_compiler", lambda: False)
     assert choose_backend("auto", CUDA) == "tiled"
 
 

@@ -1,0 +1,66 @@
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from corrflow import CorrFlow, ModelConfig, restricted_attention
+from corrflow.attention.window import Window
+from corrflow.encoder import EncoderConfig
+from corrflow.objective import ObjectiveConfig, Recursion
+from corrflow.speed import cost
+
+
+@pytest.mark.parametrize("config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
+def test_the_encoders_operations_are_those_that_torch_counts(config):
+    model = CorrFlow(ModelConfig(config)).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.encode(torch.zeros(2, 3, 32, 48))
+    assert 2 * cost.encoder_flops(config, 32, 48) == counter.get_total_flops()
+
+
+def test_the_default_encoder_costs_what_the_paper_s_does():
+    assert cost.encoder_flops(EncoderConfig(), 256, 256) / 2 == pytest.approx(23.6e9, rel=0.005)
+
+
+def test_one_window_over_the_whole_image_is_plain_attention():
+    """Where every cell sees every other, operations are those of two matrix products."""
+    query, value = torch.zeros(1, 8, 1, 1), torch.zeros(1, 3, 1, 1)
+    with FlopCounterMode(display=False) as counter:
+        restricted_attention(query, query, value, radius=0, backend="tiled")
+    assert cost.attention_flops(1, 8, 3, Window(0)) == counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("frames", "truth"), [(3, (True,)), (5, (True, False, True))])
+def test_the_recursion_makes_as_many_copies_of_as_many_values_as_counted(monkeypatch, frames, truth):
+    model, copied = CorrFlow(ModelConfig(EncoderConfig((4, 4, 4, 4), (1, 1, 1, 1), 4))), []
+    original = model.copy
+    monkeypatch.setattr(model, "copy", lambda *inputs: (copied.append(inputs[2].shape[1]), original(*inputs))[1])
+    clip = torch.rand(1, frames, 3, 16, 16), torch.full((1, frames, 16, 4, 4), 1 / 16), torch.zeros(1, frames, 16, 16).long()
+    Recursion(model, ObjectiveConfig())(*clip, truth)
+    assert len(copied) == cost.copies_of_recursion(frames)
+    assert sum(copied) <= cost.values_of_recursion(frames, 16)
+    assert truth != (True,) or sum(copied) == cost.values_of_recursion(frames, 16)
+
+
+def test_the_released_step_costs_five_times_ours():
+    arguments = EncoderConfig(), 2
+    ours = cost.step_flops(*arguments, 3, 256, 256, Window(), 16)
+    theirs = cost.released_step_flops(*arguments, 256, 256, Window(), 16)
+    assert 5.2 < theirs / ours < 5.4
+    assert cost.affinity_bytes(4096, Window()) == 4096 * 169 * 4
+
+
+@pytest.mark.parametrize("config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
+def test_the_encoder_keeps_for_backward_the_bytes_that_were_counted(config):
+    model, kept = CorrFlow(ModelConfig(config)).train(), {}
+    weights = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
+
+    def keep(tensor):
+        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        features = model.encode(torch.zeros(2, 3, 64, 96))
+    pictures = sum(size for place, size in kept.items() if place not in weights)
+    statistics = 8 * sum(m.num_features for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    assert features.requires_grad
+    assert pictures - statistics == 2 * cost.activation_bytes(config, 64, 96)

@@ -1,0 +1,71 @@
+import time
+from functools import partial
+
+import pytest
+import torch
+
+from corrflow import InputError
+from corrflow.speed.machine import measure_limits
+from corrflow.speed.measure import Variant, measure
+
+CPU = torch.device("cpu")
+
+
+def sleeper(seconds):
+    return partial(time.sleep, seconds)
+
+
+def eater(mebibytes):
+    def eat():
+        torch.ones(mebibytes << 18)
+
+    return eat
+
+
+def broken():
+    raise InputError("no such thing here")
+
+
+def dying():
+    import os
+
+    return partial(os._exit, 9)
+
+
+def test_speedups_are_against_the_released_variant_of_the_same_work():
+    variants = [
+        Variant("nap", "released", partial(sleeper, 0.2)),
+        Variant("nap", "ours", partial(sleeper, 0.05), flops=100),
+        Variant("other", "ours", partial(sleeper, 0.01)),
+    ]
+    rounds = []
+    (theirs, ours, other), failures = measure(variants, CPU, repeats=3, on_round=lambda: rounds.append(1))
+    assert not failures
+    assert len(rounds) == 4
+    assert (ours.name, ours.variant, ours.flops) == ("nap", "ours", 100)
+    assert theirs.speedup == 1.0
+    assert 2 < ours.speedup <= 4.1
+    assert other.speedup is None
+    assert ours.fastest <= ours.seconds <= ours.slowest
+
+
+def test_extra_memory_is_that_of_the_work_alone():
+    meals = [Variant("meal", "large", partial(eater, 200)), Variant("meal", "small", partial(eater, 20))]
+    large, small = measure(meals, CPU, repeats=1).rows
+    assert 190 < large.peak_mib < 240
+    assert 15 < small.peak_mib < 60
+
+
+@pytest.mark.parametrize(("build", "words"), [(broken, "meal, ours: no such thing here"), (dying, "meal, ours: its process died")])
+def test_a_variant_that_can_not_run_is_named_and_the_others_go_on(build, words):
+    rows, failures = measure([Variant("meal", "ours", build), Variant("meal", "other", partial(sleeper, 0.01))], CPU, repeats=1)
+    assert [row.variant for row in rows] == ["other"]
+    assert len(failures) == 1
+    assert words in failures[0]
+
+
+def test_the_machines_limits_are_rates():
+    limits = measure_limits(CPU)
+    assert limits.product > 1e9
+    assert limits.convolution > 1e9
+    assert limits.bandwidth > 1e8

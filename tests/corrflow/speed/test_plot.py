@@ -1,0 +1,30 @@
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from corrflow import InputError
+from corrflow.speed.measure import Row
+from corrflow.speed.plot import draw_growth
+
+
+def series(peak=10.0):
+    def row(variant, seconds):
+        return Row("work", variant, seconds, seconds, seconds, 1.0, peak, 1.0, 1)
+
+    return {"side": [(side, [row("released", side / 64), row("corrflow", side / 640)]) for side in (64, 128)]}
+
+
+@pytest.mark.parametrize("peak", [10.0, None])
+def test_draws_curves_whether_or_not_memory_is_known(tmp_path, peak):
+    pytest.importorskip("matplotlib")
+    draw_growth(series(peak), tmp_path / "growth.png")
+    picture = np.asarray(Image.open(tmp_path / "growth.png").convert("RGB"))
+    assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
+
+
+def test_a_missing_matplotlib_is_named_with_its_command(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(InputError, match="pip install matplotlib"):
+        draw_growth(series(), tmp_path / "growth.png")

@@ -1,0 +1,38 @@
+import pytest
+import torch
+
+from corrflow import CorrFlow, ModelConfig, restricted_attention
+from corrflow.attention.window import Window
+from corrflow.color import CLASSES
+from corrflow.encoder import EncoderConfig
+from corrflow.objective import ObjectiveConfig, Recursion
+from corrflow.propagation import copy_labels
+from corrflow.speed import released
+
+SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+
+
+def test_the_released_pointer_computes_what_ours_does():
+    query, key, value = (torch.randn(2, n, 9, 11) for n in (8, 8, 3))
+    theirs = released.copy(query, key, value, Window(3))
+    torch.testing.assert_close(theirs, restricted_attention(query, key, value, radius=3), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_released_step_has_our_losses(truth):
+    torch.manual_seed(0)
+    model = CorrFlow(SMALL).eval()
+    frames, classes = torch.rand(2, 3, 3, 32, 32), torch.randint(CLASSES, (2, 3, 32, 32))
+    colors = released.shrunk_labels(classes.flatten(0, 1)).unflatten(0, (2, 3))
+    ours = Recursion(model, ObjectiveConfig())(frames, colors, classes, (truth,))
+    torch.testing.assert_close(released.losses(model, frames, classes, truth), ours.total)
+
+
+def test_the_released_tracking_gives_our_labels_where_cells_are_of_one_label():
+    torch.manual_seed(0)
+    model, frames = CorrFlow(SMALL).eval(), torch.rand(2, 1, 3, 32, 48)
+    labels = torch.randint(3, (8, 12)).repeat_interleave(4, 0).repeat_interleave(4, 1)
+    with torch.no_grad():
+        theirs = released.track(model, frames[0], frames[1], labels[None])[0]
+        ours = copy_labels(model, model.encode(frames[1]), model.encode(frames[0]), labels, 3, 2)
+    assert torch.equal(theirs, ours)

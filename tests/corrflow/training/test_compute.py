@@ -1,0 +1,79 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from corrflow import InputError
+from corrflow.attention import choice
+from corrflow.attention.choice import has_compiler
+from corrflow.training import compute
+from corrflow.training.compute import Compute, ComputeConfig
+from corrflow.training.distributed import Processes
+from corrflow.training.trainer import Trainer
+from launch import train
+from shards.pack import PackConfig, pack
+from shards.synthetic import SceneConfig, write_tree
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
+# the demo, an eighth as wide and on a quarter of the side: bfloat16 is emulated on the CPU, and slow
+SMALLER = [
+    "--recipe", "demo", "--model.encoder.widths", "16", "32", "64", "64", "--clip.size", "32", "--trainer.steps", "90",
+    "--trainer.pictures-every", "0", "--stream.workers", "0", "--device", "cpu", "--procs", "1",
+]  # fmt: skip
+
+
+def test_auto_is_plain_on_the_cpu_and_fast_on_cuda(monkeypatch):
+    monkeypatch.setattr(choice, "is_installed", lambda backend: True)
+    monkeypatch.setattr(choice, "has_compiler", lambda: True)
+    monkeypatch.setattr(compute, "is_installed", lambda backend: True)
+    monkeypatch.setattr(compute, "has_compiler", lambda: True)
+    assert ComputeConfig().choose(CPU) == Compute("tiled", torch.float32, False)
+    assert ComputeConfig().choose(CUDA) == Compute("triton", torch.bfloat16, True)
+    forced = ComputeConfig("reference", "float32", "no").choose(CUDA)
+    assert str(forced) == "reference attention, float32, encoder as it is"
+    monkeypatch.setattr(compute, "has_compiler", lambda: False)
+    assert not ComputeConfig().choose(CUDA).compiled
+    with pytest.raises(InputError, match="apt install g"):
+        ComputeConfig(compile="yes").choose(CPU)
+
+
+def test_what_is_not_installed_is_refused_before_anything_is_written(refused, packed, tmp_path, monkeypatch):
+    monkeypatch.setattr(choice, "is_installed", lambda backend: backend not in choice.NEEDS)
+    told = refused("train", "--data", packed, "--run", tmp_path / "run", "--compute.attention", "sampler")
+    assert "spatial_correlation_sampler is not installed: pip install" in told
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(InputError):
+        ComputeConfig("sampler").choose(CPU)
+
+
+def losses_of(run):
+    return np.array([json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()])
+
+
+def test_bfloat16_learns_the_demo_as_float32_does(tmp_path):
+    write_tree(tmp_path / "videos", "train", 6, SceneConfig(frames=8, height=48, width=64), seed=1)
+    pack(tmp_path / "videos" / "JPEGImages" / "480p", tmp_path / "shards", PackConfig(fps=25, segment=4), processes=1)
+    for precision in ("float32", "bfloat16"):
+        flags = ["--data", str(tmp_path / "shards"), "--run", str(tmp_path / precision), "--compute.precision", precision]
+        assert train.main([*SMALLER, *flags]) == 0
+    single, half = (np.convolve(losses_of(tmp_path / name), np.ones(10) / 10, "valid") for name in ("float32", "bfloat16"))
+    assert single[-20:].mean() < 0.85 * single[0]
+    np.testing.assert_allclose(half, single, rtol=0.05)  # 0.025 was measured
+    assert not np.array_equal(half, single)
+
+
+@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler and Python's headers")
+def test_a_compiled_encoder_trains_as_the_plain_one(tmp_path):
+    from test_trainer import ALONE, batches, config
+
+    plain, compiled = (replace(config(steps=3), compute=ComputeConfig(compile=how)) for how in ("no", "yes"))
+    lines = {}
+    for name, settings in (("plain", plain), ("compiled", compiled)):
+        trainer = Trainer(tmp_path / name, settings, ALONE)
+        assert trainer.fit(batches(), lambda: False, lambda _: None)
+        lines[name] = losses_of(tmp_path / name)
+        weights = trainer.model.state_dict()
+    np.testing.assert_allclose(lines["compiled"], lines["plain"], rtol=1e-4)
+    assert weights.keys() == Trainer(tmp_path / "other", plain, Processes(0, 1, CPU)).model.state_dict().keys()

@@ -1,0 +1,47 @@
+import json
+
+import pytest
+
+ROW = {"name", "variant", "seconds", "speedup", "peak_mib", "flops", "limit_share", "machine", "released_correlation"}
+
+
+@pytest.mark.parametrize(
+    ("work", "size", "variants"),
+    [
+        ("step", ("--batch", 1, "--height", 32, "--width", 32), {("step", "released"), ("step", "corrflow"), ("encoder", "corrflow")}),
+        ("inference", ("--height", 48, "--width", 64), {("inference", "released"), ("inference", "corrflow")}),
+    ],
+)
+def test_writes_a_row_for_each_variant_beside_the_released_one(command, tmp_path, work, size, variants):
+    done = command("bench", work, *size, "--repeats", 1, "--device", "cpu", "--json", tmp_path / "rows.json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert {(row["name"], row["variant"]) for row in rows} == variants
+    for row in rows:
+        assert row.keys() >= ROW
+        assert row["seconds"] > 0
+        assert (row["speedup"] is None) == (row["name"] == "encoder")
+        assert row["variant"] in done.stdout
+    assert "GFLOP/s" in done.stdout
+
+
+def test_attention_measures_every_backend_that_is_here(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", "")  # no compiler, so no FlexAttention, which takes a minute to compile
+    done = command("bench", "attention", "--height", 32, "--width", 32, "--repeats", 1, "--json", tmp_path / "rows.json", timeout=300)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    for name in ("attention-forward", "attention-forward-backward"):
+        assert {"released", "reference", "tiled"} <= {row["variant"] for row in rows if row["name"] == name}
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("magic",), "magic"),
+        (("step", "--height", 33), "multiples of 4"),
+        (("step", "--repeats", -1), "expected whole numbers"),
+        (("step", "--plot", "x.png"), "expected with growth alone"),
+    ],
+)
+def test_refuses_what_makes_no_sense(refused, flags, words):
+    assert words in refused("bench", *flags)
