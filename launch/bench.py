@@ -17,8 +17,8 @@ from corrflow import InputError
 from corrflow.files import atomic_file
 from corrflow.speed import cases
 from corrflow.speed.machine import Limits, measure_limits
-from corrflow.speed.measure import Row, Variant, measure
-from corrflow.speed.plot import draw_growth
+from corrflow.speed.measure import BASELINE, Row, Variant, measure
+from corrflow.speed.plot import check_matplotlib, draw_growth
 from corrflow.speed.released import correlation_name
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
@@ -28,20 +28,28 @@ GROWTH_SIDES = (128, 256, 384, 512)  # pixels
 GROWTH_RADII = (3, 6, 9, 12)
 STEP_SIDES = (64, 128, 192, 256)
 
+Series = dict[str, list[tuple[int, list[Row]]]]
+
 
 def main(argv: list[str]) -> int:
     """Measure, print a table, write the rows."""
     job = parse(BenchJob, argv, "bench.py")
     device = choose_device(job.device)
-    print(f"{describe(device)}\nreleased: correlation by {correlation_name()}", flush=True)
+    if job.plot:
+        check_matplotlib()
+    print(f"{describe(device)}\n{BASELINE}: correlation by {correlation_name()}", flush=True)
     limits = measure_limits(device)
-    rates = f"product {limits.product / 1e9:.0f} GFLOP/s, convolution {limits.convolution / 1e9:.0f} GFLOP/s"
-    print(f"limits: {rates}, copy {limits.bandwidth / 1e9:.1f} GB/s", flush=True)
-    rows = growth(job, device) if job.work == "growth" else measured(variants(job, device), device, job.rounds)
-    print(table(rows, limits))
+    series = growth(job, device) if job.work == "growth" else {"": [(0, measured(variants(job, device), device, job.rounds(device)))]}
+    limits = limits.raised(measure_limits(device))
+    rows = [row for line in series.values() for _, found in line for row in found]
+    if not rows:
+        raise InputError("bench: nothing could be measured: see above")
+    print(table(rows, limits, device))
     if job.json:
         with atomic_file(job.json) as file:
-            file.write((json.dumps([record(row, limits, device) for row in rows], indent=1) + "\n").encode())
+            file.write((json.dumps([record(row, limits, job, device) for row in rows], indent=1) + "\n").encode())
+    if job.plot:
+        draw_growth(series, job.plot)
     return 0
 
 
@@ -56,18 +64,16 @@ def variants(job: BenchJob, device: torch.device) -> list[Variant]:
 
 
 def measured(chosen: list[Variant], device: torch.device, rounds: int) -> list[Row]:
-    """The rows, with a bar that moves each round."""
+    """The rows of the variants that could run, with a bar that moves each round."""
     with tqdm(total=rounds + 1, unit="round", desc=chosen[0].name) as bar:
         rows, failures = measure(chosen, device, rounds, bar.update)
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
-    if not rows:
-        raise InputError(f"bench: nothing could be measured: {'; '.join(failures)}")
     return rows
 
 
-def growth(job: BenchJob, device: torch.device) -> list[Row]:
-    """Attention by image side and by radius, the step by image side; a plot where one was asked for."""
+def growth(job: BenchJob, device: torch.device) -> Series:
+    """Attention by image side and by radius, the step by image side."""
     sizes = job.sizes(device)
     points = {
         "image side, pixels (attention)": [
@@ -78,13 +84,10 @@ def growth(job: BenchJob, device: torch.device) -> list[Row]:
             (side, cases.step_variants(replace(sizes, height=side, width=side), device)) for side in STEP_SIDES
         ],
     }
-    series = {
-        label: [(value, [named(row, label, value) for row in measured(found, device, job.rounds)]) for value, found in line]
+    return {
+        label: [(value, [named(row, label, value) for row in measured(found, device, job.rounds(device))]) for value, found in line]
         for label, line in points.items()
     }
-    if job.plot:
-        draw_growth(series, job.plot)
-    return [row for line in series.values() for _, rows in line for row in rows]
 
 
 def named(row: Row, label: str, value: int) -> Row:
@@ -94,46 +97,56 @@ def named(row: Row, label: str, value: int) -> Row:
 
 def describe(device: torch.device) -> str:
     """The machine and the versions, in a line."""
+    versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     if device.type == "cuda":
-        return f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}, Python {platform.python_version()}"
-    return f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+        return f"{torch.cuda.get_device_name(device)}, {versions}"
+    return f"{processor()}, {torch.get_num_threads()} threads, {versions}"
 
 
 def processor() -> str:
     """The processor's name."""
     told = Path("/proc/cpuinfo")
-    names = (
-        [line.split(":", 1)[1].strip() for line in told.read_text().splitlines() if line.startswith("model name")] if told.exists() else []
-    )
+    lines = told.read_text().splitlines() if told.exists() else []
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def table(rows: list[Row], limits: Limits) -> str:
-    """The rows as text."""
+def table(rows: list[Row], limits: Limits, device: torch.device) -> str:
+    """The limits and the rows as text."""
+    precision = "bfloat16" if device.type == "cuda" else "float32"
+    rates = f"product {limits.product / 1e9:.0f}, convolution {limits.convolution / 1e9:.0f} GFLOP/s ({precision})"
     width = max(len(row.name) for row in rows)
-    lines = [f"{'':{width}}  {'':22}  {'seconds':>10}  {'speedup':>8}  {'extra MiB':>10}  {'held MiB':>9}  {'GFLOP/s':>9}  {'of limit':>8}"]
+    titles = {"seconds": 9, "speedup": 7, "extra MiB": 9, "held MiB": 8, "per s": 8, "GFLOP/s": 8, "of limit": 8, "of copy": 7}
+    head = "  ".join(f"{title:>{size}}" for title, size in titles.items())
+    lines = [f"limits: {rates}, copy {limits.bandwidth / 1e9:.1f} GB/s", f"{'':{width}}  {'':22}  {head}"]
     for row in rows:
-        speedup, extra, held = (f"{x:{form}}" if x is not None else "-" for x, form in cells(row))
-        rate = row.flops / row.seconds
-        share = f"{rate / limits.product:.0%}"
-        line = f"{row.name:{width}}  {row.variant:22}  {row.seconds:10.4f}  {speedup:>8}  {extra:>10}  {held:>9}"
-        lines.append(f"{line}  {rate / 1e9:9.1f}  {share:>8}")
+        figures = (
+            f"{row.seconds:9.4f}", told(row.speedup, "7.2f"), told(row.peak_mib, "9.0f"), told(row.held_mib, "8.0f"),
+            f"{row.need.items / row.seconds:8.3g}", f"{row.need.flops / row.seconds / 1e9:8.1f}",
+            f"{row.need.flops / row.seconds / limits.arithmetic:8.0%}",
+            told(row.need.bytes / row.seconds / limits.bandwidth if row.need.bytes else None, "7.0%"),
+        )  # fmt: skip
+        lines.append(f"{row.name:{width}}  {row.variant:22}  {'  '.join(figures)}")
     return "\n".join(lines)
 
 
-def cells(row: Row) -> list[tuple[float | None, str]]:
-    """The figures that may be missing, with their formats."""
-    return [(row.speedup, ".2f"), (row.peak_mib, ".0f"), (row.held_mib, ".0f")]
+def told(value: float | None, form: str) -> str:
+    """A figure, or a dash in its place."""
+    return f"{'-':>{form.partition('.')[0]}}" if value is None else f"{value:{form}}"
 
 
-def record(row: Row, limits: Limits, device: torch.device) -> dict[str, object]:
+def record(row: Row, limits: Limits, job: BenchJob, device: torch.device) -> dict[str, object]:
     """A row for the JSON file."""
-    rate = row.flops / row.seconds
+    fields = asdict(row)
+    need = fields.pop("need")
     return {
-        **asdict(row),
-        "flops_per_second": rate,
-        "limit_share": rate / limits.product,
+        **fields,
+        **need._asdict(),
+        "items_per_second": need.items / row.seconds,
+        "limit_share": need.flops / row.seconds / limits.arithmetic,
+        "bandwidth_share": need.bytes / row.seconds / limits.bandwidth if need.bytes else None,
         "limits": limits._asdict(),
+        "sizes": asdict(job.sizes(device)),
         "machine": describe(device),
         "released_correlation": correlation_name(),
     }

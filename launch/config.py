@@ -13,6 +13,7 @@ import torch
 import tyro
 
 from corrflow import InputError
+from corrflow.attention.choice import Asked
 from corrflow.files import atomic_file
 from corrflow.speed.cases import Sizes
 from corrflow.training.distributed import Processes
@@ -31,7 +32,6 @@ FREE = {
 
 
 LOCK_SECONDS = 60.0
-Backend = Literal["auto", "reference", "tiled", "triton", "sampler"]
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class EvalJob:
     """paper: from frame to frame; identity: the first mask for ever."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
-    attention: Backend = "auto"
+    attention: Asked = "auto"
     """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
     seed: int = 0
     """Of the random weights."""
@@ -110,7 +110,7 @@ class TrackJob:
     """Short side at which to track, in pixels; masks come back at the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
-    attention: Backend = "auto"
+    attention: Asked = "auto"
     """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
 
     def __post_init__(self) -> None:
@@ -152,15 +152,19 @@ class BenchJob:
         if self.plot and self.work != "growth":
             raise InputError(f"bench: plot {self.plot}: expected with growth alone")
 
-    @property
-    def rounds(self) -> int:
+    def rounds(self, device: torch.device) -> int:
         """Rounds that count."""
-        return self.repeats or BENCH_SIZES[self.work][3]
+        return self.repeats or bench_sizes(device)[self.work][3]
 
     def sizes(self, device: torch.device) -> Sizes:
         """How large the work is."""
-        batch, height, width, _ = (BENCH_SIZES_CUDA if device.type == "cuda" else BENCH_SIZES)[self.work]
+        batch, height, width, _ = bench_sizes(device)[self.work]
         return Sizes(self.batch or batch, self.height or height, self.width or width, self.radius)
+
+
+def bench_sizes(device: torch.device) -> dict[str, tuple[int, int, int, int]]:
+    """Those that suit a device."""
+    return BENCH_SIZES_CUDA if device.type == "cuda" else BENCH_SIZES
 
 
 def check_procs(procs: int) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from corrflow import CorrFlow, InputError, load_model
+from corrflow.attention import choose_backend
 from corrflow.pictures import Pixels, overlay, read_mask, write_mask
 from corrflow.propagation import stream
 from corrflow.training.distributed import choose_device
@@ -30,7 +31,10 @@ def main(argv: list[str]) -> int:
     masks = job.out.with_name(f"{job.out.stem}-masks")
     if job.video.resolve() in (job.out.resolve(), masks.resolve()):
         raise InputError(f"out {job.out}: would overwrite the video itself: expected another name")
-    model = load_model(job.checkpoint, choose_device(job.device), job.attention)
+    device = choose_device(job.device)
+    attention = choose_backend(job.attention, device)
+    model = load_model(job.checkpoint, device, attention)
+    print(f"{device.type}, {attention} attention", flush=True)
     mask_hw = read_mask(job.mask)
     try:
         with open_footage(job.video) as footage:

@@ -33,8 +33,8 @@ def restricted_attention(
         scale: factor of the dot products; 1 as released.
         top_k: how many cells count, those of the largest dot products over all references; cells equal to the last of them count
             too. 0: all cells of the windows.
-        backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no top_k), `sampler` (needs the extra of that
-            name), `reference` (plain, `(2 radius + 1)^2` times the memory).
+        backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no top_k, no float64, at most 512 channels),
+            `sampler` (needs the extra of that name), `reference` (plain, `(2 radius + 1)^2` times the memory).
 
     Returns:
         `[B, K, H, W]`, in float32 at least. bfloat16 and float16 are multiplied as they are and added up in float32.
@@ -47,16 +47,17 @@ def restricted_attention(
     check_shapes(query, key_brchw, value_brkhw)
     if radius < 0 or top_k < 0:
         raise InputError(f"attention: radius {radius}, top_k {top_k}: expected at least 0")
-    attend = find_attend(choose_backend(backend, query.device, query.dtype, top_k))
+    dtype, width = torch.promote_types(query.dtype, value.dtype), max(query.shape[1], value_brkhw.shape[2])
+    attend = find_attend(choose_backend(backend, query.device, dtype, top_k, width))
     with torch.autocast(query.device.type, enabled=False):  # a softmax over dot products of 64 channels wants float32
         return attend(query, key_brchw, value_brkhw, Window(radius, scale, top_k))
 
 
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]`, or an InputError that names what differs."""
-    if query.ndim != 4 or key.ndim != 5 or (key.shape[0], *key.shape[2:]) != query.shape:
+    if query.ndim != 4 or key.ndim != 5 or key.shape[1] < 1 or (key.shape[0], *key.shape[2:]) != query.shape:
         given = f"query {list(query.shape)}, key {list(key.shape)}"
-        raise InputError(f"attention: {given}: expected [B, C, H, W] and the same, or [B, R, C, H, W]")
+        raise InputError(f"attention: {given}: expected [B, C, H, W] and the same, or [B, R, C, H, W], R >= 1")
     if value.ndim != 5 or value.shape[:2] != key.shape[:2] or value.shape[3:] != key.shape[3:]:
         raise InputError(f"attention: value {list(value.shape)}: expected [B, R, K, H, W] with B, R, H, W of key {list(key.shape)}")
     if not (query.is_floating_point() and query.dtype == key.dtype and value.is_floating_point()):

@@ -8,6 +8,7 @@ import sysconfig
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
@@ -17,38 +18,57 @@ from corrflow.attention.window import Window
 from corrflow.errors import InputError
 
 Attend = Callable[[Tensor, Tensor, Tensor, Window], Tensor]
-BACKENDS = ("reference", "tiled", "triton", "sampler")
+Backend = Literal["reference", "tiled", "triton", "sampler"]
+Asked = Literal["auto", "reference", "tiled", "triton", "sampler"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
 # what a backend imports, and how a user gets it
 NEEDS = {
     "triton": ("triton", "pip install triton (a CUDA build of torch brings it)"),
     "sampler": (
         "spatial_correlation_sampler",
-        "pip install --no-build-isolation spatial-correlation-sampler (needs the CUDA toolkit in CUDA_HOME, and torch up to 2.11)",
+        "pip install --no-build-isolation spatial-correlation-sampler (0.5.0 needs the CUDA toolkit in CUDA_HOME, and torch up to 2.11)",
     ),
 }
+AMPERE = (8, 0)  # the compute capability from which tensor cores take bfloat16 and tf32
+WIDEST = 512  # channels of features or values; wider ones overflow a multiprocessor's shared memory
 
 
-def choose_backend(asked: str, device: torch.device, dtype: torch.dtype = torch.float32, top_k: int = 0) -> str:
+def choose_backend(asked: str, device: torch.device, dtype: torch.dtype = torch.float32, top_k: int = 0, width: int = 0) -> str:
     """The backend that `asked` stands for: `auto` is triton on CUDA where it serves and can be compiled, else tiled.
+
+    Args:
+        asked: `auto` or one of `BACKENDS`.
+        device: of the features.
+        dtype: the widest of features and values.
+        top_k: see `restricted_attention`.
+        width: channels of features or of values, the larger number.
 
     Raises:
         InputError: an unknown backend; one that is not installed, with the command that installs it; one that does not serve this
-            device, dtype or top_k.
+            device, dtype, top_k or width.
     """
+    serves = dtype != torch.float64 and not top_k and width <= WIDEST
     if asked == "auto":
-        serves = device.type == "cuda" and dtype != torch.float64 and not top_k and is_installed("triton") and has_compiler()
-        return "triton" if serves else "tiled"
+        return "triton" if serves and compiles_for(device) else "tiled"
     if asked not in BACKENDS:
         raise InputError(f"attention: backend {asked!r}: expected one of auto, {', '.join(BACKENDS)}")
     if not is_installed(asked):
         package, command = NEEDS[asked]
         raise InputError(f"attention: backend {asked}: {package} is not installed: {command}")
     if asked == "triton":
-        if device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-            raise InputError(f"attention: backend triton: tensors on {device.type}: expected cuda, or TRITON_INTERPRET=1 for a test")
-        if dtype == torch.float64 or top_k:
-            raise InputError(f"attention: backend triton: {dtype}, top_k {top_k}: expected at most 32 bits and top_k 0; tiled serves both")
+        if os.environ.get("TRITON_INTERPRET") != "1" and not compiles_for(device):
+            wanted = "CUDA of compute capability 8.0, a C++ compiler and Python's headers, or TRITON_INTERPRET=1 for a test"
+            raise InputError(f"attention: backend triton: tensors on {device.type}: expected {wanted}")
+        if not serves:
+            given = f"{dtype}, top_k {top_k}, {width} channels"
+            raise InputError(f"attention: backend triton: {given}: expected 32 bits, 0 and {WIDEST} at most; tiled serves all")
     return asked
+
+
+def compiles_for(device: torch.device) -> bool:
+    """Whether Triton and torch.compile can make kernels for a device: a recent GPU, Triton itself, and what builds its launchers."""
+    recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
+    return recent and is_installed("triton") and has_compiler()
 
 
 @lru_cache
@@ -76,7 +96,7 @@ def in_float32(attend: Attend) -> Attend:
     """`attend`, with half precision made wide before it."""
 
     def widened(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
-        wide = torch.promote_types(query.dtype, torch.float32)
+        wide = torch.promote_types(torch.promote_types(query.dtype, value.dtype), torch.float32)
         return attend(query.to(wide), key.to(wide), value.to(wide), window)
 
     return widened

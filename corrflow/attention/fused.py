@@ -6,7 +6,8 @@ the gradients of key and value are the same walk with the roles changed: a tile 
 the same inputs give the same bits.
 
 Products take bfloat16 and float16 as they are, and add up in float32. float32 is split for the tensor cores into three tf32 products;
-beside half-precision features, whose own rounding is coarser, values and weights are rounded to tf32.
+beside half-precision features, whose own rounding is coarser, values and weights are rounded to tf32. What is multiplied by a
+half-precision tensor is rounded to its precision: backward, the logits' gradient to that of the features.
 Tile sizes are fixed and not tuned by timing, since another tiling adds up in another order: a resumed run would not repeat its bits.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q cells of a tile, p cells of a block
@@ -41,7 +42,7 @@ class Tiling(NamedTuple):
 
 
 def choose_tiling(query: Tensor, value: Tensor) -> Tiling:
-    """Tiles that fit in registers and shared memory; by what the compiler reports for Hopper, where wider features take more of both."""
+    """Tiles that leave room in registers and shared memory, of which wider features take more; by what the compiler reports for Hopper."""
     width = max(padded(query.shape[-1]) * query.element_size(), padded(value.shape[-1]) * value.element_size() // 2)
     if width <= 128:
         return Tiling(8, 8, 32, 4)
@@ -78,9 +79,9 @@ class FusedAttention(torch.autograd.Function):
         """The copied values, float32 `[B, H, W, K]`."""
         query, key, value = (x.contiguous() for x in (query, key, value))
         launch = Launch(query, value, window)
-        out_bhwk = torch.empty(*query.shape[:3], value.shape[-1], device=query.device)
+        out_bhwk = torch.empty(*query.shape[:3], value.shape[-1], device=query.device, dtype=torch.float32)
         # apart, since their logarithm in one would round weights of large logits: 200 + log 1.5 keeps 5 digits after the point
-        highest_bhw, total_bhw = torch.empty(2, *query.shape[:3], device=query.device)
+        highest_bhw, total_bhw = torch.empty(2, *query.shape[:3], device=query.device, dtype=torch.float32)
         given = (query, key, value, out_bhwk, highest_bhw, total_bhw)
         with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
             copy_kernel[launch.tiles, launch.batch](*given, *launch.sizes, **launch.constants)

@@ -16,19 +16,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.attention import choose_backend, restricted_attention
-from corrflow.attention.choice import has_compiler, is_installed
+from corrflow.attention.choice import BACKENDS, compiles_for, has_compiler, is_installed
 from corrflow.attention.window import Window
 from corrflow.color import CLASSES, color_classes
 from corrflow.encoder import STRIDE, EncoderConfig
 from corrflow.errors import InputError
+from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow
 from corrflow.propagation import stream
 from corrflow.speed import cost, released
-from corrflow.speed.measure import BASELINE, Variant, Work
+from corrflow.speed.measure import BASELINE, Need, Variant, Work
 from corrflow.training.compute import ComputeConfig
 from corrflow.training.distributed import Processes
 from corrflow.training.trainer import StepLog, Trainer, TrainerConfig, TrainingConfig
 
+OBJECTS = 3  # that are tracked
 TRUTH = True  # the path of scheduled sampling that is taken more often
 
 
@@ -48,26 +50,27 @@ class Sizes:
     """Of the features."""
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.height, self.width, self.channels) < 1 or self.radius < 0 or self.height % 4 or self.width % 4:
+        if min(self.batch, self.height, self.width, self.channels) < 1 or self.radius < 0 or self.height % STRIDE or self.width % STRIDE:
             raise InputError(f"bench: {self}: expected whole numbers from 1 on (radius from 0), sides multiples of {STRIDE}")
 
     @property
-    def cells(self) -> int:
-        """Of all frames."""
-        return self.batch * (self.height // STRIDE) * (self.width // STRIDE)
+    def area(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return self.height // STRIDE, self.width // STRIDE
 
 
 def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """Forward alone, and forward with backward, of one copy of 16 classes."""
-    flops = cost.attention_flops(sizes.cells, sizes.channels, CLASSES, Window(sizes.radius))
-    backends = [name for name in ("reference", "tiled", "triton", "sampler") if serves(name, device)]
+    flops = sizes.batch * cost.attention_flops(*sizes.area, sizes.channels, CLASSES, Window(sizes.radius))
+    moved = sizes.batch * cost.attention_bytes(*sizes.area, sizes.channels, CLASSES, 2 if device.type == "cuda" else 4)
+    backends = [name for name in BACKENDS if serves(name, device)]
     found = []
     for name, backward in (("attention-forward", False), ("attention-forward-backward", True)):
-        count = flops * (3 if backward else 1)
-        found.append(Variant(name, BASELINE, partial(build_attention, "", sizes, str(device), backward), count))
-        found += [Variant(name, backend, partial(build_attention, backend, sizes, str(device), backward), count) for backend in backends]
+        need = Need(sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1))  # gradients are as large
+        found.append(Variant(name, BASELINE, partial(build_attention, "", sizes, str(device), backward), need))
+        found += [Variant(name, backend, partial(build_attention, backend, sizes, str(device), backward), need) for backend in backends]
         if can_compile(device) and (device.type == "cuda" or not backward):  # torch has no backward of it on the CPU
-            found.append(Variant(name, "flex", partial(build_flex, sizes, str(device), backward), count))
+            found.append(Variant(name, "flex", partial(build_flex, sizes, str(device), backward), need))
     return found
 
 
@@ -79,12 +82,12 @@ def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 def serves(backend: str, device: torch.device) -> bool:
     """Whether a backend can be measured here."""
-    return is_installed(backend) and (backend != "triton" or device.type == "cuda")
+    return compiles_for(device) if backend == "triton" else is_installed(backend)
 
 
 def can_compile(device: torch.device) -> bool:
     """Whether torch.compile has what it needs."""
-    return has_compiler() and (device.type == "cpu" or is_installed("triton"))
+    return has_compiler() if device.type == "cpu" else compiles_for(device)
 
 
 def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> Work:
@@ -101,9 +104,8 @@ def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> 
 def attention_inputs(sizes: Sizes, device: str, backward: bool) -> list[Tensor]:
     """Query, key `[B, C, h, w]` and value `[B, K, h, w]`; on CUDA the features in bfloat16, channels last, as an encoder gives them."""
     draw = torch.Generator().manual_seed(0)
-    area = sizes.height // STRIDE, sizes.width // STRIDE
-    features = [0.3 * torch.randn(sizes.batch, sizes.channels, *area, generator=draw) for _ in range(2)]
-    value = torch.randn(sizes.batch, CLASSES, *area, generator=draw).softmax(dim=1)
+    features = [0.3 * torch.randn(sizes.batch, sizes.channels, *sizes.area, generator=draw) for _ in range(2)]
+    value = torch.randn(sizes.batch, CLASSES, *sizes.area, generator=draw).softmax(dim=1)
     if torch.device(device).type == "cuda":
         features = [x.to(torch.bfloat16).to(memory_format=torch.channels_last) for x in features]
     return [x.to(device).requires_grad_(backward) for x in (*features, value)]
@@ -123,7 +125,7 @@ def build_flex(sizes: Sizes, device: str, backward: bool) -> Work:
     """The same copy by PyTorch's FlexAttention, compiled: windows as a mask of blocks."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
-    height, width, radius = sizes.height // STRIDE, sizes.width // STRIDE, sizes.radius
+    (height, width), radius = sizes.area, sizes.radius
 
     def near(b: Any, h: Any, q: Any, k: Any) -> Any:
         return ((q // width - k // width).abs() <= radius) & ((q % width - k % width).abs() <= radius)
@@ -149,14 +151,14 @@ class Batch(NamedTuple):
 def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """A training step on clips of three frames: colours, both losses, backward, Adam."""
     arguments = EncoderConfig(), sizes.batch, 3, sizes.height, sizes.width, Window(sizes.radius), CLASSES
-    flops = cost.step_flops(*arguments)
-    fast = [Variant("step", "corrflow", partial(build_step, ComputeConfig(), sizes, str(device)), flops)]
+    need = Need(sizes.batch, cost.step_flops(*arguments), 0)
+    fast = [Variant("step", "corrflow", partial(build_step, ComputeConfig(), sizes, str(device)), need)]
     if device.type == "cuda":
         eager = ComputeConfig(compile="no")
-        fast.append(Variant("step", "corrflow, not compiled", partial(build_step, eager, sizes, str(device)), flops))
+        fast.append(Variant("step", "corrflow, not compiled", partial(build_step, eager, sizes, str(device)), need))
         single = ComputeConfig(precision="float32")
-        fast.append(Variant("step", "corrflow, float32", partial(build_step, single, sizes, str(device)), flops))
-    return [Variant("step", BASELINE, partial(build_released_step, sizes, str(device)), flops), *fast]
+        fast.append(Variant("step", "corrflow, float32", partial(build_step, single, sizes, str(device)), need))
+    return [Variant("step", BASELINE, partial(build_released_step, sizes, str(device)), need), *fast]
 
 
 def clips_of(sizes: Sizes) -> Tensor:
@@ -176,7 +178,8 @@ def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
 
 
 def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
-    """A trainer of random weights, at work in a folder that stays empty."""
+    """A trainer of random weights, at work in a folder that stays empty; with the commands' own setting of the memory."""
+    keep_freed_memory()
     settings = TrainingConfig(compute=compute, trainer=TrainerConfig(pictures_every=0))
     return Trainer(Path(tempfile.gettempdir()) / "corrflow-bench", settings, Processes(0, 1, torch.device(device)))
 
@@ -200,8 +203,8 @@ def build_released_step(sizes: Sizes, device: str) -> Work:
 
 def encoder_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """The encoder alone in a step: three frames of each clip forward and backward, in the step's own precision and layout."""
-    flops = 3 * 3 * sizes.batch * cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width)
-    return [Variant("encoder", "corrflow", partial(build_encoder, sizes, str(device)), flops)]
+    need = Need(sizes.batch, 3 * 3 * sizes.batch * cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width), 0)
+    return [Variant("encoder", "corrflow", partial(build_encoder, sizes, str(device)), need)]
 
 
 def build_encoder(sizes: Sizes, device: str) -> Work:
@@ -221,22 +224,26 @@ def build_encoder(sizes: Sizes, device: str) -> Work:
 
 def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """One more frame of a video with three objects."""
-    window, cells = Window(sizes.radius), sizes.cells // sizes.batch
-    flops = cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width) + cost.attention_flops(cells, 64, 4, window)
+    if sizes.batch != 1:
+        raise InputError(f"bench: inference, batch {sizes.batch}: expected 1: a video is tracked a frame at a time")
+    encoder = EncoderConfig()
+    flops = cost.encoder_flops(encoder, sizes.height, sizes.width)
+    need = Need(1, flops + cost.attention_flops(*sizes.area, encoder.features, OBJECTS + 1, Window(sizes.radius)), 0)
     return [
-        Variant("inference", BASELINE, partial(build_released_tracking, sizes, str(device)), flops),
-        Variant("inference", "corrflow", partial(build_tracking, sizes, str(device)), flops),
+        Variant("inference", BASELINE, partial(build_released_tracking, sizes, str(device)), need),
+        Variant("inference", "corrflow", partial(build_tracking, sizes, str(device)), need),
     ]
 
 
 def first_labels(sizes: Sizes) -> Tensor:
-    """int64 `[H, W]`: background and three upright bars."""
-    columns = torch.arange(sizes.width) * 8 // sizes.width
-    return torch.where(columns % 2 == 1, (columns + 1) // 2 % 4, 0).expand(sizes.height, -1).contiguous()
+    """int64 `[H, W]`: background and upright bars, one an object."""
+    columns = torch.arange(sizes.width) * (2 * OBJECTS + 1) // sizes.width
+    return torch.where(columns % 2 == 1, (columns + 1) // 2, 0).expand(sizes.height, -1).contiguous()
 
 
 def build_tracking(sizes: Sizes, device: str) -> Work:
     """`propagation.stream`, a frame at a time."""
+    keep_freed_memory()  # as the commands do
     torch.manual_seed(0)
     model = CorrFlow(attention=choose_backend("auto", torch.device(device))).to(device).eval()
     frames = itertools.cycle(clips_of(sizes)[0].unbind())

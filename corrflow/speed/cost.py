@@ -36,9 +36,19 @@ def activation_bytes(config: EncoderConfig, height: int, width: int, item: int =
     return item * numbers
 
 
-def attention_flops(cells: int, channels: int, values: int, window: Window, references: int = 1) -> int:
-    """Forward operations of one copy to `cells` cells: a dot product and a weighted sum for each cell of the windows."""
-    return 2 * cells * window.side**2 * references * (channels + values)
+def attention_flops(rows: int, columns: int, channels: int, values: int, window: Window, references: int = 1) -> int:
+    """Forward operations of one copy between frames of `rows` x `columns` cells: a dot product and a weighted sum for each pair."""
+    return 2 * pairs(rows, window) * pairs(columns, window) * references * (channels + values)
+
+
+def attention_bytes(rows: int, columns: int, channels: int, values: int, item: int = 4) -> int:
+    """Query, key and value read once, the copy written once, `item` bytes a number."""
+    return item * rows * columns * (2 * channels + 2 * values)
+
+
+def pairs(length: int, window: Window) -> int:
+    """How many cells of a line see how many others of it, those beyond its ends left out."""
+    return sum(min(i + window.radius, length - 1) - max(i - window.radius, 0) + 1 for i in range(length))
 
 
 def copies_of_recursion(frames: int) -> int:
@@ -55,16 +65,16 @@ def values_of_recursion(frames: int, classes: int) -> int:
 
 def step_flops(config: EncoderConfig, clips: int, frames: int, height: int, width: int, window: Window, classes: int) -> int:
     """Operations of a training step, forward and backward: each frame encoded once, each ordered pair compared once."""
-    cells = (height // STRIDE) * (width // STRIDE)
-    compared = copies_of_recursion(frames) * attention_flops(cells, config.features, 0, window)
-    copied = attention_flops(cells, 0, values_of_recursion(frames, classes), window)
+    area = height // STRIDE, width // STRIDE
+    compared = copies_of_recursion(frames) * attention_flops(*area, config.features, 0, window)
+    copied = attention_flops(*area, 0, values_of_recursion(frames, classes), window)
     return 3 * clips * (frames * encoder_flops(config, height, width) + compared + copied)
 
 
 def released_step_flops(config: EncoderConfig, clips: int, height: int, width: int, window: Window, classes: int) -> int:
     """The same step of three frames in the released formulation: 16 encodings, 8 copies."""
-    cells = (height // STRIDE) * (width // STRIDE)
-    return 3 * clips * (16 * encoder_flops(config, height, width) + 8 * attention_flops(cells, config.features, classes, window))
+    copy = attention_flops(height // STRIDE, width // STRIDE, config.features, classes, window)
+    return 3 * clips * (16 * encoder_flops(config, height, width) + 8 * copy)
 
 
 def affinity_bytes(cells: int, window: Window) -> int:

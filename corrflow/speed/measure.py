@@ -16,12 +16,23 @@ from typing import NamedTuple
 
 import torch
 
-from corrflow.errors import InputError
 from corrflow.speed.machine import synchronize
 
 Work = Callable[[], None]
 MIB = 1 << 20
+CUDA_SECONDS = 0.2
 BASELINE = "released"  # the variant that the others are compared with
+
+
+class Need(NamedTuple):
+    """What a work needs at least."""
+
+    items: int
+    """Frames or clips that one call serves."""
+    flops: int
+    """Operations."""
+    bytes: int
+    """Inputs read once and outputs written once; 0 where they are not counted."""
 
 
 class Variant(NamedTuple):
@@ -33,8 +44,8 @@ class Variant(NamedTuple):
     """Of the way."""
     build: Callable[[], Work]
     """Makes what the work needs and returns it; called in a new process, so a function of a module, or a `partial` of one."""
-    flops: int = 0
-    """Operations that the work needs, 0 where they are not counted."""
+    need: "Need"
+    """What the work needs, however it is done."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +61,10 @@ class Row:
     speedup: float | None
     """Median over the rounds of the baseline's seconds over this variant's, of the same round; None without a baseline."""
     peak_mib: float | None
-    """Most memory beyond what was held when inputs, weights and moments were in place; None where the system does not tell."""
+    """Most memory beyond what was held before the first call, when inputs and weights were in place; None where nobody tells."""
     held_mib: float | None
     """What was held then; on the CPU with the interpreter and torch itself."""
-    flops: int
-    """Operations that the work needs, counted; 0 where they are not."""
+    need: Need
 
 
 class Measured(NamedTuple):
@@ -119,7 +129,8 @@ class Runner:
         try:
             told: tuple[float, float | None] | str = self.pipe.recv()
         except (EOFError, OSError):
-            told = "its process died: out of memory, perhaps"
+            self.process.join(timeout=5)
+            told = f"its process died (exit code {self.process.exitcode}): out of memory, perhaps"
         if isinstance(told, str):
             self.failure = f"{self.variant.name}, {self.variant.variant}: {told}"
             return None
@@ -140,7 +151,7 @@ def row_of(runner: Runner, runners: list[Runner]) -> Row:
     base = next((r.seconds[1:] for r in runners if (r.variant.name, r.variant.variant) == (name, BASELINE)), None)
     speedup = None if base is None else statistics.median(b / s for b, s in zip(base, seconds, strict=True))
     peak, held = (None if x is None else x / MIB for x in (max(runner.peaks[1:], default=None), runner.held))
-    return Row(name, variant, statistics.median(seconds), min(seconds), max(seconds), speedup, peak, held, runner.variant.flops)
+    return Row(name, variant, statistics.median(seconds), min(seconds), max(seconds), speedup, peak, held, runner.variant.need)
 
 
 def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None:
@@ -153,17 +164,33 @@ def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None
         before = held_bytes(device)
         pipe.send((0.0, before))
         while pipe.recv():
-            forget_peak(device)
-            begun = time.perf_counter()
-            work()
-            synchronize(device)
-            seconds = time.perf_counter() - begun
-            peak = peak_bytes(device)
+            followed = forget_peak(device)
+            seconds = time_calls(work, device)
+            peak = peak_bytes(device) if followed else None
             pipe.send((seconds, None if peak is None or before is None else peak - before))
-    except InputError as error:
-        pipe.send(str(error))
-    except (RuntimeError, torch.OutOfMemoryError) as error:
-        pipe.send(f"{type(error).__name__}: {str(error).splitlines()[0]}")
+            if device.type == "cuda":
+                torch.cuda.empty_cache()  # the next one's turn
+    except Exception as error:  # the end of a process: whatever it is, the others go on and the user is told
+        pipe.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
+
+
+def time_calls(work: Work, device: torch.device) -> float:
+    """Seconds of a call. On CUDA of as many, one after the other, as fill a fifth of a second, after one that fills the allocator's
+    cache: alone, a short one would be the time of its launch, and a step would not overlap with the next as in training."""
+    if device.type != "cuda":
+        begun = time.perf_counter()
+        work()
+        return time.perf_counter() - begun
+    work()
+    synchronize(device)
+    count, begun = 0, time.perf_counter()
+    while count < 3 or time.perf_counter() - begun < CUDA_SECONDS:
+        work()
+        count += 1
+        if count % 16 == 0:
+            synchronize(device)  # lest thousands of launches queue before the clock is looked at
+    synchronize(device)
+    return (time.perf_counter() - begun) / count
 
 
 def held_bytes(device: torch.device) -> float | None:
@@ -176,12 +203,16 @@ def peak_bytes(device: torch.device) -> float | None:
     return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else status_bytes("VmHWM")
 
 
-def forget_peak(device: torch.device) -> None:
-    """Begin to look for the most memory anew."""
+def forget_peak(device: torch.device) -> bool:
+    """Begin to look for the most memory anew; False where the system can't."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    elif Path("/proc/self/clear_refs").exists():
+        return True
+    try:
         Path("/proc/self/clear_refs").write_text("5")  # 5: the peak of the resident memory
+    except OSError:
+        return False
+    return True
 
 
 def status_bytes(field: str) -> float | None:
@@ -189,5 +220,5 @@ def status_bytes(field: str) -> float | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    line = next(line for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
-    return float(line.split()[1]) * 1024
+    sizes = (float(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
+    return next(sizes, None)

@@ -1,6 +1,6 @@
 """Draws how time and memory grow: one picture of measured rows."""
 
-import itertools
+import importlib.util
 from pathlib import Path
 
 from corrflow.errors import InputError
@@ -20,25 +20,24 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
     Raises:
         InputError: matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure
-        from matplotlib.ticker import LogLocator, NullFormatter
-    except ImportError:
-        raise InputError(f"plot: matplotlib is not installed: {INSTALL}") from None
+    check_matplotlib()
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     figure = Figure(figsize=(4.2 * len(series), 6.4), layout="constrained")
     panels = figure.subplots(2, len(series), squeeze=False, sharex="col")
     for column, (label, points) in enumerate(series.items()):
         values = [value for value, _ in points]
-        for variant in dict.fromkeys(row.variant for row in itertools.chain.from_iterable(rows for _, rows in points)):
-            rows = [next(row for row in found if row.variant == variant) for _, found in points]
-            panels[0][column].plot(values, [row.seconds for row in rows], marker="o", label=variant)
-            extra = [row.peak_mib for row in rows if row.peak_mib is not None]
-            if len(extra) == len(rows):
-                panels[1][column].plot(values, extra, marker="o", label=variant)
+        for variant in dict.fromkeys(row.variant for _, rows in points for row in rows):
+            here = [(value, row) for value, rows in points for row in rows if row.variant == variant]  # one may lack where it did not fit
+            panels[0][column].plot([value for value, _ in here], [row.seconds for _, row in here], marker="o", label=variant)
+            extra = [(value, row.peak_mib) for value, row in here if row.peak_mib]
+            if extra:
+                panels[1][column].plot([value for value, _ in extra], [peak for _, peak in extra], marker="o", label=variant)
         panels[0][column].set_ylabel("seconds")
         panels[1][column].set_ylabel("extra memory, MiB")
         panels[1][column].set_xlabel(label)
-        for panel in panels[:, column]:
+        for panel in (panel for panel in panels[:, column] if panel.lines):
             panel.set_yscale("log")
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter("{x:g}")
@@ -48,3 +47,9 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
         panels[0][column].legend()
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
+
+
+def check_matplotlib() -> None:
+    """InputError, with the command that installs it, unless matplotlib is here."""
+    if importlib.util.find_spec("matplotlib") is None:
+        raise InputError(f"plot: matplotlib is not installed: {INSTALL}")

@@ -39,7 +39,7 @@ def correlate(query_bchw: Tensor, key_bchw: Tensor, window: Window) -> Tensor:
         return reference.correlate(query_bchw, key_bchw, window)
     from spatial_correlation_sampler import spatial_correlation_sample
 
-    sampled: Tensor = spatial_correlation_sample(query_bchw, key_bchw, patch_size=window.side)
+    sampled: Tensor = spatial_correlation_sample(query_bchw.contiguous(), key_bchw.contiguous(), patch_size=window.side)
     return sampled.flatten(1, 2)
 
 

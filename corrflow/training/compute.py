@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 
 from corrflow.attention import choose_backend
-from corrflow.attention.choice import has_compiler, is_installed
+from corrflow.attention.choice import Asked, compiles_for, has_compiler
 from corrflow.errors import InputError
 
 
@@ -26,18 +26,19 @@ class Compute(NamedTuple):
 class ComputeConfig:
     """How a step is computed; may change when a run goes on."""
 
-    attention: Literal["auto", "reference", "tiled", "triton", "sampler"] = "auto"
+    attention: Asked = "auto"
     """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the encoder's convolutions; auto: bfloat16 (autocast) on CUDA, float32 on the CPU, where bfloat16 is slower."""
+    """Of the encoder's convolutions; auto: bfloat16 (autocast) on CUDA of compute capability 8.0, else float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the encoder by torch.compile, for which a C++ compiler is needed; auto: on CUDA where there is one."""
+    """Compile the encoder by torch.compile, for which a C++ compiler is needed; auto: where bfloat16 is."""
 
     def choose(self, device: torch.device) -> Compute:
         """What `auto` stands for on `device`; InputError where a choice can't be had there."""
-        cuda = device.type == "cuda"
-        half = self.precision == "bfloat16" or (self.precision == "auto" and cuda)
-        if self.compile == "yes" and not has_compiler():
-            raise InputError("compute: compile yes: expected a C++ compiler and Python's headers (apt install g++ python3-dev)")
-        compiled = self.compile == "yes" or (self.compile == "auto" and cuda and is_installed("triton") and has_compiler())
+        fast = compiles_for(device)
+        half = self.precision == "bfloat16" or (self.precision == "auto" and fast)
+        if self.compile == "yes" and not (fast if device.type == "cuda" else has_compiler()):
+            wanted = "a C++ compiler and Python's headers (apt install g++ python3-dev); on CUDA, compute capability 8.0 and triton"
+            raise InputError(f"compute: compile yes on {device.type}: expected {wanted}")
+        compiled = self.compile == "yes" or (self.compile == "auto" and fast)
         return Compute(choose_backend(self.attention, device), torch.bfloat16 if half else torch.float32, compiled)

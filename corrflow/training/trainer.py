@@ -67,7 +67,7 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides what is learnt from the clips."""
+    """Everything that decides what is learnt from the clips, and how a step is computed."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     bottleneck: color.BottleneckConfig = field(default_factory=color.BottleneckConfig)

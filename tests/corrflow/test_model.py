@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import SHARED
 
 from corrflow import CorrFlow, InputError, ModelConfig, load_model
@@ -53,13 +54,21 @@ def test_a_released_file_loads_with_or_without_prefix(tmp_path, prefix):
 
 
 @pytest.mark.skipif(not ORACLE.exists(), reason="the released code's fixtures are not here")
-def test_features_equal_the_released_codes(tmp_path):
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_features_and_copies_equal_the_released_codes(tmp_path, mode):
     weights, fixture = np.load(ORACLE / "state_dict_seed0.npz"), np.load(ORACLE / "b_model_forward.npz")
     torch.save({"state_dict": {name: torch.tensor(weights[name]) for name in weights.files}}, tmp_path / "checkpoint.tar")
     model = load_model(tmp_path / "checkpoint.tar")
+    with torch.no_grad():
+        features = [model.train(mode == "train").encode(torch.tensor(fixture[f"frame{t}"])) for t in range(3)]
     for t in range(3):
-        features = model.encode(torch.tensor(fixture[f"frame{t}"])).detach()
-        np.testing.assert_allclose(features, fixture[f"feats_eval_{t}"], atol=1e-5)
+        true = fixture[f"feats_{mode}_{t}"]
+        assert np.abs(features[t].numpy() - true).max() <= 1e-5 * np.abs(true).max()
+    for t in range(2):
+        labels = torch.tensor(fixture[f"q{t}"])[:, 0]
+        middle = F.interpolate(labels[:, None].float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True).long()
+        colors = F.one_hot(middle[:, 0], 16).movedim(-1, 1).float()  # the released shrinking of labels, a defect
+        np.testing.assert_allclose(model.copy(features[t + 1], features[t], colors), fixture[f"out_{mode}_{t}to{t + 1}"], rtol=0, atol=1e-5)
 
 
 def test_refuses_a_missing_a_truncated_and_a_foreign_checkpoint(tmp_path):

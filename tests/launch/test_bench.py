@@ -2,7 +2,10 @@ import json
 
 import pytest
 
-ROW = {"name", "variant", "seconds", "speedup", "peak_mib", "flops", "limit_share", "machine", "released_correlation"}
+ROW = {
+    "name", "variant", "seconds", "speedup", "peak_mib", "items_per_second", "flops", "limit_share",
+    "sizes", "machine", "released_correlation",
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -39,6 +42,7 @@ def test_attention_measures_every_backend_that_is_here(command, tmp_path, monkey
     [
         (("magic",), "magic"),
         (("step", "--height", 33), "multiples of 4"),
+        (("inference", "--batch", 2), "a frame at a time"),
         (("step", "--repeats", -1), "expected whole numbers"),
         (("step", "--plot", "x.png"), "expected with growth alone"),
     ],

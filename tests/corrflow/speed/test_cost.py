@@ -23,10 +23,14 @@ def test_the_default_encoder_costs_what_the_paper_s_does():
 
 def test_one_window_over_the_whole_image_is_plain_attention():
     """Where every cell sees every other, operations are those of two matrix products."""
-    query, value = torch.zeros(1, 8, 1, 1), torch.zeros(1, 3, 1, 1)
+    query, value = torch.zeros(1, 8, 9, 5), torch.zeros(1, 3, 9, 5)
     with FlopCounterMode(display=False) as counter:
-        restricted_attention(query, query, value, radius=0, backend="tiled")
-    assert cost.attention_flops(1, 8, 3, Window(0)) == counter.get_total_flops()
+        restricted_attention(query, query, value, radius=9, backend="tiled")
+    assert cost.attention_flops(9, 5, 8, 3, Window(9)) == counter.get_total_flops()
+
+
+def test_cells_beyond_the_image_are_not_counted():
+    assert [cost.pairs(n, Window(1)) for n in (1, 2, 3, 4)] == [1, 4, 7, 10]
 
 
 @pytest.mark.parametrize(("frames", "truth"), [(3, (True,)), (5, (True, False, True))])

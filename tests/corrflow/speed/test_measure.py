@@ -6,9 +6,9 @@ import torch
 
 from corrflow import InputError
 from corrflow.speed.machine import measure_limits
-from corrflow.speed.measure import Variant, measure
+from corrflow.speed.measure import Need, Variant, measure
 
-CPU = torch.device("cpu")
+CPU, NEED = torch.device("cpu"), Need(1, 100, 0)
 
 
 def sleeper(seconds):
@@ -34,15 +34,15 @@ def dying():
 
 def test_speedups_are_against_the_released_variant_of_the_same_work():
     variants = [
-        Variant("nap", "released", partial(sleeper, 0.2)),
-        Variant("nap", "ours", partial(sleeper, 0.05), flops=100),
-        Variant("other", "ours", partial(sleeper, 0.01)),
+        Variant("nap", "released", partial(sleeper, 0.2), NEED),
+        Variant("nap", "ours", partial(sleeper, 0.05), NEED),
+        Variant("other", "ours", partial(sleeper, 0.01), NEED),
     ]
     rounds = []
     (theirs, ours, other), failures = measure(variants, CPU, repeats=3, on_round=lambda: rounds.append(1))
     assert not failures
     assert len(rounds) == 4
-    assert (ours.name, ours.variant, ours.flops) == ("nap", "ours", 100)
+    assert (ours.name, ours.variant, ours.need) == ("nap", "ours", NEED)
     assert theirs.speedup == 1.0
     assert 2 < ours.speedup <= 4.1
     assert other.speedup is None
@@ -50,15 +50,18 @@ def test_speedups_are_against_the_released_variant_of_the_same_work():
 
 
 def test_extra_memory_is_that_of_the_work_alone():
-    meals = [Variant("meal", "large", partial(eater, 200)), Variant("meal", "small", partial(eater, 20))]
+    meals = [Variant("meal", "large", partial(eater, 200), NEED), Variant("meal", "small", partial(eater, 20), NEED)]
     large, small = measure(meals, CPU, repeats=1).rows
     assert 190 < large.peak_mib < 240
     assert 15 < small.peak_mib < 60
 
 
-@pytest.mark.parametrize(("build", "words"), [(broken, "meal, ours: no such thing here"), (dying, "meal, ours: its process died")])
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [(broken, "meal, ours: InputError: no such thing here"), (dying, "meal, ours: its process died (exit code 9)")],
+)
 def test_a_variant_that_can_not_run_is_named_and_the_others_go_on(build, words):
-    rows, failures = measure([Variant("meal", "ours", build), Variant("meal", "other", partial(sleeper, 0.01))], CPU, repeats=1)
+    rows, failures = measure([Variant("meal", "ours", build, NEED), Variant("meal", "other", partial(sleeper, 0.01), NEED)], CPU, repeats=1)
     assert [row.variant for row in rows] == ["other"]
     assert len(failures) == 1
     assert words in failures[0]

@@ -1,0 +1,21 @@
+"""A setting of the process's memory that the commands make; as a library we leave it alone."""
+
+import ctypes
+
+# of glibc's mallopt
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
+LARGE = (1 << 31) - 1
+MOST_BEFORE_2_35 = 32 << 20  # what older versions of glibc take for the first
+
+
+def keep_freed_memory() -> None:
+    """Let the C library keep what is freed for the next tensor, rather than give it back to the system.
+
+    Else each large picture of a tracked frame comes on new pages, which the system clears one by one: 90,000 to 230,000 page faults
+    and 0.3 to 0.75 seconds of processor time a 480p frame, measured. No effect beyond glibc, nor on CUDA's memory.
+    """
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):
+        if not library.mallopt(MMAP_THRESHOLD, LARGE):
+            library.mallopt(MMAP_THRESHOLD, MOST_BEFORE_2_35)
+        library.mallopt(TRIM_THRESHOLD, LARGE)
