@@ -1,4 +1,4 @@
-"""A setting of the process's memory that the commands make; as a library we leave it alone."""
+"""A setting of the process's memory that the commands which track make; as a library we leave it alone."""
 
 import ctypes
 
@@ -12,7 +12,8 @@ def keep_freed_memory() -> None:
     """Let the C library keep what is freed for the next tensor, rather than give it back to the system.
 
     Else each large picture of a tracked frame comes on new pages, which the system clears one by one: 90,000 to 230,000 page faults
-    and 0.3 to 0.75 seconds of processor time a 480p frame, measured. No effect beyond glibc, nor on CUDA's memory.
+    and 0.3 to 0.75 seconds of processor time a 480p frame, measured. A training step has next to none and gains nothing. No effect
+    beyond glibc, nor on CUDA's memory.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):

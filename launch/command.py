@@ -13,7 +13,6 @@ import tyro
 
 import corrflow
 import shards
-from corrflow.memory import keep_freed_memory
 
 Config = TypeVar("Config")
 MISTAKES = (corrflow.InputError, shards.InputError)
@@ -43,7 +42,6 @@ def parse(config: type[Config], argv: list[str], prog: str, default: Config | No
 
 def run(main: Callable[[list[str]], int]) -> int:
     """Run a command on the process's own arguments; returns its exit code."""
-    keep_freed_memory()
     rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
     try:
         return main(sys.argv[1:])

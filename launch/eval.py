@@ -8,6 +8,7 @@ import torch
 from corrflow.attention import choose_backend
 from corrflow.benchmarks.davis import read_sequences
 from corrflow.benchmarks.evaluation import Result, evaluate
+from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model
 from corrflow.propagation import find_protocol
 from corrflow.report import text_table, write_report
@@ -18,7 +19,9 @@ from launch.config import EvalJob
 
 def main(argv: list[str]) -> int:
     """Evaluate, report, print the figures."""
-    result = evaluate_job(parse(EvalJob, argv, "eval.py"))
+    job = parse(EvalJob, argv, "eval.py")
+    keep_freed_memory()
+    result = evaluate_job(job)
     print(text_table([result]))
     print(f"report: {result.out / 'report.html'}")
     return 0

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from corrflow import CorrFlow, InputError, load_model
 from corrflow.attention import choose_backend
+from corrflow.memory import keep_freed_memory
 from corrflow.pictures import Pixels, overlay, read_mask, write_mask
 from corrflow.propagation import stream
 from corrflow.training.distributed import choose_device
@@ -31,6 +32,7 @@ def main(argv: list[str]) -> int:
     masks = job.out.with_name(f"{job.out.stem}-masks")
     if job.video.resolve() in (job.out.resolve(), masks.resolve()):
         raise InputError(f"out {job.out}: would overwrite the video itself: expected another name")
+    keep_freed_memory()
     device = choose_device(job.device)
     attention = choose_backend(job.attention, device)
     model = load_model(job.checkpoint, device, attention)

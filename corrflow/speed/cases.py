@@ -178,8 +178,7 @@ def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
 
 
 def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
-    """A trainer of random weights, at work in a folder that stays empty; with the commands' own setting of the memory."""
-    keep_freed_memory()
+    """A trainer of random weights, at work in a folder that stays empty."""
     settings = TrainingConfig(compute=compute, trainer=TrainerConfig(pictures_every=0))
     return Trainer(Path(tempfile.gettempdir()) / "corrflow-bench", settings, Processes(0, 1, torch.device(device)))
 
