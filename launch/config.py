@@ -73,6 +73,65 @@ class PackJob:
 
 
 @dataclass(frozen=True)
+class VerifyJob:
+    """Read all shards again, and name each one and each sample that is not what the manifest says."""
+
+    data: Path
+    """Folder of shards."""
+    procs: int = 0
+    """Processes; 0: one for each core."""
+
+    def __post_init__(self) -> None:
+        check_procs(self.procs)
+
+
+@dataclass(frozen=True)
+class StatsJob:
+    """Count what a folder of shards holds."""
+
+    data: Path
+    """Folder of shards."""
+    frames: int = 3
+    """Of a clip."""
+    procs: int = 0
+    """Processes; 0: one for each core."""
+
+    def __post_init__(self) -> None:
+        check_procs(self.procs)
+        if self.frames < 1:
+            raise InputError(f"frames {self.frames}: expected at least 1")
+
+
+@dataclass(frozen=True)
+class OrderJob:
+    """Print which clips make each global batch, as training would read them, without training."""
+
+    data: Path
+    """Folder of shards."""
+    batch: int = 6
+    """Clips of a global batch."""
+    ranks: int = 1
+    """Processes among which it is divided."""
+    workers: int = 0
+    """Of each process."""
+    steps: int = 5
+    """Batches to print."""
+    start: int = 0
+    """The first of them, counted from 0."""
+    seed: int = 0
+    """Of the order, as trainer.seed."""
+    window: int = 64
+    """Samples that are shuffled together in each slot of the batch."""
+    json: bool = False
+    """One JSON list of names a line."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.ranks, self.steps) < 1 or min(self.workers, self.start, self.seed) < 0:
+            raise InputError(f"order: {self}: expected batch, ranks and steps from 1 on, the others from 0")
+
+
+@dataclass(frozen=True)
 class EvalJob:
     """Propagate the first mask of each sequence of a benchmark, score the result, and write a report."""
 

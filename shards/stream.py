@@ -1,9 +1,11 @@
 """Reads the clips in the order that `order.py` says, through webdataset, with as many worker processes as asked for."""
 
+import atexit
 import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.clip import ClipConfig, choose_cut, decode_clip
+from shards.clip import ClipConfig, Cut, choose_cut, decode_clip
 from shards.errors import InputError
 from shards.manifest import Manifest
 from shards.order import Order, Piece, streams_of
@@ -27,6 +29,20 @@ class Batch(NamedTuple):
     """uint8 `[B, T, 3, H, W]`."""
     keys: list[str]
     """`sample key:frame,frame,...` of each clip."""
+
+
+class Undecoded(NamedTuple):
+    """A clip as it lies in its shard."""
+
+    jpegs: list[bytes]
+    cut: Cut
+    key: str
+    """Of the segment."""
+
+    @property
+    def name(self) -> str:
+        """`sample key:frame,frame,...`."""
+        return f"{self.key}:{','.join(map(str, self.cut.frames))}"
 
 
 @dataclass(frozen=True)
@@ -61,20 +77,23 @@ class ClipDataset(IterableDataset[Batch]):
             yield Batch(torch.from_numpy(np.stack(clips)), list(keys))
 
     def read_stream(self, stream: int) -> Iterator[tuple[np.ndarray, str]]:
-        """The clips of one logical stream, for ever. Holds the undecoded frames of one window's clips."""
+        """The clips of one logical stream, for ever."""
+        for found in self.undecoded(stream):
+            yield decode_clip(found.jpegs, found.cut, self.clip, found.key), found.name
+
+    def undecoded(self, stream: int) -> Iterator["Undecoded"]:
+        """The clips of one logical stream as JPEGs. Holds those of one window."""
         for window in self.order.windows(stream, self.start):
             segments = [segment for piece in window.pieces for segment in self.read_piece(piece)]
             chosen = [self.choose(segment, window.pass_) for segment in segments]
             for index in window.permutation[window.skip :]:
-                jpegs, cut, key = chosen[index]
-                named = f"{key}:{','.join(map(str, cut.frames))}"
-                yield decode_clip(jpegs, cut, self.clip, key), named
+                yield chosen[index]
 
-    def choose(self, segment: dict[str, Any], pass_: int) -> tuple[list[bytes], Any, str]:
-        """The JPEGs of the clip that this pass takes from a segment."""
+    def choose(self, segment: dict[str, Any], pass_: int) -> "Undecoded":
+        """The clip that this pass takes from a segment."""
         key = segment["__key__"]
         cut = choose_cut(self.clip, json.loads(segment["json"])["frames"], self.order.seed, pass_, key)
-        return [segment[f"{number:03d}.jpg"] for number in cut.frames], cut, key
+        return Undecoded([segment[f"{number:03d}.jpg"] for number in cut.frames], cut, key)
 
     def read_piece(self, piece: Piece) -> Iterator[dict[str, Any]]:
         """The samples of a part of a shard, as webdataset groups them."""
@@ -92,6 +111,24 @@ class ClipDataset(IterableDataset[Batch]):
         yield from found
 
 
+def list_batches(readers: list[ClipDataset], workers: int) -> Iterator[list[str]]:
+    """The names of the clips of each global batch, put together from its ranks and their workers as training would, nothing decoded.
+
+    Args:
+        readers: one for each rank, in their order.
+        workers: of each rank; 0 reads as one.
+    """
+    divided = [
+        (reader, stream)
+        for rank, reader in enumerate(readers)
+        for worker in range(max(workers, 1))
+        for stream in streams_of(reader.order.streams, rank, len(readers), worker, max(workers, 1))
+    ]
+    slots = [reader.undecoded(stream) for reader, stream in divided]
+    while True:
+        yield [next(slot).name for slot in slots]
+
+
 def read_batches(dataset: ClipDataset, config: StreamConfig) -> Iterator[Batch]:
     """A rank's batches, for ever: the parts that its workers read, put together in the order of the slots.
 
@@ -101,12 +138,20 @@ def read_batches(dataset: ClipDataset, config: StreamConfig) -> Iterator[Batch]:
     check_data(dataset, config)
     workers: dict[str, Any] = {"prefetch_factor": config.prefetch, "worker_init_fn": leave_signals} if config.workers else {}
     parts = iter(DataLoader(dataset, batch_size=None, num_workers=config.workers, **workers))
-    while True:
-        try:
-            share = [next(parts) for _ in range(max(config.workers, 1))]
-        except InputError as error:  # a worker's arrives wrapped in its traceback; its own line is the last
-            raise InputError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")) from None
-        yield Batch(torch.cat([part.clips for part in share]), [key for part in share for key in part.keys])
+    # the loader ends its workers once it is forgotten, which a traceback that holds it puts off for ever: they ignore the SIGTERM
+    # that Python's exit would send them, and it would wait
+    end = partial(parts._shutdown_workers) if config.workers else partial(int)  # type: ignore[attr-defined]
+    atexit.register(end)
+    try:
+        while True:
+            try:
+                share = [next(parts) for _ in range(max(config.workers, 1))]
+            except InputError as error:  # a worker's arrives wrapped in its traceback; its own line is the last
+                raise InputError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")) from None
+            yield Batch(torch.cat([part.clips for part in share]), [key for part in share for key in part.keys])
+    finally:
+        end()
+        atexit.unregister(end)
 
 
 def check_data(dataset: ClipDataset, config: StreamConfig) -> None:

@@ -1,8 +1,11 @@
+import subprocess
+import sys
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from PIL import Image
 
 from shards.clip import ClipConfig, Cut, choose_cut, cut_frame
@@ -114,3 +117,26 @@ def test_no_manifest_is_refused(tmp_path):
     (tmp_path / "manifest.json").write_text('{"format": 99}')
     with pytest.raises(InputError, match="format 99: expected 1"):
         read_manifest(tmp_path)
+
+
+FORGETFUL = """
+import sys
+from pathlib import Path
+from shards.clip import ClipConfig
+from shards.manifest import read_manifest
+from shards.order import Order
+from shards.stream import ClipDataset, StreamConfig, read_batches
+
+folder = Path(sys.argv[1])
+manifest = read_manifest(folder)
+order = Order(tuple(shard.samples for shard in manifest.shards), 0, 2)
+batches = read_batches(ClipDataset(folder, manifest, order, ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=2))
+next(batches)
+raise SystemError("of the program, which never comes to an end of its batches")
+"""
+
+
+def test_a_program_that_fails_leaves_no_workers_to_wait_for(packed):
+    done = subprocess.run([sys.executable, "-c", FORGETFUL, str(packed)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert "SystemError: of the program" in done.stderr

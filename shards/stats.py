@@ -1,0 +1,74 @@
+"""What a shard folder holds, in figures: read from the samples' notes alone, so that frames are passed over."""
+
+import json
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from shards.crew import run_crew
+from shards.errors import InputError
+from shards.manifest import Shard, read_manifest
+
+
+@dataclass
+class Statistics:
+    """Sums over segments."""
+
+    videos: set[str] = field(default_factory=set)
+    segments: int = 0
+    frames: int = 0
+    clips: int = 0
+    """Clips that share no frame, as the paper cuts them."""
+    seconds: float = 0.0
+    """Of video, from the first packed frame of a segment to the end of its last."""
+    bytes: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """(width, height) -> frames."""
+
+    def add(self, other: "Statistics") -> None:
+        """Put the figures of other segments to these."""
+        self.videos |= other.videos
+        self.segments += other.segments
+        self.frames += other.frames
+        self.clips += other.clips
+        self.seconds += other.seconds
+        self.bytes += other.bytes
+        self.sizes.update(other.sizes)
+
+
+def collect(folder: Path, clip_frames: int, processes: int) -> Statistics:
+    """The figures of all shards of `folder`; InputError names a shard that can't be read."""
+    total = Statistics()
+    shards = read_manifest(folder).shards
+    for found in run_crew(shard_statistics, [(folder, shard, clip_frames) for shard in shards], processes):
+        total.add(found)
+    return total
+
+
+def shard_statistics(job: tuple[Path, Shard, int]) -> Statistics:
+    """Those of one shard."""
+    folder, shard, clip_frames = job
+    found = Statistics(bytes=shard.bytes)
+    for note in read_notes(folder / shard.name):
+        times = note["seconds"]
+        found.videos.add(note["source"])
+        found.segments += 1
+        found.frames += note["frames"]
+        found.clips += note["frames"] // clip_frames
+        found.seconds += (times[-1] - times[0]) * len(times) / max(len(times) - 1, 1)
+        found.sizes[note["width"], note["height"]] += note["frames"]
+    return found
+
+
+def read_notes(path: Path) -> Iterator[dict[str, Any]]:
+    """The `json` of each sample of a tar file."""
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for member in tar:
+                if member.name.endswith(".json") and (file := tar.extractfile(member)):
+                    yield json.loads(file.read())
+    except (OSError, tarfile.TarError, ValueError) as error:
+        raise InputError(f"shard {path}: not readable ({error})") from None

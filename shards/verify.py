@@ -1,0 +1,83 @@
+"""Whether a shard folder is what its manifest says: every file, sample and frame is read again."""
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from shards.crew import run_crew
+from shards.files import sha256_of
+from shards.manifest import Manifest, Shard, read_manifest
+from shards.samples import read_samples
+
+Check = tuple[Path, Shard]
+
+
+def verify(folder: Path, processes: int) -> Iterator[tuple[str, list[str]]]:
+    """Check the shards of `folder`, several at a time.
+
+    Yields:
+        (name, damages) for each shard as it is done, a line for each damage that names shard, sample and frame; then, under the
+        folder's own name, what lies there and is in no manifest.
+
+    Raises:
+        InputError: no manifest.
+    """
+    manifest = read_manifest(folder)
+    yield from run_crew(check_shard, [(folder, shard) for shard in manifest.shards], processes)
+    yield folder.name, strangers(folder, manifest)
+
+
+def check_shard(check: Check) -> tuple[str, list[str]]:
+    """A shard's name and its damages."""
+    folder, shard = check
+    path = folder / shard.name
+    if not path.exists():
+        return shard.name, [f"{shard.name}: missing"]
+    size = path.stat().st_size
+    if size == shard.bytes and sha256_of(path) == shard.sha256:
+        return shard.name, []  # the very bytes that were checked when they were packed
+    found = [f"{shard.name}: {size} bytes, the manifest says {shard.bytes}" if size != shard.bytes else f"{shard.name}: sha256 differs"]
+    return shard.name, [*found, *check_samples(path, shard)]
+
+
+def check_samples(path: Path, shard: Shard) -> Iterator[str]:
+    """What is wrong within a shard whose bytes are not those of the manifest."""
+    count = frames = 0
+    try:
+        for sample in read_samples(path):
+            count += 1
+            for name, reason in check_sample(sample):
+                yield f"{path.name}, sample {sample['__key__']}: {name} {reason}"
+            frames += sum(name.endswith(".jpg") for name in sample)
+    except Exception as error:  # tarfile raises many kinds for one fact: it can't be read on from here
+        yield f"{path.name}: not readable after sample {count} ({error})"
+    if (count, frames) != (shard.samples, shard.frames):
+        yield f"{path.name}: holds {count} samples and {frames} frames, the manifest says {shard.samples} and {shard.frames}"
+
+
+def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """(entry, what is wrong with it) for each damaged entry."""
+    try:
+        wanted = json.loads(sample["json"])["frames"]
+    except (KeyError, ValueError, TypeError) as error:
+        yield "json", f"is not readable ({error})" if "json" in sample else "is missing"
+        wanted = sum(name.endswith(".jpg") for name in sample)
+    for number in range(wanted):
+        name = f"{number:03d}.jpg"
+        try:
+            with Image.open(io.BytesIO(sample[name])) as image:
+                image.load()
+        except KeyError:
+            yield name, "is missing"
+        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
+            yield name, f"is not a readable JPEG ({error})"
+
+
+def strangers(folder: Path, manifest: Manifest) -> list[str]:
+    """Tar files that no manifest names."""
+    known = {shard.name for shard in manifest.shards}
+    return [f"{path.name}: is not in the manifest" for path in sorted(folder.glob("*.tar")) if path.name not in known]

@@ -1,0 +1,64 @@
+import json
+import shutil
+
+import pytest
+
+from launch import shard
+
+
+def lines(capsys, *flags):
+    assert shard.main([str(flag) for flag in flags]) == 0
+    return capsys.readouterr().out.splitlines()
+
+
+def test_order_prints_the_same_batches_however_they_are_divided(packed, capsys):
+    flags = ("order", "--data", packed, "--batch", 4, "--steps", 6, "--seed", 3, "--json")
+    alone = lines(capsys, *flags)
+    assert len(alone) == 6
+    assert all(len(json.loads(line)) == 4 for line in alone)
+    assert lines(capsys, *flags, "--ranks", 2, "--workers", 2) == alone
+    assert lines(capsys, *flags, "--ranks", 4) == alone
+    assert lines(capsys, *flags, "--start", 2)[:4] == alone[2:]
+    assert lines(capsys, *flags[:-2], 4, "--json") != alone
+
+
+def test_order_prints_what_training_reads(packed, capsys):
+    from shards.clip import ClipConfig
+    from shards.manifest import read_manifest
+    from shards.order import Order
+    from shards.stream import ClipDataset, StreamConfig, read_batches
+
+    manifest = read_manifest(packed)
+    order = Order(tuple(s.samples for s in manifest.shards), 0, 2, 64)
+    batches = read_batches(ClipDataset(packed, manifest, order, ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=0))
+    printed = lines(capsys, "order", "--data", packed, "--batch", 2, "--steps", 8, "--json")
+    assert [json.loads(line) for line in printed] == [next(batches).keys for _ in range(8)]
+
+
+def test_stats_prints_the_figures(packed, capsys):
+    text = "\n".join(lines(capsys, "stats", "--data", packed))
+    assert "videos    4" in text
+    assert "clips     8 of 3 frames" in text
+    assert "64x48        32 #" in text
+
+
+def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
+    assert "all as the manifest says" in lines(capsys, "verify", "--data", packed)[-1]
+    copy = shutil.copytree(packed, tmp_path / "copy")
+    damaged = sorted(copy.glob("*.tar"))[0]
+    damaged.unlink()
+    assert shard.main(["verify", "--data", str(copy)]) == 1
+    assert f"{damaged.name}: missing" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("order", "--batch", 0), "expected batch, ranks and steps from 1 on"),
+        (("order", "--batch", 4, "--ranks", 3), "1, 2 or 4 would do"),
+        (("stats", "--frames", 0), "expected at least 1"),
+        (("verify", "--procs", -1), "procs -1"),
+    ],
+)
+def test_refuses_what_makes_no_sense(refused, packed, flags, words):
+    assert words in refused("shard", flags[0], "--data", packed, *flags[1:])

@@ -1,0 +1,80 @@
+import io
+import shutil
+
+import pytest
+from PIL import Image
+
+from shards.errors import InputError
+from shards.manifest import read_manifest
+from shards.samples import read_samples, tar_writer
+from shards.verify import verify
+
+
+@pytest.fixture
+def copy(packed, tmp_path):
+    return shutil.copytree(packed, tmp_path / "copy")
+
+
+def damages(folder, processes=1):
+    return sorted(line for _, found in verify(folder, processes) for line in found)
+
+
+def rewrite(path, change):
+    """Write a shard's samples again, changed."""
+    samples = list(read_samples(path))
+    change(samples)
+    with path.open("wb") as file, tar_writer(file) as tar:
+        for sample in samples:
+            tar.write({name: value for name, value in sample.items() if name in ("__key__", "json") or name.endswith(".jpg")})
+
+
+def test_an_untouched_folder_has_no_damage_on_any_number_of_processes(copy):
+    assert damages(copy) == damages(copy, 2) == []
+    assert len(list(verify(copy, 1))) == len(read_manifest(copy).shards) + 1
+
+
+def test_a_missing_a_truncated_and_a_strange_shard_are_named(copy):
+    first, second, *_ = sorted(copy.glob("*.tar"))
+    strange = copy / "zz-strange.tar"
+    shutil.copy(first, strange)
+    first.unlink()
+    second.write_bytes(second.read_bytes()[:3000])
+    found = damages(copy)
+    assert f"{first.name}: missing" in found
+    assert any(line.startswith(f"{second.name}: 3000 bytes, the manifest says") for line in found)
+    within = [line for line in found if line.startswith(second.name) and "bytes" not in line]
+    assert any(line.endswith("json is missing") for line in within)  # it lies last in a sample
+    assert any(line.endswith("the manifest says 1 and 4") for line in within)
+    assert f"{strange.name}: is not in the manifest" in found
+
+
+def test_a_damaged_frame_is_named_with_its_sample(copy):
+    path = sorted(copy.glob("*.tar"))[0]
+    key = next(read_samples(path))["__key__"]
+
+    def spoil(samples):
+        samples[0]["001.jpg"] = samples[0]["001.jpg"][:200]
+        del samples[0]["002.jpg"]
+
+    rewrite(path, spoil)
+    found = damages(copy)
+    assert any(line.startswith(f"{path.name}, sample {key}: 001.jpg is not a readable JPEG") for line in found)
+    assert f"{path.name}, sample {key}: 002.jpg is missing" in found
+
+
+def test_another_picture_in_a_frames_place_is_seen_by_the_hash(copy):
+    path = sorted(copy.glob("*.tar"))[0]
+
+    def repaint(samples):
+        with Image.open(io.BytesIO(samples[0]["000.jpg"])) as image:
+            buffer = io.BytesIO()
+            Image.new("RGB", image.size).save(buffer, "JPEG")
+        samples[0]["000.jpg"] = buffer.getvalue()
+
+    rewrite(path, repaint)
+    assert any("sha256 differs" in line or "the manifest says" in line for line in damages(copy))
+
+
+def test_refuses_a_folder_without_a_manifest(tmp_path):
+    with pytest.raises(InputError, match=r"no manifest\.json there"):
+        damages(tmp_path)
