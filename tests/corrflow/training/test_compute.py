@@ -24,17 +24,20 @@ SMALLER = [
 ]  # fmt: skip
 
 
-def test_auto_is_plain_on_the_cpu_and_fast_on_cuda(monkeypatch):
+def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
     monkeypatch.setattr(choice, "is_installed", lambda backend: True)
     monkeypatch.setattr(choice, "has_compiler", lambda: True)
-    monkeypatch.setattr(compute, "is_installed", lambda backend: True)
-    monkeypatch.setattr(compute, "has_compiler", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert ComputeConfig().choose(CPU) == Compute("tiled", torch.float32, False)
     assert ComputeConfig().choose(CUDA) == Compute("triton", torch.bfloat16, True)
     forced = ComputeConfig("reference", "float32", "no").choose(CUDA)
     assert str(forced) == "reference attention, float32, encoder as it is"
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    assert ComputeConfig().choose(CUDA) == Compute("tiled", torch.float32, False)
+
+
+def test_compilation_is_refused_where_nothing_can_compile(monkeypatch):
     monkeypatch.setattr(compute, "has_compiler", lambda: False)
-    assert not ComputeConfig().choose(CUDA).compiled
     with pytest.raises(InputError, match="apt install g"):
         ComputeConfig(compile="yes").choose(CPU)
 
