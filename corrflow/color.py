@@ -95,7 +95,7 @@ def table_ab(rgb_n3hw: Tensor) -> Tensor:
     """Lab's a and b as the method's authors had them: float32 `[N, H, W, 2]` of RGB in [0, 1].
 
     They are those of OpenCV's float conversion, which interpolates a table of 33 x 33 x 33 colours in whole numbers, up to 0.35 off the
-    formula of `rgb_to_lab`: enough to change the class of a pixel in a hundred. Equal to the last bit but for the table's own rounding.
+    formula of `rgb_to_lab`: enough to change the class of 4 pixels in 1,000. Equal to the last bit but for the table's own rounding.
     """
     fixed = (rgb_n3hw * TABLE_ONE).round().int()
     corner, sixteenths = fixed >> 9, (fixed >> 5) & 15
