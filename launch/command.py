@@ -31,7 +31,7 @@ def parse(config: type[Config], argv: list[str], prog: str, default: Config | No
     try:
         with contextlib.redirect_stderr(told):
             if default is None:
-                return tyro.cli(config, args=argv, prog=prog, description=sys.modules[config.__module__].__doc__)
+                return tyro.cli(config, args=argv, prog=prog, description=config.__doc__)
             return tyro.cli(config, args=argv, prog=prog, default=default)
     except SystemExit as ended:
         if not ended.code:
