@@ -5,7 +5,6 @@ import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,9 +137,13 @@ def read_batches(dataset: ClipDataset, config: StreamConfig) -> Iterator[Batch]:
     check_data(dataset, config)
     workers: dict[str, Any] = {"prefetch_factor": config.prefetch, "worker_init_fn": leave_signals} if config.workers else {}
     parts = iter(DataLoader(dataset, batch_size=None, num_workers=config.workers, **workers))
+
     # the loader ends its workers once it is forgotten, which a traceback that holds it puts off for ever: they ignore the SIGTERM
     # that Python's exit would send them, and it would wait
-    end = partial(parts._shutdown_workers) if config.workers else partial(int)  # type: ignore[attr-defined]
+    def end() -> None:
+        if config.workers:
+            parts._shutdown_workers()  # type: ignore[attr-defined]
+
     atexit.register(end)
     try:
         while True:

@@ -19,11 +19,10 @@ def copy_kernel(
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of targets over the patches of all references: the copied values, and each softmax's highest logit and sum."""
-    y, x, top, left = tile_cells(height, width, TILE_H, TILE_W)
+    y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
     patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
     image = height * width
     batch = tl.program_id(1).to(tl.int64)
-    cell, valid = y * width + x, (y < height) & (x < width)
     query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
     highest = tl.full([TILE_H * TILE_W], LOWEST, tl.float32)
     total = tl.zeros([TILE_H * TILE_W], tl.float32)
@@ -31,9 +30,7 @@ def copy_kernel(
     for r in range(references):
         reference = (batch * references + r) * image
         for start in range(0, cells, BLOCK):
-            place = start + tl.arange(0, BLOCK)
-            patch_y, patch_x = patch_top + place // columns, patch_left + place % columns
-            there, patch_cell = place < cells, patch_y * width + patch_x
+            patch_y, patch_x, patch_cell, there = block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK)
             key_pc = load_rows(key + reference * C, patch_cell, there, C, BLOCK_C)
             value_pk = load_rows(value + reference * K, patch_cell, there, K, BLOCK_K)
             logits_qp = product(query_qc, tl.trans(key_pc), PRECISION) * scale
@@ -58,11 +55,10 @@ def query_kernel(
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of targets over the patches of all references: the gradient of the query."""
-    y, x, top, left = tile_cells(height, width, TILE_H, TILE_W)
+    y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
     patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
     image = height * width
     batch = tl.program_id(1).to(tl.int64)
-    cell, valid = y * width + x, (y < height) & (x < width)
     query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
     grad_qk = load_rows(grad_out + batch * image * K, cell, valid, K, BLOCK_K)
     highest_q = tl.load(highests + batch * image + cell, mask=valid, other=0.0)
@@ -72,9 +68,7 @@ def query_kernel(
     for r in range(references):
         reference = (batch * references + r) * image
         for start in range(0, cells, BLOCK):
-            place = start + tl.arange(0, BLOCK)
-            patch_y, patch_x = patch_top + place // columns, patch_left + place % columns
-            there, patch_cell = place < cells, patch_y * width + patch_x
+            patch_y, patch_x, patch_cell, there = block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK)
             key_pc = load_rows(key + reference * C, patch_cell, there, C, BLOCK_C)
             value_pk = load_rows(value + reference * K, patch_cell, there, K, BLOCK_K)
             reach_qp = in_reach(y, x, patch_y, patch_x, there, RADIUS) & valid[:, None]
@@ -92,20 +86,17 @@ def reference_kernel(
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, WITH_VALUE: tl.constexpr,
 ):  # fmt: skip
     """A tile of one reference's cells over the targets whose windows hold them: the gradients of key and value."""
-    y, x, top, left = tile_cells(height, width, TILE_H, TILE_W)
+    y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
     patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
     image = height * width
     reference = tl.program_id(1).to(tl.int64) * image
     target = (tl.program_id(1) // references).to(tl.int64) * image
-    cell, valid = y * width + x, (y < height) & (x < width)
     key_qc = load_rows(key + reference * C, cell, valid, C, BLOCK_C)
     value_qk = load_rows(value + reference * K, cell, valid, K, BLOCK_K)
     grad_qc = tl.zeros([TILE_H * TILE_W, BLOCK_C], tl.float32)
     grad_qk = tl.zeros([TILE_H * TILE_W, BLOCK_K], tl.float32)
     for start in range(0, cells, BLOCK):
-        place = start + tl.arange(0, BLOCK)
-        patch_y, patch_x = patch_top + place // columns, patch_left + place % columns
-        there, patch_cell = place < cells, patch_y * width + patch_x
+        patch_y, patch_x, patch_cell, there = block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK)
         query_pc = load_rows(query + target * C, patch_cell, there, C, BLOCK_C)
         grad_pk = load_rows(grad_out + target * K, patch_cell, there, K, BLOCK_K)
         highest_p = tl.load(highests + target + patch_cell, mask=there, other=0.0)
@@ -126,12 +117,13 @@ def reference_kernel(
 
 @triton.jit
 def tile_cells(height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """The cells of this program's tile: rows and columns `[Q]`, and the corner of the tile."""
+    """This program's tile: rows, columns, numbers of its cells and which are in the image, `[Q]` each; its corner."""
     across = tl.cdiv(width, TILE_W)
     top = tl.program_id(0) // across * TILE_H
     left = tl.program_id(0) % across * TILE_W
     cell = tl.arange(0, TILE_H * TILE_W)
-    return top + cell // TILE_W, left + cell % TILE_W, top, left
+    y, x = top + cell // TILE_W, left + cell % TILE_W
+    return y, x, y * width + x, (y < height) & (x < width), top, left
 
 
 @triton.jit
@@ -142,6 +134,14 @@ def patch_bounds(top, left, height, width, RADIUS: tl.constexpr, TILE_H: tl.cons
     rows = tl.minimum(top + TILE_H + RADIUS, height) - patch_top
     columns = tl.minimum(left + TILE_W + RADIUS, width) - patch_left
     return patch_top, patch_left, columns, rows * columns
+
+
+@triton.jit
+def block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK: tl.constexpr):
+    """A block of the patch, from its cell `start` on: rows, columns, numbers of its cells and which are in the patch, `[P]` each."""
+    place = start + tl.arange(0, BLOCK)
+    y, x = patch_top + place // columns, patch_left + place % columns
+    return y, x, y * width + x, place < cells
 
 
 @triton.jit

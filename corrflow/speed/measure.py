@@ -44,7 +44,7 @@ class Variant(NamedTuple):
     """Of the way."""
     build: Callable[[], Work]
     """Makes what the work needs and returns it; called in a new process, so a function of a module, or a `partial` of one."""
-    need: "Need"
+    need: Need
     """What the work needs, however it is done."""
 
 
