@@ -17,7 +17,7 @@ from shards.pack import PackConfig, pack
 from shards.synthetic import SceneConfig, write_tree
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-# the demo, an eighth as wide and on a quarter of the side: bfloat16 is emulated on the CPU, and slow
+# the demo at half its widths and a third of its side: bfloat16 is emulated on the CPU, and slow
 SMALLER = [
     "--recipe", "demo", "--model.encoder.widths", "16", "32", "64", "64", "--clip.size", "32", "--trainer.steps", "90",
     "--trainer.pictures-every", "0", "--stream.workers", "0", "--device", "cpu", "--procs", "1",
