@@ -13,11 +13,12 @@ import tyro
 
 import corrflow
 import shards
+import slurm
 
 Config = TypeVar("Config")
-MISTAKES = (corrflow.InputError, shards.InputError)
+MISTAKES = (corrflow.InputError, shards.InputError, slurm.InputError)
 # places that can't be written to, and full disks: not bugs of ours
-USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST}
+USER_ERRNOS = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EFBIG}
 BOX = re.compile(r"[╭╮╰╯│─├┤]+")
 
 

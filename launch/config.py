@@ -22,10 +22,11 @@ from shards.clip import ClipConfig
 from shards.manifest import Manifest
 from shards.pack import PackConfig
 from shards.stream import StreamConfig
+from slurm.cluster import ClusterConfig
 
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks. All else decides the weights.
 FREE = {
-    "data", "run", "procs", "device", "stream.workers", "stream.prefetch", "trainer.steps", "trainer.log_every",
+    "data", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "trainer.steps", "trainer.log_every",
     "trainer.save_every", "trainer.keep", "trainer.keep_every", "trainer.pictures_every",
     "compute.attention", "compute.precision", "compute.compile",
 }  # fmt: skip
@@ -38,8 +39,8 @@ LOCK_SECONDS = 60.0
 class TrainJob:
     """Train a correspondence model on packed videos. The same command again resumes the run."""
 
-    data: Path
-    """Folder of shards, from launch/shard.py."""
+    data: str
+    """Shards from launch/shard.py: a folder, http(s)://HOST/FOLDER, or pipe:COMMAND with {} for a file's name."""
     run: Path
     """Folder of the run: config, checkpoints, log."""
     procs: int = 0
@@ -48,7 +49,9 @@ class TrainJob:
     """Where to train; auto: CUDA where there is one."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     window: int = 64
-    """Samples that are shuffled together in each slot of the batch."""
+    """Clips that are shuffled together in each slot of the batch."""
+    quarantine: Path | None = None
+    """List of samples to leave out, a line `SHARD KEY` each, as errors name them."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(default_factory=TrainingConfig)
 
@@ -61,15 +64,34 @@ class PackJob:
     """Pack videos into tar shards for training."""
 
     source: Path
-    """Folder of video files, of frame folders, or of both at any depth; or one video."""
+    """Folder of video files, of frame folders, or of both at any depth; a list (.csv, .txt: lines `path` or `path,frames`); - for a list
+    on standard input; or one video."""
     out: Path
-    """New folder for the shards."""
+    """New folder for the shards; one in which this packing was begun is gone on with."""
     procs: int = 0
-    """Processes; 0: one for each core."""
+    """Processes of each job; 0: one for each core."""
+    jobs: int = 0
+    """SLURM jobs, as one array; a further job writes the manifest. 0, or without SLURM: here."""
+    follow: bool = False
+    """With --jobs: stay, show how far they are, and end with them."""
+    strict: bool = False
+    """The first broken video ends it."""
+    max_failures: float | None = None
+    """Percent of the videos that may be broken; unless given, 10, and 10 videos at least."""
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
 
     def __post_init__(self) -> None:
         check_procs(self.procs)
+        if self.jobs < 0 or not 0 <= (self.max_failures or 0) <= 100:
+            raise InputError(f"shard: jobs {self.jobs}, max-failures {self.max_failures}: expected 0 or more, and 0 to 100")
+        if self.strict and self.max_failures:
+            raise InputError(f"shard: strict, max-failures {self.max_failures}: expected one of them")
+
+    @property
+    def percent(self) -> float | None:
+        """Of the videos that may be broken."""
+        return 0.0 if self.strict else self.max_failures
 
 
 @dataclass(frozen=True)
@@ -106,8 +128,8 @@ class StatsJob:
 class OrderJob:
     """Print which clips make each global batch, as training would read them, without training."""
 
-    data: Path
-    """Folder of shards."""
+    data: str
+    """Shards: folder, URL or pipe:COMMAND."""
     batch: int = 6
     """Clips of a global batch."""
     ranks: int = 1
@@ -121,7 +143,9 @@ class OrderJob:
     seed: int = 0
     """Of the order, as trainer.seed."""
     window: int = 64
-    """Samples that are shuffled together in each slot of the batch."""
+    """Clips that are shuffled together in each slot of the batch."""
+    quarantine: Path | None = None
+    """List of samples to leave out."""
     json: bool = False
     """One JSON list of names a line."""
     clip: ClipConfig = field(default_factory=ClipConfig)

@@ -19,7 +19,7 @@ def released() -> TrainJob:
 
     Lai & Xie, BMVC 2019: about a million clips of Kinetics; DAVIS-2017 val J&F 49.5 published.
     """
-    return TrainJob(NOWHERE, NOWHERE)
+    return TrainJob("", NOWHERE)
 
 
 def cpu() -> TrainJob:
@@ -29,7 +29,7 @@ def cpu() -> TrainJob:
     README.md has what it gave.
     """
     return TrainJob(
-        NOWHERE,
+        "",
         NOWHERE,
         clip=ClipConfig(size=128, fit="crop", flip=True),
         training=TrainingConfig(
@@ -42,7 +42,7 @@ def cpu() -> TrainJob:
 def demo() -> TrainJob:
     """Minutes on two CPU cores: a quarter of the encoder's arithmetic, small crops, generated videos."""
     return TrainJob(
-        NOWHERE,
+        "",
         NOWHERE,
         clip=ClipConfig(size=96, fit="crop", flip=True),
         stream=StreamConfig(workers=1),

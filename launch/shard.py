@@ -1,4 +1,4 @@
-"""Pack videos into tar shards: `python launch/shard.py --source DIR --out DIR`.
+"""Pack videos into tar shards: `python launch/shard.py --source DIR --out DIR [--jobs N]`.
 
 On packed ones, each with `--data DIR`: `shard.py verify`, `shard.py stats`, `shard.py order`.
 """
@@ -8,17 +8,25 @@ import os
 import sys
 from collections.abc import Callable
 from itertools import islice
+from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
 
 from launch.command import parse, run
 from launch.config import OrderJob, PackJob, StatsJob, VerifyJob
-from shards.manifest import read_manifest
+from shards import InputError
+from shards.corpus import open_corpus
+from shards.manifest import Manifest, read_manifest
 from shards.order import Order
-from shards.pack import pack
+from shards.pack import PARTS, Plan, finish, pack_units, prepare, read_plan
 from shards.stats import collect
 from shards.stream import ClipDataset, StreamConfig, check_data, list_batches
 from shards.verify import verify
+from slurm.array import Submitted, Task, submit_array, wait_for
+from slurm.cluster import has_slurm
+
+LOGS = "logs"
 
 
 def main(argv: list[str]) -> int:
@@ -29,20 +37,85 @@ def main(argv: list[str]) -> int:
 
 
 def pack_videos(argv: list[str]) -> int:
-    """Pack, and say what came of it."""
+    """Pack here, or let SLURM do it; say what came of it."""
     job = parse(PackJob, argv, f"shard.py [{'|'.join(COMMANDS)}]")
-    summary = pack(job.source, job.out, job.pack, job.procs or os.cpu_count() or 1)
-    shards = summary.manifest.shards
-    packed = summary.videos - summary.too_short - len(summary.failures)
-    print(
-        f"packed {packed} of {summary.videos} videos: {summary.manifest.samples} segments, "
-        f"{sum(s.frames for s in shards)} frames, {sum(s.bytes for s in shards) / 1e6:.1f} MB in {len(shards)} shards under {job.out}"
-    )
-    if summary.too_short:
-        print(f"{summary.too_short} videos left out: shorter than {job.pack.shortest} frames at {job.pack.fps} a second")
-    if summary.failures:
-        print(f"{len(summary.failures)} videos could not be read to their end: see {job.out / 'failures.csv'}")
+    plan = prepare(job.source, job.out, job.pack, job.percent)
+    if plan is None:
+        print("packed already:", end=" ")
+    elif job.jobs and has_slurm():
+        submitted = submit(job, plan)
+        if not job.follow:
+            return 0
+        if failure := follow(plan, submitted):
+            raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
+    else:
+        with progress(plan.videos) as bar:
+            pack_units(plan, plan.units, max(job.procs or os.cpu_count() or 1, job.jobs), bar.update)
+        finish(plan)
+    tell(read_manifest(job.out), job.out)
     return 0
+
+
+def progress(videos: int) -> "tqdm[Any]":
+    """A bar over videos; in a job's log, a line now and then."""
+    return tqdm(total=videos, unit="video", desc="packing", mininterval=0.1 if sys.stderr.isatty() else 10.0)
+
+
+def submit(job: PackJob, plan: Plan) -> Submitted:
+    """Leave it to SLURM: an array whose jobs pack every n-th unit, and a job that ends the packing."""
+    out = str(job.out.absolute())
+    procs = job.procs or job.cluster.cpus
+    tasks = [Task("launch.shard:pack_slice", {"out": out, "number": n, "count": job.jobs, "procs": procs}) for n in range(job.jobs)]
+    submitted = submit_array(tasks, Task("launch.shard:pack_end", {"out": out}), job.out / LOGS, "corrflow-pack", job.cluster)
+    array, last = submitted.array, submitted.last.job_id
+    print(
+        f"{plan.videos} videos: submitted {array}_[0-{job.jobs - 1}], which pack, and {last}, which ends it with a manifest\n"
+        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} {last}; what is left, the same command does",
+        flush=True,
+    )
+    return submitted
+
+
+def pack_slice(out: str, number: int, count: int, procs: int) -> None:
+    """A job of the array: every `count`-th unit from `number` on."""
+    plan = read_plan(Path(out))
+    units = plan.units[number::count]
+    with progress(sum(len(unit.videos) for unit in units)) as bar:
+        pack_units(plan, units, procs, bar.update)
+
+
+def pack_end(out: str) -> None:
+    """The last job."""
+    tell(finish(read_plan(Path(out))), Path(out))
+
+
+def follow(plan: Plan, submitted: Submitted) -> str:
+    """A bar over the array's work; returns why it failed, or nothing."""
+    waiting = {unit.number: unit for unit in plan.units}
+    with progress(plan.videos) as bar:
+
+        def look() -> None:
+            ended = [unit for unit in waiting.values() if unit.report()] if (plan.out / PARTS).exists() else list(waiting.values())
+            for unit in ended:
+                bar.update(len(waiting.pop(unit.number).videos))
+
+        return wait_for(submitted.last, look)
+
+
+def tell(manifest: Manifest, out: Path) -> None:
+    """What packing came to."""
+    shards, counts = manifest.shards, manifest.counts
+    print(
+        f"packed {counts.videos - counts.too_short - counts.failures} of {counts.videos} videos: {manifest.samples} segments, "
+        f"{sum(s.frames for s in shards)} frames, {sum(s.bytes for s in shards) / 1e6:.1f} MB in {len(shards)} shards under {out}"
+    )
+    shortest = manifest.settings["shortest"]
+    if counts.too_short:
+        print(f"{counts.too_short} videos left out: shorter than {shortest} frames as sampled")
+    if counts.short_frames:
+        print(f"{counts.short_frames} frames left out: ends of videos too short for a segment of {shortest}")
+    if counts.failures:
+        print(f"{counts.failures} videos could not be read to their end: see {out / 'failures.csv'}")
 
 
 def verify_shards(argv: list[str]) -> int:
@@ -76,11 +149,11 @@ def print_stats(argv: list[str]) -> int:
 def print_order(argv: list[str]) -> int:
     """A line a batch."""
     job = parse(OrderJob, argv, "shard.py order")
-    manifest = read_manifest(job.data)
-    order = Order(tuple(shard.samples for shard in manifest.shards), job.seed, job.batch, job.window)
-    readers = [ClipDataset(job.data, manifest, order, job.clip, rank, job.ranks, job.start) for rank in range(job.ranks)]
-    check_data(readers[0], StreamConfig(workers=job.workers))
-    for step, names in enumerate(islice(list_batches(readers, job.workers), job.steps), job.start):
+    corpus = open_corpus(job.data, job.quarantine)
+    order = Order(corpus.samples, job.seed, job.batch, job.window, job.clip.visits)
+    datasets = [ClipDataset(corpus, order, job.clip, rank, job.ranks, job.start) for rank in range(job.ranks)]
+    check_data(datasets[0], StreamConfig(workers=job.workers))
+    for step, names in enumerate(islice(list_batches(datasets, job.workers), job.steps), job.start):
         print(json.dumps(names) if job.json else f"{step}: {' '.join(names)}", flush=True)
     return 0
 

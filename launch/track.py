@@ -21,7 +21,7 @@ from corrflow.propagation import stream
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
 from launch.config import TrackJob
-from shards.sources import BrokenVideoError, Footage, open_footage
+from shards.decode import BrokenVideoError, Footage, open_footage
 
 
 def main(argv: list[str]) -> int:

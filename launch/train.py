@@ -18,7 +18,7 @@ from corrflow.training.trainer import NonFiniteError, Trainer
 from launch.command import parse, run
 from launch.config import TrainJob, claim_run, held_run
 from launch.recipes import RECIPES, find_recipe
-from shards.manifest import Manifest, read_manifest
+from shards.corpus import Corpus, open_corpus
 from shards.order import Order
 from shards.stream import ClipDataset, check_data, read_batches
 from slurm.local import follow_parent, is_member, run_processes
@@ -28,16 +28,16 @@ from slurm.preemption import StopFlag
 def main(argv: list[str]) -> int:
     """Train here, in this process or in several; returns the exit code."""
     job = read_flags(argv)
-    manifest = read_manifest(job.data)
+    corpus = open_corpus(job.data, job.quarantine)
     count = job.procs or (torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1)
     if not is_member():
         for local_rank in range(count):
             choose_device(job.device, local_rank)
         job.training.compute.choose(choose_device(job.device))
-        check_data(read_from(job, manifest, Processes(0, count, torch.device("cpu")), start=0), job.stream)
-    claim_run(job, manifest)
+        check_data(read_from(job, corpus, Processes(0, count, torch.device("cpu")), start=0), job.stream)
+    claim_run(job, corpus.manifest)
     if is_member() or count == 1:
-        return work(job, manifest)
+        return work(job, corpus)
     return run_processes([sys.executable, __file__, *argv], count)
 
 
@@ -50,22 +50,22 @@ def read_flags(argv: list[str]) -> TrainJob:
     return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
 
 
-def read_from(job: TrainJob, manifest: Manifest, processes: Processes, start: int) -> ClipDataset:
+def read_from(job: TrainJob, corpus: Corpus, processes: Processes, start: int) -> ClipDataset:
     """The clips of one process from global batch `start` on."""
     trainer = job.training.trainer
-    order = Order(tuple(shard.samples for shard in manifest.shards), trainer.seed, trainer.batch, job.window)
-    return ClipDataset(job.data, manifest, order, job.clip, processes.rank, processes.world, start)
+    order = Order(corpus.samples, trainer.seed, trainer.batch, job.window, job.clip.visits)
+    return ClipDataset(corpus, order, job.clip, processes.rank, processes.world, start)
 
 
-def work(job: TrainJob, manifest: Manifest) -> int:
+def work(job: TrainJob, corpus: Corpus) -> int:
     """Train as one of the processes."""
     if is_member():
         follow_parent()
     with StopFlag() as stop, joined_processes(job.device) as processes, held_run(job.run, processes):
         trainer = Trainer(job.run, job.training, processes)
         if processes.leads:
-            announce(job, manifest, trainer)
-        batches = read_batches(read_from(job, manifest, processes, trainer.step), job.stream)
+            announce(job, corpus, trainer)
+        batches = read_batches(read_from(job, corpus, processes, trainer.step), job.stream, processes.device)
         steps = job.training.trainer.steps
         with tqdm(total=steps, initial=min(trainer.step, steps), unit="step", desc="training", disable=not processes.leads) as bar:
 
@@ -83,13 +83,15 @@ def work(job: TrainJob, manifest: Manifest) -> int:
     return 0 if finished else stop.exit_code
 
 
-def announce(job: TrainJob, manifest: Manifest, trainer: Trainer) -> None:
+def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
     """Say what is about to run."""
     settings, processes = job.training.trainer, trainer.processes
     count = sum(p.numel() for p in trainer.model.parameters())
+    left_out = corpus.manifest.samples - sum(corpus.samples)
+    quarantined = f" ({left_out} in quarantine)" if left_out else ""
     begun = f"resuming at step {trainer.step}" if trainer.step else "starting"
     print(
-        f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of {manifest.samples} segments, "
+        f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of {sum(corpus.samples)} segments{quarantined}, "
         f"{processes.world} x {processes.device.type}, {trainer.compute}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )

@@ -9,7 +9,7 @@ from typing import Any
 from shards.errors import InputError
 from shards.files import atomic_file
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
 
 
@@ -22,6 +22,21 @@ class Shard:
     frames: int
     bytes: int
     sha256: str
+    offsets: tuple[int, ...]
+    """Byte at which each sample begins, and the last one ends."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What became of the videos."""
+
+    videos: int
+    failures: int
+    """Broken ones: see failures.csv."""
+    too_short: int
+    """Videos that gave no segment."""
+    short_frames: int
+    """Frames left out at the ends of videos, in segments shorter than a clip."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Manifest:
 
     settings: dict[str, Any]
     """How it was packed, in plain types."""
+    counts: Counts
     shards: tuple[Shard, ...]
 
     @property
@@ -44,25 +60,41 @@ class Manifest:
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it, whole or not at all."""
-    content = {"format": FORMAT, "settings": manifest.settings, "shards": [asdict(shard) for shard in manifest.shards]}
+    """Write it, whole or not at all; a line a shard."""
+    shards = ",\n".join("  " + json.dumps(asdict(shard)) for shard in manifest.shards)
+    head = json.dumps({"format": FORMAT, "settings": manifest.settings, "counts": asdict(manifest.counts)}, indent=1)
     with atomic_file(folder / NAME) as file:
-        file.write(json.dumps(content, indent=1).encode() + b"\n")
+        file.write(f'{head[:-2]},\n "shards": [\n{shards}\n ]\n}}\n'.encode())
 
 
 def read_manifest(folder: Path) -> Manifest:
     """Read it; InputError if the folder has none, or one of another format."""
-    path = folder / NAME
     try:
-        content = json.loads(path.read_text())
+        content = (folder / NAME).read_bytes()
     except FileNotFoundError:
         raise InputError(f"{folder}: no {NAME} there: expected a folder that launch/shard.py wrote to the end") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: not readable as a manifest ({error})") from None
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise InputError(f"{path}: format {found}: expected {FORMAT}")
-    shards = tuple(Shard(**entry) for entry in content["shards"])
+    except OSError as error:
+        raise InputError(f"{folder / NAME}: {error.strerror}") from None
+    return parse_manifest(content, str(folder / NAME))
+
+
+def parse_manifest(content: bytes, name: str) -> Manifest:
+    """A manifest from its text; InputError, with the name of where it came from, if it is none."""
+    try:
+        found = json.loads(content)
+    except ValueError as error:
+        raise InputError(f"{name}: not readable as a manifest ({error})") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        kind = found.get("format") if isinstance(found, dict) else type(found).__name__
+        raise InputError(f"{name}: format {kind}: expected {FORMAT}: pack anew")
+    try:
+        shards = tuple(Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in found["shards"])
+        manifest = Manifest(found["settings"], Counts(**found["counts"]), shards)
+    except (KeyError, TypeError) as error:
+        raise InputError(f"{name}: not readable as a manifest ({error!r})") from None
     if not shards:
-        raise InputError(f"{path}: names no shards")
-    return Manifest(content["settings"], shards)
+        raise InputError(f"{name}: names no shards")
+    for shard in shards:
+        if len(shard.offsets) != shard.samples + 1 or shard.offsets[-1] >= shard.bytes:
+            raise InputError(f"{name}: {shard.name}: {len(shard.offsets)} offsets up to {shard.offsets[-1:]} for {shard.samples} samples")
+    return manifest

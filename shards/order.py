@@ -8,11 +8,14 @@ The samples of a pass need not divide by the streams: stream s has handed out `(
 whole passes. These add up to `passes * samples` exactly, and no stream is ever more than one ahead of another.
 
 A stream's part of a pass is shuffled in windows, so that a reader holds one window and a place in the middle can be rebuilt.
+
+With several visits, each sample lies in the row so many times, one behind the other: what is said of samples here holds for visits.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +28,21 @@ SHARDS, WINDOW = 1, 2
 
 @dataclass(frozen=True)
 class Piece:
-    """Samples `first` to `stop` of a shard, to be read in this order."""
+    """Visits `first` to `stop` of a shard, to be read in this order; visit v is to sample `v // visits`."""
 
     shard: int
     first: int
     stop: int
+
+
+class Visit(NamedTuple):
+    """One clip of one sample."""
+
+    shard: int
+    sample: int
+    """Within the shard."""
+    number: int
+    """Of the visits to the sample in this pass, from 0."""
 
 
 @dataclass(frozen=True)
@@ -55,16 +68,18 @@ class Order:
     """Slots of a global batch."""
     window: int = 64
     """Samples that are shuffled together within a stream."""
+    visits: int = 1
+    """Clips that a pass takes of each sample."""
 
     def __post_init__(self) -> None:
-        if not self.samples or min(self.samples) < 1 or self.streams < 1 or self.window < 1:
-            counts = f"{len(self.samples)} shards, {self.streams} streams, window {self.window}"
-            raise InputError(f"order: {counts}: expected at least 1 of each, no shard empty")
+        if sum(self.samples) < 1 or min(*self.samples, 0) < 0 or min(self.streams, self.window, self.visits) < 1:
+            counts = f"{sum(self.samples)} samples, {self.streams} streams, window {self.window}, {self.visits} visits"
+            raise InputError(f"order: {counts}: expected at least 1 of each")
 
     @cached_property
     def total(self) -> int:
-        """Samples of a pass."""
-        return sum(self.samples)
+        """Clips of a pass."""
+        return sum(self.samples) * self.visits
 
     def handed_out(self, stream: int, passes: int) -> int:
         """Samples that a stream gives in its first `passes` passes."""
@@ -99,15 +114,20 @@ class Order:
     def pieces(self, pass_: int, low: int, high: int) -> tuple[Piece, ...]:
         """Samples `low` to `high` of a pass's row, as pieces of shards."""
         shards = self.shard_permutation(pass_)
-        ends = np.cumsum(np.asarray(self.samples)[shards])
+        ends = np.cumsum(np.asarray(self.samples)[shards]) * self.visits
         found = []
         for place in range(int(np.searchsorted(ends, low, side="right")), len(shards)):
             shard, end = int(shards[place]), int(ends[place])
-            begin = end - self.samples[shard]
+            begin = end - self.samples[shard] * self.visits
             if begin >= high:
                 break
-            found.append(Piece(shard, max(low - begin, 0), min(high, end) - begin))
+            if begin < end:  # else the shard is empty
+                found.append(Piece(shard, max(low - begin, 0), min(high, end) - begin))
         return tuple(found)
+
+    def visits_of(self, window: Window) -> list[Visit]:
+        """What a window reads, in that order."""
+        return [Visit(p.shard, v // self.visits, v % self.visits) for p in window.pieces for v in range(p.first, p.stop)]
 
 
 def streams_of(streams: int, rank: int, ranks: int, worker: int, workers: int) -> range:

@@ -1,34 +1,38 @@
 """Packs videos into tar shards: decoded, sampled, sized, cut into segments of consecutive frames.
 
-The videos are divided into units by their number alone. Each unit is packed by one process into parts under `.parts/`, and is done once
-its report is there, so that packing cut short goes on where it was. At the end the parts become shards, and the manifest is written.
-Same videos and settings, same bytes, whatever the number of processes.
+Three steps, each of which may be killed and begun again. `prepare` lists the videos and divides them into units by their number alone.
+`pack_units` packs units, here or in many jobs at once, each by one process into parts under `.parts/`; a unit is done once its report is
+there. `finish` makes shards of the parts and writes the manifest. Same videos and settings, same bytes, whoever packed what.
 """
 
 import csv
 import hashlib
 import io
-import itertools
 import json
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
-
-from shards.crew import run_crew
+from shards.crew import run_crew, tick
+from shards.decode import FOLDER_FPS, Damage, Frame, Sampling, Sizing, decode
 from shards.errors import InputError
-from shards.files import atomic_file, sha256_of
-from shards.manifest import NAME, Manifest, Shard, write_manifest
-from shards.samples import read_samples, tar_writer
-from shards.sources import BrokenVideoError, Frame, Video, decode, find_videos
+from shards.files import atomic_file
+from shards.manifest import NAME, Counts, Manifest, read_manifest, write_manifest
+from shards.parts import Part, PartWriter
+from shards.recut import make_shards
+from shards.samples import sample_bytes
+from shards.sources import Video, find_videos
 
 PARTS = ".parts"
+PLAN = "plan.json"
 UNITS = 64  # at least, where there are as many videos: work for that many processes
 UNIT_VIDEOS = 128  # at most: what is lost when packing is cut short, and enough to fill a shard of about 100 MB with short videos
+
+# what is put up with unless one says otherwise: a data set of which more is broken was not downloaded to its end
+FAILURE_PERCENT, FAILURES = 10.0, 10
 
 
 @dataclass(frozen=True)
@@ -37,10 +41,14 @@ class PackConfig:
 
     fps: float = 6.25
     """Frames a second that are kept, by time stamp; 6.25 is every fourth of Kinetics' 25."""
+    every: int = 0
+    """Keep every n-th frame instead, whatever the time; 0: by --fps."""
+    folder_fps: float = FOLDER_FPS
+    """Frames a second that folders of frames are taken to have."""
     size: str = "256"
     """Short side in pixels (smaller videos stay as they are), or WIDTHxHEIGHT to squash every frame."""
     quality: int = 90
-    """Of the JPEGs, 1 to 95."""
+    """Of the JPEGs, 1 to 95; frames that are JPEGs of the right size already are kept as they are."""
     segment: int = 32
     """Frames of a sample, at most."""
     shortest: int = 3
@@ -51,17 +59,21 @@ class PackConfig:
     """Shards of a small set, at least, where it has as many samples: they can then be divided among processes."""
 
     def __post_init__(self) -> None:
-        numbers = (self.fps, self.shortest - 1, self.segment - self.shortest + 1, self.shard_mb, self.spread, self.quality)
-        if min(numbers) <= 0 or self.quality > 95 or self.segment > 1000:
-            raise InputError(f"pack: {self}: expected positive numbers, shortest <= segment <= 1000, quality <= 95")
-        self.side_or_squash()
+        lengths = (self.shortest - 1, self.segment - self.shortest + 1, self.spread, self.quality, self.every + 1)
+        if min(self.fps, self.folder_fps, self.shard_mb, *lengths) <= 0 or self.quality > 95 or self.segment > 1000:
+            raise InputError(f"pack: {self}: expected positive numbers, 2 <= shortest <= segment <= 1000, quality <= 95, every >= 0")
+        self.sizing()
 
-    def side_or_squash(self) -> tuple[int, tuple[int, int] | None]:
-        """`size` as (short side, None) or (0, (width, height))."""
+    def sizing(self) -> Sizing:
+        """`size`, understood."""
         numbers = self.size.split("x")
         if len(numbers) > 2 or not all(n.isdecimal() and int(n) >= 8 for n in numbers):
             raise InputError(f"pack: size {self.size!r}: expected a short side such as 256, or WIDTHxHEIGHT such as 256x256")
-        return (int(numbers[0]), None) if len(numbers) == 1 else (0, (int(numbers[0]), int(numbers[1])))
+        return Sizing(int(numbers[0])) if len(numbers) == 1 else Sizing(squash=(int(numbers[0]), int(numbers[1])))
+
+    def sampling(self) -> Sampling:
+        """Which frames are kept."""
+        return Sampling(self.fps, self.every, self.folder_fps)
 
 
 class Failure(NamedTuple):
@@ -70,127 +82,243 @@ class Failure(NamedTuple):
     video: str
     reason: str
     good_frames: int
+    """Frames that could be decoded, of those that would have been kept."""
 
 
 @dataclass(frozen=True)
-class Summary:
-    """What packing came to."""
+class Report:
+    """What became of a unit."""
 
-    manifest: Manifest
-    videos: int
+    digest: str
+    """Of the unit it was."""
+    parts: list[Part]
+    failures: list[Failure]
     too_short: int
-    """Videos left out because no segment of them was long enough."""
-    failures: tuple[Failure, ...]
+    short_frames: int
 
 
-def pack(source: Path, out: Path, config: PackConfig, processes: int) -> Summary:
-    """Pack all videos below `source` into shards under `out`.
+@dataclass(frozen=True)
+class Unit:
+    """Neighbouring videos that are packed by one process."""
+
+    out: Path
+    number: int
+    videos: list[Video]
+    config: PackConfig
+    digest: str
+    """Names settings and videos: an old report about others doesn't count."""
+
+    @property
+    def report_path(self) -> Path:
+        """Is there once the unit is done."""
+        return self.out / PARTS / f"{self.number:05d}.json"
+
+    def report(self) -> Report | None:
+        """What became of it; None if it is still to be done."""
+        try:
+            found = json.loads(self.report_path.read_text())
+        except FileNotFoundError:
+            return None
+        found["parts"] = [Part(**part) for part in found["parts"]]
+        found["failures"] = [Failure(*failure) for failure in found["failures"]]
+        return Report(**found) if found["digest"] == self.digest else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A packing: what of, how, and into which units."""
+
+    out: Path
+    settings: dict[str, Any]
+    """Everything that decides the bytes, in plain types."""
+    units: list[Unit]
+    max_failures: int
+    """Broken videos that are put up with."""
+
+    @property
+    def videos(self) -> int:
+        """In all units."""
+        return sum(len(unit.videos) for unit in self.units)
+
+
+def pack(source: Path, out: Path, config: PackConfig, processes: int, max_failures: float | None = None) -> Manifest:
+    """Pack all videos of `source` into shards under `out`; what was packed before is not done again.
+
+    Args:
+        source: see `find_videos`.
+        out: a new folder, or one in which this packing was begun, or ended.
+        config: how.
+        processes: at the same time.
+        max_failures: percent of the videos that may be broken; None: 10 percent, and at least 10 videos.
 
     Raises:
-        InputError: no videos, none of them readable, or `out` holds another packing.
+        InputError: no videos, none or too few of them readable, or `out` holds another packing.
     """
+    plan = prepare(source, out, config, max_failures)
+    if plan is None:
+        return read_manifest(out)
+    pack_units(plan, plan.units, processes)
+    return finish(plan)
+
+
+def prepare(source: Path, out: Path, config: PackConfig, max_failures: float | None = None) -> Plan | None:
+    """List the videos and leave the plan in `out`; None if all is packed already."""
     videos = find_videos(source)
-    settings = {**asdict(config), "videos": len(videos), "source_digest": source_digest(videos)}
+    listed = [[video.key, str(video.path.absolute()), video.listed, size_of(video.path)] for video in videos]
+    digest = hashlib.sha256(json.dumps([[key, frames, size] for key, _, frames, size in listed]).encode()).hexdigest()[:16]
+    settings = {**asdict(config), "videos": len(videos), "source_digest": digest}
     if (out / NAME).exists():
-        raise InputError(f"{out}: holds a {NAME} already: expected a new folder (remove it to pack anew)")
-    parts = claim(out / PARTS, settings)
-    units = divide(videos)
-    jobs = [(parts, number, unit, config) for number, unit in enumerate(units) if not report_path(parts, number).exists()]
-    run_units(jobs, processes, sum(len(unit) for unit in units))
-    reports = [json.loads(report_path(parts, number).read_text()) for number in range(len(units))]
-    failures = tuple(Failure(*failure) for report in reports for failure in report["failures"])
-    write_failures(out / "failures.csv", failures)
-    too_short = sum(report["too_short"] for report in reports)
-    if not any(report["parts"] for report in reports):
-        first = f"; the first: {failures[0].video}: {failures[0].reason}" if failures else ""
-        shutil.rmtree(parts)
-        raise InputError(f"{source}: none of {len(videos)} videos gave a sample: {len(failures)} broken, {too_short} too short{first}")
-    shards = assemble(out, [parts / name for report in reports for name in report["parts"]], config)
-    manifest = Manifest(settings, tuple(shards))
-    write_manifest(out, manifest)
-    shutil.rmtree(parts)
-    return Summary(manifest, len(videos), too_short, failures)
+        if (found := read_manifest(out).settings) != settings:
+            raise InputError(f"{out}: holds shards of {differences(found, settings)}: expected a new folder (remove it to pack anew)")
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+        return None
+    path = out / PARTS / PLAN
+    if path.exists():
+        found = json.loads(path.read_text())["settings"]
+        if {name: found[name] for name in asdict(config)} != asdict(config):
+            raise InputError(f"{out}: half packed with {differences(found, settings)}: expected the same settings (remove it to pack anew)")
+    elif any(out.glob("*.tar")):
+        raise InputError(f"{out}: holds tar files of something else: expected a new folder")
+    with atomic_file(path) as file:
+        file.write(json.dumps({"settings": settings, "max_failures": allowed(max_failures, len(videos)), "videos": listed}).encode())
+    plan = read_plan(out)
+    forgive(plan)
+    return plan
 
 
-def source_digest(videos: list[Video]) -> str:
-    """Names the set of videos, by key and size of file: what is half packed goes on with the same ones only."""
-    listed = [[video.key, video.path.stat().st_size if video.path.is_file() else 0] for video in videos]
-    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()[:16]
+def allowed(percent: float | None, videos: int) -> int:
+    """Broken videos that are put up with."""
+    return max(FAILURES, int(FAILURE_PERCENT * videos / 100)) if percent is None else int(percent * videos / 100)
 
 
-def claim(parts: Path, settings: dict[str, Any]) -> Path:
-    """The folder of the parts, new or of an earlier try with the same settings."""
-    note = parts / "settings.json"
-    try:
-        parts.mkdir(parents=True, exist_ok=True)
-        if not note.exists():
-            with atomic_file(note) as file:
-                file.write(json.dumps(settings).encode())
-    except OSError as error:
-        raise InputError(f"{parts.parent}: can't be written to ({error.strerror})") from None
-    if (found := json.loads(note.read_text())) != settings:
-        different = [f"{k}: {found.get(k)} there, {v} now" for k, v in settings.items() if found.get(k) != v]
-        raise InputError(f"{parts.parent}: half packed with other settings or videos ({'; '.join(different)}): remove it to pack anew")
-    return parts
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 for a folder or what is not there."""
+    return path.stat().st_size if path.is_file() else 0
 
 
-def divide(videos: list[Video]) -> list[list[Video]]:
-    """Units of neighbouring videos; a function of their number."""
-    count = min(len(videos), max(UNITS, -(-len(videos) // UNIT_VIDEOS)))
-    borders = [len(videos) * i // count for i in range(count + 1)]
-    return [videos[low:high] for low, high in pairwise(borders)]
+def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Settings that are not the same."""
+    return "; ".join(f"{name} {found.get(name)} (asked: {asked[name]})" for name in asked if found.get(name) != asked[name])
 
 
-def report_path(parts: Path, number: int) -> Path:
-    """Is there once the unit is done."""
-    return parts / f"{number:05d}.json"
+def read_plan(out: Path) -> Plan:
+    """What `prepare` left in `out`; InputError if there is nothing."""
+    path = out / PARTS / PLAN
+    if not path.exists():
+        raise InputError(f"{out}: no packing was begun there")
+    found = json.loads(path.read_text())
+    listed = found["videos"]
+    config = PackConfig(**{name: found["settings"][name] for name in asdict(PackConfig())})
+    units = []
+    for number, (low, high) in enumerate(divide(len(listed))):
+        videos = [Video(key, Path(path), frames) for key, path, frames, _ in listed[low:high]]
+        content = json.dumps([asdict(config), [[key, frames, size] for key, _, frames, size in listed[low:high]]])
+        units.append(Unit(out, number, videos, config, hashlib.sha256(content.encode()).hexdigest()[:16]))
+    return Plan(out, found["settings"], units, found["max_failures"])
 
 
-def run_units(jobs: list[tuple[Path, int, list[Video], PackConfig]], processes: int, videos: int) -> None:
-    """Pack the units in `processes` processes, with a progress bar over all `videos`."""
-    left = sum(len(unit) for _, _, unit, _ in jobs)
-    with tqdm(total=videos, initial=videos - left, unit="video", desc="packing") as bar:
-        for done in run_crew(pack_unit, jobs, processes):
-            bar.update(done)
+def divide(videos: int) -> list[tuple[int, int]]:
+    """Units as borders in the list of videos; a function of their number."""
+    count = min(videos, max(UNITS, -(-videos // UNIT_VIDEOS)))
+    return list(pairwise(videos * i // count for i in range(count + 1)))
 
 
-def pack_unit(job: tuple[Path, int, list[Video], PackConfig]) -> int:
-    """Pack one unit's videos into parts, then leave its report; returns the number of videos."""
-    parts, number, videos, config = job
+def forgive(plan: Plan) -> None:
+    """If an earlier try was given up for its broken videos, those will be tried again: somebody may have mended them."""
+    reports = [(unit, report) for unit in plan.units if (report := unit.report())]
+    if sum(len(report.failures) for _, report in reports) > plan.max_failures:
+        for unit, report in reports:
+            if report.failures:
+                unit.report_path.unlink()
+
+
+def pack_units(plan: Plan, units: list[Unit], processes: int, on_video: Callable[[int], object] = lambda _: None) -> None:
+    """Pack those of `units` that are not done.
+
+    Args:
+        plan: of which they are.
+        units: all, or one job's.
+        processes: at the same time.
+        on_video: told, now and then, how many videos were done since it was last told; first of all those of an earlier try.
+
+    Raises:
+        InputError: more videos are broken than the plan puts up with.
+    """
+    reports = [(unit, unit.report()) for unit in units]
+    failures = [failure for _, report in reports if report for failure in report.failures]
+    on_video(sum(len(unit.videos) for unit, report in reports if report))
+    left = [(unit, plan.max_failures) for unit, report in reports if not report]
+    for found in run_crew(pack_unit, left, processes, on_video):
+        failures += found
+        check_failures(plan, failures)
+
+
+def check_failures(plan: Plan, failures: list[Failure]) -> None:
+    """InputError if there are too many."""
+    if len(failures) > plan.max_failures:
+        write_failures(plan.out / "failures.csv", failures)
+        raise InputError(
+            f"{plan.out}: {len(failures)} of {plan.videos} videos are broken, more than the {plan.max_failures} that are put up with "
+            f"(--max-failures): {failures[0].video}: {failures[0].reason}; see {plan.out / 'failures.csv'}"
+        )
+
+
+def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
+    """Pack one unit's videos into parts, then leave its report; returns its failures, of which more than allowed end it early."""
+    unit, max_failures = job
     failures: list[Failure] = []
-    too_short = 0
+    too_short = short_frames = 0
+    with PartWriter(unit.out / PARTS, f"{unit.number:05d}", unit.config.shard_mb * 1e6) as writer:
+        for video in unit.videos:
+            before = writer.place()
+            good, damage, left = pack_video(video, unit.config, writer)
+            if damage:
+                writer.take_back(before)
+                failures.append(Failure(video.key, damage.reason, good))
+                if len(failures) > max_failures:
+                    return failures
+            else:
+                too_short += writer.place() == before
+                short_frames += left
+            tick()
+        parts = writer.finish()
+    with atomic_file(unit.report_path) as file:
+        file.write(json.dumps(asdict(Report(unit.digest, parts, failures, too_short, short_frames))).encode())
+    return failures
 
-    def samples() -> Iterator[dict[str, Any]]:
-        nonlocal too_short
-        for video in videos:
-            found, failure = pack_video(video, config)
-            failures.extend([failure] if failure else [])
-            too_short += not found and not failure
-            yield from found
 
-    names = write_tars(parts, f"{number:05d}", samples(), config.shard_mb * 1e6)
-    with atomic_file(report_path(parts, number)) as file:
-        file.write(json.dumps({"parts": names, "failures": failures, "too_short": too_short}).encode())
-    return len(videos)
+def pack_video(video: Video, config: PackConfig, writer: PartWriter) -> tuple[int, Damage | None, int]:
+    """Write a video's samples.
 
+    Returns:
+        Its good frames; the first damage, if any, behind which frames are still counted but no longer written; and its last
+        frames that made no segment.
+    """
+    segment: list[Frame] = []
+    jpegs: list[bytes] = []
+    good = number = 0
+    damage: Damage | None = None
 
-def pack_video(video: Video, config: PackConfig) -> tuple[list[dict[str, Any]], Failure | None]:
-    """The samples of a video; none, with the reason, if it can't be decoded to its end."""
-    samples: list[dict[str, Any]] = []
-    segment: list[tuple[bytes, Frame]] = []
-    good = 0
-    try:
-        for frame in decode(video, config.fps, *config.side_or_squash()):
-            segment.append((encode_jpeg(frame, config.quality), frame))
-            good += 1
+    def write() -> None:
+        nonlocal number
+        writer.write(segment_bytes(video, number, segment, jpegs), len(jpegs))
+        segment.clear()
+        jpegs.clear()
+        number += 1
+
+    for found in decode(video, config.sampling(), config.sizing(), threads=1):
+        if isinstance(found, Damage):
+            damage = damage or found
+            continue
+        good += 1
+        if not damage:
+            jpegs.append(found.jpeg or encode_jpeg(found, config.quality))
+            segment.append(found)
             if len(segment) == config.segment:
-                samples.append(make_sample(video, len(samples), segment))
-                segment = []
-    except BrokenVideoError as error:
-        return [], Failure(video.key, str(error), good)
-    if len(segment) >= config.shortest:
-        samples.append(make_sample(video, len(samples), segment))
-    return samples, None
+                write()
+    if len(segment) >= config.shortest and not damage:
+        write()
+    return good, damage, len(segment)
 
 
 def encode_jpeg(frame: Frame, quality: int) -> bytes:
@@ -200,63 +328,51 @@ def encode_jpeg(frame: Frame, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def make_sample(video: Video, number: int, segment: list[tuple[bytes, Frame]]) -> dict[str, Any]:
-    """A segment as webdataset has it: frames and a `json` that says where they are from."""
-    image = segment[0][1].image
+def segment_bytes(video: Video, number: int, segment: list[Frame], jpegs: list[bytes]) -> bytes:
+    """A segment as a sample: frames, and a `json` that says where they are from."""
+    image = segment[0].image
     about = {
         "source": video.key,
         "frames": len(segment),
-        "seconds": [round(frame.seconds, 4) for _, frame in segment],
+        "seconds": [round(frame.seconds, 4) for frame in segment],
         "width": image.width,
         "height": image.height,
     }
-    jpegs = {f"{i:03d}.jpg": jpeg for i, (jpeg, _) in enumerate(segment)}
-    return {"__key__": f"{video.key}/{number:06d}", **jpegs, "json": json.dumps(about).encode()}
+    return sample_bytes(f"{video.key}/{number:06d}", about, jpegs)
 
 
-def write_tars(folder: Path, stem: str, samples: Iterable[dict[str, Any]], limit: float) -> list[str]:
-    """Write samples into tar files of about `limit` bytes each; returns their names."""
-    names: list[str] = []
-    waiting = iter(samples)
-    sample = next(waiting, None)
-    while sample is not None:
-        names.append(f"{stem}-{len(names):06d}.tar")
-        with atomic_file(folder / names[-1]) as file, tar_writer(file) as tar:
-            size = 0
-            while sample is not None and size < limit:
-                size += tar.write(sample)
-                sample = next(waiting, None)
-    return names
+def finish(plan: Plan) -> Manifest:
+    """Parts to shards, and the manifest.
+
+    Raises:
+        InputError: units are missing, says which; too many videos are broken; or none gave a sample.
+    """
+    reports = [report for unit in plan.units if (report := unit.report())]
+    if len(reports) < len(plan.units):
+        missing = [unit for unit in plan.units if not unit.report()]
+        videos = sum(len(unit.videos) for unit in missing)
+        raise InputError(
+            f"{plan.out}: {len(missing)} of {len(plan.units)} units are not packed ({videos} videos, from {missing[0].videos[0].key} on): "
+            "the same command goes on"
+        )
+    failures = [failure for report in reports for failure in report.failures]
+    check_failures(plan, failures)
+    write_failures(plan.out / "failures.csv", failures)
+    too_short = sum(report.too_short for report in reports)
+    parts = [part for report in reports for part in report.parts]
+    if not parts:
+        first = f"; the first: {failures[0].video}: {failures[0].reason}" if failures else ""
+        shutil.rmtree(plan.out / PARTS)
+        raise InputError(f"{plan.out}: none of {plan.videos} videos gave a sample: {len(failures)} broken, {too_short} too short{first}")
+    shards = make_shards(plan.out, plan.out / PARTS, parts, plan.units[0].config.shard_mb * 1e6, plan.units[0].config.spread)
+    counts = Counts(plan.videos, len(failures), too_short, sum(report.short_frames for report in reports))
+    manifest = Manifest(plan.settings, counts, tuple(shards))
+    write_manifest(plan.out, manifest)
+    shutil.rmtree(plan.out / PARTS)
+    return manifest
 
 
-def assemble(out: Path, parts: list[Path], config: PackConfig) -> list[Shard]:
-    """Parts to shards: renamed where they have the right size, else cut anew."""
-    names = [f"shard-{number:06d}.tar" for number in range(len(parts))]
-    # a part that is gone was renamed by an earlier try
-    held = [part if part.exists() else out / name for part, name in zip(parts, names, strict=True)]
-    samples, size = sum(1 for path in held for _ in read_samples(path)), sum(path.stat().st_size for path in held)
-    wanted = max(min(config.spread, samples), round(size / (config.shard_mb * 1e6)), 1)
-    if wanted <= len(parts) <= 2 * wanted:
-        for part, name in zip(parts, names, strict=True):
-            if part.exists():
-                part.replace(out / name)
-    else:
-        names = [f"shard-{number:06d}.tar" for number in range(wanted)]
-        everything = itertools.chain.from_iterable(map(read_samples, parts))
-        for number, name in enumerate(names):
-            with atomic_file(out / name) as file, tar_writer(file) as tar:
-                for _ in range(samples * number // wanted, samples * (number + 1) // wanted):
-                    tar.write(next(everything))
-    return [describe(out / name) for name in tqdm(names, unit="shard", desc="checking")]
-
-
-def describe(path: Path) -> Shard:
-    """A shard's line in the manifest."""
-    frames = [sum(name.endswith(".jpg") for name in sample) for sample in read_samples(path)]
-    return Shard(path.name, len(frames), sum(frames), path.stat().st_size, sha256_of(path))
-
-
-def write_failures(path: Path, failures: tuple[Failure, ...]) -> None:
+def write_failures(path: Path, failures: list[Failure]) -> None:
     """One line for each broken video; the file is there even when none is."""
     text = io.StringIO()
     writer = csv.writer(text)

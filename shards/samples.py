@@ -1,19 +1,86 @@
-"""How samples lie in a tar file: written so that the bytes depend on the samples alone, read as webdataset groups them."""
+"""How a sample lies in a tar file. Its bytes depend on the sample alone; any tool for WebDataset reads them.
 
+A sample is a run of tar entries, KEY.json first, then KEY.000.jpg and so on. The json says where each JPEG lies behind it, so that
+three frames of a local file are read without the other twenty-nine.
+"""
+
+import json
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
 import webdataset as wds
 
+BLOCK = 512
+END = bytes(2 * BLOCK)  # of a tar file
+NOTE_BYTES = 4096  # usually enough for the json entry, its header with it
 
-def tar_writer(file: IO[bytes]) -> wds.TarWriter:
-    """A writer of samples, dicts of bytes with a `__key__`. A whole number as mtime, since a float costs a PAX header a file."""
-    return wds.TarWriter(file, user="", group="", mtime=0, encoder=False)
+
+def sample_bytes(key: str, about: dict[str, Any], jpegs: list[bytes]) -> bytes:
+    """A sample as it lies in a tar file, whose other samples may be put before and behind it.
+
+    Args:
+        key: without dots behind its last slash, where webdataset would cut it.
+        about: for the json entry.
+        jpegs: the frames.
+    """
+    entries, places, position = [], [], 0
+    for number, jpeg in enumerate(jpegs):
+        header = tar_header(f"{key}.{number:03d}.jpg", len(jpeg))
+        places.append((position + len(header), len(jpeg)))
+        entries += [header, padded(jpeg)]
+        position += sum(map(len, entries[-2:]))
+    note = json.dumps({"key": key, **about, "jpegs": places}).encode()
+    return b"".join([tar_header(f"{key}.json", len(note)), padded(note), *entries])
+
+
+def tar_header(name: str, size: int) -> bytes:
+    """A file's header in a tar: one block, or three where the name is long or not ASCII."""
+    info = tarfile.TarInfo(name)
+    info.size, info.mode = size, 0o444
+    return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
+
+
+def padded(content: bytes) -> bytes:
+    """Filled up to whole blocks."""
+    return content + bytes(-len(content) % BLOCK)
+
+
+def iterate_samples(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
+    """The samples from the place on where `file` stands, as webdataset groups them; raises what tarfile raises where it is damaged."""
+    entries = ({**entry, "__url__": name} for entry in wds.tariterators.tar_file_iterator(file))
+    yield from wds.tariterators.group_by_keys(entries, lcase=False)
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The samples of a tar file, in order; raises what tarfile raises where it is damaged."""
+    """The samples of a tar file, in order."""
     with path.open("rb") as file:
-        entries = ({**entry, "__url__": str(path)} for entry in wds.tariterators.tar_file_iterator(file))
-        yield from wds.tariterators.group_by_keys(entries, lcase=False)
+        yield from iterate_samples(file, str(path))
+
+
+def parse_note(head: bytes) -> tuple[dict[str, Any], int]:
+    """The json that a sample begins with, and how many bytes lie before the end of its entry.
+
+    Args:
+        head: the sample's first bytes.
+
+    Raises:
+        NeedMoreError: the json is longer than `head`; says how long.
+        ValueError, tarfile.TarError: no sample begins there.
+    """
+    position, size, kind = 0, 0, tarfile.XHDTYPE
+    while kind == tarfile.XHDTYPE:  # a long name lies in an entry of its own before the file's
+        info = tarfile.TarInfo.frombuf(head[position : position + BLOCK], "utf-8", "surrogateescape")
+        kind, size, start = info.type, info.size, position + BLOCK
+        position = start + size + -size % BLOCK
+        if position > len(head):
+            raise NeedMoreError(position + NOTE_BYTES)
+    note = json.loads(head[start : start + size])
+    if not isinstance(note, dict) or "jpegs" not in note:
+        raise ValueError("no sample begins there")
+    return note, position
+
+
+class NeedMoreError(Exception):
+    """More bytes are needed; their number is the argument."""

@@ -2,7 +2,9 @@
 
 import io
 import json
+import tarfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from PIL import Image
 from shards.crew import run_crew
 from shards.files import sha256_of
 from shards.manifest import Manifest, Shard, read_manifest
-from shards.samples import read_samples
+from shards.samples import NeedMoreError, iterate_samples, parse_note
 
 Check = tuple[Path, Shard]
 
@@ -45,18 +47,35 @@ def check_shard(check: Check) -> tuple[str, list[str]]:
 
 
 def check_samples(path: Path, shard: Shard) -> Iterator[str]:
-    """What is wrong within a shard whose bytes are not those of the manifest."""
+    """What is wrong within a shard whose bytes are not those of the manifest. Damage in one sample hides none in the next."""
     count = frames = 0
-    try:
-        for sample in read_samples(path):
+    with path.open("rb") as file:
+        for number, (start, stop) in enumerate(pairwise(shard.offsets)):
+            file.seek(start)
+            content = file.read(stop - start)
+            try:
+                sample = next(iterate_samples(io.BytesIO(content), path.name))
+            except Exception as error:  # tarfile raises many kinds for one fact
+                yield f"{path.name}, sample #{number}: not readable ({error or 'nothing there'})"
+                continue
             count += 1
+            frames += sum(name.endswith(".jpg") for name in sample)
             for name, reason in check_sample(sample):
                 yield f"{path.name}, sample {sample['__key__']}: {name} {reason}"
-            frames += sum(name.endswith(".jpg") for name in sample)
-    except Exception as error:  # tarfile raises many kinds for one fact: it can't be read on from here
-        yield f"{path.name}: not readable after sample {count} ({error})"
+            if misplaced(sample, content):
+                yield f"{path.name}, sample {sample['__key__']}: its frames do not lie where its json says"
     if (count, frames) != (shard.samples, shard.frames):
         yield f"{path.name}: holds {count} samples and {frames} frames, the manifest says {shard.samples} and {shard.frames}"
+
+
+def misplaced(sample: dict[str, Any], content: bytes) -> bool:
+    """Whether the json does not say where the frames are."""
+    try:
+        note, length = parse_note(content)
+        found = [content[length + place : length + place + size] for place, size in note["jpegs"]]
+    except (ValueError, TypeError, tarfile.TarError, NeedMoreError):
+        return True
+    return any(sample.get(f"{number:03d}.jpg") != jpeg for number, jpeg in enumerate(found))
 
 
 def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,1 +1,5 @@
-"""Starts jobs and survives. Knows processes and signals, nothing of models or data."""
+"""Processes, signals, jobs: submits and survives, and knows nothing of models or videos."""
+
+from slurm.errors import InputError
+
+__all__ = ["InputError"]

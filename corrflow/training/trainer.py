@@ -188,7 +188,7 @@ class Trainer:
     def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
         """uint8 clips to clean colours and bottlenecked input. The draws are for the global batch, of which this rank takes its part."""
         clips, frames = clips_bt3hw.shape[:2]
-        if self.processes.device.type == "cuda":
+        if self.processes.device.type == "cuda" and clips_bt3hw.device.type == "cpu":
             clips_bt3hw = clips_bt3hw.pin_memory()
         frames_bt3hw = clips_bt3hw.to(self.processes.device, non_blocking=True).float() / 255
         clean_n3hw = frames_bt3hw.flatten(0, 1)

@@ -24,13 +24,12 @@ def test_order_prints_the_same_batches_however_they_are_divided(packed, capsys):
 
 def test_order_prints_what_training_reads(packed, capsys):
     from shards.clip import ClipConfig
-    from shards.manifest import read_manifest
+    from shards.corpus import open_corpus
     from shards.order import Order
     from shards.stream import ClipDataset, StreamConfig, read_batches
 
-    manifest = read_manifest(packed)
-    order = Order(tuple(s.samples for s in manifest.shards), 0, 2, 64)
-    batches = read_batches(ClipDataset(packed, manifest, order, ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=0))
+    corpus = open_corpus(packed)
+    batches = read_batches(ClipDataset(corpus, Order(corpus.samples, 0, 2, 64), ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=0))
     printed = lines(capsys, "order", "--data", packed, "--batch", 2, "--steps", 8, "--json")
     assert [json.loads(line) for line in printed] == [next(batches).keys for _ in range(8)]
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
-from PIL import Image
 
-from shards.clip import ClipConfig, Cut, choose_cut, cut_frame
+from shards.clip import ClipConfig, Cut, choose_cut, cut_frames
+from shards.corpus import open_corpus
 from shards.errors import InputError
 from shards.manifest import read_manifest
 from shards.order import Order
@@ -18,9 +18,8 @@ CLIP = ClipConfig(size=32, fit="crop", flip=True)
 
 
 def dataset(folder, rank=0, ranks=1, start=0, batch=4, seed=0):
-    manifest = read_manifest(folder)
-    order = Order(tuple(shard.samples for shard in manifest.shards), seed, batch, window=2)
-    return ClipDataset(folder, manifest, order, CLIP, rank, ranks, start)
+    corpus = open_corpus(folder)
+    return ClipDataset(corpus, Order(corpus.samples, seed, batch, window=2), CLIP, rank, ranks, start)
 
 
 def global_batches(folder, count, ranks=1, workers=0, start=0):
@@ -64,19 +63,18 @@ def test_a_clip_depends_on_seed_pass_and_key_alone():
 
 
 def test_the_interval_gives_way_in_a_short_segment():
-    assert np.diff(choose_cut(ClipConfig(interval=4), 9, 0, 0, "k").frames).tolist() == [4, 4]
-    assert np.diff(choose_cut(ClipConfig(interval=4), 6, 0, 0, "k").frames).tolist() == [2, 2]
+    assert np.diff(choose_cut(ClipConfig(interval=(4,)), 9, 0, 0, "k").frames).tolist() == [4, 4]
+    assert np.diff(choose_cut(ClipConfig(interval=(4,)), 6, 0, 0, "k").frames).tolist() == [2, 2]
     with pytest.raises(InputError, match="sample k: 2 frames: too few for a clip of 3"):
         choose_cut(ClipConfig(), 2, 0, 0, "k")
 
 
 def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
-    image = Image.fromarray(np.arange(48 * 64 * 3, dtype=np.uint32).reshape(48, 64, 3).astype(np.uint8))
-    pixels = np.asarray(image)
-    corner = cut_frame(image, Cut((0,), 1.0, 1.0, False), CLIP)
-    np.testing.assert_array_equal(corner, pixels[-32:, -32:])
-    squashed = cut_frame(image, Cut((0,), 1.0, 1.0, False), ClipConfig(size=48, fit="squash"))
-    assert squashed.shape == (48, 48, 3)
+    frames = torch.arange(2 * 3 * 48 * 64).reshape(2, 3, 48, 64).to(torch.uint8)
+    corner = cut_frames(frames, Cut((0, 1), 1.0, 1.0, False), CLIP)
+    assert torch.equal(corner, frames[..., -32:, -32:])
+    assert torch.equal(cut_frames(frames, Cut((0, 1), 1.0, 1.0, True), CLIP), corner.flip(-1))
+    assert cut_frames(frames, Cut((0, 1), 1.0, 1.0, False), ClipConfig(size=48, fit="squash")).shape == (2, 3, 48, 48)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -115,7 +113,7 @@ def test_no_manifest_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"no manifest\.json there"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match="format 99: expected 1"):
+    with pytest.raises(InputError, match="format 99: expected 2"):
         read_manifest(tmp_path)
 
 
@@ -123,14 +121,12 @@ FORGETFUL = """
 import sys
 from pathlib import Path
 from shards.clip import ClipConfig
-from shards.manifest import read_manifest
+from shards.corpus import open_corpus
 from shards.order import Order
 from shards.stream import ClipDataset, StreamConfig, read_batches
 
-folder = Path(sys.argv[1])
-manifest = read_manifest(folder)
-order = Order(tuple(shard.samples for shard in manifest.shards), 0, 2)
-batches = read_batches(ClipDataset(folder, manifest, order, ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=2))
+corpus = open_corpus(Path(sys.argv[1]))
+batches = read_batches(ClipDataset(corpus, Order(corpus.samples, 0, 2), ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=2))
 next(batches)
 raise SystemError("of the program, which never comes to an end of its batches")
 """

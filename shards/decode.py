@@ -1,0 +1,283 @@
+"""A video to frames: files through PyAV, folders of numbered images; chosen by time or by number, turned upright, sized.
+
+Frames come as they are read. What can't be decoded comes in between as a `Damage`, and reading goes on behind it.
+"""
+
+import io
+import itertools
+import math
+import re
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from numpy.typing import NDArray
+from PIL import Image
+
+from shards.errors import InputError
+from shards.sources import NUMBERED, Video, is_numbered_image
+
+FOLDER_FPS = 25.0  # frame folders don't say theirs; Kinetics' and OxUvA's common rate
+SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
+ERROR_NUMBER = re.compile(r"^\[Errno \d+\] ")
+# the same bytes on every processor; and from 4:2:0 to RGB without blurring colours that JPEG will halve again
+EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
+
+
+class BrokenVideoError(Exception):
+    """A source that can't be decoded to its end; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame."""
+
+    image: Image.Image
+    """RGB."""
+    seconds: float
+    """Since the start of the video."""
+    jpeg: bytes | None = None
+    """The very file, if it was a JPEG of the right size: to be stored as it is."""
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Something that could not be decoded."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Which frames are taken: at a rate by their time stamps, or every n-th."""
+
+    fps: float
+    """Frames a second; infinite: all. A slower video gives all of its frames."""
+    every: int = 0
+    """Every n-th frame instead; 0: by time."""
+    folder_fps: float = FOLDER_FPS
+    """Rate that folders of frames are taken to have."""
+
+
+@dataclass(frozen=True)
+class Sizing:
+    """How large frames are stored."""
+
+    short_side: int = 0
+    """Pixels; larger frames are shrunk to it, smaller ones stay as they are; 0: all stay."""
+    squash: tuple[int, int] | None = None
+    """Width and height to force instead."""
+
+    def of(self, width: int, height: int) -> tuple[int, int]:
+        """Width and height to store a frame of `width` x `height` at."""
+        if self.squash:
+            return self.squash
+        factor = self.short_side / min(width, height)
+        return (max(round(width * factor), 1), max(round(height * factor), 1)) if 0 < factor < 1 else (width, height)
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A video opened to be read once, from its first frame to its last, at its own size and speed."""
+
+    width: int
+    height: int
+    fps: float
+    count: int | None
+    """Frames in all, if the file says."""
+    frames: Iterator[NDArray[np.uint8]]
+    """RGB `[H, W, 3]`; raises BrokenVideoError where the video can't be decoded further."""
+
+
+def decode(video: Video, sampling: Sampling, sizing: Sizing, threads: int = 0) -> Iterator[Frame | Damage]:
+    """The chosen frames of a video, sized, and what is damaged in between.
+
+    Args:
+        video: what to decode.
+        sampling: which frames to take.
+        sizing: how large to give them.
+        threads: of the decoder; 0: as many as it likes.
+    """
+    if not video.path.exists():
+        yield Damage("no such file or folder")
+    elif video.path.is_dir():
+        yield from decode_folder(video, sampling, sizing)
+    else:
+        yield from decode_file(video, sampling, sizing, threads)
+
+
+def decode_file(video: Video, sampling: Sampling, sizing: Sizing, threads: int) -> Iterator[Frame | Damage]:
+    """Frames of a video file."""
+    try:
+        with av.open(str(video.path), metadata_errors="replace") as container:
+            if not container.streams.video:
+                yield Damage("no video stream")
+                return
+            stream = container.streams.video[0]
+            stream.thread_count = threads
+            yield from read_stream(container, stream, video, sampling, sizing)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        yield Damage(told(error))
+
+
+def read_stream(
+    container: av.container.InputContainer, stream: av.VideoStream, video: Video, sampling: Sampling, sizing: Sizing
+) -> Iterator[Frame | Damage]:
+    """Frames of a file's video stream."""
+    rate = float(stream.average_rate or sampling.folder_fps)
+    ticker, painter = Ticker(sampling), Painter(sizing)
+    start: float | None = None
+    index = packets = 0
+    for packet in container.demux(stream):
+        packets += bool(packet.size)
+        try:
+            frames = packet.decode()
+        except av.FFmpegError as error:
+            yield Damage(f"{told(error)}, after frame {index}")
+            continue
+        for frame in frames:
+            seconds = frame.time if frame.time is not None else index / rate
+            start = seconds if start is None else start
+            chosen = ticker.takes(index, seconds - start)
+            index += 1
+            if frame.is_corrupt:
+                yield Damage(f"frame {index - 1} is corrupt")
+            elif chosen:
+                yield Frame(painter.paint(frame), seconds - start)
+    if packets < (stream.frames or 0) * (1 - SHORTFALL):
+        yield Damage(f"ends after {packets} of {stream.frames} frames")
+    yield from miscounted(index, video)
+
+
+class Painter:
+    """Decoded frames to images: upright, sized, RGB. Keeps what is costly to set up from frame to frame."""
+
+    def __init__(self, sizing: Sizing) -> None:
+        self.sizing, self.scaler, self.converter = sizing, VideoReformatter(), VideoReformatter()
+
+    def paint(self, frame: av.VideoFrame) -> Image.Image:
+        """RGB, turned as the file's rotation metadata asks. Scaled before it becomes RGB, at a third of the cost of the other way."""
+        lying = frame.rotation // 90 % 2 == 1
+        width, height = self.sizing.of(*((frame.height, frame.width) if lying else (frame.width, frame.height)))
+        width, height = (height, width) if lying else (width, height)
+        if (width, height) != (frame.width, frame.height):
+            sized = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=EXACT, threads=1)
+        else:
+            sized = frame
+        pixels = self.converter.reformat(sized, format="rgb24", interpolation=EXACT, threads=1).to_ndarray()
+        return Image.fromarray(np.rot90(pixels, k=frame.rotation // 90 % 4) if frame.rotation else pixels)
+
+
+def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[Frame | Damage]:
+    """Frames of a folder of numbered images, in the order of their numbers."""
+    ticker = Ticker(sampling)
+    files = frame_files(video.path)
+    if not files:
+        yield Damage("no numbered images")
+        return
+    previous = files[0][0] - 1
+    for index, (number, path) in enumerate(files):
+        if number != previous + 1:
+            yield Damage(f"frame {number} comes twice" if number == previous else f"frame {previous + 1} is missing before {path.name}")
+        previous = number
+        seconds = index / sampling.folder_fps
+        if ticker.takes(index, seconds):
+            try:
+                yield read_image(path, seconds, sizing)
+            except (
+                OSError,
+                ValueError,
+                SyntaxError,
+                Image.DecompressionBombError,
+            ) as error:  # what Pillow raises for one damage or another
+                yield Damage(f"{path.name}: {told(error)}")
+    yield from miscounted(len(files), video)
+
+
+def read_image(path: Path, seconds: float, sizing: Sizing) -> Frame:
+    """A frame from an image file; a JPEG that has the right size already is kept as it is, lest it lose by being packed."""
+    content = path.read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        size = sizing.of(*image.size)
+        plain = image.format == "JPEG" and image.mode == "RGB" and image.size == size
+        picture = image.convert("RGB")  # decodes it, so that damage is seen
+    if picture.size != size:
+        picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return Frame(picture, seconds, content if plain else None)
+
+
+def frame_files(folder: Path) -> list[tuple[int, Path]]:
+    """The images of a frame folder and their numbers, in that order."""
+    files = [path for path in folder.iterdir() if is_numbered_image(path) and not path.name.startswith(".")]
+    return sorted((int(NUMBERED.match(path.stem)[2]), path) for path in files)  # type: ignore[index]
+
+
+def miscounted(count: int, video: Video) -> Iterator[Damage]:
+    """A Damage if a list says another number of frames."""
+    if video.listed not in (None, count):
+        yield Damage(f"has {count} frames, the list says {video.listed}")
+
+
+def told(error: Exception) -> str:
+    """An error's text without its number."""
+    return ERROR_NUMBER.sub("", str(error)) or type(error).__name__
+
+
+class Ticker:
+    """Chooses frames: by time, the first at or after each multiple of 1/fps; or by number."""
+
+    def __init__(self, sampling: Sampling) -> None:
+        self.sampling = sampling
+        self.due = 0
+
+    def takes(self, index: int, seconds: float) -> bool:
+        """Whether the frame is one of the chosen; ask in the order of time."""
+        if self.sampling.every:
+            return index % self.sampling.every == 0
+        if math.isinf(self.sampling.fps):
+            return True
+        tick = int(seconds * self.sampling.fps + 1e-6)  # 1e-6: a stamp a rounding error early is on time
+        if tick < self.due:
+            return False
+        self.due = tick + 1
+        return True
+
+
+@contextmanager
+def open_footage(path: Path) -> Iterator[Footage]:
+    """Open a video file or a folder of numbered frames.
+
+    Raises:
+        InputError: nothing is there.
+        BrokenVideoError: it is no video, or can't be decoded to its end.
+    """
+    if not path.exists():
+        raise InputError(f"video {path}: no such file or folder")
+    frames = whole(decode(Video(path.stem, path), Sampling(math.inf), Sizing()))
+    first = next(frames, None)
+    if first is None:
+        raise BrokenVideoError("no frames")
+    fps, count = (FOLDER_FPS, len(frame_files(path))) if path.is_dir() else file_facts(path)
+    try:
+        yield Footage(first.shape[1], first.shape[0], fps, count, itertools.chain([first], frames))
+    finally:
+        frames.close()
+
+
+def whole(decoded: Iterator[Frame | Damage]) -> Generator[NDArray[np.uint8], None, None]:
+    """The frames' pixels; BrokenVideoError at the first damage."""
+    for found in decoded:
+        if isinstance(found, Damage):
+            raise BrokenVideoError(found.reason)
+        yield np.asarray(found.image)
+
+
+def file_facts(path: Path) -> tuple[float, int | None]:
+    """Frames a second and, if the file says, the number of frames."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        return float(stream.average_rate or FOLDER_FPS), stream.frames or None
