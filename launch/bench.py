@@ -1,4 +1,5 @@
-"""Measure speed and memory side by side: `python launch/bench.py attention|step|inference|growth [--device cpu|cuda] [--json FILE]`.
+"""Measure speed and memory side by side: `python launch/bench.py attention|step|inference|growth [--device cpu|cuda] [--json FILE]`,
+and of the data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`.
 
 Each row is one way to do a work; `released` is the formulation that the method's authors published. Every way runs in a process of
 its own, by turns, so that other load falls on all alike: trust the ratios. docs/performance.md explains the figures.
@@ -8,6 +9,7 @@ import json
 import platform
 import sys
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -22,7 +24,10 @@ from corrflow.speed.plot import check_matplotlib, draw_growth
 from corrflow.speed.released import correlation_name
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
-from launch.config import BenchJob
+from launch.config import BenchJob, LoaderBenchJob, PackBenchJob
+from shards.corpus import open_corpus
+from shards.order import Order
+from shards.speed import measure_loading, measure_packing
 
 GROWTH_SIDES = (128, 256, 384, 512)  # pixels
 GROWTH_RADII = (3, 6, 9, 12)
@@ -33,6 +38,8 @@ Series = dict[str, list[tuple[int, list[Row]]]]
 
 def main(argv: list[str]) -> int:
     """Measure, print a table, write the rows."""
+    if argv and argv[0] in DATA:
+        return DATA[argv[0]](argv[1:])
     job = parse(BenchJob, argv, "bench.py")
     device = choose_device(job.device)
     if job.plot:
@@ -151,6 +158,45 @@ def record(row: Row, limits: Limits, job: BenchJob, device: torch.device) -> dic
         "released_correlation": correlation_name(),
     }
 
+
+def bench_pack(argv: list[str]) -> int:
+    """Packing beside decoding and encoding."""
+    job = parse(PackBenchJob, argv, "bench.py pack")
+    with tqdm(total=job.repeats, unit="round", desc="pack") as bar:
+        speed = measure_packing(job.source, job.pack, job.videos, job.repeats, bar.update)
+    share = TEN_SECONDS * KINETICS / speed.video_seconds
+    print(
+        f"{processor()}, PyAV {version('av')}, Pillow {version('pillow')}; one core, processor seconds\n"
+        f"{speed.videos} videos, {speed.video_seconds:.0f} s of video, {speed.frames} frames kept, {speed.bytes / 1e6:.1f} MB\n"
+        f"decode   {speed.decode:8.2f} s\nencode   {speed.encode:8.2f} s\n"
+        f"pack     {speed.pack:8.2f} s  {speed.ratio:.2f} of both together; {speed.waited:.2f} s more by the clock\n"
+        f"240,000 ten-second videos of this kind: {speed.pack * share / 3600:.0f} core-hours, {speed.bytes * share / 1e9:.0f} GB"
+    )
+    return 0
+
+
+def bench_loader(argv: list[str]) -> int:
+    """Loading beside decoding."""
+    job = parse(LoaderBenchJob, argv, "bench.py loader")
+    torch.set_num_threads(1)
+    corpus = open_corpus(job.data)
+    order = Order(corpus.samples, 0, job.batch, job.window, job.clip.visits)
+    with tqdm(total=job.steps, unit="batch", desc="loader") as bar:
+        speed = measure_loading(corpus, order, job.clip, job.stream, job.steps, job.repeats, bar.update)
+    print(
+        f"{processor()}, torch {torch.__version__}; clips of {job.clip.frames} x {job.clip.size}x{job.clip.size}, a second and worker\n"
+        f"JPEG decoding alone     {speed.jpeg:7.1f}\nand sizing              {speed.pixels:7.1f}\n"
+        f"loader                  {speed.loader:7.1f}  {speed.loader / speed.jpeg:.0%} of decoding, "
+        f"{speed.loader / speed.pixels:.0%} of both\n"
+        f"by tenths of {job.steps} batches: {' '.join(f'{rate:.0f}' for rate in speed.by_tenth)}\n"
+        f"a worker's own memory, MB:  {' '.join(f'{size:.0f}' for size in speed.worker_mb)}\n"
+        f"planning up to step 1,000,000: {speed.planning * 1e3:.1f} ms"
+    )
+    return 0
+
+
+KINETICS, TEN_SECONDS = 240_000, 10.0  # videos, and how long each is
+DATA = {"pack": bench_pack, "loader": bench_loader}
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -245,6 +245,45 @@ class BenchJob:
         return Sizes(self.batch or batch, self.height or height, self.width or width, self.radius)
 
 
+@dataclass(frozen=True)
+class PackBenchJob:
+    """Measure what packing costs one core, beside decoding and encoding alone."""
+
+    source: Path
+    """Video files, as launch/shard.py takes them."""
+    videos: int = 64
+    """The first so many."""
+    repeats: int = 3
+    """Rounds."""
+    pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.videos, self.repeats) < 1:
+            raise InputError(f"bench: videos {self.videos}, repeats {self.repeats}: expected 1 or more")
+
+
+@dataclass(frozen=True)
+class LoaderBenchJob:
+    """Measure how many clips a second a worker reads, beside decoding their JPEGs alone."""
+
+    data: str
+    """Shards: folder, URL or pipe:COMMAND."""
+    batch: int = 8
+    """Clips of a batch."""
+    steps: int = 500
+    """Batches of the long run, given by tenths; 100000 to see whether it slows down."""
+    repeats: int = 5
+    """Rounds of the comparison."""
+    window: int = 64
+    """Clips that are shuffled together in each slot of the batch."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    stream: StreamConfig = field(default_factory=lambda: StreamConfig(workers=1))
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.steps, self.repeats) < 1 or self.stream.workers < 1:
+            raise InputError(f"bench: {self}: expected batch, steps, repeats and workers from 1 on")
+
+
 def bench_sizes(device: torch.device) -> dict[str, tuple[int, int, int, int]]:
     """Those that suit a device."""
     return BENCH_SIZES_CUDA if device.type == "cuda" else BENCH_SIZES

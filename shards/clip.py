@@ -75,26 +75,26 @@ class DamagedFrameError(Exception):
     """A JPEG that can't be decoded; the argument is its place in the clip."""
 
 
-def decode_clip(jpegs: list[bytes], cut: Cut, config: ClipConfig, device: torch.device | None = None) -> Tensor:
-    """The chosen frames as uint8 `[T, 3, size, size]`.
+def decode_clip(jpegs: list[bytes], cut: Cut, config: ClipConfig, out_t3ss: Tensor) -> None:
+    """The chosen frames, cut, into `out_t3ss`, uint8 `[T, 3, size, size]`; decoded on its device.
 
     Args:
         jpegs: those frames alone.
         cut: what is taken of them.
         config: the size.
-        device: where to decode; None or `cpu`: here. On CUDA nvJPEG rounds a little differently.
+        out_t3ss: is written. On CUDA nvJPEG rounds a little differently from what CPUs do.
 
     Raises:
         DamagedFrameError: names the first one.
     """
-    if device is not None and device.type == "cuda":
-        decoded = decode_on(device, jpegs)
+    if out_t3ss.device.type == "cuda":
+        decoded = decode_on(out_t3ss.device, jpegs)
     else:
         decoded = [decode_frame(jpeg, place) for place, jpeg in enumerate(jpegs)]
-    for place, frame in enumerate(decoded):
+    for place, (frame, out) in enumerate(zip(decoded, out_t3ss, strict=True)):
         if frame.shape != decoded[0].shape:
             raise DamagedFrameError(place)
-    return cut_frames(torch.stack(decoded), cut, config)
+        out.copy_(cut_frame(frame, cut, config))
 
 
 def decode_frame(jpeg: bytes, place: int) -> Tensor:
@@ -139,16 +139,16 @@ def torchvision_decoder() -> Callable[..., Any] | None:
     return partial(decode_jpeg, mode=ImageReadMode.RGB)
 
 
-def cut_frames(frames_t3hw: Tensor, cut: Cut, config: ClipConfig) -> Tensor:
-    """A square of each frame, uint8 `[T, 3, size, size]`."""
-    side, (height, width) = config.size, frames_t3hw.shape[-2:]
+def cut_frame(frame_3hw: Tensor, cut: Cut, config: ClipConfig) -> Tensor:
+    """A square of a frame, uint8 `[3, size, size]`."""
+    side, (height, width) = config.size, frame_3hw.shape[-2:]
     if config.fit == "crop":
         crop = min(side, height, width)  # a frame smaller than the crop is enlarged
         top, left = round(cut.top * (height - crop)), round(cut.left * (width - crop))
-        frames_t3hw = frames_t3hw[..., top : top + crop, left : left + crop]
-    if frames_t3hw.shape[-2:] != (side, side):
+        frame_3hw = frame_3hw[:, top : top + crop, left : left + crop]
+    if frame_3hw.shape[-2:] != (side, side):
         # uint8 is resized as it is on the CPU alone
-        pixels = frames_t3hw if frames_t3hw.device.type == "cpu" else frames_t3hw.float()
-        resized = functional.interpolate(pixels, (side, side), mode="bilinear", antialias=True)
-        frames_t3hw = resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255).byte()
-    return frames_t3hw.flip(-1) if cut.mirrored else frames_t3hw.contiguous()
+        pixels = frame_3hw if frame_3hw.device.type == "cpu" else frame_3hw.float()
+        resized = functional.interpolate(pixels[None], (side, side), mode="bilinear", antialias=True)[0]
+        frame_3hw = resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255).byte()
+    return frame_3hw.flip(-1) if cut.mirrored else frame_3hw

@@ -55,16 +55,16 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
         found = find_keys(store, manifest.shards[known[name]], set(keys))
         if missing := [key for key in keys if key not in found]:
             raise InputError(f"quarantine {quarantine}: {name} {missing[0]}: no such sample in that shard")
-        taken_out[known[name]] = tuple(sorted(found.values()))
+        taken_out[known[name]] = tuple(sorted(set(found.values())))
     return Corpus(store, manifest, taken_out)
 
 
 def read_quarantine(path: Path) -> dict[str, list[str]]:
     """Shard name -> keys. InputError for what is no `SHARD KEY` line."""
     try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise InputError(f"quarantine {path}: {error.strerror}") from None
+        lines = path.read_text("utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"quarantine {path}: {getattr(error, 'strerror', None) or error}") from None
     asked: dict[str, list[str]] = {}
     for number, line in enumerate(lines, 1):
         shard, _, key = line.strip().partition(" ")
@@ -78,9 +78,13 @@ def read_quarantine(path: Path) -> dict[str, list[str]]:
 def find_keys(store: Store, shard: Shard, keys: set[str]) -> dict[str, int]:
     """Key -> number in the shard, of those that are wanted; a key `#12` is a number itself."""
     found = {f"#{number}": number for number in range(shard.samples) if f"#{number}" in keys}
-    for number, (start, stop) in enumerate(pairwise(shard.offsets)):
-        with store.open(shard.name, start, stop, shard.bytes) as file, contextlib.suppress(tarfile.TarError, ValueError, NeedMoreError):
-            key = parse_note(file.read(stop - start))[0]["key"]
-            if key in keys:
-                found[key] = number
+    if len(found) == len(keys):
+        return found
+    with store.open(shard.name, shard.offsets[0], shard.offsets[-1], shard.bytes) as file:
+        for number, (start, stop) in enumerate(pairwise(shard.offsets)):
+            content = file.read(stop - start)
+            with contextlib.suppress(tarfile.TarError, ValueError, KeyError, TypeError, NeedMoreError):
+                key = parse_note(content)[0]["key"]
+                if key in keys:
+                    found[key] = number
     return found

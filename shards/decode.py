@@ -7,6 +7,7 @@ import io
 import itertools
 import math
 import re
+import stat
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from shards.sources import NUMBERED, Video, is_numbered_image
 
 FOLDER_FPS = 25.0  # frame folders don't say theirs; Kinetics' and OxUvA's common rate
 SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
+TIMED = {"matroska,webm", "mov,mp4,m4a,3gp,3g2,mj2"}  # formats that say how long they are; of others FFmpeg guesses by the bit rate
+SHORT_SECONDS, SHORT_PART = 1.0, 0.05  # of which that much may be missing: the larger of the two
 ERROR_NUMBER = re.compile(r"^\[Errno \d+\] ")
 # the same bytes on every processor; and from 4:2:0 to RGB without blurring colours that JPEG will halve again
 EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
@@ -102,12 +105,13 @@ def decode(video: Video, sampling: Sampling, sizing: Sizing, threads: int = 0) -
         sizing: how large to give them.
         threads: of the decoder; 0: as many as it likes.
     """
-    if not video.path.exists():
+    try:
+        folder = stat.S_ISDIR(video.path.stat().st_mode)
+        yield from decode_folder(video, sampling, sizing) if folder else decode_file(video, sampling, sizing, threads)
+    except (FileNotFoundError, NotADirectoryError):
         yield Damage("no such file or folder")
-    elif video.path.is_dir():
-        yield from decode_folder(video, sampling, sizing)
-    else:
-        yield from decode_file(video, sampling, sizing, threads)
+    except (OSError, ValueError) as error:
+        yield Damage(getattr(error, "strerror", None) or told(error))
 
 
 def decode_file(video: Video, sampling: Sampling, sizing: Sizing, threads: int) -> Iterator[Frame | Damage]:
@@ -132,10 +136,15 @@ def read_stream(
     ticker, painter = Ticker(sampling), Painter(sizing)
     start: float | None = None
     index = packets = 0
-    for packet in container.demux(stream):
+    end = 0.0
+    for packet in container.demux():
+        if packet.pts is not None and packet.time_base:
+            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+        if packet.stream.index != stream.index:  # of the packet itself, it is not set when there are no more
+            continue
         packets += bool(packet.size)
         try:
-            frames = packet.decode()
+            frames = stream.decode(packet)
         except av.FFmpegError as error:
             yield Damage(f"{told(error)}, after frame {index}")
             continue
@@ -148,9 +157,17 @@ def read_stream(
                 yield Damage(f"frame {index - 1} is corrupt")
             elif chosen:
                 yield Frame(painter.paint(frame), seconds - start)
-    if packets < (stream.frames or 0) * (1 - SHORTFALL):
-        yield Damage(f"ends after {packets} of {stream.frames} frames")
+    yield from cut_short(container, stream.frames or 0, packets, end)
     yield from miscounted(index, video)
+
+
+def cut_short(container: av.container.InputContainer, frames: int, packets: int, end: float) -> Iterator[Damage]:
+    """A Damage if the file says that more was to come: by the number of frames, or, where it has none, by the time of all its streams."""
+    if packets < frames * (1 - SHORTFALL):
+        yield Damage(f"ends after {packets} of {frames} frames")
+    seconds = (container.duration or 0) / av.time_base
+    if not frames and container.format.name in TIMED and end < seconds - max(SHORT_SECONDS, SHORT_PART * seconds):
+        yield Damage(f"ends after {end:.1f} of {seconds:.1f} seconds")
 
 
 class Painter:
@@ -182,7 +199,9 @@ def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[
     previous = files[0][0] - 1
     for index, (number, path) in enumerate(files):
         if number != previous + 1:
-            yield Damage(f"frame {number} comes twice" if number == previous else f"frame {previous + 1} is missing before {path.name}")
+            yield Damage(
+                f"frame {number} comes twice" if number == previous else f"{missing(previous + 1, number)} missing before {path.name}"
+            )
         previous = number
         seconds = index / sampling.folder_fps
         if ticker.takes(index, seconds):
@@ -196,6 +215,11 @@ def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[
             ) as error:  # what Pillow raises for one damage or another
                 yield Damage(f"{path.name}: {told(error)}")
     yield from miscounted(len(files), video)
+
+
+def missing(low: int, high: int) -> str:
+    """The numbers from `low` to before `high`."""
+    return f"frame {low} is" if high == low + 1 else f"frames {low} to {high - 1} are"
 
 
 def read_image(path: Path, seconds: float, sizing: Sizing) -> Frame:

@@ -72,7 +72,7 @@ class Order:
     """Clips that a pass takes of each sample."""
 
     def __post_init__(self) -> None:
-        if sum(self.samples) < 1 or min(*self.samples, 0) < 0 or min(self.streams, self.window, self.visits) < 1:
+        if sum(self.samples) < 1 or min(self.samples, default=0) < 0 or min(self.streams, self.window, self.visits) < 1:
             counts = f"{sum(self.samples)} samples, {self.streams} streams, window {self.window}, {self.visits} visits"
             raise InputError(f"order: {counts}: expected at least 1 of each")
 

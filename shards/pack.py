@@ -192,8 +192,11 @@ def allowed(percent: float | None, videos: int) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 for a folder or what is not there."""
-    return path.stat().st_size if path.is_file() else 0
+    """Bytes of a file; 0 for a folder, or what is not there or may not be looked at."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
 
 
 def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
@@ -355,6 +358,8 @@ def finish(plan: Plan) -> Manifest:
             f"{plan.out}: {len(missing)} of {len(plan.units)} units are not packed ({videos} videos, from {missing[0].videos[0].key} on): "
             "the same command goes on"
         )
+    for leftover in plan.out.glob(".*.tmp"):  # of a process that was killed here
+        leftover.unlink()
     failures = [failure for report in reports for failure in report.failures]
     check_failures(plan, failures)
     write_failures(plan.out / "failures.csv", failures)

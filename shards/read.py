@@ -3,6 +3,7 @@
 Both give the same clips, which a test holds them to. The first reads a tenth of the bytes; the second reads any store.
 """
 
+import io
 import json
 import os
 import tarfile
@@ -30,8 +31,10 @@ class Undecoded(NamedTuple):
 
     jpegs: list[bytes]
     cut: Cut
+    place: str
+    """Its shard's full name."""
     shard: str
-    """Its full name."""
+    """The shard's name in the manifest."""
     key: str
     """Of the segment."""
 
@@ -42,10 +45,9 @@ class Undecoded(NamedTuple):
 
     def damaged(self, place: int) -> InputError:
         """The error that the `place`-th frame of the clip is."""
-        line = f"{os.path.basename(self.shard)} {self.key}"
         return InputError(
-            f"shard {self.shard}, sample {self.key}: frame {self.cut.frames[place]} is not a readable JPEG "
-            f"(to train without the sample: `{line}` in a file, --quarantine FILE)"
+            f"shard {self.place}, sample {self.key}: frame {self.cut.frames[place]} is not a readable JPEG "
+            f"(to train without the sample: `{self.shard} {self.key}` in a file, --quarantine FILE)"
         )
 
 
@@ -88,7 +90,7 @@ class Reader:
             if len(content) < last - first:
                 raise ValueError(f"the file ends within the sample, at byte {start + length + first + len(content)}")
             jpegs = [content[place - first : place - first + size] for place, size in places]
-        return Undecoded(jpegs, cut, self.corpus.store.place(shard.name), note["key"])
+        return Undecoded(jpegs, cut, self.corpus.store.place(shard.name), shard.name, note["key"])
 
     def opened(self, shard: Shard) -> IO[bytes]:
         """Its file, kept open for a while."""
@@ -108,24 +110,28 @@ class Reader:
             for visit in visits:
                 if visit.shard == shard_number:
                     wanted.setdefault(self.number_of(visit), []).append(visit)
-            for number, sample in self.samples(shard, min(wanted), max(wanted) + 1):
-                for visit in wanted.get(number, []):
+            place = self.corpus.store.place(shard.name)
+            for number, sample in self.samples(shard, sorted(wanted)):
+                for visit in wanted[number]:
                     with self.naming(shard, number):
                         key, frames = sample["__key__"], json.loads(sample["json"])["frames"]
                         cut = choose(key, frames, visit.number)
                         jpegs = [sample[f"{frame:03d}.jpg"] for frame in cut.frames]
-                        held[visit] = Undecoded(jpegs, cut, self.corpus.store.place(shard.name), key)
+                        held[visit] = Undecoded(jpegs, cut, place, shard.name, key)
         return held
 
-    def samples(self, shard: Shard, first: int, stop: int) -> Iterator[tuple[int, dict[str, Any]]]:
-        """The samples `first` to `stop` of a shard, with their numbers."""
-        place, number = self.corpus.store.place(shard.name), first
-        with self.naming(shard, first), self.corpus.store.open(shard.name, shard.offsets[first], shard.offsets[stop], shard.bytes) as file:
-            for number, sample in enumerate(iterate_samples(file, place), first):
-                if number < stop:
-                    yield number, sample
-        if number < stop - 1:
-            raise InputError(f"shard {place}: ends behind sample #{number}: the manifest says {shard.samples} samples")
+    def samples(self, shard: Shard, numbers: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Samples of a shard, read in one go; each is taken apart alone, so that damage is its own, and what lies between is left."""
+        store, (low, high) = self.corpus.store, (numbers[0], numbers[-1] + 1)
+        with self.naming(shard, low), store.open(shard.name, shard.offsets[low], shard.offsets[high], shard.bytes) as file:
+            for number in range(low, high):
+                with self.naming(shard, number):
+                    content = file.read(shard.offsets[number + 1] - shard.offsets[number])
+                    if number in numbers:
+                        found = list(iterate_samples(io.BytesIO(content), store.place(shard.name)))
+                        if len(found) != 1:
+                            raise ValueError(f"{len(found)} samples lie there")
+                        yield number, found[0]
 
     @contextmanager
     def naming(self, shard: Shard, number: int) -> Iterator[None]:

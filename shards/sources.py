@@ -1,5 +1,6 @@
 """Which videos there are: below a folder, or in a list. How they are decoded is in `decode.py`."""
 
+import codecs
 import csv
 import io
 import os
@@ -14,6 +15,7 @@ from shards.errors import InputError
 VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp"}
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
 LIST_SUFFIXES = {".csv", ".txt", ".lst"}
+LINE_END = re.compile(r"\r\n|\r|\n")  # splitlines() would also split at letters that names may hold
 NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
 
@@ -39,10 +41,14 @@ def find_videos(source: Path) -> list[Video]:
     """
     if str(source) == "-":
         return read_list(sys.stdin.buffer.read(), "standard input", Path())
-    if source.is_file() and source.suffix.lower() in LIST_SUFFIXES:
-        return read_list(source.read_bytes(), str(source), source.parent)
-    if not source.exists():
-        raise InputError(f"source {source}: no such file or folder")
+    try:
+        source.stat()
+        if source.is_file() and source.suffix.lower() in LIST_SUFFIXES:
+            return read_list(source.read_bytes(), str(source), source.parent)
+    except FileNotFoundError:
+        raise InputError(f"source {source}: no such file or folder") from None
+    except OSError as error:
+        raise InputError(f"source {source}: {error.strerror}") from None
     if source.is_file():
         paths = [source] if source.suffix.lower() in VIDEO_SUFFIXES else []
         root = source.parent
@@ -52,8 +58,6 @@ def find_videos(source: Path) -> list[Video]:
     if not paths:
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
         raise InputError(f"source {source}: no videos there: expected {kinds} files, folders of numbered images, or a .csv list of either")
-    if paths == [source] and source.is_dir():
-        return [Video(source.name, source)]
     return named([(path.relative_to(root), path, None) for path in paths])
 
 
@@ -63,10 +67,11 @@ def walk(source: Path) -> Iterator[Path]:
     def refuse(error: OSError) -> None:
         raise InputError(f"source {error.filename}: {error.strerror}")
 
-    seen = set[str]()
+    seen = {os.path.realpath(source)}
     for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
-        subfolders[:] = [name for name in subfolders if os.path.realpath(Path(folder, name)) not in seen]  # links may go in circles
-        seen |= {os.path.realpath(Path(folder, name)) for name in subfolders}
+        places = {os.path.realpath(Path(folder, name)): name for name in sorted(subfolders, reverse=True)}
+        subfolders[:] = sorted(name for place, name in places.items() if place not in seen)  # links may go in circles
+        seen |= places.keys()
         files = [Path(folder, name) for name in names if not name.startswith(".")]
         yield from (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
         if sum(is_numbered_image(file) for file in files) > 1:
@@ -86,9 +91,11 @@ def read_list(content: bytes, name: str, root: Path) -> list[Video]:
     Raises:
         InputError: nothing is listed, or a video twice.
     """
+    if b"\0" in content:
+        raise InputError(f"{name}: is no text in UTF-8: expected a line for each video")
     found: list[tuple[Path, Path, int | None]] = []
     lines: dict[Path, int] = {}
-    for number, line in enumerate(os.fsdecode(content).splitlines(), 1):
+    for number, line in enumerate(LINE_END.split(os.fsdecode(content.removeprefix(codecs.BOM_UTF8))), 1):
         entry, frames = read_line(line)
         if not entry or (number == 1 and entry.lower() == "path"):
             continue
@@ -114,11 +121,13 @@ def named(found: list[tuple[Path, Path, int | None]]) -> list[Video]:
     """Videos with keys of their own, from (relative path, path, listed frames)."""
     videos, taken = [], set[str]()
     for relative, path, listed in found:
-        pure = PurePosixPath(os.path.normpath(relative).lstrip("/.") or path.name)
-        key = str(pure if pure.suffix.lower() not in VIDEO_SUFFIXES or path.is_dir() else pure.with_suffix(""))
+        whole = os.path.normpath(relative).lstrip("/.") or path.name.strip(".") or path.resolve().name
+        pure = PurePosixPath(os.fsencode(whole).decode(errors="backslashreplace"))  # file names are bytes, keys are text
+        folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises where one may not look
+        key = str(pure if folder or pure.suffix.lower() not in VIDEO_SUFFIXES else pure.with_suffix(""))
         key = str(pure) if key in taken else key  # a.mp4 beside a.webm
         while key in taken:
             key += "_"
         taken.add(key)
-        videos.append(Video(os.fsencode(key).decode(errors="backslashreplace"), path, listed))  # file names are bytes, keys are text
+        videos.append(Video(key, path, listed))
     return videos

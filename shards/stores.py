@@ -5,14 +5,16 @@ What comes over a network breaks: reading goes on at the byte where it stopped, 
 
 import io
 import os
+import re
 import select
+import shlex
 import subprocess
 import time
 import urllib.error
 import urllib.request
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import quote
@@ -119,7 +121,7 @@ class PipeStore(Store):
 
     def place(self, name: str) -> str:
         """The command."""
-        return f"pipe:{self.command.replace('{}', name)}"
+        return f"pipe:{self.command.replace('{}', shlex.quote(name))}"
 
 
 class Source(Protocol):
@@ -195,12 +197,12 @@ class Resumed(io.RawIOBase):
 class WebBytes:
     """The body of an answer, which must be as long as it said."""
 
-    def __init__(self, answer: IO[bytes], left: int | None) -> None:
+    def __init__(self, answer: HTTPResponse | io.BytesIO, left: int | None) -> None:
         self.answer, self.left = answer, left
 
     def readinto(self, buffer: memoryview) -> int:
         """Some more bytes."""
-        content = self.answer.read(min(len(buffer), 1 << 18))
+        content = self.answer.read1(min(len(buffer), 1 << 18))  # what has come, so that none of it is lost if no more does
         if self.left is not None:
             self.left -= len(content)
             if not content and self.left > 0:
@@ -228,26 +230,52 @@ def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBy
         error.close()
         if error.code == 416 and stop is None:  # the file ended where the last try did
             return WebBytes(io.BytesIO(), 0)
+        if error.code == 416 and error.headers["Content-Range"]:
+            check_size(url, range_of(error.headers["Content-Range"])[1], size)
         if error.code in RETRIED:
             raise BrokenError(f"HTTP {error.code} {error.reason}") from None
         raise InputError(f"{url}: byte {start}: HTTP {error.code} {error.reason}") from None
     partial = answer.status == 206
     length = int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
-    whole = int(answer.headers["Content-Range"].rpartition("/")[2]) if partial else length
-    if size is not None and whole is not None and whole != size:
-        answer.close()
-        raise InputError(f"shard {url}: {whole} bytes: the manifest says {size} bytes")
+    first, whole = range_of(answer.headers["Content-Range"]) if partial else (0, length)
     body = WebBytes(answer, length)
-    skip(body, 0 if partial else start)
+    try:
+        check_size(url, whole, size)
+        if first > start:
+            raise BrokenError(f"the server answered from byte {first} on")
+        skip(body, start - first)
+    except BaseException:
+        body.close()
+        raise
     return body
+
+
+def range_of(header: str | None) -> tuple[int, int | None]:
+    """First byte and whole size of `Content-Range: bytes 5-9/20`; BrokenError if it is something else."""
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header or "")
+    if not found:
+        raise BrokenError(f"the server answered with the range {header!r}")
+    return int(found[1] or 0), None if found[2] == "*" else int(found[2])
+
+
+def check_size(url: str, found: int | None, expected: int | None) -> None:
+    """InputError if both are known and differ."""
+    if found is not None and expected is not None and found != expected:
+        raise InputError(f"shard {url}: {found} bytes: the manifest says {expected} bytes")
 
 
 class PipeBytes:
     """What a command prints from some byte on."""
 
     def __init__(self, place: str, start: int) -> None:
-        self.process = subprocess.Popen(place.removeprefix("pipe:"), shell=True, stdout=subprocess.PIPE, bufsize=0, start_new_session=True)
-        skip(self, start)
+        self.process = subprocess.Popen(
+            place.removeprefix("pipe:"), shell=True, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0, start_new_session=True
+        )
+        try:
+            skip(self, start)
+        except BaseException:
+            self.close()
+            raise
 
     def readinto(self, buffer: memoryview) -> int:
         """Some more bytes."""
@@ -256,10 +284,17 @@ class PipeBytes:
         if not ready:
             raise TimeoutError(f"no byte in {STALL_SECONDS:.0f} s")
         content = os.read(self.process.stdout.fileno(), min(len(buffer), 1 << 18))
-        if not content and (code := self.process.wait()):
+        if not content and (code := self.exit_code()):
             raise BrokenError(f"the command ended with exit code {code}")
         buffer[: len(content)] = content
         return len(content)
+
+    def exit_code(self) -> int:
+        """Of the command, which has closed its output."""
+        try:
+            return self.process.wait(STALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"the command closed its output and did not end in {STALL_SECONDS:.0f} s") from None
 
     def close(self) -> None:
         """Stop the command."""

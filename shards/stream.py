@@ -74,13 +74,13 @@ class ClipDataset(IterableDataset[list[Undecoded] | Batch]):
 
 def decode_batch(found: list[Undecoded], config: ClipConfig, device: torch.device | None) -> Batch:
     """JPEGs to pixels; InputError names a frame that is damaged."""
-    clips = []
-    for clip in found:
+    clips_bt3ss = torch.empty(len(found), config.frames, 3, config.size, config.size, dtype=torch.uint8, device=device)
+    for clip, out in zip(found, clips_bt3ss, strict=True):
         try:
-            clips.append(decode_clip(clip.jpegs, clip.cut, config, device))
+            decode_clip(clip.jpegs, clip.cut, config, out)
         except DamagedFrameError as error:
             raise clip.damaged(error.args[0]) from None
-    return Batch(torch.stack(clips), [clip.name for clip in found])
+    return Batch(clips_bt3ss, [clip.name for clip in found])
 
 
 def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str]]:
@@ -130,7 +130,8 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
             except InputError as error:  # a worker's arrives wrapped in its traceback; its own line is the last
                 raise InputError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")) from None
             if dataset.decoded:
-                yield Batch(torch.cat([part.clips for part in share]), [key for part in share for key in part.keys])
+                clips = torch.cat([part.clips for part in share]) if len(share) > 1 else share[0].clips
+                yield Batch(clips, [key for part in share for key in part.keys])
             else:
                 yield decode_batch([clip for part in share for clip in part], dataset.clip, device)
     finally:

@@ -94,7 +94,7 @@ def test_track_refuses_what_does_not_fit(refused, video, mask, checkpoint, tree,
     gap.mkdir()
     for n in (0, 1, 3):
         Image.new("RGB", (65, 47)).save(gap / f"{n:05d}.jpg")
-    assert "frame 2 is missing after 00001.jpg" in line(video=gap)
+    assert "frame 2 is missing before 00003.jpg" in line(video=gap)
     Image.new("L", (65, 47)).save(tmp_path / "blank.png")
     assert "is empty" in line(mask=tmp_path / "blank.png")
     assert not (tmp_path / "o.mp4").exists()

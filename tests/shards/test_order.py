@@ -10,19 +10,20 @@ from shards.order import Order, streams_of
 
 ORDERS = st.builds(
     Order,
-    samples=st.lists(st.integers(1, 9), min_size=1, max_size=12).map(tuple),
+    samples=st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any).map(tuple),
     seed=st.integers(0, 99),
     streams=st.integers(1, 12),
     window=st.integers(1, 7),
+    visits=st.integers(1, 3),
 )
 
 
 def read(order, stream, start, count):
-    """The first `count` samples of a stream from its `start`-th on: (pass, shard, index)."""
+    """The first `count` visits of a stream from its `start`-th on: (pass, shard, sample, visit)."""
 
     def samples():
         for window in order.windows(stream, start):
-            held = [(window.pass_, piece.shard, index) for piece in window.pieces for index in range(piece.first, piece.stop)]
+            held = [(window.pass_, *visit) for visit in order.visits_of(window)]
             assert sorted(window.permutation) == list(range(len(held)))
             yield from (held[i] for i in window.permutation[window.skip :])
 
@@ -31,11 +32,12 @@ def read(order, stream, start, count):
 
 @settings(max_examples=150, deadline=None)
 @given(order=ORDERS, passes=st.integers(1, 4))
-def test_each_pass_gives_each_sample_once(order, passes):
+def test_each_pass_gives_each_visit_to_each_sample_once(order, passes):
     given_out = []
     for stream in range(order.streams):
         given_out += read(order, stream, 0, order.handed_out(stream, passes))
-    everything = [(p, shard, i) for p in range(passes) for shard, n in enumerate(order.samples) for i in range(n)]
+    shards = list(enumerate(order.samples))
+    everything = [(p, shard, i, v) for p in range(passes) for shard, n in shards for i in range(n) for v in range(order.visits)]
     assert sorted(given_out) == everything
 
 
@@ -62,10 +64,29 @@ def test_passes_differ_and_seeds_differ():
     assert first != other
 
 
-def test_a_place_far_on_is_found_at_once():
+def test_a_place_far_on_is_found_at_once(monkeypatch):
+    """Kinetics twice over, 23 passes on: of the permutations of shards before it none is drawn."""
     order = Order(tuple(np.full(2400, 850)), seed=0, streams=48)
+    drawn, draw = [], Order.shard_permutation
+    monkeypatch.setattr(Order, "shard_permutation", lambda self, pass_: (drawn.append(pass_), draw(self, pass_))[1])
     window = next(order.windows(17, 1_000_000))
-    assert window.pass_ == (1_000_001 * 48 - 17 - 1) // order.total
+    assert window.pass_ == (1_000_001 * 48 - 17 - 1) // order.total == 23
+    assert drawn == [23]
+
+
+@settings(max_examples=50, deadline=None)
+@given(order=ORDERS, pass_=st.integers(0, 5))
+def test_the_streams_share_out_a_pass_without_overlap(order, pass_):
+    starts = [order.first_sample(stream, pass_) for stream in range(order.streams)]
+    lengths = [order.handed_out(s, pass_ + 1) - order.handed_out(s, pass_) for s in range(order.streams)]
+    assert starts == [sum(lengths[:stream]) for stream in range(order.streams)]
+    assert sum(lengths) == order.total
+
+
+def test_nothing_to_order_is_refused():
+    for wrong in ({"samples": (0, 0)}, {"streams": 0}, {"window": 0}, {"visits": 0}, {"samples": ()}):
+        with pytest.raises(InputError, match="expected at least 1 of each"):
+            Order(**{"samples": (1,), "seed": 0, "streams": 1, **wrong})
 
 
 @given(st.integers(1, 4), st.integers(1, 3))

@@ -1,17 +1,20 @@
 import subprocess
 import sys
+from collections import Counter
 from itertools import islice
 
 import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from PIL import Image
 
-from shards.clip import ClipConfig, Cut, choose_cut, cut_frames
+from shards.clip import ClipConfig, Cut, choose_cut, cut_frame
 from shards.corpus import open_corpus
 from shards.errors import InputError
 from shards.manifest import read_manifest
 from shards.order import Order
+from shards.pack import PackConfig, pack
 from shards.stream import ClipDataset, StreamConfig, read_batches
 
 CLIP = ClipConfig(size=32, fit="crop", flip=True)
@@ -42,6 +45,53 @@ def test_resume_repeats_no_clip_and_skips_none(packed):
     same(global_batches(packed, 4, start=3, ranks=2), global_batches(packed, 7)[3:])
 
 
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory):
+    """21 segments in seven shards of unequal sizes."""
+    source, out = tmp_path_factory.mktemp("uneven"), tmp_path_factory.mktemp("uneven-packed")
+    for number in range(7):
+        folder = source / f"video {number}"
+        folder.mkdir()
+        for t in range(4 * number + 3):
+            Image.new("RGB", (16, 12), (30 * number, 8 * t, 0)).save(folder / f"image_{t:05d}.jpg")
+    pack(source, out, PackConfig(fps=25, segment=5, spread=5), processes=1)
+    assert [shard.samples for shard in read_manifest(out).shards] == [1, 1, 2, 3, 4, 5, 5]
+    return out
+
+
+def keys_of(folder, steps, ranks=1, workers=0, start=0, batch=12):
+    """The keys of the first global batches from `start` on, through real workers of real ranks."""
+
+    def read(rank):
+        corpus = open_corpus(folder)
+        data = ClipDataset(corpus, Order(corpus.samples, 5, batch, window=3), ClipConfig(size=8), rank, ranks, start)
+        return list(islice(read_batches(data, StreamConfig(workers=workers)), steps))
+
+    return [[key for part in step for key in part.keys] for step in zip(*map(read, range(ranks)), strict=True)]
+
+
+def test_200_batches_are_the_same_on_any_number_of_ranks_and_workers(uneven):
+    alone = keys_of(uneven, 200)
+    for ranks in (1, 2, 4):
+        for workers in (0, 1, 2, 3):
+            if 12 // ranks % max(workers, 1) == 0:
+                assert keys_of(uneven, 200, ranks, workers) == alone, (ranks, workers)
+            else:
+                with pytest.raises(InputError, match="would do"):
+                    keys_of(uneven, 200, ranks, workers)
+    counts = Counter(key.rpartition(":")[0] for batch in alone[: 21 * 8] for key in batch)  # 96 passes of 21 segments
+    assert set(counts.values()) == {96}
+
+
+def test_resuming_at_any_step_goes_on_with_exactly_the_next_batch(uneven):
+    alone = keys_of(uneven, 130)
+    draw = np.random.default_rng(0)
+    for start in draw.integers(1, 120, 20).tolist():
+        ranks, workers = draw.choice([(1, 0), (2, 0), (4, 0), (3, 0), (6, 0)]).tolist()
+        assert keys_of(uneven, 5, ranks, workers, start) == alone[start : start + 5]
+    assert keys_of(uneven, 5, 2, 3, 77) == keys_of(uneven, 5, 4, 1, 77) == alone[77:82]
+
+
 def test_a_pass_gives_each_segment_once(packed):
     keys = [key.rpartition(":")[0] for keys, _ in global_batches(packed, 2) for key in keys]
     assert len(set(keys)) == len(keys) == 8
@@ -62,6 +112,19 @@ def test_a_clip_depends_on_seed_pass_and_key_alone():
     assert choose_cut(CLIP, 32, 0, 0, "a") == choose_cut(CLIP, 32, 0, 0, "a")
 
 
+def test_of_several_intervals_each_clip_takes_one_at_random():
+    config = ClipConfig(interval=(1, 2, 5))
+    gaps = [np.diff(choose_cut(config, 32, 0, 0, str(n)).frames).tolist() for n in range(300)]
+    counts = Counter(map(tuple, gaps))
+    assert counts.keys() == {(1, 1), (2, 2), (5, 5)}
+    assert min(counts.values()) > 70
+    assert {tuple(np.diff(choose_cut(config, 8, 0, 0, str(n)).frames)) for n in range(50)} == {(1, 1), (2, 2)}
+
+
+def test_each_visit_is_a_clip_of_its_own():
+    assert len({choose_cut(CLIP, 32, 0, 0, "a", visit) for visit in range(4)}) == 4
+
+
 def test_the_interval_gives_way_in_a_short_segment():
     assert np.diff(choose_cut(ClipConfig(interval=(4,)), 9, 0, 0, "k").frames).tolist() == [4, 4]
     assert np.diff(choose_cut(ClipConfig(interval=(4,)), 6, 0, 0, "k").frames).tolist() == [2, 2]
@@ -70,11 +133,11 @@ def test_the_interval_gives_way_in_a_short_segment():
 
 
 def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
-    frames = torch.arange(2 * 3 * 48 * 64).reshape(2, 3, 48, 64).to(torch.uint8)
-    corner = cut_frames(frames, Cut((0, 1), 1.0, 1.0, False), CLIP)
-    assert torch.equal(corner, frames[..., -32:, -32:])
-    assert torch.equal(cut_frames(frames, Cut((0, 1), 1.0, 1.0, True), CLIP), corner.flip(-1))
-    assert cut_frames(frames, Cut((0, 1), 1.0, 1.0, False), ClipConfig(size=48, fit="squash")).shape == (2, 3, 48, 48)
+    frame = torch.arange(3 * 48 * 64).reshape(3, 48, 64).to(torch.uint8)
+    corner = cut_frame(frame, Cut((0,), 1.0, 1.0, False), CLIP)
+    assert torch.equal(corner, frame[..., -32:, -32:])
+    assert torch.equal(cut_frame(frame, Cut((0,), 1.0, 1.0, True), CLIP), corner.flip(-1))
+    assert cut_frame(frame, Cut((0,), 1.0, 1.0, False), ClipConfig(size=48, fit="squash")).shape == (3, 48, 48)
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -1,0 +1,182 @@
+"""How fast videos are packed and clips are read, beside what the machine needs for the decoding and encoding alone."""
+
+import itertools
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import torch
+
+from shards.clip import ClipConfig, decode_clip, decode_frame
+from shards.corpus import Corpus
+from shards.decode import Damage, decode
+from shards.errors import InputError
+from shards.order import Order
+from shards.pack import PackConfig, encode_jpeg, finish, pack_units, prepare
+from shards.read import Reader, Undecoded
+from shards.sources import Video, find_videos
+from shards.stream import ClipDataset, StreamConfig, read_batches
+
+
+class PackSpeed(NamedTuple):
+    """Processor seconds of one core, for the same videos."""
+
+    decode: float
+    """All frames, by PyAV."""
+    encode: float
+    """Those that are kept, as JPEG."""
+    pack: float
+    """Videos to shards."""
+    waited: float
+    """Seconds by the clock that packing took beyond its processor time: reading, writing, other work on the machine."""
+    videos: int
+    video_seconds: float
+    frames: int
+    """Kept."""
+    bytes: int
+    """Of the shards."""
+
+    @property
+    def ratio(self) -> float:
+        """Packing beside decoding and encoding alone."""
+        return self.pack / (self.decode + self.encode)
+
+
+def measure_packing(source: Path, config: PackConfig, most: int, rounds: int, on_round: Callable[[], object]) -> PackSpeed:
+    """Decoding, encoding and packing of the first `most` video files of `source`, by turns, on one core."""
+    videos = [video for video in find_videos(source) if video.path.is_file()][:most]
+    if not videos:
+        raise InputError(f"source {source}: expected video files")
+    kept = [f for v in videos for f in decode(v, config.sampling(), config.sizing(), 1) if not isinstance(f, Damage)]
+    seconds = sum(length_of(video) for video in videos)
+    waited, packed = [], 0
+
+    def pack_all() -> None:
+        nonlocal packed
+        with tempfile.TemporaryDirectory() as folder:
+            names = Path(folder) / "videos.csv"
+            names.write_text("\n".join(f'"{video.path.absolute()}"' for video in videos))
+            clock, processor = time.perf_counter(), time.process_time()
+            if plan := prepare(names, Path(folder) / "out", config):
+                pack_units(plan, plan.units, processes=1)
+                packed = sum(shard.bytes for shard in finish(plan).shards)
+            waited.append(time.perf_counter() - clock - (time.process_time() - processor))
+
+    works = [lambda: decode_all(videos), lambda: [encode_jpeg(frame, config.quality) for frame in kept], pack_all]
+    taken: list[list[float]] = [[] for _ in works]
+    for _ in range(rounds):
+        for times, work in zip(taken, works, strict=True):
+            begun = time.process_time()
+            work()
+            times.append(time.process_time() - begun)
+        on_round()
+    decoding, encoding, packing = (statistics.median(times) for times in taken)
+    return PackSpeed(decoding, encoding, packing, statistics.median(waited), len(videos), seconds, len(kept), packed)
+
+
+def decode_all(videos: list[Video]) -> None:
+    """Every frame, and nothing done with it."""
+    for video in videos:
+        with av.open(str(video.path), metadata_errors="replace") as container:
+            container.streams.video[0].thread_count = 1
+            for _ in container.decode(video=0):
+                pass
+
+
+def length_of(video: Video) -> float:
+    """Seconds."""
+    with av.open(str(video.path), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        return float((stream.duration or 0) * (stream.time_base or 0)) or float(container.duration or 0) / av.time_base
+
+
+@dataclass(frozen=True)
+class LoaderSpeed:
+    """Clips a second of one worker on one core."""
+
+    jpeg: float
+    """The limit: its frames decoded, and nothing else."""
+    pixels: float
+    """The limit where frames must be sized, too."""
+    loader: float
+    by_tenth: list[float]
+    """The loader's rate in each tenth of all batches."""
+    worker_mb: list[float]
+    """Memory that is the worker's own, in 10^6 bytes, at the end of each tenth."""
+    planning: float
+    """Seconds from nothing to the place of step 1,000,000, one stream, nothing read."""
+
+
+def measure_loading(
+    corpus: Corpus, order: Order, clip: ClipConfig, config: StreamConfig, batches: int, rounds: int, on_batch: Callable[[], object]
+) -> LoaderSpeed:
+    """Decoding and loading by turns, then `batches` batches in one go.
+
+    Args:
+        corpus: what is read.
+        order: its batches.
+        clip: what clips are cut.
+        config: workers; their rates are given for each.
+        batches: in all.
+        rounds: of the two, before.
+        on_batch: told after each batch.
+    """
+    begun = time.perf_counter()
+    next(order.windows(0, 1_000_000))
+    planning = time.perf_counter() - begun
+    dataset = ClipDataset(corpus, order, clip, 0, 1, 0)
+    sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
+    stream = read_batches(dataset, config)
+    workers = max(config.workers, 1)
+    some = max(200 // order.streams, 1) * workers
+    for _ in range(some):
+        next(stream)
+    limits, sized, rates = [], [], []
+    for _ in range(rounds):
+        # the worker waits, its queue full, while this process decodes
+        limits.append(len(sample) / taken(lambda: [decode_frame(jpeg, 0) for found in sample for jpeg in found.jpegs]))
+        sized.append(len(sample) / taken(lambda: decode_sized(sample, clip)))
+        for _ in range(config.prefetch * workers):  # what was ready
+            next(stream)
+        rates.append(some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)]))
+    by_tenth, memory = [], []
+    for _ in range(10):
+        count = max(batches // 10, 1)
+        begun = time.perf_counter()
+        for _ in range(count):
+            next(stream)
+            on_batch()
+        by_tenth.append(count * order.streams / workers / (time.perf_counter() - begun))
+        memory.append(max(own_memory_mb(), default=0.0))
+    stream.close()  # type: ignore[attr-defined]
+    return LoaderSpeed(statistics.median(limits), statistics.median(sized), statistics.median(rates), by_tenth, memory, planning)
+
+
+def decode_sized(sample: list[Undecoded], clip: ClipConfig) -> None:
+    """JPEGs to clips."""
+    out = torch.empty(clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
+    for found in sample:
+        decode_clip(found.jpegs, found.cut, clip, out)
+
+
+def taken(work: Callable[[], object]) -> float:
+    """Seconds by the clock."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
+def own_memory_mb() -> list[float]:
+    """Of each child process: pages that are not shared with this one, in 10^6 bytes (on Linux)."""
+    found = []
+    for task in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
+        for child in task.read_text().split():
+            lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            found.append(sum(int(line.split()[1]) for line in lines if line.startswith("Private")) * 1024 / 1e6)
+    return found
