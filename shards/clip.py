@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -87,14 +88,14 @@ def decode_clip(jpegs: list[bytes], cut: Cut, config: ClipConfig, out_t3ss: Tens
     Raises:
         DamagedFrameError: names the first one.
     """
-    if out_t3ss.device.type == "cuda":
-        decoded = decode_on(out_t3ss.device, jpegs)
-    else:
-        decoded = [decode_frame(jpeg, place) for place, jpeg in enumerate(jpegs)]
-    for place, (frame, out) in enumerate(zip(decoded, out_t3ss, strict=True)):
-        if frame.shape != decoded[0].shape:
+    # on the CPU each frame is cut while it is still in the cache
+    frames = decode_on(out_t3ss.device, jpegs) if out_t3ss.device.type == "cuda" else map(decode_frame, jpegs, itertools.count())
+    shape = None
+    for place, (frame, out_3ss) in enumerate(zip(frames, out_t3ss.unbind(), strict=True)):
+        if frame.shape != (shape or frame.shape):
             raise DamagedFrameError(place)
-        out.copy_(cut_frame(frame, cut, config))
+        shape = frame.shape
+        out_3ss.copy_(cut_frame(frame, cut, config))
 
 
 def decode_frame(jpeg: bytes, place: int) -> Tensor:
@@ -103,7 +104,7 @@ def decode_frame(jpeg: bytes, place: int) -> Tensor:
         return decode_with_pillow(jpeg, place)
     try:
         frame: Tensor = decode(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8))
-    except RuntimeError:
+    except (RuntimeError, ValueError):  # the second for no bytes at all
         raise DamagedFrameError(place) from None
     return frame
 

@@ -31,6 +31,9 @@ ERROR_NUMBER = re.compile(r"^\[Errno \d+\] ")
 EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
 
 
+TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+
+
 class BrokenVideoError(Exception):
     """A source that can't be decoded to its end; the message is the reason."""
 
@@ -40,7 +43,7 @@ class Frame:
     """One decoded frame."""
 
     image: Image.Image
-    """RGB."""
+    """RGB, or RGBX, whose fourth byte says nothing."""
     seconds: float
     """Since the start of the video."""
     jpeg: bytes | None = None
@@ -137,9 +140,11 @@ def read_stream(
     start: float | None = None
     index = packets = 0
     end = 0.0
-    for packet in container.demux():
-        if packet.pts is not None and packet.time_base:
-            end = max(end, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    ticks = {of.index: float(of.time_base or 0) for of in container.streams}  # seconds; fractions would cost a third of a decoded frame
+    timed = not stream.frames and container.format.name in TIMED
+    for packet in container.demux() if timed else container.demux(stream):
+        if packet.pts is not None:
+            end = max(end, (packet.pts + (packet.duration or 0)) * ticks[packet.stream.index])
         if packet.stream.index != stream.index:  # of the packet itself, it is not set when there are no more
             continue
         packets += bool(packet.size)
@@ -149,7 +154,7 @@ def read_stream(
             yield Damage(f"{told(error)}, after frame {index}")
             continue
         for frame in frames:
-            seconds = frame.time if frame.time is not None else index / rate
+            seconds = index / rate if frame.pts is None else frame.pts * ticks[stream.index]
             start = seconds if start is None else start
             chosen = ticker.takes(index, seconds - start)
             index += 1
@@ -157,16 +162,17 @@ def read_stream(
                 yield Damage(f"frame {index - 1} is corrupt")
             elif chosen:
                 yield Frame(painter.paint(frame), seconds - start)
-    yield from cut_short(container, stream.frames or 0, packets, end)
+    if packets < stream.frames * (1 - SHORTFALL):
+        yield Damage(f"ends after {packets} of {stream.frames} frames")
+    if timed:
+        yield from cut_short(container, end)
     yield from miscounted(index, video)
 
 
-def cut_short(container: av.container.InputContainer, frames: int, packets: int, end: float) -> Iterator[Damage]:
-    """A Damage if the file says that more was to come: by the number of frames, or, where it has none, by the time of all its streams."""
-    if packets < frames * (1 - SHORTFALL):
-        yield Damage(f"ends after {packets} of {frames} frames")
+def cut_short(container: av.container.InputContainer, end: float) -> Iterator[Damage]:
+    """A Damage if, of all its streams together, the file gave less than the time that it says it has."""
     seconds = (container.duration or 0) / av.time_base
-    if not frames and container.format.name in TIMED and end < seconds - max(SHORT_SECONDS, SHORT_PART * seconds):
+    if end < seconds - max(SHORT_SECONDS, SHORT_PART * seconds):
         yield Damage(f"ends after {end:.1f} of {seconds:.1f} seconds")
 
 
@@ -185,8 +191,11 @@ class Painter:
             sized = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=EXACT, threads=1)
         else:
             sized = frame
-        pixels = self.converter.reformat(sized, format="rgb24", interpolation=EXACT, threads=1).to_ndarray()
-        return Image.fromarray(np.rot90(pixels, k=frame.rotation // 90 % 4) if frame.rotation else pixels)
+        pixels = self.converter.reformat(sized, format="rgba", interpolation=EXACT, threads=1).planes[0]
+        # four bytes a pixel, as Pillow has them: nothing is copied, and the JPEG is made of this very memory
+        memory = np.frombuffer(memoryview(pixels), np.uint8)
+        image = Image.frombuffer("RGBX", (width, height), memory, "raw", "RGBX", pixels.line_size, 1)
+        return image.transpose(TURNS[frame.rotation % 360]) if frame.rotation % 360 in TURNS else image
 
 
 def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[Frame | Damage]:
@@ -207,12 +216,7 @@ def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[
         if ticker.takes(index, seconds):
             try:
                 yield read_image(path, seconds, sizing)
-            except (
-                OSError,
-                ValueError,
-                SyntaxError,
-                Image.DecompressionBombError,
-            ) as error:  # what Pillow raises for one damage or another
+            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow has many for one fact
                 yield Damage(f"{path.name}: {told(error)}")
     yield from miscounted(len(files), video)
 
@@ -297,7 +301,7 @@ def whole(decoded: Iterator[Frame | Damage]) -> Generator[NDArray[np.uint8], Non
     for found in decoded:
         if isinstance(found, Damage):
             raise BrokenVideoError(found.reason)
-        yield np.asarray(found.image)
+        yield np.asarray(found.image.convert("RGB"))
 
 
 def file_facts(path: Path) -> tuple[float, int | None]:

@@ -67,12 +67,14 @@ def parse_note(head: bytes) -> tuple[dict[str, Any], int]:
 
     Raises:
         NeedMoreError: the json is longer than `head`; says how long.
-        ValueError, tarfile.TarError: no sample begins there.
+        ValueError: no sample begins there.
     """
     position, size, kind = 0, 0, tarfile.XHDTYPE
     while kind == tarfile.XHDTYPE:  # a long name lies in an entry of its own before the file's
-        info = tarfile.TarInfo.frombuf(head[position : position + BLOCK], "utf-8", "surrogateescape")
-        kind, size, start = info.type, info.size, position + BLOCK
+        header, start = head[position : position + BLOCK], position + BLOCK
+        if header[257:262] != b"ustar":
+            raise ValueError("no tar header where the manifest says a sample begins")
+        kind, size = header[156:157], int(header[124:135], 8)
         position = start + size + -size % BLOCK
         if position > len(head):
             raise NeedMoreError(position + NOTE_BYTES)

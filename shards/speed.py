@@ -134,7 +134,7 @@ def measure_loading(
     sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
     stream = read_batches(dataset, config)
     workers = max(config.workers, 1)
-    some = max(200 // order.streams, 1) * workers
+    some = max(800 // order.streams, 1) * workers
     for _ in range(some):
         next(stream)
     limits, sized, rates = [], [], []

@@ -1,6 +1,9 @@
 """Reads the clips in the order that `order.py` says, with as many worker processes as asked for."""
 
 import atexit
+import itertools
+import math
+import mmap
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.clip import ClipConfig, DamagedFrameError, choose_cut, decode_clip
+from shards.clip import ClipConfig, Cut, DamagedFrameError, choose_cut, decode_clip
 from shards.corpus import Corpus
 from shards.errors import InputError
 from shards.order import Order, streams_of
@@ -22,7 +25,7 @@ class Batch(NamedTuple):
     """A rank's part of a global batch."""
 
     clips: Tensor
-    """uint8 `[B, T, 3, H, W]`."""
+    """uint8 `[B, T, 3, H, W]`, in memory `[B, T, H, W, 3]`."""
     keys: list[str]
     """`sample key:frame,frame,...` of each clip."""
 
@@ -43,44 +46,70 @@ class StreamConfig:
             raise InputError(f"stream: workers {self.workers}, prefetch {self.prefetch}: expected >= 0 and >= 1")
 
 
-class ClipDataset(IterableDataset[list[Undecoded] | Batch]):
+class Share(NamedTuple):
+    """What a worker says when its part of a batch is ready."""
+
+    slot: int
+    """Of its shared memory, where the clips lie."""
+    keys: list[str]
+
+
+class ClipDataset(IterableDataset[list[Undecoded] | Share]):
     """The parts of the global batches, from number `start` on, that one worker of one rank reads."""
 
     def __init__(self, corpus: Corpus, order: Order, clip: ClipConfig, rank: int, ranks: int, start: int) -> None:
         super().__init__()
         self.corpus, self.order, self.clip = corpus, order, clip
         self.rank, self.ranks, self.start = rank, ranks, start
-        self.decoded = True
-        """Whether it gives clips as pixels."""
+        self.slots: Tensor | None = None
+        """uint8 `[workers, slots, B, T, H, W, 3]`, where decoded clips are put; None: JPEGs are given instead."""
 
-    def __iter__(self) -> Iterator[list[Undecoded] | Batch]:
+    def __iter__(self) -> Iterator[list[Undecoded] | Share]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         reader = Reader(self.corpus, self.order)
         streams = [self.undecoded(stream, reader) for stream in streams_of(self.order.streams, self.rank, self.ranks, worker, workers)]
-        while True:
+        for number in itertools.count():
             found = [next(stream) for stream in streams]
-            yield decode_batch(found, self.clip, None) if self.decoded else found
+            if self.slots is None:
+                yield found
+            else:
+                slot = number % self.slots.shape[1]
+                decode_into(found, self.clip, self.slots[worker, slot])
+                yield Share(slot, [clip.name for clip in found])
 
     def undecoded(self, stream: int, reader: Reader) -> Iterator[Undecoded]:
         """The clips of one logical stream as JPEGs, for ever."""
         for window in self.order.windows(stream, self.start):
             yield from reader.read(window, partial(self.choose, window.pass_))
 
-    def choose(self, pass_: int, key: str, frames: int, visit: int) -> Any:
+    def choose(self, pass_: int, key: str, frames: int, visit: int) -> Cut:
         """What a pass takes of a segment."""
         return choose_cut(self.clip, frames, self.order.seed, pass_, key, visit)
 
 
-def decode_batch(found: list[Undecoded], config: ClipConfig, device: torch.device | None) -> Batch:
-    """JPEGs to pixels; InputError names a frame that is damaged."""
-    clips_bt3ss = torch.empty(len(found), config.frames, 3, config.size, config.size, dtype=torch.uint8, device=device)
-    for clip, out in zip(found, clips_bt3ss, strict=True):
+def decode_into(found: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor) -> None:
+    """JPEGs to pixels, on the device of `clips_bthw3`, which is written; InputError names a frame that is damaged.
+
+    In memory the colours lie innermost, as JPEG decoders give them: to turn them over would cost a third of the decoding.
+    """
+    for clip, out_thw3 in zip(found, clips_bthw3, strict=True):
         try:
-            decode_clip(clip.jpegs, clip.cut, config, out)
+            decode_clip(clip.jpegs, clip.cut, config, out_thw3.permute(0, 3, 1, 2))
         except DamagedFrameError as error:
             raise clip.damaged(error.args[0]) from None
-    return Batch(clips_bt3ss, [clip.name for clip in found])
+
+
+def shared_slots(dataset: ClipDataset, config: StreamConfig) -> Tensor:
+    """Memory for the clips that workers have ready, which they and this process share from their fork on.
+
+    It is used over and over: fresh pages cost a worker a third of its time, and what lies here needs neither a file descriptor a batch
+    nor room in /dev/shm. The loader lets a worker begin batch n + prefetch when batch n is taken, so one slot more than that is enough.
+    """
+    workers, side = max(config.workers, 1), dataset.clip.size
+    share = dataset.order.streams // dataset.ranks // workers
+    shape = (workers, config.prefetch + 1, share, dataset.clip.frames, side, side, 3)
+    return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
 
 
 def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str]]:
@@ -112,8 +141,9 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
         InputError: see `check_data`; or a shard that is damaged, by its name.
     """
     check_data(dataset, config)
-    dataset.decoded = config.decode == "worker"
-    workers: dict[str, Any] = {"prefetch_factor": config.prefetch, "worker_init_fn": leave_signals} if config.workers else {}
+    dataset.slots = shared_slots(dataset, config) if config.decode == "worker" else None
+    forked = {"prefetch_factor": config.prefetch, "worker_init_fn": leave_signals, "multiprocessing_context": "fork"}
+    workers: dict[str, Any] = forked if config.workers else {}
     parts = iter(DataLoader(dataset, batch_size=None, num_workers=config.workers, **workers))
 
     # the loader ends its workers once it is forgotten, which a traceback that holds it puts off for ever: they ignore the SIGTERM
@@ -129,14 +159,24 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
                 share = [next(parts) for _ in range(max(config.workers, 1))]
             except InputError as error:  # a worker's arrives wrapped in its traceback; its own line is the last
                 raise InputError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")) from None
-            if dataset.decoded:
-                clips = torch.cat([part.clips for part in share]) if len(share) > 1 else share[0].clips
-                yield Batch(clips, [key for part in share for key in part.keys])
-            else:
-                yield decode_batch([clip for part in share for clip in part], dataset.clip, device)
+            yield collect(share, dataset, device)
     finally:
         end()
         atexit.unregister(end)
+
+
+def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None) -> Batch:
+    """What the workers have ready, as one batch in memory of its own; or decoded only now."""
+    if dataset.slots is not None:
+        clips_bthw3 = torch.cat([dataset.slots[worker, part.slot] for worker, part in enumerate(share)])
+        keys = [key for part in share for key in part.keys]
+    else:
+        found = [clip for part in share for clip in part]
+        side = dataset.clip.size
+        clips_bthw3 = torch.empty(len(found), dataset.clip.frames, side, side, 3, dtype=torch.uint8, device=device)
+        decode_into(found, dataset.clip, clips_bthw3)
+        keys = [clip.name for clip in found]
+    return Batch(clips_bthw3.permute(0, 1, 4, 2, 3), keys)
 
 
 def check_data(dataset: ClipDataset, config: StreamConfig) -> None:

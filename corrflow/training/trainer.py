@@ -190,7 +190,7 @@ class Trainer:
         clips, frames = clips_bt3hw.shape[:2]
         if self.processes.device.type == "cuda" and clips_bt3hw.device.type == "cpu":
             clips_bt3hw = clips_bt3hw.pin_memory()
-        frames_bt3hw = clips_bt3hw.to(self.processes.device, non_blocking=True).float() / 255
+        frames_bt3hw = clips_bt3hw.to(self.processes.device, non_blocking=True).contiguous().float() / 255
         clean_n3hw = frames_bt3hw.flatten(0, 1)
         classes_nhw = color.color_classes(clean_n3hw)
         colors_nkhw = color.shrink_labels(classes_nhw, color.CLASSES)
