@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from corrflow import InputError
 from corrflow.files import atomic_file
+from corrflow.memory import keep_freed_memory
 from corrflow.speed import cases
 from corrflow.speed.machine import Limits, measure_limits
 from corrflow.speed.measure import BASELINE, Row, Variant, measure
@@ -162,6 +163,7 @@ def record(row: Row, limits: Limits, job: BenchJob, device: torch.device) -> dic
 def bench_pack(argv: list[str]) -> int:
     """Packing beside decoding and encoding."""
     job = parse(PackBenchJob, argv, "bench.py pack")
+    keep_freed_memory()  # as launch/shard.py does
     with tqdm(total=job.repeats, unit="round", desc="pack") as bar:
         speed = measure_packing(job.source, job.pack, job.videos, job.repeats, bar.update)
     share = TEN_SECONDS * KINETICS / speed.video_seconds

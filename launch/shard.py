@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from corrflow.memory import keep_freed_memory
 from launch.command import parse, run
 from launch.config import OrderJob, PackJob, StatsJob, VerifyJob
 from shards import InputError
@@ -39,6 +40,7 @@ def main(argv: list[str]) -> int:
 def pack_videos(argv: list[str]) -> int:
     """Pack here, or let SLURM do it; say what came of it."""
     job = parse(PackJob, argv, f"shard.py [{'|'.join(COMMANDS)}]")
+    keep_freed_memory()
     plan = prepare(job.source, job.out, job.pack, job.percent)
     if plan is None:
         print("packed already:", end=" ")
@@ -78,6 +80,7 @@ def submit(job: PackJob, plan: Plan) -> Submitted:
 
 def pack_slice(out: str, number: int, count: int, procs: int) -> None:
     """A job of the array: every `count`-th unit from `number` on."""
+    keep_freed_memory()
     plan = read_plan(Path(out))
     units = plan.units[number::count]
     with progress(sum(len(unit.videos) for unit in units)) as bar:

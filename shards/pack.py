@@ -179,8 +179,11 @@ def prepare(source: Path, out: Path, config: PackConfig, max_failures: float | N
             raise InputError(f"{out}: half packed with {differences(found, settings)}: expected the same settings (remove it to pack anew)")
     elif any(out.glob("*.tar")):
         raise InputError(f"{out}: holds tar files of something else: expected a new folder")
-    with atomic_file(path) as file:
-        file.write(json.dumps({"settings": settings, "max_failures": allowed(max_failures, len(videos)), "videos": listed}).encode())
+    try:
+        with atomic_file(path) as file:
+            file.write(json.dumps({"settings": settings, "max_failures": allowed(max_failures, len(videos)), "videos": listed}).encode())
+    except OSError as error:
+        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
     plan = read_plan(out)
     forgive(plan)
     return plan

@@ -1,0 +1,97 @@
+"""Packing by several jobs; `tests/cluster/test_pack.py` has it on a real SLURM."""
+
+import shutil
+
+import pytest
+
+from launch import shard
+from shards.errors import InputError
+from shards.files import sha256_of
+from shards.pack import PackConfig, pack, prepare, read_plan
+
+SMALL = PackConfig(fps=25, segment=4)
+
+
+@pytest.fixture
+def source(tree):
+    return tree / "JPEGImages" / "480p"
+
+
+def content(folder):
+    return {path.name: sha256_of(path) for path in folder.iterdir() if path.is_file()}
+
+
+def test_jobs_in_any_order_end_with_the_bytes_of_one(source, packed, tmp_path):
+    prepare(source, tmp_path / "out", SMALL)
+    for number in (2, 0, 1):
+        shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
+    shard.pack_end(str(tmp_path / "out"))
+    assert content(tmp_path / "out") == content(packed)
+
+
+def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path, monkeypatch):
+    plan = prepare(source, tmp_path / "out", SMALL)
+    for number in (0, 2):
+        shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
+    with pytest.raises(InputError, match=r"1 of 4 units are not packed \(1 videos, from val-001 on\): the same command goes on"):
+        shard.pack_end(str(tmp_path / "out"))
+    assert [unit.number for unit in read_plan(tmp_path / "out").units if not unit.report()] == [1]
+    pack(source, tmp_path / "out", SMALL, processes=1)
+    assert plan is not None
+    assert content(tmp_path / "out") == content(packed)
+
+
+def test_a_job_without_a_plan_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no packing was begun there"):
+        shard.pack_slice(str(tmp_path), 0, 1, 1)
+
+
+@pytest.mark.skipif(shutil.which("sbatch") is not None, reason="SLURM is at hand")
+def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys):
+    flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--fps", "25", "--segment", "4", "--jobs", "2"]
+    assert shard.main(flags) == 0
+    assert "packed 4 of 4 videos" in capsys.readouterr().out
+    assert content(tmp_path / "out") == content(packed)
+    assert shard.main(flags) == 0
+    assert "packed already: packed 4 of 4 videos" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--jobs", -1), "jobs -1"),
+        (("--max-failures", 101), "max-failures 101"),
+        (("--strict", "--max-failures", 5), "expected one of them"),
+        (("--every", -1), "every >= 0"),
+    ],
+)
+def test_refuses_what_makes_no_sense(refused, source, tmp_path, flags, words):
+    assert words in refused("shard", "--source", source, "--out", tmp_path / "out", *flags)
+
+
+def test_strict_ends_with_the_first_broken_video(refused, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "text.mp4").write_text("no video")
+    told = refused("shard", "--source", tmp_path / "in", "--out", tmp_path / "out", "--strict")
+    assert "1 of 1 videos are broken, more than the 0" in told
+    assert "text: Invalid data" in told
+
+
+def test_a_disk_that_is_full_is_one_line(command, source, tmp_path):
+    """A limit on the size of files stands for it: the write fails in the same place."""
+    import resource
+
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
+    try:
+        done = command("shard", "--source", source, "--out", tmp_path / "out", "--fps", 25, "--procs", 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    last = done.stderr.strip().splitlines()[-1]
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert last.endswith("File too large")
+    assert str(tmp_path / "out") in last
+
+
+def test_a_place_that_cannot_be_written_to_is_one_line(refused, source):
+    assert "/proc/nowhere: can't be written to" in refused("shard", "--source", source, "--out", "/proc/nowhere")
