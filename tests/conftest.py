@@ -42,7 +42,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def packed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same videos as shards: eight segments of four frames."""
     out = tmp_path_factory.mktemp("packed")
-    pack(tree / "JPEGImages" / "480p", out, PackConfig(fps=25, segment=4), processes=1)
+    pack(tree / "JPEGImages" / "480p", out, PackConfig(fps=25.0, segment=4), processes=1)
     return out
 
 

@@ -1,7 +1,5 @@
 """Packing by several jobs; `tests/cluster/test_pack.py` has it on a real SLURM."""
 
-import shutil
-
 import pytest
 
 from launch import shard
@@ -9,7 +7,7 @@ from shards.errors import InputError
 from shards.files import sha256_of
 from shards.pack import PackConfig, pack, prepare, read_plan
 
-SMALL = PackConfig(fps=25, segment=4)
+SMALL = PackConfig(fps=25.0, segment=4)
 
 
 @pytest.fixture
@@ -46,8 +44,8 @@ def test_a_job_without_a_plan_is_refused(tmp_path):
         shard.pack_slice(str(tmp_path), 0, 1, 1)
 
 
-@pytest.mark.skipif(shutil.which("sbatch") is not None, reason="SLURM is at hand")
-def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys):
+def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(shard, "has_slurm", lambda: False)
     flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--fps", "25", "--segment", "4", "--jobs", "2"]
     assert shard.main(flags) == 0
     assert "packed 4 of 4 videos" in capsys.readouterr().out

@@ -5,21 +5,22 @@ it takes, and must end with the very bytes of a packing that nobody disturbed, a
 """
 
 import argparse
+import contextlib
 import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from shards.files import sha256_of  # noqa: E402
-from shards.pack import PARTS, PLAN  # noqa: E402
+from shards.pack import PackConfig, pack  # noqa: E402
 from shards.synthetic import SceneConfig, write_tree  # noqa: E402
 
 MOST_KILLS = 6  # of one packing, which is then left alone
@@ -41,54 +42,50 @@ def try_often(folder: Path, source: Path | None, trials: int, draw: random.Rando
     if source is None:
         write_tree(folder / "tree", "train", 8, SceneConfig(frames=40, height=48, width=64), seed=1)
         source = folder / "tree" / "JPEGImages" / "480p"
-    process = run(source, folder / "calm")
-    begun = wait_for_plan(process, folder / "calm")
-    process.wait()
+    begun = time.monotonic()
+    assert end(start(source, folder / "calm")) == 0
     length, calm = time.monotonic() - begun, content(folder / "calm")
     kills = packings = 0
     while kills < trials:
         shutil.rmtree(folder / "out", ignore_errors=True)
         killed = [kill_once(source, folder / "out", length, draw) for _ in range(min(MOST_KILLS, trials - kills))]
         kills, packings = kills + sum(killed), packings + 1
-        if run(source, folder / "out").wait() != 0 or content(folder / "out") != calm:
+        if end(start(source, folder / "out")) != 0 or content(folder / "out") != calm:
             print(f"packing {packings}, after {sum(killed)} kills: {sorted(set(content(folder / 'out').items()) ^ set(calm.items()))}")
             return 1
     print(f"killed {kills} times in {packings} packings of {length:.2f} s: each ended with the same {len(calm)} files, byte for byte")
     return 0
 
 
-def run(source: Path, out: Path) -> "subprocess.Popen[bytes]":
-    """Start packing with two processes, in a group of its own."""
-    flags = ["--source", str(source), "--out", str(out), "--fps", "25", "--segment", "4", "--size", "32", "--procs", "2"]
-    command = [sys.executable, str(ROOT / "launch" / "shard.py"), *flags]
-    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+def start(source: Path, out: Path) -> int:
+    """Pack with two processes, in a fork of this one that leads a group of its own; returns its id."""
+    if child := os.fork():
+        return child
+    os.setsid()
+    try:
+        pack(source, out, PackConfig(fps=25, segment=4, size="32"), processes=2)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def end(child: int) -> int:
+    """Wait for it; returns its exit code."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def kill_once(source: Path, out: Path, length: float, draw: random.Random) -> bool:
-    """Pack until a random moment after the plan was made, before it by way of exception; whether it was still at work then."""
-    process = run(source, out)
-    moment = time.monotonic() + draw.uniform(0, 3) if draw.random() < 0.1 else wait_for_plan(process, out) + draw.uniform(0, length)
-    while time.monotonic() < moment and process.poll() is None:
-        time.sleep(0.002)
-    working = process.poll() is None
-    if working:
+    """Pack until a random moment; whether it was still at work then."""
+    child = start(source, out)
+    time.sleep(draw.uniform(0, length))
+    if working := os.waitpid(child, os.WNOHANG)[0] == 0:
         alone = draw.random() < 0.5
-        os.kill(process.pid, signal.SIGKILL) if alone else os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        with contextlib.suppress(ProcessLookupError):  # it may not lead its group yet
+            os.kill(child, signal.SIGKILL) if alone else os.killpg(child, signal.SIGKILL)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
     return working
-
-
-def wait_for_plan(process: "subprocess.Popen[bytes]", out: Path) -> float:
-    """When the packing proper begins, or goes on."""
-    begun = time.time_ns()
-    while process.poll() is None:
-        try:
-            if (out / PARTS / PLAN).stat().st_mtime_ns >= begun:
-                break
-        except FileNotFoundError:
-            pass
-        time.sleep(0.002)
-    return time.monotonic()
 
 
 def content(folder: Path) -> dict[str, str]:

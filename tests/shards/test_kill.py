@@ -6,7 +6,7 @@ from conftest import ROOT
 
 def test_packing_that_is_killed_ends_with_the_same_bytes():
     """The short version of what `kill_trials.py` does."""
-    command = [sys.executable, str(ROOT / "tests/shards/kill_trials.py"), "--trials", "4"]
+    command = [sys.executable, str(ROOT / "tests/shards/kill_trials.py"), "--trials", "8"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "killed" in done.stdout
