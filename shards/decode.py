@@ -191,7 +191,9 @@ class Painter:
             sized = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=EXACT, threads=1)
         else:
             sized = frame
-        pixels = self.converter.reformat(sized, format="rgba", interpolation=EXACT, threads=1).planes[0]
+        # FFmpeg's fast way leaves out the last columns of a width that isn't a multiple of 8, where the row has no room behind it
+        way = EXACT if width % 8 == 0 else EXACT | int(Interpolation.ACCURATE_RND)
+        pixels = self.converter.reformat(sized, format="rgba", interpolation=way, threads=1).planes[0]
         # four bytes a pixel, as Pillow has them: nothing is copied, and the JPEG is made of this very memory
         memory = np.frombuffer(memoryview(pixels), np.uint8)
         image = Image.frombuffer("RGBX", (width, height), memory, "raw", "RGBX", pixels.line_size, 1)
