@@ -11,7 +11,7 @@ from PIL import Image
 from test_pack import SMALL, write_folder, write_video
 from test_sources import NEEDS_FORK, as_nobody
 
-from shards.decode import BrokenVideoError, Damage, Frame, Sampling, Sizing, Ticker, decode, open_footage
+from shards.decode import BrokenVideoError, Damage, Frame, Sampling, Sizing, Ticker, choose_ahead, decode, open_footage
 from shards.errors import InputError
 from shards.pack import pack
 from shards.sources import Video
@@ -102,6 +102,27 @@ def test_or_every_nth_is_whatever_its_time(tmp_path):
     assert kept(Sampling(6.25, every=3), 25) == [0, 3, 6, 9, 12, 15, 18]
     frames = frames_of(write_video(tmp_path / "a.mp4", fps=5), Sampling(25, every=4))
     assert [f.seconds for f in frames] == pytest.approx([0, 0.8, 1.6])
+
+
+@pytest.mark.parametrize("sampling", [Sampling(6.25), Sampling(0.0, every=3)])
+def test_frames_passed_over_change_none_of_those_taken(tmp_path, sampling):
+    path = write(tmp_path / "b.mp4", moving(60), gop=30)
+    taken = frames_of(path, sampling)
+    whole = frames_of(path)
+    ticker = Ticker(sampling)
+    expected = [frame for index, frame in enumerate(whole) if ticker.takes(index, frame.seconds)]
+    assert [(f.seconds, f.image.tobytes()) for f in taken] == [(f.seconds, f.image.tobytes()) for f in expected]
+    stamps = choose_ahead(Video("b", path), sampling)
+    assert stamps is not None and len(stamps) == len(taken)
+
+
+def test_without_usable_stamps_every_frame_is_decoded(tmp_path):
+    video = Video("key", write(tmp_path / "m.avi", moving(12), codec="mjpeg", pixel_format="yuvj420p"))
+    assert choose_ahead(video, Sampling(6.25)) is None
+    headless = write(tmp_path / "h.ts", moving(40), gop=10)
+    content = headless.read_bytes()
+    headless.write_bytes(content[188 * (len(content) // 188 // 6) :])  # begins between two key frames
+    assert choose_ahead(Video("h", headless), Sampling(6.25)) is None
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
