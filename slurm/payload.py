@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import submitit
@@ -12,7 +13,9 @@ import submitit
 from slurm.rendezvous import member_variables
 
 LEFT = 75  # exit code (EX_TEMPFAIL) of a process that was told to leave: its job is to go back into the queue
-DONE = (0, 2, 3)  # exit codes after which it is not: finished; a mistake of the user's; stopped for a reason that would recur
+WOULD_RECUR = 3  # exit code of work that stopped itself for a reason that would come again
+OVER = ".over"  # suffix of the file, named by the job, that says so
+DONE = (0, 2, WOULD_RECUR)  # exit codes after which a job stays out of the queue; 2 is a mistake of the user's
 
 
 @dataclass(frozen=True)
@@ -48,20 +51,25 @@ class MemberTask:
         for number in (signal.SIGUSR2, signal.SIGTERM):
             signal.signal(number, lambda *_: os._exit(LEFT))  # while modules are imported there is nothing to save
         os.environ.update(member_variables())
+        over = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{OVER}")
+        over.unlink(missing_ok=True)
         code = self.task()
         sys.stdout.flush()
+        if code in DONE:
+            over.touch()
         if code:
             sys.exit(code)
 
 
-def requeue_lines() -> list[str]:
+def requeue_lines(logs: Path) -> list[str]:
     """Shell lines after the job's command: whatever ended it, if it may be better the next time, it goes back into the queue.
 
-    A job that was cancelled is not running any more, and stays away. The controller may be busy or starting: it is asked for a while.
+    The file says what the exit code may not: srun tells the highest, that of processes it had to kill. A job that was cancelled is not
+    running any more, and stays away. The controller may be busy or starting: it is asked for a while.
     """
     return [
         "code=$?",
-        f"case $code in {'|'.join(map(str, DONE))}) exit $code;; esac",
+        f'[ -e "{logs}/$SLURM_JOB_ID{OVER}" ] && exit $code',
         "for attempt in $(seq 30); do",
         '    state=$(squeue -hj "$SLURM_JOB_ID" -o %T) && { [ "$state" = RUNNING ] || exit $code; }',
         '    scontrol requeue "$SLURM_JOB_ID" && break',

@@ -25,11 +25,13 @@ def executor_of(logs: Path, name: str, config: ClusterConfig, processes: int = 1
 
 def training_executor(logs: Path, name: str, config: ClusterConfig, nodes: int, processes: int, code: Path) -> submitit.AutoExecutor:
     """The same for one job of `nodes` times `processes`, which runs the code under `code` and comes back until it is done."""
+    # safe path: else the folder that the job was submitted from would come before the snapshot
+    own = ["export PYTHONSAFEPATH=1", f'export PYTHONPATH="{code}${{PYTHONPATH:+:$PYTHONPATH}}"', f"export OMP_NUM_THREADS={config.cpus}"]
     more = {
         "nodes": nodes,
         "slurm_stderr_to_stdout": True,
-        "slurm_setup": [*config.setup_lines(), f'export PYTHONPATH="{code}:$PYTHONPATH"', f"export OMP_NUM_THREADS={config.cpus}"],
-        "slurm_teardown": requeue_lines(),
+        "slurm_setup": [*config.setup_lines(), *own],
+        "slurm_teardown": requeue_lines(logs),
     }
     return executor_of(logs, name, config, processes, **more)
 

@@ -4,12 +4,13 @@ import os
 import socket
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from corrflow.errors import InputError
 
@@ -118,31 +119,33 @@ def joined_processes(device: str, patience: PatienceConfig | None = None) -> Ite
     store = meet(rank, world, patience.join_seconds)
     hosts = gather_hosts(store, rank, world, host, patience.join_seconds)
     backend, limit = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timedelta(seconds=patience.stall_seconds)
-    dist.init_process_group(backend, store=dist.PrefixStore("group", store), rank=rank, world_size=world, timeout=limit)
-    try:
-        yield Processes(rank, world, here, hosts)
-    except RuntimeError as error:
-        if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
-            raise
-        raise LostError(describe_lost(store, rank, hosts, patience.stall_seconds)) from error
-    finally:
-        dist.destroy_process_group()
+    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=limit)
+    with ExitStack() as group:
+        group.callback(dist.destroy_process_group)
+        try:
+            yield Processes(rank, world, here, hosts)
+        except RuntimeError as error:
+            if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise
+            group.pop_all()  # the group is left as it is: to take it down would be to wait for those who are lost
+            raise LostError(describe_lost(store, rank, hosts, patience.stall_seconds)) from error
 
 
-def meet(rank: int, world: int, seconds: float) -> dist.Store:
+def meet(rank: int, world: int, seconds: float) -> Store:
     """The store that rank 0 keeps for all."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun keeps it itself
-        return dist.PrefixStore("corrflow", dist.TCPStore(address, port, world, False, timedelta(seconds=seconds)))
+        attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        return PrefixStore(attempt, TCPStore(address, port, world, False, timedelta(seconds=seconds)))
     try:
-        return dist.TCPStore(address, port, world, rank == 0, timedelta(seconds=seconds), wait_for_workers=False)
+        return TCPStore(address, port, world, rank == 0, timedelta(seconds=seconds), wait_for_workers=False)
     except dist.DistError as error:
         if rank == 0:
             raise LostError(f"rank 0 can't listen on {address}:{port}: {first_line(error)}") from None
         raise LostError(f"rank {rank}: no answer from rank 0 at {address}:{port} within {seconds:g} s") from None
 
 
-def gather_hosts(store: dist.Store, rank: int, world: int, host: str, seconds: float) -> tuple[str, ...]:
+def gather_hosts(store: Store, rank: int, world: int, host: str, seconds: float) -> tuple[str, ...]:
     """The nodes of all processes, once each has said its own; LostError names those that don't."""
     keys = [f"host/{of}" for of in range(world)]
     try:
@@ -151,14 +154,14 @@ def gather_hosts(store: dist.Store, rank: int, world: int, host: str, seconds: f
         return tuple(store.get(key).decode() for key in keys)
     except RuntimeError:
         came = [of for of, key in enumerate(keys) if answers(store, key)]
-        missing = [of for of in range(world) if of not in came]
+        missing = ", ".join(str(of) for of in range(world) if of not in came)
         nodes = sorted({store.get(keys[of]).decode() for of in came})
         raise LostError(
             f"rank {', '.join(map(str, missing))} of {world} didn't come within {seconds:g} s; the others are on {', '.join(nodes)}"
         ) from None
 
 
-def describe_lost(store: dist.Store, rank: int, hosts: tuple[str, ...], seconds: float) -> str:
+def describe_lost(store: Store, rank: int, hosts: tuple[str, ...], seconds: float) -> str:
     """Who can't be reached: all who don't say within a moment that they, too, lost somebody."""
     try:
         store.set(f"lost/{rank}", "somebody")
@@ -172,7 +175,7 @@ def describe_lost(store: dist.Store, rank: int, hosts: tuple[str, ...], seconds:
     return f"lost {named}: ended, or no answer for {seconds:g} s"
 
 
-def answers(store: dist.Store, key: str) -> bool:
+def answers(store: Store, key: str) -> bool:
     """Whether a key is set."""
     return bool(store.check([key]))
 
