@@ -74,6 +74,20 @@ class TrainJob:
 
 
 @dataclass(frozen=True)
+class StatusJob:
+    """Say how runs are doing."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs; with --all: folders under which they are, `runs` unless given."""
+    all: bool = False
+    """A line for each run that is found."""
+
+    def __post_init__(self) -> None:
+        if not self.runs and not self.all:
+            raise InputError("status: no run: expected the folder of one, or --all")
+
+
+@dataclass(frozen=True)
 class PackJob:
     """Pack videos into tar shards for training."""
 
@@ -307,6 +321,15 @@ def check_procs(procs: int) -> None:
     """InputError for fewer than none."""
     if procs < 0:
         raise InputError(f"procs {procs}: expected 1 or more, or 0 to choose")
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration that a run belongs to; InputError if it is no run."""
+    try:
+        found: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except FileNotFoundError:
+        raise InputError(f"run {run}: no config.json there: expected the folder of a run") from None
+    return found
 
 
 def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:

@@ -28,7 +28,7 @@ from slurm import InputError
 from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
 from slurm.cluster import find_profile
 from slurm.local import follow_parent, is_member, run_processes
-from slurm.payload import WOULD_RECUR
+from slurm.payload import LEFT, WOULD_RECUR
 from slurm.preemption import StopFlag
 
 
@@ -90,7 +90,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
                 ended = replace(attempt, step=trainer.step, nodes=nodes, world=processes.world, ended=time.time(), left=left)
                 log_attempt(job.run, ended)
             processes.wait()  # the first to leave a job has the others killed
-        return 0 if finished else stop.exit_code
+        return 0 if finished else stop.exit_code or LEFT  # the signal may have come to another rank alone
     except NonFiniteError as error:
         print(f"train.py: rank {rank}: stopped before the optimizer step: {error}", file=sys.stderr, flush=True)
         return WOULD_RECUR
