@@ -113,9 +113,9 @@ def joined_processes(device: str, patience: PatienceConfig | None = None) -> Ite
     if world == 1:
         yield Processes(rank, world, here, (host,))
         return
-    if here.type == "cpu":  # processes of one machine share its cores
+    if here.type == "cpu":  # processes of one machine share its cores; OMP_NUM_THREADS may ask for fewer
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local_world)))
     store = meet(rank, world, patience.join_seconds)
     hosts = gather_hosts(store, rank, world, host, patience.join_seconds)
     backend, limit = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timedelta(seconds=patience.stall_seconds)
