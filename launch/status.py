@@ -49,14 +49,16 @@ def main(argv: list[str]) -> int:
     """Print the state of runs."""
     job = parse(StatusJob, argv, "status.py")
     if job.all:
-        folders = sorted(
-            path.parent for root in job.runs or (Path("runs"),) for path in root.glob("**/config.json") if "snapshots" not in path.parts
-        )
-        print_table([look_at(folder) for folder in folders])
+        print_table([look_at(folder) for folder in find_runs(job.runs or (Path("runs"),))])
         return 0
     for folder in job.runs:
         print_one(look_at(folder))
     return 0
+
+
+def find_runs(roots: tuple[Path, ...]) -> list[Path]:
+    """All run folders under these."""
+    return sorted(path.parent for root in roots for path in root.glob("**/config.json") if "snapshots" not in path.parts)
 
 
 def look_at(folder: Path) -> Status:
@@ -83,10 +85,10 @@ def print_one(status: Status) -> None:
     print(f"run         {status.run}")
     if record:
         waits = f", {state.reason}" if state.reason else ""
-        start = (
-            f", {'expected' if state.state == 'PENDING' else 'since'} {state.start}" if state.start not in ("", "N/A", "Unknown") else ""
-        )
-        print(f"job         {record.job}: {state.state}{waits}{f' on {state.nodes}' if state.nodes else ''}{start}")
+        nodes = f" on {state.nodes}" if state.nodes else ""
+        known = state.start not in ("", "N/A", "Unknown")
+        start = f", {'expected' if state.state == 'PENDING' else 'since'} {state.start}" if known else ""
+        print(f"job         {record.job}: {state.state}{waits}{nodes}{start}")
         print(f"log         {status.run / LOGS / record.log}")
     else:
         print(f"here        {state.state.lower()}")
@@ -99,31 +101,29 @@ def print_one(status: Status) -> None:
 
 def print_table(found: list[Status]) -> None:
     """A line for each run."""
-    rows = [("run", "job", "state", "nodes", "step", "of", "loss", "clips/s", "left", "restarts", "saved")]
-    for status in found:
-        line, job = status.line, status.record.job if status.record else "here"
-        loss, speed = (f"{line[name]:.3f}" if name in line else "-" for name in ("loss", "clips_per_second"))
-        state = f"{status.state.state}{f' ({status.state.reason})' if status.state.state == 'PENDING' and status.state.reason else ''}"
-        saved = f"{step_of(status.saved)}, {age(status.saved)} ago" if status.saved else "-"
-        restarts = str(max(len(status.attempts) - 1, 0))
-        rows.append(
-            (
-                str(status.run),
-                job,
-                state,
-                status.state.nodes or "-",
-                str(status.step),
-                str(status.steps),
-                loss,
-                speed,
-                status.left,
-                restarts,
-                saved,
-            )
-        )
+    rows: list[tuple[str, ...]] = [("run", "job", "state", "nodes", "step", "of", "loss", "clips/s", "left", "restarts", "saved")]
+    rows += [table_row(status) for status in found]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def table_row(status: Status) -> tuple[str, ...]:
+    """A run's cells."""
+    line, state = status.line, status.state
+    waits = f" ({state.reason})" if state.state == "PENDING" and state.reason else ""
+    return (
+        str(status.run),
+        status.record.job if status.record else "here",
+        state.state + waits,
+        state.nodes or "-",
+        str(status.step),
+        str(status.steps),
+        *(f"{line[name]:.3f}" if name in line else "-" for name in ("loss", "clips_per_second")),
+        status.left,
+        str(max(len(status.attempts) - 1, 0)),
+        f"{step_of(status.saved)}, {age(status.saved)} ago" if status.saved else "-",
+    )
 
 
 def listed(ways: list[str]) -> str:

@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT, TINY
 
 pytestmark = pytest.mark.usefixtures("cluster")
-STEPS = 120
+STEPS = 400
 JOB = ("--gpus-per-node", 1, "--cluster.cpus", 1, "--cluster.memory-gb", 2, "--cluster.minutes", 20, "--patience.join-seconds", 60)
 
 
@@ -120,9 +120,9 @@ def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_re
     run = Run(packed, tmp_path / "run")
     saved = run.await_saved()
     slurm("scancel", "--signal=USR2", run.job)  # as SLURM does before the time limit; its own clock counts in minutes
-    saved = run.await_saved(saved + 5)
+    saved = run.await_saved(saved)
     slurm("sbatch", "-p", "high", "-N2", "--exclusive", "-J", "urgent", "-o", "/dev/null", "--wrap", "sleep 5")
-    saved = run.await_saved(saved + 5)
+    saved = run.await_saved(saved)
     slurm("scontrol", "requeue", run.job)
     run.await_end()
     check_equal(run, whole)
