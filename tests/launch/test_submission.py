@@ -3,7 +3,8 @@
 import pytest
 from conftest import TINY
 
-from launch import submission
+from launch import submission, train
+from launch.command import take_cluster
 
 JOB = ("--nodes", 2, "--gpus-per-node", 2)
 
@@ -17,17 +18,16 @@ def sbatch(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
 
-def dry_run(packed, capsys, tmp_path, *flags):
-    from launch import train
-
+def dry_run(packed, capsys, monkeypatch, tmp_path, *flags):
     argv = ["--data", str(packed), "--run", str(tmp_path / "run"), *TINY, *map(str, (*JOB, "--dry-run", *flags))]
-    assert train.main(argv) == 0
+    monkeypatch.setenv("CORRFLOW_CLUSTER", "")  # and not what --cluster leaves there
+    assert train.main(take_cluster(argv)) == 0
     assert not (tmp_path / "run").exists()
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_dry_run_prints_the_script_and_leaves_nothing(packed, sbatch, capsys, tmp_path):
-    lines = dry_run(packed, capsys, tmp_path, "--device", "cuda", "--cluster.partition", "gpu", "--cluster.cpus", 6)
+def test_a_dry_run_prints_the_script_and_leaves_nothing(packed, sbatch, capsys, monkeypatch, tmp_path):
+    lines = dry_run(packed, capsys, monkeypatch, tmp_path, "--device", "cuda", "--cluster.partition", "gpu", "--cluster.cpus", 6)
     for line in ("nodes=2", "ntasks-per-node=2", "gpus-per-node=2", "partition=gpu", "requeue", "signal=USR2@120", "mem=16384M"):
         assert f"#SBATCH --{line}" in lines
     assert any(line.startswith("srun ") and "--cpus-per-task=6" in line and "--kill-on-bad-exit=1" in line for line in lines)
@@ -35,10 +35,10 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(packed, sbatch, capsys, 
     assert "export PYTHONSAFEPATH=1" in lines
 
 
-def test_a_profile_gives_what_flags_do_not(packed, sbatch, capsys, tmp_path):
+def test_a_profile_gives_what_flags_do_not(packed, sbatch, capsys, monkeypatch, tmp_path):
     path = tmp_path / "mine.toml"
     path.write_text('partition = "big"\naccount = "us"\ngpu_form = "gres"\ngpu_type = "h100"\nsetup = ["module load x"]\n')
-    lines = dry_run(packed, capsys, tmp_path, "--device", "cuda", "--cluster", path, "--cluster.account", "them")
+    lines = dry_run(packed, capsys, monkeypatch, tmp_path, "--device", "cuda", "--cluster", path, "--cluster.account", "them")
     for line in ("partition=big", "account=them", "gres=gpu:h100:2"):
         assert f"#SBATCH --{line}" in lines
     assert lines.index("module load x") < next(number for number, line in enumerate(lines) if line.startswith("srun "))
