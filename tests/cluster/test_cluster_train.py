@@ -46,10 +46,9 @@ class Run:
     def queue(self):
         return slurm("squeue", "-h", "-j", self.job, "-o", "%T %r %N") if self.job in slurm("squeue", "-h", "-o", "%A").split() else ""
 
-    def await_saved(self, beyond=0):
-        """Until a checkpoint later than `beyond` is there; returns its step."""
-        self.await_that(lambda: self.newest() > beyond)
-        return self.newest()
+    def await_saved(self, attempt=1):
+        """Until its so-many-th attempt has saved a checkpoint."""
+        self.await_that(lambda: len(self.attempts()) == attempt and self.newest() > self.attempts()[-1]["step"])
 
     def newest(self):
         return max((int(path.stem.removeprefix("step-")) for path in (self.folder / "checkpoints").glob("step-*.pt")), default=0)
@@ -66,8 +65,9 @@ class Run:
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
 
     def attempts(self):
-        found = {line["began"]: line for line in map(json.loads, (self.folder / "attempts.jsonl").read_text().splitlines())}
-        return list(found.values())
+        path = self.folder / "attempts.jsonl"
+        lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+        return list({line["began"]: line for line in lines}.values())
 
     def processes(self, rank):
         """The process of a rank, by what SLURM told it."""
@@ -135,11 +135,11 @@ def test_two_nodes_train_to_the_end_and_hold_equal_weights(whole):
 
 def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_repeats_nothing(packed, whole, tmp_path):
     run = Run(packed, tmp_path / "run")
-    saved = run.await_saved()
+    run.await_saved()
     slurm("scancel", "--signal=USR2", run.job)  # as SLURM does before the time limit; its own clock counts in minutes
-    saved = run.await_saved(saved)
+    run.await_saved(attempt=2)
     slurm("sbatch", "-p", "high", "-N2", "--exclusive", "-J", "urgent", "-o", "/dev/null", "--wrap", "sleep 5")
-    saved = run.await_saved(saved)
+    run.await_saved(attempt=3)
     slurm("scontrol", "requeue", run.job)
     run.await_end()
     check_equal(run, whole)
@@ -169,10 +169,11 @@ def test_a_hanging_rank_is_named_and_ended(packed, whole, tmp_path):
 
 def test_a_lost_node_and_a_restarted_controller_cost_no_more_than_the_steps_since_the_last_checkpoint(packed, whole, tmp_path):
     run = Run(packed, tmp_path / "run")
-    saved = run.await_saved()
+    run.await_saved()
     controller, command, variables = daemon("slurmctld")
     os.kill(controller, signal.SIGKILL)
-    saved = run.await_saved(saved)  # it trains on while nobody controls it
+    saved = run.newest()
+    run.await_that(lambda: run.newest() > saved)  # it trains on while nobody controls it
     subprocess.run(command, env=variables, check=True, timeout=30)
     slurmd, command, variables = daemon("slurmd", "-N", "n2")
     rank = run.processes(1)
@@ -186,10 +187,9 @@ def test_a_lost_node_and_a_restarted_controller_cost_no_more_than_the_steps_sinc
 
 
 def test_it_goes_on_with_other_nodes_and_a_cancelled_job_stays_away(packed, whole, tmp_path):
-    saved = 0
-    for nodes, procs in ((2, 1), (1, 2)):
+    for attempt, (nodes, procs) in enumerate(((2, 1), (1, 2)), 1):
         run = Run(packed, tmp_path / "run", "--procs", procs, nodes=nodes)
-        saved = run.await_saved(saved)
+        run.await_saved(attempt)
         slurm("scancel", run.job)
         run.await_end(60)
         assert slurm("sacct", "-nX", "-j", run.job, "-o", "State").startswith("CANCELLED")
