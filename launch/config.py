@@ -157,14 +157,15 @@ class OrderJob:
 
 @dataclass(frozen=True)
 class EvalJob:
-    """Propagate the first mask of each sequence of a benchmark, score the result, and write a report."""
+    """Propagate the first mask of each sequence of a benchmark, score the result, and write a report. The same command again does what
+    is left."""
 
     benchmark: Literal["davis2016", "davis2017"]
     """davis2016: all objects of a frame are one; davis2017: each object on its own."""
     root: Path
     """Folder with JPEGImages/480p/SEQ and Annotations/480p/SEQ, and ImageSets if there is one."""
     out: Path
-    """Folder for masks, overlays, CSVs, metrics.json and report.html."""
+    """New folder for masks, overlays, CSVs, metrics.json and report.html; one in which this evaluation was begun is gone on with."""
     checkpoint: str = "none"
     """A checkpoint of ours or a released one; none: random weights, the untrained baseline."""
     protocol: Literal["paper", "identity"] = "paper"
@@ -175,6 +176,15 @@ class EvalJob:
     """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
     seed: int = 0
     """Of the random weights."""
+    jobs: int = 0
+    """SLURM jobs, as one array, among which the sequences are divided; a further job writes the report. Without SLURM: processes here."""
+    follow: bool = False
+    """With --jobs on SLURM: stay, show how far they are, and end with them."""
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 0:
+            raise InputError(f"eval: jobs {self.jobs}: expected 0 or more")
 
 
 @dataclass(frozen=True)
