@@ -294,6 +294,22 @@ class LoaderBenchJob:
             raise InputError(f"bench: {self}: expected batch, steps, repeats and workers from 1 on")
 
 
+@dataclass(frozen=True)
+class ReduceBenchJob:
+    """Measure how long an all-reduce of the gradients takes among processes."""
+
+    procs: int = 2
+    """Processes on this machine; those of torchrun are taken as they are."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the gradients are; auto: CUDA where there is one."""
+    repeats: int = 30
+    """All-reduces of each size."""
+
+    def __post_init__(self) -> None:
+        if self.procs < 2 or self.repeats < 1:
+            raise InputError(f"bench: procs {self.procs}, repeats {self.repeats}: expected 2 or more, and 1 or more")
+
+
 def bench_sizes(device: torch.device) -> dict[str, tuple[int, int, int, int]]:
     """Those that suit a device."""
     return BENCH_SIZES_CUDA if device.type == "cuda" else BENCH_SIZES
