@@ -114,11 +114,12 @@ def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = Tru
 
 
 def work_as_member(job: EvalJob) -> int:
-    """One of several processes on this machine, each with its part, its share of the cores, and a device where there is one."""
+    """One of several processes on this machine, each with its part, its share of the cores (or what OMP_NUM_THREADS says, where that is
+    less), and a device where there is one."""
     follow_parent()
     keep_freed_memory()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // world))
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // world)))
     work(read_plan(job.out), rank, world, rank, shown=rank == 0)  # the parts are about as long: one bar tells of all
     return 0
 

@@ -141,7 +141,7 @@ def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     saving = cost.checkpoint_bytes(encoder) / (config.disk_mbyte * 1e6) / config.save_every
     device = compute + exposed + broadcast
     step = max(device, flag) + saving  # the host runs ahead of the device, so the flag costs only where it is the longer
-    losses = {"all-reduce": exposed, "statistics": broadcast, "flag": max(0.0, flag - device), "checkpoint": saving}
+    losses = {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "statistics": broadcast, "checkpoint": saving}
     worst = max(losses, key=lambda name: losses[name])
     served = min(gpus, config.gpus_per_node) * clips / step
     local, whole = clip_bytes(config)
