@@ -16,7 +16,7 @@ from corrflow import InputError
 from corrflow.attention.choice import Asked
 from corrflow.files import atomic_file
 from corrflow.speed.cases import Sizes
-from corrflow.training.distributed import Processes
+from corrflow.training.distributed import PatienceConfig, Processes
 from corrflow.training.trainer import TrainingConfig
 from shards.clip import ClipConfig
 from shards.manifest import Manifest
@@ -28,8 +28,9 @@ from slurm.cluster import ClusterConfig
 FREE = {
     "data", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "trainer.steps", "trainer.log_every",
     "trainer.save_every", "trainer.keep", "trainer.keep_every", "trainer.pictures_every",
-    "compute.attention", "compute.precision", "compute.compile",
+    "compute.attention", "compute.precision", "compute.compile", "nodes", "gpus_per_node", "follow", "dry_run",
 }  # fmt: skip
+FREE_GROUPS = ("cluster.", "patience.")
 
 
 LOCK_SECONDS = 60.0
@@ -44,9 +45,19 @@ class TrainJob:
     run: Path
     """Folder of the run: config, checkpoints, log."""
     procs: int = 0
-    """Processes on this machine; 0: one for each CUDA device, or one."""
+    """Processes on this machine, or on each node; 0: one for each GPU, or one."""
+    nodes: int = 0
+    """Nodes of a SLURM job to hand the run to; 0: it runs here."""
+    gpus_per_node: int | None = None
+    """Of that job; unless given, the cluster profile's."""
+    follow: bool = False
+    """With --nodes: stay, and print what rank 0 prints."""
+    dry_run: bool = False
+    """With --nodes: print the sbatch script, and submit nothing."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: CUDA where there is one."""
+    patience: PatienceConfig = field(default_factory=PatienceConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     window: int = 64
     """Clips that are shuffled together in each slot of the batch."""
@@ -57,6 +68,23 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         check_procs(self.procs)
+        if min(self.nodes, self.gpus_per_node or 0) < 0 or (self.follow or self.dry_run) > bool(self.nodes):
+            told = f"nodes {self.nodes}, gpus-per-node {self.gpus_per_node}, follow {self.follow}, dry-run {self.dry_run}"
+            raise InputError(f"train: {told}: expected at least 0, and follow and dry-run with --nodes alone")
+
+
+@dataclass(frozen=True)
+class StatusJob:
+    """Say how runs are doing."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs; with --all: folders under which they are, `runs` unless given."""
+    all: bool = False
+    """A line for each run that is found."""
+
+    def __post_init__(self) -> None:
+        if not self.runs and not self.all:
+            raise InputError("status: no run: expected the folder of one, or --all")
 
 
 @dataclass(frozen=True)
@@ -321,8 +349,17 @@ def check_procs(procs: int) -> None:
         raise InputError(f"procs {procs}: expected 1 or more, or 0 to choose")
 
 
-def claim_run(job: TrainJob, manifest: Manifest) -> None:
-    """Write the run's `config.json`, or check that the one there is of the same run.
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration that a run belongs to; InputError if it is no run."""
+    try:
+        found: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except FileNotFoundError:
+        raise InputError(f"run {run}: no config.json there: expected the folder of a run") from None
+    return found
+
+
+def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
+    """Check that the run's `config.json` is of the same run, and write it; one process of several writes.
 
     Raises:
         InputError: the folder belongs to another configuration; names what differs.
@@ -334,10 +371,12 @@ def claim_run(job: TrainJob, manifest: Manifest) -> None:
         different = [
             f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
             for name in sorted(found.keys() | wanted.keys())
-            if name not in FREE and found.get(name) != wanted.get(name)
+            if name not in FREE and not name.startswith(FREE_GROUPS) and found.get(name) != wanted.get(name)
         ]
         if different:
             raise InputError(f"{job.run}: belongs to another configuration: {'; '.join(different)}: expected a folder of its own")
+    if not write:
+        return
     try:
         with atomic_file(path) as file:
             file.write(json.dumps(asked, indent=1).encode() + b"\n")

@@ -24,8 +24,9 @@ from shards.pack import PARTS, Plan, finish, pack_units, prepare, read_plan
 from shards.stats import collect
 from shards.stream import ClipDataset, StreamConfig, check_data, list_batches
 from shards.verify import verify
-from slurm.array import Submitted, Task, submit_array, wait_for
+from slurm.array import Submitted, submit_array, wait_for
 from slurm.cluster import has_slurm
+from slurm.payload import Task
 
 LOGS = "logs"
 

@@ -4,7 +4,9 @@ The same command again resumes the run from its newest checkpoint, on any number
 """
 
 import argparse
+import os
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,42 +14,57 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from corrflow.training.checkpoint import checkpoint_path
-from corrflow.training.distributed import Processes, choose_device, joined_processes
+from corrflow.training.checkpoint import checkpoint_path, checkpoints, step_of, weights_digest
+from corrflow.training.distributed import LostError, Processes, choose_device, joined_processes
 from corrflow.training.trainer import NonFiniteError, Trainer
 from launch.command import parse, run
 from launch.config import TrainJob, claim_run, held_run
 from launch.recipes import RECIPES, find_recipe
+from launch.submission import processes_of, submit
 from shards.corpus import Corpus, open_corpus
 from shards.order import Order
 from shards.stream import ClipDataset, check_data, read_batches
+from slurm import InputError
+from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
+from slurm.cluster import find_profile
 from slurm.local import follow_parent, is_member, run_processes
+from slurm.payload import LEFT, WOULD_RECUR
 from slurm.preemption import StopFlag
 
 
 def main(argv: list[str]) -> int:
-    """Train here, in this process or in several; returns the exit code."""
+    """Train here, in this process or in several, or hand it to SLURM; returns the exit code."""
     job = read_flags(argv)
     corpus = open_corpus(job.data, job.quarantine)
-    count = job.procs or (torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1)
-    if not is_member():
-        for local_rank in range(count):
-            choose_device(job.device, local_rank)
-        job.training.compute.choose(choose_device(job.device))
-        check_data(read_from(job, corpus, Processes(0, count, torch.device("cpu")), start=0), job.stream)
-    claim_run(job, corpus.manifest)
-    if is_member() or count == 1:
+    if is_member():
+        claim_run(job, corpus.manifest, write=os.environ["RANK"] == "0")
         return work(job, corpus)
-    return run_processes([sys.executable, __file__, *argv], count)
+    if job.nodes:
+        check_data(read_from(job, corpus, Processes(0, job.nodes * processes_of(job), torch.device("cpu")), start=0), job.stream)
+        return submit(job, argv, corpus)
+    count = job.procs or (torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1)
+    for local_rank in range(count):
+        choose_device(job.device, local_rank)
+    job.training.compute.choose(choose_device(job.device))
+    check_data(read_from(job, corpus, Processes(0, count, torch.device("cpu")), start=0), job.stream)
+    claim_run(job, corpus.manifest)
+    return work(job, corpus) if count == 1 else run_processes([sys.executable, __file__, *argv], count)
+
+
+def train_in_job(argv: list[str]) -> int:
+    """Train as one process of a SLURM job, which has told it its place; returns the exit code."""
+    sys.argv = ["train.py", *argv]
+    return run(main)
 
 
 def read_flags(argv: list[str]) -> TrainJob:
-    """The job: a recipe's values, changed by flags."""
+    """The job: a recipe's values and a cluster's, changed by flags."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chooser.add_argument("--recipe", nargs="?", default="released", const="")
+    chooser.add_argument("--cluster", nargs="?", default="", const="?")
     chosen, rest = chooser.parse_known_args(argv)
-    recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING)
-    return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
+    recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING, cluster=find_profile(chosen.cluster))
+    return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}] [--cluster NAME|PATH]", recipe)
 
 
 def read_from(job: TrainJob, corpus: Corpus, processes: Processes, start: int) -> ClipDataset:
@@ -58,29 +75,61 @@ def read_from(job: TrainJob, corpus: Corpus, processes: Processes, start: int) -
 
 
 def work(job: TrainJob, corpus: Corpus) -> int:
-    """Train as one of the processes."""
+    """Train as one of the processes; returns the exit code."""
+    rank = os.environ.get("RANK", "0")
     if is_member():
         follow_parent()
-    with StopFlag() as stop, joined_processes(job.device) as processes, held_run(job.run, processes):
-        trainer = Trainer(job.run, job.training, processes)
-        if processes.leads:
-            announce(job, corpus, trainer)
-        batches = read_batches(read_from(job, corpus, processes, trainer.step), job.stream, processes.device)
-        steps = job.training.trainer.steps
-        with tqdm(total=steps, initial=min(trainer.step, steps), unit="step", desc="training", disable=not processes.leads) as bar:
+    try:
+        attempt = begin_attempt(job.run) if rank == "0" else None
+        with StopFlag() as stop, joined_processes(job.device, job.patience) as processes, held_run(job.run, processes):
+            print(f"rank {rank} of {processes.world} on {processes.hosts[processes.rank]}, {processes.device}", flush=True)
+            trainer = Trainer(job.run, job.training, processes)
+            finished = train(job, corpus, trainer, stop)
+            if attempt:
+                nodes, left = tuple(dict.fromkeys(processes.hosts)), "finished" if finished else "told to leave"
+                ended = replace(attempt, step=trainer.step, nodes=nodes, world=processes.world, ended=time.time(), left=left)
+                log_attempt(job.run, ended)
+            processes.wait()  # the first to leave a job has the others killed
+        return 0 if finished else stop.exit_code or LEFT  # the signal may have come to another rank alone
+    except NonFiniteError as error:
+        print(f"train.py: rank {rank}: stopped before the optimizer step: {error}", file=sys.stderr, flush=True)
+        return WOULD_RECUR
+    except LostError as error:
+        print(f"train.py: rank {rank}: {error}", file=sys.stderr, flush=True)
+        return 1
 
-            def show(line: dict[str, float]) -> None:
-                bar.update(line["step"] - bar.n)
-                bar.set_postfix(loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}", refresh=False)
 
-            try:
-                finished = trainer.fit(batches, stop, show)
-            except NonFiniteError as error:
-                print(f"train.py: rank {processes.rank}: stopped before the optimizer step: {error}", file=sys.stderr)
-                return 1
-        if processes.leads:
-            print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; {saved_at(job.run, trainer.step)}", flush=True)
-    return 0 if finished else stop.exit_code
+def begin_attempt(run: Path) -> Attempt:
+    """Note that the run is tried again; InputError if it got nowhere too often."""
+    newest = max((step_of(path) for path in checkpoints(run)), default=0)
+    attempt = Attempt(os.environ.get("SLURM_JOB_ID", ""), newest, (), 0, time.time())
+    if is_hopeless(run, attempt):
+        raise InputError(f"run {run}: {TRIES} attempts were cut at step {newest} before they saved: see {ATTEMPTS} and the logs there")
+    log_attempt(run, attempt)
+    return attempt
+
+
+def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: StopFlag) -> bool:
+    """From where the last checkpoint is to the last step, or until told to stop; returns whether the last step was reached."""
+    processes = trainer.processes
+    if processes.leads:
+        announce(job, corpus, trainer)
+    batches = read_batches(read_from(job, corpus, processes, trainer.step), job.stream, processes.device)
+    steps = job.training.trainer.steps
+    often = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log is not a terminal
+    with tqdm(
+        total=steps, initial=min(trainer.step, steps), unit="step", desc="training", mininterval=often, disable=not processes.leads
+    ) as bar:
+
+        def show(line: dict[str, float]) -> None:
+            bar.update(line["step"] - bar.n)
+            bar.set_postfix(loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}", refresh=False)
+
+        finished = trainer.fit(batches, stop, show)
+    if processes.leads:
+        print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; {saved_at(job.run, trainer.step)}", flush=True)
+    print(f"rank {processes.rank}: weights {weights_digest(trainer.model)}", flush=True)
+    return finished
 
 
 def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
@@ -92,7 +141,8 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
     begun = f"resuming at step {trainer.step}" if trainer.step else "starting"
     print(
         f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of {sum(corpus.samples)} segments{quarantined}, "
-        f"{processes.world} x {processes.device.type}, {trainer.compute}\nwatch it: tensorboard --logdir {job.run}",
+        f"{processes.world} x {processes.device.type} on {', '.join(dict.fromkeys(processes.hosts))}, {trainer.compute}\n"
+        f"code {Path(__file__).parents[1]}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )
 

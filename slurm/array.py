@@ -1,38 +1,18 @@
 """Submits independent pieces of work as one job array, and a last job that puts their results together."""
 
-import contextlib
-import importlib
-import io
 import subprocess
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from slurm.cluster import ClusterConfig
 from slurm.errors import InputError
-
-
-@dataclass(frozen=True)
-class Task:
-    """A call that a job makes, by name, so that nothing of the caller's is pickled but plain arguments."""
-
-    function: str
-    """`package.module:name`."""
-    arguments: dict[str, Any]
-
-    def __call__(self) -> None:
-        """Make it."""
-        module, _, name = self.function.partition(":")
-        getattr(importlib.import_module(module), name)(**self.arguments)
-
-    def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Preempted or out of time: the same call again, which goes on where this one was cut."""
-        return submitit.helpers.DelayedSubmission(self)
+from slurm.payload import Task
+from slurm.submission import executor_of, refusals
 
 
 class Submitted(NamedTuple):
@@ -56,28 +36,18 @@ def submit_array(tasks: list[Task], last: Task, logs: Path, name: str, config: C
     Raises:
         InputError: SLURM refuses them; its own reason. Nothing is left in the queue.
     """
-    array = ""
+    with refusals():
+        executor = executor_of(logs, name, config, slurm_array_parallelism=len(tasks))
+        with executor.batch():
+            jobs = [executor.submit(task) for task in tasks]
+    array = jobs[0].job_id.partition("_")[0]
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
-            executor = submitit.AutoExecutor(logs, cluster="slurm")
-            executor.update_parameters(name=name, slurm_array_parallelism=len(tasks), **config.parameters())
-            with executor.batch():
-                jobs = [executor.submit(task) for task in tasks]
-            array = jobs[0].job_id.partition("_")[0]
-            executor = submitit.AutoExecutor(logs, cluster="slurm")
-            after = {"dependency": f"afterany:{array}"}
-            executor.update_parameters(name=f"{name}-end", slurm_additional_parameters=after, **config.parameters())
-            return Submitted(array, executor.submit(last))
-    except (FailedJobError, FailedSubmissionError) as error:
-        if array:
-            subprocess.run(["scancel", array], check=False)
-        raise InputError(f"SLURM refused the job: {reason(error)}") from None
-
-
-def reason(error: Exception) -> str:
-    """SLURM's own words, in a line."""
-    text = str(getattr(error, "stderr", None) or error)
-    return " ".join(text.replace("sbatch: error:", "").split())
+        with refusals():
+            ending = executor_of(logs, f"{name}-end", replace(config, gpus_per_node=0), slurm_dependency=f"afterany:{array}")
+            return Submitted(array, ending.submit(last))
+    except InputError:
+        subprocess.run(["scancel", array], check=False)
+        raise
 
 
 def wait_for(job: submitit.Job[None], look: Callable[[], None], seconds: float = 2.0) -> str:

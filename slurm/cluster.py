@@ -1,8 +1,17 @@
-"""What is asked of the cluster for a job."""
+"""What is asked of the cluster for a job: a profile in TOML, changed by flags."""
 
+import os
 import shutil
-from dataclasses import dataclass
-from typing import Any
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from slurm.errors import InputError
+
+PROFILE_VARIABLE = "CORRFLOW_CLUSTER"
+PROFILES = Path(__file__).with_name("clusters")
+OWN_PROFILES = Path("~/.config/corrflow/clusters")
 
 
 @dataclass(frozen=True)
@@ -13,18 +22,137 @@ class ClusterConfig:
     account: str = ""
     qos: str = ""
     constraint: str = ""
+    nodelist: str = ""
+    """Nodes that the job must have."""
+    exclude: str = ""
+    """Nodes that it must not have."""
+    gpus_per_node: int = 0
+    """Of training jobs, a process each; and of each job of an array."""
+    gpu_type: str = ""
+    """As the cluster names it, if it has several: a100, h100."""
+    gpu_form: Literal["gpus-per-node", "gres"] = "gpus-per-node"
+    """How GPUs are asked for: --gpus-per-node=8, or --gres=gpu:8 as older clusters want it."""
     minutes: int = 240
     """Time limit; a job that reaches it is put into the queue again, and goes on."""
+    signal_lead: int = 120
+    """Seconds before the time limit at which a job is told to save and leave."""
     cpus: int = 4
-    """Of each job."""
+    """Of each process."""
     memory_gb: float = 8.0
-    """Of each job, in 2^30 bytes."""
+    """Of each process, in 2^30 bytes; 0: all that the node has."""
+    interface: str = ""
+    """Network interface of NCCL and gloo, ib0 for example."""
+    scratch: str = ""
+    """Folder on the node's own disk, for temporary files and compiled kernels; $VARIABLES are the node's."""
+    environment: dict[str, str] = field(default_factory=dict)
+    """Variables to set: NCCL's, proxies."""
+    setup: tuple[str, ...] = ()
+    """Shell lines before the job: module load, conda activate."""
 
-    def parameters(self) -> dict[str, Any]:
-        """As submitit wants them."""
-        named = {"partition": self.partition, "account": self.account, "qos": self.qos, "constraint": self.constraint}
-        slurm = {f"slurm_{name}": value for name, value in named.items() if value}
-        return {**slurm, "timeout_min": self.minutes, "cpus_per_task": self.cpus, "slurm_mem": f"{round(self.memory_gb * 1024)}M"}
+    def __post_init__(self) -> None:
+        if min(self.gpus_per_node, self.memory_gb) < 0 or min(self.minutes, self.signal_lead, self.cpus) < 1:
+            raise InputError(f"cluster: {self}: expected minutes, signal_lead, cpus >= 1, gpus_per_node, memory_gb >= 0")
+        if self.signal_lead >= 60 * self.minutes:
+            raise InputError(f"cluster: signal_lead {self.signal_lead} s: expected less than the time limit of {self.minutes} minutes")
+
+    def parameters(self, processes: int = 1) -> dict[str, Any]:
+        """As submitit wants them, for nodes with so many processes each."""
+        names = ("partition", "account", "qos", "constraint", "nodelist", "exclude")
+        slurm = {f"slurm_{name}": value for name in names if (value := getattr(self, name))}
+        return {
+            **slurm,
+            "timeout_min": self.minutes,
+            "tasks_per_node": processes,
+            "cpus_per_task": self.cpus,
+            "slurm_mem": f"{round(self.memory_gb * 1024) * processes}M" if self.memory_gb else "0",
+            "slurm_signal_delay_s": self.signal_lead,
+            "slurm_setup": self.setup_lines(),
+            # since 22.05 srun does not take over what sbatch was given, and its processes would share one core
+            "slurm_srun_args": [f"--cpus-per-task={self.cpus}", "--kill-on-bad-exit=1"],
+            "slurm_additional_parameters": {"requeue": True, **self.gpus()},
+        }
+
+    def gpus(self) -> dict[str, str]:
+        """The flag that asks for them."""
+        if not self.gpus_per_node:
+            return {}
+        typed = f"{self.gpu_type}:{self.gpus_per_node}" if self.gpu_type else str(self.gpus_per_node)
+        return {"gpus-per-node": typed} if self.gpu_form == "gpus-per-node" else {"gres": f"gpu:{typed}"}
+
+    def setup_lines(self) -> list[str]:
+        """Shell lines that come before the job's command."""
+        variables = dict(self.environment)
+        if self.interface:
+            variables |= {"NCCL_SOCKET_IFNAME": self.interface, "GLOO_SOCKET_IFNAME": self.interface}
+        lines = [f"export {name}={quoted(value)}" for name, value in variables.items()]
+        if self.scratch:  # homes on the network are slow for thousands of small files
+            lines.append(f'export TMPDIR={quoted(self.scratch)}; mkdir -p "$TMPDIR"')
+            lines.append('export TRITON_CACHE_DIR="$TMPDIR/triton" TORCHINDUCTOR_CACHE_DIR="$TMPDIR/inductor"')
+        return [*lines, *self.setup]
+
+
+def quoted(value: str) -> str:
+    """In double quotes, where the shell still replaces variables."""
+    return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`") + '"'
+
+
+def find_profile(name: str = "") -> ClusterConfig:
+    """The profile of that name or path; without one, that of the environment variable; without that, the defaults.
+
+    Args:
+        name: `NAME` stands for `NAME.toml` among the user's own (~/.config/corrflow/clusters) or the project's (slurm/clusters).
+
+    Raises:
+        InputError: there is none; or it is no such TOML.
+    """
+    name = name or os.environ.get(PROFILE_VARIABLE, "")
+    if not name:
+        return ClusterConfig()
+    if name.endswith(".toml") or "/" in name:
+        return read_profile(Path(name).expanduser())
+    for folder in (OWN_PROFILES.expanduser(), PROFILES):
+        if (path := folder / f"{name}.toml").exists():
+            return read_profile(path)
+    known = sorted(path.stem for folder in (OWN_PROFILES.expanduser(), PROFILES) for path in folder.glob("*.toml"))
+    raise InputError(f"cluster {name!r}: expected a path to a TOML file, or one of {', '.join(known)}")
+
+
+def read_profile(path: Path) -> ClusterConfig:
+    """A profile from its file."""
+    try:
+        found = tomllib.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"cluster {path}: {getattr(error, 'strerror', None) or error}") from None
+    types = get_type_hints(ClusterConfig)
+    for name, value in found.items():
+        if name not in types:
+            raise InputError(f"cluster {path}: {name}: not known, expected one of {', '.join(f.name for f in fields(ClusterConfig))}")
+        if not fits(value, types[name]):
+            raise InputError(f"cluster {path}: {name} = {value!r}: expected {described(types[name])}")
+    found["setup"] = tuple(found.get("setup", ()))
+    try:
+        return ClusterConfig(**found)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+
+
+def fits(value: Any, wanted: Any) -> bool:
+    """Whether a TOML value is what a field holds."""
+    if get_origin(wanted) is Literal:
+        return value in get_args(wanted)
+    if get_origin(wanted) is tuple:
+        return isinstance(value, list) and all(isinstance(item, str) for item in value)
+    if get_origin(wanted) is dict:
+        return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
+    return isinstance(value, (int, float) if wanted is float else wanted) and not isinstance(value, bool)
+
+
+def described(wanted: Any) -> str:
+    """A field's type in words."""
+    if get_origin(wanted) is Literal:
+        return " or ".join(get_args(wanted))
+    words = {tuple: "a list of strings", dict: "a table of strings", int: "a whole number", float: "a number", str: "a string"}
+    return words[get_origin(wanted) or wanted]
 
 
 def has_slurm() -> bool:

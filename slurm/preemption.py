@@ -5,14 +5,15 @@ from types import FrameType
 
 
 class StopFlag:
-    """Set, within a `with` block, by SIGINT (Ctrl-C) or SIGTERM; a second SIGINT ends the process at once."""
+    """Set, within a `with` block, by SIGINT (Ctrl-C), SIGTERM or SIGUSR2 (SLURM's word before a time limit or a preemption); a second
+    SIGINT ends the process at once."""
 
     def __init__(self) -> None:
         self.number: int | None = None
 
     def __enter__(self) -> "StopFlag":
-        """Take over both signals, from the main thread."""
-        self.before = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        """Take over the signals, from the main thread."""
+        self.before = {number: signal.signal(number, self.receive) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -7,6 +7,7 @@ if not Path("/dev/nvidiactl").exists():  # without a GPU, kernels run in the int
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import importlib
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,6 +45,38 @@ def packed(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("packed")
     pack(tree / "JPEGImages" / "480p", out, PackConfig(fps=25.0, segment=4), processes=1)
     return out
+
+
+SLURM_DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
+
+
+def why_no_cluster() -> str:
+    """Why no cluster can be had here; nothing if one can."""
+    if "SLURM_CONF" in os.environ and shutil.which("sbatch"):
+        return ""
+    missing = [name for name in SLURM_DAEMONS if shutil.which(name) is None]
+    if os.geteuid() != 0 or missing:
+        return f'no SLURM cluster (as root: eval "$(tests/cluster/up)" installs and starts one; missing: {", ".join(missing) or "root"})'
+    return ""
+
+
+@pytest.fixture(scope="session")
+def cluster() -> None:
+    """A cluster that answers; skips where there can be none."""
+    if reason := why_no_cluster():
+        pytest.skip(reason)
+    if "SLURM_CONF" not in os.environ:
+        told = subprocess.run([ROOT / "tests/cluster/up"], capture_output=True, text=True, check=True).stdout
+        os.environ["SLURM_CONF"] = told.strip().removeprefix("export SLURM_CONF=")
+        Path(os.environ["SLURM_CONF"]).parents[1].joinpath(".of-tests").touch()
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Take down the cluster that the tests brought up, once all processes of pytest are done."""
+    root = Path(os.environ.get("CORRFLOW_CLUSTER_ROOT", "/tmp/corrflow-cluster"))
+    if not hasattr(session.config, "workerinput") and (root / ".of-tests").exists():
+        subprocess.run([ROOT / "tests/cluster/down"], check=True)
+        (root / ".of-tests").unlink()
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

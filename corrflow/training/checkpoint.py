@@ -3,6 +3,7 @@
 They hold what can't be recomputed: weights, moments, step. `model.py` reads the weights for use.
 """
 
+import hashlib
 import re
 import warnings
 from pathlib import Path
@@ -77,6 +78,14 @@ def restore_state(state: dict[str, Any], path: Path, model: CorrFlow, optimizer:
     for weight, moments in optimizer.state.items():  # fused Adam takes their layout for the weights', which differs between devices
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(weight).copy_(moments[name])
+
+
+def weights_digest(model: CorrFlow) -> str:
+    """A short name of the weights, the same wherever they are; BatchNorm's statistics, which each process has for itself, left out."""
+    digest = hashlib.sha256()
+    for weight in model.parameters():
+        digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def thin_out(run: Path, keep: int, keep_every: int) -> None:

@@ -1,14 +1,38 @@
 """The processes of a job: which one am I, on what device, and the few things they agree on."""
 
 import os
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from corrflow.errors import InputError
+
+SETTLE_SECONDS = 3.0  # from a process's first trouble until the others have told theirs
+
+
+@dataclass(frozen=True)
+class PatienceConfig:
+    """How long processes wait for one another before they end with a message."""
+
+    join_seconds: float = 300.0
+    """For all to come together at the start."""
+    stall_seconds: float = 600.0
+    """For any that is late in a step; more than evaluation on one process, or a slow read, may take."""
+
+    def __post_init__(self) -> None:
+        if min(self.join_seconds, self.stall_seconds) <= 0:
+            raise InputError(f"patience: {self}: expected seconds above 0")
+
+
+class LostError(RuntimeError):
+    """Processes of the job can't be reached; the message names them."""
 
 
 @dataclass(frozen=True)
@@ -18,6 +42,8 @@ class Processes:
     rank: int
     world: int
     device: torch.device
+    hosts: tuple[str, ...] = ()
+    """The node of each process, by rank."""
 
     @property
     def leads(self) -> bool:
@@ -71,21 +97,89 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
 
 
 @contextmanager
-def joined_processes(device: str) -> Iterator[Processes]:
+def joined_processes(device: str, patience: PatienceConfig | None = None) -> Iterator[Processes]:
     """Join the job that RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT tell of (torchrun sets them too);
-    without them this process is alone."""
+    without them this process is alone.
+
+    Raises:
+        LostError: others didn't come, or can't be reached any more.
+    """
+    patience = patience or PatienceConfig()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     here = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    host = os.environ.get("NODE_NAME", socket.gethostname())
     if here.type == "cuda":
         torch.cuda.set_device(here)
     if world == 1:
-        yield Processes(rank, world, here)
+        yield Processes(rank, world, here, (host,))
         return
-    if here.type == "cpu":  # processes of one machine share its cores
+    if here.type == "cpu":  # processes of one machine share its cores; OMP_NUM_THREADS may ask for fewer
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // local_world))
-    dist.init_process_group("cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo")
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local_world)))
+    store = meet(rank, world, patience.join_seconds)
+    hosts = gather_hosts(store, rank, world, host, patience.join_seconds)
+    backend, limit = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timedelta(seconds=patience.stall_seconds)
+    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=limit)
+    with ExitStack() as group:
+        group.callback(dist.destroy_process_group)
+        try:
+            yield Processes(rank, world, here, hosts)
+        except RuntimeError as error:
+            if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+                raise
+            group.pop_all()  # the group is left as it is: to take it down would be to wait for those who are lost
+            raise LostError(describe_lost(store, rank, hosts, patience.stall_seconds)) from error
+
+
+def meet(rank: int, world: int, seconds: float) -> Store:
+    """The store that rank 0 keeps for all."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun keeps it itself
+        attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
+        return PrefixStore(attempt, TCPStore(address, port, world, False, timedelta(seconds=seconds)))
     try:
-        yield Processes(rank, world, here)
-    finally:
-        dist.destroy_process_group()
+        return TCPStore(address, port, world, rank == 0, timedelta(seconds=seconds), wait_for_workers=False)
+    except dist.DistError as error:
+        if rank == 0:
+            raise LostError(f"rank 0 can't listen on {address}:{port}: {first_line(error)}") from None
+        raise LostError(f"rank {rank}: no answer from rank 0 at {address}:{port} within {seconds:g} s") from None
+
+
+def gather_hosts(store: Store, rank: int, world: int, host: str, seconds: float) -> tuple[str, ...]:
+    """The nodes of all processes, once each has said its own; LostError names those that don't."""
+    keys = [f"host/{of}" for of in range(world)]
+    try:
+        store.set(keys[rank], host)
+        store.wait(keys, timedelta(seconds=seconds))
+        return tuple(store.get(key).decode() for key in keys)
+    except RuntimeError:
+        came = [of for of, key in enumerate(keys) if answers(store, key)]
+        missing = ", ".join(str(of) for of in range(world) if of not in came)
+        nodes = sorted({store.get(keys[of]).decode() for of in came})
+        raise LostError(
+            f"rank {', '.join(map(str, missing))} of {world} didn't come within {seconds:g} s; the others are on {', '.join(nodes)}"
+        ) from None
+
+
+def describe_lost(store: Store, rank: int, hosts: tuple[str, ...], seconds: float) -> str:
+    """Who can't be reached: all who don't say within a moment that they, too, lost somebody."""
+    try:
+        store.set(f"lost/{rank}", "somebody")
+        time.sleep(SETTLE_SECONDS)
+        silent = [of for of in range(len(hosts)) if not answers(store, f"lost/{of}")]
+    except RuntimeError:  # the store is rank 0's
+        silent = [0]
+    if not silent:
+        return "the connection between the processes broke"
+    named = ", ".join(f"rank {of} on {hosts[of]}" for of in silent)
+    return f"lost {named}: ended, or no answer for {seconds:g} s"
+
+
+def answers(store: Store, key: str) -> bool:
+    """Whether a key is set."""
+    return bool(store.check([key]))
+
+
+def first_line(error: Exception) -> str:
+    """Of its message."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

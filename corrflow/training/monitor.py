@@ -20,6 +20,7 @@ from corrflow.model import CorrFlow
 from corrflow.objective import backward_cycles, forward_hops
 
 METRICS = "metrics.jsonl"
+LAST_BYTES = 65_536  # of the log, among which is a whole line
 GROUPS = {
     "loss": "loss/total", "short": "loss/short", "long": "loss/long", "learning_rate": "schedule/learning_rate",
     "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second", "data_wait": "speed/data_wait_share",
@@ -71,6 +72,23 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except ValueError:
             continue
     return lines
+
+
+def read_last(run: Path) -> dict[str, Any]:
+    """The newest line of a run's metrics, read from the end of the file; empty if there is none."""
+    path = run / METRICS
+    if not path.exists():
+        return {}
+    with path.open("rb") as file:
+        file.seek(max(path.stat().st_size - LAST_BYTES, 0))
+        texts = file.read().decode(errors="replace").splitlines()
+    for text in reversed(texts):
+        try:
+            line: dict[str, Any] = json.loads(text)
+        except ValueError:  # cut by a kill, or by where the reading began
+            continue
+        return line
+    return {}
 
 
 class Scene(NamedTuple):

@@ -1,6 +1,6 @@
 # Sourced by `up` and `down`: where the cluster lives, which processes are its own, how it is taken away.
 
-root=$(realpath -m "${CORRFLOW_CLUSTER:-/tmp/corrflow-cluster}")
+root=$(realpath -m "${CORRFLOW_CLUSTER_ROOT:-/tmp/corrflow-cluster}")
 export SLURM_CONF=$root/etc/slurm.conf
 daemon_mark=CORRFLOW_CLUSTER_DAEMON=$root  # in the environment of each daemon: pid files are missing after half a start
 hosts_mark="# corrflow-cluster"

@@ -1,17 +1,12 @@
-"""`shard.py --jobs` on the cluster that `tests/cluster/up` makes: skipped where that is not up."""
+"""`shard.py --jobs` on a real SLURM."""
 
-import os
-import shutil
 import subprocess
 
 import pytest
 
 from shards.files import sha256_of
 
-pytestmark = pytest.mark.skipif(
-    "SLURM_CONF" not in os.environ or shutil.which("sbatch") is None,
-    reason='no SLURM cluster at hand: eval "$(tests/cluster/up)" makes one',
-)
+pytestmark = pytest.mark.usefixtures("cluster")
 JOB = ("--fps", 25, "--segment", 4, "--cluster.cpus", 1, "--cluster.memory-gb", 1)
 
 

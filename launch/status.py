@@ -1,0 +1,152 @@
+"""How runs are doing: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line each of those under a folder."""
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from corrflow.training.checkpoint import checkpoints, step_of
+from corrflow.training.monitor import read_last
+from launch.command import parse, run
+from launch.config import StatusJob, read_config
+from launch.submission import LOGS, Record, read_record
+from slurm.attempts import Attempt, read_attempts
+from slurm.status import JobState, job_state
+
+RECENT = 200  # lines of the log from which the speed is taken
+
+
+@dataclass(frozen=True)
+class Status:
+    """All that is known of a run."""
+
+    run: Path
+    record: Record | None
+    """Of its job; None: it was never in one."""
+    state: JobState
+    attempts: list[Attempt]
+    line: dict[str, float]
+    """The newest of its metrics; empty: none."""
+    steps: int
+    """To be done in all."""
+    batch: int
+    saved: Path | None
+    """The newest checkpoint."""
+
+    @property
+    def step(self) -> int:
+        """The newest that is known."""
+        return int(self.line.get("step", 0))
+
+    @property
+    def left(self) -> str:
+        """Time that the rest will take, at the present speed."""
+        speed = self.line.get("clips_per_second", 0.0)
+        return in_words((self.steps - self.step) * self.batch / speed) if speed and self.step < self.steps else "-"
+
+
+def main(argv: list[str]) -> int:
+    """Print the state of runs."""
+    job = parse(StatusJob, argv, "status.py")
+    if job.all:
+        print_table([look_at(folder) for folder in find_runs(job.runs or (Path("runs"),))])
+        return 0
+    for folder in job.runs:
+        print_one(look_at(folder))
+    return 0
+
+
+def find_runs(roots: tuple[Path, ...]) -> list[Path]:
+    """All run folders under these."""
+    return sorted(path.parent for root in roots for path in root.glob("**/config.json") if "snapshots" not in path.parts)
+
+
+def look_at(folder: Path) -> Status:
+    """Read a run's files, and ask SLURM for its job; InputError if it is no run."""
+    config = read_config(folder)
+    trainer = config["training"]["trainer"]
+    record = read_record(folder)
+    attempts, saved = read_attempts(folder), checkpoints(folder)
+    state = job_state(record.job) if record else JobState(local_state(folder, attempts))
+    newest = saved[-1] if saved else None
+    return Status(folder, record, state, attempts, read_last(folder), trainer["steps"], trainer["batch"], newest)
+
+
+def local_state(folder: Path, attempts: list[Attempt]) -> str:
+    """Of a run outside of SLURM."""
+    if not attempts:
+        return "NOT STARTED"
+    return {"finished": "FINISHED", "told to leave": "STOPPED"}.get(attempts[-1].left, "RUNNING OR KILLED")
+
+
+def print_one(status: Status) -> None:
+    """Some lines on one run."""
+    record, state = status.record, status.state
+    print(f"run         {status.run}")
+    if record:
+        waits = f", {state.reason}" if state.reason else ""
+        nodes = f" on {state.nodes}" if state.nodes else ""
+        known = state.start not in ("", "N/A", "Unknown")
+        start = f", {'expected' if state.state == 'PENDING' else 'since'} {state.start}" if known else ""
+        print(f"job         {record.job}: {state.state}{waits}{nodes}{start}")
+        print(f"log         {status.run / LOGS / record.log}")
+    else:
+        print(f"here        {state.state.lower()}")
+    told = f", loss {status.line['loss']:.3f}, {status.line['clips_per_second']:.1f} clips/s, {status.left} left" if status.line else ""
+    print(f"step        {status.step} of {status.steps} ({status.step / status.steps:.1%}){told}")
+    ways = [attempt.left or "cut or running" for attempt in status.attempts]
+    print(f"attempts    {len(ways)}{f': {listed(ways)}' if ways else ''}")
+    print(f"checkpoint  {f'{status.saved.name}, {age(status.saved)} ago' if status.saved else 'none yet'}")
+
+
+def print_table(found: list[Status]) -> None:
+    """A line for each run."""
+    rows: list[tuple[str, ...]] = [("run", "job", "state", "nodes", "step", "of", "loss", "clips/s", "left", "restarts", "saved")]
+    rows += [table_row(status) for status in found]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def table_row(status: Status) -> tuple[str, ...]:
+    """A run's cells."""
+    line, state = status.line, status.state
+    waits = f" ({state.reason})" if state.state == "PENDING" and state.reason else ""
+    return (
+        str(status.run),
+        status.record.job if status.record else "here",
+        state.state + waits,
+        state.nodes or "-",
+        str(status.step),
+        str(status.steps),
+        *(f"{line[name]:.3f}" if name in line else "-" for name in ("loss", "clips_per_second")),
+        status.left,
+        str(max(len(status.attempts) - 1, 0)),
+        f"{step_of(status.saved)}, {age(status.saved)} ago" if status.saved else "-",
+    )
+
+
+def listed(ways: list[str]) -> str:
+    """`told to leave x3, finished`."""
+    groups: list[tuple[str, int]] = []
+    for way in ways:
+        same = bool(groups) and groups[-1][0] == way
+        groups = [*groups[:-1], (way, groups[-1][1] + 1)] if same else [*groups, (way, 1)]
+    return ", ".join(f"{way} x{count}" if count > 1 else way for way, count in groups)
+
+
+def age(path: Path) -> str:
+    """Time since a file was written."""
+    return in_words(time.time() - path.stat().st_mtime)
+
+
+def in_words(seconds: float) -> str:
+    """`42 s`, `13 min`, `5.2 h`, `3.1 days`."""
+    for limit, size, unit, digits in ((120, 1, "s", 0), (7200, 60, "min", 0), (172_800, 3600, "h", 1)):
+        if seconds < limit:
+            return f"{max(seconds, 0) / size:.{digits}f} {unit}"
+    return f"{seconds / 86_400:.1f} days"
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,58 @@
+"""The log of a run's attempts, `attempts.jsonl`: where each began and how it left. A run that gets nowhere is given up."""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+ATTEMPTS = "attempts.jsonl"
+TRIES = 3  # attempts from one and the same step, none of which saved or was told to leave
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One start of a run's processes."""
+
+    job: str
+    """SLURM's id; empty: none."""
+    step: int
+    """Where it began; once it has left in order, where it did."""
+    nodes: tuple[str, ...]
+    world: int
+    """Processes in all; 0: not known."""
+    began: float
+    """Seconds since the epoch."""
+    ended: float = 0.0
+    """The same; 0: it runs, or was killed."""
+    left: str = ""
+    """How it ended, if in order: `finished`, `told to leave`."""
+
+
+def read_attempts(run: Path) -> list[Attempt]:
+    """All of them, oldest first; a line cut short by a kill is left out."""
+    found: dict[float, Attempt] = {}
+    path = run / ATTEMPTS
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            told = json.loads(line)
+        except ValueError:
+            continue
+        found[told["began"]] = Attempt(**{**told, "nodes": tuple(told["nodes"])})
+    return list(found.values())
+
+
+def log_attempt(run: Path, attempt: Attempt) -> None:
+    """Note it: when it begins, and again when it ends."""
+    with (run / ATTEMPTS).open("a") as file:
+        file.write("\n" * (not ends_whole(run / ATTEMPTS)) + json.dumps(asdict(attempt)) + "\n")
+
+
+def ends_whole(path: Path) -> bool:
+    """Whether the file's last line is whole."""
+    content = path.read_bytes()
+    return not content or content.endswith(b"\n")
+
+
+def is_hopeless(run: Path, attempt: Attempt) -> bool:
+    """Whether the last attempts of its job all began where it begins, and were cut there."""
+    last = [made for made in read_attempts(run) if made.job == attempt.job][-TRIES:]
+    return bool(attempt.job) and len(last) == TRIES and all(made.step == attempt.step and not made.left for made in last)

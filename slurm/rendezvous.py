@@ -1,0 +1,27 @@
+"""Where the processes of a job meet: SLURM's variables, told in the words that torchrun uses."""
+
+import os
+
+import submitit
+
+PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connections
+
+
+def member_variables() -> dict[str, str]:
+    """RANK, WORLD_SIZE and the like of this process, from inside of a job."""
+    job = submitit.JobEnvironment()
+    told = {
+        "RANK": job.global_rank,
+        "WORLD_SIZE": job.num_tasks,
+        "LOCAL_RANK": job.local_rank,
+        "LOCAL_WORLD_SIZE": job.num_tasks // job.num_nodes,
+        "MASTER_ADDR": job.hostnames[0],
+        "MASTER_PORT": meeting_port(job.raw_job_id, os.environ.get("SLURM_RESTART_COUNT", "0")),
+        "NODE_NAME": os.environ.get("SLURMD_NODENAME", job.hostname),
+    }
+    return {name: str(value) for name, value in told.items()}
+
+
+def meeting_port(job: str, restarts: str) -> int:
+    """A port that all processes of a job know without asking; another after each restart, should it be taken."""
+    return PORTS[(int(job) * 7 + int(restarts)) % len(PORTS)]

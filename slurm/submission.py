@@ -1,0 +1,59 @@
+"""Hands jobs to SLURM through submitit, and tells its reason where it refuses them."""
+
+import contextlib
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import submitit
+from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+from slurm.cluster import ClusterConfig
+from slurm.errors import InputError
+from slurm.payload import MemberTask, requeue_lines
+
+RETURNS = 1_000_000  # times that a job may reach its time limit and go on
+
+
+def executor_of(logs: Path, name: str, config: ClusterConfig, processes: int = 1, **more: Any) -> submitit.AutoExecutor:
+    """What submits jobs with these needs; `more` are submitit's own parameters."""
+    executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=RETURNS)
+    executor.update_parameters(name=name, **{**config.parameters(processes), **more})
+    return executor
+
+
+def training_executor(logs: Path, name: str, config: ClusterConfig, nodes: int, processes: int, code: Path) -> submitit.AutoExecutor:
+    """The same for one job of `nodes` times `processes`, which runs the code under `code` and comes back until it is done."""
+    # safe path: else the folder that the job was submitted from would come before the snapshot
+    own = ["export PYTHONSAFEPATH=1", f'export PYTHONPATH="{code}${{PYTHONPATH:+:$PYTHONPATH}}"', f"export OMP_NUM_THREADS={config.cpus}"]
+    more = {
+        "nodes": nodes,
+        "slurm_stderr_to_stdout": True,
+        "slurm_setup": [*config.setup_lines(), *own],
+        "slurm_teardown": requeue_lines(logs),
+    }
+    return executor_of(logs, name, config, processes, **more)
+
+
+def submit_members(executor: submitit.AutoExecutor, task: MemberTask) -> str:
+    """Submit a job of many processes; returns its id. InputError with SLURM's own reason if it refuses."""
+    with refusals():
+        return str(executor.submit(task).job_id)
+
+
+def script_of(executor: submitit.AutoExecutor) -> str:
+    """The sbatch script that would be submitted."""
+    slurm: Any = executor._executor  # submitit has no public way to it
+    return str(slurm._make_submission_file_text(slurm._submitit_command_str, "dry-run"))
+
+
+@contextlib.contextmanager
+def refusals() -> Iterator[None]:
+    """SLURM's refusal becomes an InputError."""
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
+            yield
+    except (FailedJobError, FailedSubmissionError) as error:
+        text = str(getattr(error, "stderr", None) or error)
+        raise InputError(f"SLURM refused the job: {' '.join(text.replace('sbatch: error:', '').split())}") from None
