@@ -20,9 +20,10 @@ from corrflow.report import text_table, write_report
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
 from launch.config import EvalJob
-from slurm.array import Submitted, Task, submit_array, wait_for
+from slurm.array import Submitted, submit_array, wait_for
 from slurm.cluster import has_slurm
 from slurm.local import follow_parent, is_member, run_processes
+from slurm.payload import Task
 
 LOGS = "logs"
 

@@ -1,6 +1,5 @@
-"""`eval.py --jobs` on the cluster that `tests/cluster/up` makes: skipped where that is not up."""
+"""`eval.py --jobs` on a real SLURM."""
 
-import os
 import re
 import shutil
 import subprocess
@@ -13,10 +12,7 @@ from corrflow import CorrFlow, ModelConfig
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
 
-pytestmark = pytest.mark.skipif(
-    "SLURM_CONF" not in os.environ or shutil.which("sbatch") is None,
-    reason='no SLURM cluster at hand: eval "$(tests/cluster/up)" makes one',
-)
+pytestmark = pytest.mark.usefixtures("cluster")
 JOBS = ("--jobs", 4, "--cluster.cpus", 1, "--cluster.memory-gb", 1, "--cluster.minutes", 5)
 TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json")
 
