@@ -3,6 +3,8 @@
 Training is in `objective.py`, use on a video in `propagation.py`. Shapes: b batch, c k channels, h w pixels or cells.
 """
 
+import hashlib
+import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -152,3 +154,12 @@ def ours(name: str) -> str:
 def describe(config: ModelConfig) -> dict[str, Any]:
     """`config` in plain types, as `config_of` reads it back."""
     return asdict(config)
+
+
+def weights_digest(model: CorrFlow) -> str:
+    """Names what a model computes, wherever it came from: architecture and weights."""
+    found = hashlib.sha256(json.dumps(describe(model.config)).encode())
+    for name, tensor in model.state_dict().items():
+        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]

@@ -1,8 +1,9 @@
 """Measure speed and memory side by side: `python launch/bench.py attention|step|inference|growth [--device cpu|cuda] [--json FILE]`,
-and of the data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`.
+of the data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`, of all-reduce `bench.py reduce --procs 2`. Predict many
+GPUs from stated rates: `bench.py scaling --network-gbit 100`.
 
 Each row is one way to do a work; `released` is the formulation that the method's authors published. Every way runs in a process of
-its own, by turns, so that other load falls on all alike: trust the ratios. docs/performance.md explains the figures.
+its own, by turns, so that other load falls on all alike: trust the ratios. docs/performance.md and docs/scaling.md explain the figures.
 """
 
 import json
@@ -16,19 +17,23 @@ import torch
 from tqdm import tqdm
 
 from corrflow import InputError
+from corrflow.encoder import EncoderConfig
 from corrflow.files import atomic_file
 from corrflow.memory import keep_freed_memory
-from corrflow.speed import cases
+from corrflow.speed import cases, cost
 from corrflow.speed.machine import Limits, measure_limits
 from corrflow.speed.measure import BASELINE, Row, Variant, measure
 from corrflow.speed.plot import check_matplotlib, draw_growth
+from corrflow.speed.reduction import measure_reduction, reduction_table
 from corrflow.speed.released import correlation_name
-from corrflow.training.distributed import choose_device
+from corrflow.speed.scaling import ScalingConfig, predict, scaling_table
+from corrflow.training.distributed import choose_device, joined_processes
 from launch.command import parse, run
-from launch.config import BenchJob, LoaderBenchJob, PackBenchJob
+from launch.config import BenchJob, LoaderBenchJob, PackBenchJob, ReduceBenchJob
 from shards.corpus import open_corpus
 from shards.order import Order
 from shards.speed import measure_loading, measure_packing
+from slurm.local import follow_parent, is_member, run_processes
 
 GROWTH_SIDES = (128, 256, 384, 512)  # pixels
 GROWTH_RADII = (3, 6, 9, 12)
@@ -39,8 +44,8 @@ Series = dict[str, list[tuple[int, list[Row]]]]
 
 def main(argv: list[str]) -> int:
     """Measure, print a table, write the rows."""
-    if argv and argv[0] in DATA:
-        return DATA[argv[0]](argv[1:])
+    if argv and argv[0] in OTHERS:
+        return OTHERS[argv[0]](argv[1:])
     job = parse(BenchJob, argv, "bench.py")
     device = choose_device(job.device)
     if job.plot:
@@ -197,8 +202,36 @@ def bench_loader(argv: list[str]) -> int:
     return 0
 
 
+def bench_reduce(argv: list[str]) -> int:
+    """All-reduce among processes: those that were started together (torchrun), or as many as asked for here."""
+    job = parse(ReduceBenchJob, argv, "bench.py reduce")
+    if not is_member():
+        return run_processes([sys.executable, __file__, "reduce", *argv], job.procs)
+    follow_parent()
+    with joined_processes(job.device) as processes:
+        rows = measure_reduction(processes, job.repeats)
+    if processes.leads:
+        print(f"{describe(processes.device)}\n{reduction_table(rows, processes.world)}")
+    return 0
+
+
+def predict_scaling(argv: list[str]) -> int:
+    """Many GPUs, on paper."""
+    config = parse(ScalingConfig, argv, "bench.py scaling")
+    rows = predict(config)
+    if not rows:
+        raise InputError(f"scaling: global-batch {config.global_batch}: none of {config.gpus} GPUs divides it")
+    gradient = cost.gradient_bytes(EncoderConfig()) / 1e6
+    print(
+        f"a prediction, not a measurement: GPUs of {config.peak_tflops:g} TFLOP/s of which {config.achieved:.0%} are reached, "
+        f"{config.nvlink_gbyte:g} GB/s within a node of {config.gpus_per_node}, {config.network_gbit:g} Gbit/s between nodes, "
+        f"{config.reached:.0%} of either\ngradient {gradient:.1f} MB; times in ms\n{scaling_table(rows)}"
+    )
+    return 0
+
+
 KINETICS, TEN_SECONDS = 240_000, 10.0  # videos, and how long each is
-DATA = {"pack": bench_pack, "loader": bench_loader}
+OTHERS = {"pack": bench_pack, "loader": bench_loader, "reduce": bench_reduce, "scaling": predict_scaling}
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -185,14 +185,15 @@ class OrderJob:
 
 @dataclass(frozen=True)
 class EvalJob:
-    """Propagate the first mask of each sequence of a benchmark, score the result, and write a report."""
+    """Propagate the first mask of each sequence of a benchmark, score the result, and write a report. The same command again does what
+    is left."""
 
     benchmark: Literal["davis2016", "davis2017"]
     """davis2016: all objects of a frame are one; davis2017: each object on its own."""
     root: Path
     """Folder with JPEGImages/480p/SEQ and Annotations/480p/SEQ, and ImageSets if there is one."""
     out: Path
-    """Folder for masks, overlays, CSVs, metrics.json and report.html."""
+    """New folder for masks, overlays, CSVs, metrics.json and report.html; one in which this evaluation was begun is gone on with."""
     checkpoint: str = "none"
     """A checkpoint of ours or a released one; none: random weights, the untrained baseline."""
     protocol: Literal["paper", "identity"] = "paper"
@@ -203,6 +204,15 @@ class EvalJob:
     """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
     seed: int = 0
     """Of the random weights."""
+    jobs: int = 0
+    """SLURM jobs, as one array, among which the sequences are divided; a further job writes the report. Without SLURM: processes here."""
+    follow: bool = False
+    """With --jobs on SLURM: stay, show how far they are, and end with them."""
+    cluster: ClusterConfig = field(default_factory=find_profile)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 0:
+            raise InputError(f"eval: jobs {self.jobs}: expected 0 or more")
 
 
 @dataclass(frozen=True)
@@ -310,6 +320,22 @@ class LoaderBenchJob:
     def __post_init__(self) -> None:
         if min(self.batch, self.steps, self.repeats) < 1 or self.stream.workers < 1:
             raise InputError(f"bench: {self}: expected batch, steps, repeats and workers from 1 on")
+
+
+@dataclass(frozen=True)
+class ReduceBenchJob:
+    """Measure how long an all-reduce of the gradients takes among processes."""
+
+    procs: int = 2
+    """Processes on this machine; those of torchrun are taken as they are."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the gradients are; auto: CUDA where there is one."""
+    repeats: int = 30
+    """All-reduces of each size."""
+
+    def __post_init__(self) -> None:
+        if self.procs < 2 or self.repeats < 1:
+            raise InputError(f"bench: procs {self.procs}, repeats {self.repeats}: expected 2 or more, and 1 or more")
 
 
 def bench_sizes(device: torch.device) -> dict[str, tuple[int, int, int, int]]:

@@ -96,7 +96,6 @@ def step(number: int, text: str) -> None:
 
 def evaluate_all(out: Path) -> list[Result]:
     """Identity, untrained, trained."""
-    sequences = read_sequences(out / "val", 2017)
     torch.manual_seed(0)
     untrained = CorrFlow(ModelConfig(encoder=demo().training.model.encoder)).eval()
     trained = load_model(checkpoints(out / "run")[-1])
@@ -105,7 +104,7 @@ def evaluate_all(out: Path) -> list[Result]:
         ("untrained", untrained, "paper"),
         ("trained", trained, "paper"),
     ]
-    return [evaluate(sequences, 2017, model, PROTOCOLS[protocol], out / "eval" / name, name) for name, model, protocol in methods]
+    return [evaluate("davis2017", out / "val", model, PROTOCOLS[protocol], out / "eval" / name, name) for name, model, protocol in methods]
 
 
 def write_picture(path: Path, root: Path, result: Result) -> None:

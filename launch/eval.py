@@ -1,52 +1,99 @@
-"""Evaluate a checkpoint on a benchmark: `python launch/eval.py --benchmark davis2016 --root ROOT --checkpoint PT --out OUT`."""
+"""Evaluate a checkpoint on a benchmark: `python launch/eval.py --benchmark davis2016 --root ROOT --checkpoint PT --out OUT [--jobs N]`.
 
+The same command again does the sequences that are not done.
+"""
+
+import os
 import sys
 from pathlib import Path
 
 import torch
 
+from corrflow import InputError
 from corrflow.attention import choose_backend
-from corrflow.benchmarks.davis import read_sequences
-from corrflow.benchmarks.evaluation import Result, evaluate
+from corrflow.benchmarks.evaluation import Result, finish, merge, progress, results, run_sequences
+from corrflow.benchmarks.plan import Evaluation, Plan, noting_failure, prepare, read_plan
 from corrflow.memory import keep_freed_memory
-from corrflow.model import CorrFlow, load_model
+from corrflow.model import CorrFlow, load_model, weights_digest
 from corrflow.propagation import find_protocol
 from corrflow.report import text_table, write_report
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
 from launch.config import EvalJob
+from slurm.array import Submitted, submit_array, wait_for
+from slurm.cluster import has_slurm
+from slurm.local import follow_parent, is_member, run_processes
+from slurm.payload import Task
+
+LOGS = "logs"
 
 
 def main(argv: list[str]) -> int:
-    """Evaluate, report, print the figures."""
+    """Evaluate here, in this process or in several, or let SLURM do it; report, print the figures."""
     job = parse(EvalJob, argv, "eval.py")
+    if is_member():
+        return work_as_member(job)
     keep_freed_memory()
-    result = evaluate_job(job)
-    print(text_table([result]))
-    print(f"report: {result.out / 'report.html'}")
+    away = job.jobs > 0 and has_slurm()
+    plan = prepare_job(job, away)
+    if not plan.left():
+        print("evaluated already:")
+    elif away:
+        submitted = submit(job, plan)
+        if not job.follow:
+            return 0
+        if failure := follow(plan, submitted):
+            raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
+    elif job.jobs > 1:
+        if code := run_processes([sys.executable, __file__, *argv], min(job.jobs, len(plan.sequences))):
+            return code
+    else:
+        work(plan, 0, 1)
+    tell(plan, merge(plan) if away and job.follow else end(plan))
     return 0
 
 
 def evaluate_job(job: EvalJob) -> Result:
-    """Evaluate one method and write its page."""
+    """Evaluate one method in this process, and write its page."""
+    plan = prepare_job(job, away=False)
+    work(plan, 0, 1)
+    return end(plan)
+
+
+def prepare_job(job: EvalJob, away: bool) -> Plan:
+    """Leave the plan in the folder. What is wrong with flags, checkpoint or data is found here, before anything is submitted."""
     protocol = find_protocol(job.protocol)
-    year = int(job.benchmark.removeprefix("davis"))
-    model = find_model(job) if protocol.propagates else None
-    name = method_name(job)
-    result = evaluate(read_sequences(job.root, year), year, model, protocol, job.out, name)
-    write_report(job.out / "report.html", f"{job.benchmark}: {name}", [result])
-    return result
+    if not away:  # elsewhere there may be devices that this machine lacks
+        choose_backend(job.attention, choose_device(job.device))
+    root, name = str(job.root.absolute()), method_name(job)
+    if not protocol.propagates:
+        return prepare(Evaluation(job.benchmark, root, name, protocol), job.out)
+    checkpoint = "none" if job.checkpoint == "none" else str(Path(job.checkpoint).absolute())
+    seed = job.seed if job.checkpoint == "none" else 0
+    weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))
+    return prepare(Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, seed, job.device, job.attention), job.out)
 
 
-def find_model(job: EvalJob) -> CorrFlow:
+def make_model(checkpoint: str, seed: int, device: torch.device, attention: str) -> CorrFlow:
     """The checkpoint's model, or one of random weights."""
-    device = choose_device(job.device)
-    attention = choose_backend(job.attention, device)
-    print(f"{device.type}, {attention} attention", flush=True)
-    if job.checkpoint != "none":
-        return load_model(job.checkpoint, device, attention)
-    torch.manual_seed(job.seed)
+    if checkpoint != "none":
+        return load_model(checkpoint, device, attention)
+    torch.manual_seed(seed)
     return CorrFlow(attention=attention).to(device).eval()
+
+
+def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
+    """The plan's model, on this machine's `number`-th device, counted round; InputError if its weights are no longer those."""
+    if not evaluation.protocol.propagates:
+        return None
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 1
+    device = choose_device(evaluation.device, number % count)
+    attention = choose_backend(evaluation.attention, device)
+    print(f"{device.type}, {attention} attention", flush=True)
+    model = make_model(evaluation.checkpoint, evaluation.seed, device, attention)
+    if (found := weights_digest(model)) != evaluation.weights:
+        raise InputError(f"checkpoint {evaluation.checkpoint}: its weights are {found}, not those that were planned: {evaluation.weights}")
+    return model
 
 
 def method_name(job: EvalJob) -> str:
@@ -54,6 +101,86 @@ def method_name(job: EvalJob) -> str:
     if job.protocol == "identity":
         return "identity"
     return "untrained" if job.checkpoint == "none" else Path(job.checkpoint).stem
+
+
+def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = True) -> None:
+    """The `number`-th of `count` parts."""
+    share = plan.share(number, count)
+    if all(plan.result(sequence) for sequence in share):
+        return
+    with noting_failure(plan, share):
+        model = find_model(plan.evaluation, device)
+        with progress(sum(len(sequence.frames) for sequence in share), plan.evaluation.name, shown) as bar:
+            run_sequences(plan, share, model, bar.update)
+
+
+def work_as_member(job: EvalJob) -> int:
+    """One of several processes on this machine, each with its part, its share of the cores (or what OMP_NUM_THREADS says, where that is
+    less), and a device where there is one."""
+    follow_parent()
+    keep_freed_memory()
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // world)))
+    work(read_plan(job.out), rank, world, rank, shown=rank == 0)  # the parts are about as long: one bar tells of all
+    return 0
+
+
+def submit(job: EvalJob, plan: Plan) -> Submitted:
+    """Leave it to SLURM: an array whose jobs do a part each, those parts that are done left out, and a job that ends the evaluation."""
+    out = str(job.out.absolute())
+    numbers = [n for n in range(job.jobs) if not all(plan.result(sequence) for sequence in plan.share(n, job.jobs))]
+    about = {"out": out, "count": job.jobs, "threads": job.cluster.cpus}
+    tasks = [Task("launch.eval:work_in_array", {**about, "number": number}) for number in numbers]
+    submitted = submit_array(tasks, Task("launch.eval:end_array", {"out": out}), job.out / LOGS, "corrflow-eval", job.cluster)
+    array, last, left = submitted.array, submitted.last.job_id, plan.left()
+    print(
+        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(len(s.frames) for s in left)} frames: "
+        f"submitted {array}_[0-{len(tasks) - 1}], which track, and {last}, which ends it with a report\n"
+        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} {last}; what is left, the same command does",
+        flush=True,
+    )
+    return submitted
+
+
+def work_in_array(out: str, number: int, count: int, threads: int) -> None:
+    """A job of the array."""
+    keep_freed_memory()
+    torch.set_num_threads(threads)
+    work(read_plan(Path(out)), number, count)
+
+
+def end_array(out: str) -> None:
+    """The last job."""
+    plan = read_plan(Path(out))
+    tell(plan, end(plan))
+
+
+def follow(plan: Plan, submitted: Submitted) -> str:
+    """A bar over the frames of sequences that are done; returns why the work failed, or nothing."""
+    waiting = {sequence.name: sequence for sequence in plan.sequences}
+    with progress(plan.frames, plan.evaluation.name) as bar:
+
+        def look() -> None:
+            for sequence in [sequence for sequence in waiting.values() if plan.result(sequence)]:
+                bar.update(len(waiting.pop(sequence.name).frames))
+            bar.set_postfix_str(f"{len(plan.sequences) - len(waiting)}/{len(plan.sequences)} sequences", refresh=False)
+
+        return wait_for(submitted.last, look)
+
+
+def end(plan: Plan) -> Result:
+    """Put the parts together, and write the page."""
+    result = finish(plan)
+    write_report(plan.out / "report.html", f"{plan.evaluation.benchmark}: {plan.evaluation.name}", [result])
+    return result
+
+
+def tell(plan: Plan, result: Result) -> None:
+    """The figures, and where the page is."""
+    print(text_table([result]))
+    if len(kinds := sorted({done.computed for done in results(plan)})) > 1:
+        print(f"not all alike, so equal to one job's only up to rounding: {'; '.join(kinds)}")
+    print(f"report: {result.out / 'report.html'}")
 
 
 if __name__ == "__main__":

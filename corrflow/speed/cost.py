@@ -3,8 +3,18 @@
 An operation is a multiplication or an addition; a multiply-add is two. Backward of a product is two products of the same size.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 from corrflow.attention.window import Window
 from corrflow.encoder import STRIDE, EncoderConfig
+
+
+class Weight(NamedTuple):
+    """A parameter tensor: its numbers, and the operations of the layer that it is the weight of, forward, for one frame."""
+
+    numbers: int
+    flops: int
 
 
 def encoder_flops(config: EncoderConfig, height: int, width: int) -> int:
@@ -18,6 +28,46 @@ def encoder_flops(config: EncoderConfig, height: int, width: int) -> int:
         if c_in != c_out or depth == 1:
             macs += cells * c_in * c_out
     return 2 * (macs + quarter * 9 * w4 * config.features)
+
+
+def encoder_weights(config: EncoderConfig, height: int, width: int) -> Iterator[Weight]:
+    """The encoder's parameters in their order, with the operations of convolutions."""
+    half, quarter = (height // 2) * (width // 2), (height // STRIDE) * (width // STRIDE)
+
+    def convolution(c_in: int, c_out: int, side: int, cells: int) -> Iterator[Weight]:
+        yield Weight(c_in * c_out * side**2, 2 * c_in * c_out * side**2 * cells)
+        yield from (Weight(c_out, 0), Weight(c_out, 0))  # the normalisation's factor and offset
+
+    yield from convolution(3, config.widths[0], 7, half)
+    before = config.widths[0]
+    for index, (c_out, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
+        cells = half if index == 0 else quarter
+        for block in range(depth):
+            c_in = before if block == 0 else c_out
+            yield from convolution(c_in, c_out, 3, cells)
+            yield from convolution(c_out, c_out, 3, cells)
+            if c_in != c_out or (index == 1 and block == 0):
+                yield from convolution(c_in, c_out, 1, cells)
+        before = c_out
+    yield Weight(before * config.features * 9, 2 * before * config.features * 9 * quarter)
+    yield Weight(config.features, 0)
+
+
+def gradient_bytes(encoder: EncoderConfig) -> int:
+    """Of all gradients, float32."""
+    return 4 * sum(weight.numbers for weight in encoder_weights(encoder, STRIDE, STRIDE))
+
+
+def buffer_bytes(encoder: EncoderConfig) -> int:
+    """Of BatchNorm's running means and variances, float32, and its counters: DDP sends rank 0's to all before each forward."""
+    weights = list(encoder_weights(encoder, STRIDE, STRIDE))
+    layers = (len(weights) - 2) // 3
+    return 2 * 4 * sum(factor.numbers for factor in weights[1:-2:3]) + 8 * layers
+
+
+def checkpoint_bytes(encoder: EncoderConfig) -> int:
+    """Weights, Adam's two moments, running statistics."""
+    return 3 * gradient_bytes(encoder) + buffer_bytes(encoder)
 
 
 def activation_bytes(config: EncoderConfig, height: int, width: int, item: int = 4) -> int:

@@ -1,4 +1,5 @@
 import json
+from pathlib import Path
 
 import pytest
 
@@ -49,3 +50,29 @@ def test_attention_measures_every_backend_that_is_here(command, tmp_path, monkey
 )
 def test_refuses_what_makes_no_sense(refused, flags, words):
     assert words in refused("bench", *flags)
+
+
+def test_scaling_predicts_a_line_for_each_number_of_gpus(command):
+    done = command("bench", "scaling", "--gpus", 8, 64, "--network-gbit", 100, "--batch", 32)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("a prediction, not a measurement")
+    lines = [line.split() for line in done.stdout.splitlines()[-2:]]
+    assert [(line[0], line[1], line[2]) for line in lines] == [("8", "1", "256"), ("64", "8", "2048")]
+
+
+def test_scaling_refuses_a_batch_that_no_number_of_gpus_divides(refused):
+    assert "none of (4, 64) GPUs divides it" in refused("bench", "scaling", "--gpus", 4, 64, "--global-batch", 6)
+
+
+@pytest.mark.skipif(not Path("/proc/net/dev").exists(), reason="the kernel's counters of sent bytes are not here")
+def test_a_reduction_sends_the_bytes_of_the_formula(command):
+    done = command("bench", "reduce", "--procs", 2, "--repeats", 3, "--device", "cpu")
+    assert done.returncode == 0, done.stderr
+    gradient = done.stdout.splitlines()[-2].split()
+    assert gradient[0] == "21166592"
+    assert gradient[5] == str(2 * 21166592)
+    assert int(gradient[4]) == pytest.approx(int(gradient[5]), rel=0.05)
+
+
+def test_reduce_refuses_a_process_alone(refused):
+    assert "procs 1" in refused("bench", "reduce", "--procs", 1)

@@ -59,7 +59,7 @@ def test_either_years_list_is_read_and_none_means_all(copy):
 
 def test_of_2016_all_objects_are_one(tree, tmp_path):
     sequences = davis.read_sequences(tree, 2016)
-    result = evaluate(sequences, 2016, None, PROTOCOLS["identity"], tmp_path, "identity")
+    result = evaluate("davis2016", tree, None, PROTOCOLS["identity"], tmp_path, "identity")
     assert list(result.scores) == [s.name for s in sequences]
     assert np.asarray(Image.open(tmp_path / "masks/val-000/00003.png")).max() == 1
 
@@ -68,7 +68,7 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
     sequences = davis.read_sequences(tree, 2017)
     torch.manual_seed(0)
     model = CorrFlow(SMALL).eval()
-    results = [evaluate(sequences, 2017, m, PROTOCOLS[p], tmp_path / p, p) for m, p in ((None, "identity"), (model, "paper"))]
+    results = [evaluate("davis2017", tree, m, PROTOCOLS[p], tmp_path / p, p) for m, p in ((None, "identity"), (model, "paper"))]
     for sequence in sequences:
         for frame in sequence.frames:
             with Image.open(tmp_path / "paper/masks" / sequence.name / f"{frame.stem}.png") as mask:

@@ -1,0 +1,204 @@
+"""What an evaluation is of, who does which part of it, and what is done: all of it in files of its folder. Computes nothing.
+
+`plan.json` holds what decides the figures. `sequences/NAME.json`, written last, is the sign that a sequence is done; `NAME.failed` says why
+it could not be.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from corrflow.benchmarks.davis import ObjectScores, Sequence, read_sequences
+from corrflow.errors import InputError
+from corrflow.files import atomic_file
+from corrflow.propagation import Protocol
+
+PLAN, RESULTS = "plan.json", "sequences"
+NAMED = 3  # sequences or settings that an error names, at most
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What is evaluated on what: all that decides the figures."""
+
+    benchmark: str
+    """davis2016 or davis2017."""
+    root: str
+    """Folder of the data, absolute."""
+    name: str
+    """What the tables call it."""
+    protocol: Protocol
+    weights: str = ""
+    """Digest of the model's; empty where none is used."""
+    checkpoint: str = "none"
+    """Where the jobs find the weights; it may move, since the digest tells them."""
+    seed: int = 0
+    """Of random weights."""
+    device: str = "auto"
+    """As asked."""
+    attention: str = "auto"
+    """As asked."""
+
+    @property
+    def year(self) -> int:
+        """Of the benchmark's rules."""
+        return int(self.benchmark.removeprefix("davis"))
+
+
+@dataclass(frozen=True)
+class Done:
+    """What came of a sequence."""
+
+    digest: str
+    """Of the plan it was done for."""
+    scores: dict[str, ObjectScores]
+    frames: int
+    seconds: float
+    """Of propagation alone, reading the frames included."""
+    threads: int
+    computed: str
+    """On what, by what: what rounding may depend on."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """An evaluation, begun."""
+
+    out: Path
+    evaluation: Evaluation
+    sequences: tuple[Sequence, ...]
+    digest: str
+    """Of all that decides the figures."""
+
+    @property
+    def frames(self) -> int:
+        """In all sequences."""
+        return sum(len(sequence.frames) for sequence in self.sequences)
+
+    def left(self) -> list[Sequence]:
+        """The sequences that are still to be done."""
+        return [sequence for sequence in self.sequences if not self.result(sequence)]
+
+    def share(self, number: int, count: int) -> list[Sequence]:
+        """What the `number`-th of `count` jobs does; nothing if there are fewer sequences than jobs."""
+        return [self.sequences[index] for index in deal([len(sequence.frames) for sequence in self.sequences], count)[number]]
+
+    def result(self, sequence: Sequence) -> Done | None:
+        """What came of it; None if it is still to be done."""
+        try:
+            found = json.loads((self.out / RESULTS / f"{sequence.name}.json").read_text())
+        except FileNotFoundError:
+            return None
+        found["scores"] = {name: ObjectScores(**score) for name, score in found["scores"].items()}
+        return Done(**found) if found["digest"] == self.digest else None
+
+    def keep(self, sequence: Sequence, done: Done) -> None:
+        """Leave what came of it."""
+        scores = {name: score._asdict() for name, score in done.scores.items()}
+        with atomic_file(self.out / RESULTS / f"{sequence.name}.json") as file:
+            file.write(json.dumps({**vars(done), "scores": scores}).encode())  # floats come back as they were, to the last bit
+        self.failure_path(sequence).unlink(missing_ok=True)
+
+    def failure_path(self, sequence: Sequence) -> Path:
+        """Says why a sequence could not be done."""
+        return self.out / RESULTS / f"{sequence.name}.failed"
+
+
+def deal(frames: list[int], count: int) -> list[list[int]]:
+    """Sequences to `count` jobs: the longest first, each to the job that has the fewest frames so far."""
+    hands: list[list[int]] = [[] for _ in range(count)]
+    loads = [0] * count
+    for index in sorted(range(len(frames)), key=lambda i: (-frames[i], i)):
+        job = loads.index(min(loads))
+        hands[job].append(index)
+        loads[job] += frames[index]
+    return hands
+
+
+def prepare(evaluation: Evaluation, out: Path) -> Plan:
+    """Leave the plan in `out`, or find there that this evaluation was begun before.
+
+    Raises:
+        InputError: data that is not whole, or `out` holds another evaluation; names what differs.
+    """
+    plan = plan_of(evaluation, out)
+    asked, path = settings(plan), out / PLAN
+    if path.exists() and (different := differences(json.loads(path.read_text()), asked)):
+        more = f"; and {len(different) - NAMED} more" if len(different) > NAMED else ""
+        raise InputError(f"{out}: holds another evaluation: {'; '.join(different[:NAMED])}{more}: expected a folder of its own")
+    try:
+        with atomic_file(path) as file:
+            file.write(json.dumps(asked, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
+    for sequence in plan.sequences:  # they are tried again
+        plan.failure_path(sequence).unlink(missing_ok=True)
+    return plan
+
+
+def read_plan(out: Path) -> Plan:
+    """What `prepare` left in `out`; InputError if there is nothing, or if the data have changed since."""
+    if not (out / PLAN).exists():
+        raise InputError(f"{out}: no evaluation was begun there")
+    found = json.loads((out / PLAN).read_text())
+    fields = {name: value for name, value in found.items() if name != RESULTS}
+    plan = plan_of(Evaluation(**{**fields, "protocol": Protocol(**found["protocol"])}), out)
+    if different := differences(found, settings(plan)):
+        raise InputError(f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they were")
+    return plan
+
+
+def plan_of(evaluation: Evaluation, out: Path) -> Plan:
+    """With the sequences as they lie there."""
+    sequences = tuple(read_sequences(Path(evaluation.root), evaluation.year))
+    named = {name: value for name, value in settings(Plan(out, evaluation, sequences, "")).items() if name != "checkpoint"}
+    return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16])
+
+
+def settings(plan: Plan) -> dict[str, Any]:
+    """All that decides the figures, in plain types."""
+    told: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
+    return {**told, RESULTS: {sequence.name: len(sequence.frames) for sequence in plan.sequences}}
+
+
+def differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
+    """What is not the same, in words; the checkpoint's place does not count."""
+    there, here = flattened(found), flattened(asked)
+    return [
+        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+        for name in dict.fromkeys([*here, *there])
+        if name != "checkpoint" and there.get(name) != here.get(name)
+    ]
+
+
+def flattened(tree: dict[str, Any]) -> dict[str, Any]:
+    """`{"a": {"b": 1}}` to `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        flat |= {f"{name}.{key}": inner for key, inner in flattened(value).items()} if isinstance(value, dict) else {name: value}
+    return flat
+
+
+@contextmanager
+def noting_failure(plan: Plan, sequences: list[Sequence]) -> Iterator[None]:
+    """An error on the way through `sequences` is left beside the first that is not done, for whoever puts the results together."""
+    try:
+        yield
+    except Exception as error:
+        failed = next((sequence for sequence in sequences if not plan.result(sequence)), None)
+        if failed:
+            with atomic_file(plan.failure_path(failed)) as file:
+                file.write(f"{error if isinstance(error, InputError) else f'{type(error).__name__}: {error}'}".encode())
+        raise
+
+
+def missing(plan: Plan, left: list[Sequence]) -> str:
+    """Which sequences are not done, and why, where a job said so."""
+    names = ", ".join(sequence.name for sequence in left[:NAMED]) + (", ..." if len(left) > NAMED else "")
+    told = [path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()]
+    reasons = f"; {'; '.join(dict.fromkeys(told[:NAMED]))}" if told else ""
+    return f"{plan.out}: {len(left)} of {len(plan.sequences)} sequences are not done ({names}): the same command goes on{reasons}"

@@ -1,0 +1,74 @@
+"""Measures all-reduce among processes: a flag, the gradients, four times as much; and what of it went over the loopback."""
+
+import os
+import statistics
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+
+from corrflow.encoder import EncoderConfig
+from corrflow.speed import cost
+from corrflow.speed.machine import synchronize
+from corrflow.training.distributed import Processes
+
+COUNTERS = Path("/proc/net/dev")  # of Linux: bytes that went out of each interface
+
+
+class Reduction(NamedTuple):
+    """All-reduces of one size."""
+
+    bytes: int
+    seconds: float
+    """Median."""
+    fastest: float
+    sent: float | None
+    """Bytes that all ranks together sent for one; None unless all are on this machine and its kernel counts."""
+
+
+def measure_reduction(processes: Processes, repeats: int) -> list[Reduction]:
+    """Of a flag on the CPU and of gradients on the device, float32; every rank must call it."""
+    gradient = cost.gradient_bytes(EncoderConfig())
+    sizes = [(4, torch.device("cpu")), (gradient, processes.device), (4 * gradient, processes.device)]
+    return [measure_size(torch.zeros(size // 4, device=device), repeats) for size, device in sizes]
+
+
+def measure_size(numbers: torch.Tensor, repeats: int) -> Reduction:
+    """`repeats` times, after one that does not count."""
+    dist.all_reduce(numbers)
+    dist.barrier()
+    before, times = loopback_bytes(numbers.device), []
+    for _ in range(repeats):
+        synchronize(numbers.device)
+        begun = time.perf_counter()
+        dist.all_reduce(numbers)
+        synchronize(numbers.device)
+        times.append(time.perf_counter() - begun)
+    dist.barrier()
+    after = loopback_bytes(numbers.device)
+    sent = None if before is None or after is None else (after - before) / repeats
+    return Reduction(4 * numbers.numel(), statistics.median(times), min(times), sent)
+
+
+def loopback_bytes(device: torch.device) -> int | None:
+    """Sent over the loopback since the machine was started; None where that says nothing of us."""
+    together = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
+    if device.type == "cuda" or not together or not COUNTERS.exists():
+        return None
+    lines = [line.split() for line in COUNTERS.read_text().splitlines() if line.strip().startswith("lo:")]
+    return int(lines[0][9]) if lines else None
+
+
+def reduction_table(rows: list[Reduction], ranks: int) -> str:
+    """A line a size, with what a ring's ranks send by the formula, and the rate at which one of them did."""
+    lines = [
+        f"{ranks} processes\n{'bytes':>12} {'median ms':>10} {'fastest':>10} {'GB/s a rank':>12} {'sent, counted':>14} {'by formula':>12}"
+    ]
+    for row in rows:
+        formula = 2 * (ranks - 1) * row.bytes
+        counted = "-" if row.sent is None else f"{row.sent:.0f}"
+        rate = formula / ranks / row.seconds / 1e9
+        lines.append(f"{row.bytes:12} {row.seconds * 1e3:10.3f} {row.fastest * 1e3:10.3f} {rate:12.3f} {counted:>14} {formula:12}")
+    return "\n".join(lines)

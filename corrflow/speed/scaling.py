@@ -1,0 +1,218 @@
+"""What a training step would take on many GPUs, on paper: arithmetic, all-reduce, what of it hides behind backward, reading. Pure.
+
+Predicted from the work that `cost.py` counts and from rates that the caller states. docs/scaling.md derives each term and says what was
+measured. Times are seconds, sizes bytes.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from corrflow.attention.window import Window
+from corrflow.color import CLASSES
+from corrflow.encoder import STRIDE, EncoderConfig
+from corrflow.errors import InputError
+from corrflow.speed import cost
+
+MIB, MICRO, GIGA = 1 << 20, 1e-6, 1e9
+FIRST_BUCKET = 1 * MIB  # DDP's own: the first all-reduce is to start early
+NOTE_BYTES = 4096  # read of a sample's json, before its frames
+CLIP_FRAMES = 3
+
+
+@dataclass(frozen=True)
+class ScalingConfig:
+    """Predict training on many GPUs from counted work and stated rates. Nothing is measured: put in your own rates."""
+
+    gpus: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+    """Numbers of GPUs to predict for."""
+    batch: int = 16
+    """Clips of each GPU, of 3 frames."""
+    global_batch: int = 0
+    """Clips over all GPUs instead; numbers of GPUs that do not divide it are left out."""
+    size: int = 256
+    """Side of the frames in pixels."""
+    peak_tflops: float = 989.0
+    """Of a GPU, dense bfloat16: by their datasheets 989 of an H100 (SXM), 312 of an A100."""
+    achieved: float = 0.35
+    """Share of it that a step reaches."""
+    gpus_per_node: int = 8
+    nvlink_gbyte: float = 450.0
+    """10^9 bytes a second from a GPU to another of its node: by their datasheets 450 of an H100, 300 of an A100."""
+    network_gbit: float = 400.0
+    """10^9 bits a second out of a node, over all its cards."""
+    reached: float = 0.8
+    """Share of either that an all-reduce gets."""
+    nvlink_us: float = 5.0
+    """10^-6 seconds of a hop of the ring within a node."""
+    network_us: float = 15.0
+    """Of a hop between nodes."""
+    flag_us: float = 100.0
+    """Of a hop of the flag that all ranks agree on before each step, over TCP."""
+    bucket_mib: float = 25.0
+    """Gradients that are reduced together, in 2^20 bytes; DDP's default."""
+    save_every: int = 1000
+    """Steps between two checkpoints."""
+    disk_mbyte: float = 500.0
+    """10^6 bytes a second that a checkpoint is written at."""
+    frame_kbyte: float = 22.4
+    """10^3 bytes of a stored frame."""
+    sample_frames: int = 31
+    """Frames of a stored sample."""
+    worker_clips: float = 299.0
+    """Clips a second that a worker, on one core, reads and decodes."""
+
+    def __post_init__(self) -> None:
+        rates = (
+            self.peak_tflops, self.nvlink_gbyte, self.network_gbit, self.bucket_mib, self.disk_mbyte, self.frame_kbyte, self.worker_clips,
+        )  # fmt: skip
+        counts = (*self.gpus, self.batch, self.size, self.gpus_per_node, self.save_every, self.sample_frames)
+        waits = (self.global_batch, self.nvlink_us, self.network_us, self.flag_us)
+        if not self.gpus or min(counts) < 1 or min(rates) <= 0 or min(waits) < 0 or self.size % STRIDE:
+            raise InputError(f"scaling: {self}: expected rates above 0, counts from 1 on, times from 0, size a multiple of {STRIDE}")
+        if not 0 < self.achieved <= 1 or not 0 < self.reached <= 1:
+            raise InputError(f"scaling: achieved {self.achieved}, reached {self.reached}: expected above 0, at most 1")
+
+    def clips(self, gpus: int) -> int:
+        """Of each GPU; 0 where the global batch does not divide."""
+        if not self.global_batch:
+            return self.batch
+        return 0 if self.global_batch % gpus else self.global_batch // gpus
+
+    def nodes(self, gpus: int) -> int:
+        """That so many GPUs fill."""
+        return -(-gpus // self.gpus_per_node)
+
+
+class Bucket(NamedTuple):
+    """Gradients that are reduced together."""
+
+    bytes: int
+    ready: float
+    """Share of the backward after which the last of them is there."""
+
+
+class Prediction(NamedTuple):
+    """A step of so many GPUs."""
+
+    gpus: int
+    nodes: int
+    clips: int
+    """Of each GPU."""
+    compute: float
+    reduce: float
+    """Of the all-reduce, if nothing hid it."""
+    exposed: float
+    """Of it, what comes after backward."""
+    broadcast: float
+    """Of BatchNorm's running statistics, before forward."""
+    flag: float
+    """Of the agreement whether to stop, beside the device's work."""
+    saving: float
+    """A step's share of a checkpoint."""
+    step: float
+    efficiency: float
+    """A single GPU's seconds, of as many clips, over `step`."""
+    limit: str
+    """What costs most beside the arithmetic, where it is over 5 %."""
+    local: float
+    """Bytes a second that a node reads of shards on its own disk, or on a network folder."""
+    whole: float
+    """The same over http(s) or a pipe, where whole samples come."""
+    workers: float
+    """Cores that a GPU needs to have its clips decoded."""
+
+
+def predict(config: ScalingConfig) -> list[Prediction]:
+    """A row for each number of GPUs that serves."""
+    return [predict_step(config, gpus) for gpus in config.gpus if config.clips(gpus)]
+
+
+def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
+    """All terms of one step."""
+    encoder, nodes, clips = EncoderConfig(), config.nodes(gpus), config.clips(gpus)
+    flops = cost.step_flops(encoder, clips, CLIP_FRAMES, config.size, config.size, Window(), CLASSES)
+    compute = flops / (config.peak_tflops * 1e12 * config.achieved)
+    bandwidth, hop = link(config, gpus)
+    found = buckets(encoder, config.size, config.bucket_mib)
+    reduce = sum(ring_seconds(bucket.bytes, gpus, bandwidth, hop) for bucket in found)
+    exposed = exposed_seconds(found, gpus, bandwidth, hop, compute * 2 / 3)  # backward is twice its forward
+    broadcast = chain_seconds(cost.buffer_bytes(encoder), gpus, bandwidth, hop)
+    flag = ring_seconds(0, gpus, bandwidth, config.flag_us * MICRO)
+    saving = cost.checkpoint_bytes(encoder) / (config.disk_mbyte * 1e6) / config.save_every
+    device = compute + exposed + broadcast
+    step = max(device, flag) + saving  # the host runs ahead of the device, so the flag costs only where it is the longer
+    losses = {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "statistics": broadcast, "checkpoint": saving}
+    worst = max(losses, key=lambda name: losses[name])
+    served = min(gpus, config.gpus_per_node) * clips / step
+    local, whole = clip_bytes(config)
+    return Prediction(
+        gpus, nodes, clips, compute, reduce, exposed, broadcast, flag, saving, step, (compute + saving) / step,
+        worst if losses[worst] > 0.05 * step else "arithmetic", local * served, whole * served, clips / step / config.worker_clips,
+    )  # fmt: skip
+
+
+def link(config: ScalingConfig, gpus: int) -> tuple[float, float]:
+    """Bytes a second and seconds of a hop of the slowest link of the ring. It enters and leaves each node once."""
+    inner, outer = config.nvlink_gbyte * GIGA, config.network_gbit * GIGA / 8
+    if config.nodes(gpus) == 1:
+        return inner * config.reached, config.nvlink_us * MICRO
+    return min(inner, outer) * config.reached, max(config.nvlink_us, config.network_us) * MICRO
+
+
+def ring_seconds(size: float, ranks: int, bandwidth: float, hop: float) -> float:
+    """All-reduce by a ring: 2 (n - 1) rounds, in each of which every rank sends an n-th of the bytes to the next."""
+    return 2 * (ranks - 1) * (size / ranks / bandwidth + hop)
+
+
+def chain_seconds(size: float, ranks: int, bandwidth: float, hop: float) -> float:
+    """Broadcast along the ring, in pieces that follow each other closely."""
+    return (ranks > 1) * size / bandwidth + (ranks - 1) * hop
+
+
+def exposed_seconds(found: list[Bucket], ranks: int, bandwidth: float, hop: float, backward: float) -> float:
+    """Of the buckets' all-reduces, one after the other as they get ready, what comes after backward's end."""
+    if ranks == 1:
+        return 0.0
+    end = 0.0
+    for bucket in found:
+        end = max(end, bucket.ready * backward) + ring_seconds(bucket.bytes, ranks, bandwidth, hop)
+    return max(0.0, end - backward)
+
+
+def buckets(encoder: EncoderConfig, size: int, limit_mib: float) -> list[Bucket]:
+    """As DDP fills them: the last weights first; a bucket ends with the tensor that brings it to its limit, 1 MiB for the first.
+
+    A weight's gradient is there once the backward of the clip's first frame, the last to be done, has passed its layer: frames are
+    encoded one by one.
+    """
+    weights = list(cost.encoder_weights(encoder, size, size))[::-1]
+    total = sum(weight.flops for weight in weights)
+    found, held, passed = [], 0, 0
+    limit = float(FIRST_BUCKET)
+    for number, weight in enumerate(weights, 1):
+        held, passed = held + 4 * weight.numbers, passed + weight.flops
+        if held >= limit or number == len(weights):
+            found.append(Bucket(held, (CLIP_FRAMES - 1 + passed / total) / CLIP_FRAMES))
+            held, limit = 0, limit_mib * MIB
+    return found
+
+
+def clip_bytes(config: ScalingConfig) -> tuple[float, float]:
+    """Read for a clip whose frames follow each other: its json and its own frames; or the whole sample."""
+    frame = config.frame_kbyte * 1e3
+    return NOTE_BYTES + CLIP_FRAMES * frame, config.sample_frames * frame
+
+
+def scaling_table(rows: list[Prediction]) -> str:
+    """A line for each row: times in milliseconds, reading in 10^6 bytes a second of a node."""
+    head = (
+        f"{'GPUs':>5} {'nodes':>5} {'clips':>6} {'compute':>8} {'reduce':>8} {'exposed':>8} {'stats':>7} {'flag':>7} {'step':>8} "
+        f"{'clips/s':>9} {'of linear':>9}  {'limited by':10} {'MB/s local':>10} {'whole':>7} {'cores/GPU':>9}"
+    )
+    lines = [
+        f"{row.gpus:5} {row.nodes:5} {row.gpus * row.clips:6} {row.compute * 1e3:8.2f} {row.reduce * 1e3:8.2f} {row.exposed * 1e3:8.2f} "
+        f"{row.broadcast * 1e3:7.2f} {row.flag * 1e3:7.2f} {row.step * 1e3:8.2f} {row.gpus * row.clips / row.step:9.0f} "
+        f"{row.efficiency:9.0%}  {row.limit:10} {row.local / 1e6:10.0f} {row.whole / 1e6:7.0f} {row.workers:9.1f}"
+        for row in rows
+    ]
+    return "\n".join([head, *lines])

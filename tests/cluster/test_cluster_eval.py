@@ -1,0 +1,75 @@
+"""`eval.py --jobs` on a real SLURM."""
+
+import re
+import shutil
+import subprocess
+import time
+
+import pytest
+import torch
+
+from corrflow import CorrFlow, ModelConfig
+from corrflow.encoder import EncoderConfig
+from corrflow.training.checkpoint import save_checkpoint
+
+pytestmark = pytest.mark.usefixtures("cluster")
+JOBS = ("--jobs", 4, "--cluster.cpus", 1, "--cluster.memory-gb", 1, "--cluster.minutes", 5)
+TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json")
+
+
+@pytest.fixture
+def flags(tree, tmp_path):
+    """All but where to."""
+    torch.manual_seed(0)
+    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
+    checkpoint = save_checkpoint(tmp_path / "run", 1, model, torch.optim.Adam(model.parameters()))
+    return ("--benchmark", "davis2017", "--root", tree, "--checkpoint", checkpoint)
+
+
+def content(out):
+    masks = {str(path.relative_to(out)): path.read_bytes() for path in (out / "masks").rglob("*.png")}
+    return masks | {name: (out / name).read_bytes() for name in TEXTS}
+
+
+def wait_until_gone(job, meanwhile=()):
+    for _ in range(400):
+        if not subprocess.run(["squeue", "-hj", job], capture_output=True, text=True, check=False).stdout.strip():
+            return
+        if meanwhile:
+            subprocess.run(meanwhile, capture_output=True, check=False)
+        time.sleep(0.3)
+    raise AssertionError(f"job {job} is still in the queue")
+
+
+def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags, tmp_path):
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert command("eval", *flags, "--out", whole).returncode == 0
+    begun = command("eval", *flags, "--out", out, *JOBS)
+    assert begun.returncode == 0, begun.stderr
+    array, last = re.search(r"submitted (\d+)_\[0-3\], which track, and (\d+),", begun.stdout).groups()
+    # by the signal, again until it is gone: after a plain scancel it would have ten seconds more, in which it is done
+    wait_until_gone(f"{array}_1", meanwhile=["scancel", "--full", "--signal=KILL", f"{array}_1"])
+    wait_until_gone(last)
+    told = (out / "logs" / f"{last}_0_log.err").read_text()
+    assert f"{out}: 1 of 4 sequences are not done (val-001): the same command goes on" in told
+    assert not (out / "metrics.json").exists()
+    kept = {path.name: path.stat().st_mtime_ns for path in (out / "sequences").glob("*.json")}
+    ended = command("eval", *flags, "--out", out, *JOBS, "--follow", timeout=300)
+    assert ended.returncode == 0, ended.stderr
+    assert "1 of 4 sequences to do, 8 frames: submitted" in ended.stdout
+    assert "J&F" in ended.stdout
+    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in (out / "sequences").glob("*.json")}.items()
+    assert content(out) == content(whole)
+    assert (out / "report.html").exists()
+
+
+def test_a_job_that_fails_says_why_in_its_log_and_to_who_follows(command, flags, tree, tmp_path):
+    root = shutil.copytree(tree, tmp_path / "tree")
+    (root / "JPEGImages/480p/val-002/00004.jpg").write_bytes(b"no picture")
+    done = command("eval", *flags, "--root", root, "--out", tmp_path / "out", *JOBS, "--follow", timeout=300)
+    assert done.returncode == 2
+    line = done.stderr.splitlines()[-1]
+    assert "1 of 4 sequences are not done (val-002): the same command goes on; frame " in line
+    assert "val-002/00004.jpg: not a readable image" in line
+    logs = [path for path in (tmp_path / "out/logs").glob("*_log.err") if "00004.jpg: not a readable image" in path.read_text()]
+    assert any(re.fullmatch(r"\d+_2_0_log\.err", path.name) for path in logs)

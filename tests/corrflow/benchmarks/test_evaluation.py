@@ -1,0 +1,205 @@
+"""The three steps of an evaluation, whoever does which part; `tests/launch/test_eval_jobs.py` has them as commands."""
+
+import json
+import random
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from corrflow import CorrFlow, InputError, ModelConfig
+from corrflow.benchmarks.davis import ObjectScores
+from corrflow.benchmarks.evaluation import evaluate, finish, run_sequences
+from corrflow.benchmarks.plan import Done, Evaluation, deal, noting_failure, prepare, read_plan
+from corrflow.encoder import EncoderConfig
+from corrflow.model import weights_digest
+from corrflow.propagation import PROTOCOLS, Protocol
+
+PAPER = PROTOCOLS["paper"]
+TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json")
+
+
+def small_model(seed=0):
+    torch.manual_seed(seed)
+    return CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2), "tiled").eval()
+
+
+def about(root, model):
+    """What `evaluate` writes down."""
+    return Evaluation("davis2017", str(root), "m", PAPER, weights_digest(model), device="cpu", attention="tiled")
+
+
+def content(out):
+    """All files but those that tell of seconds."""
+    told = {path: path.read_bytes() for name in ("masks", "overlays") for path in (out / name).rglob("*") if path.is_file()}
+    return {str(path.relative_to(out)): data for path, data in told.items()} | {name: (out / name).read_bytes() for name in TEXTS}
+
+
+@pytest.fixture(scope="module")
+def whole(tree, tmp_path_factory):
+    """What one job makes."""
+    out = tmp_path_factory.mktemp("whole")
+    evaluate("davis2017", tree, small_model(), PAPER, out, "m")
+    return out
+
+
+def test_parts_in_any_order_end_with_the_bytes_of_one_run(tree, whole, tmp_path):
+    prepare(about(tree, small_model()), tmp_path)
+    for number in (2, 0, 1):
+        plan = read_plan(tmp_path)
+        run_sequences(plan, plan.share(number, 3), small_model())
+    finish(read_plan(tmp_path))
+    assert len(content(whole)) == 2 * 32 + 3
+    assert content(tmp_path) == content(whole)
+
+
+def test_the_number_of_threads_changes_nothing(tree, whole, tmp_path):
+    before = torch.get_num_threads()
+    torch.set_num_threads(3 if before != 3 else 2)
+    try:
+        evaluate("davis2017", tree, small_model(), PAPER, tmp_path, "m")
+    finally:
+        torch.set_num_threads(before)
+    assert content(tmp_path) == content(whole)
+    threads = [{line["threads"] for line in json.loads((out / "speed.json").read_text()).values()} for out in (whole, tmp_path)]
+    assert threads[0] != threads[1]
+
+
+KILLED = """
+import os, sys
+sys.path.insert(0, sys.argv[3])
+from pathlib import Path
+from corrflow.benchmarks.evaluation import run_sequences
+from corrflow.benchmarks.plan import read_plan
+from test_evaluation import small_model
+frames = 0
+def die(count):
+    global frames
+    frames += count
+    if frames == int(sys.argv[2]):
+        os.kill(os.getpid(), 9)
+plan = read_plan(Path(sys.argv[1]))
+run_sequences(plan, plan.sequences, small_model(), die)
+"""
+
+
+def test_a_killed_job_redoes_its_last_sequence_alone(tree, whole, tmp_path):
+    plan = prepare(about(tree, small_model()), tmp_path)
+    line = [sys.executable, "-c", KILLED, str(tmp_path), "13", str(Path(__file__).parent)]
+    assert subprocess.run(line, timeout=120, check=False).returncode == -9
+    assert [sequence.name for sequence in plan.left()] == ["val-001", "val-002", "val-003"]
+    kept = tmp_path / "sequences/val-000.json"
+    before = kept.stat()
+    (tmp_path / "overlays/val-001").mkdir(parents=True)
+    (tmp_path / "overlays/val-001/.00003.jpg.123.tmp").touch()  # what a kill in the middle of a write leaves
+    told = []
+    run_sequences(plan, plan.sequences, small_model(), told.append)
+    finish(plan)
+    assert told == [8] + 24 * [1]
+    assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+    assert content(tmp_path) == content(whole)
+
+
+def test_sequences_that_are_missing_are_named_and_counted(tree, tmp_path):
+    plan = prepare(about(tree, small_model()), tmp_path)
+    words = r"4 of 4 sequences are not done \(val-000, val-001, val-002, ...\): the same command goes on$"
+    with pytest.raises(InputError, match=words):
+        finish(plan)
+    run_sequences(plan, [plan.sequences[i] for i in (0, 1, 3)], small_model())
+    with pytest.raises(InputError, match=r"1 of 4 sequences are not done \(val-002\): the same command goes on$"):
+        finish(plan)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
+    root = shutil.copytree(tree, tmp_path / "tree")
+    frame = root / "JPEGImages/480p/val-001/00004.jpg"
+    good = frame.read_bytes()
+    frame.write_bytes(b"no picture")
+    plan = prepare(about(root, small_model()), tmp_path / "out")
+    with pytest.raises(InputError, match=r"00004\.jpg: not a readable image"), noting_failure(plan, list(plan.sequences)):
+        run_sequences(plan, plan.sequences, small_model())
+    with pytest.raises(InputError, match=r"3 of 4 sequences are not done .*; frame .*val-001/00004.jpg: not a readable image"):
+        finish(plan)
+    frame.write_bytes(good)
+    plan = prepare(about(root, small_model()), tmp_path / "out")
+    with pytest.raises(InputError, match=r"the same command goes on$"):
+        finish(plan)
+    run_sequences(plan, plan.sequences, small_model())
+    assert len(finish(plan).scores) > 4
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"weights": "beef"}, "weights is '[0-9a-f]{16}' there and 'beef' here: expected a folder of its own"),
+        ({"protocol": Protocol("paper", radius=9)}, "protocol.radius is 6 there and 9 here"),
+        ({"benchmark": "davis2016"}, "benchmark is 'davis2017' there and 'davis2016' here"),
+        ({"name": "x", "seed": 3, "device": "cuda", "attention": "triton"}, "seed is 0 there and 3 here; .*; and 1 more: expected"),
+    ],
+)
+def test_a_folder_of_another_evaluation_is_refused(tree, tmp_path, change, words):
+    begun = prepare(about(tree, small_model()), tmp_path)
+    with pytest.raises(InputError, match=words):
+        prepare(replace(begun.evaluation, **change), tmp_path)
+    assert read_plan(tmp_path) == begun
+    moved = prepare(replace(begun.evaluation, checkpoint="/elsewhere.pt"), tmp_path)
+    assert moved.digest == begun.digest
+
+
+def test_other_data_are_refused(tree, tmp_path):
+    root = shutil.copytree(tree, tmp_path / "tree")
+    evaluation = about(root, small_model())
+    plan = prepare(evaluation, tmp_path / "out")
+    for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
+        (root / kind / "480p/val-001" / f"00007.{suffix}").unlink()
+    with pytest.raises(InputError, match=r"holds another evaluation: sequences\.val-001 is 8 there and 7 here"):
+        prepare(evaluation, tmp_path / "out")
+    with pytest.raises(InputError, match=r"the data have changed: sequences\.val-001 is 8 there and 7 here"):
+        read_plan(plan.out)
+
+
+def test_results_of_another_plan_do_not_count(tree, tmp_path):
+    plan = prepare(about(tree, small_model()), tmp_path)
+    run_sequences(plan, plan.sequences, small_model())
+    (tmp_path / "plan.json").unlink()
+    other = prepare(about(tree, small_model(seed=1)), tmp_path)
+    assert len(other.left()) == 4
+
+
+def test_scores_come_back_to_the_last_bit(tree, tmp_path):
+    plan = prepare(about(tree, small_model()), tmp_path)
+    draw = random.Random(0)
+    scores = {f"val-000_{k}": ObjectScores([draw.random() for _ in range(50)], [draw.random() / 3 for _ in range(50)]) for k in (1, 2)}
+    done = Done(plan.digest, scores, 52, 1 / 3, 1, "here")
+    plan.keep(plan.sequences[0], done)
+    assert plan.result(plan.sequences[0]) == done
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
+def test_every_sequence_has_one_job_and_none_has_much_more_than_another(count):
+    draw = random.Random(count)
+    frames = [draw.randint(25, 104) for _ in range(30)]
+    hands = deal(frames, count)
+    assert sorted(index for hand in hands for index in hand) == list(range(30))
+    loads = [sum(frames[index] for index in hand) for hand in hands]
+    assert max(loads) - min(loads) <= max(frames)
+    assert deal(frames, count) == hands
+    assert deal([3, 9, 4, 4], 2) == [[1], [2, 3, 0]]
+
+
+def test_a_job_without_a_plan_is_refused(tmp_path):
+    with pytest.raises(InputError, match="no evaluation was begun there"):
+        read_plan(tmp_path)
+
+
+def test_a_digest_names_architecture_and_weights():
+    same, other = small_model(), small_model(seed=1)
+    assert weights_digest(small_model()) == weights_digest(same) != weights_digest(other)
+    wider = CorrFlow(replace(same.config, radius=3))
+    wider.load_state_dict(same.state_dict())
+    assert weights_digest(wider) != weights_digest(same)

@@ -1,0 +1,156 @@
+"""Evaluation by several jobs; `tests/cluster/test_cluster_eval.py` has it on a real SLURM."""
+
+import shutil
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from corrflow import CorrFlow, InputError, ModelConfig
+from corrflow.benchmarks.plan import read_plan
+from corrflow.encoder import EncoderConfig
+from corrflow.training.checkpoint import save_checkpoint
+from launch import eval as command_of_eval
+from launch.config import EvalJob
+from slurm.array import Submitted
+
+TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
+    return save_checkpoint(tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters()))
+
+
+@pytest.fixture(scope="module")
+def whole(tree, checkpoint, tmp_path_factory):
+    """What one job makes."""
+    out = tmp_path_factory.mktemp("whole")
+    command_of_eval.evaluate_job(EvalJob("davis2017", tree, out, str(checkpoint)))
+    return out
+
+
+@pytest.fixture
+def here(monkeypatch):
+    """No SLURM."""
+    monkeypatch.setattr(command_of_eval, "has_slurm", lambda: False)
+
+
+@pytest.fixture
+def queue(monkeypatch):
+    """SLURM with a queue in which nothing runs: what was submitted."""
+    submitted = []
+
+    def submit(tasks, last, logs, name, config):
+        submitted.extend(tasks)
+        return Submitted("17", SimpleNamespace(job_id="18"))
+
+    monkeypatch.setattr(command_of_eval, "has_slurm", lambda: True)
+    monkeypatch.setattr(command_of_eval, "submit_array", submit)
+    threads = torch.get_num_threads()
+    yield submitted
+    torch.set_num_threads(threads)  # jobs that are run here set them
+
+
+def content(out):
+    masks = {str(path.relative_to(out)): path.read_bytes() for path in (out / "masks").rglob("*.png")}
+    return masks | {name: (out / name).read_bytes() for name in TEXTS}
+
+
+def flags(tree, checkpoint, out, *more):
+    told = ("--benchmark", "davis2017", "--root", tree, "--checkpoint", checkpoint, "--out", out, *more)
+    return [str(flag) for flag in told]
+
+
+def test_processes_here_make_what_one_makes(here, tree, checkpoint, whole, tmp_path, capfd):
+    line = flags(tree, checkpoint, tmp_path, "--jobs", 2)
+    assert command_of_eval.main(line) == 0
+    assert "report: " in capfd.readouterr().out
+    assert content(tmp_path) == content(whole)
+    assert (tmp_path / "report.html").exists()
+    assert command_of_eval.main(line) == 0
+    assert capfd.readouterr().out.startswith("evaluated already:\n")
+
+
+def test_jobs_of_an_array_in_any_order_end_with_the_bytes_of_one(queue, tree, checkpoint, whole, tmp_path, capsys):
+    line = flags(tree, checkpoint, tmp_path, "--jobs", 9)
+    assert command_of_eval.main(line) == 0
+    told = capsys.readouterr().out
+    assert "4 of 4 sequences to do, 32 frames: submitted 17_[0-3]" in told
+    assert "scancel 17 18" in told
+    for task in reversed(queue):
+        task()
+    command_of_eval.end_array(str(tmp_path))
+    assert content(tmp_path) == content(whole)
+
+
+def test_a_job_that_died_is_submitted_alone(queue, tree, checkpoint, whole, tmp_path):
+    line = flags(tree, checkpoint, tmp_path, "--jobs", 3)
+    command_of_eval.main(line)
+    assert len(queue) == 3
+    queue[0]()
+    queue[2]()
+    with pytest.raises(InputError, match=r"1 of 4 sequences are not done \(val-001\): the same command goes on$"):
+        command_of_eval.end_array(str(tmp_path))
+    queue.clear()
+    command_of_eval.main(line)
+    (left,) = queue
+    left()
+    command_of_eval.end_array(str(tmp_path))
+    assert content(tmp_path) == content(whole)
+
+
+def test_a_checkpoint_that_vanished_is_told_by_the_last_job(queue, tree, checkpoint, tmp_path):
+    gone = shutil.copy(checkpoint, tmp_path / "gone.pt")
+    command_of_eval.main(flags(tree, gone, tmp_path / "out", "--jobs", 2))
+    (tmp_path / "gone.pt").unlink()
+    with pytest.raises(InputError, match="no such file"):
+        queue[0]()
+    with pytest.raises(InputError, match=r"4 of 4 sequences are not done .*; checkpoint .*gone.pt: no such file"):
+        command_of_eval.end_array(str(tmp_path / "out"))
+
+
+def test_a_checkpoint_that_was_replaced_is_refused(queue, tree, checkpoint, tmp_path):
+    changed = shutil.copy(checkpoint, tmp_path / "changed.pt")
+    command_of_eval.main(flags(tree, changed, tmp_path / "out", "--jobs", 2))
+    state = torch.load(changed, weights_only=True)
+    state["model"]["encoder.head.bias"] += 1
+    torch.save(state, changed)
+    with pytest.raises(InputError, match="not those that were planned"):
+        queue[0]()
+
+
+def test_what_is_wrong_is_found_before_anything_is_submitted(queue, refused, tree, checkpoint, tmp_path):
+    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pt")
+    line = flags(tree, tmp_path / "other.pt", tmp_path / "out", "--jobs", 2)
+    assert "another architecture" in refused("eval", *line)
+    assert "expected a DAVIS tree" in refused("eval", *flags(tmp_path, checkpoint, tmp_path / "out", "--jobs", 2))
+    assert "jobs -1" in refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--jobs", -1))
+    assert not queue
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_of_another_evaluation_is_refused(refused, tree, checkpoint, tmp_path):
+    command_of_eval.main(flags(tree, checkpoint, tmp_path, "--protocol", "identity"))
+    told = refused("eval", *flags(tree, checkpoint, tmp_path))
+    assert "holds another evaluation: name is 'identity' there and 'step-00000001' here; " in told
+
+
+def test_a_frame_that_can_not_be_read_is_one_line_and_the_rest_is_kept(here, command, tree, checkpoint, tmp_path):
+    root = shutil.copytree(tree, tmp_path / "tree")
+    (root / "JPEGImages/480p/val-002/00004.jpg").write_bytes(b"no picture")
+    done = command("eval", *flags(root, checkpoint, tmp_path / "out"))
+    assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
+    assert "val-002/00004.jpg: not a readable image" in done.stderr.splitlines()[-1]
+    assert [sequence.name for sequence in read_plan(tmp_path / "out").left()] == ["val-002", "val-003"]
+
+
+def test_a_process_here_that_fails_ends_all_with_its_reason(here, tree, checkpoint, tmp_path, capfd):
+    root = shutil.copytree(tree, tmp_path / "tree")
+    (root / "JPEGImages/480p/val-001/00004.jpg").write_bytes(b"no picture")
+    assert command_of_eval.main(flags(root, checkpoint, tmp_path / "out", "--jobs", 2)) == 2
+    told = capfd.readouterr().err
+    assert "eval.py: rank 1: error: frame" in told
+    assert "Traceback" not in told
