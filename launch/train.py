@@ -14,7 +14,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from corrflow.training.checkpoint import checkpoint_path, checkpoints, step_of, weights_digest
+from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import LostError, Processes, choose_device, joined_processes
 from corrflow.training.trainer import NonFiniteError, Trainer
 from launch.command import parse, run
@@ -126,7 +126,7 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: StopFlag) -> bo
         finished = trainer.fit(batches, stop, show)
     if processes.leads:
         print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; {saved_at(job.run, trainer.step)}", flush=True)
-    print(f"rank {processes.rank}: weights {weights_digest(trainer.model)}", flush=True)
+    print(f"rank {processes.rank}: weights {parameters_digest(trainer.model)}", flush=True)
     return finished
 
 
