@@ -13,7 +13,7 @@ import torch
 from conftest import ROOT, TINY
 
 pytestmark = pytest.mark.usefixtures("cluster")
-STEPS = 400
+STEPS = 240
 JOB = ("--gpus-per-node", 1, "--cluster.cpus", 1, "--cluster.memory-gb", 2, "--cluster.minutes", 20, "--patience.join-seconds", 60)
 
 
