@@ -1,5 +1,6 @@
 """How every command begins and ends: flags to a config, a user's mistake to one line and exit code 2."""
 
+import argparse
 import contextlib
 import errno
 import io
@@ -14,6 +15,7 @@ import tyro
 import corrflow
 import shards
 import slurm
+from slurm.cluster import PROFILE_VARIABLE
 
 Config = TypeVar("Config")
 MISTAKES = (corrflow.InputError, shards.InputError, slurm.InputError)
@@ -41,11 +43,21 @@ def parse(config: type[Config], argv: list[str], prog: str, default: Config | No
         raise UsageError(" ".join(words)) from None
 
 
+def take_cluster(argv: list[str]) -> list[str]:
+    """The flags without `--cluster NAME|PATH`, which from here on is the environment's: the configs' default is read from there."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--cluster", nargs="?", const="?")
+    chosen, rest = chooser.parse_known_args(argv)
+    if chosen.cluster is not None:
+        os.environ[PROFILE_VARIABLE] = chosen.cluster
+    return rest
+
+
 def run(main: Callable[[list[str]], int]) -> int:
     """Run a command on the process's own arguments; returns its exit code."""
     rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
     try:
-        return main(sys.argv[1:])
+        return main(take_cluster(sys.argv[1:]))
     except (*MISTAKES, UsageError) as error:
         print(f"{os.path.basename(sys.argv[0])}: {rank}error: {error}", file=sys.stderr)
         return 2

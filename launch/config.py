@@ -22,7 +22,7 @@ from shards.clip import ClipConfig
 from shards.manifest import Manifest
 from shards.pack import PackConfig
 from shards.stream import StreamConfig
-from slurm.cluster import ClusterConfig
+from slurm.cluster import ClusterConfig, find_profile
 
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks. All else decides the weights.
 FREE = {
@@ -57,7 +57,7 @@ class TrainJob:
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to train; auto: CUDA where there is one."""
     patience: PatienceConfig = field(default_factory=PatienceConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    cluster: ClusterConfig = field(default_factory=find_profile)
     clip: ClipConfig = field(default_factory=ClipConfig)
     window: int = 64
     """Clips that are shuffled together in each slot of the batch."""
@@ -107,7 +107,7 @@ class PackJob:
     max_failures: float | None = None
     """Percent of the videos that may be broken; unless given, 10, and 10 videos at least."""
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
         check_procs(self.procs)
@@ -208,7 +208,7 @@ class EvalJob:
     """SLURM jobs, as one array, among which the sequences are divided; a further job writes the report. Without SLURM: processes here."""
     follow: bool = False
     """With --jobs on SLURM: stay, show how far they are, and end with them."""
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
         if self.jobs < 0:

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
@@ -94,7 +95,12 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
         return 0
     device = [] if job.device == "cpu" else ["--device", "cuda"]  # a node whose GPUs fail must not train on its CPUs
     task = Task("launch.train:train_in_job", {"argv": [*argv, *device]})
-    record = Record(submit_members(executor, MemberTask(task)), shlex.join(sys.argv), str(code.parent), job.nodes, processes, time.time())
+    try:
+        number = submit_members(executor, MemberTask(task))
+    except InputError:
+        shutil.rmtree(code.parent)
+        raise
+    record = Record(number, shlex.join(sys.argv), str(code.parent), job.nodes, processes, time.time())
     with atomic_file(run / RECORD) as file:
         file.write(json.dumps(asdict(record), indent=1).encode() + b"\n")
     announce(job, record)

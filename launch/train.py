@@ -14,7 +14,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from corrflow.training.checkpoint import checkpoint_path, checkpoints, step_of, weights_digest
+from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import LostError, Processes, choose_device, joined_processes
 from corrflow.training.trainer import NonFiniteError, Trainer
 from launch.command import parse, run
@@ -26,7 +26,6 @@ from shards.order import Order
 from shards.stream import ClipDataset, check_data, read_batches
 from slurm import InputError
 from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
-from slurm.cluster import find_profile
 from slurm.local import follow_parent, is_member, run_processes
 from slurm.payload import LEFT, WOULD_RECUR
 from slurm.preemption import StopFlag
@@ -58,13 +57,12 @@ def train_in_job(argv: list[str]) -> int:
 
 
 def read_flags(argv: list[str]) -> TrainJob:
-    """The job: a recipe's values and a cluster's, changed by flags."""
+    """The job: a recipe's values, changed by flags."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chooser.add_argument("--recipe", nargs="?", default="released", const="")
-    chooser.add_argument("--cluster", nargs="?", default="", const="?")
     chosen, rest = chooser.parse_known_args(argv)
-    recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING, cluster=find_profile(chosen.cluster))
-    return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}] [--cluster NAME|PATH]", recipe)
+    recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING)
+    return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
 
 
 def read_from(job: TrainJob, corpus: Corpus, processes: Processes, start: int) -> ClipDataset:
@@ -128,7 +126,7 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: StopFlag) -> bo
         finished = trainer.fit(batches, stop, show)
     if processes.leads:
         print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; {saved_at(job.run, trainer.step)}", flush=True)
-    print(f"rank {processes.rank}: weights {weights_digest(trainer.model)}", flush=True)
+    print(f"rank {processes.rank}: weights {parameters_digest(trainer.model)}", flush=True)
     return finished
 
 

@@ -196,5 +196,5 @@ def check_data(dataset: ClipDataset, config: StreamConfig) -> None:
 
 def leave_signals(_: int) -> None:
     """Signals reach the whole process group; the trainer decides what they mean, the workers read on until it leaves."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

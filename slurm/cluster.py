@@ -16,7 +16,7 @@ OWN_PROFILES = Path("~/.config/corrflow/clusters")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """A SLURM job's needs. What is left empty is the cluster's own default."""
+    """A SLURM job's needs; `--cluster NAME|PATH` takes them from a TOML file. What is left empty is the cluster's own default."""
 
     partition: str = ""
     account: str = ""
@@ -96,16 +96,16 @@ def quoted(value: str) -> str:
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`") + '"'
 
 
-def find_profile(name: str = "") -> ClusterConfig:
-    """The profile of that name or path; without one, that of the environment variable; without that, the defaults.
+def find_profile() -> ClusterConfig:
+    """The profile that the environment variable names, or `--cluster` in its place; the defaults if none.
 
-    Args:
-        name: `NAME` stands for `NAME.toml` among the user's own (~/.config/corrflow/clusters) or the project's (slurm/clusters).
+    `NAME` stands for `NAME.toml` among the user's own (~/.config/corrflow/clusters) or the project's (slurm/clusters); what
+    has a slash, or ends with .toml, is a path.
 
     Raises:
         InputError: there is none; or it is no such TOML.
     """
-    name = name or os.environ.get(PROFILE_VARIABLE, "")
+    name = os.environ.get(PROFILE_VARIABLE, "")
     if not name:
         return ClusterConfig()
     if name.endswith(".toml") or "/" in name:

@@ -9,7 +9,7 @@ from typing import Any
 import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from slurm.cluster import ClusterConfig
+from slurm.cluster import PROFILE_VARIABLE, ClusterConfig
 from slurm.errors import InputError
 from slurm.payload import MemberTask, requeue_lines
 
@@ -26,7 +26,12 @@ def executor_of(logs: Path, name: str, config: ClusterConfig, processes: int = 1
 def training_executor(logs: Path, name: str, config: ClusterConfig, nodes: int, processes: int, code: Path) -> submitit.AutoExecutor:
     """The same for one job of `nodes` times `processes`, which runs the code under `code` and comes back until it is done."""
     # safe path: else the folder that the job was submitted from would come before the snapshot
-    own = ["export PYTHONSAFEPATH=1", f'export PYTHONPATH="{code}${{PYTHONPATH:+:$PYTHONPATH}}"', f"export OMP_NUM_THREADS={config.cpus}"]
+    own = [
+        f"unset {PROFILE_VARIABLE}",
+        "export PYTHONSAFEPATH=1",
+        f'export PYTHONPATH="{code}${{PYTHONPATH:+:$PYTHONPATH}}"',
+        f"export OMP_NUM_THREADS={config.cpus}",
+    ]
     more = {
         "nodes": nodes,
         "slurm_stderr_to_stdout": True,

@@ -99,6 +99,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
 
     def call(name: str, *flags: object) -> str:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
+        monkeypatch.setenv("CORRFLOW_CLUSTER", "")
         code = run(importlib.import_module(f"launch.{name}").main)
         told = capfd.readouterr().err.strip()
         assert code == 2, told

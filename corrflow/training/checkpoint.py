@@ -80,7 +80,7 @@ def restore_state(state: dict[str, Any], path: Path, model: CorrFlow, optimizer:
             moments[name] = torch.empty_like(weight).copy_(moments[name])
 
 
-def weights_digest(model: CorrFlow) -> str:
+def parameters_digest(model: CorrFlow) -> str:
     """A short name of the weights, the same wherever they are; BatchNorm's statistics, which each process has for itself, left out."""
     digest = hashlib.sha256()
     for weight in model.parameters():

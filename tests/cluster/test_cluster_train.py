@@ -46,10 +46,9 @@ class Run:
     def queue(self):
         return slurm("squeue", "-h", "-j", self.job, "-o", "%T %r %N") if self.job in slurm("squeue", "-h", "-o", "%A").split() else ""
 
-    def await_saved(self, beyond=0):
-        """Until a checkpoint later than `beyond` is there; returns its step."""
-        self.await_that(lambda: self.newest() > beyond)
-        return self.newest()
+    def await_saved(self, attempt=1):
+        """Until its so-many-th attempt has saved a checkpoint."""
+        self.await_that(lambda: len(self.attempts()) == attempt and self.newest() > self.attempts()[-1]["step"])
 
     def newest(self):
         return max((int(path.stem.removeprefix("step-")) for path in (self.folder / "checkpoints").glob("step-*.pt")), default=0)
@@ -66,8 +65,9 @@ class Run:
         return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
 
     def attempts(self):
-        found = {line["began"]: line for line in map(json.loads, (self.folder / "attempts.jsonl").read_text().splitlines())}
-        return list(found.values())
+        path = self.folder / "attempts.jsonl"
+        lines = map(json.loads, path.read_text().splitlines() if path.exists() else [])
+        return list({line["began"]: line for line in lines}.values())
 
     def processes(self, rank):
         """The process of a rank, by what SLURM told it."""
@@ -95,6 +95,23 @@ def whole(packed, tmp_path_factory):
     return run
 
 
+def daemon(name, *words):
+    """A daemon's process, its command and its environment."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text().rstrip("\0").split("\0")
+            variables = dict(pair.split("=", 1) for pair in (folder / "environ").read_text().split("\0") if "=" in pair)
+        except OSError:
+            continue
+        if Path(command[0]).name == name and tuple(command[1:]) == words:
+            return int(folder.name), command, variables
+    raise AssertionError(f"no {name} {words}")
+
+
+def parent_of(process):
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def check_equal(run, whole):
     assert [line["step"] for line in run.lines()] == list(range(1, run.steps + 1))
     assert [line["loss"] for line in run.lines()] == [line["loss"] for line in whole.lines()]
@@ -118,11 +135,11 @@ def test_two_nodes_train_to_the_end_and_hold_equal_weights(whole):
 
 def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_repeats_nothing(packed, whole, tmp_path):
     run = Run(packed, tmp_path / "run")
-    saved = run.await_saved()
+    run.await_saved()
     slurm("scancel", "--signal=USR2", run.job)  # as SLURM does before the time limit; its own clock counts in minutes
-    saved = run.await_saved(saved)
+    run.await_saved(attempt=2)
     slurm("sbatch", "-p", "high", "-N2", "--exclusive", "-J", "urgent", "-o", "/dev/null", "--wrap", "sleep 5")
-    saved = run.await_saved(saved)
+    run.await_saved(attempt=3)
     slurm("scontrol", "requeue", run.job)
     run.await_end()
     check_equal(run, whole)
@@ -148,3 +165,80 @@ def test_a_hanging_rank_is_named_and_ended(packed, whole, tmp_path):
     assert time.monotonic() - begun < 30
     run.await_end()
     check_equal(run, whole)
+
+
+def test_a_lost_node_and_a_restarted_controller_cost_no_more_than_the_steps_since_the_last_checkpoint(packed, whole, tmp_path):
+    run = Run(packed, tmp_path / "run")
+    run.await_saved()
+    controller, command, variables = daemon("slurmctld")
+    os.kill(controller, signal.SIGKILL)
+    saved = run.newest()
+    run.await_that(lambda: run.newest() > saved)  # it trains on while nobody controls it
+    subprocess.run(command, env=variables, check=True, timeout=30)
+    slurmd, command, variables = daemon("slurmd", "-N", "n2")
+    rank = run.processes(1)
+    for process in (slurmd, parent_of(rank[0]), *rank):
+        os.kill(process, signal.SIGKILL)
+    run.await_that(lambda: "lost rank 1 on n2" in run.log(), 60)
+    subprocess.run(command, env=variables, check=True, timeout=30)  # the node is back
+    run.await_end()
+    check_equal(run, whole)
+    assert [attempt["left"] for attempt in run.attempts()] == ["", "finished"]
+
+
+def test_it_goes_on_with_other_nodes_and_a_cancelled_job_stays_away(packed, whole, tmp_path):
+    for attempt, (nodes, procs) in enumerate(((2, 1), (1, 2)), 1):
+        run = Run(packed, tmp_path / "run", "--procs", procs, nodes=nodes)
+        run.await_saved(attempt)
+        slurm("scancel", run.job)
+        run.await_end(60)
+        assert slurm("sacct", "-nX", "-j", run.job, "-o", "State").startswith("CANCELLED")
+    run = Run(packed, tmp_path / "run", nodes=2)
+    run.await_end()
+    check_equal(run, whole)
+    nodes = [attempt["nodes"] for attempt in run.attempts()]
+    assert (nodes[0], len(nodes[1]), nodes[2]) == (["n1", "n2"], 1, ["n1", "n2"])
+
+
+def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, whole, tmp_path):
+    fault = tmp_path / "fault" / "sitecustomize.py"  # python imports it before anything else
+    fault.parent.mkdir()
+    fault.write_text('import os, time\nif os.environ.get("SLURM_PROCID") == "1":\n    time.sleep(1e6)\n')
+    run = Run(packed, tmp_path / "run", "--cluster.environment", "PYTHONPATH", fault.parent, "--patience.join-seconds", 5)
+    run.await_that(lambda: "rank 1 of 2 didn't come within 5 s; the others are on n1" in run.log())
+    fault.unlink()
+    run.await_end()
+    check_equal(run, whole)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--cluster.partition", "nowhere"), "invalid partition specified: nowhere"),
+        (("--nodes", 3), "Node count specification invalid"),
+        (("--gpus-per-node", 3), "Requested node configuration is not available"),
+    ],
+)
+def test_what_slurm_refuses_is_told_in_its_words(packed, command, tmp_path, flags, words):
+    done = command("train", "--data", packed, "--run", tmp_path / "run", *TINY, *JOB, "--nodes", 2, *flags)
+    assert done.returncode == 2
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("train.py: error: SLURM refused the job: ")
+    assert words in last
+    assert slurm("squeue", "-h", "-n", "corrflow-run") == ""
+    assert not list((tmp_path / "run/snapshots").iterdir())
+
+
+def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(packed, command, tmp_path):
+    run = Run(packed, tmp_path / "run", "--cluster.nodelist", "n1,n2", "--cluster.qos", "")
+    again = command("train", "--data", packed, "--run", run.folder, *TINY, *JOB, "--nodes", 2, "--trainer.steps", STEPS)
+    assert again.returncode == 2
+    assert f"job {run.job} has it" in again.stderr
+    run.await_saved()
+    told = command("status", run.folder).stdout
+    job = f"job         {run.job}: RUNNING on n[1-2], since"
+    for words in (job, "attempts    1: cut or running", "checkpoint  step-000000", "clips/s"):
+        assert words in told
+    slurm("scancel", run.job)
+    run.await_end(60)
+    assert "CANCELLED" in command("status", "--all", tmp_path).stdout

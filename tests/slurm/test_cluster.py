@@ -4,25 +4,34 @@ from slurm import InputError
 from slurm.cluster import PROFILES, ClusterConfig, find_profile
 
 
-def test_the_example_is_a_profile():
-    found = find_profile("example")
+@pytest.fixture
+def named(monkeypatch):
+    """The profile of a name."""
+
+    def find(name):
+        monkeypatch.setenv("CORRFLOW_CLUSTER", name)
+        return find_profile()
+
+    return find
+
+
+def test_the_example_is_a_profile(named):
+    found = named("example")
     assert (found.partition, found.gpus_per_node, found.setup) == ("gpu", 8, ("module load cuda/12.8",))
-    assert find_profile(str(PROFILES / "example.toml")) == found
+    assert named(str(PROFILES / "example.toml")) == found
 
 
-def test_a_users_own_profile_comes_before_the_projects(tmp_path, monkeypatch):
+def test_a_users_own_profile_comes_before_the_projects(tmp_path, monkeypatch, named):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".config/corrflow/clusters"
     folder.mkdir(parents=True)
     (folder / "example.toml").write_text('partition = "mine"\n')
-    assert find_profile("example") == ClusterConfig(partition="mine")
+    assert named("example") == ClusterConfig(partition="mine")
 
 
-def test_without_a_name_the_environment_says_which(monkeypatch):
+def test_without_a_name_there_are_the_defaults(monkeypatch):
     monkeypatch.delenv("CORRFLOW_CLUSTER", raising=False)
     assert find_profile() == ClusterConfig()
-    monkeypatch.setenv("CORRFLOW_CLUSTER", "example")
-    assert find_profile().partition == "gpu"
 
 
 @pytest.mark.parametrize(
@@ -39,19 +48,19 @@ def test_without_a_name_the_environment_says_which(monkeypatch):
         ("cpus 4", "profile.toml: "),
     ],
 )
-def test_a_mistake_in_a_profile_is_named_with_its_file(tmp_path, text, words):
+def test_a_mistake_in_a_profile_is_named_with_its_file(tmp_path, named, text, words):
     path = tmp_path / "profile.toml"
     path.write_text(text)
     with pytest.raises(InputError, match=r"profile\.toml") as caught:
-        find_profile(str(path))
+        named(str(path))
     assert words in str(caught.value)
 
 
-def test_a_profile_that_is_not_there_is_refused_with_those_that_are():
+def test_a_profile_that_is_not_there_is_refused_with_those_that_are(named):
     with pytest.raises(InputError, match=r"cluster 'nowhere': expected a path to a TOML file, or one of .*example"):
-        find_profile("nowhere")
+        named("nowhere")
     with pytest.raises(InputError, match="No such file"):
-        find_profile("no/where.toml")
+        named("no/where.toml")
 
 
 @pytest.mark.parametrize(
