@@ -68,15 +68,21 @@ def cluster() -> None:
     if "SLURM_CONF" not in os.environ:
         told = subprocess.run([ROOT / "tests/cluster/up"], capture_output=True, text=True, check=True).stdout
         os.environ["SLURM_CONF"] = told.strip().removeprefix("export SLURM_CONF=")
-        Path(os.environ["SLURM_CONF"]).parents[1].joinpath(".of-tests").touch()
+        Path(os.environ["SLURM_CONF"]).parents[1].joinpath(".of-tests").write_text(str(controller()))
+
+
+def controller() -> int:
+    """The process that these tests end with: of xdist's, the one that started the others."""
+    return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Take down the cluster that the tests brought up, once all processes of pytest are done."""
     root = Path(os.environ.get("CORRFLOW_CLUSTER_ROOT", "/tmp/corrflow-cluster"))
-    if not hasattr(session.config, "workerinput") and (root / ".of-tests").exists():
+    mark = root / ".of-tests"
+    if mark.exists() and mark.read_text() == str(os.getpid()):
         subprocess.run([ROOT / "tests/cluster/down"], check=True)
-        (root / ".of-tests").unlink()
+        mark.unlink()
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
