@@ -5,8 +5,8 @@ from pathlib import Path
 from corrflow import InputError
 from corrflow.encoder import EncoderConfig
 from corrflow.model import ModelConfig
+from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.schedule import ScheduleConfig
-from corrflow.training.trainer import TrainerConfig, TrainingConfig
 from launch.config import TrainJob
 from shards.clip import ClipConfig
 from shards.stream import StreamConfig
@@ -33,7 +33,7 @@ def cpu() -> TrainJob:
         NOWHERE,
         clip=ClipConfig(size=128, fit="crop", flip=True),
         training=TrainingConfig(
-            schedule=ScheduleConfig(learning_rate=8e-4, halve_after=(800, 1200, 1400), truth_clips=1600),
+            schedule=ScheduleConfig(learning_rate=8e-4, base_batch=4, halve_after=(800, 1200, 1400), truth_clips=1600),
             trainer=TrainerConfig(steps=400, batch=4, save_every=50, pictures_every=100),
         ),
     )
@@ -48,7 +48,7 @@ def demo() -> TrainJob:
         stream=StreamConfig(workers=1),
         training=TrainingConfig(
             model=ModelConfig(encoder=EncoderConfig(widths=(32, 64, 128, 128))),
-            schedule=ScheduleConfig(learning_rate=1e-3, truth_clips=1000),
+            schedule=ScheduleConfig(learning_rate=1e-3, base_batch=4, truth_clips=1000),
             trainer=TrainerConfig(steps=150, batch=4, log_every=5, save_every=50, pictures_every=50),
         ),
     )

@@ -7,7 +7,7 @@ from corrflow.training.schedule import ScheduleConfig, step_generator
 
 def test_the_learning_rate_halves_at_the_papers_marks():
     schedule = ScheduleConfig()
-    rates = [schedule.rate(clips) for clips in (0, 399_999, 400_000, 600_000, 800_000, 1_000_000, 9_000_000)]
+    rates = [schedule.rate(clips, 6) for clips in (0, 399_999, 400_000, 600_000, 800_000, 1_000_000, 9_000_000)]
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5, 1.25e-5])
 
 

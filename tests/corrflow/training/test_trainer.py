@@ -7,11 +7,13 @@ from torch import Tensor
 
 from corrflow import InputError, ModelConfig
 from corrflow.encoder import EncoderConfig
+from corrflow.training.anomalies import NonFiniteError, WriteError
 from corrflow.training.checkpoint import checkpoint_path, checkpoints
+from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import Processes, choose_device
 from corrflow.training.monitor import read_lines
 from corrflow.training.schedule import ScheduleConfig
-from corrflow.training.trainer import NonFiniteError, Trainer, TrainerConfig, TrainingConfig
+from corrflow.training.trainer import Trainer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
@@ -128,7 +130,7 @@ def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
 
 def test_a_failed_save_is_fatal(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    with pytest.raises(OSError):
+    with pytest.raises(WriteError, match=r"step-00000002\.pt can't be written: "):
         fit(tmp_path, config(steps=2))
 
 
@@ -145,6 +147,7 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
     again = config(steps=4, pictures_every=2)
     checkpoint_path(tmp_path, 2).unlink()  # killed before the first checkpoint: the steps are done again, and shown once
     fit(tmp_path, again)
+    wanted |= {f"time/{part}" for part in ("data", "copy", "forward", "backward", "allreduce", "optimizer", "other")}
     wanted |= {"speed/clips_per_second", "speed/data_wait_share", "health/gradient_norm", "health/memory_gb"}
     assert set(board.Tags()["scalars"]) == wanted
     assert [event.step for event in read_board().Scalars("loss/total")] == [1, 2, 3, 4]
