@@ -227,7 +227,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.stepz", "3"], "--trainer.steps"),
         (["--trainer.steps", "many"], "many"),
         (["--trainer.batch", "0"], "batch"),
-        (["--recipe", "magic"], "recipe 'magic': expected one of released, cpu, demo"),
+        (["--recipe", "magic"], "recipe 'magic': expected one of released, oxuva, hour, gpus64, cpu, demo, smoke"),
         (["--procs", "-1"], "procs -1"),
         (["--trainer.seed", "-1"], "seed=-1"),
         (["--bottleneck.keep", "2"], "keep 2.0"),
@@ -254,10 +254,24 @@ def test_data_that_is_not_there_is_one_line(tmp_path, refused):
     assert "--data" in refused("train", "--run", tmp_path / "run")
 
 
-def test_every_recipe_is_a_valid_job():
-    for name in RECIPES:
-        job = find_recipe(name)
-        assert job.training.trainer.batch % max(job.stream.workers, 1) == 0
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_valid_job(name):
+    job = find_recipe(name)
+    trainer, world = job.training.trainer, 64 if name == "gpus64" else 1
+    trainer.check(world, torch.device("cpu"))
+    assert trainer.batch // world % max(job.stream.workers, 1) == 0
+    assert all(word in RECIPES[name].__doc__ for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: "))
+
+
+def test_the_released_recipe_is_the_released_schedule():
     released = find_recipe("released")
-    assert (released.clip.size, released.clip.fit, released.training.trainer.batch) == (256, "squash", 6)
-    assert released.training.schedule.learning_rate == 2e-4
+    schedule, trainer = released.training.schedule, released.training.trainer
+    assert (released.clip.size, released.clip.fit, trainer.batch, trainer.accumulate, trainer.clip_norm) == (256, "squash", 6, 1, 0)
+    rates = {0: 2e-4, 399_999: 2e-4, 400_000: 1e-4, 600_000: 5e-5, 800_000: 2.5e-5, 1_000_000: 1.25e-5}
+    assert {clips: schedule.rate(clips, trainer.batch) for clips in rates} == rates
+
+
+@pytest.mark.parametrize(("name", "rate"), [("cpu", 8e-4), ("demo", 1e-3), ("hour", 2e-4 * 8**0.5), ("gpus64", 1.6e-3)])
+def test_a_recipes_learning_rate_is_the_one_it_names(name, rate):
+    training = find_recipe(name).training
+    assert training.schedule.rate(training.schedule.warmup_clips, training.trainer.batch) == pytest.approx(rate, rel=1e-12)
