@@ -8,7 +8,7 @@ import json
 import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -76,21 +76,27 @@ class CorrFlow(nn.Module):
         return restricted_attention(target, reference, values, chosen, self.config.affinity_scale, backend=self.attention)
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu", attention: str = "auto") -> CorrFlow:
+Weights = Literal["auto", "average", "last"]
+
+
+def load_model(path: str | Path, device: str | torch.device = "cpu", attention: str = "auto", weights: Weights = "auto") -> CorrFlow:
     """Load a model for use, in eval mode.
 
     Args:
         path: a checkpoint of ours, or one in the released layout (with or without the `module.` prefix).
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
+        weights: `average`, those averaged over training; `last`, those of the last step; `auto`, the average where one was kept.
 
     Raises:
-        InputError: no such file, a truncated one, or weights of another architecture; a backend that can't be had.
+        InputError: no such file, a truncated one, or weights of another architecture; no average; a backend that can't be had.
     """
     choose_backend(attention, torch.device(device))
     state = read_checkpoint(path)
+    if weights == "average" and "average" not in state:
+        raise InputError(f"checkpoint {path}: no averaged weights: expected weights auto or last (trainer.ema_clips keeps an average)")
     model = CorrFlow(config_of(state, path), attention)
-    load_weights(model, state, path)
+    load_weights(model, state["average"] if weights != "last" and "average" in state else weights_of(state), path)
     return model.to(device).eval()
 
 
@@ -121,9 +127,9 @@ def config_of(state: dict[str, Any], path: str | Path) -> ModelConfig:
     return ModelConfig(shape, told["radius"], told["affinity_scale"])
 
 
-def load_weights(model: CorrFlow, state: dict[str, Any], path: str | Path) -> None:
-    """Put a checkpoint's weights into `model`, every one of them or none; InputError names the first that does not fit."""
-    weights = {ours(name): tensor for name, tensor in weights_of(state).items() if isinstance(tensor, Tensor)}
+def load_weights(model: CorrFlow, told: dict[str, Any], path: str | Path) -> None:
+    """Put the weights of a checkpoint into `model`, every one of them or none; InputError names the first that does not fit."""
+    weights = {ours(name): tensor for name, tensor in told.items() if isinstance(tensor, Tensor)}
     expected = model.state_dict()
     for name in (*expected, *weights):
         if name not in weights or name not in expected:

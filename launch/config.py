@@ -16,19 +16,28 @@ from corrflow import InputError
 from corrflow.attention.choice import Asked
 from corrflow.files import atomic_file
 from corrflow.speed.cases import Sizes
+from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import PatienceConfig, Processes
-from corrflow.training.trainer import TrainingConfig
 from shards.clip import ClipConfig
 from shards.manifest import Manifest
 from shards.pack import PackConfig
 from shards.stream import StreamConfig
 from slurm.cluster import ClusterConfig, find_profile
 
-# what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks. All else decides the weights.
+# what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks; and the batch, whose clips
+# are counted, so that other machines can go on with it. All else decides the weights.
 FREE = {
-    "data", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "trainer.steps", "trainer.log_every",
-    "trainer.save_every", "trainer.keep", "trainer.keep_every", "trainer.pictures_every",
+    "data", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "stream.stall_seconds",
+    "trainer.steps", "trainer.batch", "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep", "trainer.keep_every",
+    "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike", "trainer.profile",
     "compute.attention", "compute.precision", "compute.compile", "nodes", "gpus_per_node", "follow", "dry_run",
+    "validation.root", "validation.every", "validation.year", "validation.protocol", "validation.sequences", "validation.size",
+    "validation.pictures",
+}  # fmt: skip
+# what runs did that were begun before there was such a setting
+EARLIER = {
+    "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
+    "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
 
@@ -367,7 +376,7 @@ def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
     path = job.run / "config.json"
     asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest()}
     if path.exists():
-        found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
+        found, wanted = {**EARLIER, **flattened(json.loads(path.read_text()))}, flattened(asked)
         different = [
             f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
             for name in sorted(found.keys() | wanted.keys())

@@ -1,6 +1,7 @@
 """Train a correspondence model on packed videos: `python launch/train.py --data SHARDS --run DIR [--recipe NAME] [--procs N]`.
 
-The same command again resumes the run from its newest checkpoint, on any number of processes that divides the batch.
+The same command again resumes the run from its newest checkpoint, on any number of processes that divides the batch. Exit codes: 0 done,
+1 failed, 2 a mistake in a flag, 3 stopped by itself for what would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 """
 
 import argparse
@@ -14,14 +15,16 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from corrflow.training.anomalies import ElsewhereError, RecurringError, WriteError
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import LostError, Processes, choose_device, joined_processes
-from corrflow.training.trainer import NonFiniteError, Trainer
+from corrflow.training.trainer import Trainer
 from launch.command import parse, run
 from launch.config import TrainJob, claim_run, held_run
 from launch.recipes import RECIPES, find_recipe
 from launch.submission import processes_of, submit
 from shards.corpus import Corpus, open_corpus
+from shards.errors import StallError
 from shards.order import Order
 from shards.stream import ClipDataset, check_data, read_batches
 from slurm import InputError
@@ -29,6 +32,9 @@ from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
 from slurm.local import follow_parent, is_member, run_processes
 from slurm.payload import LEFT, WOULD_RECUR
 from slurm.preemption import StopFlag
+
+ELSEWHERE_SECONDS = 3.0  # that a rank in trouble has for its own words: the first to leave a job has the others killed
+FAILED = 1  # exit code; in a job, which is then tried again
 
 
 def main(argv: list[str]) -> int:
@@ -38,14 +44,18 @@ def main(argv: list[str]) -> int:
     if is_member():
         claim_run(job, corpus.manifest, write=os.environ["RANK"] == "0")
         return work(job, corpus)
+    job.training.validation.find()
     if job.nodes:
-        check_data(read_from(job, corpus, Processes(0, job.nodes * processes_of(job), torch.device("cpu")), start=0), job.stream)
+        world = job.nodes * processes_of(job)
+        check_data(read_from(job, corpus, Processes(0, world, torch.device("cpu")), start=0), job.stream)
+        job.training.trainer.check(world, torch.device("cpu" if job.device == "cpu" else "cuda"))
         return submit(job, argv, corpus)
     count = job.procs or (torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1)
     for local_rank in range(count):
         choose_device(job.device, local_rank)
     job.training.compute.choose(choose_device(job.device))
     check_data(read_from(job, corpus, Processes(0, count, torch.device("cpu")), start=0), job.stream)
+    job.training.trainer.check(count, choose_device(job.device))
     claim_run(job, corpus.manifest)
     return work(job, corpus) if count == 1 else run_processes([sys.executable, __file__, *argv], count)
 
@@ -66,7 +76,7 @@ def read_flags(argv: list[str]) -> TrainJob:
 
 
 def read_from(job: TrainJob, corpus: Corpus, processes: Processes, start: int) -> ClipDataset:
-    """The clips of one process from global batch `start` on."""
+    """The clips of one process from global batch `start` on, in an order dealt to batches of the present size."""
     trainer = job.training.trainer
     order = Order(corpus.samples, trainer.seed, trainer.batch, job.window, job.clip.visits)
     return ClipDataset(corpus, order, job.clip, processes.rank, processes.world, start)
@@ -81,7 +91,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
         attempt = begin_attempt(job.run) if rank == "0" else None
         with StopFlag() as stop, joined_processes(job.device, job.patience) as processes, held_run(job.run, processes):
             print(f"rank {rank} of {processes.world} on {processes.hosts[processes.rank]}, {processes.device}", flush=True)
-            trainer = Trainer(job.run, job.training, processes)
+            trainer = Trainer(job.run, job.training, processes, say)
             finished = train(job, corpus, trainer, stop)
             if attempt:
                 nodes, left = tuple(dict.fromkeys(processes.hosts)), "finished" if finished else "told to leave"
@@ -89,12 +99,12 @@ def work(job: TrainJob, corpus: Corpus) -> int:
                 log_attempt(job.run, ended)
             processes.wait()  # the first to leave a job has the others killed
         return 0 if finished else stop.exit_code or LEFT  # the signal may have come to another rank alone
-    except NonFiniteError as error:
-        print(f"train.py: rank {rank}: stopped before the optimizer step: {error}", file=sys.stderr, flush=True)
-        return WOULD_RECUR
-    except LostError as error:
-        print(f"train.py: rank {rank}: {error}", file=sys.stderr, flush=True)
-        return 1
+    except ElsewhereError:
+        time.sleep(ELSEWHERE_SECONDS)
+        return FAILED
+    except (RecurringError, WriteError, StallError, LostError) as error:
+        say(f"rank {rank}: {error}")
+        return WOULD_RECUR if isinstance(error, RecurringError) else FAILED
 
 
 def begin_attempt(run: Path) -> Attempt:
@@ -112,7 +122,7 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: StopFlag) -> bo
     processes = trainer.processes
     if processes.leads:
         announce(job, corpus, trainer)
-    batches = read_batches(read_from(job, corpus, processes, trainer.step), job.stream, processes.device)
+    batches = read_batches(read_from(job, corpus, processes, trainer.next_batch), job.stream, processes.device)
     steps = job.training.trainer.steps
     often = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log is not a terminal
     with tqdm(
@@ -136,13 +146,23 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
     count = sum(p.numel() for p in trainer.model.parameters())
     left_out = corpus.manifest.samples - sum(corpus.samples)
     quarantined = f" ({left_out} in quarantine)" if left_out else ""
-    begun = f"resuming at step {trainer.step}" if trainer.step else "starting"
+    begun = f"resuming at step {trainer.step}, {trainer.clips} clips" if trainer.step else "starting"
     print(
         f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of {sum(corpus.samples)} segments{quarantined}, "
         f"{processes.world} x {processes.device.type} on {', '.join(dict.fromkeys(processes.hosts))}, {trainer.compute}\n"
         f"code {Path(__file__).parents[1]}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )
+    if trainer.step and trainer.batch_before != settings.batch:
+        place = (
+            f"batch {trainer.batch_before} -> {settings.batch}: the order is dealt anew from clip {trainer.next_batch * settings.batch} on"
+        )
+        print(f"{place}: clips of the present pass may come twice or not at all, this once", flush=True)
+
+
+def say(text: str) -> None:
+    """A line on stderr, clear of the progress bar."""
+    tqdm.write(f"train.py: {text}", file=sys.stderr)
 
 
 def saved_at(run: Path, step: int) -> str:

@@ -3,3 +3,7 @@
 
 class InputError(ValueError):
     """A mistake in what the user handed over; the message names value, limit and place."""
+
+
+class StallError(RuntimeError):
+    """Clips that did not come in time: the storage may be slow, or a worker stuck."""

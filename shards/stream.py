@@ -5,7 +5,10 @@ import itertools
 import math
 import mmap
 import signal
+import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -16,7 +19,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from shards.clip import ClipConfig, Cut, DamagedFrameError, choose_cut, decode_clip
 from shards.corpus import Corpus
-from shards.errors import InputError
+from shards.errors import InputError, StallError
 from shards.order import Order, streams_of
 from shards.read import Reader, Undecoded
 
@@ -41,9 +44,14 @@ class StreamConfig:
     decode: Literal["worker", "device"] = "worker"
     """Where JPEGs are decoded: by the workers, or on the device by the training process (nvJPEG on CUDA, whose pixels differ a little)."""
 
+    stall_seconds: int = 600
+    """Longest wait for a worker's clips, after which the run ends with an error; a tenth of it brings a warning. 0: for ever. Without
+    workers there is the warning alone."""
+
     def __post_init__(self) -> None:
-        if self.workers < 0 or self.prefetch < 1:
-            raise InputError(f"stream: workers {self.workers}, prefetch {self.prefetch}: expected >= 0 and >= 1")
+        if min(self.workers, self.stall_seconds) < 0 or self.prefetch < 1:
+            told = f"workers {self.workers}, prefetch {self.prefetch}, stall_seconds {self.stall_seconds}"
+            raise InputError(f"stream: {told}: expected >= 0, >= 1 and >= 0")
 
 
 class Share(NamedTuple):
@@ -139,10 +147,16 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
 
     Raises:
         InputError: see `check_data`; or a shard that is damaged, by its name.
+        StallError: clips that did not come within `config.stall_seconds`.
     """
     check_data(dataset, config)
     dataset.slots = shared_slots(dataset, config) if config.decode == "worker" else None
-    forked = {"prefetch_factor": config.prefetch, "worker_init_fn": leave_signals, "multiprocessing_context": "fork"}
+    forked = {
+        "prefetch_factor": config.prefetch,
+        "worker_init_fn": leave_signals,
+        "multiprocessing_context": "fork",
+        "timeout": config.stall_seconds,
+    }
     workers: dict[str, Any] = forked if config.workers else {}
     parts = iter(DataLoader(dataset, batch_size=None, num_workers=config.workers, **workers))
 
@@ -154,15 +168,42 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
 
     atexit.register(end)
     try:
-        while True:
+        for number in itertools.count(dataset.start):
             try:
-                share = [next(parts) for _ in range(max(config.workers, 1))]
+                with slow_warning(f"rank {dataset.rank}: batch {number}", config.stall_seconds / 10):
+                    share = [next(parts) for _ in range(max(config.workers, 1))]
             except InputError as error:  # a worker's arrives wrapped in its traceback; its own line is the last
                 raise InputError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")) from None
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out"):
+                    raise
+                stuck = list(parts._workers)  # type: ignore[attr-defined]
+                end()
+                for worker in stuck:  # it ignores SIGTERM, and Python would wait for it when it exits
+                    worker.kill()
+                told = f"rank {dataset.rank}: batch {number}: no clips came for {config.stall_seconds} s (stream.stall_seconds)"
+                raise StallError(f"{told}: expected the storage to answer sooner") from None
             yield collect(share, dataset, device)
     finally:
         end()
         atexit.unregister(end)
+
+
+@contextmanager
+def slow_warning(place: str, seconds: float) -> Iterator[None]:
+    """A line on stderr if the block takes longer than `seconds`; 0: none."""
+
+    def warn() -> None:
+        print(f"\n{place}: warning: no clips for {seconds:.3g} s; still waiting", file=sys.stderr, flush=True)
+
+    timer = threading.Timer(seconds, warn)
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None) -> Batch:

@@ -27,8 +27,10 @@ from corrflow.propagation import stream
 from corrflow.speed import cost, released
 from corrflow.speed.measure import BASELINE, Need, Variant, Work
 from corrflow.training.compute import ComputeConfig
+from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import Processes
-from corrflow.training.trainer import StepLog, Trainer, TrainerConfig, TrainingConfig
+from corrflow.training.steplog import StepLog
+from corrflow.training.trainer import Trainer
 
 OBJECTS = 3  # that are tracked
 TRUTH = True  # the path of scheduled sampling that is taken more often
@@ -173,7 +175,8 @@ def clips_of(sizes: Sizes) -> Tensor:
 def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
     """The trainer's own step."""
     trainer = make_trainer(compute, device)
-    log, batch = StepLog(trainer, None, lambda _: None), Batch(clips_of(sizes), ["bench"])
+    log = StepLog(trainer.config.trainer, trainer.processes, trainer.timer, trainer.trouble, None, lambda _: None)
+    batch = Batch(clips_of(sizes), ["bench"])
     return partial(trainer.train_step, batch, log)
 
 

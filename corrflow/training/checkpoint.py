@@ -4,7 +4,9 @@ They hold what can't be recomputed: weights, moments, step. `model.py` reads the
 """
 
 import hashlib
+import os
 import re
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,10 @@ import torch
 
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
-from corrflow.model import CorrFlow, config_of, describe, load_weights, read_checkpoint
+from corrflow.model import CorrFlow, config_of, describe, load_weights, read_checkpoint, weights_of
 
 FOLDER = "checkpoints"
+BEST = "best.pt"
 NAME = re.compile(r"^step-(\d{8})\.pt$")
 
 
@@ -24,14 +27,15 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / FOLDER / f"step-{step:08d}.pt"
 
 
-def save_checkpoint(run: Path, step: int, model: CorrFlow, optimizer: torch.optim.Optimizer) -> Path:
-    """Write the state after `step` steps. Any failure is raised: a run that can't save is not to go on."""
+def save_checkpoint(run: Path, step: int, model: CorrFlow, optimizer: torch.optim.Optimizer, more: dict[str, Any] | None = None) -> Path:
+    """Write the state after `step` steps, and what `more` the trainer keeps. A failure is raised: who can't save is not to go on."""
     path = checkpoint_path(run, step)
     state = {
         "step": step,
         "model_config": describe(model.config),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
+        **(more or {}),
     }
     with atomic_file(path) as file:
         torch.save(state, file)
@@ -49,11 +53,11 @@ def step_of(path: Path) -> int:
     return int(NAME.match(path.name)[1])  # type: ignore[index]
 
 
-def restore(run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: int | None = None) -> int:
-    """Load the newest checkpoint that can be read, or that of step `only`; returns its step, 0 if the run has none.
+def restore(run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: int | None = None) -> dict[str, Any] | None:
+    """Load the newest checkpoint that can be read, or that of step `only`; returns what it holds, None if the run has none.
 
     Raises:
-        InputError: checkpoints are there and none can be read, or they are of another architecture.
+        InputError: checkpoints are there and none can be read, or they are of another architecture; no checkpoint of step `only`.
     """
     found = [path for path in checkpoints(run) if only in (None, step_of(path))]
     for path in reversed(found):
@@ -63,17 +67,19 @@ def restore(run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: 
             warnings.warn(f"{error}; trying the one before", stacklevel=2)
             continue
         restore_state(state, path, model, optimizer)
-        return int(state["step"])
+        return state
     if found:
         raise InputError(f"{run}: none of its {len(found)} checkpoints can be read")
-    return 0
+    if only is not None:
+        raise InputError(f"checkpoint {checkpoint_path(run, only)}: not to be seen from here: expected a folder that all processes share")
+    return None
 
 
 def restore_state(state: dict[str, Any], path: Path, model: CorrFlow, optimizer: torch.optim.Optimizer) -> None:
     """Put a checkpoint's weights and moments in place; InputError if it is of another architecture."""
     if (found := config_of(state, path)) != model.config:
         raise InputError(f"checkpoint {path}: another architecture: {found}, expected {model.config}")
-    load_weights(model, state, path)
+    load_weights(model, weights_of(state), path)
     optimizer.load_state_dict(state["optimizer"])
     for weight, moments in optimizer.state.items():  # fused Adam takes their layout for the weights', which differs between devices
         for name in ("exp_avg", "exp_avg_sq"):
@@ -88,10 +94,67 @@ def parameters_digest(model: CorrFlow) -> str:
     return digest.hexdigest()[:16]
 
 
+def load_average(model: CorrFlow, state: dict[str, Any], run: Path, step: int) -> None:
+    """Put a checkpoint's averaged weights into `model`; InputError if it has none."""
+    path = checkpoint_path(run, step)
+    if "average" not in state:
+        raise InputError(f"checkpoint {path}: no averaged weights: expected a run with trainer.ema_clips from its start")
+    load_weights(model, state["average"], path)
+
+
 def thin_out(run: Path, keep: int, keep_every: int) -> None:
     """Remove all but the last `keep` checkpoints and those whose step is a multiple of `keep_every` (0: none is)."""
     for path in checkpoints(run)[:-keep]:
         if not keep_every or step_of(path) % keep_every:
             path.unlink()
-    for unfinished in (run / FOLDER).glob(".step-*.tmp"):  # a kill in the middle of a save leaves one
+    for unfinished in (run / FOLDER).glob(".*.tmp"):  # a kill in the middle of a save leaves one
         unfinished.unlink()
+
+
+def keep_best(run: Path, step: int) -> None:
+    """Let `best.pt` be the checkpoint of `step`, which `thin_out` may then remove: the same bytes, or a copy where links can't be had."""
+    path = checkpoint_path(run, step)
+    temporary = path.with_name(f".{BEST}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        with atomic_file(path.with_name(BEST)) as file, path.open("rb") as source:
+            shutil.copyfileobj(source, file)
+    else:
+        temporary.replace(path.with_name(BEST))
+
+
+def settle_best(run: Path, step: int) -> dict[str, Any] | None:
+    """Make `best.pt` what it was after `step` steps, from which a run goes on; returns its validation, None without one.
+
+    One of a later step is of a past that is done again, perhaps otherwise: it goes. The checkpoint of `step` itself may be the best,
+    if the run was cut before it could become it.
+    """
+    best, here = run / FOLDER / BEST, checkpoint_path(run, step)
+    held = read_validation(best)
+    if best.exists() and (held is None or held["step"] > step):
+        why = "no validation can be read in it" if held is None else f"of step {held['step']}, and the run goes on from step {step}"
+        warnings.warn(f"{best}: removed: {why}", stacklevel=2)
+        best.unlink()
+        held = None
+    own = read_validation(here)
+    if own and (held is None or beats(own, held)):
+        keep_best(run, step)
+        return own
+    return held
+
+
+def beats(validation: dict[str, Any], best: dict[str, Any] | None) -> bool:
+    """Whether a validation is better than the best so far; one of other sequences or settings is no measure for it."""
+    return best is None or validation["of"] != best["of"] or validation["jf"] > best["jf"]
+
+
+def read_validation(path: Path) -> dict[str, Any] | None:
+    """The validation that a checkpoint holds (`step`, `jf` and `of`: what was validated); None if it has none or can't be read."""
+    try:
+        state = read_checkpoint(path)
+    except InputError:
+        return None
+    found: dict[str, Any] | None = state.get("validation")
+    return found

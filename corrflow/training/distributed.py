@@ -51,20 +51,34 @@ class Processes:
         return self.rank == 0
 
     def any(self, flag: bool) -> bool:
-        """Whether `flag` holds on any rank. A collective: every rank must call it at the same place."""
+        """Whether `flag` holds on any rank. A collective."""
+        return bool(self.most(int(flag)))
+
+    def most(self, number: int) -> int:
+        """The largest number of any rank. A collective: every rank must call it at the same place."""
         if self.world == 1:
-            return flag
-        held = torch.tensor([int(flag)])  # on the CPU, through gloo: no device is waited for
-        dist.all_reduce(held, dist.ReduceOp.MAX)
-        return bool(held.item())
+            return number
+        largest = torch.tensor([number])  # on the CPU, through gloo: no device is waited for
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return int(largest.item())
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over ranks. A collective."""
+        return self.sum(values) / self.world
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over ranks. A collective."""
         if self.world == 1:
             return values
         summed = values.detach().clone()
         dist.all_reduce(summed)
-        return summed / self.world
+        return summed
+
+    def spread(self, *tensors: torch.Tensor) -> None:
+        """Overwrite tensors with those of rank 0. A collective."""
+        if self.world > 1:
+            for tensor in tensors:
+                dist.broadcast(tensor, src=0)
 
     def agree(self, number: int) -> int:
         """Rank 0's number, on every rank. A collective."""

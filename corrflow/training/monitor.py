@@ -18,6 +18,8 @@ from corrflow.encoder import STRIDE
 from corrflow.files import atomic_file
 from corrflow.model import CorrFlow
 from corrflow.objective import backward_cycles, forward_hops
+from corrflow.training.anomalies import WINDOW
+from corrflow.training.timing import PARTS, REDUCE
 
 METRICS = "metrics.jsonl"
 LAST_BYTES = 65_536  # of the log, among which is a whole line
@@ -25,7 +27,10 @@ GROUPS = {
     "loss": "loss/total", "short": "loss/short", "long": "loss/long", "learning_rate": "schedule/learning_rate",
     "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second", "data_wait": "speed/data_wait_share",
     "gradient_norm": "health/gradient_norm", "memory_gb": "health/memory_gb",
+    "validation_jf": "validation/J&F", "validation_j": "validation/J", "validation_f": "validation/F",
+    **{f"time_{part}": f"time/{part}" for part in (*PARTS, REDUCE, "other")},
 }  # fmt: skip
+SEQUENCES = "validation_sequences"
 
 
 class Monitor:
@@ -37,28 +42,46 @@ class Monitor:
         keep = [line for line in read_lines(self.path) if line["step"] <= step]
         with atomic_file(self.path) as file:
             file.write("".join(json.dumps(line) + "\n" for line in keep).encode())
-        self.file = self.path.open("a")
+        self.losses = [line["loss"] for line in keep[-WINDOW:]]
+        self.file = self.path.open("ab", buffering=0)
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def steps(self, lines: list[dict[str, Any]]) -> None:
-        """Log consecutive steps; each line has `step` and numbers."""
+        """Log consecutive steps; each line has `step` and numbers, those of `validation_sequences` by name."""
+        self.append("".join(json.dumps(line) + "\n" for line in lines).encode())
         for line in lines:
-            self.file.write(json.dumps(line) + "\n")
-            for name, tag in GROUPS.items():
-                self.board.add_scalar(tag, line[name], line["step"])
-        self.file.flush()
-        os.fsync(self.file.fileno())
+            figures = {tag: line[name] for name, tag in GROUPS.items() if name in line}
+            if SEQUENCES in line:
+                figures |= {f"validation_sequence/{name}": figure for name, figure in line[SEQUENCES].items()}
+            for tag, figure in figures.items():
+                self.board.add_scalar(tag, figure, line["step"])
 
-    def pictures(self, pictures: dict[str, Tensor], step: int) -> None:
-        """Show pictures, `[3, H, W]` in [0, 1] each."""
+    def append(self, text: bytes) -> None:
+        """Add whole lines to the file, or leave it as it was."""
+        size = os.fstat(self.file.fileno()).st_size
+        try:
+            rest = memoryview(text)
+            while rest:
+                rest = rest[self.file.write(rest) :]
+            os.fsync(self.file.fileno())
+        except OSError:
+            self.file.truncate(size)
+            raise
+
+    def pictures(self, group: str, pictures: dict[str, Tensor], step: int) -> None:
+        """Show pictures, `[3, H, W]`, uint8 or in [0, 1] each."""
         for name, picture_3hw in pictures.items():
-            self.board.add_image(f"clip/{name}", picture_3hw.clamp(0, 1).cpu(), step)
+            self.board.add_image(f"{group}/{name}", picture_3hw.clamp(0, 255 if picture_3hw.dtype == torch.uint8 else 1).cpu(), step)
+        self.board.flush()
+
+    def flush(self) -> None:
+        """Write out what is buffered: once a checkpoint stands, its steps are not done again."""
         self.board.flush()
 
     def close(self) -> None:
         """Write out what is buffered."""
-        self.board.close()
         self.file.close()
+        self.board.close()
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

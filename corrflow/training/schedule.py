@@ -1,4 +1,4 @@
-"""Learning rate and scheduled sampling as pure functions of the clips seen, so that resuming needs nothing but the step."""
+"""Learning rate and scheduled sampling as pure functions of the clips seen, so that resuming needs nothing but their count."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,14 @@ class ScheduleConfig:
     """Counted in clips, so that it means the same at any batch size and any number of steps."""
 
     learning_rate: float = 2e-4
-    """Of Adam (paper, section 4.1)."""
+    """Of Adam, at a batch of base_batch clips (paper, section 4.1)."""
+    base_batch: int = 6
+    """Clips of the global batch that learning_rate is meant for."""
+    batch_power: float = 0.5
+    """At another batch the rate is learning_rate * (batch / base_batch) ** batch_power: 0.5, the square root, since Adam divides by
+    the gradient's deviation, which falls with the root of the batch (1 suits plain descent); 0: one rate for all."""
+    warmup_clips: int = 0
+    """Clips over which the rate rises linearly from nothing; 0 as released."""
     halve_after: tuple[int, ...] = (400_000, 600_000, 800_000, 1_000_000)
     """Clips after which the learning rate halves, again each time."""
     truth_first: float = 0.9
@@ -24,12 +31,16 @@ class ScheduleConfig:
 
     def __post_init__(self) -> None:
         shares = (self.truth_first, self.truth_last)
-        if self.learning_rate <= 0 or self.truth_clips < 1 or min(shares) < 0 or max(shares) > 1:
-            raise InputError(f"schedule: {self}: expected learning_rate > 0, truth_clips >= 1, probabilities from 0 to 1")
+        if self.learning_rate <= 0 or min(self.truth_clips, self.base_batch) < 1 or min(shares) < 0 or max(shares) > 1:
+            raise InputError(f"schedule: {self}: expected learning_rate > 0, truth_clips and base_batch >= 1, probabilities from 0 to 1")
+        if self.warmup_clips < 0 or not 0 <= self.batch_power <= 1:
+            raise InputError(f"schedule: {self}: expected warmup_clips >= 0, batch_power from 0 to 1")
 
-    def rate(self, clips: int) -> float:
-        """The learning rate after so many clips."""
-        return self.learning_rate * 0.5 ** sum(clips >= mark for mark in self.halve_after)
+    def rate(self, clips: int, batch: int) -> float:
+        """The learning rate of a step on `batch` clips after so many others."""
+        peak: float = self.learning_rate * (batch / self.base_batch) ** self.batch_power
+        warm = min((clips + batch) / self.warmup_clips, 1.0) if self.warmup_clips else 1.0
+        return peak * warm * 0.5 ** sum(clips >= mark for mark in self.halve_after)
 
     def truth(self, clips: int) -> float:
         """The probability of true colours after so many clips: epsilon."""

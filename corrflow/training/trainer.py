@@ -3,119 +3,96 @@
 Shapes: b clips of this rank, t frames of a clip, k colour classes, h w pixels or cells.
 """
 
-import resource
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from torch.nn.utils import get_total_norm
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from corrflow import color
-from corrflow.errors import InputError
-from corrflow.model import CorrFlow, ModelConfig
-from corrflow.objective import ObjectiveConfig, Recursion
-from corrflow.training.checkpoint import restore, save_checkpoint, thin_out
-from corrflow.training.compute import ComputeConfig
+from corrflow.model import CorrFlow
+from corrflow.objective import Recursion
+from corrflow.training import inputs
+from corrflow.training.anomalies import Trouble
+from corrflow.training.average import Average
+from corrflow.training.checkpoint import beats, checkpoint_path, keep_best, load_average, restore, save_checkpoint, settle_best, thin_out
+from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import Processes
+from corrflow.training.inputs import ClipBatch, StepInput
 from corrflow.training.monitor import Monitor, Scene, draw_pictures
-from corrflow.training.schedule import ScheduleConfig, step_generator
-
-
-class ClipBatch(Protocol):
-    """A rank's part of a global batch."""
-
-    @property
-    def clips(self) -> Tensor:
-        """uint8 `[B, T, 3, H, W]`."""
-
-    @property
-    def keys(self) -> list[str]:
-        """Names of the clips."""
-
-
-@dataclass(frozen=True)
-class TrainerConfig:
-    """The loop and what it leaves behind."""
-
-    steps: int = 200_000
-    """Optimizer steps in all; a run that has fewer goes on when asked for more."""
-    batch: int = 6
-    """Clips of a global batch, over all processes."""
-    seed: int = 0
-    """Of the weights, the order of the clips and every random draw."""
-    log_every: int = 10
-    """Steps between two looks at the losses; each step is logged all the same."""
-    save_every: int = 1000
-    """Steps between two checkpoints."""
-    keep: int = 3
-    """Newest checkpoints that are kept."""
-    keep_every: int = 0
-    """Checkpoints whose step is a multiple of this are kept for ever; 0: none."""
-    pictures_every: int = 500
-    """Steps between two sets of pictures; 0: none."""
-
-    def __post_init__(self) -> None:
-        from_1 = (self.steps, self.batch, self.log_every, self.save_every, self.keep)
-        if min(from_1) < 1 or min(self.keep_every, self.pictures_every, self.seed) < 0:
-            raise InputError(f"trainer: {self}: expected steps, batch, log_every, save_every, keep >= 1, the others >= 0")
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """Everything that decides what is learnt from the clips, and how a step is computed."""
-
-    model: ModelConfig = field(default_factory=ModelConfig)
-    bottleneck: color.BottleneckConfig = field(default_factory=color.BottleneckConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
-    compute: ComputeConfig = field(default_factory=ComputeConfig)
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient that is not a number; the weights are those before the step."""
-
-
-class StepInput(NamedTuple):
-    """A batch, ready for the recursion."""
-
-    frames_bt3hw: Tensor
-    inputs_bt3hw: Tensor
-    colors_btkhw: Tensor
-    classes_bthw: Tensor
+from corrflow.training.schedule import step_generator
+from corrflow.training.steplog import OnStep, StepLog
+from corrflow.training.timing import StepTimer
+from corrflow.training.tracing import Tracer
+from corrflow.training.validation import Validator
 
 
 class Trainer:
     """A model in training: its weights, its optimizer, its step."""
 
-    def __init__(self, run: Path, config: TrainingConfig, processes: Processes) -> None:
-        """Make a new model, or take up where the newest checkpoint of `run` left off."""
+    def __init__(self, run: Path, config: TrainingConfig, processes: Processes, say: Callable[[str], None] | None = None) -> None:
+        """Make a new model, or take up where the newest checkpoint of `run` left off; `say` is given warnings, stderr by default."""
+        config.trainer.check(processes.world, processes.device)
         self.run, self.config, self.processes = run, config, processes
-        torch.manual_seed(config.trainer.seed)  # the initial weights, the same on every rank
-        cuda = processes.device.type == "cuda"
-        # channels last is faster on CUDA's tensor cores, and slower than the plain layout on the CPU
-        layout = torch.channels_last if cuda else torch.contiguous_format
+        self.trouble = Trouble(processes, say)
+        self.timer = StepTimer(processes.device)
+        self.validator = Validator(config.validation, processes)
         self.compute = config.compute.choose(processes.device)
-        self.model = CorrFlow(config.model, self.compute.attention).to(processes.device).to(memory_format=layout)
+        self.model = self.new_model()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
-        # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
-        self.step = processes.agree(restore(run, self.model, self.optimizer) if processes.leads else 0)
-        if self.step and not processes.leads:
-            restore(run, self.model, self.optimizer, only=self.step)
+        self.average = Average(self.model, config.trainer.ema_clips) if config.trainer.ema_clips else None
+        self.step, self.clips, self.batch_before = self.resume()
+        self.saved = self.step
+        self.best = settle_best(run, self.step) if processes.leads else None
+        self.validation: dict[str, Any] | None = None  # that of the present step
         self.bad = torch.zeros((), device=processes.device)  # 1 from the first gradient on that is no number
         if self.compute.compiled:
             self.model.encoder.compile()
-        recursion = Recursion(self.model.train(), config.objective)
-        self.recursion: nn.Module = recursion
-        if processes.world > 1:
-            self.recursion = DistributedDataParallel(recursion, device_ids=[processes.device.index] if cuda else None)
+        self.recursion = self.distributed(Recursion(self.model.train(), config.objective))
 
-    def fit(self, batches: Iterator[ClipBatch], should_stop: Callable[[], bool], on_step: Callable[[dict[str, Any]], None]) -> bool:
+    def new_model(self) -> CorrFlow:
+        """The model at random, in the layout that its device likes."""
+        torch.manual_seed(self.config.trainer.seed)  # the initial weights, the same on every rank
+        model = CorrFlow(self.config.model, self.compute.attention)
+        if self.config.trainer.sync_batch_norm:
+            nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+        # channels last is faster on CUDA's tensor cores, and slower than the plain layout on the CPU
+        layout = torch.channels_last if self.processes.device.type == "cuda" else torch.contiguous_format
+        return model.to(self.processes.device).to(memory_format=layout)
+
+    def resume(self) -> tuple[int, int, int]:
+        """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the last one; zeros for a new run."""
+        # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
+        found = restore(self.run, self.model, self.optimizer) if self.processes.leads else None
+        step = self.processes.agree(found["step"] if found else 0)
+        if step and not self.processes.leads:
+            found = restore(self.run, self.model, self.optimizer, only=step)
+        if not found:
+            return 0, 0, 0
+        if self.average:
+            load_average(self.average.model, found, self.run, step)
+        batch = self.config.trainer.batch
+        if "clips" not in found:  # written when the batch could not change
+            return step, step * batch, batch
+        return step, found["clips"], found["batch"]
+
+    def distributed(self, recursion: Recursion) -> nn.Module:
+        """The recursion as DDP wraps it, if there are several processes."""
+        if self.processes.world == 1:
+            return recursion
+        wrapped = DistributedDataParallel(recursion, [self.processes.device.index] if self.processes.device.type == "cuda" else None)
+        wrapped.register_comm_hook(None, self.timer.reduce)
+        return wrapped
+
+    @property
+    def next_batch(self) -> int:
+        """The number of the first global batch that is wholly new, in an order dealt to batches of the present size."""
+        return -(-self.clips // self.config.trainer.batch)
+
+    def fit(self, batches: Iterator[ClipBatch], should_stop: Callable[[], bool], on_step: OnStep) -> bool:
         """Train to the last step, or until any rank should stop; saves at the end either way.
 
         Args:
@@ -127,139 +104,160 @@ class Trainer:
             Whether the last step was reached.
 
         Raises:
-            NonFiniteError: on all ranks, before weights or checkpoints are touched.
+            RecurringError: on all ranks: a loss that is no number, before weights or checkpoints are touched; a spike that is to stop.
+            WriteError: on rank 0, when the log or a checkpoint can't be written; on the others, ElsewhereError.
+            Exception: what `batches` raised, on its rank; on the others, ElsewhereError.
         """
-        settings = self.config.trainer
-        monitor = Monitor(self.run, self.step) if self.processes.leads else None
-        log = StepLog(self, monitor, on_step)
+        settings, monitor = self.config.trainer, None
+        if self.processes.leads:
+            with self.trouble.kept(writing=str(self.run)):
+                monitor = Monitor(self.run, self.step)
+        log = StepLog(settings, self.processes, self.timer, self.trouble, monitor, on_step)
+        tracer = Tracer(self.run, settings.profile, self.step, self.processes.device) if self.processes.leads else None
+        self.timer.restart()
         try:
-            while self.step < settings.steps and not self.processes.any(should_stop()):
-                log.waiting()
-                batch = next(batches)
-                log.working()
+            while self.step < settings.steps:
+                with self.timer.part("data"), self.trouble.kept():
+                    batch = next(batches)
+                if self.trouble.tell(stop=should_stop()):
+                    break
                 self.train_step(batch, log)
-                last = self.step == settings.steps
-                if last or self.step % settings.log_every == 0 or self.step % settings.save_every == 0:
-                    log.flush()
-                if self.step % settings.save_every == 0 and not last:
-                    self.save()
+                self.look(log, tracer)
             log.flush()
-            self.save()
-            self.processes.wait()  # a rank that left first would be taken for one that failed, and rank 0 still writes
+            self.finish(monitor, tracer)
         finally:
             if monitor:
-                monitor.close()
+                with suppress(OSError) if self.trouble.error else nullcontext():
+                    monitor.close()
         return self.step >= settings.steps
 
-    def train_step(self, batch: ClipBatch, log: "StepLog") -> None:
+    def train_step(self, batch: ClipBatch, log: StepLog) -> None:
         """One forward, backward and optimizer step; the device is not waited for."""
-        clips_seen = self.step * self.config.trainer.batch
-        draw = step_generator(self.config.trainer.seed, self.step)
-        epsilon, rate = self.config.schedule.truth(clips_seen), self.config.schedule.rate(clips_seen)
-        data = self.prepare(batch.clips, draw)
+        settings, schedule = self.config.trainer, self.config.schedule
+        draw = step_generator(settings.seed, self.step)
+        epsilon, rate = schedule.truth(self.clips), schedule.rate(self.clips, settings.batch)
+        with self.timer.part("copy"):
+            data = self.prepare(batch.clips, draw)
         truth = tuple((torch.rand(data.inputs_bt3hw.shape[1] - 2, generator=draw) < epsilon).tolist())
+        losses = self.backward(data, truth)
+        with self.timer.part("optimizer"):
+            norm = self.update(rate)
+        log.add(torch.cat([losses, norm[None]]), {"step": self.step, "epsilon": epsilon, "learning_rate": rate}, batch.keys)
+        every = settings.pictures_every
+        if every and (self.step % every == 0 or self.step == 1):
+            self.show(data, log)
+
+    def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
+        """Clips to colours and input."""
+        return inputs.prepare(clips_bt3hw, self.config.bottleneck, draw, self.processes)
+
+    def backward(self, data: StepInput, truth: tuple[bool, ...]) -> Tensor:
+        """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the losses of this rank, `[3]`."""
+        self.optimizer.zero_grad()
+        parts, losses = data.parts(self.config.trainer.accumulate), []
+        for number, part in enumerate(parts, 1):
+            with self.apart(number < len(parts)):
+                with (
+                    self.timer.part("forward"),
+                    torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.compute.precision == torch.bfloat16),
+                ):
+                    found = self.recursion(part.inputs_bt3hw, part.colors_btkhw, part.classes_bthw, truth)
+                with self.timer.part("backward"):
+                    (found.total / len(parts)).backward()
+            losses.append(torch.stack([loss.detach() for loss in found]))
+        return torch.stack(losses).mean(dim=0)
+
+    def apart(self, yes: bool) -> AbstractContextManager[None]:
+        """Where gradients are added up on this rank alone, if `yes`."""
+        return self.recursion.no_sync() if yes and isinstance(self.recursion, DistributedDataParallel) else nullcontext()
+
+    def update(self, rate: float) -> Tensor:
+        """The optimizer's step; returns the norm of the gradient as it was found."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        with torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.compute.precision == torch.bfloat16):
-            losses = self.recursion(data.inputs_bt3hw, data.colors_btkhw, data.classes_bthw, truth)
-        self.optimizer.zero_grad()
-        losses.total.backward()
-        norm = get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+        settings, trained = self.config.trainer, [p for p in self.model.parameters() if p.grad is not None]
+        norm = get_total_norm([p.grad for p in trained if p.grad is not None])
+        if settings.clip_norm:
+            clip_grads_with_norm_(trained, settings.clip_norm, norm)
         # fused Adam leaves everything as it is where this is 1, as GradScaler has it: no wait for the device to look. It stays 1,
         # so that no step follows the bad one. DDP has reduced the gradients: norm and decision are the same on every rank
         self.bad = torch.maximum(self.bad, (~norm.isfinite()).float())
         self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
         self.optimizer.step()
         self.step += 1
-        numbers = torch.stack([*(loss.detach() for loss in losses), norm])
-        log.add(numbers, {"epsilon": epsilon, "learning_rate": rate}, batch.keys)
-        every = self.config.trainer.pictures_every
-        if every and (self.step % every == 0 or self.step == 1):
-            self.show(data, log)
+        self.clips += settings.batch
+        if self.average:
+            self.average.update(self.model, settings.batch, self.clips)
+        return norm
 
-    def show(self, data: StepInput, log: "StepLog") -> None:
+    def look(self, log: StepLog, tracer: Tracer | None) -> None:
+        """What is due after a step: the log, a validation, a checkpoint, a trace."""
+        settings, last = self.config.trainer, self.step == self.config.trainer.steps
+        save, validate = self.step % settings.save_every == 0, self.validator.due(self.step)
+        if last or save or validate or self.step % settings.log_every == 0:
+            log.settle()
+            log.write(self.validate(log.monitor) if validate else {})
+        if (save and not last) or self.is_best:
+            self.save(log.monitor)
+        if tracer:
+            with self.trouble.kept(writing=str(self.run)):
+                self.tell_of(tracer.after(self.step))
+
+    def validate(self, monitor: Monitor | None) -> dict[str, Any]:
+        """Score the weights that a user would get; returns the figures for the step's line. A collective."""
+        model = self.average.model if self.average else self.model
+        self.processes.spread(*model.buffers())  # rank 0's statistics of BatchNorm are the ones that count, and go into checkpoints
+        found = self.validator.look(model)
+        self.validation = {"step": self.step, "jf": found.mean, "of": self.validator.identity}
+        if monitor:
+            with self.trouble.kept(writing=str(self.run)):
+                monitor.pictures("validation", found.pictures, self.step)
+        self.timer.restart()  # it is no step's time
+        return found.line()
+
+    @property
+    def is_best(self) -> bool:
+        """Whether this very step was validated, and better than all before; rank 0 knows."""
+        now = self.validation
+        return self.processes.leads and now is not None and now["step"] == self.step and beats(now, self.best)
+
+    def show(self, data: StepInput, log: StepLog) -> None:
         """Pictures of the step's first clip, on rank 0; the losses are looked at first, since those of a bad step can't be drawn."""
-        log.flush()
+        log.settle()
         if log.monitor:
             scene = Scene(data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0])
             with torch.compiler.set_stance("force_eager"):  # one frame in eval mode is not worth a compilation
-                log.monitor.pictures(draw_pictures(self.model, scene), self.step)
+                pictures = draw_pictures(self.model, scene)
+            with self.trouble.kept(writing=str(self.run)):
+                log.monitor.pictures("clip", pictures, self.step)
 
-    def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
-        """uint8 clips to clean colours and bottlenecked input. The draws are for the global batch, of which this rank takes its part."""
-        clips, frames = clips_bt3hw.shape[:2]
-        if self.processes.device.type == "cuda" and clips_bt3hw.device.type == "cpu":
-            clips_bt3hw = clips_bt3hw.pin_memory()
-        frames_bt3hw = clips_bt3hw.to(self.processes.device, non_blocking=True).contiguous().float() / 255
-        clean_n3hw = frames_bt3hw.flatten(0, 1)
-        classes_nhw = color.color_classes(clean_n3hw)
-        colors_nkhw = color.shrink_labels(classes_nhw, color.CLASSES)
-        first = self.processes.rank * clips * frames
-        own = slice(first, first + clips * frames)
-        jittered = color.jitter_frames(clean_n3hw, self.config.bottleneck, draw, own, self.processes.world * clips * frames)
-        inputs_n3hw = color.drop_channels(jittered, self.config.bottleneck, draw)
-        inputs_bt3hw, colors_btkhw, classes_bthw = (x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw, colors_nkhw, classes_nhw))
-        return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_bthw)
-
-    def save(self) -> None:
-        """Write a checkpoint of this step, on rank 0; the others go on."""
-        if self.processes.leads:
-            save_checkpoint(self.run, self.step, self.model, self.optimizer)
+    def save(self, monitor: Monitor | None) -> None:
+        """Write a checkpoint of this step, on rank 0; the others go on, and hear at their next meeting if it failed."""
+        if not monitor or self.saved == self.step or self.trouble.error:
+            return
+        more: dict[str, Any] = {"clips": self.clips, "batch": self.config.trainer.batch}
+        if self.average:
+            more["average"] = self.average.model.state_dict()
+        if self.validation and self.validation["step"] == self.step:
+            more["validation"] = self.validation
+        with self.trouble.kept(writing=str(checkpoint_path(self.run, self.step))):
+            monitor.flush()
+            save_checkpoint(self.run, self.step, self.model, self.optimizer, more)
+            self.saved = self.step
+            if self.is_best:
+                keep_best(self.run, self.step)
+                self.best = self.validation
             thin_out(self.run, self.config.trainer.keep, self.config.trainer.keep_every)
 
+    def finish(self, monitor: Monitor | None, tracer: Tracer | None) -> None:
+        """The last checkpoint, and the end of all ranks together: one that left first would be taken for one that failed."""
+        self.save(monitor)
+        if tracer:
+            with self.trouble.kept(writing=str(self.run)):
+                self.tell_of(tracer.close(self.step))
+        self.trouble.tell()
 
-class StepLog:
-    """Steps since the last look. Losses stay on the device until `flush`, the one place where it is waited for."""
-
-    def __init__(self, trainer: Trainer, monitor: Monitor | None, on_step: Callable[[dict[str, Any]], None]) -> None:
-        self.trainer, self.monitor, self.on_step = trainer, monitor, on_step
-        self.numbers: list[Tensor] = []
-        self.lines: list[dict[str, Any]] = []
-        self.keys: list[list[str]] = []
-        self.waited = 0.0
-        self.since = self.mark = time.perf_counter()
-
-    def waiting(self) -> None:
-        """The wait for data starts."""
-        self.mark = time.perf_counter()
-
-    def working(self) -> None:
-        """The wait for data is over."""
-        self.waited += time.perf_counter() - self.mark
-
-    def add(self, numbers: Tensor, line: dict[str, Any], keys: list[str]) -> None:
-        """A step was done: its losses and gradient norm, still on the device."""
-        self.numbers.append(numbers)
-        self.lines.append({"step": self.trainer.step, **line})
-        self.keys.append(keys)
-
-    def flush(self) -> None:
-        """Look at the losses of the steps since the last time; all ranks do so at the same step."""
-        if not self.numbers:
-            return
-        processes = self.trainer.processes
-        table = processes.mean(torch.stack(self.numbers)).tolist()
-        seconds = time.perf_counter() - self.since
-        speed = {
-            "clips_per_second": len(self.lines) * self.trainer.config.trainer.batch / seconds,
-            "data_wait": self.waited / seconds,
-            "memory_gb": peak_memory_gb(processes.device),
-        }
-        for line, keys, (total, short, long, norm) in zip(self.lines, self.keys, table, strict=True):
-            line |= {"loss": total, "short": short, "long": long, "gradient_norm": norm, **speed}
-            # the mean over ranks and the norm of the reduced gradients are the same everywhere: all ranks stop here
-            if not torch.tensor([total, norm]).isfinite().all():
-                raise NonFiniteError(
-                    f"step {line['step']}: loss {total}, gradient norm {norm}; its clips on rank {processes.rank}: {', '.join(keys)}"
-                )
-        if self.monitor:
-            self.monitor.steps(self.lines)
-            self.on_step(self.lines[-1])
-        self.numbers, self.lines, self.keys, self.waited, self.since = [], [], [], 0.0, time.perf_counter()
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """The most memory held so far: allocated on CUDA, resident of this process on the CPU; 10^9 bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+    def tell_of(self, trace: Path | None) -> None:
+        """Say where a trace was written."""
+        if trace:
+            self.trouble.say(f"trace for chrome://tracing or ui.perfetto.dev: {trace}")

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +11,10 @@ import torch
 from conftest import ROOT, TINY
 
 from corrflow import load_model
+from corrflow.benchmarks.davis import read_sequences
+from corrflow.benchmarks.evaluation import evaluate
+from corrflow.propagation import PROTOCOLS
+from corrflow.training.checkpoint import checkpoint_path
 from launch.recipes import RECIPES, find_recipe
 
 
@@ -96,6 +101,89 @@ def test_two_processes_killed_with_their_launcher_end_with_the_same_weights(pack
     assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(1, 31))
 
 
+def test_two_processes_validate_together_and_learn_as_without(packed, tree, tmp_path):
+    flags = ("--trainer.steps", 5, "--procs", 2, "--trainer.accumulate", 2, "--trainer.ema-clips", 8, "--trainer.save-every", 2)
+    watch = ("--validation.root", tree, "--validation.every", 2, "--trainer.profile", 1)
+    subprocess.run(train(packed, tmp_path / "plain", *flags), capture_output=True, check=True)
+    subprocess.run(train(packed, tmp_path / "watched", *flags, *watch), capture_output=True, check=True)
+    assert torch.equal(weights(tmp_path / "plain", 5), weights(tmp_path / "watched", 5))
+    validated = {line["step"]: line["validation_jf"] for line in lines(tmp_path / "watched") if "validation_jf" in line}
+    assert list(validated) == [2, 4]
+    assert all(line["time_allreduce"] > 0 for line in lines(tmp_path / "watched"))
+    for step, figure in validated.items():  # divided among two, the figures are those of one
+        model = load_model(checkpoint_path(tmp_path / "watched", step))
+        found = evaluate(read_sequences(tree, 2017), 2017, model, PROTOCOLS["paper"], tmp_path / str(step), "again")
+        assert figure == pytest.approx(found.overall["J&F-Mean"], abs=1e-9)
+    best = torch.load(tmp_path / "watched/checkpoints/best.pt", weights_only=True)["validation"]
+    assert (validated[best["step"]], best["jf"]) == (max(validated.values()),) * 2
+
+
+def test_parts_of_a_process_learn_as_processes_of_that_size(packed, tmp_path):
+    """BatchNorm sees a clip at a time in both; the sums of the gradients are rounded otherwise."""
+    for name, flags in (("parts", ("--procs", 2, "--trainer.accumulate", 2)), ("processes", ("--procs", 4))):
+        subprocess.run(train(packed, tmp_path / name, "--trainer.steps", 3, *flags), capture_output=True, check=True)
+    for one, other in zip(lines(tmp_path / "parts"), lines(tmp_path / "processes"), strict=True):
+        for name in ("loss", "short", "long", "gradient_norm"):
+            assert one[name] == pytest.approx(other[name], rel=1e-3)
+
+
+def test_a_run_goes_on_with_another_batch_and_says_what_that_means(packed, tmp_path):
+    subprocess.run(train(packed, tmp_path, "--trainer.steps", 3), check=True, capture_output=True)
+    again = train(packed, tmp_path, "--trainer.steps", 5, "--trainer.batch", 8)
+    told = subprocess.run(again, check=True, capture_output=True, text=True).stdout
+    assert "resuming at step 3, 12 clips" in told
+    assert "batch 4 -> 8: the order is dealt anew from clip 16 on" in told
+    told = subprocess.run([*again, "--trainer.steps", "6"], check=True, capture_output=True, text=True).stdout
+    assert "resuming at step 5, 28 clips" in told
+    assert "dealt anew" not in told
+    epsilons = [0.9 - 0.3 * clips / 1e6 for clips in (0, 4, 8, 12, 20, 28)]
+    assert [line["epsilon"] for line in lines(tmp_path)] == pytest.approx(epsilons, abs=1e-12)
+
+
+def own_lines(stderr):
+    """What the command itself says, without progress bars and torch's notes."""
+    return [line[line.index("train.py: ") :] for line in stderr.splitlines() if "train.py: " in line]
+
+
+def test_a_full_disk_ends_all_processes_with_one_line_and_keeps_what_there_was(packed, tmp_path):
+    """A limit on the size of files stands for it: the write fails in the same place."""
+    flags = ("--procs", 2, "--trainer.save-every", 2, "--stream.workers", 1)
+    subprocess.run(train(packed, tmp_path, "--trainer.steps", 2, *flags), check=True, capture_output=True)
+    before = (tmp_path / "checkpoints/step-00000002.pt").read_bytes()
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+
+    command = train(packed, tmp_path, "--trainer.steps", 50, *flags)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=120, check=False)
+    path = tmp_path / "checkpoints/step-00000004.pt"
+    assert own_lines(done.stderr) == [f"train.py: rank 0: stopped at step 4: {path} can't be written: File too large"], done.stderr
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert [file.name for file in path.parent.iterdir()] == ["step-00000002.pt"]
+    assert path.with_name("step-00000002.pt").read_bytes() == before
+    subprocess.run(train(packed, tmp_path, "--trainer.steps", 6, *flags), check=True, capture_output=True)
+    assert [line["step"] for line in lines(tmp_path)] == list(range(1, 7))
+
+
+def test_clips_that_do_not_come_on_one_rank_end_all_processes_with_its_line(packed, tmp_path):
+    stuck = f'exec 2>/dev/null; case {{}} in *.tar) [ "$RANK" = 1 ] && sleep 20;; esac; cat {packed}/{{}}'
+    flags = ("--procs", 2, "--stream.workers", 1, "--stream.stall-seconds", 2, "--trainer.steps", 4)
+    done = subprocess.run(train(f"pipe:{stuck}", tmp_path, *flags), capture_output=True, text=True, timeout=120, check=False)
+    wanted = "train.py: rank 1: stopped at step 0: rank 1: batch 0: no clips came for 2 s (stream.stall_seconds)"
+    told = own_lines(done.stderr)
+    assert len(told) == 1, done.stderr
+    assert told[0].startswith(wanted)
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+
+
+def test_a_loss_that_is_no_number_has_an_exit_code_of_its_own(packed, tmp_path):
+    command = train(packed, tmp_path, "--procs", 2, "--trainer.steps", 9, "--schedule.learning-rate", 1e30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 3, done.stderr
+    assert sorted(line[:17] for line in own_lines(done.stderr)) == ["train.py: rank 0:", "train.py: rank 1:"]
+    assert "Traceback" not in done.stderr
+
+
 def test_torchrun_works_too(packed, tmp_path):
     flags = train(packed, tmp_path, "--trainer.steps", 2)[1:]
     subprocess.run(
@@ -115,6 +203,19 @@ def test_a_run_folder_of_another_configuration_is_refused(packed, whole, refused
     assert "belongs to another configuration: schedule.learning_rate is 0.0002 there and 0.1 here" in line
 
 
+def test_a_run_from_before_a_setting_goes_on_with_what_it_did(packed, tmp_path, refused):
+    subprocess.run(train(packed, tmp_path, "--trainer.steps", 1), check=True, capture_output=True)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for name in ("base_batch", "batch_power", "warmup_clips"):
+        del config["training"]["schedule"][name]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    line = refused("train", "--data", packed, "--run", tmp_path, *TINY)
+    assert "schedule.batch_power is 0.0 there and 0.5 here" in line
+    more = train(packed, tmp_path, "--trainer.steps", 2, "--schedule.batch-power", 0)
+    subprocess.run(more, check=True, capture_output=True)
+    assert lines(tmp_path)[1]["learning_rate"] == 2e-4
+
+
 def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tmp_path):
     command("shard", "--source", tree / "JPEGImages/480p/val-000", "--out", tmp_path, "--fps", 25, "--procs", 1)
     assert "data_digest is" in refused("train", "--data", tmp_path, "--run", whole, *TINY)
@@ -126,7 +227,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.stepz", "3"], "--trainer.steps"),
         (["--trainer.steps", "many"], "many"),
         (["--trainer.batch", "0"], "batch"),
-        (["--recipe", "magic"], "recipe 'magic': expected one of released, cpu, demo"),
+        (["--recipe", "magic"], "recipe 'magic': expected one of released, oxuva, hour, gpus64, cpu, demo, smoke"),
         (["--procs", "-1"], "procs -1"),
         (["--trainer.seed", "-1"], "seed=-1"),
         (["--bottleneck.keep", "2"], "keep 2.0"),
@@ -136,6 +237,11 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--procs", "16", "--trainer.batch", "16"], "8 shards for 16 processes"),
         (["--clip.size", "30"], "size 30"),
         (["--device", "cuda", "--procs", "99"], "device cuda"),
+        (["--trainer.accumulate", "3"], "accumulate 3: 4 clips on 1 processes: expected one of 1, 2, 4"),
+        (["--trainer.sync-batch-norm"], "sync_batch_norm on cpu: expected cuda"),
+        (["--trainer.spike-factor", "0.5"], "spike_factor 0.5"),
+        (["--validation.root", "/nowhere"], "/nowhere/JPEGImages/480p: no such folder"),
+        (["--stream.stall-seconds", "-1"], "stall_seconds -1"),
     ],
 )
 def test_a_mistake_in_a_flag_is_one_line(packed, tmp_path, refused, flags, words):
@@ -148,10 +254,24 @@ def test_data_that_is_not_there_is_one_line(tmp_path, refused):
     assert "--data" in refused("train", "--run", tmp_path / "run")
 
 
-def test_every_recipe_is_a_valid_job():
-    for name in RECIPES:
-        job = find_recipe(name)
-        assert job.training.trainer.batch % max(job.stream.workers, 1) == 0
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_is_a_valid_job(name):
+    job = find_recipe(name)
+    trainer, world = job.training.trainer, 64 if name == "gpus64" else 1
+    trainer.check(world, torch.device("cpu"))
+    assert trainer.batch // world % max(job.stream.workers, 1) == 0
+    assert all(word in RECIPES[name].__doc__ for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: "))
+
+
+def test_the_released_recipe_is_the_released_schedule():
     released = find_recipe("released")
-    assert (released.clip.size, released.clip.fit, released.training.trainer.batch) == (256, "squash", 6)
-    assert released.training.schedule.learning_rate == 2e-4
+    schedule, trainer = released.training.schedule, released.training.trainer
+    assert (released.clip.size, released.clip.fit, trainer.batch, trainer.accumulate, trainer.clip_norm) == (256, "squash", 6, 1, 0)
+    rates = {0: 2e-4, 399_999: 2e-4, 400_000: 1e-4, 600_000: 5e-5, 800_000: 2.5e-5, 1_000_000: 1.25e-5}
+    assert {clips: schedule.rate(clips, trainer.batch) for clips in rates} == rates
+
+
+@pytest.mark.parametrize(("name", "rate"), [("cpu", 8e-4), ("demo", 1e-3), ("hour", 2e-4 * 8**0.5), ("gpus64", 1.6e-3)])
+def test_a_recipes_learning_rate_is_the_one_it_names(name, rate):
+    training = find_recipe(name).training
+    assert training.schedule.rate(training.schedule.warmup_clips, training.trainer.batch) == pytest.approx(rate, rel=1e-12)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 from collections import Counter
 from itertools import islice
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from shards.clip import ClipConfig, Cut, choose_cut, cut_frame
 from shards.corpus import open_corpus
-from shards.errors import InputError
+from shards.errors import InputError, StallError
 from shards.manifest import read_manifest
 from shards.order import Order
 from shards.pack import PackConfig, pack
@@ -199,3 +200,39 @@ def test_a_program_that_fails_leaves_no_workers_to_wait_for(packed):
     done = subprocess.run([sys.executable, "-c", FORGETFUL, str(packed)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1
     assert "SystemError: of the program" in done.stderr
+
+
+def stuck(place):
+    """The stream at `place` sleeps before batch 1."""
+
+    def read(self, stream, reader):
+        clips = undecoded(self, stream, reader)
+        yield next(clips)
+        if stream == place:
+            time.sleep(60)
+        yield from clips
+
+    undecoded = ClipDataset.undecoded
+    return read
+
+
+def test_clips_that_do_not_come_end_the_wait_after_a_warning(packed, monkeypatch, capfd):
+    monkeypatch.setattr(ClipDataset, "undecoded", stuck(1))
+    batches = read_batches(dataset(packed, batch=2), StreamConfig(workers=2, stall_seconds=2))
+    next(batches)
+    begun = time.monotonic()
+    with pytest.raises(StallError, match=r"rank 0: batch 1: no clips came for 2 s \(stream\.stall_seconds\)"):
+        next(batches)
+    assert time.monotonic() - begun < 30  # the worker is still asleep, and is not waited for
+    assert "rank 0: batch 1: warning: no clips for 0.2 s; still waiting" in capfd.readouterr().err
+
+
+def test_clips_that_come_in_time_bring_no_warning(packed, capfd):
+    list(islice(read_batches(dataset(packed, batch=2), StreamConfig(workers=0, stall_seconds=100)), 3))
+    assert "warning" not in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("change", [{"workers": -1}, {"prefetch": 0}, {"stall_seconds": -1}])
+def test_impossible_ways_of_reading_are_refused(change):
+    with pytest.raises(InputError, match="stream: "):
+        StreamConfig(**change)

@@ -7,11 +7,13 @@ from torch import Tensor
 
 from corrflow import InputError, ModelConfig
 from corrflow.encoder import EncoderConfig
+from corrflow.training.anomalies import NonFiniteError, WriteError
 from corrflow.training.checkpoint import checkpoint_path, checkpoints
+from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import Processes, choose_device
 from corrflow.training.monitor import read_lines
 from corrflow.training.schedule import ScheduleConfig
-from corrflow.training.trainer import NonFiniteError, Trainer, TrainerConfig, TrainingConfig
+from corrflow.training.trainer import Trainer
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
@@ -28,11 +30,11 @@ def config(steps=6, **trainer):
     return TrainingConfig(model=SMALL, schedule=ScheduleConfig(truth_clips=20), trainer=settings)
 
 
-def batches(start=0):
+def batches(start=0, count=2):
     """A fixed batch for each step."""
     step = start
     while True:
-        clips = torch.randint(0, 256, (2, 3, 3, 16, 16), generator=torch.Generator().manual_seed(step), dtype=torch.uint8)
+        clips = torch.randint(0, 256, (count, 3, 3, 16, 16), generator=torch.Generator().manual_seed(step), dtype=torch.uint8)
         yield Batch(clips, [f"clip-{step}a", f"clip-{step}b"])
         step += 1
 
@@ -110,6 +112,72 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path, monk
     assert torch.equal(torch.cat([p.flatten() for p in trainer.model.parameters()]), snapshots[1])  # steps 2 and 3 were not
 
 
+def first_step(run, **trainer):
+    """The inputs and gradients of a first step on four clips, BatchNorm with fixed statistics."""
+    made = Trainer(run, config(steps=1, batch=4, **trainer), ALONE)
+    made.model.eval()
+    seen = []
+    made.recursion.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    made.fit(batches(count=4), lambda: False, lambda _: None)
+    inputs = [torch.cat(tensors) for tensors in zip(*(step[:3] for step in seen), strict=True)]
+    return inputs, [step[3] for step in seen], torch.cat([p.grad.flatten() for p in made.model.parameters()])
+
+
+def test_accumulated_parts_have_the_inputs_and_without_batchnorm_the_gradients_of_the_whole(tmp_path):
+    inputs, truth, gradient = first_step(tmp_path / "whole")
+    for parts in (2, 4):
+        same, truths, accumulated = first_step(tmp_path / str(parts), accumulate=parts)
+        assert all(torch.equal(a, b) for a, b in zip(inputs, same, strict=True))
+        assert truths == truth * parts
+        torch.testing.assert_close(accumulated, gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_long_gradient_is_cut_and_logged_as_it_was(tmp_path):
+    whole, _ = fit(tmp_path / "whole", config(steps=1))
+    cut, _ = fit(tmp_path / "cut", config(steps=1, clip_norm=0.01))
+    norms = [read_lines(tmp_path / name / "metrics.jsonl")[0]["gradient_norm"] for name in ("whole", "cut")]
+    assert norms[0] == norms[1] > 0.01
+    gradients = [torch.cat([p.grad.flatten() for p in trainer.model.parameters()]) for trainer in (whole, cut)]
+    assert gradients[1].norm().item() == pytest.approx(0.01, rel=1e-3)
+    torch.testing.assert_close(gradients[1], gradients[0] * (0.01 / norms[0]), rtol=1e-3, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("trainer", "words"),
+    [
+        ({"accumulate": 3, "batch": 4}, "accumulate 3: 4 clips on 1 processes: expected one of 1, 2, 4"),
+        ({"sync_batch_norm": True}, "sync_batch_norm on cpu: expected cuda"),
+    ],
+)
+def test_what_can_not_be_done_here_is_refused(tmp_path, trainer, words):
+    with pytest.raises(InputError, match=words):
+        Trainer(tmp_path, config(**trainer), ALONE)
+
+
+def test_another_batch_goes_on_from_the_clips_that_were_seen(tmp_path):
+    fit(tmp_path, config(steps=3))
+    trainer = Trainer(tmp_path, config(steps=5, batch=4), ALONE)
+    assert (trainer.step, trainer.clips, trainer.batch_before, trainer.next_batch) == (3, 6, 2, 2)
+    trainer.fit(batches(trainer.next_batch, count=4), lambda: False, lambda _: None)
+    assert trainer.clips == 14
+    again = Trainer(tmp_path, config(steps=9, batch=3), ALONE)
+    assert (again.clips, again.batch_before, again.next_batch) == (14, 4, 5)
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [line["epsilon"] for line in lines] == pytest.approx([0.9 - 0.3 * clips / 20 for clips in (0, 2, 4, 6, 10)])
+    rates = [2e-4 * (batch / 6) ** 0.5 for batch in (2, 2, 2, 4, 4)]
+    assert [line["learning_rate"] for line in lines] == pytest.approx(rates)
+
+
+def test_a_checkpoint_from_before_clips_were_counted_has_seen_whole_batches(tmp_path):
+    fit(tmp_path, config(steps=2))
+    path = checkpoint_path(tmp_path, 2)
+    state = torch.load(path, weights_only=True)
+    del state["clips"], state["batch"]
+    torch.save(state, path)
+    trainer = Trainer(tmp_path, config(), ALONE)
+    assert (trainer.step, trainer.clips, trainer.batch_before) == (2, 4, 2)
+
+
 def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
     trainer, _ = fit(tmp_path, config(steps=2))
     path = checkpoint_path(tmp_path, 2)
@@ -128,7 +196,7 @@ def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
 
 def test_a_failed_save_is_fatal(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
-    with pytest.raises(OSError):
+    with pytest.raises(WriteError, match=r"step-00000002\.pt can't be written: "):
         fit(tmp_path, config(steps=2))
 
 
@@ -145,6 +213,7 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
     again = config(steps=4, pictures_every=2)
     checkpoint_path(tmp_path, 2).unlink()  # killed before the first checkpoint: the steps are done again, and shown once
     fit(tmp_path, again)
+    wanted |= {f"time/{part}" for part in ("data", "copy", "forward", "backward", "allreduce", "optimizer", "other")}
     wanted |= {"speed/clips_per_second", "speed/data_wait_share", "health/gradient_norm", "health/memory_gb"}
     assert set(board.Tags()["scalars"]) == wanted
     assert [event.step for event in read_board().Scalars("loss/total")] == [1, 2, 3, 4]

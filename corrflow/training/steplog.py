@@ -1,0 +1,105 @@
+"""Steps on their way to the log: their numbers stay on the device until `settle`, the one place where it is waited for.
+
+What is written, and how, is in `monitor.py`.
+"""
+
+import math
+import resource
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from corrflow.training.anomalies import LossSpikeError, NonFiniteError, SpikeWatch, Trouble
+from corrflow.training.config import TrainerConfig
+from corrflow.training.distributed import Processes
+from corrflow.training.monitor import Monitor
+from corrflow.training.timing import StepTimer
+
+OnStep = Callable[[dict[str, Any]], None]
+
+
+class StepLog:
+    """Steps since the last look."""
+
+    def __init__(
+        self, config: TrainerConfig, processes: Processes, timer: StepTimer, trouble: Trouble, monitor: Monitor | None, on_step: OnStep
+    ) -> None:
+        """`monitor`: on rank 0, where lines go, those of earlier tries among them. A collective."""
+        self.config, self.processes, self.timer, self.trouble = config, processes, timer, trouble
+        self.monitor, self.on_step = monitor, on_step
+        self.watch = SpikeWatch(config.spike_factor, monitor.losses if monitor else [], processes)
+        self.numbers: list[Tensor] = []
+        self.keys: list[list[str]] = []
+        self.lines: list[dict[str, Any]] = []
+        """Those of `numbers`, and those that are settled and not yet written."""
+
+    def add(self, numbers: Tensor, line: dict[str, Any], keys: list[str]) -> None:
+        """A step was done: its losses and gradient norm, still on the device."""
+        self.numbers.append(numbers)
+        self.lines.append(line)
+        self.keys.append(keys)
+
+    def settle(self) -> None:
+        """Look at the losses of the steps since the last time; all ranks do so at the same step.
+
+        Raises:
+            NonFiniteError, LossSpikeError: on all ranks.
+        """
+        if not self.numbers:
+            return
+        table = self.processes.mean(torch.stack(self.numbers)).tolist()
+        passed = self.timer.seconds
+        times = self.timer.milliseconds(len(table))
+        speed = {
+            "clips_per_second": len(table) * self.config.batch / passed,
+            "data_wait": times["time_data"] * len(table) / 1000 / passed,
+            "memory_gb": peak_memory_gb(self.processes.device),
+            **times,
+        }
+        keys, self.numbers, self.keys = self.keys, [], []
+        before = len(self.lines) - len(table)
+        for number, (total, short, long, norm) in enumerate(table):
+            self.lines[before + number] |= {"loss": total, "short": short, "long": long, "gradient_norm": norm, **speed}
+            self.judge(before + number, ", ".join(keys[number]))
+        self.timer.restart()
+
+    def judge(self, number: int, keys: str) -> None:
+        """Look for what is wrong with a step. Mean losses and the reduced gradient are the same on all ranks: so is the verdict."""
+        line = self.lines[number]
+        step, loss, norm = line["step"], line["loss"], line["gradient_norm"]
+        place = f"its clips on rank {self.processes.rank}: {keys}"
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            raise NonFiniteError(f"step {step}: loss {loss}, gradient norm {norm}; {place}")
+        median = self.watch.look(loss)
+        if median is None:
+            return
+        found = f"step {step}: loss {loss:.4g} is {loss / median:.1f} times the median {median:.4g} of those before; {place}"
+        if self.config.on_spike == "warn":
+            self.trouble.warn(found)
+            return
+        self.lines = self.lines[: number + 1]
+        self.write({})
+        raise LossSpikeError(found)
+
+    def write(self, more: dict[str, Any]) -> None:
+        """Log what is settled, `more` with the last step of it."""
+        if self.monitor and self.lines:
+            self.lines[-1] |= more
+            with self.trouble.kept(writing=str(self.monitor.path.parent)):
+                self.monitor.steps(self.lines)
+            self.on_step(self.lines[-1])
+        self.lines = []
+
+    def flush(self) -> None:
+        """Settle and write."""
+        self.settle()
+        self.write({})
+
+
+def peak_memory_gb(device: torch.device) -> float:
+    """The most memory held so far: allocated on CUDA, resident of this process on the CPU; 10^9 bytes."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e9
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -1,0 +1,104 @@
+"""Where a step's time goes: the parts of it, by the clock on the CPU and by events on CUDA, which is never waited for within a step."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._C._distributed_c10d import GradBucket
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+
+PARTS = ("data", "copy", "forward", "backward", "optimizer")
+REDUCE = "allreduce"  # within backward, whose time it shares
+
+
+class Span(NamedTuple):
+    """From when to when; a mark is a number of seconds on the CPU, a recorded event on CUDA."""
+
+    part: str
+    begin: Any
+    end: Any
+
+
+class StepTimer:
+    """Times the parts of steps, between one `milliseconds` and the next."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.cuda = device.type == "cuda"
+        self.spans: list[Span] = []
+        self.since = time.perf_counter()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """The block is part `name` of a step. `data` is the wait for the next batch, which the device does not take part in."""
+        mark = time.perf_counter if name == "data" else self.mark
+        begin = mark()
+        try:
+            yield
+        finally:
+            self.spans.append(Span(name, begin, mark()))
+
+    def mark(self) -> Any:
+        """Now; on CUDA, when the device gets here."""
+        if not self.cuda:
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
+        event.record()
+        return event
+
+    def reduce(self, _: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
+        """DDP's own averaging of gradients, with a mark before and after."""
+        begin = self.mark()
+
+        def finish(reduced: torch.futures.Future[Tensor]) -> Tensor:
+            self.spans.append(Span(REDUCE, begin, self.mark()))
+            return reduced.value()
+
+        return allreduce_hook(None, bucket).then(finish)  # type: ignore[arg-type]
+
+    @property
+    def seconds(self) -> float:
+        """Since the last `restart`."""
+        return time.perf_counter() - self.since
+
+    def milliseconds(self, steps: int) -> dict[str, float]:
+        """Of each part, a step, by `time_PART`; after the device was waited for.
+
+        `time_other` is what remains of the time that passed; nothing, where the wait for data was hidden behind the device's work.
+        `time_allreduce` is the time in which any gradients travelled.
+        """
+        if self.cuda:
+            torch.cuda.synchronize()
+        totals = {name: sum(self.length(s) for s in self.spans if s.part == name) for name in PARTS}
+        totals["other"] = max(self.seconds - sum(totals.values()), 0.0)
+        totals[REDUCE] = covered([self.place(s) for s in self.spans if s.part == REDUCE])
+        return {f"time_{name}": 1000 * seconds / steps for name, seconds in totals.items()}
+
+    def length(self, span: Span) -> float:
+        """In seconds."""
+        return between(span.begin, span.end)
+
+    def place(self, span: Span) -> tuple[float, float]:
+        """Begin and end in seconds after the first of its kind."""
+        first = next(s.begin for s in self.spans if s.part == span.part)
+        return between(first, span.begin), between(first, span.end)
+
+    def restart(self) -> None:
+        """Forget what was timed."""
+        self.spans, self.since = [], time.perf_counter()
+
+
+def between(begin: Any, end: Any) -> float:
+    """Seconds from one mark to another of its kind."""
+    return float(end - begin) if isinstance(begin, float) else float(begin.elapsed_time(end)) / 1000
+
+
+def covered(places: list[tuple[float, float]]) -> float:
+    """The length of the union of intervals."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(places):
+        total += max(end - max(begin, reached), 0.0)
+        reached = max(reached, end)
+    return total

@@ -1,0 +1,173 @@
+"""Validation while training: masks propagated through a DAVIS tree, its sequences divided among the ranks; nothing is trained by it.
+
+The scores are those of `benchmarks/`, of which a run alone keeps the masks. Shapes: s sequences, h w pixels.
+"""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from corrflow.benchmarks.davis import Sequence, objects_of, read_sequences, score_sequence
+from corrflow.benchmarks.evaluation import read_frames, read_truth
+from corrflow.encoder import STRIDE
+from corrflow.errors import InputError
+from corrflow.model import CorrFlow
+from corrflow.pictures import Pixels, overlay, read_frame
+from corrflow.propagation import find_protocol, stream
+from corrflow.training.anomalies import Trouble
+from corrflow.training.distributed import Processes
+
+MOMENTS = 4  # of a sequence, in its picture
+PANEL = (214, 120)  # pixels of each, width and height: a quarter of 480p
+
+
+@dataclass(frozen=True)
+class ValidationConfig:
+    """What is validated, and when. None of it changes what is learnt."""
+
+    root: Path | None = None
+    """Folder of a DAVIS tree, as launch/eval.py takes it; none: nothing is validated."""
+    every: int = 1000
+    """Steps between two validations."""
+    year: Literal[2016, 2017] = 2017
+    """2016: all objects of a frame are one; 2017: each object on its own."""
+    protocol: str = "paper"
+    """How labels travel, as launch/eval.py has it."""
+    sequences: int = 0
+    """The first so many alone; 0: all."""
+    size: int = 0
+    """Short side at which to propagate, in pixels; scored at the masks' own size. 0: that."""
+    pictures: int = 2
+    """Sequences that are shown on the board: predicted masks above the true ones."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or min(self.sequences, self.pictures) < 0 or 0 < self.size < 8 * STRIDE:
+            raise InputError(f"validation: {self}: expected every >= 1, sequences and pictures >= 0, size 0 or at least {8 * STRIDE}")
+        find_protocol(self.protocol)
+
+    def find(self) -> list[Sequence]:
+        """The sequences; none without a root. InputError names what is missing there."""
+        found = read_sequences(self.root, self.year) if self.root else []
+        return found[: self.sequences or None]
+
+
+class Validated(NamedTuple):
+    """What came of a validation, the same on every rank."""
+
+    region: float
+    """J, mean over objects."""
+    boundary: float
+    """F."""
+    sequences: dict[str, float]
+    """J&F of each."""
+    pictures: dict[str, Tensor]
+    """uint8 `[3, H, W]` each."""
+    seconds: float
+
+    @property
+    def mean(self) -> float:
+        """J&F."""
+        return (self.region + self.boundary) / 2
+
+    def line(self) -> dict[str, Any]:
+        """For the step's line of the log."""
+        figures = {"jf": self.mean, "j": self.region, "f": self.boundary, "seconds": self.seconds, "sequences": self.sequences}
+        return {f"validation_{name}": figure for name, figure in figures.items()}
+
+
+class Validator:
+    """Validates on one set of sequences."""
+
+    def __init__(self, config: ValidationConfig, processes: Processes) -> None:
+        self.config, self.processes = config, processes
+        self.sequences = config.find()
+        self.identity = [config.year, config.protocol, config.size, *(s.name for s in self.sequences)]
+        """What figures must share to be compared."""
+
+    def due(self, step: int) -> bool:
+        """Whether the weights after `step` steps are validated."""
+        return bool(self.sequences) and step % self.config.every == 0
+
+    def look(self, model: CorrFlow) -> Validated:
+        """Validate `model`, which is left as it was. A collective; the model must be the same on every rank.
+
+        Raises:
+            InputError: a frame or mask that can't be read, on the rank that tried; nothing to score, on all.
+            ElsewhereError: on the others.
+        """
+        begun = time.perf_counter()
+        scores_s3 = torch.zeros(len(self.sequences), 3, dtype=torch.float64)
+        shown = self.sequences[: self.config.pictures]
+        strips_s3hw = torch.zeros(len(shown), 3, 2 * PANEL[1], MOMENTS * PANEL[0], dtype=torch.uint8)
+        trouble = Trouble(self.processes)
+        with trouble.kept(), torch.compiler.set_stance("force_eager"):  # frames of many sizes are not worth a compilation each
+            for index in self.share():
+                predicted, true = track(model, self.sequences[index], self.config)
+                scores_s3[index] = torch.tensor(summed_scores(predicted, true, self.config.year), dtype=torch.float64)
+                if index < len(shown):
+                    strips_s3hw[index] = picture(self.sequences[index], predicted, true)
+        trouble.tell()
+        # zeros from all ranks but one: the sums are exact, whatever their order
+        return self.summarise(self.processes.sum(scores_s3), self.processes.sum(strips_s3hw), time.perf_counter() - begun)
+
+    def share(self) -> list[int]:
+        """The sequences of this rank, by number: dealt in turn, the longest first."""
+        order = sorted(range(len(self.sequences)), key=lambda i: (-len(self.sequences[i].frames), i))
+        return order[self.processes.rank :: self.processes.world]
+
+    def summarise(self, scores_s3: Tensor, strips_s3hw: Tensor, seconds: float) -> Validated:
+        """Means over objects, as the benchmark has them."""
+        region, boundary, count = scores_s3.sum(dim=0).tolist()
+        if not count:
+            raise InputError(f"validation {self.config.root}: no object in any first mask, or no sequence of 3 frames: nothing to score")
+        each = {s.name: (j + f) / 2 / n for s, (j, f, n) in zip(self.sequences, scores_s3.tolist(), strict=True) if n}
+        pictures = {s.name: strip for s, strip in zip(self.sequences, strips_s3hw, strict=False)}
+        return Validated(region / count, boundary / count, each, pictures, seconds)
+
+
+def track(model: CorrFlow, sequence: Sequence, config: ValidationConfig) -> tuple[list[Pixels], list[Pixels]]:
+    """Predicted and true masks `[H, W]` of all frames, at the true ones' size."""
+    true = read_truth(sequence, config.year)
+    height, width = true[0].shape
+    factor = min(config.size / min(height, width), 1.0) if config.size else 1.0
+    size = round(width * factor), round(height * factor)
+
+    def frames() -> Iterator[Tensor]:
+        for frame_3hw in read_frames(sequence, true[0]):
+            yield resized(frame_3hw.movedim(0, -1), size, Image.Resampling.BOX).movedim(-1, 0)
+
+    first_hw = resized(torch.from_numpy(true[0]), size, Image.Resampling.NEAREST)
+    tracked = stream(model, frames(), first_hw, find_protocol(config.protocol))
+    predicted = [resized(labels_hw, (width, height), Image.Resampling.NEAREST).numpy() for labels_hw in tracked]
+    return predicted, true
+
+
+def resized(picture: Tensor, size: tuple[int, int], how: Image.Resampling) -> Tensor:
+    """uint8 `[H, W]` or `[H, W, 3]` at another width and height; as it is at its own."""
+    if picture.shape[:2] == size[::-1]:
+        return picture
+    return torch.from_numpy(np.array(Image.fromarray(picture.numpy()).resize(size, how)))
+
+
+def summed_scores(predicted: list[Pixels], true: list[Pixels], year: int) -> tuple[float, float, int]:
+    """J and F of a sequence, summed over its objects, and their number; those without a frame that counts are left out."""
+    scores = [score.statistics for score in score_sequence(predicted, true, objects_of(true[0], year)).values() if score.region]
+    return sum(j.mean for j, _ in scores), sum(f.mean for _, f in scores), len(scores)
+
+
+def picture(sequence: Sequence, predicted: list[Pixels], true: list[Pixels]) -> Tensor:
+    """Moments of a sequence side by side, predicted masks above true ones; uint8 `[3, H, W]`."""
+    moments = np.linspace(0, len(predicted) - 1, MOMENTS).round().astype(int)
+    frames = [read_frame(sequence.frames[i]) for i in moments]
+    rows = []
+    for masks in (predicted, true):
+        panels = [Image.fromarray(overlay(frame, masks[i])) for frame, i in zip(frames, moments, strict=True)]
+        rows.append(np.concatenate([np.asarray(ImageOps.pad(panel, PANEL)) for panel in panels], axis=1))
+    return torch.from_numpy(np.concatenate(rows)).movedim(-1, 0)

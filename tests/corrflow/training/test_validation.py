@@ -1,0 +1,174 @@
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from test_trainer import ALONE, batches, config, weights
+
+from corrflow import InputError, load_model
+from corrflow.benchmarks.davis import read_sequences
+from corrflow.benchmarks.evaluation import evaluate
+from corrflow.propagation import PROTOCOLS
+from corrflow.training import trainer as trainer_module
+from corrflow.training.checkpoint import checkpoint_path, read_validation, thin_out
+from corrflow.training.distributed import Processes
+from corrflow.training.monitor import read_lines
+from corrflow.training.trainer import Trainer
+from corrflow.training.validation import Validated, ValidationConfig, Validator, resized
+
+BEST = "checkpoints/best.pt"
+
+
+def settings(tree, validation=(), **trainer):
+    return replace(config(**trainer), validation=ValidationConfig(root=tree, every=2, **dict(validation)))
+
+
+def run_to_end(run, training):
+    trainer = Trainer(run, training, ALONE)
+    trainer.fit(batches(trainer.step), lambda: False, lambda _: None)
+    return trainer
+
+
+@pytest.mark.parametrize("year", [2016, 2017])
+def test_the_figures_are_those_of_the_benchmark(tree, tmp_path, year):
+    run_to_end(tmp_path, settings(tree, {"year": year}, steps=2, ema_clips=4.0))
+    model = load_model(checkpoint_path(tmp_path, 2))
+    result = evaluate(read_sequences(tree, year), year, model, PROTOCOLS["paper"], tmp_path / "eval", "again")
+    line = read_lines(tmp_path / "metrics.jsonl")[-1]
+    for key, column in (("jf", "J&F-Mean"), ("j", "J-Mean"), ("f", "F-Mean")):
+        assert line[f"validation_{key}"] == pytest.approx(result.overall[column], abs=1e-9)
+    assert list(line["validation_sequences"]) == list(result.sequences)
+
+
+@pytest.mark.parametrize("average", [0.0, 4.0])
+def test_validation_changes_no_bit_of_training(tree, tmp_path, average):
+    plain = run_to_end(tmp_path / "plain", config(ema_clips=average))
+    watched = run_to_end(tmp_path / "watched", settings(tree, {"size": 32}, ema_clips=average))
+    assert torch.equal(weights(plain), weights(watched))
+    losses = [[line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")] for name in ("plain", "watched")]
+    assert losses[0] == losses[1]
+    assert ["validation_jf" in line for line in read_lines(tmp_path / "watched" / "metrics.jsonl")] == [False, True] * 3
+
+
+def test_figures_and_overlays_are_on_the_board_once(tree, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_to_end(tmp_path, settings(tree, steps=4, pictures_every=4))
+    checkpoint_path(tmp_path, 4).unlink()
+    run_to_end(tmp_path, settings(tree, steps=6, pictures_every=4))  # steps 3 and 4 anew
+    board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
+    for tag in ("validation/J&F", "validation/J", "validation/F", "validation_sequence/val-000"):
+        assert [event.step for event in board.Scalars(tag)] == [2, 4, 6]
+    assert [event.step for event in board.Images("validation/val-001")] == [2, 4, 6]
+    assert "validation/val-002" not in board.Tags()["images"]
+
+
+def test_sequences_are_dealt_to_all_ranks_longest_first(tree):
+    shares = [Validator(ValidationConfig(tree), Processes(rank, 3, torch.device("cpu"))).share() for rank in range(3)]
+    assert sorted(index for share in shares for index in share) == [0, 1, 2, 3]
+    assert [len(share) for share in shares] == [2, 1, 1]
+    validator = Validator(ValidationConfig(tree, sequences=2), ALONE)
+    validator.sequences[0] = replace(validator.sequences[0], frames=validator.sequences[0].frames[:3])
+    assert validator.share() == [1, 0]
+
+
+def test_a_smaller_side_is_enlarged_again():
+    small = resized(torch.arange(48, dtype=torch.uint8).view(6, 8), (4, 3), 0)
+    assert small.shape == (3, 4)
+    assert resized(small, (8, 6), 0).shape == (6, 8)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"every": 0}, "every >= 1"), ({"size": 8}, "at least 32"), ({"protocol": "magic"}, "protocol 'magic'"), ({"pictures": -1}, ">= 0")],
+)
+def test_impossible_settings_are_refused(change, words):
+    with pytest.raises(InputError, match=words):
+        ValidationConfig(**change)
+
+
+@pytest.fixture
+def scripted(monkeypatch):
+    """Validations with J&F as written down, by step."""
+    figures = {}
+
+    def look(validator, model):
+        jf = figures[validator.at]
+        return Validated(jf, jf, {"a": jf}, {}, 0.0)
+
+    def due(validator, step):
+        validator.at = step
+        return step in figures
+
+    monkeypatch.setattr(Validator, "look", look)
+    monkeypatch.setattr(Validator, "due", due)
+    return figures
+
+
+def best(run):
+    found = read_validation(run / BEST)
+    return found["step"], found["jf"]
+
+
+def test_the_best_checkpoint_stays_with_its_step_and_figure(tree, tmp_path, scripted):
+    scripted |= {2: 0.5, 3: 0.7, 6: 0.6}
+    run_to_end(tmp_path, settings(tree, steps=12, keep=1))
+    assert best(tmp_path) == (3, 0.7)
+    assert torch.load(tmp_path / BEST, weights_only=True)["step"] == 3
+    assert not checkpoint_path(tmp_path, 3).exists()
+    thin_out(tmp_path, keep=1, keep_every=0)
+    assert best(tmp_path) == (3, 0.7)
+    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "validation_jf" in line] == [2, 3, 6]
+
+
+def test_a_resumed_run_remembers_what_it_has_to_beat(tree, tmp_path, scripted):
+    scripted |= {2: 0.5, 4: 0.7, 6: 0.6, 8: 0.8}
+    run_to_end(tmp_path, settings(tree, steps=4))
+    run_to_end(tmp_path, settings(tree, steps=7))
+    assert best(tmp_path) == (4, 0.7)
+    run_to_end(tmp_path, settings(tree, steps=8))
+    assert best(tmp_path) == (8, 0.8)
+
+
+def test_a_run_killed_before_its_best_was_linked_links_it_when_it_goes_on(tree, tmp_path, scripted, monkeypatch):
+    scripted |= {2: 0.5, 4: 0.7, 6: 0.6}
+
+    def killed(run, step):
+        raise KeyboardInterrupt
+
+    run_to_end(tmp_path, settings(tree, steps=3))
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "keep_best", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run_to_end(tmp_path, settings(tree, steps=6))
+    assert best(tmp_path) == (2, 0.5)
+    run_to_end(tmp_path, settings(tree, steps=6))
+    assert best(tmp_path) == (4, 0.7)
+
+
+def test_a_best_of_steps_that_are_done_again_goes(tree, tmp_path, scripted):
+    scripted |= {2: 0.5, 4: 0.7}
+    run_to_end(tmp_path, settings(tree, steps=4))
+    checkpoint_path(tmp_path, 4).unlink()
+    scripted |= {4: 0.4, 6: 0.3}
+    with pytest.warns(UserWarning, match=r"best\.pt: removed: of step 4, and the run goes on from step 2"):
+        run_to_end(tmp_path, settings(tree, steps=6))
+    assert best(tmp_path) == (2, 0.5)
+
+
+def test_a_figure_of_other_sequences_is_not_what_there_is_to_beat(tree, tmp_path, scripted):
+    scripted |= {2: 0.9, 4: 0.4}
+    run_to_end(tmp_path, settings(tree, steps=2))
+    run_to_end(tmp_path, settings(tree, {"sequences": 2}, steps=4))
+    assert best(tmp_path) == (4, 0.4)
+
+
+def test_the_best_is_copied_where_links_can_not_be_had(tree, tmp_path, scripted, monkeypatch):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr(os, "link", refuse)
+    scripted |= {2: 0.5}
+    run_to_end(tmp_path, settings(tree, steps=2))
+    assert best(tmp_path) == (2, 0.5)
+    assert (tmp_path / BEST).read_bytes() == checkpoint_path(tmp_path, 2).read_bytes()
