@@ -12,7 +12,7 @@ import submitit
 from slurm.cluster import ClusterConfig
 from slurm.errors import InputError
 from slurm.payload import Task
-from slurm.submission import executor_of, refusals
+from slurm.submission import check_possible, executor_of, refusals
 
 
 class Submitted(NamedTuple):
@@ -36,10 +36,10 @@ def submit_array(tasks: list[Task], last: Task, logs: Path, name: str, config: C
     Raises:
         InputError: SLURM refuses them; its own reason. Nothing is left in the queue.
     """
-    with refusals():
-        executor = executor_of(logs, name, config, slurm_array_parallelism=len(tasks))
-        with executor.batch():
-            jobs = [executor.submit(task) for task in tasks]
+    executor = executor_of(logs, name, config, slurm_array_parallelism=len(tasks))
+    check_possible(executor)
+    with refusals(), executor.batch():
+        jobs = [executor.submit(task) for task in tasks]
     array = jobs[0].job_id.partition("_")[0]
     try:
         with refusals():

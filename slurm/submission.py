@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ def training_executor(logs: Path, name: str, config: ClusterConfig, nodes: int, 
 
 def submit_members(executor: submitit.AutoExecutor, task: MemberTask) -> str:
     """Submit a job of many processes; returns its id. InputError with SLURM's own reason if it refuses."""
+    check_possible(executor)
     with refusals():
         return str(executor.submit(task).job_id)
 
@@ -51,6 +53,14 @@ def script_of(executor: submitit.AutoExecutor) -> str:
     """The sbatch script that would be submitted."""
     slurm: Any = executor._executor  # submitit has no public way to it
     return str(slurm._make_submission_file_text(slurm._submitit_command_str, "dry-run"))
+
+
+def check_possible(executor: submitit.AutoExecutor) -> None:
+    """InputError if SLURM says that such a job can't ever run; in earnest it may take it all the same, and let it wait for ever."""
+    done = subprocess.run(["sbatch", "--test-only"], input=script_of(executor), capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = done.stderr.replace("sbatch: error:", "").replace("allocation failure:", "")
+        raise InputError(f"SLURM refused the job: {'; '.join(line.strip() for line in reason.splitlines())}")
 
 
 @contextlib.contextmanager

@@ -215,7 +215,7 @@ def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, who
     ("flags", "words"),
     [
         (("--cluster.partition", "nowhere"), "invalid partition specified: nowhere"),
-        (("--nodes", 4), "Node count specification invalid"),
+        (("--nodes", 4), "Requested node configuration is not available"),
         (("--gpus-per-node", 3), "Requested node configuration is not available"),
     ],
 )

@@ -6,7 +6,6 @@ import torch
 from test_trainer import ALONE, batches, config, weights
 
 from corrflow import InputError, load_model
-from corrflow.benchmarks.davis import read_sequences
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.propagation import PROTOCOLS
 from corrflow.training import trainer as trainer_module
@@ -33,7 +32,7 @@ def run_to_end(run, training):
 def test_the_figures_are_those_of_the_benchmark(tree, tmp_path, year):
     run_to_end(tmp_path, settings(tree, {"year": year}, steps=2, ema_clips=4.0))
     model = load_model(checkpoint_path(tmp_path, 2))
-    result = evaluate(read_sequences(tree, year), year, model, PROTOCOLS["paper"], tmp_path / "eval", "again")
+    result = evaluate(f"davis{year}", tree, model, PROTOCOLS["paper"], tmp_path / "eval", "again")
     line = read_lines(tmp_path / "metrics.jsonl")[-1]
     for key, column in (("jf", "J&F-Mean"), ("j", "J-Mean"), ("f", "F-Mean")):
         assert line[f"validation_{key}"] == pytest.approx(result.overall[column], abs=1e-9)
