@@ -376,11 +376,13 @@ def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
     path = job.run / "config.json"
     asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest()}
     if path.exists():
-        found, wanted = {**EARLIER, **flattened(json.loads(path.read_text()))}, flattened(asked)
+        found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
+        free = FREE if EARLIER.keys() <= found.keys() else FREE - {"trainer.batch"}  # earlier checkpoints do not count their clips
+        found = {**EARLIER, **found}
         different = [
             f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
             for name in sorted(found.keys() | wanted.keys())
-            if name not in FREE and not name.startswith(FREE_GROUPS) and found.get(name) != wanted.get(name)
+            if name not in free and not name.startswith(FREE_GROUPS) and found.get(name) != wanted.get(name)
         ]
         if different:
             raise InputError(f"{job.run}: belongs to another configuration: {'; '.join(different)}: expected a folder of its own")

@@ -133,7 +133,10 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: StopFlag) -> bo
             bar.update(line["step"] - bar.n)
             bar.set_postfix(loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}", refresh=False)
 
-        finished = trainer.fit(batches, stop, show)
+        try:
+            finished = trainer.fit(batches, stop, show)
+        except (RecurringError, WriteError, StallError) as error:
+            raise type(error)(f"stopped at step {trainer.step}: {error}") from error
     if processes.leads:
         print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; {saved_at(job.run, trainer.step)}", flush=True)
     print(f"rank {processes.rank}: weights {parameters_digest(trainer.model)}", flush=True)

@@ -181,7 +181,7 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
                 end()
                 for worker in stuck:  # it ignores SIGTERM, and Python would wait for it when it exits
                     worker.kill()
-                told = f"rank {dataset.rank}: batch {number}: no clips came for {config.stall_seconds} s (stream.stall_seconds)"
+                told = f"batch {number}: no clips came for {config.stall_seconds} s (stream.stall_seconds)"
                 raise StallError(f"{told}: expected the storage to answer sooner") from None
             yield collect(share, dataset, device)
     finally:

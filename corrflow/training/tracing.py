@@ -1,5 +1,6 @@
 """A few steps under torch's profiler, as a Chrome trace (chrome://tracing, ui.perfetto.dev): what runs when, and for how long."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -36,6 +37,10 @@ class Tracer:
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.json")  # the profiler writes by name, and packs what ends in .gz
         try:
             profiler.export_chrome_trace(str(temporary))
+            with temporary.open("rb") as file:  # the profiler does not say when a disk is full
+                file.seek(-2, os.SEEK_END)
+                if not file.read().rstrip().endswith(b"}"):
+                    raise OSError(errno.ENOSPC, "the trace was cut short", str(path))
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)

@@ -169,7 +169,7 @@ def test_clips_that_do_not_come_on_one_rank_end_all_processes_with_its_line(pack
     stuck = f'exec 2>/dev/null; case {{}} in *.tar) [ "$RANK" = 1 ] && sleep 20;; esac; cat {packed}/{{}}'
     flags = ("--procs", 2, "--stream.workers", 1, "--stream.stall-seconds", 2, "--trainer.steps", 4)
     done = subprocess.run(train(f"pipe:{stuck}", tmp_path, *flags), capture_output=True, text=True, timeout=120, check=False)
-    wanted = "train.py: rank 1: stopped at step 0: rank 1: batch 0: no clips came for 2 s (stream.stall_seconds)"
+    wanted = "train.py: rank 1: stopped at step 0: batch 0: no clips came for 2 s (stream.stall_seconds)"
     told = own_lines(done.stderr)
     assert len(told) == 1, done.stderr
     assert told[0].startswith(wanted)
@@ -209,8 +209,9 @@ def test_a_run_from_before_a_setting_goes_on_with_what_it_did(packed, tmp_path, 
     for name in ("base_batch", "batch_power", "warmup_clips"):
         del config["training"]["schedule"][name]
     (tmp_path / "config.json").write_text(json.dumps(config))
-    line = refused("train", "--data", packed, "--run", tmp_path, *TINY)
+    line = refused("train", "--data", packed, "--run", tmp_path, *TINY, "--trainer.batch", "8")
     assert "schedule.batch_power is 0.0 there and 0.5 here" in line
+    assert "trainer.batch is 4 there and 8 here" in line  # its checkpoints do not say how many clips they have seen
     more = train(packed, tmp_path, "--trainer.steps", 2, "--schedule.batch-power", 0)
     subprocess.run(more, check=True, capture_output=True)
     assert lines(tmp_path)[1]["learning_rate"] == 2e-4

@@ -1,7 +1,11 @@
 import json
+from pathlib import Path
 
+import pytest
+import torch
 from test_trainer import ALONE, batches, config
 
+from corrflow.training.anomalies import WriteError
 from corrflow.training.tracing import WARM_STEPS
 from corrflow.training.trainer import Trainer
 
@@ -22,6 +26,13 @@ def test_the_trace_of_the_steps_that_were_asked_for_can_be_read(tmp_path):
 
 def test_a_run_that_ends_within_them_leaves_what_there_is(tmp_path):
     assert [file.name for file in traced(tmp_path, steps=WARM_STEPS + 1, profile=5)[1]] == ["rank0-step00000004-00000004.json"]
+
+
+def test_a_trace_that_is_cut_short_is_no_trace(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.profiler.profile, "export_chrome_trace", lambda _, path: Path(path).write_text('{"traceEvents": [{'))
+    with pytest.raises(WriteError, match="the trace was cut short"):
+        traced(tmp_path, steps=WARM_STEPS + 4, profile=2)
+    assert not list((tmp_path / "profile").iterdir())
 
 
 def test_nothing_is_traced_unless_asked_for(tmp_path):
