@@ -11,7 +11,6 @@ import torch
 from conftest import ROOT, TINY
 
 from corrflow import load_model
-from corrflow.benchmarks.davis import read_sequences
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.propagation import PROTOCOLS
 from corrflow.training.checkpoint import checkpoint_path
@@ -112,7 +111,7 @@ def test_two_processes_validate_together_and_learn_as_without(packed, tree, tmp_
     assert all(line["time_allreduce"] > 0 for line in lines(tmp_path / "watched"))
     for step, figure in validated.items():  # divided among two, the figures are those of one
         model = load_model(checkpoint_path(tmp_path / "watched", step))
-        found = evaluate(read_sequences(tree, 2017), 2017, model, PROTOCOLS["paper"], tmp_path / str(step), "again")
+        found = evaluate("davis2017", tree, model, PROTOCOLS["paper"], tmp_path / str(step), "again")
         assert figure == pytest.approx(found.overall["J&F-Mean"], abs=1e-9)
     best = torch.load(tmp_path / "watched/checkpoints/best.pt", weights_only=True)["validation"]
     assert (validated[best["step"]], best["jf"]) == (max(validated.values()),) * 2
