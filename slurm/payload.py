@@ -55,10 +55,11 @@ class MemberTask:
         over.unlink(missing_ok=True)
         code = self.task()
         sys.stdout.flush()
+        sys.stderr.flush()
         if code in DONE:
             over.touch()
         if code:
-            sys.exit(code)
+            os._exit(code)  # at once: Python's own end waits for connections to processes that are lost
 
 
 def requeue_lines(logs: Path) -> list[str]:

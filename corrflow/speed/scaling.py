@@ -103,8 +103,6 @@ class Prediction(NamedTuple):
     """Of the all-reduce, if nothing hid it."""
     exposed: float
     """Of it, what comes after backward."""
-    broadcast: float
-    """Of BatchNorm's running statistics, before forward."""
     flag: float
     """Of the agreement whether to stop, beside the device's work."""
     saving: float
@@ -136,17 +134,16 @@ def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     found = buckets(encoder, config.size, config.bucket_mib)
     reduce = sum(ring_seconds(bucket.bytes, gpus, bandwidth, hop) for bucket in found)
     exposed = exposed_seconds(found, gpus, bandwidth, hop, compute * 2 / 3)  # backward is twice its forward
-    broadcast = chain_seconds(cost.buffer_bytes(encoder), gpus, bandwidth, hop)
     flag = ring_seconds(0, gpus, bandwidth, config.flag_us * MICRO)
     saving = cost.checkpoint_bytes(encoder) / (config.disk_mbyte * 1e6) / config.save_every
-    device = compute + exposed + broadcast
+    device = compute + exposed
     step = max(device, flag) + saving  # the host runs ahead of the device, so the flag costs only where it is the longer
-    losses = {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "statistics": broadcast, "checkpoint": saving}
+    losses = {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "checkpoint": saving}
     worst = max(losses, key=lambda name: losses[name])
     served = min(gpus, config.gpus_per_node) * clips / step
     local, whole = clip_bytes(config)
     return Prediction(
-        gpus, nodes, clips, compute, reduce, exposed, broadcast, flag, saving, step, (compute + saving) / step,
+        gpus, nodes, clips, compute, reduce, exposed, flag, saving, step, (compute + saving) / step,
         worst if losses[worst] > 0.05 * step else "arithmetic", local * served, whole * served, clips / step / config.worker_clips,
     )  # fmt: skip
 
@@ -162,11 +159,6 @@ def link(config: ScalingConfig, gpus: int) -> tuple[float, float]:
 def ring_seconds(size: float, ranks: int, bandwidth: float, hop: float) -> float:
     """All-reduce by a ring: 2 (n - 1) rounds, in each of which every rank sends an n-th of the bytes to the next."""
     return 2 * (ranks - 1) * (size / ranks / bandwidth + hop)
-
-
-def chain_seconds(size: float, ranks: int, bandwidth: float, hop: float) -> float:
-    """Broadcast along the ring, in pieces that follow each other closely."""
-    return (ranks > 1) * size / bandwidth + (ranks - 1) * hop
 
 
 def exposed_seconds(found: list[Bucket], ranks: int, bandwidth: float, hop: float, backward: float) -> float:
@@ -206,12 +198,12 @@ def clip_bytes(config: ScalingConfig) -> tuple[float, float]:
 def scaling_table(rows: list[Prediction]) -> str:
     """A line for each row: times in milliseconds, reading in 10^6 bytes a second of a node."""
     head = (
-        f"{'GPUs':>5} {'nodes':>5} {'clips':>6} {'compute':>8} {'reduce':>8} {'exposed':>8} {'stats':>7} {'flag':>7} {'step':>8} "
+        f"{'GPUs':>5} {'nodes':>5} {'clips':>6} {'compute':>8} {'reduce':>8} {'exposed':>8} {'flag':>7} {'step':>8} "
         f"{'clips/s':>9} {'of linear':>9}  {'limited by':10} {'MB/s local':>10} {'whole':>7} {'cores/GPU':>9}"
     )
     lines = [
         f"{row.gpus:5} {row.nodes:5} {row.gpus * row.clips:6} {row.compute * 1e3:8.2f} {row.reduce * 1e3:8.2f} {row.exposed * 1e3:8.2f} "
-        f"{row.broadcast * 1e3:7.2f} {row.flag * 1e3:7.2f} {row.step * 1e3:8.2f} {row.gpus * row.clips / row.step:9.0f} "
+        f"{row.flag * 1e3:7.2f} {row.step * 1e3:8.2f} {row.gpus * row.clips / row.step:9.0f} "
         f"{row.efficiency:9.0%}  {row.limit:10} {row.local / 1e6:10.0f} {row.whole / 1e6:7.0f} {row.workers:9.1f}"
         for row in rows
     ]

@@ -83,7 +83,9 @@ class Trainer:
         """The recursion as DDP wraps it, if there are several processes."""
         if self.processes.world == 1:
             return recursion
-        wrapped = DistributedDataParallel(recursion, [self.processes.device.index] if self.processes.device.type == "cuda" else None)
+        devices = [self.processes.device.index] if self.processes.device.type == "cuda" else None
+        # BatchNorm's running statistics take no part in training; those of rank 0 are saved, and validation spreads them
+        wrapped = DistributedDataParallel(recursion, devices, broadcast_buffers=False)
         wrapped.register_comm_hook(None, self.timer.reduce)
         return wrapped
 
