@@ -6,11 +6,13 @@ from pathlib import Path
 if not Path("/dev/nvidiactl").exists():  # without a GPU, kernels run in the interpreter; triton decides when it is first imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
+import fcntl
 import importlib
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -60,9 +62,9 @@ def why_no_cluster() -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
-def cluster() -> None:
-    """A cluster that answers; skips where there can be none."""
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """A cluster that answers, for one file of tests at a time: some of them kill its daemons. Skips where there can be none."""
     if reason := why_no_cluster():
         pytest.skip(reason)
     if "SLURM_CONF" not in os.environ:
@@ -71,6 +73,9 @@ def cluster() -> None:
             pytest.skip(f"no SLURM cluster: {done.stderr.strip()}")
         os.environ["SLURM_CONF"] = done.stdout.strip().removeprefix("export SLURM_CONF=")
         Path(os.environ["SLURM_CONF"]).parents[1].joinpath(".of-tests").write_text(str(controller()))
+    with Path(tempfile.gettempdir(), "corrflow-cluster-tests.lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def controller() -> int:

@@ -88,7 +88,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def whole(packed, tmp_path_factory):
+def whole(cluster, packed, tmp_path_factory):
     """A run on two nodes that nothing happened to."""
     run = Run(packed, tmp_path_factory.mktemp("whole") / "run")
     run.await_end()
