@@ -3,6 +3,7 @@
 Shapes: b clips of this rank, t frames of a clip, k colour classes, h w pixels or cells.
 """
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -85,7 +86,9 @@ class Trainer:
             return recursion
         devices = [self.processes.device.index] if self.processes.device.type == "cuda" else None
         # BatchNorm's running statistics take no part in training; those of rank 0 are saved, and validation spreads them
-        wrapped = DistributedDataParallel(recursion, devices, broadcast_buffers=False)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of its new name in torch 2.15, which earlier ones don't know
+            wrapped = DistributedDataParallel(recursion, devices, broadcast_buffers=False)
         wrapped.register_comm_hook(None, self.timer.reduce)
         return wrapped
 
