@@ -275,3 +275,11 @@ def test_the_released_recipe_is_the_released_schedule():
 def test_a_recipes_learning_rate_is_the_one_it_names(name, rate):
     training = find_recipe(name).training
     assert training.schedule.rate(training.schedule.warmup_clips, training.trainer.batch) == pytest.approx(rate, rel=1e-12)
+
+
+def test_a_step_that_ruins_the_weights_is_told_as_such_though_it_is_shown_on_the_board(packed, tmp_path):
+    flags = ("--schedule.learning-rate", "1e30", "--trainer.pictures-every", 1, "--trainer.steps", 4)
+    done = subprocess.run(train(packed, tmp_path, *flags), capture_output=True, text=True, check=False)
+    assert done.returncode == 3, done.stderr
+    assert "stopped at step 2: step 2: loss nan" in done.stderr
+    assert not (tmp_path / "checkpoints").exists()
