@@ -67,16 +67,14 @@ def look_at(folder: Path) -> Status:
     trainer = config["training"]["trainer"]
     record = read_record(folder)
     attempts, saved = read_attempts(folder), checkpoints(folder)
-    state = job_state(record.job) if record else JobState(local_state(folder, attempts))
+    state = job_state(record.job) if record else JobState(local_state(attempts))
     newest = saved[-1] if saved else None
     return Status(folder, record, state, attempts, read_last(folder), trainer["steps"], trainer["batch"], newest)
 
 
-def local_state(folder: Path, attempts: list[Attempt]) -> str:
+def local_state(attempts: list[Attempt]) -> str:
     """Of a run outside of SLURM."""
-    if not attempts:
-        return "NOT STARTED"
-    return {"finished": "FINISHED", "told to leave": "STOPPED"}.get(attempts[-1].left, "RUNNING OR KILLED")
+    return (attempts[-1].left or "running or killed").upper() if attempts else "NOT STARTED"
 
 
 def print_one(status: Status) -> None:

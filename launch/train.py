@@ -87,8 +87,8 @@ def work(job: TrainJob, corpus: Corpus) -> int:
     rank = os.environ.get("RANK", "0")
     if is_member():
         follow_parent()
+    attempt = begin_attempt(job.run) if rank == "0" else None
     try:
-        attempt = begin_attempt(job.run) if rank == "0" else None
         with StopFlag() as stop, joined_processes(job.device, job.patience) as processes, held_run(job.run, processes):
             print(f"rank {rank} of {processes.world} on {processes.hosts[processes.rank]}, {processes.device}", flush=True)
             trainer = Trainer(job.run, job.training, processes, say)
@@ -102,9 +102,14 @@ def work(job: TrainJob, corpus: Corpus) -> int:
     except ElsewhereError:
         time.sleep(ELSEWHERE_SECONDS)
         return FAILED
-    except (RecurringError, WriteError, StallError, LostError) as error:
+    except RecurringError as error:
+        if attempt:
+            log_attempt(job.run, replace(attempt, ended=time.time(), left="stopped itself"))
         say(f"rank {rank}: {error}")
-        return WOULD_RECUR if isinstance(error, RecurringError) else FAILED
+        return WOULD_RECUR
+    except (WriteError, StallError, LostError) as error:
+        say(f"rank {rank}: {error}")
+        return FAILED
 
 
 def begin_attempt(run: Path) -> Attempt:

@@ -24,7 +24,7 @@ class Attempt:
     ended: float = 0.0
     """The same; 0: it runs, or was killed."""
     left: str = ""
-    """How it ended, if in order: `finished`, `told to leave`."""
+    """How it ended, if in order: `finished`, `told to leave`, `stopped itself`."""
 
 
 def read_attempts(run: Path) -> list[Attempt]:
