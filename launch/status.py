@@ -7,8 +7,9 @@ from pathlib import Path
 
 from corrflow.training.checkpoint import checkpoints, step_of
 from corrflow.training.monitor import read_last
+from launch.claim import read_config
 from launch.command import parse, run
-from launch.config import StatusJob, read_config
+from launch.config import StatusJob
 from launch.submission import LOGS, Record, read_record
 from slurm.attempts import Attempt, read_attempts
 from slurm.status import JobState, job_state

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import launch
 from corrflow.files import atomic_file
-from launch.config import TrainJob, claim_run
+from launch.claim import claim_run
+from launch.config import TrainJob
 from shards.corpus import Corpus
 from slurm import InputError
 from slurm.cluster import ClusterConfig, has_slurm

@@ -19,8 +19,9 @@ from corrflow.training.anomalies import ElsewhereError, RecurringError, WriteErr
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import LostError, Processes, choose_device, joined_processes
 from corrflow.training.trainer import Trainer
+from launch.claim import claim_run, held_run
 from launch.command import parse, run
-from launch.config import TrainJob, claim_run, held_run
+from launch.config import TrainJob
 from launch.recipes import RECIPES, find_recipe
 from launch.submission import processes_of, submit
 from shards.corpus import Corpus, open_corpus

@@ -1,0 +1,103 @@
+"""Whose a run's folder is: the configuration that it belongs to, what of that may change, and which process works there now."""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from corrflow import InputError
+from corrflow.files import atomic_file
+from corrflow.training.distributed import Processes
+from launch.config import TrainJob
+from shards.manifest import Manifest
+
+# what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks; and the batch, whose clips
+# are counted, so that other machines can go on with it. All else decides the weights.
+FREE = {
+    "data", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "stream.stall_seconds",
+    "trainer.steps", "trainer.batch", "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep", "trainer.keep_every",
+    "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike", "trainer.profile",
+    "compute.attention", "compute.precision", "compute.compile", "nodes", "gpus_per_node", "follow", "dry_run",
+    "validation.root", "validation.every", "validation.year", "validation.protocol", "validation.sequences", "validation.size",
+    "validation.pictures",
+}  # fmt: skip
+# what runs did that were begun before there was such a setting
+EARLIER = {
+    "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
+    "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
+}  # fmt: skip
+FREE_GROUPS = ("cluster.", "patience.")
+LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration that a run belongs to; InputError if it is no run."""
+    try:
+        found: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except FileNotFoundError:
+        raise InputError(f"run {run}: no config.json there: expected the folder of a run") from None
+    return found
+
+
+def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
+    """Check that the run's `config.json` is of the same run, and write it; one process of several writes.
+
+    Raises:
+        InputError: the folder belongs to another configuration; names what differs.
+    """
+    path = job.run / "config.json"
+    asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest()}
+    if path.exists():
+        found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
+        free = FREE if EARLIER.keys() <= found.keys() else FREE - {"trainer.batch"}  # earlier checkpoints do not count their clips
+        found = {**EARLIER, **found}
+        different = [
+            f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
+            for name in sorted(found.keys() | wanted.keys())
+            if name not in free and not name.startswith(FREE_GROUPS) and found.get(name) != wanted.get(name)
+        ]
+        if different:
+            raise InputError(f"{job.run}: belongs to another configuration: {'; '.join(different)}: expected a folder of its own")
+    if not write:
+        return
+    try:
+        with atomic_file(path) as file:
+            file.write(json.dumps(asked, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"run {job.run}: can't be written to ({error.strerror})") from None
+
+
+@contextmanager
+def held_run(run: Path, processes: Processes) -> Iterator[None]:
+    """Keep a run to one job at a time: an earlier one that was killed may still be leaving, and is waited for.
+
+    Raises:
+        InputError: it is still there after a minute.
+    """
+    if not processes.leads:
+        yield
+        return
+    with (run / ".lock").open("w") as file:
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which the data workers would hold on to
+                break
+            except OSError:
+                if time.monotonic() > deadline:
+                    raise InputError(f"run {run}: another process is training there: expected one at a time") from None
+                time.sleep(0.2)
+        yield
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` to `{"a.b": 1}`; the name that flags leave out, `training`, is left out here too."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        place = prefix if name == "training" else f"{prefix}{name}."
+        flat |= flattened(value, place) if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
