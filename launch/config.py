@@ -199,26 +199,47 @@ class EvalJob:
 
 @dataclass(frozen=True)
 class TrackJob:
-    """Track what a mask marks in the first frame through a video."""
+    """Track what is marked through a video: give one of --mask, --points, --box. All frames are written; nothing is drawn before the first
+    that has marks. Ctrl-C keeps what is done."""
 
-    video: Path
-    """A video file or a folder of numbered frames."""
-    mask: Path
-    """PNG of the first frame's size: 0 background; 1, 2, ... (or 255) the objects."""
     checkpoint: Path
     """A checkpoint of ours or a released one."""
-    out: Path
-    """The video to write, NAME.mp4; the masks go beside it, into NAME-masks."""
+    video: Path | None = None
+    """A video file or a folder of numbered frames."""
+    out: Path | None = None
+    """The video to write, NAME.mp4. Beside it: NAME.csv and NAME.json, and of masks and boxes the folder NAME-masks."""
+    mask: tuple[str, ...] = ()
+    """PNGs of the video's size: 0 background; 1, 2, ... (or 255) the objects. FILE, or FRAME=FILE for that frame; several mark objects that
+    come later, or mark objects anew. Or a folder of PNGs named by frame number."""
+    points: tuple[str, ...] = ()
+    """x,y in pixels, from 0,0, the middle of the top left one; or FRAME=x,y."""
+    box: tuple[str, ...] = ()
+    """x0,y0,x1,y1 in pixels, of which x1,y1 are the first outside; or FRAME=x0,y0,x1,y1. Each is an object."""
+    start: int = 0
+    """The frame, counted from 0, of marks without a FRAME= of their own."""
+    backward: bool = False
+    """Track backwards as well, down to frame 0, what is first marked in a later frame. Frames up to there are put on the disk of --out
+    meanwhile: 0.1 to 0.2 MB for each at size 480."""
+    protocol: str = "paper"
+    """How marks travel from frame to frame; another name lists them."""
     size: int = 480
-    """Short side at which to track, in pixels; masks come back at the video's own size."""
+    """Short side at which to track, in pixels; results come at the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
     attention: Asked = "auto"
     """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
+    browser: bool = False
+    """Open a page, for this machine alone, on which to choose a video and mark what is to be tracked."""
+    port: int = 7860
+    """Of the page."""
 
     def __post_init__(self) -> None:
         if self.size < 32:
             raise InputError(f"track: size {self.size}: expected at least 32 pixels")
+        if not 0 < self.port < 1 << 16:
+            raise InputError(f"track: port {self.port}: expected 1 to 65535")
+        if self.browser and (self.video or self.out or self.mask or self.points or self.box):
+            raise InputError("track: browser: expected no video, out or marks beside it: the page asks for them")
 
 
 # batch, height and width in pixels, rounds; those of a CUDA device below

@@ -4,22 +4,18 @@ Frames come as they are read. What can't be decoded comes in between as a `Damag
 """
 
 import io
-import itertools
 import math
 import re
 import stat
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
-from numpy.typing import NDArray
 from PIL import Image
 
-from shards.errors import InputError
 from shards.sources import NUMBERED, Video, is_numbered_image
 
 FOLDER_FPS = 25.0  # frame folders don't say theirs; Kinetics' and OxUvA's common rate
@@ -35,10 +31,6 @@ EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
 TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
-class BrokenVideoError(Exception):
-    """A source that can't be decoded to its end; the message is the reason."""
-
-
 @dataclass(frozen=True)
 class Frame:
     """One decoded frame."""
@@ -49,6 +41,8 @@ class Frame:
     """Since the start of the video."""
     jpeg: bytes | None = None
     """The very file, if it was a JPEG of the right size: to be stored as it is."""
+    stamp: int | None = None
+    """The file's own, in ticks of its video stream; None if it has none."""
 
 
 @dataclass(frozen=True)
@@ -90,19 +84,6 @@ class Sizing:
             return self.squash
         factor = self.short_side / min(width, height)
         return (max(round(width * factor), 1), max(round(height * factor), 1)) if 0 < factor < 1 else (width, height)
-
-
-@dataclass(frozen=True)
-class Footage:
-    """A video opened to be read once, from its first frame to its last, at its own size and speed."""
-
-    width: int
-    height: int
-    fps: float
-    count: int | None
-    """Frames in all, if the file says."""
-    frames: Iterator[NDArray[np.uint8]]
-    """RGB `[H, W, 3]`; raises BrokenVideoError where the video can't be decoded further."""
 
 
 def decode(video: Video, sampling: Sampling, sizing: Sizing, threads: int = 0) -> Iterator[Frame | Damage]:
@@ -172,7 +153,7 @@ def read_stream(
                 yield Damage(f"the frame at {seconds - start:.2f} s is corrupt")
             elif wanted:
                 taken += 1
-                yield Frame(painter.paint(frame), seconds - start)
+                yield Frame(painter.paint(frame), seconds - start, stamp=frame.pts)
     if packets < stream.frames * (1 - SHORTFALL):
         yield Damage(f"ends after {packets} of {stream.frames} frames")
     if timed:
@@ -307,39 +288,3 @@ class Ticker:
             return False
         self.due = tick + 1
         return True
-
-
-@contextmanager
-def open_footage(path: Path) -> Iterator[Footage]:
-    """Open a video file or a folder of numbered frames.
-
-    Raises:
-        InputError: nothing is there.
-        BrokenVideoError: it is no video, or can't be decoded to its end.
-    """
-    if not path.exists():
-        raise InputError(f"video {path}: no such file or folder")
-    frames = whole(decode(Video(path.stem, path), Sampling(math.inf), Sizing()))
-    first = next(frames, None)
-    if first is None:
-        raise BrokenVideoError("no frames")
-    fps, count = (FOLDER_FPS, len(frame_files(path))) if path.is_dir() else file_facts(path)
-    try:
-        yield Footage(first.shape[1], first.shape[0], fps, count, itertools.chain([first], frames))
-    finally:
-        frames.close()
-
-
-def whole(decoded: Iterator[Frame | Damage]) -> Generator[NDArray[np.uint8], None, None]:
-    """The frames' pixels; BrokenVideoError at the first damage."""
-    for found in decoded:
-        if isinstance(found, Damage):
-            raise BrokenVideoError(found.reason)
-        yield np.asarray(found.image.convert("RGB"))
-
-
-def file_facts(path: Path) -> tuple[float, int | None]:
-    """Frames a second and, if the file says, the number of frames."""
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = container.streams.video[0]
-        return float(stream.average_rate or FOLDER_FPS), stream.frames or None

@@ -1,0 +1,50 @@
+"""Between a video's own size and the smaller one at which it is tracked: frames, masks, places."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from corrflow.pictures import Pixels
+
+Points = NDArray[np.float32]  # [k, 2]: x, y in pixels
+
+
+@dataclass(frozen=True)
+class Scale:
+    """The video's size and the one it is tracked at, `(width, height)` in pixels."""
+
+    video: tuple[int, int]
+    tracked: tuple[int, int]
+
+    @classmethod
+    def of(cls, width: int, height: int, short_side: int) -> "Scale":
+        """By the short side to track at; a smaller video is left as it is."""
+        factor = min(short_side / min(width, height), 1.0)
+        return cls((width, height), (max(round(width * factor), 1), max(round(height * factor), 1)))
+
+    def frame(self, pixels_hw3: Pixels) -> Pixels:
+        """A frame to track."""
+        return np.array(Image.fromarray(pixels_hw3).resize(self.tracked, Image.Resampling.BOX))
+
+    def shrink(self, labels_hw: Pixels) -> Pixels:
+        """A mask to track."""
+        return np.array(Image.fromarray(labels_hw).resize(self.tracked, Image.Resampling.NEAREST))
+
+    def enlarge(self, labels_hw: Pixels) -> Pixels:
+        """A tracked mask at the video's size."""
+        return np.array(Image.fromarray(labels_hw).resize(self.video, Image.Resampling.NEAREST))
+
+    def inward(self, xy: Points) -> Points:
+        """Places in the video to places in the tracked frame; 0, 0 is the centre of the first pixel."""
+        return ((xy + 0.5) * self.factors - 0.5).astype(np.float32)
+
+    def outward(self, xy: Points) -> Points:
+        """And back."""
+        return ((xy + 0.5) / self.factors - 0.5).astype(np.float32)
+
+    @property
+    def factors(self) -> NDArray[np.float64]:
+        """Tracked size over the video's, of width and height."""
+        return np.divide(self.tracked, self.video)

@@ -1,0 +1,141 @@
+"""A video tracked from what was marked, to files: what the command and the page both do. The marks' syntax is in `given.py`."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import tee
+from pathlib import Path
+from typing import Any, TypeVar
+
+from corrflow import CorrFlow, InputError
+from corrflow.film import Reel
+from corrflow.recording import MaskRecording, PointRecording, Recording, masks_folder
+from corrflow.scale import Scale
+from corrflow.tracking import Follower, MaskFollower, PointFollower, check_reached
+from launch.given import Marked, Stage, mask_paths, read_masks, read_points
+from shards.footage import BrokenVideoError, Footage, open_footage
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is to be tracked, and how."""
+
+    video: Path
+    marked: Marked
+    out: Path
+    backward: bool
+    size: int
+    """Short side at which to track, in pixels."""
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who looks on."""
+
+    show: Callable[[Iterable[Any], int, str], Iterable[Any]]
+    """Passes things through, of which there will be so many, and shows how far they are."""
+    stopped: Callable[[], bool]
+    """Asked after each frame; True ends the tracking there."""
+
+    def look(self, things: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+        """Things, shown as they pass; StoppedError between two of them."""
+        for thing in self.show(things, total, what):
+            yield thing
+            if self.stopped():
+                raise StoppedError
+
+
+class StoppedError(Exception):
+    """Somebody asked for the end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has been written."""
+
+    frames: int
+    whole: bool
+    """Whether that is all of the video."""
+
+
+def follow(order: Order, model: CorrFlow, watch: Watch) -> Outcome:
+    """Track, and write film, tables and masks. Memory does not grow with the video.
+
+    Raises:
+        InputError: something given is wrong; nothing is left then but masks of the frames before.
+        StoppedError: before the first frame was written.
+    """
+    check_names(order)
+    try:
+        with ExitStack() as opened:
+            footage = opened.enter_context(open_footage(order.video))
+            follower = prepare(order, model, footage)
+            if order.backward:
+                opened.enter_context(look_back(order, follower, watch))
+            return record(order, footage, follower, watch)
+    except BrokenVideoError as error:
+        raise InputError(f"video {order.video}: {error}") from None
+
+
+def check_names(order: Order) -> None:
+    """InputError for results that would overwrite what is read."""
+    if order.out.suffix.lower() != ".mp4":
+        raise InputError(f"out {order.out}: expected a name that ends in .mp4")
+    masks = masks_folder(order.out).resolve()
+    if order.video.resolve() in (order.out.resolve(), masks):
+        raise InputError(f"out {order.out}: would overwrite the video itself: expected another name")
+    if given := next((path for path in mask_paths(order.marked) if path.resolve().parent == masks), None):
+        raise InputError(f"out {order.out}: would overwrite mask {given}: expected another name")
+
+
+def prepare(order: Order, model: CorrFlow, footage: Footage) -> Follower[Any, Any]:
+    """The follower of what is marked, once it is known to fit."""
+    stage = Stage(footage.width, footage.height, footage.count)
+    scale = Scale.of(footage.width, footage.height, order.size)
+    if order.marked.points:
+        return PointFollower(model, scale, read_points(order.marked, stage), order.protocol)
+    return MaskFollower(model, scale, read_masks(order.marked, stage), order.protocol)
+
+
+def look_back(order: Order, follower: Follower[Any, Any], watch: Watch) -> Any:
+    """The backward pass; its result is to be closed."""
+    total = follower.newest + 1
+    with open_footage(order.video) as footage:
+        frames = (picture.pixels for picture in footage.frames)
+        return follower.look_back(frames, order.out.parent, lambda things, what: watch.look(things, total, what))
+
+
+def record(order: Order, footage: Footage, follower: Follower[Any, Any], watch: Watch) -> Outcome:
+    """The forward pass, written as it goes."""
+    shown, seen = tee(footage.frames)
+    results = follower.follow(picture.pixels for picture in seen)
+    with open_recording(order, footage, follower) as recording:
+        whole = True
+        for picture, found in watch.show(zip(shown, results, strict=True), footage.count, "tracking"):
+            recording.add(picture.pixels, picture.stamp, found)
+            if watch.stopped():
+                whole = recording.count == footage.count
+                break
+        else:
+            check_reached(follower.latest, recording.count)
+        recording.finish(whole=whole)
+    return Outcome(recording.count, whole)
+
+
+def open_recording(order: Order, footage: Footage, follower: Follower[Any, Any]) -> Recording[Any]:
+    """Of the kind that suits."""
+    reel = Reel(footage.width, footage.height, footage.tick, footage.fps, footage.pixel_aspect)
+    sound = (footage.sound.stream, footage.sound.packets) if footage.sound else None
+    name = order.video.name
+    if isinstance(follower, MaskFollower):
+        return MaskRecording(order.out, reel, sound, name, list(follower.begins), boxes=bool(order.marked.box))
+    return PointRecording(order.out, reel, sound, name)
+
+
+def written(order: Order) -> list[Path]:
+    """The files and folders that a finished order leaves."""
+    masks = [] if order.marked.points else [masks_folder(order.out)]
+    return [order.out, order.out.with_suffix(".csv"), order.out.with_suffix(".json"), *masks]

@@ -1,0 +1,160 @@
+"""A video opened to be watched from its first frame to its last: frames with their time stamps, and sound. Decoding is in `decode.py`."""
+
+import itertools
+import math
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.format import Flags
+from numpy.typing import NDArray
+
+from shards.decode import FOLDER_FPS, Damage, Frame, Sampling, Sizing, decode, frame_files
+from shards.errors import InputError
+from shards.sources import Video
+
+
+class BrokenVideoError(Exception):
+    """A source that can't be decoded to its end; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame."""
+
+    pixels: NDArray[np.uint8]
+    """RGB `[H, W, 3]`, upright."""
+    stamp: int
+    """When it is shown, in the footage's ticks; larger than the one before."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a video, as it is stored."""
+
+    stream: av.AudioStream
+    packets: Iterator["av.Packet[av.AudioStream]"]
+    """To be read once; stamped on the clock of the pictures."""
+
+
+@dataclass(frozen=True)
+class Footage:
+    """A video opened to be read once, from its first frame to its last, at its own size and speed."""
+
+    width: int
+    height: int
+    fps: float
+    """On average."""
+    count: int
+    """Frames in all, as the file says or else by its packets: what comes out may be a few less."""
+    tick: Fraction
+    """Seconds; the unit of the stamps."""
+    pixel_aspect: Fraction
+    """A pixel's width, of its height."""
+    frames: Iterator[Picture]
+    """Raises BrokenVideoError where the video can't be decoded further."""
+    sound: Sound | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of its video stream."""
+
+    fps: float = FOLDER_FPS
+    count: int = 0
+    tick: Fraction = 1 / Fraction(FOLDER_FPS)
+    pixel_aspect: Fraction = Fraction(1)
+    zero: Fraction = Fraction(0)
+    """The time that counts as 0, in seconds."""
+
+
+@contextmanager
+def open_footage(path: Path) -> Iterator[Footage]:
+    """Open a video file or a folder of numbered frames.
+
+    Raises:
+        InputError: nothing is there.
+        BrokenVideoError: it is no video, or can't be decoded to its end.
+    """
+    if not path.exists():
+        raise InputError(f"video {path}: no such file or folder")
+    decoded = decode(Video(path.stem, path), Sampling(math.inf), Sizing())
+    first = whole(next(decoded, None))
+    facts = Facts(count=len(frame_files(path))) if path.is_dir() else file_facts(path)
+    frames = pictures(itertools.chain([first], map(whole, decoded)), facts)
+    with ExitStack() as stack:
+        stack.callback(frames.close)
+        sound = None if path.is_dir() else open_sound(stack.enter_context(av.open(str(path), metadata_errors="replace")), facts.zero)
+        width, height = first.image.size
+        yield Footage(width, height, facts.fps, facts.count, facts.tick, facts.pixel_aspect, frames, sound)
+
+
+def whole(found: Frame | Damage | None) -> Frame:
+    """A frame; BrokenVideoError if it is none."""
+    if not isinstance(found, Frame):
+        raise BrokenVideoError("no frames" if found is None else found.reason)
+    return found
+
+
+def pictures(frames: Iterator[Frame], facts: Facts) -> Generator[Picture, None, None]:
+    """Pixels and stamps. A stamp that is missing, or not behind the last one, is made up: an encoder takes no other."""
+    usual, zero = max(round(1 / (facts.fps * facts.tick)), 1), round(facts.zero / facts.tick)
+    stamp, size = -usual, None
+    for index, frame in enumerate(frames):
+        size = size or frame.image.size
+        if frame.image.size != size:
+            sizes = f"{frame.image.width}x{frame.image.height}, those before {size[0]}x{size[1]}"
+            raise BrokenVideoError(f"frame {index} is {sizes}: expected one size")
+        stamp = stamp + usual if frame.stamp is None else max(frame.stamp - zero, stamp + 1 if index else frame.stamp - zero)
+        yield Picture(np.asarray(frame.image.convert("RGB")), stamp)
+
+
+def file_facts(path: Path) -> Facts:
+    """Of a file that has a video stream."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        # where stamps may jump, as in recordings of a broadcast, they begin anywhere; elsewhere a late beginning is meant
+        zero = Fraction(container.start_time or 0, av.time_base) if Flags.ts_discont in Flags(container.format.flags) else Fraction(0)
+        aspect = stream.sample_aspect_ratio or Fraction(1)
+        return Facts(
+            fps=float(stream.average_rate or FOLDER_FPS),
+            tick=stream.time_base or 1 / Fraction(FOLDER_FPS),
+            pixel_aspect=1 / aspect if next(container.decode(stream)).rotation // 90 % 2 else aspect,
+            zero=zero,
+            count=stream.frames or count_packets(path),
+        )
+
+
+def count_packets(path: Path) -> int:
+    """Of the video stream: how many frames it will give, without decoding them."""
+    with av.open(str(path), metadata_errors="replace") as container:
+        return sum(bool(packet.size) and not packet.is_discard for packet in container.demux(video=0))
+
+
+def open_sound(container: InputContainer, zero: Fraction) -> Sound | None:
+    """The sound that a player would choose; None if there is none, or none that can be decoded."""
+    stream = container.streams.best("audio")
+    if not isinstance(stream, av.AudioStream) or stream.time_base is None:
+        return None
+    return Sound(stream, stamped(container, stream, round(zero / stream.time_base)))
+
+
+def stamped(container: InputContainer, stream: av.AudioStream, zero: int) -> Iterator["av.Packet[av.AudioStream]"]:
+    """Packets of sound, on the pictures' clock; up to damage, if there is any: it is the pictures that count."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            return
+        if packet is None:
+            return
+        if packet.size and packet.pts is not None:
+            packet.pts -= zero
+            packet.dts = packet.pts if packet.dts is None else packet.dts - zero
+            yield packet
