@@ -54,6 +54,7 @@ class Film:
         self.video.width, self.video.height, self.video.pix_fmt = width, height, "yuv420p"
         context = self.video.codec_context
         context.time_base, context.bit_rate, context.sample_aspect_ratio = reel.tick, 0, reel.pixel_aspect
+        context.max_b_frames = 0  # MP4 counts its length by the order of decoding: where stamps are uneven, it would end too early
         # said and done: without a word, players take small videos to be BT.601 and large ones to be BT.709
         context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709

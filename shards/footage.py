@@ -14,7 +14,7 @@ from av.container import InputContainer
 from av.format import Flags
 from numpy.typing import NDArray
 
-from shards.decode import FOLDER_FPS, Damage, Frame, Sampling, Sizing, decode, frame_files
+from shards.decode import FOLDER_FPS, Damage, Frame, Painter, Sampling, Sizing, decode, frame_files
 from shards.errors import InputError
 from shards.sources import Video
 
@@ -128,6 +128,31 @@ def file_facts(path: Path) -> Facts:
             zero=zero,
             count=stream.frames or count_packets(path),
         )
+
+
+def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
+    """One frame of a video file, RGB `[H, W, 3]`, without decoding all before it; of a number beyond the end, the last frame.
+
+    Raises:
+        InputError: nothing is there.
+        BrokenVideoError: it is no video, or that frame can't be decoded.
+    """
+    with open_footage(path) as footage:  # tells what is wrong with the file, if anything
+        first = next(footage.frames)
+    with av.open(str(path), metadata_errors="replace") as container:
+        stream = container.streams.video[0]
+        stamps = sorted(
+            packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard and packet.pts is not None
+        )
+        if number == 0 or not stamps:
+            return first.pixels
+        wanted = stamps[min(number, len(stamps) - 1)]
+        container.seek(wanted, stream=stream)
+        try:
+            found = next(frame for frame in container.decode(stream) if frame.pts is not None and frame.pts >= wanted)
+        except (StopIteration, av.FFmpegError):
+            raise BrokenVideoError(f"frame {number} can't be decoded") from None
+        return np.asarray(Painter(Sizing()).paint(found).convert("RGB"))
 
 
 def count_packets(path: Path) -> int:

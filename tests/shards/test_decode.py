@@ -1,6 +1,7 @@
 import csv
 import math
 import struct
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -11,8 +12,8 @@ from PIL import Image
 from test_pack import SMALL, write_folder, write_video
 from test_sources import NEEDS_FORK, as_nobody
 
-from shards.decode import BrokenVideoError, Damage, Frame, Sampling, Sizing, Ticker, choose_ahead, decode, open_footage
-from shards.errors import InputError
+from shards.decode import Damage, Frame, Sampling, Sizing, Ticker, choose_ahead, decode
+from shards.footage import open_footage
 from shards.pack import pack
 from shards.sources import Video
 
@@ -37,7 +38,7 @@ def moving(count, width=96, height=64):
     return [np.roll(blocks, (2 * t, 3 * t), (0, 1)) for t in range(count)]
 
 
-def write(path, pictures, codec="libx264", pixel_format="yuv420p", rate=25, pts=None, gop=12, container=None, **colours):
+def write(path, pictures, codec="libx264", pixel_format="yuv420p", rate=25, pts=None, gop=12, container=None, aspect=None, **colours):
     """A file of these pictures; `colours`: colorspace or color_range."""
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
@@ -45,7 +46,7 @@ def write(path, pictures, codec="libx264", pixel_format="yuv420p", rate=25, pts=
         stream = output.add_stream(codec, rate=rate, options={"crf": "8"} if codec == "libx264" else {})
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = pixel_format, 4_000_000
-        stream.codec_context.gop_size = gop
+        stream.codec_context.gop_size, stream.codec_context.sample_aspect_ratio = gop, aspect or Fraction(1)
         for name, value in colours.items():
             setattr(stream.codec_context, name, value)
         for t, pixels in enumerate(pictures):
@@ -387,27 +388,6 @@ def test_another_number_of_frames_than_listed_is_damage(tmp_path):
     for path in (write_video(tmp_path / "a.mp4"), write_folder(tmp_path / "b")):
         assert found(path, Sampling(6.25), listed=10)[1] == []
         assert found(path, Sampling(6.25), listed=12)[1] == ["has 10 frames, the list says 12"]
-
-
-def test_footage_says_its_size_and_speed_and_gives_every_frame(tmp_path):
-    paths = write_video(tmp_path / "a.mp4", fps=10), write(tmp_path / "a.mkv", moving(10), rate=10), write_folder(tmp_path / "b")
-    for path, expected in zip(paths, ((64, 48, 10, 10), (96, 64, 10, None), (60, 40, 25, 10)), strict=True):
-        with open_footage(path) as footage:
-            assert (footage.width, footage.height, footage.fps, footage.count) == expected
-            assert [pixels.shape for pixels in footage.frames] == [(footage.height, footage.width, 3)] * 10
-
-
-def test_footage_that_breaks_off_raises_where_it_does(tmp_path):
-    path = cut(write(tmp_path / "a.mp4", moving(100), container={"movflags": "faststart"}), 0.6)
-    seen = []
-    with open_footage(path) as footage, pytest.raises(BrokenVideoError, match=r"Invalid data|ends after"):
-        seen.extend(footage.frames)
-    assert footage.count == 100
-    (tmp_path / "text.mp4").write_text("no video")
-    with pytest.raises(BrokenVideoError, match="Invalid data"), open_footage(tmp_path / "text.mp4"):
-        pass
-    with pytest.raises(InputError, match="no such file or folder"), open_footage(tmp_path / "none.mp4"):
-        pass
 
 
 @pytest.mark.skipif(not (SHARED / "data/train_clips").exists(), reason="needs the shared clips")
