@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from corrflow.benchmarks.davis import ObjectScores
-from corrflow.benchmarks.evaluation import Result
+from corrflow.benchmarks.benchmark import Scores
+from corrflow.benchmarks.davis import statistics
+from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
 
 STRIP_FRAMES = 5
@@ -99,7 +100,7 @@ def object_table(results: list[Result]) -> str:
     rows = []
     for name in results[0].scores:
         for result in results:
-            region, boundary = result.scores[name].statistics
+            region, boundary = statistics(result.scores[name])
             label = name if len(results) == 1 else f"{name} · {result.name}"
             rows.append([html.escape(label), *(f"{value:.3f}" for value in (*region, *boundary))])
     return table(["", "J mean", "J recall", "J decay", "F mean", "F recall", "F decay"], rows)
@@ -130,7 +131,7 @@ def strip(folder: Path) -> str:
     return f'<div class="strip">{"".join(images)}</div>'
 
 
-def chart(name: str, score: ObjectScores) -> str:
+def chart(name: str, score: Scores) -> str:
     """J and F over the frames that count, as SVG."""
     width, height = CHART
     left, top, bottom = 18, 6, 18
@@ -147,10 +148,10 @@ def chart(name: str, score: ObjectScores) -> str:
     )
     legend = (
         f'<text x="{left + 4}" y="{height - 1}">{html.escape(name)}: '
-        f'<tspan style="fill:var(--j)">J {summary(score.region)}</tspan> '
-        f'<tspan style="fill:var(--f)">F {summary(score.boundary)}</tspan></text>'
+        f'<tspan style="fill:var(--j)">J {summary(score["J"])}</tspan> '
+        f'<tspan style="fill:var(--f)">F {summary(score["F"])}</tspan></text>'
     )
-    curves = curve(score.region, "j") + curve(score.boundary, "f")
+    curves = curve(score["J"], "j") + curve(score["F"], "f")
     return f'<svg viewBox="0 0 {width} {height + 3}" role="img" aria-label="J and F of {html.escape(name)}">{grid}{curves}{legend}</svg>'
 
 
