@@ -33,8 +33,8 @@ def keypoint_hits(pred: ArrayLike, true: ArrayLike, limit: ArrayLike, *, strict:
 def box_scale(points: ArrayLike) -> Floats:
     """0.6 of the diagonal of the box around the points `[T, K, 2]` of each frame, those that are NaN left out; `[T]`."""
     points_tk2 = np.asarray(points, dtype=np.float64)
-    known_tk1 = ~np.isnan(points_tk2).any(axis=-1, keepdims=True)
+    known_tk1 = ~np.isnan(points_tk2.sum(axis=-1, keepdims=True))
     high_t2 = np.where(known_tk1, points_tk2, -np.inf).max(axis=1, initial=-np.inf)
     low_t2 = np.where(known_tk1, points_tk2, np.inf).min(axis=1, initial=np.inf)
-    size_t2 = np.where(known_tk1.any(axis=1), high_t2 - low_t2, np.nan)
+    size_t2 = np.where(np.isfinite(high_t2), high_t2 - low_t2, np.nan)
     return np.asarray(BOX_SHARE * np.linalg.norm(size_t2, axis=-1))

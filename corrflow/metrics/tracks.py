@@ -11,7 +11,9 @@ Floats = NDArray[np.float64]
 THRESHOLDS = (1, 2, 4, 8, 16)  # pixels of 256
 
 
-def track_scores(pred: ArrayLike, pred_visible: ArrayLike, true: ArrayLike, visible: ArrayLike, counted: ArrayLike) -> tuple[Floats, Floats]:
+def track_scores(
+    pred: ArrayLike, pred_visible: ArrayLike, true: ArrayLike, visible: ArrayLike, counted: ArrayLike
+) -> tuple[Floats, Floats]:
     """What the measures need to know of each track in each frame.
 
     Args:
