@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
 
 from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean, read_frames
 from corrflow.benchmarks.folders import not_there, numbered_files
@@ -126,7 +127,7 @@ def read_joints(path: Path) -> NDArray[np.float32]:
         joints = np.asarray(loadmat(str(path))["pos_img"], dtype=np.float32)
     except FileNotFoundError:
         raise InputError(f"joints {path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:  # what SciPy raises for damage
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:  # what SciPy raises for damage
         raise InputError(f"joints {path}: not a MATLAB file with pos_img ({error})") from None
     if joints.ndim == 2:  # MATLAB drops a last dimension of 1: a video of one frame
         joints = joints[..., None]
