@@ -83,7 +83,7 @@ def jhmdb(root):
         save(video / f"{t + 1:05d}.png", squares((1, 10 + 2 * t, 4, 30)))
     (video / ".DS_Store").write_bytes(b"of another system")
     first = np.array([(5, 3), (35, 43), *[(10 + k, 20) for k in range(12)], (-4, 10)], float)
-    joints_tk2 = np.stack([first + (2.5 * t, 0) for t in range(4)])
+    joints_tk2 = np.stack([first + np.array((2.5 * t, 0)) for t in range(4)])
     path = root / "joint_positions/wave/April_09_wave_u_nm_np1_ba_goo_0/joint_positions.mat"
     path.parent.mkdir(parents=True)
     savemat(path, {"pos_img": joints_tk2.transpose(2, 1, 0) + 1, "pos_world": joints_tk2.transpose(2, 1, 0), "viewpoint": "S"})
@@ -106,8 +106,8 @@ def vip(root):
 def badja(root):
     """A horse of DAVIS, seven frames of 256 x 160, labelled in the third, fifth and seventh; and an animal whose frames are not handed out.
 
-    Its segmentation is 50 x 50 pixels: 100 x 100 once it is 512 x 320, so that 0.2 of the root of its area is 20. It moves by 3 a frame, 6 of
-    those. Two joints are visible in the first labelled frame, of which one is hidden in the last; a third comes later.
+    Its segmentation is 50 x 50 pixels: 100 x 100 once it is 512 x 320, so that 0.2 of the root of its area is 20. It moves by 3 a
+    frame, 6 of those. Two joints are visible in the first labelled frame, of which one is hidden in the last; a third comes later.
     """
     labels = []
     for t in range(7):
@@ -122,7 +122,9 @@ def badja(root):
         labels += [label] if t in (2, 4, 6) else []
     (root / "joint_annotations").mkdir()
     (root / "joint_annotations/horse.json").write_text(json.dumps(labels))
-    tiger = [{**label, "image_path": "extra_videos/tiger/rgb/0007.png", "segmentation_path": "extra_videos/tiger/0007.png"} for label in labels]
+    tiger = [
+        {**label, "image_path": "extra_videos/tiger/rgb/0007.png", "segmentation_path": "extra_videos/tiger/0007.png"} for label in labels
+    ]
     (root / "joint_annotations/tiger.json").write_text(json.dumps(tiger))
 
 

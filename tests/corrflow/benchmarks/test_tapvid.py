@@ -85,7 +85,9 @@ class Harmful:
         (pickle.dumps([1]), "list: expected a dictionary of videos"),
         (pickle.dumps({"goat": {}}), "video goat: expected a dictionary of video, points and occluded"),
         (
-            pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": np.zeros((1, 3, 2)), "occluded": np.zeros((1, 3))}}),
+            pickle.dumps(
+                {"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": np.zeros((1, 3, 2)), "occluded": np.zeros((1, 3))}}
+            ),
             r"video goat: video uint8 \[2, 8, 8, 3\], points \[1, 3, 2\], .*: expected uint8 \[T, H, W, 3\]",
         ),
         (
@@ -103,7 +105,7 @@ def test_what_is_wrong_with_a_pickle_is_told_and_none_runs(tmp_path, monkeypatch
 
 
 def test_a_folder_without_the_pickle_is_refused(tmp_path):
-    with pytest.raises(InputError, match="tapvid_davis.pkl: no such file: expected tapvid_davis.pkl of TAP-Vid"):
+    with pytest.raises(InputError, match=r"tapvid_davis.pkl: no such file: expected tapvid_davis.pkl of TAP-Vid"):
         TAPVID.read(tmp_path)
 
 
