@@ -9,6 +9,7 @@ import tyro
 
 from corrflow import InputError
 from corrflow.attention.choice import Asked
+from corrflow.benchmarks.registry import Name
 from corrflow.speed.cases import Sizes
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import PatienceConfig
@@ -170,12 +171,12 @@ class EvalJob:
     """Propagate the first mask of each sequence of a benchmark, score the result, and write a report. The same command again does what
     is left."""
 
-    benchmark: Literal["davis2016", "davis2017"]
-    """davis2016: all objects of a frame are one; davis2017: each object on its own."""
+    benchmark: Name
+    """davis2016: all objects of a frame are one; davis2017: each object on its own; of the others, docs/benchmarks.md tells."""
     root: Path
-    """Folder with JPEGImages/480p/SEQ and Annotations/480p/SEQ, and ImageSets if there is one."""
+    """Folder of the data as downloaded: of DAVIS, with JPEGImages/480p/SEQ and Annotations/480p/SEQ, and ImageSets if there is one."""
     out: Path
-    """New folder for masks, overlays, CSVs, metrics.json and report.html; one in which this evaluation was begun is gone on with."""
+    """New folder for predictions, overlays, CSVs, metrics.json and report.html; one in which this evaluation was begun is gone on with."""
     checkpoint: str = "none"
     """A checkpoint of ours or a released one; none: random weights, the untrained baseline."""
     protocol: Literal["paper", "identity"] = "paper"

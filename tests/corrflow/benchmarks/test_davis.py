@@ -207,3 +207,48 @@ def test_test_dev_needs_its_list_and_first_masks(tmp_path):
     (tmp_path / "Annotations/480p/aerobatics/00000.png").rename(tmp_path / "Annotations/480p/aerobatics/00001.png")
     with pytest.raises(InputError, match=r"sequence aerobatics: frame 00000.jpg has no mask 00000.png"):
         davis.DavisTest().read(tmp_path)
+
+
+def discs(*places):
+    """70 x 90 pixels with a disc for each (label, x, y, radius)."""
+    y, x = np.mgrid[:70, :90]
+    mask_hw = np.zeros((70, 90), np.uint8)
+    for label, left, top, radius in places:
+        mask_hw[(x - left) ** 2 + (y - top) ** 2 <= radius**2] = label
+    return mask_hw
+
+
+def made_up():
+    """Truth and predictions of two sequences, with void, an object that goes, a number that none has, one that is lost."""
+    first = [discs((1, 20 + 3 * t, 30, 12), (3, 60, 20 + 2 * t, 9), (255, 75, 60, 8)) for t in range(9)]
+    second = [discs((1, 45, 30 + t, 15)) if t < 4 else discs() for t in range(6)]
+    moved = [np.zeros_like(m) if t == 5 else np.roll(np.where(m == 255, 1, m), (t % 3, -t % 4), (0, 1)) for t, m in enumerate(first)]
+    return {"first": (first, moved), "second": (second, [np.roll(second[0], t, 1) for t in range(6)])}
+
+
+def test_figures_of_sequences_are_those_of_the_official_package(tmp_path):
+    scores = {}
+    for name, (true, predicted) in made_up().items():
+        one_sequence(tmp_path, true, name)
+        sequence = davis.read_sequence(tmp_path, name)
+        scores |= davis.Davis(2017).score(sequence, predicted)
+    # what evaluation_method.py --task semi-supervised of davis2017-evaluation makes of the same PNGs
+    official = {
+        "J&F-Mean": 0.6441534755929661,
+        "J-Mean": 0.685856730167054,
+        "J-Recall": 0.8660714285714286,
+        "J-Decay": 0.0983326032617624,
+        "F-Mean": 0.6024502210188781,
+        "F-Recall": 0.5625,
+        "F-Decay": 0.06505737907250815,
+    }
+    per_object = {
+        "first_1": [0.49681405121802424, 0.44686430876627137],
+        "first_2": [1.0, 1.0],
+        "first_3": [0.6562603190435883, 0.5939849624060151],
+        "second_1": [0.590352550406603, 0.3689516129032258],
+    }
+    assert davis.global_row(scores) == pytest.approx(official, abs=1e-9)
+    assert {name: [np.mean(score["J"]), np.mean(score["F"])] for name, score in scores.items()} == {
+        name: pytest.approx(pair, abs=1e-9) for name, pair in per_object.items()
+    }
