@@ -26,7 +26,7 @@ from PIL import Image
 
 from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean
 from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
-from corrflow.benchmarks.points import Floats, PointBenchmark, known, named_scores, pooled, positions
+from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.errors import InputError
 from corrflow.metrics import keypoint_hits
@@ -90,12 +90,12 @@ class Badja(PointBenchmark):
         return [path.stem for path in sequence.paths]
 
     def given(self, sequence: BadjaSequence) -> dict[int, Given]:
-        """The joints that are visible in the first frame."""
-        return {0: sequence.labels[0].xy_k2}
+        """The joints that are visible in the first frame, and in the picture."""
+        return {0: inside(sequence.labels[0].xy_k2, *SIZE)}
 
     def score(self, sequence: BadjaSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Of each joint that was given, in the labelled frames behind the first."""
-        first_k2, later = sequence.labels[0].xy_k2, sequence.labels[1:]
+        first_k2, later = self.given(sequence)[0], sequence.labels[1:]
         given_k = known(first_k2)
         pred_tk2 = positions(predicted)[[label.frame for label in later]]
         true_tk2 = np.array([np.where(given_k[:, None], label.xy_k2, np.nan) for label in later]).reshape(-1, *first_k2.shape)

@@ -27,7 +27,7 @@ from scipy.io.matlab import MatReadError
 
 from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean, read_frames
 from corrflow.benchmarks.folders import not_there, numbered_files
-from corrflow.benchmarks.points import Floats, PointBenchmark, known, named_scores, pooled, positions
+from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions
 from corrflow.errors import InputError
 from corrflow.metrics import box_scale, keypoint_hits
 from corrflow.pictures import Pixels, read_frame
@@ -80,9 +80,7 @@ class Jhmdb(PointBenchmark):
     def given(self, sequence: JhmdbSequence) -> dict[int, Given]:
         """The joints of the first frame that are in the picture."""
         height, width = read_frame(sequence.paths[0]).shape[:2]
-        first_k2 = sequence.joints_tk2[0].copy()
-        first_k2[((first_k2 < 0) | (first_k2 > (width - 1, height - 1))).any(axis=-1)] = np.nan
-        return {0: first_k2}
+        return {0: inside(sequence.joints_tk2[0], width, height)}
 
     def score(self, sequence: JhmdbSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Of each joint that was given."""

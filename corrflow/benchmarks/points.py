@@ -63,6 +63,12 @@ def known(points_k2: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(~np.isnan(points_k2.sum(axis=-1)))
 
 
+def inside(points_k2: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
+    """The points that are in the picture; NaN for the others, which can't be tracked."""
+    out_k2 = (points_k2 < -0.5) | (points_k2 > (width - 0.5, height - 0.5))
+    return np.where(out_k2.any(axis=-1, keepdims=True), np.float32(np.nan), points_k2)
+
+
 def named_scores(sequence: str, names: Sequence[str], measures: Mapping[str, Floats]) -> dict[str, Scores]:
     """Scores of the points that count in some frame, or have no frames to count in; measures are `[T, K]`, NaN where it does not count."""
     counted = [k for k in range(len(names)) if not all(len(of) and np.isnan(of[:, k]).all() for of in measures.values())]

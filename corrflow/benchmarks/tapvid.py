@@ -82,10 +82,9 @@ class TapVid(PointBenchmark):
 
     def given(self, sequence: TapVidSequence) -> dict[int, Given]:
         """Each point in the frame in which it is first visible."""
-        first_n = sequence.first_n
+        first_n, xy_nt2 = sequence.first_n, sequence.xy_nt2.clip(-0.5, SIDE - 0.5)
         return {
-            int(frame): np.where((first_n == frame)[:, None], sequence.xy_nt2[:, frame], np.nan).astype(np.float32)
-            for frame in np.unique(first_n)
+            int(frame): np.where((first_n == frame)[:, None], xy_nt2[:, frame], np.nan).astype(np.float32) for frame in np.unique(first_n)
         }
 
     def score(self, sequence: TapVidSequence, predicted: list[Any]) -> dict[str, Scores]:

@@ -107,7 +107,8 @@ def badja(root):
     """A horse of DAVIS, seven frames of 256 x 160, labelled in the third, fifth and seventh; and an animal whose frames are not handed out.
 
     Its segmentation is 50 x 50 pixels: 100 x 100 once it is 512 x 320, so that 0.2 of the root of its area is 20. It moves by 3 a
-    frame, 6 of those. Two joints are visible in the first labelled frame, of which one is hidden in the last; a third comes later.
+    frame, 6 of those. Two joints are visible in the first labelled frame, of which one is hidden in the last; a third comes later; a fourth is
+    above the picture.
     """
     labels = []
     for t in range(7):
@@ -115,7 +116,7 @@ def badja(root):
         save(root / f"DAVIS/JPEGImages/Full-Resolution/horse/{t:05d}.jpg", labels_hw)
         write_mask(root / f"DAVIS/Annotations/Full-Resolution/horse/{t:05d}.png", labels_hw)
         joints, visible = [[0, 0]] * 37, [False] * 37
-        for joint, (y, x), seen in ((8, (40, 30), True), (15, (60, 50), t < 6), (33, (50, 60), t >= 4)):
+        for joint, (y, x), seen in ((8, (40, 30), True), (15, (60, 50), t < 6), (33, (50, 60), t >= 4), (8 + 2, (-9, 60), True)):
             joints[joint], visible[joint] = [y, x + 3 * t], seen
         image, segmentation = (f"DAVIS/{kind}/Full-Resolution/horse/{t:05d}" for kind in ("JPEGImages", "Annotations"))
         label = {"segmentation_path": f"{segmentation}.png", "image_path": f"{image}.jpg", "visibility": visible, "joints": joints}
