@@ -107,8 +107,8 @@ def badja(root):
     """A horse of DAVIS, seven frames of 256 x 160, labelled in the third, fifth and seventh; and an animal whose frames are not handed out.
 
     Its segmentation is 50 x 50 pixels: 100 x 100 once it is 512 x 320, so that 0.2 of the root of its area is 20. It moves by 3 a
-    frame, 6 of those. Two joints are visible in the first labelled frame, of which one is hidden in the last; a third comes later; a fourth is
-    above the picture.
+    frame, 6 of those. Two joints are visible in the first labelled frame, of which one is hidden in the last; a third comes later; a
+    fourth is above the picture.
     """
     labels = []
     for t in range(7):

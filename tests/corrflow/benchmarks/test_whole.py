@@ -1,4 +1,4 @@
-"""Each benchmark from its data to its figures and files: the identity baseline, whose figures are worked by hand, a small random model, eval.py."""
+"""Each benchmark from its data to its figures and files: identity, whose figures are worked by hand, a small random model, eval.py."""
 
 import json
 import zipfile
