@@ -1,7 +1,5 @@
 """Which benchmarks there are, by name."""
 
-from typing import Literal
-
 from corrflow.benchmarks.badja import Badja
 from corrflow.benchmarks.benchmark import Benchmark
 from corrflow.benchmarks.davis import Davis, DavisTest
@@ -11,8 +9,6 @@ from corrflow.benchmarks.vip import Vip, VipInstances
 from corrflow.benchmarks.youtube_vos import YouTubeVos
 from corrflow.errors import InputError
 
-Name = Literal["davis2016", "davis2017", "davis2017-test", "youtube-vos", "jhmdb", "vip", "vip-instances", "badja", "tapvid"]
-"""What `--benchmark` takes."""
 ALL: tuple[Benchmark, ...] = (
     Davis(2016), Davis(2017), DavisTest(), YouTubeVos(), Jhmdb(), Vip(), VipInstances(), Badja(), TapVid(),
 )  # fmt: skip
