@@ -58,12 +58,13 @@ class Vip(MaskBenchmark):
         """The videos of `lists/val_videos.txt`, in `root` or its folder `VIP_Fine`."""
         base = root / "VIP_Fine" if (root / "VIP_Fine").is_dir() else root
         labels = base / "Annotations" / self.folder if (base / "Annotations").is_dir() else base / self.folder
-        for path in (base / "Images", labels, base / "lists" / "val_videos.txt"):
+        names = base / "lists" / "val_videos.txt"
+        for path in (base / "Images", labels, names):
             if not path.exists():
                 raise not_there(path, f"VIP_Fine with Images, Annotations/{self.folder} and lists", root, self.name)
-        if not (names := listed(base / "lists" / "val_videos.txt")):
-            raise InputError(f"{base / 'lists' / 'val_videos.txt'}: names no video")
-        return [read_video(base / "Images" / name, labels / name) for name in names]
+        if not (videos := [Path(word).name for word in listed(names)]):  # some hold paths
+            raise InputError(f"{names}: names no video")
+        return [read_video(base / "Images" / video, labels / video) for video in videos]
 
     def frames(self, sequence: VipSequence) -> Iterator[Pixels]:
         """RGB; all of the size of the first labels."""

@@ -82,6 +82,8 @@ class YouTubeVos(MaskBenchmark):
         if missing := [label for label, _ in sequence.objects if label not in there]:
             folder = sequence.masks[0][1].parent
             raise InputError(f"{folder}: no mask holds object {missing[0]}: meta.json says that {sequence.name} has it")
+        if not given:
+            raise InputError(f"{sequence.masks[0][1].parent}: no mask holds an object: nothing to track")
         return dict(given)
 
     def score(self, sequence: VosSequence, predicted: list[Pixels]) -> dict[str, Scores]:

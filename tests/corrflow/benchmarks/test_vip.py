@@ -20,6 +20,8 @@ def test_the_validation_videos_are_read_as_downloaded(tmp_path):
     vip(tmp_path)
     (sequence,) = PARTS.read(tmp_path)
     assert sequence == PARTS.read(tmp_path / "VIP_Fine")[0]
+    (tmp_path / "VIP_Fine/lists/val_videos.txt").write_text("Images/videos10\n")
+    assert PARTS.read(tmp_path) == [sequence]
     assert (sequence.name, sequence.length) == ("videos10", 3)
     assert PARTS.frame_names(sequence) == ["000000000001", "000000000026", "000000000051"]
     assert np.unique(PARTS.given(sequence)[0]).tolist() == [0, 2, 5]

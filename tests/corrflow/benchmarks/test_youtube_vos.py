@@ -100,6 +100,11 @@ def edit_meta(root, change):
     (root / "meta.json").write_text(json.dumps(meta))
 
 
+def blank(folder):
+    for path in folder.iterdir():
+        write_mask(path, squares())
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -110,6 +115,11 @@ def edit_meta(root, change):
         (lambda r: (r / "meta.json").write_text("{}"), "meta.json: expected videos, each with objects by number"),
         (lambda r: edit_meta(r, lambda o: o["2"].pop("category")), "video 0a1b2c3d4e: expected objects with category and frames"),
         (lambda r: edit_meta(r, lambda o: o.update({"3": o["1"]})), "0a1b2c3d4e: no mask holds object 3"),
+        (lambda r: blank(r / "Annotations/0a1b2c3d4e"), "Annotations/0a1b2c3d4e: no mask holds object 1"),
+        (
+            lambda r: (blank(r / "Annotations/0a1b2c3d4e"), edit_meta(r, dict.clear)),
+            "0a1b2c3d4e: no mask holds an object: nothing to track",
+        ),
         (lambda r: edit_meta(r, lambda o: o.pop("2")), "00010.png: holds object 2: meta.json has [1]"),
         (lambda r: write_mask(r / "Annotations/0a1b2c3d4e/00010.png", squares(width=60)), "00010.png is 60x48: expected 64x48"),
         (lambda r: save(r / "JPEGImages/0a1b2c3d4e/00010.jpg", squares(width=60)), "00010.jpg is 60x48: expected 64x48"),
