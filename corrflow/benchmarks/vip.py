@@ -128,8 +128,8 @@ class VipInstances(Vip):
         return {"AP^r": mean(list(at.values())), **{f"AP^r@{overlap}": value for overlap, value in at.items()}} if scores else {}
 
     def keep(self, sequence: VipSequence, predicted: list[Pixels], out: Path) -> None:
-        """As `vip`, and with each PNG the list that the release's evaluation reads (of both, in `VIDEO/instance_part`): of each number from 1 on,
-        class and confidence."""
+        """As `vip`, and with each PNG the list that the release's evaluation reads (both in `VIDEO/instance_part`): class
+        and confidence of each number from 1 on."""
         super().keep(sequence, predicted, out)
         classes = read_classes(sequence.labels[0].with_suffix(".txt"))
         lines = "".join(f"{classes.get(number, 0)} 1\n" for number in range(1, max(classes, default=0) + 1))
