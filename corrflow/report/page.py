@@ -1,0 +1,166 @@
+"""The page: what comes on it in which order. It needs no network and no script; the script only sorts tables."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from corrflow.benchmarks.results import Result
+from corrflow.benchmarks.published import DATA_SETS
+from corrflow.files import atomic_file
+from corrflow.report.beside import published_section
+from corrflow.report.charts import charts
+from corrflow.report.comparison import Comparison, Run, compare, memory, number, short
+from corrflow.report.markup import escape, note, section
+from corrflow.report.overlays import extremes
+from corrflow.report.tables import object_table, overall_table, rate, sequence_table, speed_table
+
+# nothing may be fetched, whatever a name in the data says
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of what is told of a benchmark."""
+
+    key: str
+    """Where links lead."""
+    title: str
+    content: str
+    """HTML."""
+
+
+def write_report(path: Path, title: str, results: list[Result]) -> None:
+    """One page on one or several results; those of one benchmark are compared.
+
+    Args:
+        path: of the HTML file.
+        title: plain text.
+        results: the first of a benchmark is the one that others are compared with.
+
+    Raises:
+        InputError: an overlay that can't be read.
+    """
+    comparisons = compare(results)
+    told = [(comparison, [part for part in parts(comparison) if part.content]) for comparison in comparisons]
+    sections = "".join(benchmark_section(comparison, inner) for comparison, inner in told)
+    body = header(title, told) + f"<main>{sections}{speed_section(comparisons)}</main>"
+    with atomic_file(path) as file:
+        file.write(document(title, body).encode())
+
+
+def document(title: str, body: str) -> str:
+    """The whole file."""
+    style, script = (Path(__file__).with_name(name).read_text() for name in ("page.css", "sort.js"))
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        f"<title>{escape(title)}</title><style>{style}</style></head>\n<body>{body}<script>{script}</script></body></html>\n"
+    )
+
+
+def header(title: str, told: list[tuple[Comparison, list[Part]]]) -> str:
+    """What this is, and the way to each part; of several benchmarks, to each of them."""
+    links = [(comparison.benchmark.name, heading(comparison)) for comparison, _ in told]
+    if len(told) == 1:
+        links = [(part.key, part.title) for part in told[0][1]]
+    anchors = "".join(f'<a href="#{escape(key)}">{escape(name)}</a>' for key, name in [*links, ("speed", "Speed")])
+    return f'<header><h1>{escape(title)}</h1><nav aria-label="Parts of this page">{anchors}</nav></header>'
+
+
+def parts(comparison: Comparison) -> list[Part]:
+    """What is told of a benchmark, in order; without content where there is nothing to tell."""
+    key = comparison.benchmark.name
+    return [
+        Part(f"{key}-published", "Beside published results", published_section(comparison)),
+        Part(f"{key}-overlays", "Best and worst sequences" if comparison.ranked else "Overlays", extremes(comparison)),
+        Part(f"{key}-sequences", "Sequence by sequence", differences(comparison) + sequence_table(comparison)),
+        Part(f"{key}-curves", "Over time", curves(comparison)),
+        Part(f"{key}-objects", "Object by object", object_table(comparison)),
+    ]
+
+
+def benchmark_section(comparison: Comparison, inner: list[Part]) -> str:
+    """An overview, and the parts."""
+    content = "".join(section(3, part.title, part.key, part.content) for part in inner)
+    return section(2, heading(comparison), comparison.benchmark.name, overview(comparison), content)
+
+
+def heading(comparison: Comparison) -> str:
+    """The benchmark, as people call it."""
+    known = DATA_SETS.get(comparison.benchmark.name)
+    return known.title if known else comparison.benchmark.name
+
+
+def overview(comparison: Comparison) -> str:
+    """What was evaluated, and what came of it."""
+    if not comparison.scored:
+        unscored = "The truth is not public: nothing was scored here. What was predicted lies in the run's folder, laid out for the benchmark's server."
+        return scope(comparison) + tiles(comparison.runs[0], ()) + note(unscored, "warning")
+    figures = overall_table(comparison) + note(comparison.benchmark.note)
+    one = tiles(comparison.runs[0], comparison.benchmark.headline) if len(comparison.runs) == 1 else ""
+    return scope(comparison) + uneven(comparison) + one + figures
+
+
+def scope(comparison: Comparison) -> str:
+    """Runs, protocol and lengths in a line."""
+    results = [run.result for run in comparison.runs]
+    protocols = ", ".join(dict.fromkeys(result.protocol for result in results))
+    longest = max(results, key=lambda result: result.frames)
+    runs = f"{len(results)} runs" if len(results) > 1 else comparison.runs[0].label
+    return note(f"{runs} · protocol {protocols} · {plural(len(longest.sequences), 'sequence')} · {plural(longest.frames, 'frame')}", "scope")
+
+
+def plural(count: int, noun: str) -> str:
+    """1 frame, 2 frames."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def uneven(comparison: Comparison) -> str:
+    """A warning where the runs did not see the same sequences."""
+    if len(comparison.shared) == len(comparison.sequences):
+        return ""
+    told = f"The runs share {len(comparison.shared)} of {len(comparison.sequences)} sequences: their overall figures do not compare."
+    return note(told, "warning")
+
+
+def tiles(run: Run, columns: tuple[str, ...]) -> str:
+    """The few numbers that one run comes down to."""
+    pairs = [(short(column), number(run.result.overall.get(column, math.nan))) for column in columns]
+    pairs += [("frames per second", rate(run.speed)), ("peak memory", memory(run.result.peak_bytes))]
+    return '<dl class="tiles">' + "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in pairs) + "</dl>"
+
+
+def differences(comparison: Comparison) -> str:
+    """How each run fares against the first, in a sentence each."""
+    first, *others = comparison.runs
+    return "".join(filter(None, (difference(comparison, first, other) for other in others)))
+
+
+def difference(comparison: Comparison, first: Run, other: Run) -> str:
+    """In how many sequences it is better, by how much, and where most and least; nothing where they share none."""
+    column = comparison.column
+    gains = {name: other.figure(name, column) - first.figure(name, column) for name in comparison.shared}
+    gains = {name: gain for name, gain in gains.items() if not math.isnan(gain)}
+    if not gains:
+        return ""
+    most, least = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
+    better, mean = sum(gain > 0 for gain in gains.values()), sum(gains.values()) / len(gains)
+    return note(
+        f"{other.label} against {first.label}: better in {better} of {plural(len(gains), 'sequence')}, {short(column)} {mean:+.3f} on average, "
+        f"from {gains[least]:+.3f} ({least}) to {gains[most]:+.3f} ({most}).",
+        "finding",
+    )
+
+
+def curves(comparison: Comparison) -> str:
+    """The charts, with a word on what they show."""
+    drawn = charts(comparison)
+    each = " Thin lines: each object." if any(len(run.scores(name)) > 1 for run in comparison.runs for name in comparison.sequences) else ""
+    return drawn and note(f"Frames that count, from left to right; means over objects.{each}") + drawn
+
+
+def speed_section(comparisons: list[Comparison]) -> str:
+    """How fast, and in how much memory."""
+    told = "Seconds of propagation, reading the frames included, summed over all jobs; memory of the process, on CUDA of the device, at its peak."
+    return section(2, "Speed", "speed", speed_table(comparisons), note(told))
