@@ -11,8 +11,9 @@ import torch
 
 from corrflow import InputError
 from corrflow.attention import choose_backend
-from corrflow.benchmarks.evaluation import Result, finish, merge, progress, results, run_sequences
+from corrflow.benchmarks.evaluation import finish, merge, progress, results, run_sequences
 from corrflow.benchmarks.plan import Evaluation, Plan, noting_failure, prepare, read_plan
+from corrflow.benchmarks.results import Result
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model, weights_digest
 from corrflow.propagation import find_protocol
@@ -110,7 +111,7 @@ def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = Tru
         return
     with noting_failure(plan, share):
         model = find_model(plan.evaluation, device)
-        with progress(sum(len(sequence.frames) for sequence in share), plan.evaluation.name, shown) as bar:
+        with progress(sum(sequence.length for sequence in share), plan.evaluation.name, shown) as bar:
             run_sequences(plan, share, model, bar.update)
 
 
@@ -134,7 +135,7 @@ def submit(job: EvalJob, plan: Plan) -> Submitted:
     submitted = submit_array(tasks, Task("launch.eval:end_array", {"out": out}), job.out / LOGS, "corrflow-eval", job.cluster)
     array, last, left = submitted.array, submitted.last.job_id, plan.left()
     print(
-        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(len(s.frames) for s in left)} frames: "
+        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(s.length for s in left)} frames: "
         f"submitted {array}_[0-{len(tasks) - 1}], which track, and {last}, which ends it with a report\n"
         f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} {last}; what is left, the same command does",
         flush=True,
@@ -162,7 +163,7 @@ def follow(plan: Plan, submitted: Submitted) -> str:
 
         def look() -> None:
             for sequence in [sequence for sequence in waiting.values() if plan.result(sequence)]:
-                bar.update(len(waiting.pop(sequence.name).frames))
+                bar.update(waiting.pop(sequence.name).length)
             bar.set_postfix_str(f"{len(plan.sequences) - len(waiting)}/{len(plan.sequences)} sequences", refresh=False)
 
         return wait_for(submitted.last, look)

@@ -9,6 +9,7 @@ from PIL import Image
 from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.benchmarks import davis
 from corrflow.benchmarks.evaluation import evaluate
+from corrflow.benchmarks.results import read_result
 from corrflow.encoder import EncoderConfig
 from corrflow.pictures import PALETTE, read_mask
 from corrflow.propagation import PROTOCOLS
@@ -32,11 +33,11 @@ def test_the_first_and_the_last_frame_do_not_count(tree):
     true = truth(sequence)
     wrong = [np.zeros_like(true[0]), *true[1:-1], np.zeros_like(true[0])]
     scores = davis.score_sequence(wrong, true, [1])[1]
-    assert scores.region == scores.boundary == [1.0] * 6
+    assert scores == {"J": [1.0] * 6, "F": [1.0] * 6}
 
 
 def test_each_object_counts_alike():
-    good, bad = davis.ObjectScores([1.0] * 4, [0.5] * 4), davis.ObjectScores([0.2] * 4, [0.1] * 4)
+    good, bad = {"J": [1.0] * 4, "F": [0.5] * 4}, {"J": [0.2] * 4, "F": [0.1] * 4}
     row = davis.global_row({"a_1": good, "a_2": bad})
     assert row["J-Mean"] == pytest.approx(0.6)
     assert row["F-Mean"] == pytest.approx(0.3)
@@ -85,7 +86,8 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
         ).items()
     }
     assert metrics["overall"] == davis.global_row(again)
-    assert metrics["objects"]["val-000_1"]["J_frames"] == again["val-000_1"].region
+    assert metrics["sequences"]["val-000"]["objects"]["val-000_1"] == again["val-000_1"]
+    assert read_result(tmp_path / "paper") == results[1]
     write_report(tmp_path / "report.html", "two <methods>", results)
     page = (tmp_path / "report.html").read_text()
     assert "two &lt;methods&gt;" in page

@@ -12,7 +12,6 @@ import pytest
 import torch
 
 from corrflow import CorrFlow, InputError, ModelConfig
-from corrflow.benchmarks.davis import ObjectScores
 from corrflow.benchmarks.evaluation import evaluate, finish, run_sequences
 from corrflow.benchmarks.plan import Done, Evaluation, deal, noting_failure, prepare, read_plan
 from corrflow.encoder import EncoderConfig
@@ -174,8 +173,8 @@ def test_results_of_another_plan_do_not_count(tree, tmp_path):
 def test_scores_come_back_to_the_last_bit(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
     draw = random.Random(0)
-    scores = {f"val-000_{k}": ObjectScores([draw.random() for _ in range(50)], [draw.random() / 3 for _ in range(50)]) for k in (1, 2)}
-    done = Done(plan.digest, scores, 52, 1 / 3, 1, "here")
+    scores = {f"val-000_{k}": {"J": [draw.random() for _ in range(50)], "F": [draw.random() / 3 for _ in range(50)]} for k in (1, 2)}
+    done = Done(plan.digest, scores, 52, 1 / 3, 10**9, 1, "here")
     plan.keep(plan.sequences[0], done)
     assert plan.result(plan.sequences[0]) == done
 
