@@ -21,7 +21,8 @@ def warning(comparison: Comparison, data: DataSet) -> str:
     count = max(len(run.result.sequences) for run in comparison.runs)
     if count >= data.sequences:
         return ""
-    return note(f"{count} of {data.sequences} sequences were evaluated here: these figures do not compare with the published ones.", "warning")
+    told = f"{count} of {data.sequences} sequences were evaluated here: these figures do not compare with the published ones."
+    return note(told, "warning")
 
 
 def published_table(comparison: Comparison, data: DataSet) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from corrflow.benchmarks.benchmark import Benchmark, Scores
-from corrflow.benchmarks.results import Result
 from corrflow.benchmarks.registry import find_benchmark
+from corrflow.benchmarks.results import Result
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,9 @@ def compare(results: Iterable[Result]) -> list[Comparison]:
 def labels(results: list[Result]) -> list[str]:
     """The runs' names; where two are alike, with their protocols, and failing that, with their folders."""
     names = [result.name for result in results]
-    for tell in (lambda result: result.protocol, lambda result: str(result.out)):
-        repeated = {name for name in names if names.count(name) > 1}
-        names = [f"{name}, {tell(result)}" if name in repeated else name for name, result in zip(names, results, strict=True)]
+    for more in ([result.protocol for result in results], [str(result.out) for result in results]):
+        alike = {name: {detail for other, detail in zip(names, more, strict=True) if other == name} for name in names}
+        names = [f"{name}, {detail}" if len(alike[name]) > 1 else name for name, detail in zip(names, more, strict=True)]
     return names
 
 

@@ -33,8 +33,7 @@ class Table:
     """Text."""
     rows: list[list[Cell]]
     spans: list[tuple[str, int]] | None = None
-    """Headings over several columns, with the number of columns of each; an empty one over the first."""
-    sortable: bool = True
+    """Headings over several columns each, from the second on; with the number of columns."""
     emphasised: frozenset[int] = frozenset()
     """Rows that stand out."""
 
@@ -59,15 +58,20 @@ def difference_cell(value: float, scale: float) -> Cell:
 
 def table(content: Table) -> str:
     """As HTML; it scrolls on its own where the screen is narrow."""
-    kind = ' class="sortable"' if content.sortable and len(content.rows) > 1 else ""
-    top = "".join(f'<th colspan="{count}" scope="colgroup">{escape(text)}</th>' if text else "<td></td>" for text, count in content.spans or [])
+    kind = ' class="sortable"' if len(content.rows) > 1 else ""
+    spans = f"<tr><td></td>{''.join(span_markup(*span) for span in content.spans)}</tr>" if content.spans else ""
     head = "".join(head_markup(name, cell) for name, cell in zip(content.head, content.rows[0], strict=True))
     rows = "".join(row_markup(row, index in content.emphasised) for index, row in enumerate(content.rows))
-    spans = f"<tr>{top}</tr>" if top else ""
+    caption = escape(content.caption)
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{escape(content.caption)}"><table{kind}>'
-        f'<caption>{escape(content.caption)}</caption><thead>{spans}<tr class="names">{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+        f'<div class="scroll" tabindex="0" role="group" aria-label="{caption}"><table{kind}><caption>{caption}</caption>'
+        f'<thead>{spans}<tr class="names">{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
+
+
+def span_markup(text: str, columns: int) -> str:
+    """A heading over several columns."""
+    return f'<th colspan="{columns}" scope="colgroup">{escape(text)}</th>'
 
 
 def head_markup(name: str, below: Cell) -> str:

@@ -68,11 +68,14 @@ def strip(folder: Path, name: str, width: int) -> str:
     files = sorted(folder.glob("[!.]*.jpg"))
     if not files:
         return note(f"No overlays in {folder}.")
-    frames = "".join(
-        f'<figure><img alt="{escape(name)}, frame {escape(path.stem)}" {picture(path, width)}><figcaption>{escape(path.stem)}</figcaption></figure>'
-        for path in spread(files, FRAMES)
-    )
+    frames = "".join(frame(path, name, width) for path in spread(files, FRAMES))
     return f'<div class="strip" tabindex="0" role="group" aria-label="{escape(name)}: frames">{frames}</div>'
+
+
+def frame(path: Path, name: str, width: int) -> str:
+    """One frame over its number."""
+    stem = escape(path.stem)
+    return f'<figure><img alt="{escape(name)}, frame {stem}" {picture(path, width)}><figcaption>{stem}</figcaption></figure>'
 
 
 def spread(items: list[Item], count: int) -> list[Item]:

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from corrflow.benchmarks.results import Result
 from corrflow.benchmarks.published import DATA_SETS
+from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
 from corrflow.report.beside import published_section
 from corrflow.report.charts import charts
@@ -95,20 +95,24 @@ def heading(comparison: Comparison) -> str:
 def overview(comparison: Comparison) -> str:
     """What was evaluated, and what came of it."""
     if not comparison.scored:
-        unscored = "The truth is not public: nothing was scored here. What was predicted lies in the run's folder, laid out for the benchmark's server."
-        return scope(comparison) + tiles(comparison.runs[0], ()) + note(unscored, "warning")
+        told = "The truth is not public: nothing was scored here. The run's folder holds what the benchmark's server takes."
+        return scope(comparison) + note(told, "warning") + one_run(comparison)
     figures = overall_table(comparison) + note(comparison.benchmark.note)
-    one = tiles(comparison.runs[0], comparison.benchmark.headline) if len(comparison.runs) == 1 else ""
-    return scope(comparison) + uneven(comparison) + one + figures
+    return scope(comparison) + uneven(comparison) + one_run(comparison) + figures
 
 
 def scope(comparison: Comparison) -> str:
     """Runs, protocol and lengths in a line."""
     results = [run.result for run in comparison.runs]
-    protocols = ", ".join(dict.fromkeys(result.protocol for result in results))
+    protocols = list(dict.fromkeys(result.protocol for result in results))
     longest = max(results, key=lambda result: result.frames)
-    runs = f"{len(results)} runs" if len(results) > 1 else comparison.runs[0].label
-    return note(f"{runs} · protocol {protocols} · {plural(len(longest.sequences), 'sequence')} · {plural(longest.frames, 'frame')}", "scope")
+    told = [
+        plural(len(results), "run") if len(results) > 1 else comparison.runs[0].label,
+        f"protocol{'s' if len(protocols) > 1 else ''} {', '.join(protocols)}",
+        plural(len(longest.sequences), "sequence"),
+        plural(longest.frames, "frame"),
+    ]
+    return note(" · ".join(told), "scope")
 
 
 def plural(count: int, noun: str) -> str:
@@ -124,8 +128,12 @@ def uneven(comparison: Comparison) -> str:
     return note(told, "warning")
 
 
-def tiles(run: Run, columns: tuple[str, ...]) -> str:
-    """The few numbers that one run comes down to."""
+def one_run(comparison: Comparison) -> str:
+    """The few numbers that it comes down to; nothing of several runs, which the tables compare."""
+    run, *others = comparison.runs
+    if others:
+        return ""
+    columns = comparison.benchmark.headline if comparison.scored else ()
     pairs = [(short(column), number(run.result.overall.get(column, math.nan))) for column in columns]
     pairs += [("frames per second", rate(run.speed)), ("peak memory", memory(run.result.peak_bytes))]
     return '<dl class="tiles">' + "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in pairs) + "</dl>"
@@ -146,11 +154,9 @@ def difference(comparison: Comparison, first: Run, other: Run) -> str:
         return ""
     most, least = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
     better, mean = sum(gain > 0 for gain in gains.values()), sum(gains.values()) / len(gains)
-    return note(
-        f"{other.label} against {first.label}: better in {better} of {plural(len(gains), 'sequence')}, {short(column)} {mean:+.3f} on average, "
-        f"from {gains[least]:+.3f} ({least}) to {gains[most]:+.3f} ({most}).",
-        "finding",
-    )
+    where = f"from {gains[least]:+.3f} ({least}) to {gains[most]:+.3f} ({most})"
+    told = f"{other.label} against {first.label}: better in {better} of {plural(len(gains), 'sequence')}"
+    return note(f"{told}, {short(column)} {mean:+.3f} on average, {where}.", "finding")
 
 
 def curves(comparison: Comparison) -> str:
@@ -162,5 +168,5 @@ def curves(comparison: Comparison) -> str:
 
 def speed_section(comparisons: list[Comparison]) -> str:
     """How fast, and in how much memory."""
-    told = "Seconds of propagation, reading the frames included, summed over all jobs; memory of the process, on CUDA of the device, at its peak."
+    told = "Seconds of tracking, reading the frames included, of all jobs together. Memory of a process at its most; on CUDA, the device's."
     return section(2, "Speed", "speed", speed_table(comparisons), note(told))

@@ -54,8 +54,8 @@ def compared_sequences(comparison: Comparison) -> str:
 def difference_scale(comparison: Comparison) -> float:
     """The largest difference from the first run, at which a bar is full."""
     first, *others = comparison.runs
-    found = [abs(run.figure(name, comparison.column) - first.figure(name, comparison.column)) for run in others for name in comparison.shared]
-    return max((value for value in found if not math.isnan(value)), default=0.0)
+    pairs = [(run.figure(name, comparison.column), first.figure(name, comparison.column)) for run in others for name in comparison.shared]
+    return max((abs(one - other) for one, other in pairs if not math.isnan(one - other)), default=0.0)
 
 
 def sequence_cells(comparison: Comparison, sequence: str) -> list[Cell]:
@@ -77,7 +77,7 @@ def object_table(comparison: Comparison) -> str:
         [words(name), *(figure_cell(figures.get(name, {}).get(column, math.nan)) for figures in by_run for column in columns)]
         for name in objects
     ]
-    spans = [("", 1), *((run.label, len(columns)) for run in comparison.runs)] if len(by_run) > 1 else None
+    spans = [(run.label, len(columns)) for run in comparison.runs] if len(by_run) > 1 else None
     return table(Table("Each object", ["object", *(short(column) for _ in by_run for column in columns)], rows, spans))
 
 
