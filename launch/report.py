@@ -16,15 +16,22 @@ def main(argv: list[str]) -> int:
     """Read the runs, print their figures, write the page."""
     job = parse(ReportJob, argv, "report.py")
     results = [read_run(folder) for folder in job.runs]
+    write_page(job, results)
+    print(text_table(results))
+    print(f"report: {job.out}")
+    return 0
+
+
+def write_page(job: ReportJob, results: list[Result]) -> None:
+    """The page; InputError where it can't be written."""
     if job.out.is_dir():
         raise InputError(f"{job.out}: is a folder: expected a file to write, such as {job.out / 'report.html'}")
+    if job.out.parent.exists() and not job.out.parent.is_dir():
+        raise InputError(f"{job.out}: {job.out.parent} is a file: expected a folder")
     try:
         write_report(job.out, job.title, results)
     except OSError as error:
         raise InputError(f"{job.out}: can't be written to ({error.strerror})") from None
-    print(text_table(results))
-    print(f"report: {job.out}")
-    return 0
 
 
 def read_run(folder: Path) -> Result:

@@ -16,15 +16,18 @@ from corrflow.report.markup import escape, note
 Item = TypeVar("Item")
 EXTREMES = 3  # best sequences that are shown, and worst ones
 FRAMES = 5  # of a sequence
-PAGE_BYTES = 8e6  # for the pictures of a benchmark, roughly
-PICTURE_BYTES = 0.16  # of a pixel: JPEG at quality 80, in base64; measured on 480p overlays
+PAGE_BYTES = 8e6  # for all pictures of a page, roughly
+PICTURE_BYTES = 0.3  # of a pixel: JPEG at quality 80, in base64; 0.28 measured on overlays of five DAVIS sequences, most of them foliage
 WIDTHS = 160, 480  # least and most pixels of a picture's width
 
 
-def extremes(comparison: Comparison) -> str:
-    """The best and the worst sequences of the leading run, as all runs have them; of what is not scored, a few evenly spread."""
+def extremes(comparison: Comparison, share: float) -> str:
+    """The best and the worst sequences of the leading run, as all runs have them; of what is not scored, a few evenly spread.
+
+    `share` is the part of the page that they may fill, from 0 to 1.
+    """
     groups = chosen(comparison)
-    width = picture_width(sum(map(len, groups.values())) * len(comparison.runs) * FRAMES)
+    width = picture_width(sum(map(len, groups.values())) * len(comparison.runs) * FRAMES, share)
     several = len(comparison.runs) > 1 and comparison.ranked
     told = note(f"Ranked by {short(comparison.column)} of {comparison.leader.label}.") if several else ""
     return told + "".join(
@@ -42,9 +45,9 @@ def chosen(comparison: Comparison) -> dict[str, list[str]]:
     return {"Best": ranked[:EXTREMES], "Worst, the worst first": ranked[: -EXTREMES - 1 : -1]}
 
 
-def picture_width(count: int) -> int:
-    """Of each of `count` pictures that share a page; of 16:9, about."""
-    pixels = PAGE_BYTES / max(count, 1) / PICTURE_BYTES
+def picture_width(count: int, share: float) -> int:
+    """Of each of `count` pictures in that part of a page; of 16:9, about."""
+    pixels = PAGE_BYTES * share / max(count, 1) / PICTURE_BYTES
     return round(min(max(math.sqrt(pixels * 16 / 9), WIDTHS[0]), WIDTHS[1]))
 
 

@@ -41,7 +41,7 @@ def write_report(path: Path, title: str, results: list[Result]) -> None:
         InputError: an overlay that can't be read.
     """
     comparisons = compare(results)
-    told = [(comparison, [part for part in parts(comparison) if part.content]) for comparison in comparisons]
+    told = [(comparison, [part for part in parts(comparison, 1 / len(comparisons)) if part.content]) for comparison in comparisons]
     sections = "".join(benchmark_section(comparison, inner) for comparison, inner in told)
     body = header(title, told) + f"<main>{sections}{speed_section(comparisons)}</main>"
     with atomic_file(path) as file:
@@ -68,12 +68,12 @@ def header(title: str, told: list[tuple[Comparison, list[Part]]]) -> str:
     return f'<header><h1>{escape(title)}</h1><nav aria-label="Parts of this page">{anchors}</nav></header>'
 
 
-def parts(comparison: Comparison) -> list[Part]:
-    """What is told of a benchmark, in order; without content where there is nothing to tell."""
+def parts(comparison: Comparison, share: float) -> list[Part]:
+    """What is told of a benchmark, in order; without content where there is nothing to tell. `share`: of the page's pictures."""
     key = comparison.benchmark.name
     return [
         Part(f"{key}-published", "Beside published results", published_section(comparison)),
-        Part(f"{key}-overlays", "Best and worst sequences" if comparison.ranked else "Overlays", extremes(comparison)),
+        Part(f"{key}-overlays", "Best and worst sequences" if comparison.ranked else "Overlays", extremes(comparison, share)),
         Part(f"{key}-sequences", "Sequence by sequence", differences(comparison) + sequence_table(comparison)),
         Part(f"{key}-curves", "Over time", curves(comparison)),
         Part(f"{key}-objects", "Object by object", object_table(comparison)),

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable
 
 from corrflow.report.comparison import Comparison, Run, best_of, memory, scale_of, short
-from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, table, words
+from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, note, table, words
 
 WIDEST = 12  # columns of figures of objects: with more, each run shows its first headline figure alone
 
@@ -48,7 +48,8 @@ def compared_sequences(comparison: Comparison) -> str:
         rows.append([*sequence_cells(comparison, name), *figures, *(difference_cell(value - values[0], ends) for value in values[1:])])
     differences = [f"{other.label} − {first.label}" for other in others]
     head = ["sequence", "frames", *(run.label for run in comparison.runs), *differences]
-    return table(Table(f"{short(column)} of each sequence", head, rows))
+    caption = f"{short(column)} of each sequence"
+    return note(f"{caption}, and each run less {first.label}.") + table(Table(caption, head, rows))
 
 
 def difference_scale(comparison: Comparison) -> float:
