@@ -136,7 +136,7 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
     ("change", "words"),
     [
         ({"weights": "beef"}, "weights is '[0-9a-f]{16}' there and 'beef' here: expected a folder of its own"),
-        ({"protocol": Protocol("paper", radius=9)}, "protocol.radius is 6 there and 9 here"),
+        ({"protocol": Protocol("paper", radius=36)}, "protocol.radius is 24 there and 36 here"),
         ({"benchmark": "davis2016"}, "benchmark is 'davis2017' there and 'davis2016' here"),
         ({"name": "x", "seed": 3, "device": "cuda", "attention": "triton"}, "seed is 0 there and 3 here; .*; and 1 more: expected"),
     ],
