@@ -15,21 +15,31 @@ from corrflow.report.markup import escape
 
 WIDTH, HEIGHT = 600, 100  # of the viewBox
 POINTS = 300  # of a line, at most: more than a chart has pixels for
+THIN_RUNS = 2  # at most so many show each object: more would be a tangle
 COLORS = 8  # of the style sheet
 
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
+class Look:
+    """How a line is drawn."""
+
+    label: str
+    color: int
+    """Its number."""
+    thin: bool = True
+    """With thin lines behind it, of each object."""
+
+
+@dataclass(frozen=True)
 class Line:
     """Of a chart."""
 
-    label: str
-    number: int
-    """Of its colour."""
+    look: Look
     values: Values
     each: tuple[Values, ...] = ()
-    """The objects' own, drawn thinly behind."""
+    """The objects' own."""
 
 
 def charts(comparison: Comparison) -> str:
@@ -42,22 +52,24 @@ def sequence_figure(comparison: Comparison, sequence: str) -> str:
     """The charts of one sequence; nothing where it has no scores."""
     measures, runs = comparison.benchmark.curves, comparison.runs
     if len(runs) == 1:
-        panels = {"": [line for i, measure in enumerate(measures) if (line := measure_line(runs[0], sequence, measure, measure, i))]}
+        panels = {"": [measure_line(runs[0], sequence, measure, Look(measure, i)) for i, measure in enumerate(measures)]}
     else:
-        lines = {m: [measure_line(run, sequence, m, run.label, run.number) for run in runs] for m in measures}
-        panels = {measure: [line for line in found if line] for measure, found in lines.items()}
-    drawn = "".join(panel(f"{sequence} {measure}".strip(), measure, lines) for measure, lines in panels.items() if lines)
+        panels = {
+            m: [measure_line(run, sequence, m, Look(run.label, run.number, len(runs) <= THIN_RUNS)) for run in runs] for m in measures
+        }
+    lines = {measure: [line for line in found if line] for measure, found in panels.items()}
+    drawn = "".join(panel(f"{sequence} {measure}".strip(), measure, found) for measure, found in lines.items() if found)
     return f'<article class="chart"><h4>{escape(sequence)}</h4><div class="panels">{drawn}</div></article>' if drawn else ""
 
 
-def measure_line(run: Run, sequence: str, measure: str, label: str, color: int) -> Line | None:
-    """A measure's mean over the objects of a sequence; None where it has none."""
+def measure_line(run: Run, sequence: str, measure: str, look: Look) -> Line | None:
+    """A measure's mean over the objects of a sequence, and each of them; None where it has none."""
     each = [np.asarray(scores[measure], np.float64) for scores in run.scores(sequence).values() if scores.get(measure)]
     if not each:
         return None
     length = max(map(len, each))
     rows = [np.concatenate([np.full(length - len(values), np.nan), values]) for values in each]  # what enters late ends with the others
-    return Line(label, color, mean_of(np.stack(rows)), tuple(rows) if len(rows) > 1 else ())
+    return Line(look, mean_of(np.stack(rows)), tuple(rows) if look.thin and len(rows) > 1 else ())
 
 
 def mean_of(rows: Values) -> Values:
@@ -71,10 +83,10 @@ def panel(name: str, measure: str, lines: list[Line]) -> str:
     top = scale_of(value for line in lines for values in (line.values, *line.each) for value in values)
     length = max(len(line.values) for line in lines)
     told = escape(f"{name} over time: " + "; ".join(map(describe, lines)))
-    thin = "".join(path(values, top, line.number, "each") for line in lines for values in line.each if len(lines) <= 2)
-    drawn = thin + "".join(path(line.values, top, line.number, "mean") for line in lines)
+    thin = "".join(path(values, top, line.look.color, "each") for line in lines for values in line.each)
+    drawn = thin + "".join(path(line.values, top, line.look.color, "mean") for line in lines)
     grid = "".join(f'<path class="grid" d="M0,{y}H{WIDTH}"/>' for y in (0, HEIGHT // 2, HEIGHT))
-    key = "".join(f'<li class="c{line.number % COLORS}">{escape(line.label)} {number(mean(line.values))}</li>' for line in lines)
+    key = "".join(f'<li class="c{line.look.color % COLORS}">{escape(line.look.label)} {number(mean(line.values))}</li>' for line in lines)
     title = f'<span class="measure">{escape(measure)}</span>' if measure else ""
     return (
         f'<figure><figcaption>{title}<ul class="key">{key}</ul></figcaption><div class="plot">'
@@ -112,5 +124,5 @@ def describe(line: Line) -> str:
     """In words."""
     defined = line.values[~np.isnan(line.values)]
     if not defined.size:
-        return f"{line.label} not defined"
-    return f"{line.label} mean {number(mean(line.values))}, from {number(float(defined[0]))} to {number(float(defined[-1]))}"
+        return f"{line.look.label} not defined"
+    return f"{line.look.label} mean {number(mean(line.values))}, from {number(float(defined[0]))} to {number(float(defined[-1]))}"

@@ -115,6 +115,11 @@ def number(value: float) -> str:
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
 
 
+def signed(value: float) -> str:
+    """A difference as text."""
+    return ("−" if value < 0 else "+") + number(abs(value))
+
+
 def short(column: str) -> str:
     """What a narrow column is called: J-Mean is J, J-Recall is J recall."""
     name, _, statistic = column.partition("-")

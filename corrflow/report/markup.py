@@ -4,7 +4,7 @@ import html
 import math
 from dataclasses import dataclass
 
-from corrflow.report.comparison import number
+from corrflow.report.comparison import number, signed
 
 escape = html.escape
 
@@ -33,7 +33,7 @@ class Table:
     """Text."""
     rows: list[list[Cell]]
     spans: list[tuple[str, int]] | None = None
-    """Headings over several columns each, from the second on; with the number of columns."""
+    """Headings over several columns each, from the second on, with the number of columns; some may be empty."""
     emphasised: frozenset[int] = frozenset()
     """Rows that stand out."""
 
@@ -53,7 +53,7 @@ def difference_cell(value: float, scale: float) -> Cell:
     """A difference with its sign, over a bar to the left or to the right."""
     if math.isnan(value):
         return Cell("–", value)
-    return Cell(f"{value:+.3f}" if scale <= 1 else f"{value:+.1f}", value, value / scale if scale else 0.0, signed=True)
+    return Cell(signed(value), value, value / scale if scale else 0.0, signed=True)
 
 
 def table(content: Table) -> str:
@@ -70,7 +70,9 @@ def table(content: Table) -> str:
 
 
 def span_markup(text: str, columns: int) -> str:
-    """A heading over several columns."""
+    """A heading over several columns, or none."""
+    if not text:
+        return f'<td colspan="{columns}"></td>'
     return f'<th colspan="{columns}" scope="colgroup">{escape(text)}</th>'
 
 

@@ -8,8 +8,8 @@ from corrflow.benchmarks.published import DATA_SETS
 from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
 from corrflow.report.beside import published_section
-from corrflow.report.charts import charts
-from corrflow.report.comparison import Comparison, Run, compare, memory, number, short
+from corrflow.report.charts import THIN_RUNS, charts
+from corrflow.report.comparison import Comparison, Run, compare, memory, number, short, signed
 from corrflow.report.markup import escape, note, section
 from corrflow.report.overlays import extremes
 from corrflow.report.tables import object_table, overall_table, rate, sequence_table, speed_table
@@ -154,15 +154,16 @@ def difference(comparison: Comparison, first: Run, other: Run) -> str:
         return ""
     most, least = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
     better, mean = sum(gain > 0 for gain in gains.values()), sum(gains.values()) / len(gains)
-    where = f"from {gains[least]:+.3f} ({least}) to {gains[most]:+.3f} ({most})"
+    where = f"from {signed(gains[least])} ({least}) to {signed(gains[most])} ({most})"
     told = f"{other.label} against {first.label}: better in {better} of {plural(len(gains), 'sequence')}"
-    return note(f"{told}, {short(column)} {mean:+.3f} on average, {where}.", "finding")
+    return note(f"{told}, {short(column)} {signed(mean)} on average, {where}.", "finding")
 
 
 def curves(comparison: Comparison) -> str:
     """The charts, with a word on what they show."""
     drawn = charts(comparison)
-    each = " Thin lines: each object." if any(len(run.scores(name)) > 1 for run in comparison.runs for name in comparison.sequences) else ""
+    several = any(len(run.scores(name)) > 1 for run in comparison.runs for name in comparison.sequences)
+    each = " Thin lines: each object." if several and len(comparison.runs) <= THIN_RUNS else ""
     return drawn and note(f"Frames that count, from left to right; means over objects.{each}") + drawn
 
 

@@ -4,9 +4,9 @@ import math
 from collections.abc import Iterable
 
 from corrflow.report.comparison import Comparison, Run, best_of, memory, scale_of, short
-from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, note, table, words
+from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, table, words
 
-WIDEST = 12  # columns of figures of objects: with more, each run shows its first headline figure alone
+WIDEST = 12  # columns of objects' figures, of several runs
 
 
 def overall_table(comparison: Comparison) -> str:
@@ -39,17 +39,16 @@ def listed_sequences(comparison: Comparison) -> str:
 
 def compared_sequences(comparison: Comparison) -> str:
     """The first headline figure of each run, the best marked, and how far each run is from the first."""
-    column, (first, *others) = comparison.column, comparison.runs
+    column = comparison.column
     ends = difference_scale(comparison)
     rows = []
     for name in comparison.sequences:
         values = [run.figure(name, column) for run in comparison.runs]
         figures = [figure_cell(value, marked=i in best_of(column, values)) for i, value in enumerate(values)]
         rows.append([*sequence_cells(comparison, name), *figures, *(difference_cell(value - values[0], ends) for value in values[1:])])
-    differences = [f"{other.label} − {first.label}" for other in others]
-    head = ["sequence", "frames", *(run.label for run in comparison.runs), *differences]
-    caption = f"{short(column)} of each sequence"
-    return note(f"{caption}, and each run less {first.label}.") + table(Table(caption, head, rows))
+    names = [run.label for run in comparison.runs]
+    spans = [("", 1), (short(column), len(names)), (f"minus {names[0]}", len(names) - 1)]
+    return table(Table(f"{short(column)} of each sequence", ["sequence", "frames", *names, *names[1:]], rows, spans))
 
 
 def difference_scale(comparison: Comparison) -> float:
@@ -66,14 +65,12 @@ def sequence_cells(comparison: Comparison, sequence: str) -> list[Cell]:
 
 
 def object_table(comparison: Comparison) -> str:
-    """The headline figures of each object; nothing where each sequence has but one, and the table of sequences says it all."""
-    by_run = [object_figures(comparison, run) for run in comparison.runs]
-    objects = list(dict.fromkeys(name for figures in by_run for name in figures))
+    """The figures of each object; nothing where each sequence has but one, and the table of sequences says it all."""
+    objects = list(dict.fromkeys(name for seq in comparison.sequences for run in comparison.runs for name in run.scores(seq)))
     if len(objects) <= len(comparison.sequences):
         return ""
-    columns = comparison.benchmark.headline
-    if len(columns) * len(by_run) > WIDEST:
-        columns = columns[:1]
+    by_run = [object_figures(comparison, run) for run in comparison.runs]
+    columns = object_columns(comparison, by_run)
     rows = [
         [words(name), *(figure_cell(figures.get(name, {}).get(column, math.nan)) for figures in by_run for column in columns)]
         for name in objects
@@ -89,6 +86,14 @@ def object_figures(comparison: Comparison, run: Run) -> dict[str, dict[str, floa
         for sequence in comparison.sequences
         for name, scores in run.scores(sequence).items()
     }
+
+
+def object_columns(comparison: Comparison, by_run: list[dict[str, dict[str, float]]]) -> list[str]:
+    """All that are defined of objects; of several runs the headline ones, as many of them as there is room for."""
+    if len(by_run) == 1:
+        return list(dict.fromkeys(name for figures in by_run[0].values() for name, value in figures.items() if not math.isnan(value)))
+    headline = list(comparison.benchmark.headline)
+    return headline if len(headline) * len(by_run) <= WIDEST else headline[:1]
 
 
 def speed_table(comparisons: Iterable[Comparison]) -> str:
