@@ -15,24 +15,30 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from corrflow.benchmarks.benchmark import Sequence
+from corrflow.benchmarks.benchmark import Benchmark, Sequence
 from corrflow.benchmarks.plan import Done, Evaluation, Plan, missing, prepare
 from corrflow.benchmarks.results import Result, SequenceResult, write_metrics, write_speed
+from corrflow.drawing import Dots
 from corrflow.errors import InputError
 from corrflow.memory import peak_bytes
-from corrflow.model import CorrFlow, weights_digest
+from corrflow.model import CorrFlow
 from corrflow.pictures import overlay, write_jpeg
-from corrflow.propagation import Protocol, stream
+from corrflow.propagation import Backbone, Protocol, stream_points, stream_together
+from corrflow.propagation.backbone import as_backbone, digest
+
+Model = CorrFlow | Backbone | None
+LANES = 8  # sequences in step on CUDA
+LANES_BYTES = 16 << 30  # that they may take
+PIXEL_BYTES = 5000  # of a lane, by count: the encoder's largest maps, and 21 references of 64 channels, twice over while they are compared
 
 
-def evaluate(benchmark: str, root: Path, model: CorrFlow | None, protocol: Protocol, out: Path, name: str) -> Result:
+def evaluate(benchmark: str, root: Path, model: Model, protocol: Protocol, out: Path, name: str) -> Result:
     """All three steps, in this process, of a model that is at hand; what was done before is not done again.
 
     Raises:
         InputError: a frame or mask that can't be read, or of another size than the others; `out` holds another evaluation.
     """
-    weights, device = (weights_digest(model), device_of(model).type) if model else ("", "auto")
-    attention = model.attention if model else "auto"
+    weights, device, attention = (digest(model), device_of(model).type, model.attention) if model else ("", "auto", "auto")
     plan = prepare(Evaluation(benchmark, str(root.absolute()), name, protocol, weights, device=device, attention=attention), out)
     with progress(plan.frames, name) as bar:
         run_sequences(plan, plan.sequences, model, bar.update)
@@ -44,9 +50,7 @@ def progress(frames: int, name: str, shown: bool = True) -> "tqdm[Any]":
     return tqdm(total=frames, unit="frame", desc=name, disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 10.0)
 
 
-def run_sequences(
-    plan: Plan, sequences: Iterable[Sequence], model: CorrFlow | None, on_frames: Callable[[int], object] = lambda _: None
-) -> None:
+def run_sequences(plan: Plan, sequences: Iterable[Sequence], model: Model, on_frames: Callable[[int], object] = lambda _: None) -> None:
     """Do those of `sequences` that are not done.
 
     Args:
@@ -58,27 +62,59 @@ def run_sequences(
     Raises:
         InputError: a frame or mask that can't be read, or of another size than the others.
     """
+    left = []
     for sequence in sequences:
         if done := plan.result(sequence):
             on_frames(done.frames)
         else:
-            plan.keep(sequence, run_sequence(plan, sequence, model, on_frames))
+            left.append(sequence)
+    for group in groups(plan.benchmark, left, lanes=LANES if device_of(model).type == "cuda" else 1):
+        run_group(plan, group, model, on_frames)
 
 
-def run_sequence(plan: Plan, sequence: Sequence, model: CorrFlow | None, on_frames: Callable[[int], object]) -> Done:
-    """Track and score one sequence; writes what was predicted, and overlays."""
-    benchmark = plan.benchmark
-    given = {number: torch.from_numpy(what) for number, what in benchmark.given(sequence).items()}
-    begun = time.perf_counter()
-    predicted = []
-    for labels_hw in stream(model, tensors(benchmark.frames(sequence)), given[0], plan.evaluation.protocol):
-        predicted.append(labels_hw.numpy())
-        on_frames(1)
-    seconds = time.perf_counter() - begun
-    benchmark.keep(sequence, predicted, plan.out)
-    keep_overlays(plan, sequence, predicted)
-    scores = benchmark.score(sequence, predicted)
-    return Done(plan.digest, scores, len(predicted), seconds, peak_bytes(device_of(model)), torch.get_num_threads(), describe(model))
+def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[list[Sequence]]:
+    """Those that can be tracked in step, at most `lanes` at a time: of one size, with masks in the same frames, and about as long."""
+    if lanes == 1 or benchmark.kind == "points":
+        return [[sequence] for sequence in sequences]
+    alike: dict[Any, list[Sequence]] = {}
+    for sequence in sorted(sequences, key=lambda sequence: -sequence.length):
+        given = benchmark.given(sequence)
+        alike.setdefault((next(iter(given.values())).shape, tuple(given)), []).append(sequence)
+    found = []
+    for ((height, width), _), members in alike.items():
+        most = max(1, min(lanes, LANES_BYTES // (PIXEL_BYTES * height * width)))
+        found += [members[first : first + most] for first in range(0, len(members), most)]
+    return found
+
+
+def run_group(plan: Plan, group: list[Sequence], model: Model, on_frames: Callable[[int], object]) -> None:
+    """Track and score some sequences in step; writes what was predicted, and overlays."""
+    benchmark, begun = plan.benchmark, time.perf_counter()
+    predicted: list[list[Any]] = [[] for _ in group]
+    for outputs in track(plan, group, model):
+        for lane, output in outputs.items():
+            predicted[lane].append(output)
+        on_frames(len(outputs))
+    seconds = (time.perf_counter() - begun) / sum(map(len, predicted))
+    for sequence, mine in zip(group, predicted, strict=True):
+        benchmark.keep(sequence, mine, plan.out)
+        keep_overlays(plan, sequence, mine)
+        scores = benchmark.score(sequence, mine)
+        about = peak_bytes(device_of(model)), torch.get_num_threads(), describe(model)
+        plan.keep(sequence, Done(plan.digest, scores, len(mine), seconds * len(mine), *about))
+
+
+def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
+    """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `Located` points."""
+    benchmark, protocol = plan.benchmark, plan.evaluation.protocol
+    frames = [tensors(benchmark.frames(sequence)) for sequence in group]
+    given = [{number: torch.from_numpy(what) for number, what in benchmark.given(sequence).items()} for sequence in group]
+    if benchmark.kind == "points":
+        for located in stream_points(model, frames[0], given[0], protocol):
+            yield {0: located}
+    else:
+        for outputs in stream_together(model, frames, given, protocol):
+            yield {lane: labels_hw.numpy() for lane, labels_hw in outputs.items()}
 
 
 def tensors(frames: Iterator[Any]) -> Iterator[Tensor]:
@@ -86,12 +122,12 @@ def tensors(frames: Iterator[Any]) -> Iterator[Tensor]:
     return (torch.from_numpy(frame_hw3).movedim(-1, 0) for frame_hw3 in frames)
 
 
-def device_of(model: CorrFlow | None) -> torch.device:
+def device_of(model: Model) -> torch.device:
     """Where it computes."""
-    return next(model.parameters()).device if model else torch.device("cpu")
+    return as_backbone(model).device if model else torch.device("cpu")
 
 
-def describe(model: CorrFlow | None) -> str:
+def describe(model: Model) -> str:
     """What rounding may depend on."""
     if model is None:
         return "no model"
@@ -100,9 +136,11 @@ def describe(model: CorrFlow | None) -> str:
 
 def keep_overlays(plan: Plan, sequence: Sequence, predicted: list[Any]) -> None:
     """Each frame with what was predicted drawn over it."""
-    benchmark = plan.benchmark
+    benchmark, dots = plan.benchmark, Dots()
     for name, frame_hw3, what in zip(benchmark.frame_names(sequence), benchmark.frames(sequence), predicted, strict=True):
-        write_jpeg(plan.out / "overlays" / sequence.name / f"{name}.jpg", overlay(frame_hw3, what))
+        points = benchmark.kind == "points"
+        drawn = dots.draw(frame_hw3, what.xy.numpy(), what.visible.numpy()) if points else overlay(frame_hw3, what)
+        write_jpeg(plan.out / "overlays" / sequence.name / f"{name}.jpg", drawn)
 
 
 def finish(plan: Plan) -> Result:
@@ -112,7 +150,7 @@ def finish(plan: Plan) -> Result:
         InputError: sequences are missing, says which and why; or there is nothing to score.
     """
     result = merge(plan)
-    for leftover in plan.out.glob("*/*/.*.tmp"):  # of a process that was killed here
+    for leftover in plan.out.rglob(".*.tmp"):  # of a process that was killed here
         leftover.unlink()
     plan.benchmark.write_tables(result.scores, plan.out)
     write_metrics(result)

@@ -37,6 +37,8 @@ class Evaluation:
     """Digest of the model's; empty where none is used."""
     checkpoint: str = "none"
     """Where the jobs find the weights; it may move, since the digest tells them."""
+    encoder: str = ""
+    """Where they find another encoder than ours: `package.module:function` or `file.py:function`."""
     seed: int = 0
     """Of random weights."""
     device: str = "auto"
@@ -148,7 +150,9 @@ def read_plan(out: Path) -> Plan:
         raise InputError(f"{out}: no evaluation was begun there")
     found = json.loads((out / PLAN).read_text())
     fields = {name: value for name, value in found.items() if name != RESULTS}
-    plan = plan_of(Evaluation(**{**fields, "protocol": Protocol(**found["protocol"])}), out)
+    settings_told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
+    protocol = Protocol(**settings_told)
+    plan = plan_of(Evaluation(**{**fields, "protocol": protocol}), out)
     if different := differences(found, settings(plan)):
         raise InputError(f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they were")
     return plan

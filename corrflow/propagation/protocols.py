@@ -1,6 +1,7 @@
 """How labels travel at test time: which frames are asked, how far around, how sharply, and what is remembered."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from corrflow.errors import InputError
 
@@ -50,6 +51,13 @@ PROTOCOLS = {
         Protocol("identity", propagates=False),
     )
 }
+
+
+def changed(protocol: Protocol, **settings: Any) -> Protocol:
+    """With other settings, and a name that says so; those that are None stay as they are."""
+    told = {name: value for name, value in settings.items() if value is not None and value != getattr(protocol, name)}
+    words = (f"{name} {value[-1] if isinstance(value, tuple) else value}" for name, value in told.items())
+    return replace(protocol, **told, name=", ".join((protocol.name, *words)))
 
 
 def find_protocol(protocol: str | Protocol) -> Protocol:

@@ -50,7 +50,9 @@ class References:
         protocol, backbone = self.protocol, self.backbone
         radius = -(-protocol.radius // backbone.stride)
         scale = 1 / protocol.temperature if protocol.temperature else backbone.scale
-        return restricted_attention(features_bchw, keys, values, radius, scale, protocol.top_k, backbone.attention)
+        # what was chosen for the paper's protocol may not know the likest alone
+        attention = "auto" if protocol.top_k and backbone.attention == "triton" else backbone.attention
+        return restricted_attention(features_bchw, keys, values, radius, scale, protocol.top_k, attention)
 
     def asked(self, number: int) -> list[int]:
         """The frames that frame `number` copies from, in order."""
