@@ -21,10 +21,10 @@ class Published:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What papers evaluate on."""
+    """What papers evaluate on; also data sets of which no figures are known here, for their titles."""
 
     title: str
-    sequences: int
+    sequences: int = 0
     """In all of it: figures of fewer do not compare."""
     published: tuple[Published, ...] = ()
 
@@ -71,10 +71,11 @@ DATA_SETS = {
             Published("TED", TED, davis(77.6), second_hand=True),
         ),
     ),
+    "davis2017-test": DataSet("DAVIS-2017, test-dev"),
     "youtube-vos": DataSet(
-        "YouTube-VOS 2018, validation",
+        "YouTube-VOS, validation",
         474,
-        (Published("CorrFlow", CORRFLOW, {"Overall": 46.6}), Published("MAST", MAST, {"Overall": 64.2})),
+        (Published("CorrFlow, 2018 edition", CORRFLOW, {"Overall": 46.6}), Published("MAST, 2018 edition", MAST, {"Overall": 64.2})),
     ),
     "jhmdb": DataSet(
         "JHMDB, split 1, test",
@@ -85,4 +86,7 @@ DATA_SETS = {
         ),
     ),
     "vip": DataSet("VIP, validation", 50, (Published("CRW", CRW, {"mIoU": 38.6}),)),
+    "vip-instances": DataSet("VIP, validation, parts of each person"),
+    "badja": DataSet("BADJA"),
+    "tapvid": DataSet("TAP-Vid-DAVIS"),
 }

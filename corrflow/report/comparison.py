@@ -121,8 +121,8 @@ def signed(value: float) -> str:
 
 
 def short(column: str) -> str:
-    """What a narrow column is called: J-Mean is J, J-Recall is J recall."""
-    name, _, statistic = column.partition("-")
+    """What a narrow column is called: J-Mean is J, J-Recall is J recall, J_seen is J seen."""
+    name, _, statistic = column.replace("_", " ").partition("-")
     return f"{name} {statistic.lower()}" if statistic not in ("", "Mean") else name
 
 

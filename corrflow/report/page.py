@@ -96,7 +96,7 @@ def overview(comparison: Comparison) -> str:
     """What was evaluated, and what came of it."""
     if not comparison.scored:
         told = "The truth is not public: nothing was scored here. The run's folder holds what the benchmark's server takes."
-        return scope(comparison) + note(told, "warning") + one_run(comparison)
+        return scope(comparison) + note(told, "warning") + one_run(comparison) + note(comparison.benchmark.note)
     figures = overall_table(comparison) + note(comparison.benchmark.note)
     return scope(comparison) + uneven(comparison) + one_run(comparison) + figures
 
