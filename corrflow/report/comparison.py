@@ -4,8 +4,6 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from corrflow.benchmarks.benchmark import Benchmark, Scores
 from corrflow.benchmarks.registry import find_benchmark
 from corrflow.benchmarks.results import Result
@@ -96,10 +94,10 @@ def labels(results: list[Result]) -> list[str]:
 
 
 def best_of(column: str, values: list[float]) -> set[int]:
-    """Which of several values to mark: the highest ones; none of one alone, nor of decay: what is lost from the start decays least."""
-    if len(values) < 2 or column.endswith("Decay") or all(math.isnan(value) for value in values):
-        return set()
-    return {i for i, value in enumerate(values) if value == np.nanmax(values)}
+    """Which of several values to mark: the highest ones; none where all are alike, nor of decay: what is lost from the start decays least."""
+    best = max((value for value in values if not math.isnan(value)), default=math.nan)
+    found = {i for i, value in enumerate(values) if value == best}
+    return set() if len(found) == len(values) or column.endswith("Decay") else found
 
 
 def scale_of(values: Iterable[float]) -> float:

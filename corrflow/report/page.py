@@ -95,7 +95,7 @@ def heading(comparison: Comparison) -> str:
 def overview(comparison: Comparison) -> str:
     """What was evaluated, and what came of it."""
     if not comparison.scored:
-        told = "The truth is not public: nothing was scored here. The run's folder holds what the benchmark's server takes."
+        told = "Nothing was scored: the truth is not at hand. The run's folder holds what is handed in."
         return scope(comparison) + note(told, "warning") + one_run(comparison) + note(comparison.benchmark.note)
     figures = overall_table(comparison) + note(comparison.benchmark.note)
     return scope(comparison) + uneven(comparison) + one_run(comparison) + figures

@@ -106,9 +106,18 @@ def speed_table(comparisons: Iterable[Comparison]) -> str:
 def speed_row(comparison: Comparison, run: Run) -> list[Cell]:
     """One run's."""
     result = run.result
-    sizes = [Cell(f"{value:,.0f}", value) for value in (len(result.sequences), result.frames, result.seconds)]
+    sizes = [Cell(f"{value:,}", value) for value in (len(result.sequences), result.frames)]
+    seconds = Cell(f"{result.seconds:,.{0 if result.seconds >= 10 else 1}f}", result.seconds)
     held = Cell(memory(result.peak_bytes), float(result.peak_bytes) or math.nan)
-    return [words(run.label), words(comparison.benchmark.name), words(result.protocol), *sizes, Cell(rate(run.speed), run.speed), held]
+    return [
+        words(run.label),
+        words(comparison.benchmark.name),
+        words(result.protocol),
+        *sizes,
+        seconds,
+        Cell(rate(run.speed), run.speed),
+        held,
+    ]
 
 
 def rate(speed: float) -> str:

@@ -17,7 +17,7 @@ from corrflow.benchmarks.published import DATA_SETS
 from corrflow.benchmarks.results import Result, SequenceResult
 from corrflow.report import text_table, write_report
 from corrflow.report.charts import POINTS, path, thinned
-from corrflow.report.comparison import compare, labels
+from corrflow.report.comparison import best_of, compare, labels
 from corrflow.report.overlays import PAGE_BYTES, PICTURE_BYTES, picture_width
 
 NAMES = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"]
@@ -229,7 +229,7 @@ def test_percents_are_drawn_up_to_a_hundred(visit):
 
 def test_without_public_truth_there_are_pictures_and_no_figures(visit):
     page = visit("unscored")
-    assert "The truth is not public" in page.locator("#davis2017 .warning").inner_text()
+    assert "Nothing was scored" in page.locator("#davis2017 .warning").inner_text()
     headings = page.eval_on_selector_all("h3", "all => all.map(h => h.innerText)")
     assert headings == ["Overlays", "Sequence by sequence"]
     assert column(page, "sequences", 1) == ["10"] * 8
@@ -257,6 +257,17 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     moved = replace(one, out=tmp_path / "b")
     assert labels([one, memory]) == ["a, paper", "a, memory"]
     assert labels([one, moved]) == [f"a, {tmp_path / 'a'}", f"a, {tmp_path / 'b'}"]
+
+
+def test_only_what_is_better_is_marked():
+    assert best_of("J-Mean", [0.2, math.nan, 0.3, 0.3]) == {2, 3}
+    assert (
+        best_of("J-Decay", [0.2, 0.3])
+        == best_of("J-Mean", [0.3])
+        == best_of("J-Mean", [0.3, 0.3])
+        == best_of("J-Mean", [math.nan] * 2)
+        == set()
+    )
 
 
 def test_runs_of_other_sequences_are_warned_of(tmp_path):
