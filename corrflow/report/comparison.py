@@ -94,7 +94,7 @@ def labels(results: list[Result]) -> list[str]:
 
 
 def best_of(column: str, values: list[float]) -> set[int]:
-    """Which of several values to mark: the highest ones; none where all are alike, nor of decay: what is lost from the start decays least."""
+    """Which of several values to mark: the highest ones, unless all are alike; none of decay: what is lost from the start decays least."""
     best = max((value for value in values if not math.isnan(value)), default=math.nan)
     found = {i for i, value in enumerate(values) if value == best}
     return set() if len(found) == len(values) or column.endswith("Decay") else found

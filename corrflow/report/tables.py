@@ -7,6 +7,7 @@ from corrflow.report.comparison import Comparison, Run, best_of, memory, scale_o
 from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, table, words
 
 WIDEST = 12  # columns of objects' figures, of several runs
+LONGEST = 200  # objects of a table that is open from the start
 
 
 def overall_table(comparison: Comparison) -> str:
@@ -76,7 +77,8 @@ def object_table(comparison: Comparison) -> str:
         for name in objects
     ]
     spans = [(run.label, len(columns)) for run in comparison.runs] if len(by_run) > 1 else None
-    return table(Table("Each object", ["object", *(short(column) for _ in by_run for column in columns)], rows, spans))
+    drawn = table(Table("Each object", ["object", *(short(column) for _ in by_run for column in columns)], rows, spans))
+    return f"<details><summary>All {len(rows):,} objects</summary>{drawn}</details>" if len(rows) > LONGEST else drawn
 
 
 def object_figures(comparison: Comparison, run: Run) -> dict[str, dict[str, float]]:

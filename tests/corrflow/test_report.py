@@ -128,10 +128,9 @@ def test_pictures_load_and_everything_has_a_name(visit, name):
 
 
 @pytest.mark.parametrize("name", ALL)
-@pytest.mark.parametrize("width", [375, 768])
-def test_a_narrow_screen_scrolls_tables_and_not_the_page(visit, name, width):
-    page = visit(name, viewport={"width": width, "height": 700})
-    assert page.evaluate("document.documentElement.scrollWidth") == width
+def test_a_narrow_screen_scrolls_tables_and_not_the_page(visit, name):
+    page = visit(name, viewport={"width": 375, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
 
 
 CONTRAST = """all => all.map(e => {
@@ -257,6 +256,12 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     moved = replace(one, out=tmp_path / "b")
     assert labels([one, memory]) == ["a, paper", "a, memory"]
     assert labels([one, moved]) == [f"a, {tmp_path / 'a'}", f"a, {tmp_path / 'b'}"]
+
+
+def test_a_very_long_table_of_objects_is_folded(tmp_path, monkeypatch):
+    monkeypatch.setattr("corrflow.report.tables.LONGEST", 3)
+    write_report(tmp_path / "r.html", "", [make(tmp_path, "few", 0.5, names=("alpha", "bravo"))])
+    assert "<details><summary>All 4 objects</summary>" in (tmp_path / "r.html").read_text()
 
 
 def test_only_what_is_better_is_marked():
