@@ -127,3 +127,8 @@ def short(column: str) -> str:
 def memory(count: int) -> str:
     """Bytes as text."""
     return f"{count / 2**30:.2f} GiB" if count else "–"
+
+
+def rate(speed: float) -> str:
+    """Frames per second as text: of what is slow, two digits that count."""
+    return "–" if math.isnan(speed) else f"{speed:,.1f}" if speed >= 1 else f"{speed:.2g}"

@@ -9,10 +9,10 @@ from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
 from corrflow.report.beside import published_section
 from corrflow.report.charts import THIN_RUNS, charts
-from corrflow.report.comparison import Comparison, Run, compare, memory, number, short, signed
+from corrflow.report.comparison import Comparison, Run, compare, memory, number, rate, short, signed
 from corrflow.report.markup import escape, note, section
 from corrflow.report.overlays import extremes
-from corrflow.report.tables import object_table, overall_table, rate, sequence_table, speed_table
+from corrflow.report.tables import object_table, overall_table, sequence_table, speed_table
 
 # nothing may be fetched, whatever a name in the data says
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 
-from corrflow.report.comparison import Comparison, Run, best_of, memory, scale_of, short
+from corrflow.report.comparison import Comparison, Run, best_of, memory, rate, scale_of, short
 from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, table, words
 
 WIDEST = 12  # columns of objects' figures, of several runs
@@ -120,8 +120,3 @@ def speed_row(comparison: Comparison, run: Run) -> list[Cell]:
         Cell(rate(run.speed), run.speed),
         held,
     ]
-
-
-def rate(speed: float) -> str:
-    """Frames per second as text: of what is slow, two digits that count."""
-    return "–" if math.isnan(speed) else f"{speed:,.1f}" if speed >= 1 else f"{speed:.2g}"

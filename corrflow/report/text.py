@@ -3,7 +3,7 @@
 import math
 
 from corrflow.benchmarks.results import Result
-from corrflow.report.comparison import Comparison, compare, memory, number, short
+from corrflow.report.comparison import Comparison, compare, memory, number, rate, short
 
 
 def text_table(results: list[Result]) -> str:
@@ -25,7 +25,7 @@ def lines(comparison: Comparison) -> list[str]:
     for run in comparison.runs:
         values = [run.result.overall.get(column, math.nan) for column in columns]
         figures = [f"{fine(value):>{w}}" for value, w in zip(values, widths, strict=True)]
-        table.append("  ".join([f"{run.label:{width}}", *figures, f"{run.speed:9.1f}", f"{memory(run.result.peak_bytes):>10}"]))
+        table.append("  ".join([f"{run.label:{width}}", *figures, f"{rate(run.speed):>9}", f"{memory(run.result.peak_bytes):>10}"]))
     return table
 
 
