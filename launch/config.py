@@ -222,6 +222,25 @@ class EvalJob:
 
 
 @dataclass(frozen=True)
+class ReportJob:
+    """Put finished evaluations beside each other, and beside published results, on one page."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of evaluations, as launch/eval.py --out; the first of each benchmark is the one that the others are compared with."""
+    out: Path = Path("report.html")
+    """The page to write."""
+    title: str = "Evaluations compared"
+    """Of the page."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise InputError("report: no run: expected the folder of a finished evaluation, or several")
+        folders = [run.resolve() for run in self.runs]
+        if repeated := [str(run) for i, run in enumerate(self.runs) if folders[i] in folders[:i]]:
+            raise InputError(f"report: {', '.join(repeated)}: given before: expected each run once")
+
+
+@dataclass(frozen=True)
 class TrackJob:
     """Track what a mask marks in the first frame through a video."""
 

@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 
 import pytest
+from playwright.sync_api import Browser, sync_playwright
 
 from launch.command import run
 from shards.pack import PackConfig, pack
@@ -90,6 +91,18 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if mark.exists() and mark.read_text() == str(os.getpid()):
         subprocess.run([ROOT / "tests/cluster/down"], check=True)
         mark.unlink()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; skips where there is none."""
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("no browser (as root: apt-get install chromium)")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])  # CI is root, whom its sandbox refuses
+        yield browser
+        browser.close()
 
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -94,7 +94,7 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
     page = (tmp_path / "report.html").read_text()
     assert "two &lt;methods&gt;" in page
     assert page.count("data:image/jpeg;base64,") == 4 * 2 * 5
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page
     assert text_table(results).splitlines()[1].startswith("identity")
 
 
