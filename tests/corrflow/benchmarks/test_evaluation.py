@@ -101,6 +101,17 @@ def test_those_in_step_are_alike_and_within_bounds(tree, tmp_path, monkeypatch):
     assert names(8) == [("val-000", "val-001"), ("val-002",), ("val-003",)]
 
 
+def test_nor_does_it_with_many_references(tree, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            evaluate("davis2017", tree, small_model(), PROTOCOLS["memory"], tmp_path / str(threads), "m")
+    finally:
+        torch.set_num_threads(before)
+    assert content(tmp_path / "1") == content(tmp_path / "3")
+
+
 KILLED = """
 import os, sys
 sys.path.insert(0, sys.argv[3])
