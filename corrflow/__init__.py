@@ -7,6 +7,6 @@ from corrflow import metrics
 from corrflow.attention import restricted_attention
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow, ModelConfig, load_model
-from corrflow.propagation import Protocol, propagate
+from corrflow.propagation import Backbone, Protocol, propagate
 
-__all__ = ["CorrFlow", "InputError", "ModelConfig", "Protocol", "load_model", "metrics", "propagate", "restricted_attention"]
+__all__ = ["Backbone", "CorrFlow", "InputError", "ModelConfig", "Protocol", "load_model", "metrics", "propagate", "restricted_attention"]

@@ -124,15 +124,15 @@ def class_colors(probabilities_nkhw: Tensor, lightness_nhw: Tensor) -> Tensor:
     return lab_to_rgb(torch.cat([lightness_nhw[:, None], ab_n2hw], dim=1))
 
 
-def shrink_labels(labels_nhw: Tensor, classes: int) -> Tensor:
-    """Integer labels to their shares in each cell of stride 4: `[N, classes, H/4, W/4]`, summing to 1.
+def shrink_labels(labels_nhw: Tensor, classes: int, stride: int = STRIDE) -> Tensor:
+    """Integer labels to their shares in each cell: `[N, classes, H/stride, W/stride]`, summing to 1.
 
     Shares, because an average of class *indices* is a class that may be nowhere in the cell.
     """
     height, width = labels_nhw.shape[-2:]
     # not F.one_hot: its int64 takes twice the memory and comes channels last
     one_hot_nkhw = torch.zeros(len(labels_nhw), classes, height, width, device=labels_nhw.device)
-    return F.avg_pool2d(one_hot_nkhw.scatter_(1, labels_nhw.long()[:, None], 1.0), STRIDE)
+    return F.avg_pool2d(one_hot_nkhw.scatter_(1, labels_nhw.long()[:, None], 1.0), stride)
 
 
 def drop_channels(rgb_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator) -> Tensor:

@@ -1,6 +1,9 @@
-"""A setting of the process's memory that the commands which track make; as a library we leave it alone."""
+"""Memory of the process: how much it took, and a setting that the commands which track make; as a library we leave it alone."""
 
 import ctypes
+import resource
+
+import torch
 
 # of glibc's mallopt
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
@@ -20,3 +23,10 @@ def keep_freed_memory() -> None:
         if not library.mallopt(MMAP_THRESHOLD, LARGE):
             library.mallopt(MMAP_THRESHOLD, MOST_BEFORE_2_35)
         library.mallopt(TRIM_THRESHOLD, LARGE)
+
+
+def peak_bytes(device: torch.device) -> int:
+    """Memory at its most so far: on CUDA what this process took of the device, else what it took of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

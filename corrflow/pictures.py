@@ -44,10 +44,16 @@ def read_frame(path: Path) -> Pixels:
 
 
 def read_mask(path: Path) -> Pixels:
-    """A mask as labels `[H, W]`: the indices of a palette image, the numbers of a grey one; 0 and 255 alone mean 0 and 1.
+    """A mask as labels `[H, W]`, as `read_labels`, but 0 and 255 alone mean 0 and 1: DAVIS-2016's way of one object."""
+    labels_hw = read_labels(path)
+    return (labels_hw // 255).astype(np.uint8) if set(np.unique(labels_hw)) <= {0, 255} else labels_hw
+
+
+def read_labels(path: Path) -> Pixels:
+    """Labels `[H, W]`: the indices of a palette image, the numbers of a grey one, the places of colours in the DAVIS palette.
 
     Raises:
-        InputError: no such file, or a picture in full colour.
+        InputError: no such file, a picture in other colours, a label above 255.
     """
     try:
         with Image.open(path) as image:
@@ -56,12 +62,27 @@ def read_mask(path: Path) -> Pixels:
         raise InputError(f"mask {path}: no such file") from None
     except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
         raise InputError(f"mask {path}: not a readable image ({error})") from None
-    if labels.ndim == 3 and (labels[..., :3] == labels[..., :1]).all():  # grey, written as RGB or RGBA
-        labels = labels[..., 0]
-    if labels.ndim != 2 or labels.min() < 0 or labels.max() > 255:
-        raise InputError(f"mask {path}: {list(labels.shape)}: expected an indexed or grey PNG with labels 0 to 255")
-    labels = labels.astype(np.uint8)
-    return (labels // 255).astype(np.uint8) if set(np.unique(labels)) <= {0, 255} else labels
+    if labels.ndim == 3:
+        labels = labels_of_colors(path, labels[..., :3])
+    if labels.min() < 0 or labels.max() > 255:
+        worst = labels.max() if labels.max() > 255 else labels.min()
+        raise InputError(f"mask {path}: holds the label {worst}: expected 0 to 255, what an indexed PNG can hold")
+    return np.asarray(labels, dtype=np.uint8)
+
+
+def labels_of_colors(path: Path, colors_hw3: Pixels) -> Pixels:
+    """What a mask saved as RGB says: its one channel if it is grey, else the palette's indices; InputError if it has other colours."""
+    if (colors_hw3 == colors_hw3[..., :1]).all():
+        return np.asarray(colors_hw3[..., 0])
+    codes_hw = colors_hw3.astype(np.int64) @ (1 << 16, 1 << 8, 1)
+    palette = np.array(PALETTE).reshape(256, 3) @ (1 << 16, 1 << 8, 1)
+    order = palette.argsort()
+    labels_hw = order[np.searchsorted(palette[order], codes_hw).clip(max=255)]
+    unknown_hw = palette[labels_hw] != codes_hw
+    if unknown_hw.any():
+        color = tuple(int(value) for value in colors_hw3[unknown_hw][0])
+        raise InputError(f"mask {path}: in colours, and {color} is none of the DAVIS palette: expected an indexed or grey PNG")
+    return np.asarray(labels_hw, dtype=np.uint8)
 
 
 def write_mask(path: Path, labels_hw: Pixels) -> None:

@@ -9,6 +9,8 @@ import tyro
 
 from corrflow import InputError
 from corrflow.attention.choice import Asked
+from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
+from corrflow.propagation.protocols import PROTOCOLS, Protocol, changed, find_protocol
 from corrflow.speed.cases import Sizes
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import PatienceConfig
@@ -167,19 +169,31 @@ class OrderJob:
 
 @dataclass(frozen=True)
 class EvalJob:
-    """Propagate the first mask of each sequence of a benchmark, score the result, and write a report. The same command again does what
+    """Track what is given in each sequence of a benchmark, score the result, and write a report. The same command again does what
     is left."""
 
-    benchmark: Literal["davis2016", "davis2017"]
-    """davis2016: all objects of a frame are one; davis2017: each object on its own."""
+    benchmark: Annotated[str, tyro.conf.arg(metavar="|".join(BENCHMARKS))]
+    """Its rules and its files; docs/benchmarks.md has them all."""
     root: Path
-    """Folder with JPEGImages/480p/SEQ and Annotations/480p/SEQ, and ImageSets if there is one."""
+    """Folder of its data, as downloaded."""
     out: Path
-    """New folder for masks, overlays, CSVs, metrics.json and report.html; one in which this evaluation was begun is gone on with."""
+    """New folder for predictions, overlays, tables, metrics.json, report.html; one in which this evaluation was begun is gone on with."""
     checkpoint: str = "none"
     """A checkpoint of ours or a released one; none: random weights, the untrained baseline."""
-    protocol: Literal["paper", "identity"] = "paper"
-    """paper: from frame to frame; identity: the first mask for ever."""
+    encoder: str = ""
+    """Another encoder instead: package.module:function or file.py:function, called with the device, returns a corrflow.Backbone."""
+    protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "paper"
+    """paper: from frame to frame; memory: from the first and the last 20; mast, crw, dino: as those papers do; identity: no tracking."""
+    radius: int | None = None
+    """Half the window's side in pixels, unless the protocol's."""
+    top_k: int | None = None
+    """Cells that count, unless the protocol's; 0: all."""
+    temperature: float | None = None
+    """Of normalised features, unless the protocol's; 0: features as they are."""
+    frames: int | None = None
+    """Previous frames to copy from, unless the protocol's."""
+    hard: bool | None = None
+    """Whether labels are decided in each frame, unless the protocol says."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
     attention: Asked = "auto"
@@ -195,6 +209,35 @@ class EvalJob:
     def __post_init__(self) -> None:
         if self.jobs < 0:
             raise InputError(f"eval: jobs {self.jobs}: expected 0 or more")
+        if self.encoder and self.checkpoint != "none":
+            raise InputError(f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them")
+        find_benchmark(self.benchmark)
+
+    @property
+    def chosen_protocol(self) -> Protocol:
+        """With what was asked for instead."""
+        recent = None if self.frames is None else tuple(range(1, self.frames + 1))
+        settings = {"radius": self.radius, "top_k": self.top_k, "temperature": self.temperature, "recent": recent, "hard": self.hard}
+        return changed(find_protocol(self.protocol), **settings)
+
+
+@dataclass(frozen=True)
+class ReportJob:
+    """Put finished evaluations beside each other, and beside published results, on one page."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of evaluations, as launch/eval.py --out; the first of each benchmark is the one that the others are compared with."""
+    out: Path = Path("report.html")
+    """The page to write."""
+    title: str = "Evaluations compared"
+    """Of the page."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise InputError("report: no run: expected the folder of a finished evaluation, or several")
+        folders = [run.resolve() for run in self.runs]
+        if repeated := [str(run) for i, run in enumerate(self.runs) if folders[i] in folders[:i]]:
+            raise InputError(f"report: {', '.join(repeated)}: given before: expected each run once")
 
 
 @dataclass(frozen=True)

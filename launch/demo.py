@@ -15,7 +15,8 @@ from PIL import Image
 
 from corrflow import CorrFlow, InputError, load_model
 from corrflow.benchmarks.davis import read_sequences
-from corrflow.benchmarks.evaluation import Result, evaluate
+from corrflow.benchmarks.evaluation import evaluate
+from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
 from corrflow.model import ModelConfig
 from corrflow.pictures import overlay, read_frame, read_mask

@@ -5,17 +5,20 @@ The same command again does the sequences that are not done.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from corrflow import InputError
 from corrflow.attention import choose_backend
-from corrflow.benchmarks.evaluation import Result, finish, merge, progress, results, run_sequences
+from corrflow.benchmarks.evaluation import finish, merge, progress, results, run_sequences
 from corrflow.benchmarks.plan import Evaluation, Plan, noting_failure, prepare, read_plan
+from corrflow.benchmarks.results import Result
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model, weights_digest
-from corrflow.propagation import find_protocol
+from corrflow.propagation import Backbone
+from corrflow.propagation.backbone import digest, load_backbone
 from corrflow.report import text_table, write_report
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
@@ -62,16 +65,26 @@ def evaluate_job(job: EvalJob) -> Result:
 
 def prepare_job(job: EvalJob, away: bool) -> Plan:
     """Leave the plan in the folder. What is wrong with flags, checkpoint or data is found here, before anything is submitted."""
-    protocol = find_protocol(job.protocol)
+    protocol = job.chosen_protocol
     if not away:  # elsewhere there may be devices that this machine lacks
-        choose_backend(job.attention, choose_device(job.device))
+        choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
     if not protocol.propagates:
         return prepare(Evaluation(job.benchmark, root, name, protocol), job.out)
+    if job.encoder:
+        place, device = absolute(job.encoder), torch.device("cpu")
+        return prepare(Evaluation(job.benchmark, root, name, protocol, digest(load_backbone(place, device)), encoder=place), job.out)
     checkpoint = "none" if job.checkpoint == "none" else str(Path(job.checkpoint).absolute())
     seed = job.seed if job.checkpoint == "none" else 0
     weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))
-    return prepare(Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, seed, job.device, job.attention), job.out)
+    evaluation = Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, "", seed, job.device, job.attention)
+    return prepare(evaluation, job.out)
+
+
+def absolute(encoder: str) -> str:
+    """A file's place, whatever folder a job runs in; a module's name as it is."""
+    source, _, function = encoder.rpartition(":")
+    return f"{Path(source).absolute()}:{function}" if source.endswith(".py") else encoder
 
 
 def make_model(checkpoint: str, seed: int, device: torch.device, attention: str) -> CorrFlow:
@@ -82,14 +95,16 @@ def make_model(checkpoint: str, seed: int, device: torch.device, attention: str)
     return CorrFlow(attention=attention).to(device).eval()
 
 
-def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
+def find_model(evaluation: Evaluation, number: int) -> CorrFlow | Backbone | None:
     """The plan's model, on this machine's `number`-th device, counted round; InputError if its weights are no longer those."""
     if not evaluation.protocol.propagates:
         return None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 1
     device = choose_device(evaluation.device, number % count)
-    attention = choose_backend(evaluation.attention, device)
+    attention = choose_backend(evaluation.attention, device, top_k=evaluation.protocol.top_k)
     print(f"{device.type}, {attention} attention", flush=True)
+    if evaluation.encoder:
+        return replace(load_backbone(evaluation.encoder, device), device=device, attention=attention)
     model = make_model(evaluation.checkpoint, evaluation.seed, device, attention)
     if (found := weights_digest(model)) != evaluation.weights:
         raise InputError(f"checkpoint {evaluation.checkpoint}: its weights are {found}, not those that were planned: {evaluation.weights}")
@@ -100,6 +115,8 @@ def method_name(job: EvalJob) -> str:
     """What the tables call it."""
     if job.protocol == "identity":
         return "identity"
+    if job.encoder:
+        return job.encoder.rpartition(":")[2]
     return "untrained" if job.checkpoint == "none" else Path(job.checkpoint).stem
 
 
@@ -110,7 +127,7 @@ def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = Tru
         return
     with noting_failure(plan, share):
         model = find_model(plan.evaluation, device)
-        with progress(sum(len(sequence.frames) for sequence in share), plan.evaluation.name, shown) as bar:
+        with progress(sum(sequence.length for sequence in share), plan.evaluation.name, shown) as bar:
             run_sequences(plan, share, model, bar.update)
 
 
@@ -134,7 +151,7 @@ def submit(job: EvalJob, plan: Plan) -> Submitted:
     submitted = submit_array(tasks, Task("launch.eval:end_array", {"out": out}), job.out / LOGS, "corrflow-eval", job.cluster)
     array, last, left = submitted.array, submitted.last.job_id, plan.left()
     print(
-        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(len(s.frames) for s in left)} frames: "
+        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(s.length for s in left)} frames: "
         f"submitted {array}_[0-{len(tasks) - 1}], which track, and {last}, which ends it with a report\n"
         f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} {last}; what is left, the same command does",
         flush=True,
@@ -162,7 +179,7 @@ def follow(plan: Plan, submitted: Submitted) -> str:
 
         def look() -> None:
             for sequence in [sequence for sequence in waiting.values() if plan.result(sequence)]:
-                bar.update(len(waiting.pop(sequence.name).frames))
+                bar.update(waiting.pop(sequence.name).length)
             bar.set_postfix_str(f"{len(plan.sequences) - len(waiting)}/{len(plan.sequences)} sequences", refresh=False)
 
         return wait_for(submitted.last, look)

@@ -31,8 +31,8 @@ def restricted_attention(
         value: what each reference has to give (colours, labels, coordinates), `[B, K, H, W]` or `[B, R, K, H, W]`.
         radius: half the window's side, in cells; 6 is 24 pixels at stride 4.
         scale: factor of the dot products; 1 as released.
-        top_k: how many cells count, those of the largest dot products over all references; cells equal to the last of them count
-            too. 0: all cells of the windows.
+        top_k: how many cells count, those of the largest dot products over all references together; of equal ones any. 0: all
+            cells of the windows.
         backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no top_k, no float64, at most 512 channels),
             `sampler` (needs the extra of that name), `reference` (plain, `(2 radius + 1)^2` times the memory).
 

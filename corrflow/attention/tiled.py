@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from corrflow.attention.window import Window
 
 TILE = 16  # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
+SLAB = 1 << 21  # logits that are searched for the likest at a time: 8 MiB, about what a core's caches hold
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
@@ -36,8 +37,7 @@ class TiledAttention(torch.autograd.Function):
         ctx.window = window
         out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
         for tile in tiles(query.shape[-2], query.shape[-1], window.radius):
-            weights_bqp = tile_weights(tile, tile.queries(query), tile.patches(key), window)
-            copied_bkq = torch.bmm(tile.patches(value), weights_bqp.mT)
+            copied_bkq = (copy_few if window.top_k else copy_all)(tile, tile.queries(query), key, value, window)
             target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
             target.copy_(copied_bkq.view(target.shape))
         return out_bkhw
@@ -64,6 +64,33 @@ class TiledAttention(torch.autograd.Function):
                 tile.add_patches(grad_key, torch.bmm(query_bcq, grad_bqp))
         grads = (grad_query.mul_(ctx.window.scale), grad_key.mul_(ctx.window.scale), grad_value)
         return *(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
+
+
+def copy_all(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
+    """A tile's copied values, `[B, K, Q]`."""
+    return torch.bmm(tile.patches(value), tile_weights(tile, query_bcq, tile.patches(key), window).mT)
+
+
+def copy_few(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
+    """The same of the `top_k` likest cells alone, some references at a time: no weight of another cell is ever made."""
+    group = max(1, SLAB // (len(query_bcq) * query_bcq.shape[2] * tile.patch(key[0, 0, 0]).numel()))
+    best: tuple[Tensor, Tensor] | None = None
+    for first in range(0, key.shape[1], group):
+        logits_bqp = tile_logits(tile, query_bcq, tile.patches(key[:, first : first + group]), window)
+        found = logits_bqp.topk(min(window.top_k, logits_bqp.shape[2]), dim=2, sorted=False)
+        values_bkp = tile.patches(value[:, first : first + group])
+        places_bkqt = found.indices[:, None].expand(-1, values_bkp.shape[1], -1, -1)
+        here = found.values, values_bkp[:, :, None].expand(-1, -1, places_bkqt.shape[2], -1).gather(3, places_bkqt)
+        best = here if best is None else merge_few(best, here, window.top_k)
+    assert best is not None, "there is at least one reference"
+    return torch.einsum("bqt,bkqt->bkq", best[0].softmax(dim=2), best[1])
+
+
+def merge_few(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
+    """The likest of both: logits `[B, Q, top_k]` and values `[B, K, Q, top_k]`."""
+    logits_bqt, values_bkqt = (torch.cat(pair, dim=-1) for pair in zip(one, other, strict=True))
+    found = logits_bqt.topk(min(top_k, logits_bqt.shape[2]), dim=2, sorted=False)
+    return found.values, values_bkqt.gather(3, found.indices[:, None].expand(-1, values_bkqt.shape[1], -1, -1))
 
 
 class Tile(NamedTuple):
@@ -126,8 +153,13 @@ def window_bias(rows: tuple[int, int, int], columns: tuple[int, int, int], radiu
 
 def tile_weights(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:
     """The attention of a tile's queries over its patches, `[B, Q, P]`."""
+    return window.softmax(tile_logits(tile, query_bcq, key_bcp, window), dim=-1)
+
+
+def tile_logits(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:
+    """Scaled dot products of a tile's queries with its patches, -inf outside of each window; `[B, Q, P]`."""
     bias_qp = tile.bias(window.radius, query_bcq)
     references = key_bcp.shape[-1] // bias_qp.shape[-1]
     if references > 1:
         bias_qp = bias_qp.repeat(1, references)
-    return window.softmax(torch.baddbmm(bias_qp[None], query_bcq.mT, key_bcp, alpha=window.scale), dim=-1)
+    return torch.baddbmm(bias_qp[None], query_bcq.mT, key_bcp, alpha=window.scale)

@@ -17,7 +17,7 @@ class Window(NamedTuple):
     scale: float = 1.0
     """Factor of the dot products."""
     top_k: int = 0
-    """Reference cells that count, those of the largest dot products over all references together; 0: all."""
+    """Reference cells that count, those of the largest dot products over all references together; of equal ones any. 0: all."""
 
     @property
     def side(self) -> int:
@@ -31,8 +31,8 @@ class Window(NamedTuple):
         return [(dy, dx) for dy in span for dx in span]
 
     def softmax(self, logits: Tensor, dim: int) -> Tensor:
-        """Logits to weights along `dim`; beyond the `top_k` largest, and those equal to the last of them, none."""
+        """Logits to weights along `dim`; beyond the `top_k` largest none."""
         if self.top_k and self.top_k < logits.shape[dim]:
-            least = logits.detach().topk(self.top_k, dim=dim).values.amin(dim=dim, keepdim=True)
-            logits = logits.masked_fill(logits < least, -torch.inf)
+            largest = logits.topk(self.top_k, dim=dim)
+            logits = torch.full_like(logits, -torch.inf).scatter(dim, largest.indices, largest.values)
         return logits.softmax(dim=dim)

@@ -1,1 +1,1 @@
-"""Benchmarks: reading the data set, scoring, running. `davis.py` is the one there is; `evaluation.py` runs any of them, by a `plan.py`."""
+"""Benchmarks: a file each reads a data set and scores it; `registry.py` knows them by name, `evaluation.py` runs any, by a `plan.py`."""

@@ -1,49 +1,129 @@
-"""DAVIS-2016 and DAVIS-2017: the tree as downloaded, the official scores, the official CSVs.
+"""DAVIS-2016 and DAVIS-2017: the trees as downloaded, the official scores, the official CSVs, what is handed in for test-dev.
 
-Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675. The first frame, whose mask is given, and the last do not count.
+Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675. The first frame, whose mask is given, and the last do not count. Of 2016
+each value but 0 is the object. Of 2017 255 is void, which the official semi-supervised evaluation takes for background, and so do we.
 Shapes: h w pixels.
 """
 
-import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, mean, read_frames
+from corrflow.benchmarks.folders import PICTURES, folders_in, listed, looks_like, not_there, numbered_files
+from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
+from corrflow.benchmarks.tables import write_archive
 from corrflow.errors import InputError
-from corrflow.metrics import Statistics, boundary_accuracy, region_similarity, summarise
+from corrflow.files import atomic_file
+from corrflow.metrics import Statistics, summarise
+from corrflow.pictures import Pixels, read_labels
 
 RESOLUTION = "480p"  # the name of the folder; pictures of any size may lie there
+VOID = 255
+LAYOUT = "a DAVIS tree with JPEGImages/480p/SEQ and Annotations/480p/SEQ"
 GLOBAL_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
 SEQUENCE_COLUMNS = ("Sequence", "J-Mean", "F-Mean")
 
 
 @dataclass(frozen=True)
-class Sequence:
-    """A video with a mask for each frame."""
+class DavisSequence(Sequence):
+    """A video and its masks."""
 
-    name: str
     frames: tuple[Path, ...]
     masks: tuple[Path, ...]
+    """Of each frame; of test-dev, of the first alone."""
 
 
-class ObjectScores(NamedTuple):
-    """J and F of one object in the frames that count, in order."""
+class Davis(MaskBenchmark):
+    """Masks of one object (2016), or of several (2017), all given in the first frame."""
 
-    region: list[float]
-    boundary: list[float]
+    headline = ("J&F-Mean", "J-Mean", "F-Mean")
+    curves = ("J", "F")
+    note = "J: region similarity. F: boundary accuracy. Means over objects; the first and the last frame do not count."
 
-    @property
-    def statistics(self) -> tuple[Statistics, Statistics]:
-        """Mean, recall and decay of J and of F."""
-        return summarise(self.region), summarise(self.boundary)
+    def __init__(self, year: Literal[2016, 2017]) -> None:
+        self.year, self.name = year, f"davis{year}"
+
+    def read(self, root: Path) -> list[DavisSequence]:
+        """Those of its validation list, or all that are annotated where it has no list."""
+        return read_sequences(root, self.year)
+
+    def frames(self, sequence: DavisSequence) -> Iterator[Pixels]:
+        """RGB; all of the size of the first mask."""
+        return read_frames(sequence.frames, read_labels(sequence.masks[0]).shape)
+
+    def frame_names(self, sequence: DavisSequence) -> list[str]:
+        """00000, 00001, ..."""
+        return [path.stem for path in sequence.frames]
+
+    def given(self, sequence: DavisSequence) -> dict[int, Given]:
+        """The first mask; InputError if it holds no object."""
+        raw_hw = read_labels(sequence.masks[0])
+        labels_hw = self.labels(raw_hw)
+        if not labels_hw.any():
+            hint = "; 255 is void in DAVIS-2017, the object in DAVIS-2016: --benchmark davis2016" if (raw_hw == VOID).any() else ""
+            raise InputError(f"mask {sequence.masks[0]}: holds no object: nothing to track{hint}")
+        return {0: labels_hw}
+
+    def truth(self, sequence: DavisSequence) -> list[Pixels]:
+        """The true masks `[H, W]`; InputError names one of another size than the first."""
+        masks = [read_labels(path) for path in sequence.masks]
+        for path, labels_hw in zip(sequence.masks, masks, strict=True):
+            check_size(f"mask {path}", labels_hw, masks[0].shape)
+        return [self.labels(labels_hw) for labels_hw in masks]
+
+    def labels(self, mask_hw: Pixels) -> Pixels:
+        """Of 2016, all that is not 0 is one object; of 2017, void is background."""
+        return (mask_hw > 0).astype(np.uint8) if self.year == 2016 else np.where(mask_hw == VOID, 0, mask_hw).astype(np.uint8)
+
+    def score(self, sequence: DavisSequence, predicted: list[Pixels]) -> dict[str, Scores]:
+        """J and F of each object; of 2016 under the sequence's name, of 2017 with the object's number behind it."""
+        true = self.truth(sequence)
+        scores = score_sequence(predicted, true, objects_of(true[0], self.year))
+        return {sequence.name if self.year == 2016 else f"{sequence.name}_{label}": score for label, score in scores.items()}
+
+    def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
+        """Those of the official `global_results`."""
+        return global_row(scores) if scores else {}
+
+    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+        """`global_results-val.csv` and `per-sequence_results-val.csv`; InputError if there is nothing to score."""
+        if not scores:
+            raise InputError(f"{out}: no object in any first mask: nothing to score")
+        for name, text in (("global_results-val.csv", global_csv(scores)), ("per-sequence_results-val.csv", sequence_csv(scores))):
+            with atomic_file(out / name) as file:
+                file.write(text.encode())
 
 
-def read_sequences(root: Path, year: int) -> list[Sequence]:
+class DavisTest(Davis):
+    """DAVIS-2017 test-dev, whose truth is not public: tracked and handed in."""
+
+    def __init__(self) -> None:
+        super().__init__(2017)
+        self.name = "davis2017-test"
+
+    note = "The truth is not public: submission.zip is for the benchmark's server."
+
+    def read(self, root: Path) -> list[DavisSequence]:
+        """Those of `ImageSets/2017/test-dev.txt`, each with its first mask."""
+        path = root / "ImageSets/2017/test-dev.txt"
+        if not path.exists():
+            raise not_there(path, "the DAVIS-2017 test-dev tree", root, self.name)
+        return [read_sequence(root, name, truth=False) for name in listed(path)]
+
+    def score(self, sequence: DavisSequence, predicted: list[Pixels]) -> dict[str, Scores]:
+        """Nothing."""
+        return {}
+
+    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+        """`submission.zip`: `SEQ/00000.png`."""
+        write_archive(out / "submission.zip", {f"{path.parent.name}/{path.name}": path for path in (out / "masks").glob("*/*.png")})
+
+
+def read_sequences(root: Path, year: int) -> list[DavisSequence]:
     """The validation sequences of a DAVIS tree: those of its list, or all that are annotated where it has no list.
 
     Raises:
@@ -52,9 +132,11 @@ def read_sequences(root: Path, year: int) -> list[Sequence]:
     annotations = root / "Annotations" / RESOLUTION
     for folder in (root / "JPEGImages" / RESOLUTION, annotations):
         if not folder.is_dir():
-            raise InputError(f"{folder}: no such folder: expected a DAVIS tree with JPEGImages/480p/SEQ and Annotations/480p/SEQ")
-    names = listed_sequences(root, year) or sorted(path.name for path in annotations.iterdir() if path.is_dir())
-    if not names:
+            raise not_there(folder, LAYOUT, root, f"davis{year}")
+    names = listed_sequences(root, year)
+    if not names and looks_like(root) == "davis2017-test":
+        raise not_there(root / "ImageSets" / str(year) / "val.txt", LAYOUT, root, f"davis{year}")
+    if not (names := names or folders_in(annotations)):
         raise InputError(f"{annotations}: holds no sequences")
     return [read_sequence(root, name) for name in names]
 
@@ -63,74 +145,55 @@ def listed_sequences(root: Path, year: int) -> list[str]:
     """The names in `ImageSets`; either years' form: names, or a pair of paths a frame."""
     for path in (root / "ImageSets" / str(year) / "val.txt", root / "ImageSets" / RESOLUTION / "val.txt"):
         if path.exists():
-            words = [line.split()[0].strip("/") for line in path.read_text().splitlines() if line.strip()]
+            words = [word.strip("/") for word in listed(path)]
             return list(dict.fromkeys(word.split("/")[-2] if "/" in word else word for word in words))
     return []
 
 
-def read_sequence(root: Path, name: str) -> Sequence:
-    """The files of one sequence, checked to be whole."""
-    frames = numbered_files(root / "JPEGImages" / RESOLUTION / name, (".jpg", ".jpeg", ".png"))
+def read_sequence(root: Path, name: str, *, truth: bool = True) -> DavisSequence:
+    """The files of one sequence, checked to be whole; without truth, the first mask is enough."""
+    frames = numbered_files(root / "JPEGImages" / RESOLUTION / name, PICTURES)
     masks = {path.stem: path for path in numbered_files(root / "Annotations" / RESOLUTION / name, (".png",))}
-    for frame in frames:
+    for frame in frames if truth else frames[:1]:
         if frame.stem not in masks:
             raise InputError(f"sequence {name}: frame {frame.name} has no mask {frame.stem}.png in Annotations/{RESOLUTION}/{name}")
-    return Sequence(name, tuple(frames), tuple(masks[frame.stem] for frame in frames))
+    return DavisSequence(name, len(frames), tuple(frames), tuple(masks[frame.stem] for frame in (frames if truth else frames[:1])))
 
 
-def numbered_files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The numbered pictures of a folder in order; InputError if there is none, or one is missing between two."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder")
-    pictures = [path for path in folder.iterdir() if path.suffix.lower() in suffixes]
-    found = [(int(digits[0]), path) for path in pictures if (digits := re.findall(r"\d+$", path.stem))]
-    if not found:
-        raise InputError(f"{folder}: no numbered {' or '.join(suffixes)} files there")
-    found.sort()
-    for (number, path), (following, _) in pairwise(found):
-        if following != number + 1:
-            gap = f"frame {number + 1} is missing" if following > number else f"frame {number} comes twice"
-            raise InputError(f"{folder}: {gap} after {path.name}")
-    return [path for _, path in found]
+def objects_of(first_mask_hw: Pixels, year: int) -> list[int]:
+    """The labels that are scored: of 2016 one object, whatever its labels; of 2017 all up to the first mask's largest, as officially."""
+    return [1] if year == 2016 else list(range(1, int(first_mask_hw[first_mask_hw < VOID].max(initial=0)) + 1))
 
 
-def objects_of(first_mask_hw: NDArray[np.uint8], year: int) -> list[int]:
-    """The labels that are scored: of 2016 one object, whatever its labels; of 2017 each label of the first mask."""
-    return [1] if year == 2016 else [int(label) for label in np.unique(first_mask_hw) if 0 < label < 255]
-
-
-def score_sequence(
-    predicted: Iterable[NDArray[np.uint8]], true: Iterable[NDArray[np.uint8]], objects: list[int]
-) -> dict[int, ObjectScores]:
+def score_sequence(predicted: Iterable[Pixels], true: Iterable[Pixels], objects: list[int]) -> dict[int, Scores]:
     """J and F of each object over all frames but the first and the last; masks are labels `[H, W]`, one for each frame."""
-    pairs = list(zip(predicted, true, strict=True))[1:-1]
-    return {
-        label: ObjectScores(
-            [region_similarity(p == label, t == label) for p, t in pairs],
-            [boundary_accuracy(p == label, t == label) for p, t in pairs],
-        )
-        for label in objects
-    }
+    pred, there = list(predicted)[1:-1], list(true)[1:-1]
+    return {label: mask_scores(pred, there, label) for label in objects}
 
 
-def global_row(scores: Mapping[str, ObjectScores]) -> dict[str, float]:
+def statistics(score: Scores) -> tuple[Statistics, Statistics]:
+    """Mean, recall and decay of J and of F of one object."""
+    return summarise(score["J"]), summarise(score["F"])
+
+
+def global_row(scores: Mapping[str, Scores]) -> dict[str, float]:
     """The official overall figures: means over objects."""
-    region, boundary = (np.array(side) for side in zip(*(s.statistics for s in scores.values()), strict=True))
-    numbers = [*np.nanmean(region, axis=0), *np.nanmean(boundary, axis=0)]
+    sides = zip(*map(statistics, scores.values()), strict=True)
+    numbers = [mean([getattr(one, field) for one in side]) for side in sides for field in Statistics._fields]
     values = [(numbers[0] + numbers[3]) / 2, *numbers]
     return {column: float(value) for column, value in zip(GLOBAL_COLUMNS, values, strict=True)}
 
 
-def global_csv(scores: Mapping[str, ObjectScores]) -> str:
+def global_csv(scores: Mapping[str, Scores]) -> str:
     """`global_results-val.csv`."""
     row = global_row(scores)
     return ",".join(GLOBAL_COLUMNS) + "\n" + ",".join(f"{row[column]:.6f}" for column in GLOBAL_COLUMNS) + "\n"
 
 
-def sequence_csv(scores: Mapping[str, ObjectScores]) -> str:
+def sequence_csv(scores: Mapping[str, Scores]) -> str:
     """`per-sequence_results-val.csv`."""
     lines = [",".join(SEQUENCE_COLUMNS)]
     for name, score in scores.items():
-        region, boundary = score.statistics
+        region, boundary = statistics(score)
         lines.append(f"{name},{region.mean:.6f},{boundary.mean:.6f}")
     return "\n".join(lines) + "\n"

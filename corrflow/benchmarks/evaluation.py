@@ -1,60 +1,44 @@
-"""Runs a benchmark: propagates each sequence's first mask, keeps masks and overlays, scores, writes the results.
+"""Runs a benchmark: tracks what is given in each sequence, keeps what was predicted and overlays, scores, writes the results.
 
 Three steps, each of which may be killed and begun again. `plan.prepare` writes down what is evaluated on what. `run_sequences` does
-sequences, here or in many jobs at once. `finish` puts the results together. Same weights and settings, same figures, whoever did what.
-Shapes: h w pixels.
+sequences, here or in many jobs at once. `finish` puts the results together; `results.py` says what those are. Same weights and settings,
+same figures, whoever did what.
 """
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from corrflow.benchmarks import davis
-from corrflow.benchmarks.davis import ObjectScores, Sequence
+from corrflow.benchmarks.benchmark import Benchmark, Sequence
 from corrflow.benchmarks.plan import Done, Evaluation, Plan, missing, prepare
+from corrflow.benchmarks.results import Result, SequenceResult, write_metrics, write_speed
+from corrflow.drawing import Dots
 from corrflow.errors import InputError
-from corrflow.files import atomic_file
-from corrflow.model import CorrFlow, weights_digest
-from corrflow.pictures import overlay, read_frame, read_mask, write_jpeg, write_mask
-from corrflow.propagation import Protocol, stream
+from corrflow.memory import peak_bytes
+from corrflow.model import CorrFlow
+from corrflow.pictures import overlay, write_jpeg
+from corrflow.propagation import Backbone, Protocol, stream_points, stream_together
+from corrflow.propagation.backbone import as_backbone, digest
+
+Model = CorrFlow | Backbone | None
+LANES = 8  # sequences in step on CUDA
+LANES_BYTES = 16 << 30  # that they may take
+PIXEL_BYTES = 5000  # of a lane, by count: the encoder's largest maps, and 21 references of 64 channels, twice over while they are compared
 
 
-@dataclass(frozen=True)
-class Result:
-    """One method on one benchmark."""
-
-    name: str
-    """What the tables call it."""
-    sequences: tuple[str, ...]
-    out: Path
-    """Where its masks, overlays and figures are."""
-    overall: dict[str, float]
-    """The benchmark's global figures."""
-    scores: dict[str, ObjectScores]
-    """For each object, by the benchmark's name for it."""
-    frames: int
-    seconds: float
-    """Of propagation alone, reading the frames included; of all jobs together."""
-
-
-def evaluate(benchmark: str, root: Path, model: CorrFlow | None, protocol: Protocol, out: Path, name: str) -> Result:
+def evaluate(benchmark: str, root: Path, model: Model, protocol: Protocol, out: Path, name: str) -> Result:
     """All three steps, in this process, of a model that is at hand; what was done before is not done again.
 
     Raises:
         InputError: a frame or mask that can't be read, or of another size than the others; `out` holds another evaluation.
     """
-    weights, device = (weights_digest(model), next(model.parameters()).device.type) if model else ("", "auto")
-    attention = model.attention if model else "auto"
+    weights, device, attention = (digest(model), device_of(model).type, model.attention) if model else ("", "auto", "auto")
     plan = prepare(Evaluation(benchmark, str(root.absolute()), name, protocol, weights, device=device, attention=attention), out)
     with progress(plan.frames, name) as bar:
         run_sequences(plan, plan.sequences, model, bar.update)
@@ -66,9 +50,7 @@ def progress(frames: int, name: str, shown: bool = True) -> "tqdm[Any]":
     return tqdm(total=frames, unit="frame", desc=name, disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 10.0)
 
 
-def run_sequences(
-    plan: Plan, sequences: Iterable[Sequence], model: CorrFlow | None, on_frames: Callable[[int], object] = lambda _: None
-) -> None:
+def run_sequences(plan: Plan, sequences: Iterable[Sequence], model: Model, on_frames: Callable[[int], object] = lambda _: None) -> None:
     """Do those of `sequences` that are not done.
 
     Args:
@@ -80,48 +62,99 @@ def run_sequences(
     Raises:
         InputError: a frame or mask that can't be read, or of another size than the others.
     """
+    left = []
     for sequence in sequences:
         if done := plan.result(sequence):
             on_frames(done.frames)
         else:
-            plan.keep(sequence, run_sequence(plan, sequence, model, on_frames))
+            left.append(sequence)
+    for group in groups(plan.benchmark, left, lanes=LANES if device_of(model).type == "cuda" else 1):
+        run_group(plan, group, model, on_frames)
 
 
-def run_sequence(plan: Plan, sequence: Sequence, model: CorrFlow | None, on_frames: Callable[[int], object]) -> Done:
-    """Propagate and score one sequence; writes its masks and overlays."""
-    year = plan.evaluation.year
-    true = read_truth(sequence, year)
-    begun = time.perf_counter()
-    predicted = []
-    for labels_hw in stream(model, read_frames(sequence, true[0]), torch.from_numpy(true[0]), plan.evaluation.protocol):
-        predicted.append(labels_hw.numpy())
-        on_frames(1)
-    seconds = time.perf_counter() - begun
-    keep_pictures(sequence, predicted, plan.out)
-    scores = davis.score_sequence(predicted, true, davis.objects_of(true[0], year))
-    named = {sequence.name if year == 2016 else f"{sequence.name}_{label}": score for label, score in scores.items()}
-    return Done(plan.digest, named, len(predicted), seconds, torch.get_num_threads(), describe(model))
+def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[list[Sequence]]:
+    """Those that can be tracked in step, at most `lanes` at a time: of one size, with masks in the same frames, and about as long."""
+    if lanes == 1 or benchmark.kind == "points":
+        return [[sequence] for sequence in sequences]
+    alike: dict[Any, list[Sequence]] = {}
+    for sequence in sorted(sequences, key=lambda sequence: -sequence.length):
+        given = benchmark.given(sequence)
+        alike.setdefault((next(iter(given.values())).shape, tuple(given)), []).append(sequence)
+    found = []
+    for ((height, width), _), members in alike.items():
+        most = max(1, min(lanes, LANES_BYTES // (PIXEL_BYTES * height * width)))
+        found += [members[first : first + most] for first in range(0, len(members), most)]
+    return found
 
 
-def describe(model: CorrFlow | None) -> str:
+def run_group(plan: Plan, group: list[Sequence], model: Model, on_frames: Callable[[int], object]) -> None:
+    """Track and score some sequences in step; writes what was predicted, and overlays."""
+    benchmark, begun = plan.benchmark, time.perf_counter()
+    predicted: list[list[Any]] = [[] for _ in group]
+    for outputs in track(plan, group, model):
+        for lane, output in outputs.items():
+            predicted[lane].append(output)
+        on_frames(len(outputs))
+    seconds = (time.perf_counter() - begun) / sum(map(len, predicted))
+    for sequence, mine in zip(group, predicted, strict=True):
+        benchmark.keep(sequence, mine, plan.out)
+        keep_overlays(plan, sequence, mine)
+        scores = benchmark.score(sequence, mine)
+        about = peak_bytes(device_of(model)), torch.get_num_threads(), describe(model)
+        plan.keep(sequence, Done(plan.digest, scores, len(mine), seconds * len(mine), *about))
+
+
+def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
+    """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `Located` points."""
+    benchmark, protocol = plan.benchmark, plan.evaluation.protocol
+    frames = [tensors(benchmark.frames(sequence)) for sequence in group]
+    given = [{number: torch.from_numpy(what) for number, what in benchmark.given(sequence).items()} for sequence in group]
+    if benchmark.kind == "points":
+        for located in stream_points(model, frames[0], given[0], protocol):
+            yield {0: located}
+    else:
+        for outputs in stream_together(model, frames, given, protocol):
+            yield {lane: labels_hw.numpy() for lane, labels_hw in outputs.items()}
+
+
+def tensors(frames: Iterator[Any]) -> Iterator[Tensor]:
+    """`[H, W, 3]` to `[3, H, W]`."""
+    return (torch.from_numpy(frame_hw3).movedim(-1, 0) for frame_hw3 in frames)
+
+
+def device_of(model: Model) -> torch.device:
+    """Where it computes."""
+    return as_backbone(model).device if model else torch.device("cpu")
+
+
+def describe(model: Model) -> str:
     """What rounding may depend on."""
     if model is None:
         return "no model"
-    return f"{next(model.parameters()).device.type}, {model.attention} attention, torch {torch.__version__}"
+    return f"{device_of(model).type}, {model.attention} attention, torch {torch.__version__}"
+
+
+def keep_overlays(plan: Plan, sequence: Sequence, predicted: list[Any]) -> None:
+    """Each frame with what was predicted drawn over it."""
+    benchmark, dots = plan.benchmark, Dots()
+    for name, frame_hw3, what in zip(benchmark.frame_names(sequence), benchmark.frames(sequence), predicted, strict=True):
+        points = benchmark.kind == "points"
+        drawn = dots.draw(frame_hw3, what.xy.numpy(), what.visible.numpy()) if points else overlay(frame_hw3, what)
+        write_jpeg(plan.out / "overlays" / sequence.name / f"{name}.jpg", drawn)
 
 
 def finish(plan: Plan) -> Result:
-    """Put the results together, and write CSVs and `metrics.json`.
+    """Put the results together, and write the benchmark's tables, `metrics.json` and `speed.json`.
 
     Raises:
         InputError: sequences are missing, says which and why; or there is nothing to score.
     """
     result = merge(plan)
-    for folder in ("masks", "overlays"):
-        for leftover in (plan.out / folder).glob("*/.*.tmp"):  # of a process that was killed here
-            leftover.unlink()
-    write_results(result)
-    write_speed(plan)
+    for leftover in plan.out.rglob(".*.tmp"):  # of a process that was killed here
+        leftover.unlink()
+    plan.benchmark.write_tables(result.scores, plan.out)
+    write_metrics(result)
+    write_speed(result, results(plan))
     return result
 
 
@@ -129,71 +162,14 @@ def merge(plan: Plan) -> Result:
     """The results of all sequences, in the benchmark's order; InputError as `finish`."""
     if left := plan.left():
         raise InputError(missing(plan, left))
-    done = results(plan)
-    scores = {name: score for one in done for name, score in one.scores.items()}
-    if not scores:
-        raise InputError(f"{plan.sequences[0].masks[0].parents[1]}: no object in any first mask: nothing to score")
-    names, frames, seconds = tuple(s.name for s in plan.sequences), sum(one.frames for one in done), sum(one.seconds for one in done)
-    return Result(plan.evaluation.name, names, plan.out, davis.global_row(scores), scores, frames, seconds)
+    evaluation, figures = plan.evaluation, plan.benchmark.figures
+    done = dict(zip((sequence.name for sequence in plan.sequences), results(plan), strict=True))
+    scores = {name: score for one in done.values() for name, score in one.scores.items()}
+    parts = {name: SequenceResult(one.frames, one.seconds, one.scores, figures(one.scores)) for name, one in done.items()}
+    peak = max(one.peak_bytes for one in done.values())
+    return Result(evaluation.name, evaluation.benchmark, evaluation.protocol.name, plan.out, figures(scores), parts, peak)
 
 
 def results(plan: Plan) -> list[Done]:
     """What came of the sequences that are done."""
     return [done for sequence in plan.sequences if (done := plan.result(sequence))]
-
-
-def write_speed(plan: Plan) -> None:
-    """`speed.json`: seconds, which differ each time, apart from the figures, which don't."""
-    lines = {
-        sequence.name: {"frames": done.frames, "seconds": done.seconds, "threads": done.threads, "computed": done.computed}
-        for sequence, done in zip(plan.sequences, results(plan), strict=True)
-    }
-    with atomic_file(plan.out / "speed.json") as file:
-        file.write(json.dumps(lines, indent=1).encode() + b"\n")
-
-
-def read_truth(sequence: Sequence, year: int) -> list[NDArray[np.uint8]]:
-    """The true masks `[H, W]`; of 2016, all objects as one. InputError names a mask of another size than the first."""
-    masks = [read_mask(path) for path in sequence.masks]
-    for path, labels_hw in zip(sequence.masks, masks, strict=True):
-        check_size(f"mask {path}", labels_hw, masks[0])
-    return [(labels_hw > 0).astype(np.uint8) for labels_hw in masks] if year == 2016 else masks
-
-
-def read_frames(sequence: Sequence, mask_hw: NDArray[np.uint8]) -> Iterator[Tensor]:
-    """The frames, uint8 `[3, H, W]`, one at a time; InputError names one of another size than the mask."""
-    for path in sequence.frames:
-        frame_hw3 = read_frame(path)
-        check_size(f"frame {path}", frame_hw3, mask_hw)
-        yield torch.from_numpy(frame_hw3).movedim(-1, 0)
-
-
-def check_size(name: str, picture: NDArray[np.uint8], mask_hw: NDArray[np.uint8]) -> None:
-    """InputError unless both have the same height and width."""
-    if picture.shape[:2] != mask_hw.shape:
-        found, wanted = (f"{shape[1]}x{shape[0]}" for shape in (picture.shape, mask_hw.shape))
-        raise InputError(f"{name} is {found}: expected {wanted}, the size of its sequence's first mask")
-
-
-def keep_pictures(sequence: Sequence, predicted: list[NDArray[np.uint8]], out: Path) -> None:
-    """Masks in the benchmark's layout, and overlays."""
-    for path, labels_hw in zip(sequence.frames, predicted, strict=True):
-        write_mask(out / "masks" / sequence.name / f"{path.stem}.png", labels_hw)
-        write_jpeg(out / "overlays" / sequence.name / f"{path.stem}.jpg", overlay(read_frame(path), labels_hw))
-
-
-def write_results(result: Result) -> None:
-    """`global_results-val.csv`, `per-sequence_results-val.csv` and `metrics.json`."""
-    objects = {}
-    for name, score in result.scores.items():
-        region, boundary = score.statistics
-        objects[name] = {"J": region._asdict(), "F": boundary._asdict(), "J_frames": score.region, "F_frames": score.boundary}
-    metrics = {"name": result.name, "overall": result.overall, "frames": result.frames, "objects": objects}
-    texts = {
-        "global_results-val.csv": davis.global_csv(result.scores),
-        "per-sequence_results-val.csv": davis.sequence_csv(result.scores),
-        "metrics.json": json.dumps(metrics, indent=1) + "\n",
-    }
-    for name, text in texts.items():
-        with atomic_file(result.out / name) as file:
-            file.write(text.encode())

@@ -12,7 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from corrflow.benchmarks.davis import ObjectScores, Sequence, read_sequences
+from corrflow.benchmarks.benchmark import Benchmark, Scores, Sequence
+from corrflow.benchmarks.registry import find_benchmark
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 from corrflow.propagation import Protocol
@@ -26,7 +27,7 @@ class Evaluation:
     """What is evaluated on what: all that decides the figures."""
 
     benchmark: str
-    """davis2016 or davis2017."""
+    """Its name."""
     root: str
     """Folder of the data, absolute."""
     name: str
@@ -36,17 +37,14 @@ class Evaluation:
     """Digest of the model's; empty where none is used."""
     checkpoint: str = "none"
     """Where the jobs find the weights; it may move, since the digest tells them."""
+    encoder: str = ""
+    """Where they find another encoder than ours: `package.module:function` or `file.py:function`."""
     seed: int = 0
     """Of random weights."""
     device: str = "auto"
     """As asked."""
     attention: str = "auto"
     """As asked."""
-
-    @property
-    def year(self) -> int:
-        """Of the benchmark's rules."""
-        return int(self.benchmark.removeprefix("davis"))
 
 
 @dataclass(frozen=True)
@@ -55,10 +53,13 @@ class Done:
 
     digest: str
     """Of the plan it was done for."""
-    scores: dict[str, ObjectScores]
+    scores: dict[str, Scores]
+    """Of each object; none where the truth is not public."""
     frames: int
     seconds: float
     """Of propagation alone, reading the frames included."""
+    peak_bytes: int
+    """Memory of the process at its most so far; on CUDA, the device's."""
     threads: int
     computed: str
     """On what, by what: what rounding may depend on."""
@@ -75,9 +76,14 @@ class Plan:
     """Of all that decides the figures."""
 
     @property
+    def benchmark(self) -> Benchmark:
+        """Its rules."""
+        return find_benchmark(self.evaluation.benchmark)
+
+    @property
     def frames(self) -> int:
         """In all sequences."""
-        return sum(len(sequence.frames) for sequence in self.sequences)
+        return sum(sequence.length for sequence in self.sequences)
 
     def left(self) -> list[Sequence]:
         """The sequences that are still to be done."""
@@ -85,7 +91,7 @@ class Plan:
 
     def share(self, number: int, count: int) -> list[Sequence]:
         """What the `number`-th of `count` jobs does; nothing if there are fewer sequences than jobs."""
-        return [self.sequences[index] for index in deal([len(sequence.frames) for sequence in self.sequences], count)[number]]
+        return [self.sequences[index] for index in deal([sequence.length for sequence in self.sequences], count)[number]]
 
     def result(self, sequence: Sequence) -> Done | None:
         """What came of it; None if it is still to be done."""
@@ -93,14 +99,12 @@ class Plan:
             found = json.loads((self.out / RESULTS / f"{sequence.name}.json").read_text())
         except FileNotFoundError:
             return None
-        found["scores"] = {name: ObjectScores(**score) for name, score in found["scores"].items()}
         return Done(**found) if found["digest"] == self.digest else None
 
     def keep(self, sequence: Sequence, done: Done) -> None:
         """Leave what came of it."""
-        scores = {name: score._asdict() for name, score in done.scores.items()}
         with atomic_file(self.out / RESULTS / f"{sequence.name}.json") as file:
-            file.write(json.dumps({**vars(done), "scores": scores}).encode())  # floats come back as they were, to the last bit
+            file.write(json.dumps(vars(done)).encode())  # floats come back as they were, to the last bit
         self.failure_path(sequence).unlink(missing_ok=True)
 
     def failure_path(self, sequence: Sequence) -> Path:
@@ -146,7 +150,9 @@ def read_plan(out: Path) -> Plan:
         raise InputError(f"{out}: no evaluation was begun there")
     found = json.loads((out / PLAN).read_text())
     fields = {name: value for name, value in found.items() if name != RESULTS}
-    plan = plan_of(Evaluation(**{**fields, "protocol": Protocol(**found["protocol"])}), out)
+    settings_told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
+    protocol = Protocol(**settings_told)
+    plan = plan_of(Evaluation(**{**fields, "protocol": protocol}), out)
     if different := differences(found, settings(plan)):
         raise InputError(f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they were")
     return plan
@@ -154,7 +160,7 @@ def read_plan(out: Path) -> Plan:
 
 def plan_of(evaluation: Evaluation, out: Path) -> Plan:
     """With the sequences as they lie there."""
-    sequences = tuple(read_sequences(Path(evaluation.root), evaluation.year))
+    sequences = tuple(find_benchmark(evaluation.benchmark).read(Path(evaluation.root)))
     named = {name: value for name, value in settings(Plan(out, evaluation, sequences, "")).items() if name != "checkpoint"}
     return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16])
 
@@ -162,7 +168,7 @@ def plan_of(evaluation: Evaluation, out: Path) -> Plan:
 def settings(plan: Plan) -> dict[str, Any]:
     """All that decides the figures, in plain types."""
     told: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
-    return {**told, RESULTS: {sequence.name: len(sequence.frames) for sequence in plan.sequences}}
+    return {**told, RESULTS: {sequence.name: sequence.length for sequence in plan.sequences}}
 
 
 def differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:

@@ -1,6 +1,23 @@
-"""J, F and their statistics, as the DAVIS benchmark defines them: exact, vectorised. Which frames count is in `benchmarks/`."""
+"""Measures, as the benchmarks define them: exact, vectorised. Which frames and objects count is in `benchmarks/`."""
 
+from corrflow.metrics.keypoints import box_scale, keypoint_hits
 from corrflow.metrics.masks import boundary_accuracy, boundary_map, region_similarity
+from corrflow.metrics.parts import average_precision, class_areas, instance_overlaps, mean_iou
 from corrflow.metrics.statistics import Statistics, summarise
+from corrflow.metrics.tracks import track_figures, track_scores
 
-__all__ = ["Statistics", "boundary_accuracy", "boundary_map", "region_similarity", "summarise"]
+__all__ = [
+    "Statistics",
+    "average_precision",
+    "boundary_accuracy",
+    "boundary_map",
+    "box_scale",
+    "class_areas",
+    "instance_overlaps",
+    "keypoint_hits",
+    "mean_iou",
+    "region_similarity",
+    "summarise",
+    "track_figures",
+    "track_scores",
+]

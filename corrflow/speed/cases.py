@@ -23,7 +23,7 @@ from corrflow.encoder import STRIDE, EncoderConfig
 from corrflow.errors import InputError
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow
-from corrflow.propagation import stream
+from corrflow.propagation import find_protocol, stream
 from corrflow.speed import cost, released
 from corrflow.speed.measure import BASELINE, Need, Variant, Work
 from corrflow.training.compute import ComputeConfig
@@ -235,8 +235,17 @@ def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     return [
         Variant("inference", BASELINE, partial(build_released_tracking, sizes, str(device), False), need),
         Variant("inference", "released, memory kept", partial(build_released_tracking, sizes, str(device), True), need),
-        Variant("inference", "corrflow", partial(build_tracking, sizes, str(device)), need),
+        Variant("inference", "corrflow", partial(build_tracking, "paper", sizes, str(device)), need),
+        Variant("inference-memory", "corrflow", partial(build_tracking, "memory", sizes, str(device)), memory_need(sizes, flops)),
     ]
+
+
+def memory_need(sizes: Sizes, encoder_flops: int) -> Need:
+    """Of a frame by the memory protocol, its references all there."""
+    protocol = find_protocol("memory")
+    references = len(protocol.recent) + len(protocol.anchors)
+    window = Window(-(-protocol.radius // STRIDE))
+    return Need(1, encoder_flops + cost.attention_flops(*sizes.area, EncoderConfig().features, OBJECTS + 1, window, references), 0)
 
 
 def first_labels(sizes: Sizes) -> Tensor:
@@ -245,14 +254,15 @@ def first_labels(sizes: Sizes) -> Tensor:
     return torch.where(columns % 2 == 1, (columns + 1) // 2, 0).expand(sizes.height, -1).contiguous()
 
 
-def build_tracking(sizes: Sizes, device: str) -> Work:
-    """`propagation.stream`, a frame at a time."""
+def build_tracking(protocol: str, sizes: Sizes, device: str) -> Work:
+    """`propagation.stream`, a frame at a time, from where the protocol has all its references."""
     keep_freed_memory()  # as the commands do
     torch.manual_seed(0)
     model = CorrFlow(attention=choose_backend("auto", torch.device(device))).to(device).eval()
     frames = itertools.cycle(clips_of(sizes)[0].unbind())
-    tracked = stream(model, frames, first_labels(sizes))
-    next(tracked)
+    tracked = stream(model, frames, first_labels(sizes), protocol)
+    for _ in range(max(find_protocol(protocol).recent) + 1):
+        next(tracked)
     return partial(next, tracked)
 
 

@@ -4,13 +4,13 @@ What is written, and how, is in `monitor.py`.
 """
 
 import math
-import resource
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from corrflow.memory import peak_bytes
 from corrflow.training.anomalies import LossSpikeError, NonFiniteError, SpikeWatch, Trouble
 from corrflow.training.config import TrainerConfig
 from corrflow.training.distributed import Processes
@@ -55,7 +55,7 @@ class StepLog:
         speed = {
             "clips_per_second": len(table) * self.config.batch / passed,
             "data_wait": times["time_data"] * len(table) / 1000 / passed,
-            "memory_gb": peak_memory_gb(self.processes.device),
+            "memory_gb": peak_bytes(self.processes.device) / 1e9,
             **times,
         }
         keys, self.numbers, self.keys = self.keys, [], []
@@ -96,10 +96,3 @@ class StepLog:
         """Settle and write."""
         self.settle()
         self.write({})
-
-
-def peak_memory_gb(device: torch.device) -> float:
-    """The most memory held so far: allocated on CUDA, resident of this process on the CPU; 10^9 bytes."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9

@@ -14,8 +14,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from corrflow.benchmarks.davis import Sequence, objects_of, read_sequences, score_sequence
-from corrflow.benchmarks.evaluation import read_frames, read_truth
+from corrflow.benchmarks.davis import Davis, DavisSequence, statistics
 from corrflow.encoder import STRIDE
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
@@ -52,9 +51,9 @@ class ValidationConfig:
             raise InputError(f"validation: {self}: expected every >= 1, sequences and pictures >= 0, size 0 or at least {8 * STRIDE}")
         find_protocol(self.protocol)
 
-    def find(self) -> list[Sequence]:
+    def find(self) -> list[DavisSequence]:
         """The sequences; none without a root. InputError names what is missing there."""
-        found = read_sequences(self.root, self.year) if self.root else []
+        found = Davis(self.year).read(self.root) if self.root else []
         return found[: self.sequences or None]
 
 
@@ -110,7 +109,7 @@ class Validator:
         with trouble.kept(), torch.compiler.set_stance("force_eager"):  # frames of many sizes are not worth a compilation each
             for index in self.share():
                 predicted, true = track(model, self.sequences[index], self.config)
-                scores_s3[index] = torch.tensor(summed_scores(predicted, true, self.config.year), dtype=torch.float64)
+                scores_s3[index] = torch.tensor(summed_scores(self.config.year, self.sequences[index], predicted), dtype=torch.float64)
                 if index < len(shown):
                     strips_s3hw[index] = picture(self.sequences[index], predicted, true)
         trouble.tell()
@@ -119,7 +118,7 @@ class Validator:
 
     def share(self) -> list[int]:
         """The sequences of this rank, by number: dealt in turn, the longest first."""
-        order = sorted(range(len(self.sequences)), key=lambda i: (-len(self.sequences[i].frames), i))
+        order = sorted(range(len(self.sequences)), key=lambda i: (-self.sequences[i].length, i))
         return order[self.processes.rank :: self.processes.world]
 
     def summarise(self, scores_s3: Tensor, strips_s3hw: Tensor, seconds: float) -> Validated:
@@ -132,16 +131,17 @@ class Validator:
         return Validated(region / count, boundary / count, each, pictures, seconds)
 
 
-def track(model: CorrFlow, sequence: Sequence, config: ValidationConfig) -> tuple[list[Pixels], list[Pixels]]:
+def track(model: CorrFlow, sequence: DavisSequence, config: ValidationConfig) -> tuple[list[Pixels], list[Pixels]]:
     """Predicted and true masks `[H, W]` of all frames, at the true ones' size."""
-    true = read_truth(sequence, config.year)
+    davis = Davis(config.year)
+    true = davis.truth(sequence)
     height, width = true[0].shape
     factor = min(config.size / min(height, width), 1.0) if config.size else 1.0
     size = round(width * factor), round(height * factor)
 
     def frames() -> Iterator[Tensor]:
-        for frame_3hw in read_frames(sequence, true[0]):
-            yield resized(frame_3hw.movedim(0, -1), size, Image.Resampling.BOX).movedim(-1, 0)
+        for frame_hw3 in davis.frames(sequence):
+            yield resized(torch.from_numpy(frame_hw3), size, Image.Resampling.BOX).movedim(-1, 0)
 
     first_hw = resized(torch.from_numpy(true[0]), size, Image.Resampling.NEAREST)
     tracked = stream(model, frames(), first_hw, find_protocol(config.protocol))
@@ -156,13 +156,13 @@ def resized(picture: Tensor, size: tuple[int, int], how: Image.Resampling) -> Te
     return torch.from_numpy(np.array(Image.fromarray(picture.numpy()).resize(size, how)))
 
 
-def summed_scores(predicted: list[Pixels], true: list[Pixels], year: int) -> tuple[float, float, int]:
+def summed_scores(year: Literal[2016, 2017], sequence: DavisSequence, predicted: list[Pixels]) -> tuple[float, float, int]:
     """J and F of a sequence, summed over its objects, and their number; those without a frame that counts are left out."""
-    scores = [score.statistics for score in score_sequence(predicted, true, objects_of(true[0], year)).values() if score.region]
+    scores = [statistics(score) for score in Davis(year).score(sequence, predicted).values() if score["J"]]
     return sum(j.mean for j, _ in scores), sum(f.mean for _, f in scores), len(scores)
 
 
-def picture(sequence: Sequence, predicted: list[Pixels], true: list[Pixels]) -> Tensor:
+def picture(sequence: DavisSequence, predicted: list[Pixels], true: list[Pixels]) -> Tensor:
     """Moments of a sequence side by side, predicted masks above true ones; uint8 `[3, H, W]`."""
     moments = np.linspace(0, len(predicted) - 1, MOMENTS).round().astype(int)
     frames = [read_frame(sequence.frames[i]) for i in moments]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corrflow import InputError, restricted_attention
-from corrflow.attention import choice, choose_backend
+from corrflow.attention import choice, choose_backend, tiled
 from corrflow.attention.choice import is_installed
 
 RELEASED = sorted({path.name: path for path in (*(SHARED / "oracle").glob("a_col*.npz"), *DATA.glob("a_col*.npz"))}.values())
@@ -184,9 +184,20 @@ def test_the_best_match_alone_is_a_copy_of_one_cell(backend):
     assert torch.isin(copied.detach(), value.detach()).all()
 
 
-def test_cells_as_good_as_the_last_of_the_best_count_too():
-    zeros, value = torch.zeros(1, 1, 1, 3), torch.tensor([1.0, 2.0, 3.0]).view(1, 1, 1, 3)
-    torch.testing.assert_close(restricted_attention(zeros, zeros, value, radius=2, top_k=1), torch.full((1, 1, 1, 3), 2.0))
+@pytest.mark.parametrize("backend", ["reference", "tiled"])
+def test_of_equal_cells_as_many_count_as_were_asked_for(backend):
+    zeros, value = torch.zeros(1, 1, 1, 3), torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 1, 3)
+    copied = restricted_attention(zeros, zeros, value, radius=2, top_k=1, backend=backend)
+    assert torch.isin(copied, value).all()
+    assert torch.isin(restricted_attention(zeros, zeros, value, radius=2, top_k=2, backend=backend), torch.tensor([1.5, 2.5, 3.0])).all()
+
+
+def test_the_likest_are_found_among_many_references_a_few_at_a_time(monkeypatch):
+    query, key, value = (x.detach().float() for x in random_case(5, 2, 9, 4, 3, 20, 18))
+    expected = restricted_attention(query, key, value, radius=3, top_k=7, backend="reference")
+    for slab in (1, 3 * 2 * 256 * 19 * 18, tiled.SLAB):
+        monkeypatch.setattr(tiled, "SLAB", slab)
+        torch.testing.assert_close(restricted_attention(query, key, value, radius=3, top_k=7, backend="tiled"), expected)
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])

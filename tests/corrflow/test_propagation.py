@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from conftest import SHARED
 
 import corrflow
-from corrflow import CorrFlow, InputError, ModelConfig, Protocol, load_model, propagation
+from corrflow import CorrFlow, InputError, ModelConfig, Protocol, load_model
 from corrflow.encoder import EncoderConfig
-from corrflow.propagation import stream
+from corrflow.propagation import labels, stream
 
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
@@ -71,7 +71,7 @@ def test_frames_are_taken_one_at_a_time_and_encoded_once():
 
 def test_an_object_out_of_the_windows_reach_is_not_found_there():
     frames, masks = moving_square(count=2, step=24)
-    tracked = corrflow.propagate(Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=1))
+    tracked = corrflow.propagate(Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=4))
     assert not (tracked[1] == 3)[:, 36:].any()  # the part of its new place that no window around it saw
     assert (corrflow.propagate(Matcher(), frames, masks[0])[1] == 3)[:, 36:].any()
 
@@ -99,7 +99,7 @@ def test_refuses_labels_that_do_not_fit(labels, words):
 
 
 def test_refuses_an_unknown_protocol_and_no_frames():
-    with pytest.raises(InputError, match="'magic': expected one of paper, identity"):
+    with pytest.raises(InputError, match="'magic': expected one of paper, memory"):
         corrflow.propagate(Matcher(), moving_square()[0], moving_square()[1][0], protocol="magic")
     with pytest.raises(InputError, match="no frames"):
         corrflow.propagate(Matcher(), [], moving_square()[1][0])
@@ -121,7 +121,7 @@ def test_masks_equal_the_released_codes_when_labels_shrink_as_there(monkeypatch,
         replaced = (name for name in fixture.files if name.startswith("tracking_state/"))
         state |= {name.removeprefix("tracking_state/"): torch.tensor(fixture[name]) for name in replaced}
     torch.save({"state_dict": state}, tmp_path / "checkpoint.tar")
-    monkeypatch.setattr(propagation, "shrink_labels", released_shrinking)
+    monkeypatch.setattr(labels, "shrink_labels", lambda labels_nhw, classes, stride: released_shrinking(labels_nhw, classes))
     expected = torch.tensor(fixture[f"{weights}_{objects}_masks"])
     frames = torch.tensor(fixture["frames_rgb"]).movedim(-1, 1)
     assert torch.equal(corrflow.propagate(load_model(tmp_path / "checkpoint.tar"), frames, expected[0]), expected)

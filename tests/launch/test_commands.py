@@ -11,7 +11,7 @@ from conftest import SHARED
 from PIL import Image
 
 from corrflow import CorrFlow, ModelConfig
-from corrflow.benchmarks.evaluation import Result
+from corrflow.benchmarks.results import Result
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch.demo import verdict
@@ -160,7 +160,7 @@ def test_the_demo_leaves_other_peoples_folders_alone(refused, tmp_path):
 
 def test_the_demo_fails_unless_trained_beats_both():
     def result(name, figure):
-        return Result(name, (), Path(), {"J&F-Mean": figure}, {}, 1, 1.0)
+        return Result(name, "davis2017", "paper", Path(), {"J&F-Mean": figure}, {}, 1)
 
     assert verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.45)]) == 0
     assert verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.39)]) == 1

@@ -1,5 +1,6 @@
 """Evaluation by several jobs; `tests/cluster/test_cluster_eval.py` has it on a real SLURM."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -154,3 +155,42 @@ def test_a_process_here_that_fails_ends_all_with_its_reason(here, tree, checkpoi
     told = capfd.readouterr().err
     assert "eval.py: rank 1: error: frame" in told
     assert "Traceback" not in told
+
+
+ENCODER = """
+import torch.nn.functional as F
+from corrflow import Backbone
+
+def mine(device):
+    return Backbone(lambda frames: F.avg_pool2d(frames, 8), 8, "mine", device=device)
+"""
+
+
+def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path, capsys):
+    (tmp_path / "encoders.py").write_text(ENCODER)
+    line = ["--benchmark", "davis2017", "--root", str(tree), "--encoder", f"{tmp_path / 'encoders.py'}:mine", "--protocol", "crw"]
+    assert command_of_eval.main([*line, "--out", str(tmp_path / "array"), "--jobs", "2"]) == 0
+    for task in queue:
+        task()
+    command_of_eval.end_array(str(tmp_path / "array"))
+    told = capsys.readouterr().out
+    assert "mine" in told
+    command_of_eval.evaluate_job(EvalJob("davis2017", tree, tmp_path / "one", encoder=f"{tmp_path / 'encoders.py'}:mine", protocol="crw"))
+    assert content(tmp_path / "array") == content(tmp_path / "one")
+    assert json.loads((tmp_path / "one/plan.json").read_text())["weights"] == "mine at stride 8"
+
+
+def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tmp_path):
+    job = EvalJob("davis2017", tree, tmp_path, str(checkpoint), protocol="memory", radius=8, frames=3, top_k=10)
+    assert command_of_eval.evaluate_job(job).protocol == "memory, radius 8, recent 3"
+    told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
+    assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 10)
+
+
+def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tmp_path):
+    line = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o")
+    assert "expected one of them" in refused("eval", *line, "--encoder", "a:b", "--checkpoint", checkpoint)
+    assert "expected package.module:function" in refused("eval", *line, "--encoder", "nothing")
+    assert "protocol 'papier': expected one of paper, memory" in refused("eval", *line, "--protocol", "papier")
+    assert "benchmark 'davis2015': expected one of davis2016" in refused("eval", "--benchmark", "davis2015", *line[2:])
+    assert "radius=-3" in refused("eval", *line, "--radius", -3)

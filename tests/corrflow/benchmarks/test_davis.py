@@ -1,16 +1,19 @@
 import json
 import shutil
+import zipfile
 
 import numpy as np
 import pytest
 import torch
+from miniatures import davis_test, save
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.benchmarks import davis
 from corrflow.benchmarks.evaluation import evaluate
+from corrflow.benchmarks.results import read_result
 from corrflow.encoder import EncoderConfig
-from corrflow.pictures import PALETTE, read_mask
+from corrflow.pictures import PALETTE, read_mask, write_mask
 from corrflow.propagation import PROTOCOLS
 from corrflow.report import text_table, write_report
 
@@ -32,11 +35,11 @@ def test_the_first_and_the_last_frame_do_not_count(tree):
     true = truth(sequence)
     wrong = [np.zeros_like(true[0]), *true[1:-1], np.zeros_like(true[0])]
     scores = davis.score_sequence(wrong, true, [1])[1]
-    assert scores.region == scores.boundary == [1.0] * 6
+    assert scores == {"J": [1.0] * 6, "F": [1.0] * 6}
 
 
 def test_each_object_counts_alike():
-    good, bad = davis.ObjectScores([1.0] * 4, [0.5] * 4), davis.ObjectScores([0.2] * 4, [0.1] * 4)
+    good, bad = {"J": [1.0] * 4, "F": [0.5] * 4}, {"J": [0.2] * 4, "F": [0.1] * 4}
     row = davis.global_row({"a_1": good, "a_2": bad})
     assert row["J-Mean"] == pytest.approx(0.6)
     assert row["F-Mean"] == pytest.approx(0.3)
@@ -85,12 +88,13 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
         ).items()
     }
     assert metrics["overall"] == davis.global_row(again)
-    assert metrics["objects"]["val-000_1"]["J_frames"] == again["val-000_1"].region
+    assert metrics["sequences"]["val-000"]["objects"]["val-000_1"] == again["val-000_1"]
+    assert read_result(tmp_path / "paper") == results[1]
     write_report(tmp_path / "report.html", "two <methods>", results)
     page = (tmp_path / "report.html").read_text()
     assert "two &lt;methods&gt;" in page
     assert page.count("data:image/jpeg;base64,") == 4 * 2 * 5
-    assert "http" not in page.replace("http://www.w3.org", "")
+    assert "://" not in page
     assert text_table(results).splitlines()[1].startswith("identity")
 
 
@@ -110,14 +114,141 @@ def test_an_incomplete_tree_is_refused(copy, spoil, words):
     assert words in str(error.value)
 
 
-def test_a_mask_in_full_colour_is_refused(tmp_path):
-    Image.effect_noise((8, 8), 50).convert("RGB").save(tmp_path / "grey.png")
-    assert read_mask(tmp_path / "grey.png").shape == (8, 8)
-    Image.new("RGB", (8, 8), (200, 10, 10)).save(tmp_path / "red.png")
-    with pytest.raises(InputError, match="expected an indexed or grey PNG"):
-        read_mask(tmp_path / "red.png")
+def square(*labels, side=10):
+    """40 x 50 pixels with a square for each label, side by side."""
+    mask_hw = np.zeros((40, 50), np.uint8)
+    for place, label in enumerate(labels):
+        mask_hw[5 : 5 + side, 2 + 12 * place : 2 + 12 * place + side] = label
+    return mask_hw
 
 
-def test_0_and_255_mean_one_object(tmp_path):
-    Image.fromarray(np.array([[0, 255], [255, 0]], np.uint8)).save(tmp_path / "m.png")
-    assert read_mask(tmp_path / "m.png").tolist() == [[0, 1], [1, 0]]
+def one_sequence(root, masks, name="bear"):
+    """A tree of one sequence."""
+    for t, mask_hw in enumerate(masks):
+        save(root / f"JPEGImages/480p/{name}/{t:05d}.jpg", np.zeros_like(mask_hw))
+        write_mask(root / f"Annotations/480p/{name}/{t:05d}.png", mask_hw)
+    return root
+
+
+def test_void_is_background_as_the_official_semisupervised_evaluation_has_it(tmp_path):
+    one_sequence(tmp_path, [square(1, 255)] * 3)
+    benchmark = davis.Davis(2017)
+    (sequence,) = benchmark.read(tmp_path)
+    np.testing.assert_array_equal(benchmark.given(sequence)[0], square(1))
+    scores = benchmark.score(sequence, [square(1), square(1, 1), square(1)])
+    # of 200 predicted pixels 100 are right, the others lie on void
+    assert scores["bear_1"]["J"] == [0.5]
+    assert list(scores) == ["bear_1"]
+
+
+def test_each_value_but_0_is_the_object_of_2016(tmp_path):
+    one_sequence(tmp_path, [square(255, 128, 3)] * 3)
+    benchmark = davis.Davis(2016)
+    (sequence,) = benchmark.read(tmp_path)
+    np.testing.assert_array_equal(benchmark.given(sequence)[0], square(1, 1, 1))
+    assert benchmark.score(sequence, [square(1, 1, 1)] * 3)["bear"] == {"J": [1.0], "F": [1.0]}
+
+
+def test_a_number_that_no_object_of_the_first_mask_has_counts_as_officially(tmp_path):
+    one_sequence(tmp_path, [square(1, 3)] * 3)
+    benchmark = davis.Davis(2017)
+    scores = benchmark.score(benchmark.read(tmp_path)[0], [square(1, 3)] * 3)
+    assert {name: score["J"] for name, score in scores.items()} == {"bear_1": [1.0], "bear_2": [1.0], "bear_3": [1.0]}
+
+
+def test_a_first_mask_without_objects_is_refused(tmp_path):
+    (sequence,) = davis.Davis(2017).read(one_sequence(tmp_path / "a", [square()] * 3))
+    with pytest.raises(InputError, match=r"bear/00000.png: holds no object: nothing to track$"):
+        davis.Davis(2017).given(sequence)
+    (sequence,) = davis.Davis(2017).read(one_sequence(tmp_path / "b", [square(255)] * 3))
+    with pytest.raises(InputError, match=r"nothing to track; 255 is void in DAVIS-2017, the object in DAVIS-2016: --benchmark davis2016$"):
+        davis.Davis(2017).given(sequence)
+    assert davis.Davis(2016).given(sequence)[0].sum() == 100
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_a_video_without_a_frame_that_counts_has_no_score(tmp_path, length):
+    result = evaluate("davis2017", one_sequence(tmp_path, [square(1)] * length), None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+    assert result.frames == length
+    assert all(np.isnan(value) for value in result.overall.values())
+    one_sequence(tmp_path, [square(1)] * 4, name="camel")
+    shutil.rmtree(tmp_path / "out")
+    result = evaluate("davis2017", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+    assert result.overall["J&F-Mean"] == 1
+
+
+def test_an_empty_sequence_is_refused(copy):
+    shutil.rmtree(copy / "JPEGImages/480p/val-001")
+    (copy / "JPEGImages/480p/val-001").mkdir()
+    with pytest.raises(InputError, match=r"val-001: no numbered .jpg or .jpeg or .png files there"):
+        davis.read_sequences(copy, 2017)
+
+
+def test_a_mask_of_another_size_is_refused(copy):
+    write_mask(copy / "Annotations/480p/val-001/00003.png", square(1))
+    with pytest.raises(InputError, match=r"mask .*val-001/00003.png is 50x40: expected 64x48, the size of its sequence's first mask"):
+        evaluate("davis2017", copy, None, PROTOCOLS["identity"], copy / "out", "identity")
+
+
+def test_test_dev_is_tracked_and_handed_in(tmp_path):
+    davis_test(tmp_path / "davis")
+    result = evaluate("davis2017-test", tmp_path / "davis", None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+    assert (result.overall, result.frames, list(result.sequences)) == ({}, 5, ["aerobatics", "chamaleon"])
+    with zipfile.ZipFile(tmp_path / "out/submission.zip") as archive:
+        assert archive.namelist() == [*[f"aerobatics/{t:05d}.png" for t in range(4)], "chamaleon/00000.png"]
+        with archive.open("aerobatics/00003.png") as file, Image.open(file) as image:
+            assert (image.mode, image.size, image.getpalette()) == ("P", (64, 48), PALETTE)
+            assert np.unique(np.asarray(image)).tolist() == [0, 1, 2]
+    assert not (tmp_path / "out/global_results-val.csv").exists()
+
+
+def test_test_dev_needs_its_list_and_first_masks(tmp_path):
+    davis_test(tmp_path)
+    (tmp_path / "Annotations/480p/aerobatics/00000.png").rename(tmp_path / "Annotations/480p/aerobatics/00001.png")
+    with pytest.raises(InputError, match=r"sequence aerobatics: frame 00000.jpg has no mask 00000.png"):
+        davis.DavisTest().read(tmp_path)
+
+
+def discs(*places):
+    """70 x 90 pixels with a disc for each (label, x, y, radius)."""
+    y, x = np.mgrid[:70, :90]
+    mask_hw = np.zeros((70, 90), np.uint8)
+    for label, left, top, radius in places:
+        mask_hw[(x - left) ** 2 + (y - top) ** 2 <= radius**2] = label
+    return mask_hw
+
+
+def made_up():
+    """Truth and predictions of two sequences, with void, an object that goes, a number that none has, one that is lost."""
+    first = [discs((1, 20 + 3 * t, 30, 12), (3, 60, 20 + 2 * t, 9), (255, 75, 60, 8)) for t in range(9)]
+    second = [discs((1, 45, 30 + t, 15)) if t < 4 else discs() for t in range(6)]
+    moved = [np.zeros_like(m) if t == 5 else np.roll(np.where(m == 255, 1, m), (t % 3, -t % 4), (0, 1)) for t, m in enumerate(first)]
+    return {"first": (first, moved), "second": (second, [np.roll(second[0], t, 1) for t in range(6)])}
+
+
+def test_figures_of_sequences_are_those_of_the_official_package(tmp_path):
+    scores = {}
+    for name, (true, predicted) in made_up().items():
+        one_sequence(tmp_path, true, name)
+        sequence = davis.read_sequence(tmp_path, name)
+        scores |= davis.Davis(2017).score(sequence, predicted)
+    # what evaluation_method.py --task semi-supervised of davis2017-evaluation makes of the same PNGs
+    official = {
+        "J&F-Mean": 0.6441534755929661,
+        "J-Mean": 0.685856730167054,
+        "J-Recall": 0.8660714285714286,
+        "J-Decay": 0.0983326032617624,
+        "F-Mean": 0.6024502210188781,
+        "F-Recall": 0.5625,
+        "F-Decay": 0.06505737907250815,
+    }
+    per_object = {
+        "first_1": [0.49681405121802424, 0.44686430876627137],
+        "first_2": [1.0, 1.0],
+        "first_3": [0.6562603190435883, 0.5939849624060151],
+        "second_1": [0.590352550406603, 0.3689516129032258],
+    }
+    assert davis.global_row(scores) == pytest.approx(official, abs=1e-9)
+    assert {name: [np.mean(score["J"]), np.mean(score["F"])] for name, score in scores.items()} == {
+        name: pytest.approx(pair, abs=1e-9) for name, pair in per_object.items()
+    }

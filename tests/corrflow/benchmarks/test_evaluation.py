@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
-from corrflow.benchmarks.davis import ObjectScores
-from corrflow.benchmarks.evaluation import evaluate, finish, run_sequences
+from corrflow.benchmarks import evaluation
+from corrflow.benchmarks.davis import Davis
+from corrflow.benchmarks.evaluation import evaluate, finish, groups, run_group, run_sequences
 from corrflow.benchmarks.plan import Done, Evaluation, deal, noting_failure, prepare, read_plan
 from corrflow.encoder import EncoderConfig
 from corrflow.model import weights_digest
@@ -67,6 +69,47 @@ def test_the_number_of_threads_changes_nothing(tree, whole, tmp_path):
     assert content(tmp_path) == content(whole)
     threads = [{line["threads"] for line in json.loads((out / "speed.json").read_text()).values()} for out in (whole, tmp_path)]
     assert threads[0] != threads[1]
+
+
+def test_sequences_in_step_end_with_the_bytes_of_one_by_one(tree, whole, tmp_path):
+    plan = prepare(about(tree, small_model()), tmp_path)
+    (together,) = groups(plan.benchmark, list(plan.sequences), lanes=8)
+    assert len(together) == 4
+    told = []
+    run_group(plan, together, small_model(), told.append)
+    assert told == 8 * [4]
+    finish(plan)
+    assert content(tmp_path) == content(whole)
+
+
+def test_those_in_step_are_alike_and_within_bounds(tree, tmp_path, monkeypatch):
+    root = shutil.copytree(tree, tmp_path / "tree")
+    for path in (root / "JPEGImages/480p/val-002").iterdir():
+        Image.open(path).resize((60, 48)).save(path)
+    for path in (root / "Annotations/480p/val-002").iterdir():
+        Image.open(path).resize((60, 48)).save(path)
+    davis = Davis(2017)
+    sequences = davis.read(root)
+
+    def names(lanes):
+        return sorted(tuple(sequence.name for sequence in group) for group in groups(davis, sequences, lanes))
+
+    assert names(1) == [("val-000",), ("val-001",), ("val-002",), ("val-003",)]
+    assert names(8) == [("val-000", "val-001", "val-003"), ("val-002",)]
+    assert names(2) == [("val-000", "val-001"), ("val-002",), ("val-003",)]
+    monkeypatch.setattr(evaluation, "LANES_BYTES", 2 * evaluation.PIXEL_BYTES * 64 * 48)
+    assert names(8) == [("val-000", "val-001"), ("val-002",), ("val-003",)]
+
+
+def test_nor_does_it_with_many_references(tree, tmp_path):
+    before = torch.get_num_threads()
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            evaluate("davis2017", tree, small_model(), PROTOCOLS["memory"], tmp_path / str(threads), "m")
+    finally:
+        torch.set_num_threads(before)
+    assert content(tmp_path / "1") == content(tmp_path / "3")
 
 
 KILLED = """
@@ -137,7 +180,7 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
     ("change", "words"),
     [
         ({"weights": "beef"}, "weights is '[0-9a-f]{16}' there and 'beef' here: expected a folder of its own"),
-        ({"protocol": Protocol("paper", radius=9)}, "protocol.radius is 6 there and 9 here"),
+        ({"protocol": Protocol("paper", radius=36)}, "protocol.radius is 24 there and 36 here"),
         ({"benchmark": "davis2016"}, "benchmark is 'davis2017' there and 'davis2016' here"),
         ({"name": "x", "seed": 3, "device": "cuda", "attention": "triton"}, "seed is 0 there and 3 here; .*; and 1 more: expected"),
     ],
@@ -153,12 +196,12 @@ def test_a_folder_of_another_evaluation_is_refused(tree, tmp_path, change, words
 
 def test_other_data_are_refused(tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "tree")
-    evaluation = about(root, small_model())
-    plan = prepare(evaluation, tmp_path / "out")
+    asked = about(root, small_model())
+    plan = prepare(asked, tmp_path / "out")
     for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
         (root / kind / "480p/val-001" / f"00007.{suffix}").unlink()
     with pytest.raises(InputError, match=r"holds another evaluation: sequences\.val-001 is 8 there and 7 here"):
-        prepare(evaluation, tmp_path / "out")
+        prepare(asked, tmp_path / "out")
     with pytest.raises(InputError, match=r"the data have changed: sequences\.val-001 is 8 there and 7 here"):
         read_plan(plan.out)
 
@@ -174,8 +217,8 @@ def test_results_of_another_plan_do_not_count(tree, tmp_path):
 def test_scores_come_back_to_the_last_bit(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
     draw = random.Random(0)
-    scores = {f"val-000_{k}": ObjectScores([draw.random() for _ in range(50)], [draw.random() / 3 for _ in range(50)]) for k in (1, 2)}
-    done = Done(plan.digest, scores, 52, 1 / 3, 1, "here")
+    scores = {f"val-000_{k}": {"J": [draw.random() for _ in range(50)], "F": [draw.random() / 3 for _ in range(50)]} for k in (1, 2)}
+    done = Done(plan.digest, scores, 52, 1 / 3, 10**9, 1, "here")
     plan.keep(plan.sequences[0], done)
     assert plan.result(plan.sequences[0]) == done
 

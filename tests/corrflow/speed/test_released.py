@@ -6,7 +6,7 @@ from corrflow.attention.window import Window
 from corrflow.color import CLASSES
 from corrflow.encoder import EncoderConfig
 from corrflow.objective import ObjectiveConfig, Recursion
-from corrflow.propagation import copy_labels
+from corrflow.propagation import Protocol, propagate
 from corrflow.speed import released
 
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
@@ -34,5 +34,5 @@ def test_the_released_tracking_gives_our_labels_where_cells_are_of_one_label():
     labels = torch.randint(3, (8, 12)).repeat_interleave(4, 0).repeat_interleave(4, 1)
     with torch.no_grad():
         theirs = released.track(model, frames[0], frames[1], labels[None])[0]
-        ours = copy_labels(model, model.encode(frames[1]), model.encode(frames[0]), labels, 3, 2)
-    assert torch.equal(theirs, ours)
+    ours = propagate(model, frames[:, 0], labels, Protocol("near", radius=4 * SMALL.radius))
+    assert torch.equal(theirs, ours[1])

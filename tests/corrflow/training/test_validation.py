@@ -67,7 +67,7 @@ def test_sequences_are_dealt_to_all_ranks_longest_first(tree):
     assert sorted(index for share in shares for index in share) == [0, 1, 2, 3]
     assert [len(share) for share in shares] == [2, 1, 1]
     validator = Validator(ValidationConfig(tree, sequences=2), ALONE)
-    validator.sequences[0] = replace(validator.sequences[0], frames=validator.sequences[0].frames[:3])
+    validator.sequences[0] = replace(validator.sequences[0], length=3)
     assert validator.share() == [1, 0]
 
 

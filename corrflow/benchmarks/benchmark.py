@@ -1,0 +1,102 @@
+"""What a benchmark is: sequences in which something is given, and how what was tracked of it is scored. The files beside hold one each.
+
+Shapes: h w pixels, k points.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrflow.errors import InputError
+from corrflow.pictures import Pixels, read_frame
+
+Given = NDArray[Any]
+"""Masks: labels uint8 `[H, W]`. Points: x and y in pixels, float32 `[K, 2]`, NaN where a point is not given in that frame."""
+Scores = dict[str, list[float]]
+"""A value of each measure for each frame that counts, of one object; NaN where it is not defined."""
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """A video of a benchmark; each benchmark adds what it needs to find its files."""
+
+    name: str
+    length: int
+    """Frames."""
+
+
+class Benchmark(ABC):
+    """A data set, its rules and its files."""
+
+    name: str
+    """What `--benchmark` takes."""
+    kind: Literal["masks", "points"]
+    headline: tuple[str, ...]
+    """Columns of `figures` that sum it up, the most important first."""
+    curves: tuple[str, ...]
+    """Measures that are drawn over time."""
+    note: str
+    """What the figures are, in a line."""
+
+    @abstractmethod
+    def read(self, root: Path) -> list[Any]:
+        """Its sequences under `root`, as downloaded; InputError names what is missing."""
+
+    @abstractmethod
+    def frames(self, sequence: Any) -> Iterator[Pixels]:
+        """RGB, uint8 `[H, W, 3]`, one at a time; InputError names one that can't be read or is of another size."""
+
+    @abstractmethod
+    def frame_names(self, sequence: Any) -> list[str]:
+        """What a file about each frame is called, without its suffix."""
+
+    @abstractmethod
+    def given(self, sequence: Any) -> dict[int, Given]:
+        """What is given, by frame number from 0."""
+
+    @abstractmethod
+    def score(self, sequence: Any, predicted: list[Any]) -> dict[str, Scores]:
+        """Scores by the benchmark's name for each object; none where the truth is not public.
+
+        Args:
+            sequence: one of `read`'s.
+            predicted: for each frame labels uint8 `[H, W]`, or `Located` points.
+        """
+
+    @abstractmethod
+    def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
+        """The official figures of these objects: of all, the benchmark's; of one sequence's, its row in a table; none of none."""
+
+    @abstractmethod
+    def keep(self, sequence: Any, predicted: list[Any], out: Path) -> None:
+        """Write what was predicted, in the layout that the benchmark's own server or tools read."""
+
+    @abstractmethod
+    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+        """Write the benchmark's own tables, and what is handed in, of a finished evaluation."""
+
+
+def read_frames(paths: tuple[Path, ...], shape: tuple[int, ...]) -> Iterator[Pixels]:
+    """Picture files one at a time; InputError names one that is not of `shape`, `(H, W)`."""
+    for path in paths:
+        frame_hw3 = read_frame(path)
+        check_size(f"frame {path}", frame_hw3, shape)
+        yield frame_hw3
+
+
+def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
+    """InputError unless the picture has this height and width."""
+    if picture.shape[:2] != shape[:2]:
+        found, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
+        raise InputError(f"{name} is {found}: expected {wanted}, the size of its sequence's first mask")
+
+
+def mean(values: list[float]) -> float:
+    """Of those that are defined; NaN where none is."""
+    defined = [value for value in values if not np.isnan(value)]
+    return float(np.mean(defined)) if defined else float("nan")

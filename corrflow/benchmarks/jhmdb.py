@@ -1,0 +1,134 @@
+"""JHMDB: 15 joints of a person through a video, by PCK at 0.1 to 0.5.
+
+Jhuang et al., "Towards understanding action recognition", ICCV 2013. The protocol of label propagation (TimeCycle, UVC, CRW: Jabri et al.,
+NeurIPS 2020, and their `eval_pck`), exactly:
+
+- the test videos of split 1 (`splits/CLASS_test_split1.txt`, those marked 2), the joints of the first frame given;
+- joints as annotated, less 1: MATLAB counts pixels from 1. Joints that are outside of the picture in the first frame can't be given, and
+  count nowhere; all others count in every later frame, whether they are in the picture or not. The first frame does not count;
+- a joint is found at alpha if it is no farther from the truth than alpha times 0.6 times the diagonal of the upright box around the true
+  joints of that frame, those that count. All in pixels of the video's own size;
+- PCK@alpha of a joint is its share of found ones over all frames of all videos together; the figure is the mean over the 15 joints.
+
+The peers leave out a joint in frames in which their own prediction is lost; here that is a miss. Videos longer than their annotation
+end with it. Shapes: t frames, k joints.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.io import loadmat
+from scipy.io.matlab import MatReadError
+
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean, read_frames
+from corrflow.benchmarks.folders import not_there, numbered_files
+from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions
+from corrflow.errors import InputError
+from corrflow.metrics import box_scale, keypoint_hits
+from corrflow.pictures import Pixels, read_frame
+
+JOINTS = (
+    "neck", "belly", "face", "right-shoulder", "left-shoulder", "right-hip", "left-hip", "right-elbow", "left-elbow",
+    "right-knee", "left-knee", "right-wrist", "left-wrist", "right-ankle", "left-ankle",
+)  # fmt: skip
+ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
+MEASURES = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
+TEST = "2"  # what a split's list says behind the videos to test on
+
+
+@dataclass(frozen=True)
+class JhmdbSequence(Sequence):
+    """A video and its joints."""
+
+    paths: tuple[Path, ...]
+    joints_tk2: NDArray[np.float32] = field(compare=False, repr=False)
+    """In pixels from 0."""
+
+
+class Jhmdb(PointBenchmark):
+    """Joints of people."""
+
+    name = "jhmdb"
+    headline = ("PCK@0.1", "PCK@0.2")
+    curves = ("PCK@0.1", "PCK@0.2")
+    note = "PCK@a: joints within a x 0.6 of the diagonal of the person's box; mean over 15 joints; the first frame does not count."
+
+    def read(self, root: Path) -> list[JhmdbSequence]:
+        """The test videos of split 1, of `splits`, `Rename_Images` and `joint_positions`."""
+        for name in ("splits", "Rename_Images", "joint_positions"):
+            if not (root / name).is_dir():
+                layout = "JHMDB with splits/, Rename_Images/CLASS/VIDEO and joint_positions/CLASS/VIDEO"
+                raise not_there(root / name, layout, root, self.name)
+        videos = [video for path in sorted((root / "splits").glob("*_test_split1.txt")) for video in videos_to_test(path)]
+        if not videos:
+            raise InputError(f"{root / 'splits'}: no CLASS_test_split1.txt with a test video there")
+        return [read_sequence(root, video) for video in videos]
+
+    def frames(self, sequence: JhmdbSequence) -> Iterator[Pixels]:
+        """RGB."""
+        return read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
+
+    def frame_names(self, sequence: JhmdbSequence) -> list[str]:
+        """00001, 00002, ..."""
+        return [path.stem for path in sequence.paths]
+
+    def given(self, sequence: JhmdbSequence) -> dict[int, Given]:
+        """The joints of the first frame that are in the picture."""
+        height, width = read_frame(sequence.paths[0]).shape[:2]
+        return {0: inside(sequence.joints_tk2[0], width, height)}
+
+    def score(self, sequence: JhmdbSequence, predicted: list[Any]) -> dict[str, Scores]:
+        """Of each joint that was given."""
+        counted_k = known(self.given(sequence)[0])
+        true_tk2 = np.where(counted_k[:, None], sequence.joints_tk2, np.nan)[1:]
+        measures = pck_measures(positions(predicted)[1:], true_tk2)
+        return named_scores(sequence.name, JOINTS, measures)
+
+    def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
+        """PCK@0.1 to @0.5: means over joints."""
+        joints = [[score for name, score in scores.items() if name.endswith(f"_{joint}")] for joint in JOINTS]
+        return {measure: mean([pooled(of, measure) for of in joints]) for measure in MEASURES} if scores else {}
+
+
+def pck_measures(pred_tk2: Floats, true_tk2: Floats) -> dict[str, Floats]:
+    """Hits `[T, K]` at each alpha."""
+    scale_t = box_scale(true_tk2)
+    return {measure: keypoint_hits(pred_tk2, true_tk2, alpha * scale_t) for measure, alpha in zip(MEASURES, ALPHAS, strict=True)}
+
+
+def videos_to_test(path: Path) -> list[str]:
+    """`CLASS/VIDEO` of those lines of a split's list that are to be tested on: `VIDEO.avi 2`."""
+    category = path.name.removesuffix("_test_split1.txt")
+    pairs = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    if any(len(pair) != 2 for pair in pairs):
+        raise InputError(f"{path}: expected lines of a video's file and 0, 1 or 2")
+    return [f"{category}/{Path(video).stem}" for video, use in pairs if use == TEST]
+
+
+def read_sequence(root: Path, video: str) -> JhmdbSequence:
+    """One video, `CLASS/VIDEO`."""
+    paths = numbered_files(root / "Rename_Images" / video, (".png",))
+    joints_tk2 = read_joints(root / "joint_positions" / video / "joint_positions.mat")
+    if len(joints_tk2) > len(paths):
+        raise InputError(f"sequence {video}: {len(paths)} frames and joints of {len(joints_tk2)}: expected a frame for each")
+    return JhmdbSequence(Path(video).name, len(joints_tk2), tuple(paths[: len(joints_tk2)]), joints_tk2)
+
+
+def read_joints(path: Path) -> NDArray[np.float32]:
+    """`pos_img` `[2, 15, T]`, from 1, as `[T, 15, 2]` from 0; InputError if it is not there."""
+    try:
+        joints = np.asarray(loadmat(str(path))["pos_img"], dtype=np.float32)
+    except FileNotFoundError:
+        raise InputError(f"joints {path}: no such file") from None
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:  # what SciPy raises for damage
+        raise InputError(f"joints {path}: not a MATLAB file with pos_img ({error})") from None
+    if joints.ndim == 2:  # MATLAB drops a last dimension of 1: a video of one frame
+        joints = joints[..., None]
+    if joints.ndim != 3 or joints.shape[:2] != (2, len(JOINTS)) or not math.prod(joints.shape):
+        raise InputError(f"joints {path}: pos_img is {list(joints.shape)}: expected [2, {len(JOINTS)}, frames]")
+    return joints.transpose(2, 1, 0) - 1

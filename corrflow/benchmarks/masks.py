@@ -1,0 +1,43 @@
+"""What benchmarks of masks have in common: the masks that are written, objects that enter late, J and F over time.
+
+Shapes: h w pixels.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from corrflow.benchmarks.benchmark import Benchmark, Scores
+from corrflow.metrics import boundary_accuracy, region_similarity
+from corrflow.pictures import Pixels, write_mask
+
+
+class MaskBenchmark(Benchmark):
+    """Its sequences give labels, and labels are predicted."""
+
+    kind: Literal["masks"] = "masks"
+
+    def keep(self, sequence: Any, predicted: list[Pixels], out: Path) -> None:
+        """Indexed PNGs with the data set's palette, `masks/SEQ/NAME.png`."""
+        for name, labels_hw in zip(self.frame_names(sequence), predicted, strict=True):
+            write_mask(out / "masks" / sequence.name / f"{name}.png", labels_hw)
+
+
+def mask_scores(predicted: Sequence[Pixels], true: Sequence[Pixels], label: int) -> Scores:
+    """J and F of one object over these frames."""
+    pairs = [(pred_hw == label, true_hw == label) for pred_hw, true_hw in zip(predicted, true, strict=True)]
+    return {"J": [region_similarity(*pair) for pair in pairs], "F": [boundary_accuracy(*pair) for pair in pairs]}
+
+
+def entries(masks: Iterable[tuple[int, Pixels]]) -> dict[int, Pixels]:
+    """Of masks in order, by frame number, what each holds for the first time; frames that hold nothing new are left out."""
+    seen: set[int] = {0}
+    given = {}
+    for frame, labels_hw in masks:
+        new = set(np.unique(labels_hw).tolist()) - seen
+        if new:
+            given[frame] = np.where(np.isin(labels_hw, list(new)), labels_hw, 0).astype(np.uint8)
+        seen |= new
+    return given

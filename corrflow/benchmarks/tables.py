@@ -1,0 +1,42 @@
+"""The files that sum an evaluation up: tables as CSV, and the archive that is handed in."""
+
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+
+from corrflow.benchmarks.benchmark import Scores
+from corrflow.files import atomic_file
+
+Figures = Callable[[Mapping[str, Scores]], dict[str, float]]
+DAY_ONE = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same predictions make the same bytes
+
+
+def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
+    """Rows, the columns' names first; numbers with six decimals."""
+    lines = (",".join(f"{cell:.6f}" if isinstance(cell, float) else str(cell) for cell in row) for row in rows)
+    with atomic_file(path) as file:
+        file.write("".join(f"{line}\n" for line in lines).encode())
+
+
+def write_figures(figures: Figures, scores: Mapping[str, Scores], out: Path) -> None:
+    """`global_results.csv` of all objects, and `per-sequence_results.csv`; an object's name is `SEQUENCE_OBJECT`."""
+    if not (overall := figures(scores)):
+        return
+    write_csv(out / "global_results.csv", [overall, overall.values()])
+    rows = ([name, *figures(part).values()] for name, part in by_sequence(scores).items())
+    write_csv(out / "per-sequence_results.csv", [["Sequence", *overall], *rows])
+
+
+def by_sequence(scores: Mapping[str, Scores]) -> dict[str, dict[str, Scores]]:
+    """Objects `SEQUENCE_OBJECT` by their sequence, in order."""
+    parts: dict[str, dict[str, Scores]] = {}
+    for name, score in scores.items():
+        parts.setdefault(name.rpartition("_")[0], {})[name] = score
+    return parts
+
+
+def write_archive(path: Path, files: Mapping[str, Path]) -> None:
+    """A zip of `files`, by the name that each has in it; pictures are compressed already, and are stored."""
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
+        for name in sorted(files):
+            archive.writestr(zipfile.ZipInfo(name, DAY_ONE), files[name].read_bytes())

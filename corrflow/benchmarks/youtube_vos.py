@@ -1,0 +1,162 @@
+"""YouTube-VOS 2018 and 2019: several objects that may appear mid-video, of categories that training has or has not.
+
+Xu et al., arXiv 1809.03327. A split as downloaded: `meta.json`, `JPEGImages/VIDEO/00000.jpg`, `Annotations/VIDEO/00000.png`; frames are
+numbered in fives, or one by one where all were downloaded. Its validation server scores; what is here is for masks that are at hand (the
+training split, a private truth), by the same rules as far as they are public:
+
+- each object is given in the frame in which it first appears; the annotated frames behind that count, to the last one;
+- J and F of an object are means over its frames, each figure the mean over its objects: `J_seen`, `F_seen` of the 65 categories of the
+  training split, `J_unseen`, `F_unseen` of the others; `Overall` is the mean of the four.
+
+The truth is at hand where every fifth frame from the first mask on has one. Handed in is `submission.zip`, every fifth frame as
+`Annotations/VIDEO/00005.png`. Shapes: h w pixels.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, mean, read_frames
+from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
+from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
+from corrflow.benchmarks.tables import write_archive, write_figures
+from corrflow.errors import InputError
+from corrflow.pictures import Pixels, read_labels
+
+SEEN = {  # the categories of train/meta.json
+    "airplane", "ape", "bear", "bike", "bird", "boat", "bucket", "bus", "camel", "cat", "cow", "crocodile", "deer", "dog", "dolphin",
+    "duck", "eagle", "earless_seal", "elephant", "fish", "fox", "frisbee", "frog", "giant_panda", "giraffe", "hand", "hat", "hedgehog",
+    "horse", "knife", "leopard", "lion", "lizard", "monkey", "motorbike", "mouse", "others", "owl", "paddle", "parachute", "parrot",
+    "penguin", "person", "plant", "rabbit", "raccoon", "sedan", "shark", "sheep", "sign", "skateboard", "snail", "snake", "snowboard",
+    "squirrel", "surfboard", "tennis_racket", "tiger", "toilet", "train", "truck", "turtle", "umbrella", "whale", "zebra",
+}  # fmt: skip
+EVERY = 5  # annotated are the frames whose number this divides
+
+
+@dataclass(frozen=True)
+class VosSequence(Sequence):
+    """A video and the masks that are at hand."""
+
+    paths: tuple[Path, ...]
+    masks: tuple[tuple[int, Path], ...]
+    """By frame, from 0."""
+    objects: tuple[tuple[int, str], ...]
+    """Labels and categories."""
+    has_truth: bool
+
+
+class YouTubeVos(MaskBenchmark):
+    """Masks of objects that enter when they like."""
+
+    name = "youtube-vos"
+    headline = ("Overall", "J_seen", "J_unseen", "F_seen", "F_unseen")
+    curves = ("J", "F")
+    note = (
+        "J: region similarity. F: boundary accuracy. Seen and unseen: categories of the training split, and others; Overall: mean of four."
+    )
+
+    def read(self, root: Path) -> list[VosSequence]:
+        """The videos of `meta.json`, in `root` or its folder `valid`."""
+        split = root if (root / "meta.json").exists() or not (root / "valid").is_dir() else root / "valid"
+        for path in (split / "meta.json", split / "JPEGImages", split / "Annotations"):
+            if not path.exists():
+                raise not_there(path, "a split of YouTube-VOS with meta.json, JPEGImages/VIDEO and Annotations/VIDEO", root, self.name)
+        return [read_video(split, name, objects) for name, objects in read_meta(split / "meta.json").items()]
+
+    def frames(self, sequence: VosSequence) -> Iterator[Pixels]:
+        """RGB; all of the size of the first mask."""
+        return read_frames(sequence.paths, read_labels(sequence.masks[0][1]).shape)
+
+    def frame_names(self, sequence: VosSequence) -> list[str]:
+        """00000, 00005, ..."""
+        return [path.stem for path in sequence.paths]
+
+    def given(self, sequence: VosSequence) -> dict[int, Given]:
+        """Each object, in the first mask that it is in."""
+        given = entries(read_masks(sequence).items())
+        there = {int(label) for labels_hw in given.values() for label in np.unique(labels_hw)}
+        if missing := [label for label, _ in sequence.objects if label not in there]:
+            folder = sequence.masks[0][1].parent
+            raise InputError(f"{folder}: no mask holds object {missing[0]}: meta.json says that {sequence.name} has it")
+        if not given:
+            raise InputError(f"{sequence.masks[0][1].parent}: no mask holds an object: nothing to track")
+        return dict(given)
+
+    def score(self, sequence: VosSequence, predicted: list[Pixels]) -> dict[str, Scores]:
+        """J and F of each object; none where the truth is not at hand."""
+        if not sequence.has_truth:
+            return {}
+        masks, categories = read_masks(sequence), dict(sequence.objects)
+        scores = {}
+        for entry, labels_hw in entries(masks.items()).items():
+            later = [frame for frame in masks if frame > entry]
+            for label in np.unique(labels_hw[labels_hw > 0]).tolist():
+                group = "seen" if categories[label] in SEEN else "unseen"
+                pred, true = [predicted[frame] for frame in later], [masks[frame] for frame in later]
+                scores[f"{sequence.name}_{label}-{group}"] = mask_scores(pred, true, label)
+        return scores
+
+    def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
+        """The server's; NaN of a group without objects."""
+        if not scores:
+            return {}
+        groups = {
+            f"{measure}_{group}": mean([mean(score[measure]) for name, score in scores.items() if name.endswith(f"-{group}")])
+            for measure in ("J", "F")
+            for group in ("seen", "unseen")
+        }
+        return {"Overall": mean(list(groups.values())), **{name: groups[name] for name in self.headline[1:]}}
+
+    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+        """`submission.zip`; where there are scores, `global_results.csv` and `per-sequence_results.csv`."""
+        write_figures(self.figures, scores, out)
+        masks = [path for path in (out / "masks").glob("*/*.png") if number_of(path) % EVERY == 0]
+        write_archive(out / "submission.zip", {f"Annotations/{path.parent.name}/{path.name}": path for path in masks})
+
+
+def read_masks(sequence: VosSequence) -> dict[int, Pixels]:
+    """The masks by frame; InputError names one of another size than the first, or with an object that meta.json lacks."""
+    masks = {frame: read_labels(path) for frame, path in sequence.masks}
+    known, shape = {0, *dict(sequence.objects)}, next(iter(masks.values())).shape
+    for (frame, path), labels_hw in zip(sequence.masks, masks.values(), strict=True):
+        check_size(f"mask {path}", labels_hw, shape)
+        if strange := set(np.unique(masks[frame]).tolist()) - known:
+            raise InputError(f"mask {path}: holds object {min(strange)}: meta.json has {sorted(known - {0})} of {sequence.name}")
+    return masks
+
+
+def read_meta(path: Path) -> dict[str, dict[str, Any]]:
+    """The objects of each video; InputError if it is not as published."""
+    try:
+        return {str(name): dict(video["objects"]) for name, video in sorted(json.loads(path.read_text())["videos"].items())}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{path}: expected videos, each with objects by number ({error!r})") from None
+
+
+def read_video(split: Path, name: str, objects: dict[str, Any]) -> VosSequence:
+    """The files of one video, checked to be whole."""
+    frames = numbered_files(split / "JPEGImages" / name, PICTURES, gaps=True)
+    masks = numbered_files(split / "Annotations" / name, (".png",), gaps=True)
+    place = {path.stem: frame for frame, path in enumerate(frames)}
+    try:
+        wanted = {stem for told in objects.values() for stem in told["frames"]} | {path.stem for path in masks}
+        categories = tuple((int(label), str(told["category"])) for label, told in objects.items())
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{split / 'meta.json'}: video {name}: expected objects with category and frames ({error!r})") from None
+    if absent := sorted(wanted - set(place)):
+        raise InputError(f"{split / 'JPEGImages' / name}: frame {absent[0]} is missing, which meta.json or a mask names")
+    at = tuple((place[path.stem], path) for path in masks)
+    return VosSequence(name, len(frames), tuple(frames), at, categories, truth_is_there(frames, masks))
+
+
+def truth_is_there(frames: list[Path], masks: list[Path]) -> bool:
+    """Whether every fifth frame from the first mask on has one; InputError if most have: then one is missing."""
+    due = [path.stem for path in frames if number_of(path) % EVERY == 0 and number_of(path) >= number_of(masks[0])]
+    missing = sorted(set(due) - {path.stem for path in masks})
+    if missing and 2 * len(missing) < len(due):
+        raise InputError(f"{masks[0].parent}: mask {missing[0]}.png is missing: most frames have one")
+    return not missing

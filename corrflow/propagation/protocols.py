@@ -1,0 +1,69 @@
+"""How labels travel at test time: which frames are asked, how far around, how sharply, and what is remembered."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from corrflow.errors import InputError
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """A way to copy labels through a video. Distances are pixels and frames, so that encoders of any stride can be compared."""
+
+    name: str
+    propagates: bool = True
+    """False: each frame gets what was given, where it was given: the identity baseline."""
+    anchors: tuple[int, ...] = ()
+    """Frames that stay references to the end, counted from the first in which something is given. With 0 among them, so do the last few in
+    which objects entered later."""
+    recent: tuple[int, ...] = (1,)
+    """How many frames back the other references are."""
+    radius: int = 24
+    """Half the side of the window, in pixels; cells that it touches count."""
+    top_k: int = 0
+    """Reference cells that count, the likest over all references together; 0: all."""
+    temperature: float = 0.0
+    """Features are normalised to length 1, and their dot products divided by this; 0: features as they are, scaled as in training."""
+    hard: bool = True
+    """Labels are decided in each frame, and the decision is remembered; else the shares are."""
+
+    def __post_init__(self) -> None:
+        steps = (*self.recent, 1)
+        if min(self.radius, self.top_k, *self.anchors, 0) < 0 or self.temperature < 0 or min(steps) < 1:
+            raise InputError(f"{self}: expected radius, top_k, temperature and anchors from 0 on, recent from 1 on")
+        if self.propagates and not self.recent and not self.anchors:
+            raise InputError(f"{self}: expected at least one of anchors and recent: a frame to copy from")
+
+
+PROTOCOLS = {
+    protocol.name: protocol
+    for protocol in (
+        # Lai & Xie, section 4.2: the previous frame alone, hard labels at each step, native size, windows of 13x13 cells of 4 pixels
+        Protocol("paper"),
+        # ours, for this model: the first frame and the 20 before
+        Protocol("memory", anchors=(0,), recent=tuple(range(1, 21)), radius=48, top_k=10, temperature=0.05, hard=False),
+        # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the older ones in two steps
+        Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, hard=False),
+        # Jabri et al. (NeurIPS 2020): the first frame and 20 before, the 10 likest cells; 12 cells of 8 pixels
+        Protocol("crw", anchors=(0,), recent=tuple(range(1, 21)), radius=96, top_k=10, temperature=0.05, hard=False),
+        # Caron et al. (ICCV 2021): the first frame and 7 before, the 5 likest cells; 12 cells of 8 pixels
+        Protocol("dino", anchors=(0,), recent=tuple(range(1, 8)), radius=96, top_k=5, temperature=0.1, hard=False),
+        Protocol("identity", propagates=False),
+    )
+}
+
+
+def changed(protocol: Protocol, **settings: Any) -> Protocol:
+    """With other settings, and a name that says so; those that are None stay as they are."""
+    told = {name: value for name, value in settings.items() if value is not None and value != getattr(protocol, name)}
+    words = (f"{name} {value[-1] if isinstance(value, tuple) else value}" for name, value in told.items())
+    return replace(protocol, **told, name=", ".join((protocol.name, *words)))
+
+
+def find_protocol(protocol: str | Protocol) -> Protocol:
+    """A protocol by its name; InputError lists the names."""
+    if isinstance(protocol, Protocol):
+        return protocol
+    if protocol not in PROTOCOLS:
+        raise InputError(f"protocol {protocol!r}: expected one of {', '.join(PROTOCOLS)}")
+    return PROTOCOLS[protocol]

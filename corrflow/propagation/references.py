@@ -1,0 +1,101 @@
+"""The frames that may be copied from: few, whatever the video's length.
+
+Shapes: b videos, r references, c channels, k labels, h w cells.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from corrflow.attention import restricted_attention
+from corrflow.propagation.backbone import Backbone
+from corrflow.propagation.protocols import Protocol
+
+ENTRIES = 4  # frames in which objects entered late that stay references, the last ones: memory must stay bounded
+
+
+class Reference(NamedTuple):
+    """A frame that may be copied from."""
+
+    features_bchw: Tensor
+    values_bkhw: Tensor
+    given_bk: Tensor
+    """bool: the labels that were given there."""
+
+
+class References:
+    """Features and soft labels of the frames that a protocol remembers; of several videos in step, frame by frame."""
+
+    def __init__(self, protocol: Protocol, backbone: Backbone) -> None:
+        self.protocol, self.backbone = protocol, backbone
+        self.kept: dict[int, Reference] = {}
+        self.entries: list[int] = []
+        self.first: int | None = None
+
+    def prepare(self, features_bchw: Tensor) -> Tensor:
+        """Features as they are compared."""
+        return F.normalize(features_bchw, dim=1) if self.protocol.temperature else features_bchw
+
+    def copy(self, number: int, features_bchw: Tensor) -> Tensor | None:
+        """Soft labels `[B, K, h, w]` for frame `number`, all references together; None if there is none yet."""
+        asked = [self.kept[frame] for frame in self.asked(number)]
+        return self.attend(features_bchw, asked) if asked else None
+
+    def attend(self, features_bchw: Tensor, asked: list[Reference]) -> Tensor:
+        """What these references have for a frame."""
+        keys = torch.stack([reference.features_bchw for reference in asked], dim=1)
+        values = torch.stack([reference.values_bkhw for reference in asked], dim=1)
+        protocol, backbone = self.protocol, self.backbone
+        radius = -(-protocol.radius // backbone.stride)
+        scale = 1 / protocol.temperature if protocol.temperature else backbone.scale
+        # what was chosen for the paper's protocol may not know the likest alone
+        attention = "auto" if protocol.top_k and backbone.attention == "triton" else backbone.attention
+        return restricted_attention(features_bchw, keys, values, radius, scale, protocol.top_k, attention)
+
+    def asked(self, number: int) -> list[int]:
+        """The frames that frame `number` copies from, in order."""
+        wanted = {number - back for back in self.protocol.recent} | self.anchors()
+        return sorted(frame for frame in wanted if frame in self.kept)
+
+    def anchors(self) -> set[int]:
+        """Those that stay."""
+        first = self.first or 0
+        late = self.entries if 0 in self.protocol.anchors else []
+        return {first + anchor for anchor in self.protocol.anchors} | set(late)
+
+    def remember(self, number: int, reference: Reference) -> None:
+        """Keep frame `number`, features as `prepare` gave them, and forget those that nothing will ask again."""
+        if self.first is None:
+            self.first = number
+        elif reference.given_bk.any():
+            self.entries = [*self.entries, number][-ENTRIES:]
+        self.kept[number] = reference
+        oldest = number + 1 - max(self.protocol.recent, default=0)
+        anchors = self.anchors()
+        self.kept = {frame: kept for frame, kept in self.kept.items() if frame >= oldest or frame in anchors}
+
+    def tell(self, number: int, *, exclusive: bool) -> None:
+        """Look in the other references for what was given in frame `number`.
+
+        They called it background, or what it was mistaken for; asked as they are, they would outvote the frame that knows better.
+
+        Args:
+            number: of the frame, remembered.
+            exclusive: labels share each cell: where more is of the one, less is of the others.
+        """
+        source = self.kept[number]
+        for frame, reference in self.kept.items():
+            changed_bk11 = (source.given_bk & ~reference.given_bk)[:, :, None, None]
+            if frame == number or not changed_bk11.any():
+                continue
+            found_bkhw = self.attend(reference.features_bchw, [source]) * changed_bk11
+            rest_bkhw = reference.values_bkhw.masked_fill(changed_bk11, 0)
+            if exclusive:
+                rest_bkhw *= (1 - found_bkhw.sum(dim=1, keepdim=True)) / rest_bkhw.sum(dim=1, keepdim=True).clamp_min(1e-6)
+            self.kept[frame] = reference._replace(values_bkhw=rest_bkhw + found_bkhw)
+
+    def select(self, rows: list[int]) -> None:
+        """Go on with these of the videos; the others have ended."""
+        self.kept = {frame: Reference(*(side[rows] for side in reference)) for frame, reference in self.kept.items()}

@@ -1,0 +1,134 @@
+"""Which runs are shown beside each other, what they are called, and the numbers that are asked of them. Writes nothing."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from corrflow.benchmarks.benchmark import Benchmark, Scores
+from corrflow.benchmarks.registry import find_benchmark
+from corrflow.benchmarks.results import Result
+
+
+@dataclass(frozen=True)
+class Run:
+    """A result, and how it is shown."""
+
+    label: str
+    number: int
+    """Of its colour."""
+    result: Result
+
+    def figure(self, sequence: str, column: str) -> float:
+        """Of one sequence; NaN where the run has none."""
+        found = self.result.sequences.get(sequence)
+        return found.figures.get(column, math.nan) if found else math.nan
+
+    def scores(self, sequence: str) -> dict[str, Scores]:
+        """By object; none where the run does not have the sequence."""
+        found = self.result.sequences.get(sequence)
+        return found.scores if found else {}
+
+    @property
+    def speed(self) -> float:
+        """Frames per second; NaN where none was timed."""
+        return self.result.frames / self.result.seconds if self.result.seconds else math.nan
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs on one benchmark."""
+
+    benchmark: Benchmark
+    runs: tuple[Run, ...]
+
+    @property
+    def column(self) -> str:
+        """The figure that sequences are ranked by."""
+        return self.benchmark.headline[0]
+
+    @property
+    def scored(self) -> bool:
+        """Whether there are figures at all."""
+        return any(run.result.overall for run in self.runs)
+
+    @property
+    def sequences(self) -> list[str]:
+        """Those of any run, in the benchmark's order."""
+        return list(dict.fromkeys(name for run in self.runs for name in run.result.sequences))
+
+    @property
+    def shared(self) -> list[str]:
+        """Those of all runs."""
+        return [name for name in self.sequences if all(name in run.result.sequences for run in self.runs)]
+
+    @property
+    def leader(self) -> Run:
+        """The run of the best figures."""
+        return max(self.runs, key=lambda run: run.result.overall.get(self.column, -math.inf))
+
+    @property
+    def ranked(self) -> list[str]:
+        """The leader's sequences, the best first; those without a figure are left out."""
+        figures = {name: self.leader.figure(name, self.column) for name in self.leader.result.sequences}
+        return sorted((name for name, value in figures.items() if not math.isnan(value)), key=lambda name: -figures[name])
+
+
+def compare(results: Iterable[Result]) -> list[Comparison]:
+    """A comparison for each benchmark, in the order in which they come."""
+    by_benchmark: dict[str, list[Result]] = {}
+    for result in results:
+        by_benchmark.setdefault(result.benchmark, []).append(result)
+    return [
+        Comparison(find_benchmark(name), tuple(Run(*numbered) for numbered in zip(labels(group), range(len(group)), group, strict=True)))
+        for name, group in by_benchmark.items()
+    ]
+
+
+def labels(results: list[Result]) -> list[str]:
+    """The runs' names; where two are alike, with their protocols, and failing that, with their folders."""
+    names = [result.name for result in results]
+    for more in ([result.protocol for result in results], [str(result.out) for result in results]):
+        alike = {name: {detail for other, detail in zip(names, more, strict=True) if other == name} for name in names}
+        names = [f"{name}, {detail}" if len(alike[name]) > 1 else name for name, detail in zip(names, more, strict=True)]
+    return names
+
+
+def best_of(column: str, values: list[float]) -> set[int]:
+    """Which of several values to mark: the highest ones, unless all are alike; none of decay: what is lost from the start decays least."""
+    best = max((value for value in values if not math.isnan(value)), default=math.nan)
+    found = {i for i, value in enumerate(values) if value == best}
+    return set() if len(found) == len(values) or column.endswith("Decay") else found
+
+
+def scale_of(values: Iterable[float]) -> float:
+    """Where a scale ends that holds all values: shares end at 1, percents at 100."""
+    highest = max((value for value in values if not math.isnan(value)), default=1.0)
+    return 1.0 if highest <= 1 else max(100.0, highest)
+
+
+def number(value: float) -> str:
+    """A figure as text."""
+    if math.isnan(value):
+        return "–"
+    return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
+
+
+def signed(value: float) -> str:
+    """A difference as text."""
+    return ("−" if value < 0 else "+") + number(abs(value))
+
+
+def short(column: str) -> str:
+    """What a narrow column is called: J-Mean is J, J-Recall is J recall, J_seen is J seen."""
+    name, _, statistic = column.replace("_", " ").partition("-")
+    return f"{name} {statistic.lower()}" if statistic not in ("", "Mean") else name
+
+
+def memory(count: int) -> str:
+    """Bytes as text."""
+    return f"{count / 2**30:.2f} GiB" if count else "–"
+
+
+def rate(speed: float) -> str:
+    """Frames per second as text: of what is slow, two digits that count."""
+    return "–" if math.isnan(speed) else f"{speed:,.1f}" if speed >= 1 else f"{speed:.2g}"

@@ -1,0 +1,100 @@
+"""A few frames of a sequence with what was tracked, embedded in the page."""
+
+import base64
+import io
+import math
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from PIL import Image
+
+from corrflow.errors import InputError
+from corrflow.report.comparison import Comparison, Run, number, short
+from corrflow.report.markup import escape, note
+
+Item = TypeVar("Item")
+EXTREMES = 3  # best sequences that are shown, and worst ones
+FRAMES = 5  # of a sequence
+PAGE_BYTES = 8e6  # for all pictures of a page, roughly
+PICTURE_BYTES = 0.3  # of a pixel: JPEG at quality 80, in base64; 0.28 measured on overlays of five DAVIS sequences, most of them foliage
+WIDTHS = 160, 480  # least and most pixels of a picture's width
+
+
+def extremes(comparison: Comparison, share: float) -> str:
+    """The best and the worst sequences of the leading run, as all runs have them; of what is not scored, a few evenly spread.
+
+    `share` is the part of the page that they may fill, from 0 to 1.
+    """
+    groups = chosen(comparison)
+    width = picture_width(sum(map(len, groups.values())) * len(comparison.runs) * FRAMES, share)
+    several = len(comparison.runs) > 1 and comparison.ranked
+    told = note(f"Ranked by {short(comparison.column)} of {comparison.leader.label}.") if several else ""
+    return told + "".join(
+        f"<h4>{title}</h4>" + "".join(card(comparison, name, width) for name in names) for title, names in groups.items() if names
+    )
+
+
+def chosen(comparison: Comparison) -> dict[str, list[str]]:
+    """Which sequences are shown, by heading."""
+    ranked = comparison.ranked
+    if not ranked:
+        return {"A few sequences": spread(comparison.sequences, 2 * EXTREMES)}
+    if len(ranked) <= 2 * EXTREMES:
+        return {"Best to worst": ranked}
+    return {"Best": ranked[:EXTREMES], "Worst, the worst first": ranked[: -EXTREMES - 1 : -1]}
+
+
+def picture_width(count: int, share: float) -> int:
+    """Of each of `count` pictures in that part of a page; of 16:9, about."""
+    pixels = PAGE_BYTES * share / max(count, 1) / PICTURE_BYTES
+    return round(min(max(math.sqrt(pixels * 16 / 9), WIDTHS[0]), WIDTHS[1]))
+
+
+def card(comparison: Comparison, sequence: str, width: int) -> str:
+    """A sequence's name, and the strip of each run that has it."""
+    runs = [run for run in comparison.runs if sequence in run.result.sequences]
+    strips = "".join(run_strip(comparison, run, sequence, width) for run in runs)
+    return f'<article class="card"><h5>{escape(sequence)}</h5>{strips}</article>'
+
+
+def run_strip(comparison: Comparison, run: Run, sequence: str, width: int) -> str:
+    """One run's figures and frames."""
+    figures = [(column, run.figure(sequence, column)) for column in comparison.benchmark.headline]
+    told = " · ".join(f"{short(column)} {number(value)}" for column, value in figures if not math.isnan(value))
+    name = f"<b>{escape(run.label)}</b> " if len(comparison.runs) > 1 else ""
+    return f'<p class="told">{name}{escape(told)}</p>' + strip(run.result.out / "overlays" / sequence, f"{sequence}, {run.label}", width)
+
+
+def strip(folder: Path, name: str, width: int) -> str:
+    """Frames evenly spread, the first and the last among them."""
+    files = sorted(folder.glob("[!.]*.jpg"))
+    if not files:
+        return note(f"No overlays in {folder}.")
+    frames = "".join(frame(path, name, width) for path in spread(files, FRAMES))
+    return f'<div class="strip" tabindex="0" role="group" aria-label="{escape(name)}: frames">{frames}</div>'
+
+
+def frame(path: Path, name: str, width: int) -> str:
+    """One frame over its number."""
+    stem = escape(path.stem)
+    return f'<figure><img alt="{escape(name)}, frame {stem}" {picture(path, width)}><figcaption>{stem}</figcaption></figure>'
+
+
+def spread(items: list[Item], count: int) -> list[Item]:
+    """At most `count` of them, evenly spread."""
+    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+
+
+def picture(path: Path, width: int) -> str:
+    """An image's size and source, a smaller copy as a data URI; InputError names a picture that can't be read."""
+    buffer = io.BytesIO()
+    try:
+        with Image.open(path) as image:
+            image.thumbnail((width, 4 * width))
+            image.convert("RGB").save(buffer, "JPEG", quality=80)
+            size = image.size
+    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
+        raise InputError(f"overlay {path}: not a readable image ({error})") from None
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'width="{size[0]}" height="{size[1]}" src="data:image/jpeg;base64,{data}"'

@@ -1,0 +1,59 @@
+"""Compare finished evaluations: `python launch/report.py RUN1 RUN2 ... [--out report.html]`. A table here, and a page."""
+
+import json
+import sys
+from pathlib import Path
+
+from corrflow import InputError
+from corrflow.benchmarks.plan import NAMED, PLAN, RESULTS
+from corrflow.benchmarks.results import METRICS, SPEED, Result, read_result
+from corrflow.report import text_table, write_report
+from launch.command import parse, run
+from launch.config import ReportJob
+
+
+def main(argv: list[str]) -> int:
+    """Read the runs, print their figures, write the page."""
+    job = parse(ReportJob, argv, "report.py")
+    results = [read_run(folder) for folder in job.runs]
+    write_page(job, results)
+    print(text_table(results))
+    print(f"report: {job.out}")
+    return 0
+
+
+def write_page(job: ReportJob, results: list[Result]) -> None:
+    """The page; InputError where it can't be written."""
+    if job.out.is_dir():
+        raise InputError(f"{job.out}: is a folder: expected a file to write, such as {job.out / 'report.html'}")
+    if job.out.parent.exists() and not job.out.parent.is_dir():
+        raise InputError(f"{job.out}: {job.out.parent} is a file: expected a folder")
+    try:
+        write_report(job.out, job.title, results)
+    except OSError as error:
+        raise InputError(f"{job.out}: can't be written to ({error.strerror})") from None
+
+
+def read_run(folder: Path) -> Result:
+    """A finished evaluation; InputError says what is wrong with it."""
+    if not folder.is_dir():
+        raise InputError(f"{folder}: no such folder: expected one of launch/eval.py --out")
+    if (folder / PLAN).exists() and not ((folder / METRICS).exists() and (folder / SPEED).exists()):
+        raise InputError(unfinished(folder))
+    try:
+        return read_result(folder)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{folder}: its {METRICS} or {SPEED} is not what this version writes ({error!r})") from None
+
+
+def unfinished(folder: Path) -> str:
+    """What it lacks; told from its own files, since the data need not be at hand."""
+    sequences = json.loads((folder / PLAN).read_text())[RESULTS]
+    left = [name for name in sequences if not (folder / RESULTS / f"{name}.json").exists()]
+    names = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
+    lacks = f"{len(left)} of {len(sequences)} sequences are not done ({names})" if left else "all sequences are done, but it was not ended"
+    return f"{folder}: is not finished: {lacks}: the same launch/eval.py command goes on"
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

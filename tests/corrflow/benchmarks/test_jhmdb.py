@@ -1,0 +1,107 @@
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from miniatures import jhmdb
+from scipy.io import savemat
+
+from corrflow import InputError
+from corrflow.benchmarks.jhmdb import JOINTS, Jhmdb
+
+JHMDB = Jhmdb()
+VIDEO = "wave/April_09_wave_u_nm_np1_ba_goo_0"
+
+
+def located(xy_tk2):
+    return [SimpleNamespace(xy=xy_k2, visible=~np.isnan(xy_k2[:, 0])) for xy_k2 in xy_tk2]
+
+
+def test_the_test_videos_of_split_1_are_read_as_downloaded(tmp_path):
+    joints_tk2 = jhmdb(tmp_path)
+    (sequence,) = JHMDB.read(tmp_path)
+    assert (sequence.name, sequence.length) == ("April_09_wave_u_nm_np1_ba_goo_0", 4)  # the fifth frame has no joints
+    assert JHMDB.frame_names(sequence) == ["00001", "00002", "00003", "00004"]
+    assert len(list(JHMDB.frames(sequence))) == 4
+    given = JHMDB.given(sequence)[0]
+    assert (given.dtype, given.shape) == (np.float32, (15, 2))
+    np.testing.assert_allclose(given[:14], joints_tk2[0, :14])
+    assert np.isnan(given[14]).all()  # outside of the picture
+    assert list(JHMDB.given(sequence)) == [0]
+
+
+def test_perfect_joints_score_1_whatever_becomes_of_one_that_was_not_given(tmp_path):
+    joints_tk2 = jhmdb(tmp_path)
+    (sequence,) = JHMDB.read(tmp_path)
+    predicted = joints_tk2.copy()
+    predicted[:, 14] = np.nan
+    predicted[0] = 0  # the first frame does not count
+    scores = JHMDB.score(sequence, located(predicted))
+    assert list(scores) == [f"{sequence.name}_{joint}" for joint in JOINTS[:14]]
+    assert JHMDB.figures(scores) == {f"PCK@{alpha}": 1 for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)}
+
+
+def test_the_figures_of_joints_that_stand_are_those_worked_by_hand(tmp_path):
+    joints_tk2 = jhmdb(tmp_path)
+    (sequence,) = JHMDB.read(tmp_path)
+    # the box's diagonal is 50, 0.6 of it 30: limits 3, 6, 9, 12, 15; the truth moves away by 2.5, 5, 7.5
+    figures = JHMDB.figures(JHMDB.score(sequence, located(joints_tk2[:1].repeat(4, 0))))
+    assert figures == pytest.approx({"PCK@0.1": 1 / 3, "PCK@0.2": 2 / 3, "PCK@0.3": 1, "PCK@0.4": 1, "PCK@0.5": 1})
+    lost = joints_tk2.copy()
+    lost[3, 0] = np.nan  # the neck, in one frame of three: a miss
+    figures = JHMDB.figures(JHMDB.score(sequence, located(lost)))
+    assert figures["PCK@0.5"] == pytest.approx((13 + 2 / 3) / 14)
+
+
+def test_each_joint_counts_alike_however_many_videos_it_is_in():
+    # the neck in two videos, in all 1 of 3 frames; the belly in one, always
+    scores = {"a_neck": [0.0, 0.0], "b_neck": [1.0], "a_belly": [1.0, 1.0]}
+    figures = JHMDB.figures({name: {f"PCK@{alpha}": hits for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)} for name, hits in scores.items()})
+    assert figures["PCK@0.1"] == pytest.approx((1 / 3 + 1) / 2)
+
+
+def test_a_video_of_one_frame_has_no_score(tmp_path):
+    joints_tk2 = jhmdb(tmp_path)
+    savemat(tmp_path / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": joints_tk2[0].T + 1})
+    (sequence,) = JHMDB.read(tmp_path)
+    assert sequence.length == 1
+    scores = JHMDB.score(sequence, located(joints_tk2[:1]))
+    assert all(np.isnan(value) for value in JHMDB.figures(scores).values())
+
+
+def test_what_is_kept_of_joints_is_plain_json(tmp_path):
+    joints_tk2 = jhmdb(tmp_path)
+    (sequence,) = JHMDB.read(tmp_path)
+    joints_tk2[1, 14] = np.nan
+    JHMDB.keep(sequence, located(joints_tk2), tmp_path / "out")
+    told = json.loads((tmp_path / f"out/points/{sequence.name}.json").read_text())
+    assert [frame["frame"] for frame in told] == ["00001", "00002", "00003", "00004"]
+    assert (told[1]["xy"][0], told[1]["xy"][14], told[1]["visible"][14]) == ([7.5, 3.0], [None, None], False)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda r: (r / f"joint_positions/{VIDEO}/joint_positions.mat").unlink(), "joint_positions.mat: no such file"),
+        (lambda r: (r / f"joint_positions/{VIDEO}/joint_positions.mat").write_bytes(b"no"), "not a MATLAB file with pos_img"),
+        (lambda r: (r / f"Rename_Images/{VIDEO}/00003.png").unlink(), "frame 3 is missing after 00002.png"),
+        (lambda r: (r / "splits/wave_test_split1.txt").write_text("a.avi\n"), "wave_test_split1.txt: expected lines of a video's file and"),
+        (lambda r: (r / "splits/wave_test_split1.txt").write_text("a.avi 1\n"), "splits: no CLASS_test_split1.txt with a test video"),
+        (lambda r: (r / "splits/wave_test_split1.txt").write_text("gone.avi 2\n"), "Rename_Images/wave/gone: no such folder"),
+        (lambda r: (r / "splits").rename(r / "elsewhere"), "splits: no such folder: expected JHMDB with splits/"),
+        (
+            lambda r: savemat(r / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": np.zeros((2, 14, 3))}),
+            "pos_img is [2, 14, 3]: expected [2, 15, frames]",
+        ),
+        (
+            lambda r: savemat(r / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": np.zeros((2, 15, 9))}),
+            "5 frames and joints of 9",
+        ),
+    ],
+)
+def test_what_is_wrong_with_jhmdb_is_told(tmp_path, spoil, words):
+    jhmdb(tmp_path)
+    spoil(tmp_path)
+    with pytest.raises(InputError) as error:
+        JHMDB.read(tmp_path)
+    assert words in str(error.value)

@@ -1,0 +1,116 @@
+import os
+import pickle
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from miniatures import tapvid
+
+from corrflow import InputError
+from corrflow.benchmarks.tapvid import TapVid
+
+TAPVID = TapVid()
+
+
+def located(xy_nt2, visible_nt):
+    return [SimpleNamespace(xy=xy, visible=visible) for xy, visible in zip(xy_nt2.swapaxes(0, 1), visible_nt.T, strict=True)]
+
+
+def standing(sequence):
+    """Each point where it was given, and always visible."""
+    xy_nt2 = np.full(sequence.xy_nt2.shape, np.nan)
+    for frame, xy_n2 in TAPVID.given(sequence).items():
+        new = ~np.isnan(xy_n2[:, 0])
+        xy_nt2[new, frame:] = xy_n2[new, None]
+    return located(xy_nt2, ~np.isnan(xy_nt2[..., 0]))
+
+
+def test_the_pickle_is_read_as_downloaded(tmp_path):
+    path = tapvid(tmp_path / "tapvid_davis.pkl")
+    goat, still = TAPVID.read(tmp_path)
+    assert [s.name for s in TAPVID.read(path)] == ["goat", "still"]
+    assert (goat.length, still.length) == (5, 1)
+    assert {frame.shape for frame in TAPVID.frames(goat)} == {(256, 256, 3)}
+    given = TAPVID.given(goat)
+    assert list(given) == [0, 2]
+    # from the corner in the pickle, from the centre of the first pixel here; the point that is never seen is left out
+    np.testing.assert_allclose(given[0], [(63.5, 63.5), (99.5, 99.5), (np.nan, np.nan)], atol=1e-4)
+    np.testing.assert_allclose(given[2], [(np.nan, np.nan), (np.nan, np.nan), (29.5, 199.5)], atol=1e-4)
+
+
+def test_perfect_tracks_score_1(tmp_path):
+    tapvid(tmp_path / "tapvid_davis.pkl")
+    goat, _ = TAPVID.read(tmp_path)
+    scores = TAPVID.score(goat, located(goat.xy_nt2, goat.visible_nt))
+    assert set(TAPVID.figures(scores).values()) == {1.0}
+
+
+def test_the_figures_of_points_that_stand_are_those_worked_by_hand(tmp_path):
+    tapvid(tmp_path / "tapvid_davis.pkl")
+    goat, _ = TAPVID.read(tmp_path)
+    figures = TAPVID.figures(TAPVID.score(goat, standing(goat)))
+    # frames that count: point 0 in 1-4, hidden in 4; point 1 in 1-4, 3, 6, 9, 12 away; point 2 in 3 and 4. All are said to be visible
+    assert figures["occlusion_accuracy"] == pytest.approx(9 / 10)
+    # of nine visible: three of point 0, two of point 2, and of point 1 none within 1 and 2, one within 4, two within 8, four within 16
+    within = {1: 5 / 9, 2: 5 / 9, 4: 6 / 9, 8: 7 / 9, 16: 9 / 9}
+    # false alarms: the hidden one, and those of point 1 that are too far
+    jaccard = {1: 5 / (9 + 5), 2: 5 / (9 + 5), 4: 6 / (9 + 4), 8: 7 / (9 + 3), 16: 9 / (9 + 1)}
+    assert figures["average_pts_within_thresh"] == pytest.approx(np.mean(list(within.values())))
+    assert figures["average_jaccard"] == pytest.approx(np.mean(list(jaccard.values())))
+    assert figures["pts_within_4"] == pytest.approx(within[4])
+    assert figures["jaccard_8"] == pytest.approx(jaccard[8])
+
+
+def test_each_video_counts_alike_and_one_of_one_frame_not_at_all(tmp_path):
+    tapvid(tmp_path / "tapvid_davis.pkl")
+    goat, still = TAPVID.read(tmp_path)
+    scores = TAPVID.score(goat, standing(goat))
+    alone = TAPVID.score(still, standing(still))
+    assert all(np.isnan(value) for value in TAPVID.figures(alone).values())
+    assert TAPVID.figures(scores | alone) == TAPVID.figures(scores)
+    perfect = {name.replace("goat", "sheep"): score for name, score in TAPVID.score(goat, located(goat.xy_nt2, goat.visible_nt)).items()}
+    assert TAPVID.figures(scores | perfect)["occlusion_accuracy"] == pytest.approx((9 / 10 + 1) / 2)
+
+
+class Harmful:
+    def __reduce__(self):
+        return os.system, ("touch harmed",)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (pickle.dumps({"goat": Harmful()}), r"not TAP-Vid's pickle of arrays \(it holds posix.system\)"),
+        (b"no pickle", "not TAP-Vid's pickle of arrays"),
+        (pickle.dumps([1]), "list: expected a dictionary of videos"),
+        (pickle.dumps({"goat": {}}), "video goat: expected a dictionary of video, points and occluded"),
+        (
+            pickle.dumps(
+                {"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": np.zeros((1, 3, 2)), "occluded": np.zeros((1, 3))}}
+            ),
+            r"video goat: video uint8 \[2, 8, 8, 3\], points \[1, 3, 2\], .*: expected uint8 \[T, H, W, 3\]",
+        ),
+        (
+            pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": np.zeros((1, 2, 2)), "occluded": np.ones((1, 2))}}),
+            "video goat: no point is ever visible",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_pickle_is_told_and_none_runs(tmp_path, monkeypatch, content, words):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tapvid_davis.pkl").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        TAPVID.read(tmp_path)
+    assert not (tmp_path / "harmed").exists()
+
+
+def test_a_folder_without_the_pickle_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"tapvid_davis.pkl: no such file: expected tapvid_davis.pkl of TAP-Vid"):
+        TAPVID.read(tmp_path)
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_pickle_of_any_protocol_is_read(tmp_path, protocol):
+    path = tapvid(tmp_path / "tapvid_davis.pkl")
+    path.write_bytes(pickle.dumps(pickle.loads(path.read_bytes()), protocol))
+    assert len(TAPVID.read(tmp_path)) == 2

@@ -1,0 +1,316 @@
+"""What the protocols do with a video: several references, objects that enter late, points, videos in step, encoders of other makes."""
+
+import itertools
+import resource
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import corrflow
+from corrflow import Backbone, CorrFlow, InputError, ModelConfig, Protocol
+from corrflow.encoder import EncoderConfig
+from corrflow.propagation import PROTOCOLS, find_protocol, stream, stream_points, stream_together
+from corrflow.propagation.backbone import load_backbone
+from corrflow.propagation.references import ENTRIES, Reference, References
+
+TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
+SIDE = 16
+
+
+def colors(frames):
+    """Features that tell colours apart sharply."""
+    return 40 * F.normalize(F.avg_pool2d(frames, 4) - 0.5, dim=1)
+
+
+SHARP = Backbone(colors, stride=4, name="colours")
+
+
+def scene(places, size=(40, 64)):
+    """Frames `[T, 3, H, W]` and masks of squares on blue, red (3) and green (7); `places`: the columns of each by frame, None: absent."""
+    frames, masks = torch.zeros(len(places), 3, *size), torch.zeros(len(places), *size, dtype=torch.uint8)
+    frames[:, 2] = 1.0
+    for t, columns in enumerate(places):
+        for (label, channel, row), column in zip(((3, 0, 4), (7, 1, 22)), columns, strict=True):
+            if column is not None:
+                box = (slice(row, row + SIDE), slice(column, column + SIDE))
+                frames[t][(slice(None), *box)] = 0.0
+                frames[t][(channel, *box)] = 1.0
+                masks[t][box] = label
+    return frames, masks
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_every_protocol_follows_two_squares(name):
+    frames, masks = scene([(4 + 4 * t, 40 - 4 * t) for t in range(8)])
+    tracked = corrflow.propagate(SHARP, frames, masks[0], name)
+    assert ((tracked != masks).sum(dim=(1, 2)) <= 10 * 8).all()
+    assert set(tracked.unique().tolist()) == {0, 3, 7}
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_an_object_may_enter_late_and_changes_nothing_before(name):
+    frames, masks = scene([(4 + 4 * t, 40 - 4 * t if t >= 3 else None) for t in range(8)])
+    alone = corrflow.propagate(SHARP, frames, masks[0], name)
+    given = {0: masks[0], 3: torch.where(masks[3] == 7, 7, 0)}
+    tracked = corrflow.propagate(SHARP, frames, given, name)
+    assert torch.equal(tracked[:3], alone[:3])
+    assert torch.equal(tracked[3] == 7, masks[3] == 7)
+    assert torch.equal(tracked[3] == 3, (alone[3] == 3) & (masks[3] != 7))
+    assert ((tracked != masks).sum(dim=(1, 2))[3:] <= 10 * 8).all()
+
+
+def test_frames_before_the_first_mask_are_empty():
+    frames, masks = scene([(4 + 4 * t, None) for t in range(6)])
+    tracked = corrflow.propagate(SHARP, frames, {2: masks[2]}, "memory")
+    assert not tracked[:2].any()
+    assert torch.equal(tracked[2:], corrflow.propagate(SHARP, frames[2:], masks[2], "memory"))
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_an_object_that_was_there_before_it_was_given_is_not_outvoted_by_the_frames_before(name):
+    frames, masks = scene([(4 + 4 * t, 76 - 4 * t) for t in range(16)], size=(40, 96))
+    tracked = corrflow.propagate(SHARP, frames, {0: torch.where(masks[0] == 3, 3, 0), 8: torch.where(masks[8] == 7, 7, 0)}, name)
+    assert not (tracked[:8] == 7).any()
+    assert ((tracked != masks).sum(dim=(1, 2))[8:] <= 10 * 8).all()
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_a_correction_is_not_undone_by_the_frames_before(name):
+    frames, masks = scene([(4, 40)] * 12)
+    mistaken = torch.where(masks[0] == 7, 3, masks[0])  # both squares as one object
+    tracked = corrflow.propagate(SHARP, frames, {0: mistaken, 6: masks[6]}, name)
+    assert not (tracked[:6] == 7).any()
+    assert ((tracked != masks).sum(dim=(1, 2))[6:] <= 10 * 8).all()
+
+
+def test_a_mask_given_anew_takes_the_place_of_what_was_tracked():
+    frames, masks = scene([(4, 40)] * 4)
+    moved = torch.zeros_like(masks[0])
+    moved[30:40, 0:8] = 3
+    for name in TRACKING:
+        tracked = corrflow.propagate(SHARP, frames, {0: masks[0], 2: moved}, name)
+        alone = corrflow.propagate(SHARP, frames, masks[0], name)
+        assert torch.equal(tracked[2] == 3, moved == 3)
+        assert torch.equal(tracked[2] == 7, (alone[2] == 7) & (moved != 3))
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_an_object_that_is_lost_is_empty(name):
+    frames, masks = scene([(4, 40), (4, 40), (4, None), (4, None), (4, None), (4, None)])
+    tracked = corrflow.propagate(SHARP, frames, masks[0], name)
+    assert (tracked[1] == 7).any()
+    assert not (tracked[2:] == 7).any()
+    assert (tracked[2:] == 3).any(dim=2).any(dim=1).all()
+
+
+def test_with_a_memory_an_object_comes_back_and_without_it_stays_lost():
+    frames, masks = scene([(4, 40), (4, 40), (4, None), (4, None), (4, 40), (4, 40)])
+    assert (corrflow.propagate(SHARP, frames, masks[0], "memory")[-1] == 7).any()
+    assert not (corrflow.propagate(SHARP, frames, masks[0], "paper")[-1] == 7).any()
+
+
+@pytest.mark.parametrize("name", [*TRACKING, "identity"])
+def test_videos_in_step_are_tracked_as_each_alone(name):
+    walks = [(4 + 4 * t, None) for t in range(5)], [(4, 40 - 4 * t) for t in range(8)], [(None, 8 + 4 * t) for t in range(3)]
+    videos = [scene(walk) for walk in walks]
+    together = [[], [], []]
+    for outputs in stream_together(SHARP, [frames for frames, _ in videos], [masks[0] for _, masks in videos], name):
+        for video, labels in outputs.items():
+            together[video].append(labels)
+    for (frames, masks), tracked in zip(videos, together, strict=True):
+        assert torch.equal(torch.stack(tracked), corrflow.propagate(SHARP, frames, masks[0], name))
+
+
+def test_videos_in_step_must_be_alike():
+    small, large = scene([(4, None)] * 2), scene([(4, None)] * 2, size=(40, 68))
+    with pytest.raises(InputError, match="expected one size"):
+        next(stream_together(SHARP, [small[0], large[0]], [small[1][0], large[1][0]]))
+    with pytest.raises(InputError, match="labels in the same frames"):
+        next(stream_together(SHARP, [small[0], small[0]], [{0: small[1][0]}, {1: small[1][1]}]))
+
+
+def camera(count):
+    """Frames `[3, 64, 96]` of a wall without two like places, past which the camera moves a cell to the right each frame."""
+    texture = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))
+    wall = F.interpolate(texture, scale_factor=8, mode="bicubic").clamp(0, 1)[0]
+    return [wall[:, 8:72, 16 + 4 * t : 112 + 4 * t] for t in range(count)]
+
+
+NEIGHBOURS = Backbone(lambda x: F.unfold(F.avg_pool2d(x, 4) - 0.5, 3, padding=1).view(len(x), 27, x.shape[2] // 4, -1), 4, scale=100)
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_points_are_followed_and_one_may_enter_late(name):
+    nan = float("nan")
+    given = {0: torch.tensor([[60.0, 30.0], [nan, nan]]), 2: torch.tensor([[nan, nan], [70.0, 20.0]])}
+    found = list(stream_points(NEIGHBOURS, camera(6), given, name))
+    assert found[1].xy[1].isnan().all()
+    assert [point.visible.tolist() for point in found] == [[True, False]] * 2 + [[True, True]] * 4
+    for t, point in enumerate(found):
+        assert (point.xy[0] - torch.tensor([60.0 - 4 * t, 30.0])).abs().max() < 2.0, t
+        assert t < 2 or (point.xy[1] - torch.tensor([70.0 - 4 * (t - 2), 20.0])).abs().max() < 2.0, t
+    assert torch.equal(found[2].xy[1], torch.tensor([70.0, 20.0]))
+
+
+def test_a_point_comes_back_where_it_was_given():
+    frames, _ = scene([(4, 40)] * 2)
+    for xy in ((0.0, 0.0), (63.0, 39.0), (17.3, 22.8)):
+        located = next(stream_points(SHARP, frames, torch.tensor([xy]), "memory"))
+        assert torch.equal(located.xy, torch.tensor([xy]))
+        assert located.confidence.tolist() == [1.0]
+
+
+def test_a_point_on_something_unlike_anything_else_is_found_to_a_fraction_of_a_cell():
+    protocol = Protocol("exact", anchors=(0,), recent=(1,), radius=12, top_k=4, temperature=0.005, hard=False)
+    located = list(stream_points(NEIGHBOURS, camera(5), torch.tensor([[60.0, 30.0]]), protocol))
+    for t, point in enumerate(located):
+        assert (point.xy[0] - torch.tensor([60.0 - 4 * t, 30.0])).abs().max() < 1.0, t
+        assert point.visible.all()
+
+
+def test_a_point_whose_surface_is_gone_is_not_seen_and_stays_where_it_was():
+    frames, _ = scene([(4, 40), (4, 40), (4, None), (4, None)])
+    for name in ("paper", "memory"):
+        found = list(stream_points(SHARP, frames, torch.tensor([[48.0, 30.0]]), name))
+        assert [bool(point.visible) for point in found] == [True, True, False, False]
+        assert torch.equal(found[3].xy, found[1].xy)
+
+
+@pytest.mark.parametrize(
+    ("points", "words"),
+    [
+        (torch.tensor([[64.0, 3.0]]), "point 64,3 of frame 0: expected x up to 63 and y up to 39"),
+        (torch.tensor([[3.0, -1.0]]), "point 3,-1 of frame 0"),
+        (torch.tensor([1.0, 2.0]), r"points of frame 0, \[2\]: expected \[K, 2\]"),
+        ({0: torch.zeros(2, 2), 1: torch.zeros(3, 2)}, r"points: \[2, 3\] of them"),
+        (torch.zeros(0, 2), r"points: \[0\] of them"),
+    ],
+)
+def test_refuses_points_that_are_none(points, words):
+    with pytest.raises(InputError, match=words):
+        next(stream_points(SHARP, scene([(4, 40)])[0], points))
+
+
+def test_of_no_frames_there_are_no_points():
+    assert list(stream_points(SHARP, [], torch.zeros(1, 2))) == []
+
+
+def empty_reference(*, given):
+    return Reference(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.tensor([[given]]))
+
+
+def test_the_references_are_those_of_the_protocol_and_bounded():
+    for name in TRACKING:
+        protocol = find_protocol(name)
+        references = References(protocol, SHARP)
+        for number in range(3, 90):  # the first mask was in frame 3
+            wanted = {3 + a for a in protocol.anchors} | {number - back for back in protocol.recent}
+            assert references.asked(number) == sorted(frame for frame in wanted if 3 <= frame < number)
+            references.remember(number, empty_reference(given=number == 3))
+        assert len(references.kept) <= len(protocol.anchors) + max(protocol.recent)
+
+
+def test_frames_in_which_objects_enter_stay_the_last_few():
+    references = References(PROTOCOLS["memory"], SHARP)
+    for number in range(200):
+        references.remember(number, empty_reference(given=number % 10 == 0))
+    assert [frame for frame in references.asked(200) if frame < 180] == [0, 160, 170]
+    assert len(references.kept) <= 1 + ENTRIES + 20
+
+
+@pytest.mark.parametrize("name", ["paper", "memory"])
+def test_memory_stays_flat_over_ten_thousand_frames(name):
+    draw = torch.Generator().manual_seed(0)
+    frames = (torch.rand(8, 3, 32, 48, generator=draw) * 255).byte()
+    labels = torch.zeros(32, 48, dtype=torch.uint8)
+    labels[8:24, 8:24] = 1
+    encoder = Backbone(lambda x: F.avg_pool2d(x, 8), stride=8)
+    tracked = stream(encoder, itertools.islice(itertools.cycle(frames), 10_000), labels, name)
+    for _ in itertools.islice(tracked, 1_000):
+        pass
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert sum(1 for _ in tracked) == 9_000
+    grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before  # KiB
+    assert grown < 9_000 * 6 // 4, "a quarter of the features alone that 9,000 frames would be"
+
+
+def test_features_are_computed_once_a_frame():
+    encoded = []
+    counting = Backbone(lambda x: (encoded.append(len(x)), colors(x))[1], stride=4)
+    frames, masks = scene([(4, 40)] * 9)
+    corrflow.propagate(counting, frames, masks[0], "memory")
+    assert encoded == [1] * 9
+
+
+@pytest.mark.parametrize("stride", [1, 3, 8])
+def test_an_encoder_of_any_stride_tracks_frames_of_any_size(stride):
+    frames, masks = scene([(4 + 2 * t, 40) for t in range(4)], size=(41, 67))
+    encoder = Backbone(lambda x: 40 * F.normalize(F.avg_pool2d(x, stride) - 0.5, dim=1), stride)
+    for name in TRACKING:
+        tracked = corrflow.propagate(encoder, frames, masks[0], replace(find_protocol(name), radius=12))
+        assert tracked.shape == masks.shape
+        assert (tracked == masks).float().mean() > 0.8
+
+
+def test_a_torchvision_network_goes_through_the_same_protocol():
+    models = pytest.importorskip("torchvision.models")
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    torch.manual_seed(0)
+    layers = create_feature_extractor(models.resnet18(weights=None).eval(), {"layer2": "features"})
+    backbone = Backbone(lambda frames: layers(frames)["features"], stride=8, name="resnet18")
+    frames, masks = scene([(4 + 4 * t, 40) for t in range(3)])
+    assert corrflow.propagate(backbone, frames, masks[0], "crw").shape == masks.shape
+
+
+def test_an_encoder_of_another_stride_than_it_says_is_refused():
+    frames, masks = scene([(4, 40)])
+    words = r"frames \[1, 3, 40, 64\] became \[1, 3, 10, 16\]: expected \[N, C, 5, 8\] at stride 8"
+    with pytest.raises(InputError, match=words):
+        corrflow.propagate(Backbone(colors, stride=8), frames, masks[0])
+
+
+def test_an_encoder_is_found_by_file_and_name(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import corrflow\nimport torch.nn.functional as F\n\n"
+        "def build(device):\n    return corrflow.Backbone(lambda x: F.avg_pool2d(x, 8), 8, 'mine', device=device)\n\n"
+        "def wrong(device):\n    return 3\n"
+    )
+    device = torch.device("cpu")
+    assert load_backbone(f"{path}:build", device).name == "mine"
+    for place, words in (
+        ("mine", "expected package.module:function or file.py:function"),
+        (f"{tmp_path / 'none.py'}:build", "no such file"),
+        (f"{path}:missing", "has no missing"),
+        (f"{path}:wrong", "returned int: expected a corrflow.Backbone"),
+        ("no_such_package_at_all:build", "No module named 'no_such_package_at_all'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            load_backbone(place, device)
+
+
+@pytest.mark.parametrize("wrong", [{"radius": -1}, {"recent": (0,)}, {"recent": ()}, {"temperature": -0.1}, {"anchors": (-1,)}])
+def test_refuses_a_protocol_that_makes_no_sense(wrong):
+    with pytest.raises(InputError, match="expected"):
+        Protocol("x", **wrong)
+
+
+def test_a_model_of_ours_keeps_its_scale_and_takes_every_protocol():
+    torch.manual_seed(0)
+    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, affinity_scale=0.5)).eval()
+    frames, masks = scene([(4, 40), (8, 36)])
+    for name in TRACKING:
+        assert corrflow.propagate(model, frames, masks[0], name).shape == masks.shape
+    by_hand = Backbone(model.encode, 4, scale=0.5)
+    assert torch.equal(corrflow.propagate(by_hand, frames, masks[0]), corrflow.propagate(model, frames, masks[0]))
+
+
+def test_propagation_needs_no_part_of_training():
+    line = "import sys, corrflow.propagation; sys.exit('corrflow.training' in sys.modules)"
+    import subprocess
+
+    assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0

@@ -1,0 +1,317 @@
+"""The report, opened in a browser as a reader would."""
+
+import math
+import re
+import shutil
+from dataclasses import replace
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from corrflow import InputError
+from corrflow.benchmarks import registry
+from corrflow.benchmarks.davis import Davis
+from corrflow.benchmarks.published import DATA_SETS
+from corrflow.benchmarks.results import Result, SequenceResult
+from corrflow.report import text_table, write_report
+from corrflow.report.charts import POINTS, path, thinned
+from corrflow.report.comparison import best_of, compare, labels
+from corrflow.report.overlays import PAGE_BYTES, PICTURE_BYTES, picture_width
+
+NAMES = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"]
+TITLE = "A <b>title</b> & more"
+
+
+class Joints(Davis):
+    """Points in percent, as some benchmarks have them: a stand-in with what the report asks of a benchmark."""
+
+    kind = "points"
+    headline = ("PCK@0.1", "PCK@0.2")
+    curves = ("PCK@0.1",)
+    note = "Shares of points within a distance."
+
+    def __init__(self):
+        self.name = "joints"
+
+    def figures(self, scores):
+        return {name: float(np.nanmean([np.nanmean(score[name]) for score in scores.values()])) for name in self.headline}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def joints():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(registry.BENCHMARKS, "joints", Joints())
+        yield
+
+
+def make(out, name, level, benchmark="davis2017", names=tuple(NAMES), scored=True):
+    """A result in which each sequence is a little worse than the one before; each has two objects, of which one enters late."""
+    rules = registry.find_benchmark(benchmark)
+    measures, unit, undefined = (("J", "F"), 1, []) if rules.curves == ("J", "F") else (rules.headline, 100, [math.nan, math.nan])
+    sequences = {}
+    for n, sequence in enumerate(names):
+        for t in range(6):
+            write_overlay(out / name / "overlays" / sequence / f"{t:05d}.jpg", shade=20 * n)
+        curve = [unit * (level - 0.05 * n + offset) for offset in (0.05, 0.03, 0.01, -0.01, -0.03, -0.05)]
+        objects = {f"{sequence}_1": curve, f"{sequence}_2": [*undefined, *curve[2:4]]}
+        scores = {key: dict.fromkeys(measures, values) for key, values in objects.items()} if scored else {}
+        sequences[sequence] = SequenceResult(10, 2.0, scores, rules.figures(scores) if scored else {})
+    result = Result(name, benchmark, "paper", out / name, {}, sequences, 3 * 2**29)
+    return replace(result, overall=rules.figures(result.scores)) if scored else result
+
+
+def write_overlay(path, shade):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (64, 36), (shade, 90, 160)).save(path)
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    """A page of each kind."""
+    out = tmp_path_factory.mktemp("pages")
+    low, high = make(out, "baseline", 0.5), make(out, "a-run-of-a-long-name-<i>such-as-people-give</i>", 0.8)
+    points = make(out, "joints", 0.7, "joints")
+    kinds = {
+        "one": [high],
+        "two": [low, high],
+        "points": [points],
+        "unscored": [make(out, "dev", 0.5, scored=False)],
+        "both": [low, high, points],
+    }
+    for name, results in kinds.items():
+        write_report(out / f"{name}.html", TITLE, results)
+    return out
+
+
+@pytest.fixture
+def visit(browser, pages):
+    """Opens a page; when the test is over, nothing may have been asked of the network or complained about."""
+    told, asked, contexts = [], [], []
+
+    def call(name, **options):
+        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options}))
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url[:80]))
+        page.goto((pages / f"{name}.html").as_uri())
+        return page
+
+    yield call
+    for context in contexts:
+        context.close()
+    assert told == []
+    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+
+
+ALL = ("one", "two", "points", "unscored", "both")
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_pictures_load_and_everything_has_a_name(visit, name):
+    page = visit(name)
+    assert page.title() == TITLE
+    assert page.locator("h1").inner_text() == TITLE
+    images = page.eval_on_selector_all("img", "all => all.map(i => [i.naturalWidth > 0, i.alt.length > 0])")
+    assert len(images) >= 6 * 5
+    assert all(loaded and named for loaded, named in images)
+    assert page.eval_on_selector_all("svg", "all => all.every(s => s.getAttribute('aria-label'))")
+    levels = page.eval_on_selector_all("h1,h2,h3,h4,h5", "all => all.map(h => Number(h.tagName[1]))")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+    keys = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
+    assert len(keys) == len(set(keys))
+    links = page.eval_on_selector_all("nav a", "all => all.map(a => a.getAttribute('href').slice(1))")
+    assert set(links) <= set(keys)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_narrow_screen_scrolls_tables_and_not_the_page(visit, name):
+    page = visit(name, viewport={"width": 375, "height": 700})
+    assert page.evaluate("document.documentElement.scrollWidth") == 375
+
+
+CONTRAST = """all => all.map(e => {
+  const channels = text => text.match(/[\\d.]+/g).map(Number);
+  const light = c => [0, 1, 2].map(i => c[i] / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
+  let behind = e;
+  while (behind.parentElement && channels(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+  const [a, b] = [light(channels(getComputedStyle(e).color)), light(channels(getComputedStyle(behind).backgroundColor))];
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+})"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_words_are_legible_in_both_schemes(visit, scheme):
+    page = visit("two", color_scheme=scheme)
+    red, *_ = map(int, re.findall(r"\d+", page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")))
+    assert red < 40 if scheme == "dark" else red > 240
+    words = "p, h1, h2, h3, h4, h5, td, th, th button, figcaption, li, .badge, .best, .source, nav a, .plot span"
+    assert min(page.eval_on_selector_all(words, CONTRAST)) >= 4.5
+
+
+def column(page, part, index):
+    return page.eval_on_selector_all(f"#davis2017-{part} tbody tr", f"rows => rows.map(r => r.cells[{index}].innerText.trim())")
+
+
+def test_tables_sort_by_a_click_on_a_name(visit):
+    page = visit("one")
+    assert column(page, "sequences", 0) == NAMES
+    figure = page.locator("#davis2017-sequences thead th", has_text="J&F")
+    figure.get_by_role("button").click()
+    assert column(page, "sequences", 0) == NAMES
+    assert figure.get_attribute("aria-sort") == "descending"
+    figure.get_by_role("button").press("Enter")
+    assert column(page, "sequences", 0) == NAMES[::-1]
+    assert figure.get_attribute("aria-sort") == "ascending"
+    page.locator("#davis2017-sequences thead button", has_text="sequence").click()
+    assert column(page, "sequences", 0) == NAMES
+    assert figure.get_attribute("aria-sort") is None
+
+
+def test_what_has_no_value_is_sorted_last(visit):
+    page = visit("one")
+    for _ in range(2):
+        page.locator("#davis2017-published thead button", has_text="J recall").click()
+        values = column(page, "published", 3)
+        filled = [value for value in values if value != "–"]
+        assert values == filled + ["–"] * (len(values) - len(filled))
+    assert filled == sorted(filled, key=float)
+
+
+def test_without_scripts_it_is_all_there(visit):
+    page = visit("two", java_script_enabled=False)
+    assert page.locator("button").count() == 0
+    assert page.locator("#davis2017-sequences tbody tr").count() == len(NAMES)
+    assert page.locator("#davis2017-curves svg").count() == 2 * len(NAMES)
+
+
+def test_the_best_and_the_worst_are_shown(visit):
+    page = visit("one")
+    shown = page.eval_on_selector_all("#davis2017-overlays h5", "all => all.map(h => h.innerText)")
+    assert shown == [*NAMES[:3], *NAMES[:-4:-1]]
+    captions = page.eval_on_selector("#davis2017-overlays .strip", "e => [...e.querySelectorAll('figcaption')].map(c => c.innerText)")
+    assert captions == ["00000", "00001", "00002", "00004", "00005"]
+
+
+def test_runs_are_compared_with_the_first(visit):
+    page = visit("two")
+    assert "better in 8 of 8 sequences, J&F +0.300 on average" in page.locator("#davis2017-sequences .finding").inner_text()
+    assert column(page, "sequences", 4) == ["+0.300"] * 8
+    assert page.locator("#davis2017-sequences td:nth-child(4) .best").count() == 8
+    assert page.locator("#davis2017-sequences td:nth-child(3) .best").count() == 0
+    # two panels, J and F, in each a line of each run
+    assert page.locator("#davis2017-curves .chart").first.locator("path.mean").count() == 4
+    assert "baseline mean 0.5" in page.locator("#davis2017-curves svg").first.get_attribute("aria-label")
+
+
+def test_what_others_published_is_marked(visit):
+    page = visit("two")
+    rows = page.eval_on_selector_all("#davis2017-published tbody tr", "all => all.map(r => [r.className, r.cells[0].innerText])")
+    kinds = {text.split("\n")[0]: (kind, text) for kind, text in rows}
+    assert kinds["baseline"] == ("ours", "baseline\nmeasured here")
+    assert kinds["CRW"] == ("", "CRW\npublished Jabri, Owens & Efros, NeurIPS 2020")
+    assert "as reported in later papers" in kinds["DIFT"][1]
+    assert len(rows) == 2 + len(DATA_SETS["davis2017"].published)
+    assert "8 of 30 sequences were evaluated here" in page.locator("#davis2017-published .warning").inner_text()
+
+
+def test_percents_are_drawn_up_to_a_hundred(visit):
+    page = visit("points")
+    assert page.locator("#joints-curves .y").first.inner_text() == "100"
+    assert page.locator("#joints-published").count() == 0
+    assert page.locator("#joints dl").inner_text().split("\n")[:2] == ["PCK@0.1", "52.5"]
+
+
+def test_without_public_truth_there_are_pictures_and_no_figures(visit):
+    page = visit("unscored")
+    assert "Nothing was scored" in page.locator("#davis2017 .warning").inner_text()
+    headings = page.eval_on_selector_all("h3", "all => all.map(h => h.innerText)")
+    assert headings == ["Overlays", "Sequence by sequence"]
+    assert column(page, "sequences", 1) == ["10"] * 8
+
+
+def test_each_benchmark_has_its_part_and_speed_has_all(visit):
+    page = visit("both")
+    assert page.eval_on_selector_all("h2", "all => all.map(h => h.innerText)") == ["DAVIS-2017, validation", "joints", "Speed"]
+    speeds = page.eval_on_selector_all("#speed tbody tr", "all => all.map(r => [...r.cells].map(c => c.innerText))")
+    assert speeds[0] == ["baseline", "davis2017", "paper", "8", "80", "16", "5.0", "1.50 GiB"]
+    assert [row[1] for row in speeds] == ["davis2017", "davis2017", "joints"]
+
+
+def test_the_text_has_a_table_for_each_benchmark(tmp_path):
+    lines = text_table([make(tmp_path, "a", 0.5), make(tmp_path, "points", 0.5, "joints")]).splitlines()
+    assert lines[0] == "davis2017"
+    assert lines[1].split() == ["J&F", "J", "F", "frames/s", "memory"]
+    assert lines[2].split() == ["a", "0.3250", "0.3250", "0.3250", "5.0", "1.50", "GiB"]
+    assert lines[4:6] == ["joints", "        PCK@0.1  PCK@0.2   frames/s      memory"]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    one = make(tmp_path, "a", 0.5, names=("alpha",))
+    memory = replace(one, protocol="memory")
+    moved = replace(one, out=tmp_path / "b")
+    assert labels([one, memory]) == ["a, paper", "a, memory"]
+    assert labels([one, moved]) == [f"a, {tmp_path / 'a'}", f"a, {tmp_path / 'b'}"]
+
+
+def test_a_very_long_table_of_objects_is_folded(tmp_path, monkeypatch):
+    monkeypatch.setattr("corrflow.report.tables.LONGEST", 3)
+    write_report(tmp_path / "r.html", "", [make(tmp_path, "few", 0.5, names=("alpha", "bravo"))])
+    assert "<details><summary>All 4 objects</summary>" in (tmp_path / "r.html").read_text()
+
+
+def test_only_what_is_better_is_marked():
+    assert best_of("J-Mean", [0.2, math.nan, 0.3, 0.3]) == {2, 3}
+    assert (
+        best_of("J-Decay", [0.2, 0.3])
+        == best_of("J-Mean", [0.3])
+        == best_of("J-Mean", [0.3, 0.3])
+        == best_of("J-Mean", [math.nan] * 2)
+        == set()
+    )
+
+
+def test_runs_of_other_sequences_are_warned_of(tmp_path):
+    few = make(tmp_path, "few", 0.5, names=("alpha", "bravo"))
+    write_report(tmp_path / "r.html", "", [few, make(tmp_path, "one", 0.6, names=("bravo", "india"))])
+    assert "The runs share 1 of 3 sequences" in (tmp_path / "r.html").read_text()
+    assert compare([few])[0].leader.label == "few"
+
+
+def test_a_line_has_gaps_where_nothing_is_defined():
+    nan = math.nan
+    drawn = path(np.array([1.0, 0.5, nan, 0.0, nan, 1.0, 1.0]), 1.0, 9, "mean")
+    assert drawn == '<path class="c1 mean" d="M0,0.0L100,50.0M300,100.0h0M500,0.0L600,0.0"/>'
+
+
+def test_a_long_line_keeps_its_mean_in_few_points():
+    values = np.random.default_rng(0).random(10 * POINTS)
+    assert len(thinned(values)) == POINTS
+    assert thinned(values).mean() == pytest.approx(values.mean())
+
+
+def test_many_pictures_are_small_ones():
+    assert picture_width(30, 1.0) == 480
+    for count in (400, 1000):
+        width = picture_width(count, 1.0)
+        assert count * width * width * 9 / 16 * PICTURE_BYTES < 1.01 * PAGE_BYTES
+
+
+def test_a_damaged_overlay_is_named(tmp_path):
+    result = make(tmp_path, "a", 0.5, names=("alpha",))
+    (tmp_path / "a/overlays/alpha/00000.jpg").write_bytes(b"no picture")
+    with pytest.raises(InputError, match=r"overlay .*alpha/00000\.jpg: not a readable image"):
+        write_report(tmp_path / "r.html", "", [result])
+    shutil.rmtree(tmp_path / "a/overlays")
+    write_report(tmp_path / "r.html", "", [result])
+    assert "No overlays in" in (tmp_path / "r.html").read_text()
+
+
+@pytest.mark.parametrize("name", sorted({*DATA_SETS} & {*registry.BENCHMARKS}))
+def test_published_figures_have_the_benchmarks_names(name):
+    headline = registry.find_benchmark(name).headline
+    assert all(headline[0] in entry.figures for entry in DATA_SETS[name].published)

@@ -1,0 +1,49 @@
+"""`launch/report.py`."""
+
+import json
+import shutil
+
+import pytest
+
+from corrflow.benchmarks.evaluation import evaluate
+from corrflow.propagation import PROTOCOLS
+from launch import report
+
+
+@pytest.fixture(scope="module")
+def runs(tree, tmp_path_factory):
+    """Two finished evaluations."""
+    out = tmp_path_factory.mktemp("runs")
+    for name in ("first", "second"):
+        evaluate("davis2017", tree, None, PROTOCOLS["identity"], out / name, name)
+    return out
+
+
+def test_finished_evaluations_are_compared(runs, tmp_path, capsys):
+    assert report.main([str(runs / "first"), str(runs / "second"), "--out", str(tmp_path / "new" / "r.html")]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in told] == ["J&F", "first", "second", "report:"]
+    assert "second against first: better in 0 of 4 sequences, J&amp;F +0.000" in (tmp_path / "new" / "r.html").read_text()
+
+
+def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, refused):
+    begun = shutil.copytree(runs / "first", tmp_path / "begun")
+    (begun / "metrics.json").unlink()
+    assert "all sequences are done, but it was not ended" in refused("report", begun)
+    (begun / "sequences" / "val-002.json").unlink()
+    assert "begun: is not finished: 1 of 4 sequences are not done (val-002)" in refused("report", begun)
+
+
+def test_wrong_input_is_one_line(runs, tmp_path, refused):
+    first = runs / "first"
+    assert "no run: expected the folder" in refused("report")
+    assert "nowhere: no such folder" in refused("report", tmp_path / "nowhere")
+    assert "no evaluation was begun there" in refused("report", tmp_path)
+    assert "given before: expected each run once" in refused("report", first, first)
+    assert "is a folder: expected a file to write" in refused("report", first, "--out", tmp_path)
+    (tmp_path / "file").touch()
+    assert "file is a file: expected a folder" in refused("report", first, "--out", tmp_path / "file" / "r.html")
+    assert "r.html: can't be written to (" in refused("report", first, "--out", "/proc/nowhere/r.html")
+    old = shutil.copytree(first, tmp_path / "old")
+    (old / "metrics.json").write_text(json.dumps({"name": "old"}))
+    assert "metrics.json or speed.json is not what this version writes" in refused("report", old)
