@@ -92,7 +92,7 @@ class Film:
 
 def mixed(container: OutputContainer, source: av.AudioStream, packets: Packets) -> "Copied":
     """Sound as it goes into a film."""
-    return (Copied if source.codec_context.name in COPIED else Encoded)(container, source, packets)
+    return (Copied if source.codec_context.codec.canonical_name in COPIED else Encoded)(container, source, packets)
 
 
 class Copied:

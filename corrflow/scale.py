@@ -38,7 +38,8 @@ class Scale:
 
     def inward(self, xy: Points) -> Points:
         """Places in the video to places in the tracked frame; 0, 0 is the centre of the first pixel."""
-        return ((xy + 0.5) * self.factors - 0.5).astype(np.float32)
+        inside = np.subtract(self.tracked, 1)  # a video's corner would come to lie beyond that of the smaller frame
+        return np.clip((xy + 0.5) * self.factors - 0.5, 0, inside).astype(np.float32)
 
     def outward(self, xy: Points) -> Points:
         """And back."""
