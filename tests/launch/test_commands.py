@@ -1,10 +1,8 @@
-"""The commands as a user types them: pack, evaluate, track; real input, and wrong input."""
+"""The commands as a user types them: pack, evaluate; real input, and wrong input. Tracking is in `test_track.py`."""
 
 import shutil
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 from conftest import SHARED
@@ -22,90 +20,6 @@ def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
     return save_checkpoint(tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters()))
-
-
-@pytest.fixture(scope="module")
-def video(tmp_path_factory):
-    """Seven frames of 65x47, an odd size, at 10 a second."""
-    path = tmp_path_factory.mktemp("video") / "my.mkv"
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = 65, 47, "bgr0"
-        for t in range(7):
-            pixels = np.full((47, 65, 3), 40, np.uint8)
-            pixels[10:30, 5 + 4 * t : 25 + 4 * t] = (220, 30, 30)
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode())
-    return path
-
-
-@pytest.fixture
-def mask(tmp_path):
-    labels = np.zeros((47, 65), np.uint8)
-    labels[10:30, 5:25] = 255
-    Image.fromarray(labels).save(tmp_path / "first.png")
-    return tmp_path / "first.png"
-
-
-def test_track_writes_a_playable_video_and_a_mask_for_each_frame(command, video, mask, checkpoint, tmp_path):
-    done = command("track", "--video", video, "--mask", mask, "--checkpoint", checkpoint, "--out", tmp_path / "tracked.mp4")
-    assert done.returncode == 0, done.stderr
-    with av.open(str(tmp_path / "tracked.mp4")) as container:
-        stream = container.streams.video[0]
-        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
-        assert (stream.codec_context.name, float(stream.average_rate), len(frames)) == ("h264", 10.0, 7)
-    assert frames[0].shape == (48, 66, 3)
-    inside, outside = frames[0][20, 15].astype(int), frames[0][40, 60].astype(int)
-    assert np.abs(inside - (174, 15, 15)).max() < 30  # half the object's red, half the palette's
-    assert np.abs(outside - 40).max() < 12
-    masks = sorted((tmp_path / "tracked-masks").iterdir())
-    assert [np.asarray(Image.open(path)).shape for path in masks] == [(47, 65)] * 7
-    assert np.array_equal(np.asarray(Image.open(masks[0])), np.asarray(Image.open(mask)) // 255)
-
-
-def test_track_takes_a_folder_of_frames(command, tree, checkpoint, tmp_path):
-    frames, mask = tree / "JPEGImages/480p/val-000", tree / "Annotations/480p/val-000/00000.png"
-    out = tmp_path / "deep" / "tracked.mp4"
-    assert command("track", "--video", frames, "--mask", mask, "--checkpoint", checkpoint, "--out", out).returncode == 0
-    assert len(list((tmp_path / "deep/tracked-masks").iterdir())) == 8
-    assert out.exists()
-
-
-def test_track_refuses_what_does_not_fit(refused, video, mask, checkpoint, tree, tmp_path):
-    def line(**change):
-        flags = {"video": video, "mask": mask, "checkpoint": checkpoint, "out": tmp_path / "o.mp4", **change}
-        return refused("track", *(part for name, value in flags.items() for part in (f"--{name}", value)))
-
-    other = tree / "Annotations/480p/val-000/00000.png"
-    assert "is 64x48, the video 65x47: expected one size" in line(mask=other)
-    assert "no such file" in line(video=tmp_path / "none.mp4")
-    assert "no such file" in line(mask=tmp_path / "none.png")
-    assert "no such file" in line(checkpoint=tmp_path / "none.pt")
-    assert "not a readable image" in line(mask=video)
-    assert "expected a name that ends in .mp4" in line(out=tmp_path / "o.txt")
-    assert "size 0" in line(size=0)
-    (tmp_path / "cut.pt").write_bytes(checkpoint.read_bytes()[:3000])
-    assert "truncated" in line(checkpoint=tmp_path / "cut.pt")
-    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pt")
-    assert "another architecture" in line(checkpoint=tmp_path / "other.pt")
-    (tmp_path / "text.mp4").write_text("no video")
-    assert "text.mp4: " in line(video=tmp_path / "text.mp4")
-    gap = tmp_path / "gap"
-    gap.mkdir()
-    for n in (0, 1, 3):
-        Image.new("RGB", (65, 47)).save(gap / f"{n:05d}.jpg")
-    assert "frame 2 is missing before 00003.jpg" in line(video=gap)
-    Image.new("L", (65, 47)).save(tmp_path / "blank.png")
-    assert "is empty" in line(mask=tmp_path / "blank.png")
-    assert not (tmp_path / "o.mp4").exists()
-
-
-def test_track_never_overwrites_the_video(refused, tree, mask, checkpoint, tmp_path):
-    frames = shutil.copytree(tree / "JPEGImages/480p/val-000", tmp_path / "walk-masks")
-    flags = ("--mask", mask, "--checkpoint", checkpoint)
-    assert "would overwrite the video" in refused("track", "--video", frames, "--out", tmp_path / "walk.mp4", *flags)
-    (tmp_path / "my.mp4").write_bytes(b"precious")
-    assert "would overwrite the video" in refused("track", "--video", tmp_path / "my.mp4", "--out", tmp_path / "my.mp4", *flags)
 
 
 def test_eval_prints_the_figures_and_names_its_page(command, tree, checkpoint, tmp_path):

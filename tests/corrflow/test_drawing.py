@@ -1,0 +1,62 @@
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from corrflow.drawing import Dots, color, draw_boxes, extent
+from corrflow.tables import Table
+
+GREY = np.full((150, 150, 3), 90, np.uint8)  # a dot has a radius of 2 pixels there
+
+
+def places(*rows):
+    return np.array(rows, np.float32)
+
+
+def test_a_dot_is_filled_where_it_is_seen_and_hollow_where_it_is_hidden():
+    drawn = Dots().draw(GREY, places((40, 50), (100, 50), (np.nan, np.nan)), np.array([True, False, False]))
+    assert tuple(drawn[50, 40]) == color(1)
+    assert tuple(drawn[50, 100]) == (90, 90, 90)
+    assert (drawn[50, 97:104] != 90).any()
+    assert (drawn[:, 110:] == 90).all()
+
+
+def test_a_tail_shows_where_a_point_was_and_no_more_than_a_while():
+    dots = Dots()
+    for x in range(20, 60, 2):
+        drawn = dots.draw(GREY, places((x, 50)), np.array([True]))
+    assert tuple(drawn[50, 44]) == color(1)
+    assert tuple(drawn[50, 26]) == (90, 90, 90)
+
+
+def test_boxes_lie_on_the_outermost_pixels_of_their_objects():
+    mask = np.zeros((150, 150), bool)
+    mask[20:60, 30:80] = True
+    assert extent(mask) == (30, 20, 80, 60)
+    assert extent(mask & False) is None
+    drawn = draw_boxes(GREY, {2: extent(mask), 3: None})
+    assert tuple(drawn[20, 30]) == tuple(drawn[59, 79]) == color(2)
+    assert tuple(drawn[60, 80]) == tuple(drawn[40, 50]) == (90, 90, 90)
+
+
+def test_there_is_a_colour_for_any_number():
+    assert color(1) == color(256) == (128, 0, 0)
+    assert color(255) == color(510) != (0, 0, 0)
+
+
+def test_a_table_is_there_when_it_is_finished_and_not_before(tmp_path):
+    with Table(tmp_path / "a.b", ("point", "x", "visible"), {"video": "ä.mp4", "width": 8}) as table:
+        table.add(0.0, [(1, 2.5, True), (2, None, False)])
+        table.add(12345.678901, [(1, 3.0, False), (2, None, False)])
+        assert not (tmp_path / "a.b.csv").exists()
+        table.finish()
+    with (tmp_path / "a.b.csv").open() as file:
+        assert list(csv.reader(file))[:3] == [["frame", "seconds", "point", "x", "visible"], ["0", "0.0", "1", "2.5", "1"], ["0", "0.0", "2", "", "0"]]
+    told = json.loads((tmp_path / "a.b.json").read_text())
+    assert (told["video"], told["frames"][1]["seconds"]) == ("ä.mp4", 12345.678901)
+    assert told["frames"][0]["points"][1] == {"point": 2, "x": None, "visible": False}
+    assert len(list(tmp_path.iterdir())) == 2
+    with pytest.raises(RuntimeError, match="in between"), Table(tmp_path / "c", ("point",), {"video": ""}):
+        raise RuntimeError("in between")
+    assert len(list(tmp_path.iterdir())) == 2

@@ -1,0 +1,308 @@
+"""launch/track.py as a user types it: what it writes of masks, points and boxes; Ctrl-C; wrong input, line by line."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, SHARED
+from PIL import Image
+
+from corrflow import CorrFlow, InputError, ModelConfig
+from corrflow.encoder import EncoderConfig
+from corrflow.training.checkpoint import save_checkpoint
+from launch.given import Marked, Stage, read_masks
+from launch.track import main, patience
+
+WIDTH, HEIGHT = 65, 47
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    torch.manual_seed(0)
+    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
+    return save_checkpoint(tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters()))
+
+
+def write_video(path, count=7, stamps=None, sound=False):
+    """Frames of an odd size with a red square, at 10 a second, or at those stamps, in seconds of which there are a thousand."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264" if path.suffix == ".mp4" else "ffv1", rate=10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH + sound, HEIGHT + sound, "yuv420p" if path.suffix == ".mp4" else "bgr0"
+        heard = container.add_stream("aac", rate=16000) if sound else None
+        for t in range(count):
+            pixels = np.full((HEIGHT + sound, WIDTH + sound, 3), 40, np.uint8)
+            pixels[10:30, 5 + 4 * (t % 9) : 25 + 4 * (t % 9)] = (220, 30, 30)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            frame.pts = stamps[t] if stamps else t
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        for n in range(16 if heard else 0):
+            block = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), format="fltp", layout="mono")
+            block.sample_rate, block.pts = 16000, 1000 * n
+            container.mux(heard.encode(block))
+        if heard:
+            container.mux(heard.encode(None))
+    return path
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(tmp_path_factory.mktemp("video") / "my.mkv")
+
+
+def write_mask(path, value=255, left=5, size=(WIDTH, HEIGHT)):
+    labels = np.zeros(size[::-1], np.uint8)
+    labels[10:30, left : left + 20] = value
+    Image.fromarray(labels).save(path)
+    return path
+
+
+@pytest.fixture
+def mask(tmp_path):
+    return write_mask(tmp_path / "first.png")
+
+
+@pytest.fixture
+def track(checkpoint, tmp_path):
+    """Runs the command well, in this process; returns the path of the video that it wrote."""
+
+    def call(video, *flags, out="tracked.mp4"):
+        given = ("--video", video, "--checkpoint", checkpoint, "--out", tmp_path / out, "--device", "cpu")
+        assert main([str(part) for part in (*given, *flags)]) == 0
+        return tmp_path / out
+
+    return call
+
+
+def frames_of(path):
+    with av.open(str(path)) as container:
+        return [frame.to_ndarray(format="rgb24").astype(int) for frame in container.decode(video=0)]
+
+
+def labels_of(out):
+    folder = out.with_name(f"{out.stem}-masks")
+    return [np.asarray(Image.open(path)) for path in sorted(folder.iterdir())]
+
+
+def rows_of(out):
+    with out.with_suffix(".csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_mask_is_followed_and_everything_is_written(track, video, mask, capfd):
+    out = track(video, "--mask", mask)
+    with av.open(str(out)) as container:
+        stream = container.streams.video[0]
+        assert (stream.codec_context.name, stream.codec_context.pix_fmt, float(stream.average_rate)) == ("h264", "yuv420p", 10.0)
+    frames = frames_of(out)
+    assert [frame.shape for frame in frames] == [(48, 66, 3)] * 7
+    assert np.abs(frames[0][20, 15] - (174, 15, 15)).max() < 30  # half the object's red, half the palette's
+    assert np.abs(frames[0][40, 60] - 40).max() < 12
+    labels = labels_of(out)
+    assert [found.shape for found in labels] == [(HEIGHT, WIDTH)] * 7
+    assert np.array_equal(labels[0], np.asarray(Image.open(mask)) // 255)
+    rows = rows_of(out)
+    assert rows[0] == {"frame": "0", "seconds": "0.0", "object": "1", "area": "400", "x0": "5", "y0": "10", "x1": "25", "y1": "30"}
+    assert [int(row["area"]) for row in rows] == [int((found == 1).sum()) for found in labels]
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert (told["video"], told["width"], told["height"], len(told["frames"])) == ("my.mkv", WIDTH, HEIGHT, 7)
+    assert "frames/s" in capfd.readouterr().err
+    assert told["frames"][0]["objects"] == [{"object": 1, "area": 400, "x0": 5, "y0": 10, "x1": 25, "y1": 30}]
+
+
+def test_points_are_drawn_and_told(track, video):
+    out = track(video, "--points", "15,20", "3=40.5,8")
+    rows = rows_of(out)
+    assert len(rows) == 14
+    assert {name: rows[0][name] for name in ("point", "x", "y", "visible")} == {"point": "1", "x": "15.0", "y": "20.0", "visible": "1"}
+    assert (rows[1]["x"], rows[1]["visible"]) == ("", "0")
+    assert (rows[7]["x"], rows[7]["y"]) == ("40.5", "8.0")
+    assert json.loads(out.with_suffix(".json").read_text())["frames"][0]["points"][1]["x"] is None
+    assert np.abs(frames_of(out)[3][8, 40] - (0, 128, 0)).max() < 60
+    assert not out.with_name("tracked-masks").exists()
+
+
+def test_boxes_are_objects(track, video):
+    out = track(video, "--box", "5,10,25,30", "40,5,60,15")
+    rows = rows_of(out)
+    assert [(row["object"], row["area"], row["x0"], row["y1"]) for row in rows[:2]] == [("1", "400", "5", "30"), ("2", "200", "40", "15")]
+    assert set(np.unique(labels_of(out)[0])) == {0, 1, 2}
+
+
+def test_masks_of_several_frames_may_be_a_folder_and_go_backwards(track, video, tmp_path):
+    (tmp_path / "given").mkdir()
+    write_mask(tmp_path / "given/00002.png", value=1)
+    write_mask(tmp_path / "given/frame_4.png", value=2, left=40)
+    flags = ("--mask", tmp_path / "given", "--protocol", "identity")
+    labels = labels_of(track(video, *flags))
+    assert not labels[1].any()
+    assert (labels[2][15, 10], labels[4][15, 50]) == (1, 2)
+    backwards = labels_of(track(video, *flags, "--backward"))
+    assert (backwards[0][15, 10], backwards[0][15, 50]) == (1, 2)
+    assert np.array_equal(backwards[2] == 1, labels[2] == 1)
+    assert all(np.array_equal(one, other) for one, other in zip(labels[4:], backwards[4:], strict=True))
+
+
+def test_stamps_and_sound_are_those_of_the_video_though_tracking_starts_late(track, tmp_path):
+    uneven = [0, 1, 3, 4, 9]
+    video = write_video(tmp_path / "uneven.mp4", 5, uneven, sound=True)
+    out = track(video, "--box", "5,10,25,30", "--start", 3, "--protocol", "identity")
+    with av.open(str(out)) as container, av.open(str(video)) as source:
+        times = [frame.time for frame in container.decode(video=0)]
+        assert times == pytest.approx([n / 10 for n in uneven], abs=1e-3)
+        heard, stored = ([bytes(p) for p in opened.demux(audio=0) if p.size] for opened in map(av.open, map(str, (out, video))))
+        assert heard == stored
+        assert source.streams.audio[0].codec_context.name == "aac"
+    assert [bool(found.any()) for found in labels_of(out)] == [False] * 3 + [True] * 2
+
+
+def test_a_video_of_one_frame_is_tracked(track, tmp_path):
+    out = track(write_video(tmp_path / "one.mkv", 1), "--points", "3,4", "--backward")
+    assert (len(frames_of(out)), len(rows_of(out))) == (1, 1)
+
+
+def test_a_folder_of_frames_is_a_video(track, tree):
+    frames, mask = tree / "JPEGImages/480p/val-000", tree / "Annotations/480p/val-000/00000.png"
+    out = track(frames, "--mask", mask, "--protocol", "memory", out="deep/tracked.mp4")
+    assert len(labels_of(out)) == 8
+
+
+def test_masks_of_a_longer_try_do_not_stay(track, video, mask, tmp_path):
+    stale = tmp_path / "tracked-masks" / "00007.png"
+    stale.parent.mkdir()
+    stale.touch()
+    assert len(labels_of(track(video, "--mask", mask))) == 7
+
+
+def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
+    video, out = write_video(tmp_path / "long.mkv", 2000), tmp_path / "tracked.mp4"
+    flags = ("--video", video, "--box", "5,10,25,30", "--checkpoint", checkpoint, "--out", out, "--device", "cpu")
+    line = [sys.executable, str(ROOT / "launch/track.py"), *map(str, flags)]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    until = time.monotonic() + 60
+    while not (tmp_path / "tracked-masks/00003.png").exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    count = len(frames_of(out))
+    assert 4 <= count < 2000
+    assert f"interrupted; the first {count} frames are kept: {out}" in told
+    assert len(labels_of(out)) == len(rows_of(out)) == len(json.loads(out.with_suffix(".json").read_text())["frames"]) == count
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_the_second_ctrl_c_ends_at_once():
+    with patience() as asked:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert asked()
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.fixture
+def line(refused, video, checkpoint, tmp_path):
+    """The line with which the command refuses flags."""
+
+    def call(*flags, **change):
+        given = {"video": video, "checkpoint": checkpoint, "out": tmp_path / "o.mp4", **change}
+        told = refused("track", *(part for name, value in given.items() for part in (f"--{name}", value)), *flags)
+        assert not [path for path in tmp_path.iterdir() if path.name.startswith(("o.", ".o"))]
+        return told
+
+    return call
+
+
+def test_videos_and_checkpoints_that_are_none_are_refused(line, mask, checkpoint, tmp_path):
+    flags = ("--mask", mask)
+    assert "no such file" in line(*flags, video=tmp_path / "none.mp4")
+    assert "no such file" in line(*flags, checkpoint=tmp_path / "none.pt")
+    (tmp_path / "cut.pt").write_bytes(checkpoint.read_bytes()[:3000])
+    assert "truncated" in line(*flags, checkpoint=tmp_path / "cut.pt")
+    torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pt")
+    assert "another architecture" in line(*flags, checkpoint=tmp_path / "other.pt")
+    (tmp_path / "text.mp4").write_text("no video")
+    assert "text.mp4: " in line(*flags, video=tmp_path / "text.mp4")
+    gap = tmp_path / "gap"
+    gap.mkdir()
+    for n in (0, 1, 3):
+        Image.new("RGB", (WIDTH, HEIGHT)).save(gap / f"{n:05d}.jpg")
+    assert "frame 2 is missing before 00003.jpg" in line(*flags, video=gap)
+
+
+def test_masks_that_do_not_fit_are_refused(line, video, mask, tree, tmp_path):
+    assert "is 64x48, the video 65x47: expected one size" in line("--mask", tree / "Annotations/480p/val-000/00000.png")
+    assert "no such file" in line("--mask", tmp_path / "none.png")
+    assert "not a readable image" in line("--mask", video)
+    Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "blank.png")
+    assert "is empty" in line("--mask", tmp_path / "blank.png")
+    Image.fromarray(np.full((HEIGHT, WIDTH), 300, np.uint16)).save(tmp_path / "many.png")
+    assert "holds the label 300: expected 0 to 255" in line("--mask", tmp_path / "many.png")
+    assert "frame 7: the video has 7 frames: expected 0 to 6" in line("--mask", f"7={mask}")
+    assert "frame 2 has a mask already" in line("--mask", f"2={mask}", f"2={mask}")
+    (tmp_path / "given").mkdir()
+    assert "no PNG there" in line("--mask", tmp_path / "given")
+    shutil.copy(mask, tmp_path / "given/first.png")
+    assert "ends in the frame's number" in line("--mask", tmp_path / "given")
+
+
+def test_points_and_boxes_that_do_not_fit_are_refused(line):
+    assert "point 65,20: is outside the video of 65x47: expected x from 0 to 64, y from 0 to 46" in line("--points", "65,20")
+    assert "point 10: expected x,y in pixels" in line("--points", "10")
+    assert "point 10,x: expected x,y" in line("--points", "3=10,x")
+    assert "frame 9: the video has 7 frames" in line("--points", "9=10,10")
+    assert "frame 9: the video has 7 frames" in line("--points", "10,10", "--start", 9)
+    assert "box 5,10,25: expected x0,y0,x1,y1" in line("--box", "5,10,25")
+    assert "box 25,10,5,30: expected 0 <= x0 < x1 <= 65" in line("--box", "25,10,5,30")
+    assert "box 0,0,66,10" in line("--box", "0,0,66,10")
+
+
+def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
+    assert "nothing marked: expected one of --mask, --points, --box" in line()
+    assert "--mask and --points: expected one of" in line("--mask", mask, "--points", "1,2")
+    assert "start -1" in line("--points", "1,2", "--start", -1)
+    assert "size 0" in line("--mask", mask, size=0)
+    assert "expected a name that ends in .mp4" in line("--mask", mask, out=tmp_path / "x.txt")
+    assert "protocol 'mine': expected one of paper, " in line("--mask", mask, "--protocol", "mine")
+    assert "browser: expected no video, out or marks" in line("--browser")
+    assert "port 0" in line("--mask", mask, "--port", 0)
+
+
+def test_a_command_without_a_video_says_what_it_lacks(refused, checkpoint):
+    assert "video None, out None: expected both, or --browser" in refused("track", "--checkpoint", checkpoint, "--points", "1,2")
+    assert "--checkpoint" in refused("track", "--browser")
+
+
+def test_nothing_that_is_read_is_overwritten(line, tree, mask, tmp_path):
+    frames = shutil.copytree(tree / "JPEGImages/480p/val-000", tmp_path / "walk-masks")
+    assert "would overwrite the video" in line("--mask", mask, video=frames, out=tmp_path / "walk.mp4")
+    (tmp_path / "my.mp4").write_bytes(b"precious")
+    assert "would overwrite the video" in line("--mask", mask, video=tmp_path / "my.mp4", out=tmp_path / "my.mp4")
+    (tmp_path / "tracked-masks").mkdir()
+    edited = write_mask(tmp_path / "tracked-masks/00003.png")
+    assert "would overwrite mask" in line("--mask", f"3={edited}", out=tmp_path / "tracked.mp4")
+
+
+def test_later_boxes_lie_over_earlier_ones():
+    masks = read_masks(Marked(box=("0,0,4,4", "2,2,6,6", "5=1,1,2,2")), Stage(8, 8, 6))
+    assert (masks[0][1, 1], masks[0][3, 3], masks[5][1, 1]) == (1, 2, 3)
+    with pytest.raises(InputError, match="an empty value"):
+        read_masks(Marked(box=("",)), Stage(8, 8, 6))
+
+
+@pytest.mark.skipif(not (SHARED / "data/train_clips").exists(), reason="the real clips are not here")
+def test_a_real_clip_is_tracked(track):
+    clip = min((SHARED / "data/train_clips").glob("*.mp4"), key=lambda path: path.stat().st_size)
+    out = track(clip, "--points", "20,20", "--size", 64)
+    assert len(frames_of(out)) == len(frames_of(Path(clip)))
