@@ -28,8 +28,8 @@ from corrflow.speed.reduction import measure_reduction, reduction_table
 from corrflow.speed.released import correlation_name
 from corrflow.speed.scaling import ScalingConfig, predict, scaling_table
 from corrflow.training.distributed import choose_device, joined_processes
+from launch.bench_config import BenchJob, LoaderBenchJob, PackBenchJob, ReduceBenchJob
 from launch.command import parse, run
-from launch.config import BenchJob, LoaderBenchJob, PackBenchJob, ReduceBenchJob
 from shards.corpus import open_corpus
 from shards.order import Order
 from shards.speed import measure_loading, measure_packing

@@ -22,7 +22,7 @@ from corrflow.propagation.backbone import digest, load_backbone
 from corrflow.report import text_table, write_report
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
-from launch.config import EvalJob
+from launch.eval_config import EvalJob
 from slurm.array import Submitted, submit_array, wait_for
 from slurm.cluster import has_slurm
 from slurm.local import follow_parent, is_member, run_processes

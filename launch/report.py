@@ -9,7 +9,7 @@ from corrflow.benchmarks.plan import NAMED, PLAN, RESULTS
 from corrflow.benchmarks.results import METRICS, SPEED, Result, read_result
 from corrflow.report import text_table, write_report
 from launch.command import parse, run
-from launch.config import ReportJob
+from launch.eval_config import ReportJob
 
 
 def main(argv: list[str]) -> int:

@@ -17,7 +17,7 @@ from corrflow.model import CorrFlow
 from corrflow.propagation import find_protocol
 from corrflow.training.distributed import choose_device
 from launch.command import parse, run
-from launch.config import TrackJob
+from launch.eval_config import TrackJob
 from launch.follow import Order, StoppedError, Watch, follow, written
 from launch.given import Marked
 

@@ -53,8 +53,8 @@ def test_decay_is_the_first_quarter_less_the_last():
 @pytest.mark.skipif(not (SHARED / "data/davis16-dev").exists(), reason="the DAVIS development sequences are not here")
 def test_the_identity_baseline_is_the_published_protocols_figure(tmp_path):
     from corrflow.benchmarks.davis import statistics
-    from launch.config import EvalJob
     from launch.eval import evaluate_job
+    from launch.eval_config import EvalJob
 
     result = evaluate_job(EvalJob("davis2016", SHARED / "data/davis16-dev", tmp_path, protocol="identity"))
     with (SHARED / "oracle/identity_baseline_davis16.csv").open() as file:

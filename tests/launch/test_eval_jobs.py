@@ -12,7 +12,7 @@ from corrflow.benchmarks.plan import read_plan
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch import eval as command_of_eval
-from launch.config import EvalJob
+from launch.eval_config import EvalJob
 from slurm.array import Submitted
 
 TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json")

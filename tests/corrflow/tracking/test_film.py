@@ -4,7 +4,7 @@ import av
 import numpy as np
 import pytest
 
-from corrflow.film import Film, Reel
+from corrflow.tracking.film import Film, Reel
 
 UNEVEN = [0, 10, 200, 205, 210, 400, 1000]  # milliseconds
 MILLISECONDS = Fraction(1, 1000)

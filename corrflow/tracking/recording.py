@@ -10,10 +10,10 @@ from typing import Generic, Self, TypeVar
 import numpy as np
 
 from corrflow.drawing import Dots, draw_boxes, extent
-from corrflow.film import Film, Reel, Sound
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import Located
-from corrflow.tables import Cell, Table
+from corrflow.tracking.film import Film, Reel, Sound
+from corrflow.tracking.tables import Cell, Table
 
 Result = TypeVar("Result")
 NOWHERE: list[Cell] = [None, None, None, None]

@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 
-from corrflow import InputError, tracking
+from corrflow import InputError
 from corrflow.propagation import Located
-from corrflow.scale import Scale
-from corrflow.spool import Masks, Spool
-from corrflow.tracking import MaskFollower, PointFollower
+from corrflow.tracking import follower
+from corrflow.tracking.follower import MaskFollower, PointFollower
+from corrflow.tracking.scale import Scale
+from corrflow.tracking.spool import Masks, Spool
 
 SIZE = 24, 16  # of the video, width and height
 SAME = Scale.of(*SIZE, 999)
@@ -39,8 +40,8 @@ def seen(monkeypatch):
             state = new if state is None else torch.where(new.isnan(), state + torch.tensor([1.0, 0.0]), new)
             yield Located(state, ~state[:, 0].isnan(), torch.ones(len(state)))
 
-    monkeypatch.setattr(tracking, "stream", stream)
-    monkeypatch.setattr(tracking, "stream_points", stream_points)
+    monkeypatch.setattr(follower, "stream", stream)
+    monkeypatch.setattr(follower, "stream_points", stream_points)
     return passes
 
 

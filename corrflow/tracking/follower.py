@@ -22,8 +22,8 @@ from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels
 from corrflow.propagation import Located, stream, stream_points
-from corrflow.scale import Points, Scale
-from corrflow.spool import Spool, pack_frame, pack_labels, unpack_frame, unpack_labels
+from corrflow.tracking.scale import Points, Scale
+from corrflow.tracking.spool import Spool, pack_frame, pack_labels, unpack_frame, unpack_labels
 
 Result = TypeVar("Result")  # of a frame at the video's size
 Raw = TypeVar("Raw")  # of a frame at the tracked size, as `propagation` gives it
