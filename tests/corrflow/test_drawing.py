@@ -52,11 +52,8 @@ def test_a_table_is_there_when_it_is_finished_and_not_before(tmp_path):
         assert not (tmp_path / "a.b.csv").exists()
         table.finish()
     with (tmp_path / "a.b.csv").open() as file:
-        assert list(csv.reader(file))[:3] == [
-            ["frame", "seconds", "point", "x", "visible"],
-            ["0", "0.0", "1", "2.5", "1"],
-            ["0", "0.0", "2", "", "0"],
-        ]
+        rows = list(csv.reader(file))
+    assert rows[:3] == [["frame", "seconds", "point", "x", "visible"], ["0", "0.0", "1", "2.5", "1"], ["0", "0.0", "2", "", "0"]]
     told = json.loads((tmp_path / "a.b.json").read_text())
     assert (told["video"], told["frames"][1]["seconds"]) == ("ä.mp4", 12345.678901)
     assert told["frames"][0]["points"][1] == {"point": 2, "x": None, "visible": False}
