@@ -73,7 +73,8 @@ def prepare_job(job: EvalJob, away: bool) -> Plan:
         return prepare(Evaluation(job.benchmark, root, name, protocol), job.out)
     if job.encoder:
         place, device = absolute(job.encoder), torch.device("cpu")
-        return prepare(Evaluation(job.benchmark, root, name, protocol, digest(load_backbone(place, device)), encoder=place), job.out)
+        weights = digest(load_backbone(place, device))
+        return prepare(Evaluation(job.benchmark, root, name, protocol, weights, "none", place, 0, job.device, job.attention), job.out)
     checkpoint = "none" if job.checkpoint == "none" else str(Path(job.checkpoint).absolute())
     seed = job.seed if job.checkpoint == "none" else 0
     weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))

@@ -53,8 +53,8 @@ class EvalJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        if self.jobs < 0:
-            raise InputError(f"eval: jobs {self.jobs}: expected 0 or more")
+        if min(self.jobs, self.frames or 0) < 0:
+            raise InputError(f"eval: jobs {self.jobs}, frames {self.frames}: expected 0 or more")
         if self.encoder and self.checkpoint != "none":
             raise InputError(f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them")
         find_benchmark(self.benchmark)

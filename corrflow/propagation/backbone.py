@@ -28,8 +28,8 @@ class Backbone:
     """RGB in [0, 1], `[N, 3, H, W]` with H and W multiples of the stride, to `[N, C, H/stride, W/stride]`."""
     stride: int
     """Pixels from one cell to the next."""
-    name: str = "encoder"
-    """What tables call it, and by which an evaluation that was begun knows it again."""
+    name: str = ""
+    """By which an evaluation knows it again; give another to one that computes something else."""
     scale: float = 1.0
     """Of dot products, where the protocol sets no temperature."""
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -39,7 +39,7 @@ class Backbone:
 
     def __post_init__(self) -> None:
         if self.stride < 1 or self.scale <= 0:
-            raise InputError(f"backbone {self.name}: stride {self.stride}, scale {self.scale}: expected >= 1 and > 0")
+            raise InputError(f"backbone {self.name!r}: stride {self.stride}, scale {self.scale}: expected >= 1 and > 0")
 
     def features(self, frames_n3hw: Tensor) -> Tensor:
         """Features `[N, C, h, w]` of frames of any size, bytes or [0, 1]; h and w are rounded up. InputError if they have another size."""
@@ -48,7 +48,7 @@ class Backbone:
         cells = [side // self.stride for side in padded_n3hw.shape[2:]]
         if features.ndim != 4 or list(features.shape[2:]) != cells:
             given = f"frames {list(padded_n3hw.shape)} became {list(features.shape)}"
-            raise InputError(f"backbone {self.name}: {given}: expected [N, C, {cells[0]}, {cells[1]}] at stride {self.stride}")
+            raise InputError(f"backbone {self.name!r}: {given}: expected [N, C, {cells[0]}, {cells[1]}] at stride {self.stride}")
         return features
 
 
@@ -68,8 +68,12 @@ def as_backbone(model: CorrFlow | Backbone) -> Backbone:
 
 
 def digest(model: CorrFlow | Backbone) -> str:
-    """Names what it computes: of ours by the weights, of others by name and stride."""
-    return weights_digest(model) if isinstance(model, CorrFlow) else f"{model.name} at stride {model.stride}"
+    """Names what it computes: of ours by the weights, of others by name and stride; InputError for one without a name."""
+    if isinstance(model, CorrFlow):
+        return weights_digest(model)
+    if not model.name:
+        raise InputError("backbone: no name: expected one by which an evaluation knows the encoder again")
+    return f"{model.name} at stride {model.stride}"
 
 
 def load_backbone(place: str, device: torch.device) -> Backbone:

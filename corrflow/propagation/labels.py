@@ -38,17 +38,20 @@ class Labels(ABC, Generic[Output]):
         """The channels that are given in frame `number`; bool `[K]`."""
 
     @abstractmethod
-    def settle(self, number: int, copied_khw: Tensor | None, *, hard: bool) -> tuple[Output, Tensor]:
+    def settle(self, number: int, copied_khw: Tensor | None) -> Output:
         """Decide on frame `number`; call once for each frame, in order.
 
         Args:
             number: of the frame.
             copied_khw: soft labels from the references; None where there are none: what was decided before holds.
-            hard: remember the decision, not the shares.
 
         Returns:
-            What to give out, and the soft labels `[K, h, w]` to remember.
+            What to give out.
         """
+
+    @abstractmethod
+    def soft(self, number: int, copied_khw: Tensor | None) -> Tensor:
+        """Soft labels `[K, h, w]` to remember of the frame that was settled: of the decision, or, with what was copied, of its shares."""
 
 
 class Masks(Labels[Tensor]):
@@ -58,8 +61,7 @@ class Masks(Labels[Tensor]):
 
     def __init__(self, labels: Mapping[int, Tensor], stride: int, device: torch.device) -> None:
         """Masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others."""
-        for number, labels_hw in labels.items():
-            check_labels(number, labels_hw)
+        labels = {number: whole_numbers(number, torch.as_tensor(labels_hw)) for number, labels_hw in labels.items()}
         shapes = {labels_hw.shape for labels_hw in labels.values()}
         if len(shapes) != 1:
             raise InputError(f"labels of {sorted(map(list, shapes))}: expected at least one mask, and all of one size")
@@ -78,7 +80,7 @@ class Masks(Labels[Tensor]):
             marked_k[0] = False
         return marked_k
 
-    def settle(self, number: int, copied_khw: Tensor | None, *, hard: bool) -> tuple[Tensor, Tensor]:
+    def settle(self, number: int, copied_khw: Tensor | None) -> Tensor:
         """uint8 `[H, W]` on the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
         if copied_khw is not None:
             self.now_hw = self.decide(copied_khw)
@@ -86,10 +88,17 @@ class Masks(Labels[Tensor]):
             given_hw = self.dense[number]
             marked = torch.isin(self.now_hw, torch.unique(given_hw))
             self.now_hw = torch.where(given_hw > 0, given_hw, self.now_hw.masked_fill(marked, 0))
-        output = self.numbers[self.now_hw.cpu()].to(torch.uint8)
-        if hard or copied_khw is None:
-            return output, self.shares(self.now_hw)
-        return output, self.merged(copied_khw, self.shares(self.dense[number])) if number in self.given else copied_khw
+        output_hw: Tensor = self.numbers[self.now_hw.cpu()].to(torch.uint8)
+        return output_hw
+
+    def soft(self, number: int, copied_khw: Tensor | None) -> Tensor:
+        """Shares of each cell."""
+        if copied_khw is None:
+            return self.shares(self.now_hw)
+        if number not in self.given:
+            return copied_khw
+        marked_k11 = self.marked(number)[:, None, None]
+        return overruled(copied_khw, self.shares(self.dense[number]) * marked_k11, marked_k11)
 
     def decide(self, copied_khw: Tensor) -> Tensor:
         """Enlarge, and take the likeliest; int64 `[H, W]`."""
@@ -100,16 +109,16 @@ class Masks(Labels[Tensor]):
         """Labels to their shares of each cell, `[K, h, w]`."""
         return shrink_labels(padded(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride)[0]
 
-    def merged(self, copied_khw: Tensor, given_khw: Tensor) -> Tensor:
-        """The given objects as given, the others as copied, in what room is left; each cell sums to 1."""
-        rest_khw = copied_khw.clone()
-        rest_khw[given_khw.flatten(1).any(dim=1)] = 0
-        rest_khw[0] = copied_khw[0]
-        room_hw = 1 - given_khw[1:].sum(dim=0)
-        rest_khw *= room_hw / rest_khw.sum(dim=0).clamp_min(1e-6)
-        rest_khw[0] += room_hw - rest_khw.sum(dim=0)  # cells in which nothing else was are background
-        rest_khw[1:] += given_khw[1:]
-        return rest_khw
+
+def overruled(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor) -> Tensor:
+    """Shares of each cell, `[..., K, h, w]`: the changed labels as in `new`, which has no others, the others as in `old`, in what room is
+    left; where none of them was, that is background."""
+    rest_bkhw = old_bkhw.masked_fill(changed_bk11, 0).clamp_min(0)
+    room_b1hw = (1 - new_bkhw.sum(dim=-3, keepdim=True)).clamp_min(0)
+    rest_bkhw = rest_bkhw * (room_b1hw / rest_bkhw.sum(dim=-3, keepdim=True).clamp_min(1e-3))
+    rest_bkhw[..., :1, :, :] += room_b1hw - rest_bkhw.sum(dim=-3, keepdim=True)
+    told_bkhw: Tensor = rest_bkhw + new_bkhw
+    return told_bkhw
 
 
 class Located(NamedTuple):
@@ -130,6 +139,7 @@ class Points(Labels[Located]):
 
     def __init__(self, points: Mapping[int, Tensor], size: tuple[int, int], stride: int, device: torch.device) -> None:
         """Points `[K, 2]` by frame, NaN where one is not given; InputError for others, and for those outside of `size`, `(H, W)`."""
+        points = {number: torch.as_tensor(points_k2) for number, points_k2 in points.items()}
         for number, points_k2 in points.items():
             check_points(number, points_k2, size)
         counts = {len(points_k2) for points_k2 in points.values()}
@@ -154,17 +164,22 @@ class Points(Labels[Located]):
             return torch.zeros(self.channels, dtype=torch.bool, device=self.device)
         return ~self.points[number].isnan().any(dim=1)
 
-    def settle(self, number: int, copied_khw: Tensor | None, *, hard: bool) -> tuple[Located, Tensor]:
+    def settle(self, number: int, copied_khw: Tensor | None) -> Located:
         """Where the points are; given ones exactly where they were given."""
         if copied_khw is not None:
             self.now = self.locate(copied_khw)
-        soft_khw = self.gaussians(self.now.xy, self.now.visible) if hard or copied_khw is None else copied_khw
         if number in self.given:
             fresh = self.marked(number)
             xy = torch.where(fresh[:, None], self.points[number], self.now.xy)
             self.now = Located(xy, self.now.visible | fresh, torch.where(fresh, 1.0, self.now.confidence))
-            soft_khw = torch.where(fresh[:, None, None], self.gaussians(xy, fresh), soft_khw)
-        return Located(*(told.cpu() for told in self.now)), soft_khw
+        return Located(*(told.cpu() for told in self.now))
+
+    def soft(self, number: int, copied_khw: Tensor | None) -> Tensor:
+        """Gaussians of those that are seen; with what was copied, of those that are given."""
+        if copied_khw is None:
+            return self.gaussians(self.now.xy, self.now.visible)
+        fresh = self.marked(number)
+        return torch.where(fresh[:, None, None], self.gaussians(self.now.xy, fresh), copied_khw) if fresh.any() else copied_khw
 
     def gaussians(self, xy_k2: Tensor, shown_k: Tensor) -> Tensor:
         """Maps `[K, h, w]` whose mass is 1 within the image; of points that are not shown, zero."""
@@ -197,17 +212,21 @@ def pixels_of(cells_k2: Tensor, stride: int) -> Tensor:
     return (cells_k2 + 0.5) * stride - 0.5
 
 
-def check_labels(number: int, labels_hw: Tensor) -> None:
-    """InputError unless they are whole numbers 0 to 255, `[H, W]`."""
-    if labels_hw.ndim != 2 or labels_hw.is_floating_point() or int(labels_hw.min()) < 0 or int(labels_hw.max()) > 255:
-        given = f"labels of frame {number}, {list(labels_hw.shape)} of {labels_hw.dtype}"
-        raise InputError(f"{given}: expected whole numbers 0 to 255, [H, W]")
+def whole_numbers(number: int, labels_hw: Tensor) -> Tensor:
+    """Labels as int64 `[H, W]`; InputError unless they are whole numbers 0 to 255, in a frame from 0 on."""
+    given = f"labels of frame {number}, {list(labels_hw.shape)} of {labels_hw.dtype}"
+    if number < 0 or labels_hw.ndim != 2 or labels_hw.is_floating_point() or not labels_hw.numel():
+        raise InputError(f"{given}: expected whole numbers 0 to 255, [H, W], in a frame from 0 on")
+    numbers_hw = labels_hw.long()
+    if int(numbers_hw.min()) < 0 or int(numbers_hw.max()) > 255:
+        raise InputError(f"{given}, {int(numbers_hw.min())} to {int(numbers_hw.max())}: expected whole numbers 0 to 255, [H, W]")
+    return numbers_hw
 
 
 def check_points(number: int, points_k2: Tensor, size: tuple[int, int]) -> None:
-    """InputError unless they are x and y within the frame, or NaN."""
-    if points_k2.ndim != 2 or points_k2.shape[1] != 2:
-        raise InputError(f"points of frame {number}, {list(points_k2.shape)}: expected [K, 2], x and y in pixels")
+    """InputError unless they are x and y within a frame from 0 on, or both NaN."""
+    if number < 0 or points_k2.ndim != 2 or points_k2.shape[1] != 2:
+        raise InputError(f"points of frame {number}, {list(points_k2.shape)}: expected [K, 2], x and y in pixels, in a frame from 0 on")
     for x, y in points_k2.tolist():
-        if not (x != x or y != y or (-0.5 <= x <= size[1] - 0.5 and -0.5 <= y <= size[0] - 0.5)):
+        if not ((x != x and y != y) or (-0.5 <= x <= size[1] - 0.5 and -0.5 <= y <= size[0] - 0.5)):
             raise InputError(f"point {x:g},{y:g} of frame {number}: expected x up to {size[1] - 1} and y up to {size[0] - 1}, from 0 on")

@@ -56,7 +56,7 @@ PROTOCOLS = {
 def changed(protocol: Protocol, **settings: Any) -> Protocol:
     """With other settings, and a name that says so; those that are None stay as they are."""
     told = {name: value for name, value in settings.items() if value is not None and value != getattr(protocol, name)}
-    words = (f"{name} {value[-1] if isinstance(value, tuple) else value}" for name, value in told.items())
+    words = (f"{name} {len(value) if isinstance(value, tuple) else value}" for name, value in told.items())
     return replace(protocol, **told, name=", ".join((protocol.name, *words)))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from corrflow.attention import restricted_attention
 from corrflow.propagation.backbone import Backbone
+from corrflow.propagation.labels import overruled
 from corrflow.propagation.protocols import Protocol
 
 ENTRIES = 4  # frames in which objects entered late that stay references, the last ones: memory must stay bounded
@@ -50,8 +51,8 @@ class References:
         protocol, backbone = self.protocol, self.backbone
         radius = -(-protocol.radius // backbone.stride)
         scale = 1 / protocol.temperature if protocol.temperature else backbone.scale
-        # what was chosen for the paper's protocol may not know the likest alone
-        attention = "auto" if protocol.top_k and backbone.attention == "triton" else backbone.attention
+        # a choice made once, for a device, may not serve these features and this protocol: auto is that same choice where it does
+        attention = "auto" if backbone.attention == "triton" else backbone.attention
         return restricted_attention(features_bchw, keys, values, radius, scale, protocol.top_k, attention)
 
     def asked(self, number: int) -> list[int]:
@@ -91,10 +92,9 @@ class References:
             if frame == number or not changed_bk11.any():
                 continue
             found_bkhw = self.attend(reference.features_bchw, [source]) * changed_bk11
-            rest_bkhw = reference.values_bkhw.masked_fill(changed_bk11, 0)
-            if exclusive:
-                rest_bkhw *= (1 - found_bkhw.sum(dim=1, keepdim=True)) / rest_bkhw.sum(dim=1, keepdim=True).clamp_min(1e-6)
-            self.kept[frame] = reference._replace(values_bkhw=rest_bkhw + found_bkhw)
+            old_bkhw = reference.values_bkhw
+            told_bkhw = overruled(old_bkhw, found_bkhw, changed_bk11) if exclusive else torch.where(changed_bk11, found_bkhw, old_bkhw)
+            self.kept[frame] = reference._replace(values_bkhw=told_bkhw)
 
     def select(self, rows: list[int]) -> None:
         """Go on with these of the videos; the others have ended."""

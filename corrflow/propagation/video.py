@@ -72,7 +72,9 @@ def stream_together(
         InputError: as `propagate`; videos of several sizes, or with labels in different frames.
     """
     chosen, backbone = find_protocol(protocol), needed(model, protocol)
-    given = [{0: torch.as_tensor(one)} if not isinstance(one, Mapping) else one for one in labels]
+    if not videos or len(videos) != len(labels):
+        raise InputError(f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1")
+    given = [one if isinstance(one, Mapping) else {0: one} for one in labels]
     masks = [Masks(one, backbone.stride, backbone.device) for one in given]
     lanes = [Lane(iter(frames), mask, mask.size) for frames, mask in zip(videos, masks, strict=True)]
     return track(backbone, lanes, chosen)
@@ -99,7 +101,7 @@ def stream_points(model: Model, frames: Frames, points: GivenPoints, protocol: s
     if (first := next(rest, None)) is None:
         return
     size = int(first.shape[-2]), int(first.shape[-1])
-    given = points if isinstance(points, Mapping) else {0: torch.as_tensor(points)}
+    given = points if isinstance(points, Mapping) else {0: points}
     located = Points(given, size, backbone.stride, backbone.device)
     for outputs in track(backbone, [Lane(chain_first(first, rest), located, size)], chosen):
         yield outputs[0]
@@ -138,22 +140,26 @@ def track(backbone: Backbone, lanes: list[Lane], protocol: Protocol) -> Iterator
     given = lanes[0].labels.given
     for number in count():
         frames = {lane: frame for lane in live if (frame := next_frame(lanes[lane], number)) is not None}
+        if number and len(frames) < len(live) and (unused := sorted(frame for frame in given if frame >= number)):
+            raise InputError(f"labels or points of frame {unused[0]}: the video has {number} frames: expected 0 to {number - 1}")
         if not frames:
             return
         if len(frames) < len(live):
             references.select([row for row, lane in enumerate(live) if lane in frames])
             live = list(frames)
         if not protocol.propagates or number < min(given):
-            yield {lane: lanes[lane].labels.settle(number, None, hard=True)[0] for lane in live}
+            yield {lane: lanes[lane].labels.settle(number, None) for lane in live}
             continue
         features_bchw = references.prepare(backbone.features(torch.stack(list(frames.values()))))
         copied_bkhw = references.copy(number, features_bchw)
-        settled = [settle(lanes[lane], number, copied_bkhw, row, protocol) for row, lane in enumerate(live)]
+        copied = [None if copied_bkhw is None else copied_bkhw[row, : lanes[lane].labels.channels] for row, lane in enumerate(live)]
+        outputs = {lane: lanes[lane].labels.settle(number, mine) for lane, mine in zip(live, copied, strict=True)}
+        soft = [lanes[lane].labels.soft(number, None if protocol.hard else mine) for lane, mine in zip(live, copied, strict=True)]
         marked = stacked([lanes[lane].labels.marked(number)[:, None, None] for lane in live])[:, :, 0, 0]
-        references.remember(number, Reference(features_bchw, stacked([soft for _, soft in settled]), marked))
+        references.remember(number, Reference(features_bchw, stacked(soft), marked))
         if number in given and number > min(given):
             references.tell(number, exclusive=lanes[0].labels.exclusive)
-        yield {lane: output for lane, (output, _) in zip(live, settled, strict=True)}
+        yield outputs
 
 
 def next_frame(lane: Lane, number: int) -> Tensor | None:
@@ -164,12 +170,6 @@ def next_frame(lane: Lane, number: int) -> Tensor | None:
     if frame.shape != (3, *lane.size):
         raise InputError(f"frame {number} is {list(frame.shape)}, expected {[3, *lane.size]}: the size of the labels")
     return frame
-
-
-def settle(lane: Lane, number: int, copied_bkhw: Tensor | None, row: int, protocol: Protocol) -> tuple[Any, Tensor]:
-    """One lane's decision, and what it remembers."""
-    copied_khw = None if copied_bkhw is None else copied_bkhw[row, : lane.labels.channels]
-    return lane.labels.settle(number, copied_khw, hard=protocol.hard)
 
 
 def stacked(soft: list[Tensor]) -> Tensor:

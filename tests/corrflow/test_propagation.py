@@ -91,6 +91,8 @@ def test_a_model_in_training_is_left_as_it_was():
         (torch.zeros(40, 48), "expected whole numbers"),
         (torch.full((40, 48), 256), "0 to 255"),
         (torch.zeros(1, 40, 48, dtype=torch.uint8), "expected whole numbers"),
+        (torch.zeros(0, 0, dtype=torch.uint8), "expected whole numbers"),
+        ({-1: torch.zeros(40, 48, dtype=torch.uint8)}, "labels of frame -1"),
     ],
 )
 def test_refuses_labels_that_do_not_fit(labels, words):

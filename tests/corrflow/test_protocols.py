@@ -13,7 +13,8 @@ import corrflow
 from corrflow import Backbone, CorrFlow, InputError, ModelConfig, Protocol
 from corrflow.encoder import EncoderConfig
 from corrflow.propagation import PROTOCOLS, find_protocol, stream, stream_points, stream_together
-from corrflow.propagation.backbone import load_backbone
+from corrflow.propagation.backbone import digest, load_backbone
+from corrflow.propagation.labels import overruled
 from corrflow.propagation.references import ENTRIES, Reference, References
 
 TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
@@ -187,11 +188,58 @@ def test_a_point_whose_surface_is_gone_is_not_seen_and_stays_where_it_was():
         (torch.tensor([1.0, 2.0]), r"points of frame 0, \[2\]: expected \[K, 2\]"),
         ({0: torch.zeros(2, 2), 1: torch.zeros(3, 2)}, r"points: \[2, 3\] of them"),
         (torch.zeros(0, 2), r"points: \[0\] of them"),
+        ({-1: torch.zeros(2, 2)}, "points of frame -1"),
+        (torch.tensor([[3.0, float("nan")]]), "point 3,nan of frame 0"),
     ],
 )
 def test_refuses_points_that_are_none(points, words):
     with pytest.raises(InputError, match=words):
         next(stream_points(SHARP, scene([(4, 40)])[0], points))
+
+
+def test_labels_of_frames_that_never_come_are_told():
+    frames, masks = scene([(4, 40)] * 3)
+    with pytest.raises(InputError, match=r"labels or points of frame 7: the video has 3 frames: expected 0 to 2"):
+        corrflow.propagate(SHARP, frames, {0: masks[0], 7: masks[0]})
+    with pytest.raises(InputError, match="frame 3: the video has 3 frames"):
+        list(stream_points(SHARP, frames, {3: torch.zeros(1, 2)}))
+
+
+@pytest.mark.parametrize("kind", [torch.bool, torch.uint16, torch.int64, "numpy"])
+def test_masks_of_any_whole_numbers_are_taken(kind):
+    frames, masks = scene([(4, None)] * 2)
+    one = (masks[0] > 0).to(torch.uint8)
+    given = one.numpy() if kind == "numpy" else one.to(kind)
+    assert torch.equal(corrflow.propagate(SHARP, frames, {0: given}), corrflow.propagate(SHARP, frames, one))
+
+
+def test_shares_that_were_wholly_of_a_changed_label_become_background():
+    old = torch.zeros(3, 1, 2)
+    old[2] = torch.tensor([1.0 + 1e-7, 0.5])
+    old[1, 0, 1] = 0.5
+    new = torch.zeros(3, 1, 2)
+    new[2, 0, 0] = 0.25
+    told = overruled(old, new, torch.tensor([False, False, True])[:, None, None])
+    torch.testing.assert_close(told[:, 0], torch.tensor([[0.75, 0.0], [0.0, 1.0], [0.25, 0.0]]))
+
+
+def test_videos_in_step_are_as_many_as_their_labels():
+    frames, masks = scene([(4, None)])
+    for videos, labels in (([], []), ([frames], []), ([frames], [masks[0], masks[0]])):
+        with pytest.raises(InputError, match="expected as many, at least 1"):
+            stream_together(SHARP, videos, labels)
+
+
+def test_an_encoder_that_an_evaluation_is_to_know_again_needs_a_name():
+    with pytest.raises(InputError, match="backbone: no name"):
+        digest(Backbone(colors, stride=4))
+
+
+def test_a_backend_that_does_not_serve_an_encoder_gives_way():
+    wide = Backbone(lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, attention="triton")  # 900 channels, and not on CUDA either
+    frames, masks = scene([(4, 40)] * 2)
+    for name in ("paper", "memory"):
+        assert corrflow.propagate(wide, frames, masks[0], name).shape == masks.shape
 
 
 def test_of_no_frames_there_are_no_points():

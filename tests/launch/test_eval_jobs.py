@@ -169,18 +169,23 @@ def mine(device):
 def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path, capsys):
     (tmp_path / "encoders.py").write_text(ENCODER)
     line = ["--benchmark", "davis2017", "--root", str(tree), "--encoder", f"{tmp_path / 'encoders.py'}:mine", "--protocol", "crw"]
+    line += ["--attention", "reference"]
     assert command_of_eval.main([*line, "--out", str(tmp_path / "array"), "--jobs", "2"]) == 0
     for task in queue:
         task()
     command_of_eval.end_array(str(tmp_path / "array"))
     told = capsys.readouterr().out
     assert "mine" in told
-    command_of_eval.evaluate_job(EvalJob("davis2017", tree, tmp_path / "one", encoder=f"{tmp_path / 'encoders.py'}:mine", protocol="crw"))
+    command_of_eval.evaluate_job(
+        EvalJob("davis2017", tree, tmp_path / "one", encoder=f"{tmp_path / 'encoders.py'}:mine", protocol="crw", attention="reference")
+    )
     assert content(tmp_path / "array") == content(tmp_path / "one")
-    assert json.loads((tmp_path / "one/plan.json").read_text())["weights"] == "mine at stride 8"
+    told = json.loads((tmp_path / "one/plan.json").read_text())
+    assert (told["weights"], told["attention"]) == ("mine at stride 8", "reference")
 
 
 def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tmp_path):
+    assert EvalJob("davis2017", tree, tmp_path, protocol="memory", frames=0).chosen_protocol.recent == ()
     job = EvalJob("davis2017", tree, tmp_path, str(checkpoint), protocol="memory", radius=8, frames=3, top_k=10)
     assert command_of_eval.evaluate_job(job).protocol == "memory, radius 8, recent 3"
     told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
@@ -193,4 +198,6 @@ def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tm
     assert "expected package.module:function" in refused("eval", *line, "--encoder", "nothing")
     assert "protocol 'papier': expected one of paper, memory" in refused("eval", *line, "--protocol", "papier")
     assert "benchmark 'davis2015': expected one of davis2016" in refused("eval", "--benchmark", "davis2015", *line[2:])
+    assert "frames -1" in refused("eval", *line, "--frames", -1)
+    assert "a frame to copy from" in refused("eval", *line, "--frames", 0)
     assert "radius=-3" in refused("eval", *line, "--radius", -3)
