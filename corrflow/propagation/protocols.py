@@ -41,7 +41,7 @@ PROTOCOLS = {
         # Lai & Xie, section 4.2: the previous frame alone, hard labels at each step, native size, windows of 13x13 cells of 4 pixels
         Protocol("paper"),
         # ours, for this model: the first frame and the 20 before
-        Protocol("memory", anchors=(0,), recent=tuple(range(1, 21)), radius=48, top_k=10, temperature=0.05, hard=False),
+        Protocol("memory", anchors=(0,), recent=tuple(range(1, 21)), radius=48, top_k=10, temperature=0.02, hard=False),
         # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the older ones in two steps
         Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, hard=False),
         # Jabri et al. (NeurIPS 2020): the first frame and 20 before, the 10 likest cells; 12 cells of 8 pixels
