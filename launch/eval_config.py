@@ -109,8 +109,8 @@ class TrackJob:
     backward: bool = False
     """Track backwards as well, down to frame 0, what is first marked in a later frame. Frames up to there are put on the disk of --out
     meanwhile: 0.1 to 0.2 MB for each at size 480."""
-    protocol: str = "paper"
-    """How marks travel from frame to frame; another name lists them."""
+    protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "memory"
+    """memory: from the first frame and the last 20; paper: from the previous frame alone, which is faster; others as in eval.py."""
     size: int = 480
     """Short side at which to track, in pixels; results come at the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
