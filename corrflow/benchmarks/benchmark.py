@@ -21,6 +21,9 @@ Scores = dict[str, list[float]]
 """A value of each measure for each frame that counts, of one object; NaN where it is not defined."""
 
 
+NAMED = 3  # of several things that are wrong, how many an error names
+
+
 @dataclass(frozen=True)
 class Sequence:
     """A video of a benchmark; each benchmark adds what it needs to find its files."""
@@ -94,6 +97,11 @@ def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
     if picture.shape[:2] != shape[:2]:
         found, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
         raise InputError(f"{name} is {found}: expected {wanted}, the size of its sequence's first mask")
+
+
+def few(names: list[str]) -> str:
+    """The first of some names, as an error tells them."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
 
 
 def mean(values: list[float]) -> float:
