@@ -5,7 +5,8 @@ import sys
 from pathlib import Path
 
 from corrflow import InputError
-from corrflow.benchmarks.plan import NAMED, PLAN, RESULTS
+from corrflow.benchmarks.benchmark import few
+from corrflow.benchmarks.plan import PLAN, RESULTS
 from corrflow.benchmarks.results import METRICS, SPEED, Result, read_result
 from corrflow.report import text_table, write_report
 from launch.command import parse, run
@@ -50,8 +51,10 @@ def unfinished(folder: Path) -> str:
     """What it lacks; told from its own files, since the data need not be at hand."""
     sequences = json.loads((folder / PLAN).read_text())[RESULTS]
     left = [name for name in sequences if not (folder / RESULTS / f"{name}.json").exists()]
-    names = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
-    lacks = f"{len(left)} of {len(sequences)} sequences are not done ({names})" if left else "all sequences are done, but it was not ended"
+
+    lacks = (
+        f"{len(left)} of {len(sequences)} sequences are not done ({few(left)})" if left else "all sequences are done, but it was not ended"
+    )
     return f"{folder}: is not finished: {lacks}: the same launch/eval.py command goes on"
 
 

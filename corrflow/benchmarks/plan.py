@@ -6,20 +6,20 @@ it could not be.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from corrflow.benchmarks.benchmark import Benchmark, Scores, Sequence
+from corrflow.benchmarks.benchmark import NAMED, Benchmark, Scores, Sequence, few
 from corrflow.benchmarks.registry import find_benchmark
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 from corrflow.propagation import Protocol
 
 PLAN, RESULTS = "plan.json", "sequences"
-NAMED = 3  # sequences or settings that an error names, at most
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,13 @@ def read_plan(out: Path) -> Plan:
 
 
 def plan_of(evaluation: Evaluation, out: Path) -> Plan:
-    """With the sequences as they lie there."""
+    """With the sequences as they lie there; InputError if there are none, or two of one name, whose files would be the same."""
     sequences = tuple(find_benchmark(evaluation.benchmark).read(Path(evaluation.root)))
+    names = [sequence.name for sequence in sequences]
+    if not names:
+        raise InputError(f"{evaluation.root}: its list for {evaluation.benchmark} names no sequence: nothing to evaluate")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected a name of its own for each")
     named = {name: value for name, value in settings(Plan(out, evaluation, sequences, "")).items() if name != "checkpoint"}
     return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16])
 
@@ -204,7 +209,7 @@ def noting_failure(plan: Plan, sequences: list[Sequence]) -> Iterator[None]:
 
 def missing(plan: Plan, left: list[Sequence]) -> str:
     """Which sequences are not done, and why, where a job said so."""
-    names = ", ".join(sequence.name for sequence in left[:NAMED]) + (", ..." if len(left) > NAMED else "")
     told = [path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()]
     reasons = f"; {'; '.join(dict.fromkeys(told[:NAMED]))}" if told else ""
+    names = few([sequence.name for sequence in left])
     return f"{plan.out}: {len(left)} of {len(plan.sequences)} sequences are not done ({names}): the same command goes on{reasons}"

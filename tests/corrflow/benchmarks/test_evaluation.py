@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from miniatures import davis_test, vip, youtube_vos
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
@@ -204,6 +205,27 @@ def test_other_data_are_refused(tree, tmp_path):
         prepare(asked, tmp_path / "out")
     with pytest.raises(InputError, match=r"the data have changed: sequences\.val-001 is 8 there and 7 here"):
         read_plan(plan.out)
+
+
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        ("youtube-vos", lambda root: (root / "meta.json").write_text('{"videos": {}}')),
+        ("davis2017-test", lambda root: (root / "ImageSets/2017/test-dev.txt").write_text("\n")),
+    ],
+)
+def test_a_list_without_a_sequence_is_refused(tmp_path, name, empty):
+    {"youtube-vos": youtube_vos, "davis2017-test": davis_test}[name](tmp_path)
+    empty(tmp_path)
+    with pytest.raises(InputError, match=f"its list for {name} names no sequence: nothing to evaluate"):
+        evaluate(name, tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+
+
+def test_two_sequences_of_one_name_are_refused(tmp_path):
+    vip(tmp_path)
+    (tmp_path / "VIP_Fine/lists/val_videos.txt").write_text("videos10\nImages/videos10\n")
+    with pytest.raises(InputError, match="vip has two sequences videos10: expected a name of its own for each"):
+        evaluate("vip", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
 
 
 def test_results_of_another_plan_do_not_count(tree, tmp_path):
