@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from corrflow.benchmarks.benchmark import NAMED, Benchmark, Scores, Sequence, few
+from corrflow.benchmarks.records import read_json, write_json
 from corrflow.benchmarks.registry import find_benchmark
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
@@ -94,17 +95,16 @@ class Plan:
         return [self.sequences[index] for index in deal([sequence.length for sequence in self.sequences], count)[number]]
 
     def result(self, sequence: Sequence) -> Done | None:
-        """What came of it; None if it is still to be done."""
+        """What came of it; None if it is still to be done, or to be done again since its file is damaged."""
         try:
-            found = json.loads((self.out / RESULTS / f"{sequence.name}.json").read_text())
-        except FileNotFoundError:
+            found = Done(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
+        except (InputError, TypeError):  # TypeError: JSON of something else
             return None
-        return Done(**found) if found["digest"] == self.digest else None
+        return found if found.digest == self.digest else None
 
     def keep(self, sequence: Sequence, done: Done) -> None:
         """Leave what came of it."""
-        with atomic_file(self.out / RESULTS / f"{sequence.name}.json") as file:
-            file.write(json.dumps(vars(done)).encode())  # floats come back as they were, to the last bit
+        write_json(self.out / RESULTS / f"{sequence.name}.json", vars(done))
         self.failure_path(sequence).unlink(missing_ok=True)
 
     def failure_path(self, sequence: Sequence) -> Path:
@@ -131,12 +131,11 @@ def prepare(evaluation: Evaluation, out: Path) -> Plan:
     """
     plan = plan_of(evaluation, out)
     asked, path = settings(plan), out / PLAN
-    if path.exists() and (different := differences(json.loads(path.read_text()), asked)):
+    if path.exists() and (different := differences(read_settings(out), asked)):
         more = f"; and {len(different) - NAMED} more" if len(different) > NAMED else ""
         raise InputError(f"{out}: holds another evaluation: {'; '.join(different[:NAMED])}{more}: expected a folder of its own")
     try:
-        with atomic_file(path) as file:
-            file.write(json.dumps(asked, indent=1).encode() + b"\n")
+        write_json(path, asked)
     except OSError as error:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
     for sequence in plan.sequences:  # they are tried again
@@ -145,17 +144,28 @@ def prepare(evaluation: Evaluation, out: Path) -> Plan:
 
 
 def read_plan(out: Path) -> Plan:
-    """What `prepare` left in `out`; InputError if there is nothing, or if the data have changed since."""
-    if not (out / PLAN).exists():
-        raise InputError(f"{out}: no evaluation was begun there")
-    found = json.loads((out / PLAN).read_text())
+    """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the data have changed since."""
+    found = read_settings(out)
     fields = {name: value for name, value in found.items() if name != RESULTS}
-    settings_told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
-    protocol = Protocol(**settings_told)
-    plan = plan_of(Evaluation(**{**fields, "protocol": protocol}), out)
+    told = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
+    try:
+        evaluation = Evaluation(**{**fields, "protocol": Protocol(**told)})
+    except TypeError as error:
+        raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
+    plan = plan_of(evaluation, out)
     if different := differences(found, settings(plan)):
         raise InputError(f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they were")
     return plan
+
+
+def read_settings(out: Path) -> dict[str, Any]:
+    """What the plan in `out` says; InputError if there is none, or if it is damaged."""
+    if not (out / PLAN).exists():
+        raise InputError(f"{out}: no evaluation was begun there")
+    found = read_json(out / PLAN)
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("protocol", RESULTS)):
+        raise InputError(f"{out / PLAN}: not what this version writes: expected settings, with protocol and {RESULTS} among them")
+    return found
 
 
 def plan_of(evaluation: Evaluation, out: Path) -> Plan:
