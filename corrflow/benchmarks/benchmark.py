@@ -96,7 +96,7 @@ def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
     """InputError unless the picture has this height and width."""
     if picture.shape[:2] != shape[:2]:
         found, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
-        raise InputError(f"{name} is {found}: expected {wanted}, the size of its sequence's first mask")
+        raise InputError(f"{name} is {found}: expected {wanted}, the size of the others of its sequence")
 
 
 def few(names: list[str]) -> str:
