@@ -11,7 +11,7 @@ though it is given.
 - `vip-instances`: an instance of a class that is predicted in a frame is right at t if it overlaps a true instance of that class there by
   more than t (IoU), whichever that is and however many others do. `AP^r@t` is the average precision of a class over all frames, the mean
   over the 19 classes that truth has; `AP^r` the mean over t = 0.1 .. 0.9. Labels that are propagated have no confidence: all are equally
-  sure, so that a class's average precision is its precision times its recall.
+  sure, so that a class's average precision is its precision times its recall, which is at most 1 however many are right about one.
 
 Shapes: h w pixels, c classes.
 """
