@@ -147,7 +147,7 @@ def read_plan(out: Path) -> Plan:
     """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the data have changed since."""
     found = read_settings(out)
     fields = {name: value for name, value in found.items() if name != RESULTS}
-    told = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
+    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
     try:
         evaluation = Evaluation(**{**fields, "protocol": Protocol(**told)})
     except TypeError as error:
