@@ -17,12 +17,16 @@ def published_section(comparison: Comparison) -> str:
 
 
 def warning(comparison: Comparison, data: DataSet) -> str:
-    """Where we evaluated on less than they did."""
+    """Where we evaluated on less than they did, or on more: another list."""
     count = max(len(run.result.sequences) for run in comparison.runs)
-    if count >= data.sequences:
+    if count == data.sequences:
         return ""
-    told = f"{count} of {data.sequences} sequences were evaluated here: these figures do not compare with the published ones."
-    return note(told, "warning")
+    told = (
+        f"{count} of {data.sequences} sequences"
+        if count < data.sequences
+        else f"{count} sequences, not the {data.sequences} of the papers,"
+    )
+    return note(f"{told} were evaluated here: these figures do not compare with the published ones.", "warning")
 
 
 def published_table(comparison: Comparison, data: DataSet) -> str:

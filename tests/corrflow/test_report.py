@@ -275,6 +275,12 @@ def test_a_run_without_figures_goes_last_and_does_not_lead(tmp_path):
         assert section.rindex("lost") > section.rindex('<td class="bar"')
 
 
+def test_more_sequences_than_the_papers_have_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_SETS, "davis2017", replace(DATA_SETS["davis2017"], sequences=1))
+    write_report(tmp_path / "r.html", "", [make(tmp_path, "a", 0.5, names=("alpha", "bravo"))])
+    assert "2 sequences, not the 1 of the papers, were evaluated here: these figures do not compare" in (tmp_path / "r.html").read_text()
+
+
 def test_a_very_long_table_of_objects_is_folded(tmp_path, monkeypatch):
     monkeypatch.setattr("corrflow.report.tables.LONGEST", 3)
     write_report(tmp_path / "r.html", "", [make(tmp_path, "few", 0.5, names=("alpha", "bravo"))])
