@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, read_frames
 from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
 from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.errors import InputError
-from corrflow.metrics import keypoint_hits
+from corrflow.metrics import keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame, read_mask
 
 # where the annotated joints lie among the 37 of a label, as the data set's joint_catalog.py names them

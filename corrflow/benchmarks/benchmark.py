@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from corrflow.errors import InputError
@@ -102,9 +101,3 @@ def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
 def few(names: list[str]) -> str:
     """The first of some names, as an error tells them."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")
-
-
-def mean(values: list[float]) -> float:
-    """Of those that are defined; NaN where none is."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")

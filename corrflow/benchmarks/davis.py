@@ -13,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, read_frames
 from corrflow.benchmarks.folders import PICTURES, folders_in, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
 from corrflow.benchmarks.tables import write_archive
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
-from corrflow.metrics import Statistics, summarise
+from corrflow.metrics import Statistics, mean, summarise
 from corrflow.pictures import Pixels, read_labels
 
 RESOLUTION = "480p"  # the name of the folder; pictures of any size may lie there

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, read_frames
 from corrflow.benchmarks.folders import not_there, numbered_files
 from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
 from corrflow.errors import InputError
-from corrflow.metrics import box_scale, keypoint_hits
+from corrflow.metrics import box_scale, keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame
 
 JOINTS = (

@@ -11,10 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from corrflow.benchmarks.benchmark import Benchmark, Scores, mean
+from corrflow.benchmarks.benchmark import Benchmark, Scores
 from corrflow.benchmarks.tables import write_figures
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
+from corrflow.metrics import mean
 
 Floats = NDArray[np.float64]
 

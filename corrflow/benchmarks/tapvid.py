@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence
 from corrflow.benchmarks.folders import not_there
 from corrflow.benchmarks.points import Floats, PointBenchmark, named_scores, positions, visibility
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.errors import InputError
-from corrflow.metrics import track_figures, track_scores
+from corrflow.metrics import mean, track_figures, track_scores
 from corrflow.pictures import Pixels
 
 FILE = "tapvid_davis.pkl"

@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, read_frames
 from corrflow.benchmarks.folders import PICTURES, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark
 from corrflow.benchmarks.tables import write_figures
 from corrflow.errors import InputError
-from corrflow.metrics import average_precision, class_areas, instance_overlaps, mean_iou
+from corrflow.metrics import average_precision, class_areas, instance_overlaps, mean, mean_iou
 from corrflow.pictures import Pixels, read_labels
 
 CLASSES = (

@@ -21,11 +21,12 @@ from typing import Any
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, few, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, few, read_frames
 from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_figures
 from corrflow.errors import InputError
+from corrflow.metrics import mean
 from corrflow.pictures import Pixels, read_labels
 
 SEEN = {  # the categories of train/meta.json
