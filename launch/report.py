@@ -1,12 +1,10 @@
 """Compare finished evaluations: `python launch/report.py RUN1 RUN2 ... [--out report.html]`. A table here, and a page."""
 
-import json
 import sys
 from pathlib import Path
 
 from corrflow import InputError
-from corrflow.benchmarks.plan import NAMED, PLAN, RESULTS
-from corrflow.benchmarks.results import METRICS, SPEED, Result, read_result
+from corrflow.benchmarks.results import Result, read_result
 from corrflow.report import text_table, write_report
 from launch.command import parse, run
 from launch.eval_config import ReportJob
@@ -38,21 +36,7 @@ def read_run(folder: Path) -> Result:
     """A finished evaluation; InputError says what is wrong with it."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: expected one of launch/eval.py --out")
-    if (folder / PLAN).exists() and not ((folder / METRICS).exists() and (folder / SPEED).exists()):
-        raise InputError(unfinished(folder))
-    try:
-        return read_result(folder)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise InputError(f"{folder}: its {METRICS} or {SPEED} is not what this version writes ({error!r})") from None
-
-
-def unfinished(folder: Path) -> str:
-    """What it lacks; told from its own files, since the data need not be at hand."""
-    sequences = json.loads((folder / PLAN).read_text())[RESULTS]
-    left = [name for name in sequences if not (folder / RESULTS / f"{name}.json").exists()]
-    names = ", ".join(left[:NAMED]) + (", ..." if len(left) > NAMED else "")
-    lacks = f"{len(left)} of {len(sequences)} sequences are not done ({names})" if left else "all sequences are done, but it was not ended"
-    return f"{folder}: is not finished: {lacks}: the same launch/eval.py command goes on"
+    return read_result(folder)
 
 
 if __name__ == "__main__":

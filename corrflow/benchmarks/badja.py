@@ -24,12 +24,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, read_frames
 from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
-from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions
+from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.errors import InputError
-from corrflow.metrics import keypoint_hits
+from corrflow.metrics import keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame, read_mask
 
 # where the annotated joints lie among the 37 of a label, as the data set's joint_catalog.py names them
@@ -82,16 +82,18 @@ class Badja(PointBenchmark):
         return sequences
 
     def frames(self, sequence: BadjaSequence) -> Iterator[Pixels]:
-        """RGB, shrunk."""
-        return (np.array(Image.fromarray(read_frame(path)).resize(SIZE, Image.Resampling.BILINEAR)) for path in sequence.paths)
+        """RGB, shrunk; all of the first one's size before."""
+        frames = read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
+        return (np.array(Image.fromarray(frame_hw3).resize(SIZE, Image.Resampling.BILINEAR)) for frame_hw3 in frames)
 
     def frame_names(self, sequence: BadjaSequence) -> list[str]:
         """00000, 00001, ..."""
         return [path.stem for path in sequence.paths]
 
     def given(self, sequence: BadjaSequence) -> dict[int, Given]:
-        """The joints that are visible in the first frame, and in the picture."""
-        return {0: inside(sequence.labels[0].xy_k2, *SIZE)}
+        """The joints that are visible in the first frame, and in the picture; InputError if none is."""
+        label = sequence.labels[0]
+        return {0: some_of(inside(label.xy_k2, *SIZE), f"labels of {sequence.name}: {sequence.paths[label.frame].name}")}
 
     def score(self, sequence: BadjaSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Of each joint that was given, in the labelled frames behind the first."""
@@ -123,6 +125,9 @@ def read_animal(root: Path, path: Path) -> BadjaSequence | None:
         raise InputError(f"labels {path}: expected a list of image_path, segmentation_path, joints and visibility ({error!r})") from None
     if not labels:
         raise InputError(f"labels {path}: no labelled frame")
+    for image, _ in places:
+        if not image.stem[-1:].isdecimal():
+            raise InputError(f"labels {path}: image_path {image}: expected a name that ends with the frame's number")
     folder = places[0][0].parent
     if "extra_videos" in folder.parts and not folder.is_dir():
         return None
@@ -140,8 +145,8 @@ def frames_and_labels(
     frames = [frame for frame in numbered_files(folder, PICTURES, gaps=True) if first <= number_of(frame) <= last]
     if len(frames) != last - first + 1:
         raise InputError(f"{folder}: {len(frames)} frames from {first} to {last}, which {path.name} labels: expected {last - first + 1}")
-    with Image.open(frames[0]) as picture:
-        scale = np.array(SIZE) / picture.size
+    height, width = read_frame(frames[0]).shape[:2]
+    scale = np.array(SIZE) / (width, height)
     labels = tuple(
         Label(number_of(image) - first, segmentation, joints_of(path, *told, scale))
         for (image, segmentation), told in zip(places, joints, strict=True)
@@ -151,7 +156,12 @@ def frames_and_labels(
 
 def joints_of(path: Path, joints: Any, visibility: Any, scale: Floats) -> NDArray[np.float32]:
     """The annotated joints of a label, which has rows before columns, as `[20, 2]` x and y; NaN where hidden."""
-    yx_k2, visible_k = np.asarray(joints, dtype=np.float64), np.asarray(visibility, dtype=bool)
+    try:
+        yx_k2, visible_k = np.asarray(joints, dtype=np.float64), np.asarray(visibility, dtype=bool)
+    except (ValueError, TypeError) as error:  # rows of several lengths, words
+        raise InputError(
+            f"labels {path}: expected joints as {ALL_JOINTS} rows of two numbers, and as many of visibility ({error})"
+        ) from None
     if yx_k2.shape != (ALL_JOINTS, 2) or visible_k.shape != (ALL_JOINTS,):
         raise InputError(f"labels {path}: {list(yx_k2.shape)} joints: expected [{ALL_JOINTS}, 2], and as many of visibility")
     xy_k2 = (yx_k2[:, ::-1] + 0.5) * scale - 0.5  # centres of pixels stay centres

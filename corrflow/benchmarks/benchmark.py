@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 from numpy.typing import NDArray
 
 from corrflow.errors import InputError
@@ -19,6 +18,9 @@ Given = NDArray[Any]
 """Masks: labels uint8 `[H, W]`. Points: x and y in pixels, float32 `[K, 2]`, NaN where a point is not given in that frame."""
 Scores = dict[str, list[float]]
 """A value of each measure for each frame that counts, of one object; NaN where it is not defined."""
+
+
+NAMED = 3  # of several things that are wrong, how many an error names
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,9 @@ def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
     """InputError unless the picture has this height and width."""
     if picture.shape[:2] != shape[:2]:
         found, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
-        raise InputError(f"{name} is {found}: expected {wanted}, the size of its sequence's first mask")
+        raise InputError(f"{name} is {found}: expected {wanted}, the size of the others of its sequence")
 
 
-def mean(values: list[float]) -> float:
-    """Of those that are defined; NaN where none is."""
-    defined = [value for value in values if not np.isnan(value)]
-    return float(np.mean(defined)) if defined else float("nan")
+def few(names: list[str]) -> str:
+    """The first of some names, as an error tells them."""
+    return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

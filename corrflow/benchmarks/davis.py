@@ -1,7 +1,8 @@
 """DAVIS-2016 and DAVIS-2017: the trees as downloaded, the official scores, the official CSVs, what is handed in for test-dev.
 
 Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675. The first frame, whose mask is given, and the last do not count. Of 2016
-each value but 0 is the object. Of 2017 255 is void, which the official semi-supervised evaluation takes for background, and so do we.
+each value but 0 is the object: 255, and what lies between, such as the border of a trimap; nothing is void. Of 2017 255 is void, which the
+official semi-supervised evaluation takes for background, and so do we.
 Shapes: h w pixels.
 """
 
@@ -12,13 +13,13 @@ from typing import Literal
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, mean, read_frames
-from corrflow.benchmarks.folders import PICTURES, folders_in, listed, looks_like, not_there, numbered_files
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, read_frames
+from corrflow.benchmarks.folders import PICTURES, folders_in, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
 from corrflow.benchmarks.tables import write_archive
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
-from corrflow.metrics import Statistics, summarise
+from corrflow.metrics import Statistics, mean, summarise
 from corrflow.pictures import Pixels, read_labels
 
 RESOLUTION = "480p"  # the name of the folder; pictures of any size may lie there
@@ -48,7 +49,7 @@ class Davis(MaskBenchmark):
         self.year, self.name = year, f"davis{year}"
 
     def read(self, root: Path) -> list[DavisSequence]:
-        """Those of its validation list, or all that are annotated where it has no list."""
+        """Those of its validation list, or all that are annotated where it has no `ImageSets`."""
         return read_sequences(root, self.year)
 
     def frames(self, sequence: DavisSequence) -> Iterator[Pixels]:
@@ -124,30 +125,37 @@ class DavisTest(Davis):
 
 
 def read_sequences(root: Path, year: int) -> list[DavisSequence]:
-    """The validation sequences of a DAVIS tree: those of its list, or all that are annotated where it has no list.
+    """The validation sequences of a DAVIS tree: those of its list, or all that are annotated where it has no `ImageSets`.
 
     Raises:
-        InputError: a folder, frame or mask that is missing; names it.
+        InputError: a folder, list, frame or mask that is missing, or a list that is empty; names it.
     """
     annotations = root / "Annotations" / RESOLUTION
     for folder in (root / "JPEGImages" / RESOLUTION, annotations):
         if not folder.is_dir():
             raise not_there(folder, LAYOUT, root, f"davis{year}")
     names = listed_sequences(root, year)
-    if not names and looks_like(root) == "davis2017-test":
-        raise not_there(root / "ImageSets" / str(year) / "val.txt", LAYOUT, root, f"davis{year}")
-    if not (names := names or folders_in(annotations)):
+    if not (names := folders_in(annotations) if names is None else names):
         raise InputError(f"{annotations}: holds no sequences")
     return [read_sequence(root, name) for name in names]
 
 
-def listed_sequences(root: Path, year: int) -> list[str]:
-    """The names in `ImageSets`; either years' form: names, or a pair of paths a frame."""
-    for path in (root / "ImageSets" / str(year) / "val.txt", root / "ImageSets" / RESOLUTION / "val.txt"):
-        if path.exists():
-            words = [word.strip("/") for word in listed(path)]
-            return list(dict.fromkeys(word.split("/")[-2] if "/" in word else word for word in words))
-    return []
+def listed_sequences(root: Path, year: int) -> list[str] | None:
+    """The names in `ImageSets`, in either years' form: names, or a pair of paths a frame. None if there is no such folder.
+
+    The other year's list is taken where this year's is not there: some trees have but one.
+    """
+    lists = root / "ImageSets"
+    if not lists.is_dir():
+        return None
+    places = (lists / str(year) / "val.txt", lists / RESOLUTION / "val.txt", *sorted(lists.glob("20*/val.txt")))
+    path = next((path for path in places if path.exists()), None)
+    if not path:
+        raise not_there(places[0], f"{LAYOUT}, and a list of those to evaluate, or no ImageSets, for all", root, f"davis{year}")
+    words = [word.strip("/") for word in listed(path)]
+    if not words:
+        raise InputError(f"{path}: names no sequence")
+    return list(dict.fromkeys(word.split("/")[-2] if "/" in word else word for word in words))
 
 
 def read_sequence(root: Path, name: str, *, truth: bool = True) -> DavisSequence:

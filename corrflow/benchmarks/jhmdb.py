@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, read_frames
 from corrflow.benchmarks.folders import not_there, numbered_files
-from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions
+from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
 from corrflow.errors import InputError
-from corrflow.metrics import box_scale, keypoint_hits
+from corrflow.metrics import box_scale, keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame
 
 JOINTS = (
@@ -78,9 +78,9 @@ class Jhmdb(PointBenchmark):
         return [path.stem for path in sequence.paths]
 
     def given(self, sequence: JhmdbSequence) -> dict[int, Given]:
-        """The joints of the first frame that are in the picture."""
+        """The joints of the first frame that are in the picture; InputError if none is."""
         height, width = read_frame(sequence.paths[0]).shape[:2]
-        return {0: inside(sequence.joints_tk2[0], width, height)}
+        return {0: some_of(inside(sequence.joints_tk2[0], width, height), f"joints of {sequence.paths[0]}")}
 
     def score(self, sequence: JhmdbSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Of each joint that was given."""
@@ -111,12 +111,12 @@ def videos_to_test(path: Path) -> list[str]:
 
 
 def read_sequence(root: Path, video: str) -> JhmdbSequence:
-    """One video, `CLASS/VIDEO`."""
+    """One video, `CLASS/VIDEO`; named `CLASS-VIDEO`, since two classes may have a video of one name."""
     paths = numbered_files(root / "Rename_Images" / video, (".png",))
     joints_tk2 = read_joints(root / "joint_positions" / video / "joint_positions.mat")
     if len(joints_tk2) > len(paths):
         raise InputError(f"sequence {video}: {len(paths)} frames and joints of {len(joints_tk2)}: expected a frame for each")
-    return JhmdbSequence(Path(video).name, len(joints_tk2), tuple(paths[: len(joints_tk2)]), joints_tk2)
+    return JhmdbSequence(video.replace("/", "-"), len(joints_tk2), tuple(paths[: len(joints_tk2)]), joints_tk2)
 
 
 def read_joints(path: Path) -> NDArray[np.float32]:

@@ -6,20 +6,21 @@ it could not be.
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from corrflow.benchmarks.benchmark import Benchmark, Scores, Sequence
+from corrflow.benchmarks.benchmark import NAMED, Benchmark, Scores, Sequence, few
+from corrflow.benchmarks.records import read_json, write_json
 from corrflow.benchmarks.registry import find_benchmark
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 from corrflow.propagation import Protocol
 
 PLAN, RESULTS = "plan.json", "sequences"
-NAMED = 3  # sequences or settings that an error names, at most
 
 
 @dataclass(frozen=True)
@@ -94,17 +95,16 @@ class Plan:
         return [self.sequences[index] for index in deal([sequence.length for sequence in self.sequences], count)[number]]
 
     def result(self, sequence: Sequence) -> Done | None:
-        """What came of it; None if it is still to be done."""
+        """What came of it; None if it is still to be done, or to be done again since its file is damaged."""
         try:
-            found = json.loads((self.out / RESULTS / f"{sequence.name}.json").read_text())
-        except FileNotFoundError:
+            found = Done(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
+        except (InputError, TypeError):  # TypeError: JSON of something else
             return None
-        return Done(**found) if found["digest"] == self.digest else None
+        return found if found.digest == self.digest else None
 
     def keep(self, sequence: Sequence, done: Done) -> None:
         """Leave what came of it."""
-        with atomic_file(self.out / RESULTS / f"{sequence.name}.json") as file:
-            file.write(json.dumps(vars(done)).encode())  # floats come back as they were, to the last bit
+        write_json(self.out / RESULTS / f"{sequence.name}.json", vars(done))
         self.failure_path(sequence).unlink(missing_ok=True)
 
     def failure_path(self, sequence: Sequence) -> Path:
@@ -131,12 +131,11 @@ def prepare(evaluation: Evaluation, out: Path) -> Plan:
     """
     plan = plan_of(evaluation, out)
     asked, path = settings(plan), out / PLAN
-    if path.exists() and (different := differences(json.loads(path.read_text()), asked)):
+    if path.exists() and (different := differences(read_settings(out), asked)):
         more = f"; and {len(different) - NAMED} more" if len(different) > NAMED else ""
         raise InputError(f"{out}: holds another evaluation: {'; '.join(different[:NAMED])}{more}: expected a folder of its own")
     try:
-        with atomic_file(path) as file:
-            file.write(json.dumps(asked, indent=1).encode() + b"\n")
+        write_json(path, asked)
     except OSError as error:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
     for sequence in plan.sequences:  # they are tried again
@@ -145,22 +144,38 @@ def prepare(evaluation: Evaluation, out: Path) -> Plan:
 
 
 def read_plan(out: Path) -> Plan:
-    """What `prepare` left in `out`; InputError if there is nothing, or if the data have changed since."""
-    if not (out / PLAN).exists():
-        raise InputError(f"{out}: no evaluation was begun there")
-    found = json.loads((out / PLAN).read_text())
+    """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the data have changed since."""
+    found = read_settings(out)
     fields = {name: value for name, value in found.items() if name != RESULTS}
-    settings_told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
-    protocol = Protocol(**settings_told)
-    plan = plan_of(Evaluation(**{**fields, "protocol": protocol}), out)
+    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
+    try:
+        evaluation = Evaluation(**{**fields, "protocol": Protocol(**told)})
+    except TypeError as error:
+        raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
+    plan = plan_of(evaluation, out)
     if different := differences(found, settings(plan)):
         raise InputError(f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they were")
     return plan
 
 
+def read_settings(out: Path) -> dict[str, Any]:
+    """What the plan in `out` says; InputError if there is none, or if it is damaged."""
+    if not (out / PLAN).exists():
+        raise InputError(f"{out}: no evaluation was begun there")
+    found = read_json(out / PLAN)
+    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("protocol", RESULTS)):
+        raise InputError(f"{out / PLAN}: not what this version writes: expected settings, with protocol and {RESULTS} among them")
+    return found
+
+
 def plan_of(evaluation: Evaluation, out: Path) -> Plan:
-    """With the sequences as they lie there."""
+    """With the sequences as they lie there; InputError if there are none, or two of one name, whose files would be the same."""
     sequences = tuple(find_benchmark(evaluation.benchmark).read(Path(evaluation.root)))
+    names = [sequence.name for sequence in sequences]
+    if not names:
+        raise InputError(f"{evaluation.root}: its list for {evaluation.benchmark} names no sequence: nothing to evaluate")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise InputError(f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected a name of its own for each")
     named = {name: value for name, value in settings(Plan(out, evaluation, sequences, "")).items() if name != "checkpoint"}
     return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16])
 
@@ -204,7 +219,7 @@ def noting_failure(plan: Plan, sequences: list[Sequence]) -> Iterator[None]:
 
 def missing(plan: Plan, left: list[Sequence]) -> str:
     """Which sequences are not done, and why, where a job said so."""
-    names = ", ".join(sequence.name for sequence in left[:NAMED]) + (", ..." if len(left) > NAMED else "")
     told = [path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()]
     reasons = f"; {'; '.join(dict.fromkeys(told[:NAMED]))}" if told else ""
+    names = few([sequence.name for sequence in left])
     return f"{plan.out}: {len(left)} of {len(plan.sequences)} sequences are not done ({names}): the same command goes on{reasons}"

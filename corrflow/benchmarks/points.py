@@ -11,9 +11,11 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from corrflow.benchmarks.benchmark import Benchmark, Scores, mean
+from corrflow.benchmarks.benchmark import Benchmark, Scores
 from corrflow.benchmarks.tables import write_figures
+from corrflow.errors import InputError
 from corrflow.files import atomic_file
+from corrflow.metrics import mean
 
 Floats = NDArray[np.float64]
 
@@ -67,6 +69,13 @@ def inside(points_k2: NDArray[np.float32], width: int, height: int) -> NDArray[n
     """The points that are in the picture; NaN for the others, which can't be tracked."""
     out_k2 = (points_k2 < -0.5) | (points_k2 > (width - 0.5, height - 0.5))
     return np.where(out_k2.any(axis=-1, keepdims=True), np.float32(np.nan), points_k2)
+
+
+def some_of(points_k2: NDArray[np.float32], place: str) -> NDArray[np.float32]:
+    """The points themselves; InputError if none is given."""
+    if not known(points_k2).any():
+        raise InputError(f"{place}: no point is visible in the picture: nothing to track")
+    return points_k2
 
 
 def named_scores(sequence: str, names: Sequence[str], measures: Mapping[str, Floats]) -> dict[str, Scores]:

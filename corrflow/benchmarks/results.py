@@ -1,15 +1,12 @@
 """What came of an evaluation, and the files that hold it: `metrics.json`, and apart from it `speed.json`, which differs each time."""
 
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from corrflow.benchmarks.benchmark import Scores
-from corrflow.benchmarks.plan import PLAN, Done
+from corrflow.benchmarks.benchmark import Scores, few
+from corrflow.benchmarks.plan import RESULTS, Done, read_settings
+from corrflow.benchmarks.records import read_json, write_json
 from corrflow.errors import InputError
-from corrflow.files import atomic_file
 
 METRICS, SPEED = "metrics.json", "speed.json"
 
@@ -79,37 +76,27 @@ def read_result(out: Path) -> Result:
     """The result of a finished evaluation; the data need not be at hand.
 
     Raises:
-        InputError: none was begun in `out`, or it is not finished.
+        InputError: none was begun in `out`, it is not finished, or its files are damaged.
     """
-    if not (out / PLAN).exists():
-        raise InputError(f"{out}: no evaluation was begun there")
     if not (out / METRICS).exists() or not (out / SPEED).exists():
-        raise InputError(f"{out}: the evaluation is not finished: the same launch/eval.py command goes on")
+        raise InputError(unfinished(out))
     metrics, speed = read_json(out / METRICS), read_json(out / SPEED)
-    sequences = {
-        name: SequenceResult(told["frames"], speed[name]["seconds"], told["objects"], told["figures"])
-        for name, told in metrics["sequences"].items()
-    }
-    peak = max(line["peak_bytes"] for line in speed.values())
-    return Result(metrics["name"], metrics["benchmark"], metrics["protocol"], out, metrics["overall"], sequences, peak)
+    try:
+        sequences = {
+            name: SequenceResult(told["frames"], speed[name]["seconds"], dict(told["objects"]), dict(told["figures"]))
+            for name, told in metrics["sequences"].items()
+        }
+        peak = max(speed[name]["peak_bytes"] for name in sequences)
+        return Result(metrics["name"], metrics["benchmark"], metrics["protocol"], out, dict(metrics["overall"]), sequences, peak)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: no sequence, or words where pairs are
+        raise InputError(f"{out}: its {METRICS} or {SPEED} is not what this version writes ({error!r})") from None
 
 
-def write_json(path: Path, told: Any) -> None:
-    """As JSON, what is not defined as null, since JSON has no NaN."""
-    with atomic_file(path) as file:
-        file.write(json.dumps(replaced(told, float("nan"), None), indent=1, allow_nan=False).encode() + b"\n")
-
-
-def read_json(path: Path) -> Any:
-    """What `write_json` wrote."""
-    return replaced(json.loads(path.read_text()), None, float("nan"))
-
-
-def replaced(told: Any, old: float | None, new: float | None) -> Any:
-    """A tree of plain types with `new` for `old`."""
-    if isinstance(told, dict):
-        return {key: replaced(value, old, new) for key, value in told.items()}
-    if isinstance(told, list | tuple):
-        return [replaced(value, old, new) for value in told]
-    is_old = told is None if old is None else isinstance(told, float) and math.isnan(told)
-    return new if is_old else told
+def unfinished(out: Path) -> str:
+    """What an evaluation lacks; told from its own files. InputError if none was begun."""
+    sequences = read_settings(out)[RESULTS]
+    left = [name for name in sequences if not (out / RESULTS / f"{name}.json").exists()]
+    lacks = (
+        f"{len(left)} of {len(sequences)} sequences are not done ({few(left)})" if left else "all sequences are done, but it was not ended"
+    )
+    return f"{out}: is not finished: {lacks}: the same launch/eval.py command goes on"

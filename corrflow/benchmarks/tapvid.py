@@ -25,12 +25,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, mean
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence
 from corrflow.benchmarks.folders import not_there
 from corrflow.benchmarks.points import Floats, PointBenchmark, named_scores, positions, visibility
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.errors import InputError
-from corrflow.metrics import track_figures, track_scores
+from corrflow.metrics import mean, track_figures, track_scores
 from corrflow.pictures import Pixels
 
 FILE = "tapvid_davis.pkl"
@@ -110,17 +110,17 @@ def read_video(path: Path, name: str, video: Any) -> TapVidSequence:
     """One video of the pickle; InputError says what is wrong with it."""
     try:
         frames, points, occluded = (np.asarray(video[key]) for key in ("video", "points", "occluded"))
-    except (KeyError, TypeError, IndexError):
+    except (KeyError, TypeError, IndexError, ValueError):
         raise InputError(f"{path}: video {name}: expected a dictionary of video, points and occluded") from None
-    if (
-        frames.ndim != 4
-        or frames.dtype != np.uint8
-        or not len(frames)
-        or points.shape != (*occluded.shape, 2)
-        or points.shape[1] != len(frames)
-    ):
-        shapes = f"video {frames.dtype} {list(frames.shape)}, points {list(points.shape)}, occluded {list(occluded.shape)}"
-        raise InputError(f"{path}: video {name}: {shapes}: expected uint8 [T, H, W, 3], [N, T, 2] and [N, T]")
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
+        raise InputError(f"{path}: video {name}: video {frames.dtype} {list(frames.shape)}: expected uint8 [T, H, W, 3]")
+    if occluded.ndim != 2 or occluded.shape[1] != len(frames) or points.shape != (*occluded.shape, 2):
+        shapes = f"points {list(points.shape)}, occluded {list(occluded.shape)}"
+        raise InputError(f"{path}: video {name}: {shapes}: expected [N, {len(frames)}, 2] and [N, {len(frames)}]")
+    if not all(np.issubdtype(of.dtype, np.number) or of.dtype == bool for of in (points, occluded)):
+        raise InputError(f"{path}: video {name}: points {points.dtype}, occluded {occluded.dtype}: expected numbers")
+    if not np.isfinite(points[~occluded.astype(bool)]).all():
+        raise InputError(f"{path}: video {name}: a visible point is at NaN or infinity: expected x and y in [0, 1]")
     seen_n = ~occluded.astype(bool).all(axis=1)
     if not seen_n.any():
         raise InputError(f"{path}: video {name}: no point is ever visible: nothing to track")

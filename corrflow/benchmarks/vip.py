@@ -11,7 +11,7 @@ though it is given.
 - `vip-instances`: an instance of a class that is predicted in a frame is right at t if it overlaps a true instance of that class there by
   more than t (IoU), whichever that is and however many others do. `AP^r@t` is the average precision of a class over all frames, the mean
   over the 19 classes that truth has; `AP^r` the mean over t = 0.1 .. 0.9. Labels that are propagated have no confidence: all are equally
-  sure, so that a class's average precision is its precision times its recall.
+  sure, so that a class's average precision is its precision times its recall, which is at most 1 however many are right about one.
 
 Shapes: h w pixels, c classes.
 """
@@ -22,12 +22,12 @@ from pathlib import Path
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, read_frames
 from corrflow.benchmarks.folders import PICTURES, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark
 from corrflow.benchmarks.tables import write_figures
 from corrflow.errors import InputError
-from corrflow.metrics import average_precision, class_areas, instance_overlaps, mean_iou
+from corrflow.metrics import average_precision, class_areas, instance_overlaps, mean, mean_iou
 from corrflow.pictures import Pixels, read_labels
 
 CLASSES = (
@@ -75,8 +75,11 @@ class Vip(MaskBenchmark):
         return [path.stem for path in sequence.paths]
 
     def given(self, sequence: VipSequence) -> dict[int, Given]:
-        """The labels of the first frame."""
-        return {0: read_labels(sequence.labels[0])}
+        """The labels of the first frame; InputError if it holds no part."""
+        labels_hw = read_labels(sequence.labels[0])
+        if not labels_hw.any():
+            raise InputError(f"mask {sequence.labels[0]}: holds no part: nothing to track")
+        return {0: labels_hw}
 
     def score(self, sequence: VipSequence, predicted: list[Pixels]) -> dict[str, Scores]:
         """Pixels of each class in each frame: in truth and prediction, and in either."""
@@ -109,10 +112,16 @@ class VipInstances(Vip):
     curves = ("found",)
     note = "AP^r: mean of average precision at IoU 0.1 .. 0.9 over the classes of parts; labels have no confidence: precision times recall."
 
+    def given(self, sequence: VipSequence) -> dict[int, Given]:
+        """As `vip`; InputError names an instance whose class is not told."""
+        given = super().given(sequence)
+        classes_of(sequence.labels[0], given[0])
+        return given
+
     def score(self, sequence: VipSequence, predicted: list[Pixels]) -> dict[str, Scores]:
         """Instances of each class in each frame: how many are true, predicted, and right at each overlap."""
-        classes = [read_classes(path.with_suffix(".txt")) for path in sequence.labels]
         pairs = list(paired(sequence, predicted))
+        classes = [classes_of(path, true) for path, (_, true) in zip(sequence.labels, pairs, strict=True)]
         scores: dict[str, Scores] = {}
         for number, part in enumerate(CLASSES[1:], start=1):
             of_class = [of(true, number) for true in classes]
@@ -179,6 +188,18 @@ def read_video(images: Path, labels: Path) -> VipSequence:
     if strange := sorted(set(by_name) - {frame.stem for frame in frames}):
         raise InputError(f"{images}: frame {strange[0]} is missing, which {labels} has labels of")
     return VipSequence(images.name, len(frames), tuple(frames), tuple(by_name[frame.stem] for frame in frames))
+
+
+def classes_of(path: Path, labels_hw: Pixels) -> dict[int, int]:
+    """The class of each instance, of the list beside these labels; InputError names one that they hold and that has none."""
+    classes = read_classes(path.with_suffix(".txt"))
+    for instance in np.unique(labels_hw[labels_hw > 0]).tolist():
+        if classes.get(instance) not in range(1, len(CLASSES)):
+            told = f"is of class {classes[instance]}" if instance in classes else "is not in the list"
+            raise InputError(
+                f"instances {path.with_suffix('.txt')}: {instance}, which {path.name} holds, {told}: expected 1 to {len(CLASSES) - 1}"
+            )
+    return classes
 
 
 def read_classes(path: Path) -> dict[int, int]:

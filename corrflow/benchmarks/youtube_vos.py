@@ -8,23 +8,25 @@ training split, a private truth), by the same rules as far as they are public:
 - J and F of an object are means over its frames, each figure the mean over its objects: `J_seen`, `F_seen` of the 65 categories of the
   training split, `J_unseen`, `F_unseen` of the others; `Overall` is the mean of the four.
 
-The truth is at hand where every fifth frame from the first mask on has one. Handed in is `submission.zip`, every fifth frame as
-`Annotations/VIDEO/00005.png`. Shapes: h w pixels.
+The truth of a split is at hand where every fifth frame from a video's first mask on has one. Frames that `meta.json` names as the first of
+an object are given in any split, and do not tell. Handed in is `submission.zip`, every fifth frame as `Annotations/VIDEO/00005.png`.
+Shapes: h w pixels.
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, mean, read_frames
+from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, few, read_frames
 from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_figures
 from corrflow.errors import InputError
+from corrflow.metrics import mean
 from corrflow.pictures import Pixels, read_labels
 
 SEEN = {  # the categories of train/meta.json
@@ -46,7 +48,10 @@ class VosSequence(Sequence):
     """By frame, from 0."""
     objects: tuple[tuple[int, str], ...]
     """Labels and categories."""
-    has_truth: bool
+    firsts: tuple[tuple[int, int], ...]
+    """Labels, and the frame that meta.json names first of each, from 0."""
+    has_truth: bool = False
+    """As all of its split have."""
 
 
 class YouTubeVos(MaskBenchmark):
@@ -65,7 +70,9 @@ class YouTubeVos(MaskBenchmark):
         for path in (split / "meta.json", split / "JPEGImages", split / "Annotations"):
             if not path.exists():
                 raise not_there(path, "a split of YouTube-VOS with meta.json, JPEGImages/VIDEO and Annotations/VIDEO", root, self.name)
-        return [read_video(split, name, objects) for name, objects in read_meta(split / "meta.json").items()]
+        videos = [read_video(split, name, objects) for name, objects in read_meta(split / "meta.json").items()]
+        has_truth = truth_is_there(split, videos)
+        return [replace(video, has_truth=has_truth) for video in videos]
 
     def frames(self, sequence: VosSequence) -> Iterator[Pixels]:
         """RGB; all of the size of the first mask."""
@@ -77,12 +84,11 @@ class YouTubeVos(MaskBenchmark):
 
     def given(self, sequence: VosSequence) -> dict[int, Given]:
         """Each object, in the first mask that it is in."""
-        given = entries(read_masks(sequence).items())
-        there = {int(label) for labels_hw in given.values() for label in np.unique(labels_hw)}
-        if missing := [label for label, _ in sequence.objects if label not in there]:
-            folder = sequence.masks[0][1].parent
-            raise InputError(f"{folder}: no mask holds object {missing[0]}: meta.json says that {sequence.name} has it")
-        if not given:
+        masks, paths = read_masks(sequence), dict(sequence.masks)
+        for label, first in sequence.firsts:
+            if not (masks[first] == label).any():
+                raise InputError(f"mask {paths[first]}: does not hold object {label}: meta.json says that it is first there")
+        if not (given := entries(masks.items())):
             raise InputError(f"{sequence.masks[0][1].parent}: no mask holds an object: nothing to track")
         return dict(given)
 
@@ -138,25 +144,38 @@ def read_meta(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_video(split: Path, name: str, objects: dict[str, Any]) -> VosSequence:
-    """The files of one video, checked to be whole."""
+    """The files of one video, checked to be whole; whether its split has the truth is not known yet."""
     frames = numbered_files(split / "JPEGImages" / name, PICTURES, gaps=True)
     masks = numbered_files(split / "Annotations" / name, (".png",), gaps=True)
     place = {path.stem: frame for frame, path in enumerate(frames)}
     try:
         wanted = {stem for told in objects.values() for stem in told["frames"]} | {path.stem for path in masks}
         categories = tuple((int(label), str(told["category"])) for label, told in objects.items())
+        firsts = {int(label): min(told["frames"], key=int) for label, told in objects.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{split / 'meta.json'}: video {name}: expected objects with category and frames ({error!r})") from None
     if absent := sorted(wanted - set(place)):
         raise InputError(f"{split / 'JPEGImages' / name}: frame {absent[0]} is missing, which meta.json or a mask names")
+    for label, stem in firsts.items():
+        if stem not in {path.stem for path in masks}:
+            raise InputError(f"{masks[0].parent}: mask {stem}.png is missing: meta.json says that object {label} is first there")
     at = tuple((place[path.stem], path) for path in masks)
-    return VosSequence(name, len(frames), tuple(frames), at, categories, truth_is_there(frames, masks))
+    return VosSequence(name, len(frames), tuple(frames), at, categories, tuple((label, place[stem]) for label, stem in firsts.items()))
 
 
-def truth_is_there(frames: list[Path], masks: list[Path]) -> bool:
-    """Whether every fifth frame from the first mask on has one; InputError if most have: then one is missing."""
-    due = [path.stem for path in frames if number_of(path) % EVERY == 0 and number_of(path) >= number_of(masks[0])]
-    missing = sorted(set(due) - {path.stem for path in masks})
-    if missing and 2 * len(missing) < len(due):
-        raise InputError(f"{masks[0].parent}: mask {missing[0]}.png is missing: most frames have one")
+def truth_is_there(split: Path, videos: list[VosSequence]) -> bool:
+    """Whether every frame that tells has a mask; InputError names those that lack one if others have theirs."""
+    telling = [(video, frame) for video in videos for frame in telling_frames(video)]
+    missing = [f"{video.name}/{video.paths[frame].stem}.png" for video, frame in telling if frame not in dict(video.masks)]
+    if missing and len(missing) < len(telling):
+        raise InputError(
+            f"{split / 'Annotations'}: {len(missing)} of {len(telling)} masks behind the first of an object are missing ({few(missing)}): "
+            "expected all, or none where the truth is not at hand"
+        )
     return not missing
+
+
+def telling_frames(video: VosSequence) -> list[int]:
+    """Those whose masks tell whether the truth is at hand: every fifth behind the first mask, unless an object is first there."""
+    begin, firsts = video.masks[0][0], {first for _, first in video.firsts}
+    return [frame for frame, path in enumerate(video.paths) if frame >= begin and number_of(path) % EVERY == 0 and frame not in firsts]

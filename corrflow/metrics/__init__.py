@@ -3,7 +3,7 @@
 from corrflow.metrics.keypoints import box_scale, keypoint_hits
 from corrflow.metrics.masks import boundary_accuracy, boundary_map, region_similarity
 from corrflow.metrics.parts import average_precision, class_areas, instance_overlaps, mean_iou
-from corrflow.metrics.statistics import Statistics, summarise
+from corrflow.metrics.statistics import Statistics, mean, mean_over, summarise
 from corrflow.metrics.tracks import track_figures, track_scores
 
 __all__ = [
@@ -15,7 +15,9 @@ __all__ = [
     "class_areas",
     "instance_overlaps",
     "keypoint_hits",
+    "mean",
     "mean_iou",
+    "mean_over",
     "region_similarity",
     "summarise",
     "track_figures",

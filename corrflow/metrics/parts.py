@@ -53,8 +53,8 @@ def average_precision(hits: float, predicted: float, true: float) -> float:
         true: all true instances.
 
     Returns:
-        Precision times recall; NaN without a true instance.
+        Precision times recall, in [0, 1]; NaN without a true instance. Recall is 1 at most, though several hits may be of one true one.
     """
     if true == 0:
         return float("nan")
-    return hits / predicted * hits / true if predicted else 0.0
+    return hits / predicted * min(hits / true, 1.0) if predicted else 0.0

@@ -1,9 +1,9 @@
-"""A measure over time to mean, recall and decay, as the DAVIS benchmark does."""
+"""A measure over time to mean, recall and decay, as the DAVIS benchmark does; and means of what is defined."""
 
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 RECALL_THRESHOLD = 0.5
 DECAY_QUARTERS = 4
@@ -26,3 +26,15 @@ def summarise(values: ArrayLike) -> Statistics:
     borders = np.round(np.linspace(1, len(over_time), DECAY_QUARTERS + 1) + 1e-10).astype(int) - 1
     first, last = over_time[: borders[1] + 1], over_time[borders[-2] : borders[-1] + 1]
     return Statistics(float(over_time.mean()), float((over_time > RECALL_THRESHOLD).mean()), float(first.mean() - last.mean()))
+
+
+def mean_over(rows: ArrayLike) -> NDArray[np.float64]:
+    """Over the first axis of `[N, ...]`, of what is not NaN; NaN where nothing is."""
+    values = np.asarray(rows, dtype=np.float64)
+    count = np.asarray((~np.isnan(values)).sum(axis=0))
+    return np.asarray(np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan))
+
+
+def mean(values: ArrayLike) -> float:
+    """Of those values `[N]` that are not NaN; NaN where none is."""
+    return float(mean_over(values))

@@ -3,7 +3,7 @@
 import math
 
 from corrflow.benchmarks.published import DATA_SETS, DataSet, Published
-from corrflow.report.comparison import Comparison, Run, scale_of, short
+from corrflow.report.comparison import Comparison, Run, best_first, scale_of, short
 from corrflow.report.markup import Cell, Table, escape, note, table
 
 
@@ -17,12 +17,16 @@ def published_section(comparison: Comparison) -> str:
 
 
 def warning(comparison: Comparison, data: DataSet) -> str:
-    """Where we evaluated on less than they did."""
+    """Where we evaluated on less than they did, or on more: another list."""
     count = max(len(run.result.sequences) for run in comparison.runs)
-    if count >= data.sequences:
+    if count == data.sequences:
         return ""
-    told = f"{count} of {data.sequences} sequences were evaluated here: these figures do not compare with the published ones."
-    return note(told, "warning")
+    told = (
+        f"{count} of {data.sequences} sequences"
+        if count < data.sequences
+        else f"{count} sequences, not the {data.sequences} of the papers,"
+    )
+    return note(f"{told} were evaluated here: these figures do not compare with the published ones.", "warning")
 
 
 def published_table(comparison: Comparison, data: DataSet) -> str:
@@ -31,7 +35,7 @@ def published_table(comparison: Comparison, data: DataSet) -> str:
     columns = [comparison.column, *(column for column in known if column != comparison.column)]
     rows = [(our_name(run), percents(run.result.overall, columns)) for run in comparison.runs]
     rows += [(their_name(entry), [entry.figures.get(column, math.nan) for column in columns]) for entry in data.published]
-    ranked = sorted(range(len(rows)), key=lambda index: -rows[index][1][0])
+    ranked = sorted(range(len(rows)), key=lambda index: best_first(rows[index][1][0]))
     cells = [[rows[index][0], *map(percent_cell, rows[index][1], [True] + [False] * len(columns[1:]))] for index in ranked]
     ours = frozenset(place for place, index in enumerate(ranked) if index < len(comparison.runs))
     return table(Table(f"Beside published results on {data.title}", ["method", *map(short, columns)], cells, emphasised=ours))

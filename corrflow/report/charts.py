@@ -10,6 +10,7 @@ from itertools import groupby
 import numpy as np
 from numpy.typing import NDArray
 
+from corrflow.metrics import mean, mean_over
 from corrflow.report.comparison import Comparison, Run, number, scale_of
 from corrflow.report.markup import escape
 
@@ -69,13 +70,7 @@ def measure_line(run: Run, sequence: str, measure: str, look: Look) -> Line | No
         return None
     length = max(map(len, each))
     rows = [np.concatenate([np.full(length - len(values), np.nan), values]) for values in each]  # what enters late ends with the others
-    return Line(look, mean_of(np.stack(rows)), tuple(rows) if look.thin and len(rows) > 1 else ())
-
-
-def mean_of(rows: Values) -> Values:
-    """Over the first axis, of what is defined; NaN where nothing is."""
-    count = (~np.isnan(rows)).sum(axis=0)
-    return np.where(count > 0, np.nansum(rows, axis=0) / np.maximum(count, 1), np.nan)
+    return Line(look, mean_over(np.stack(rows)), tuple(rows) if look.thin and len(rows) > 1 else ())
 
 
 def panel(name: str, measure: str, lines: list[Line]) -> str:
@@ -113,11 +108,6 @@ def thinned(values: Values) -> Values:
     if len(values) <= POINTS:
         return values
     return np.array([mean(part) for part in np.array_split(values, POINTS)])
-
-
-def mean(values: Values) -> float:
-    """Of what is defined; NaN where nothing is."""
-    return float(mean_of(values[:, None])[0])
 
 
 def describe(line: Line) -> str:

@@ -64,13 +64,13 @@ class Comparison:
     @property
     def leader(self) -> Run:
         """The run of the best figures."""
-        return max(self.runs, key=lambda run: run.result.overall.get(self.column, -math.inf))
+        return min(self.runs, key=lambda run: best_first(run.result.overall.get(self.column, math.nan)))
 
     @property
     def ranked(self) -> list[str]:
         """The leader's sequences, the best first; those without a figure are left out."""
         figures = {name: self.leader.figure(name, self.column) for name in self.leader.result.sequences}
-        return sorted((name for name, value in figures.items() if not math.isnan(value)), key=lambda name: -figures[name])
+        return sorted((name for name, value in figures.items() if not math.isnan(value)), key=lambda name: best_first(figures[name]))
 
 
 def compare(results: Iterable[Result]) -> list[Comparison]:
@@ -91,6 +91,11 @@ def labels(results: list[Result]) -> list[str]:
         alike = {name: {detail for other, detail in zip(names, more, strict=True) if other == name} for name in names}
         names = [f"{name}, {detail}" if len(alike[name]) > 1 else name for name, detail in zip(names, more, strict=True)]
     return names
+
+
+def best_first(value: float) -> tuple[bool, float]:
+    """What to sort figures by; those that are not defined, which compare with nothing, go last."""
+    return math.isnan(value), -value
 
 
 def best_of(column: str, values: list[float]) -> set[int]:

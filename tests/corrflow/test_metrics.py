@@ -5,7 +5,7 @@ import pytest
 from conftest import DATA, SHARED
 
 from corrflow import InputError
-from corrflow.metrics import boundary_accuracy, boundary_map, region_similarity, summarise
+from corrflow.metrics import boundary_accuracy, boundary_map, mean, mean_over, region_similarity, summarise
 
 FIXTURE = np.load(DATA / "e_metrics.npz")
 
@@ -64,3 +64,10 @@ def test_the_identity_baseline_is_the_published_protocols_figure(tmp_path):
         for kind, found in zip("JF", statistics(score), strict=True):
             for column, value in found._asdict().items():
                 assert value == pytest.approx(float(expected[name][f"{kind}_{column}"]), abs=1e-4), (name, kind, column)
+
+
+def test_means_are_of_what_is_defined():
+    nan = np.nan
+    np.testing.assert_array_equal(mean_over([[1.0, nan, nan], [3.0, 5.0, nan]]), [2, 5, nan])
+    assert mean([nan, 1.0, 2.0]) == 1.5
+    assert np.isnan([mean([]), mean([nan])]).all()

@@ -37,4 +37,7 @@ def test_average_precision_of_equally_sure_detections_is_precision_times_recall(
     # 3 of 4 predicted are right, of 6 true ones: precision 3/4 up to recall 1/2, then nothing
     assert average_precision(3, 4, 6) == pytest.approx(3 / 8)
     assert average_precision(0, 0, 6) == 0
+    # three predicted, all right about one true instance; with a fourth that is wrong, precision is 3/4
+    assert average_precision(3, 3, 1) == 1
+    assert average_precision(3, 4, 1) == pytest.approx(3 / 4)
     assert np.isnan(average_precision(0, 4, 0))

@@ -258,6 +258,29 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     assert labels([one, moved]) == [f"a, {tmp_path / 'a'}", f"a, {tmp_path / 'b'}"]
 
 
+def test_a_run_without_figures_goes_last_and_does_not_lead(tmp_path):
+    good = make(tmp_path, "good", 0.5)
+    lost = replace(make(tmp_path, "lost", 0.4), overall=dict.fromkeys(good.overall, math.nan))
+    for order in ([lost, good], [good, lost]):
+        (comparison,) = compare(order)
+        assert comparison.leader.label == "good"
+        assert comparison.ranked == NAMES
+        write_report(tmp_path / "r.html", "", order)
+        page = (tmp_path / "r.html").read_text()
+        assert "Best and worst sequences" in page
+        section = page[page.index('id="davis2017-published"') : page.index('id="davis2017-overlays"')]
+        figures = re.findall(r'<td class="bar" data-value="([\d.]+)"', section)
+        assert [float(value) for value in figures] == sorted(map(float, figures), reverse=True)
+        assert len(figures) == 1 + len(DATA_SETS["davis2017"].published)
+        assert section.rindex("lost") > section.rindex('<td class="bar"')
+
+
+def test_more_sequences_than_the_papers_have_are_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setitem(DATA_SETS, "davis2017", replace(DATA_SETS["davis2017"], sequences=1))
+    write_report(tmp_path / "r.html", "", [make(tmp_path, "a", 0.5, names=("alpha", "bravo"))])
+    assert "2 sequences, not the 1 of the papers, were evaluated here: these figures do not compare" in (tmp_path / "r.html").read_text()
+
+
 def test_a_very_long_table_of_objects_is_folded(tmp_path, monkeypatch):
     monkeypatch.setattr("corrflow.report.tables.LONGEST", 3)
     write_report(tmp_path / "r.html", "", [make(tmp_path, "few", 0.5, names=("alpha", "bravo"))])

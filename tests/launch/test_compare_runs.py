@@ -34,6 +34,33 @@ def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, 
     assert "begun: is not finished: 1 of 4 sequences are not done (val-002)" in refused("report", begun)
 
 
+def change(path, edit):
+    """Edit a JSON file."""
+    told = json.loads(path.read_text())
+    edit(told)
+    path.write_text(json.dumps(told))
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda run: (run / "metrics.json").write_text('{"name": '), "metrics.json: damaged: not JSON"),
+        (lambda run: (run / "speed.json").write_bytes(b"\xff"), "speed.json: damaged: not JSON"),
+        (lambda run: change(run / "metrics.json", lambda told: told.update(sequences=[])), "metrics.json or speed.json is not what"),
+        (lambda run: change(run / "metrics.json", lambda told: told.update(sequences={})), "metrics.json or speed.json is not what"),
+        (lambda run: change(run / "metrics.json", lambda told: told.update(overall=[1])), "metrics.json or speed.json is not what"),
+        (lambda run: (run / "speed.json").write_text("[]"), "metrics.json or speed.json is not what"),
+        (lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").write_text("no")), "plan.json: damaged: not JSON"),
+        (lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").write_text("[]")), "plan.json: not what this version writes"),
+        (lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").unlink()), "no evaluation was begun there"),
+    ],
+)
+def test_a_damaged_run_is_one_line(runs, tmp_path, refused, damage, words):
+    run = shutil.copytree(runs / "first", tmp_path / "run")
+    damage(run)
+    assert words in refused("report", run)
+
+
 def test_wrong_input_is_one_line(runs, tmp_path, refused):
     first = runs / "first"
     assert "no run: expected the folder" in refused("report")

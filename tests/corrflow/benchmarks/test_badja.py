@@ -73,6 +73,14 @@ def test_an_extra_video_is_read_where_it_is_there(tmp_path):
     assert [(s.name, s.length) for s in BADJA.read(tmp_path)] == [("horse", 5), ("tiger", 3)]
 
 
+def edit(root, change):
+    """Spoil the first label of the horse."""
+    path = root / "joint_annotations/horse.json"
+    labels = json.loads(path.read_text())
+    change(labels[0])
+    path.write_text(json.dumps(labels))
+
+
 FRAMES = "DAVIS/JPEGImages/Full-Resolution/horse"
 
 
@@ -85,6 +93,16 @@ FRAMES = "DAVIS/JPEGImages/Full-Resolution/horse"
         (lambda r: shutil.rmtree(r / "DAVIS"), "horse/00002.jpg: no such file"),
         (lambda r: (r / "joint_annotations/horse.json").write_text("[{}]"), "labels .*horse.json: expected a list of image_path"),
         (lambda r: (r / "joint_annotations/horse.json").write_text("[]"), "labels .*horse.json: no labelled frame"),
+        (
+            lambda r: edit(r, lambda label: label.update(image_path="DAVIS/cover.jpg")),
+            "image_path .*cover.jpg: expected a name that ends with",
+        ),
+        (lambda r: edit(r, lambda label: label["joints"].__setitem__(3, [1])), "horse.json: expected joints as 37 rows of two numbers"),
+        (
+            lambda r: edit(r, lambda label: label["joints"].__setitem__(3, ["a", 1])),
+            "horse.json: expected joints as 37 rows of two numbers",
+        ),
+        (lambda r: (r / FRAMES / "00002.jpg").write_bytes(b"no picture"), "horse/00002.jpg: not a readable image"),
         (lambda r: (r / "joint_annotations/horse.json").unlink(), "no ANIMAL.json there of which .* has the frames"),
         (lambda r: shutil.rmtree(r / "joint_annotations"), "joint_annotations: no such folder: expected BADJA with"),
     ],
@@ -94,6 +112,22 @@ def test_what_is_wrong_with_badja_is_told(tmp_path, spoil, words):
     spoil(tmp_path)
     with pytest.raises(InputError, match=words):
         BADJA.read(tmp_path)
+
+
+def test_a_frame_of_another_size_is_refused_before_it_is_shrunk(tmp_path):
+    badja(tmp_path)
+    save(tmp_path / FRAMES / "00004.jpg", squares(height=160, width=200))
+    (sequence,) = BADJA.read(tmp_path)
+    with pytest.raises(InputError, match=r"horse/00004.jpg is 200x160: expected 256x160"):
+        list(BADJA.frames(sequence))
+
+
+def test_an_animal_without_a_visible_joint_is_refused(tmp_path):
+    badja(tmp_path)
+    edit(tmp_path, lambda label: label.update(visibility=[False] * 37))
+    (sequence,) = BADJA.read(tmp_path)
+    with pytest.raises(InputError, match=r"labels of horse: 00002.jpg: no point is visible in the picture: nothing to track"):
+        BADJA.given(sequence)
 
 
 def test_labels_of_another_number_of_joints_are_told(tmp_path):

@@ -50,14 +50,27 @@ def test_each_object_counts_alike():
     assert davis.global_csv({"a_1": good}).splitlines()[0] == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
 
 
-def test_either_years_list_is_read_and_none_means_all(copy):
+def test_either_years_list_is_read_and_no_image_sets_mean_all(copy):
     (copy / "ImageSets/2017/val.txt").write_text("val-002\n")
     assert [s.name for s in davis.read_sequences(copy, 2017)] == ["val-002"]
-    assert len(davis.read_sequences(copy, 2016)) == 4
+    assert [s.name for s in davis.read_sequences(copy, 2016)] == ["val-002"]  # the only list that there is
     (copy / "ImageSets/480p").mkdir()
     lines = [f"/JPEGImages/480p/val-001/{t:05d}.jpg /Annotations/480p/val-001/{t:05d}.png" for t in range(8)]
     (copy / "ImageSets/480p/val.txt").write_text("\n".join(lines))
     assert [s.name for s in davis.read_sequences(copy, 2016)] == ["val-001"]
+    assert [s.name for s in davis.read_sequences(copy, 2017)] == ["val-002"]
+    shutil.rmtree(copy / "ImageSets")
+    assert len(davis.read_sequences(copy, 2016)) == len(davis.read_sequences(copy, 2017)) == 4
+
+
+@pytest.mark.parametrize("year", [2016, 2017])
+def test_an_empty_or_missing_list_does_not_mean_all(copy, year):
+    (copy / "ImageSets/2017/val.txt").write_text("\n")
+    with pytest.raises(InputError, match=r"ImageSets/2017/val.txt: names no sequence$"):
+        davis.read_sequences(copy, year)
+    (copy / "ImageSets/2017/val.txt").rename(copy / "ImageSets/2017/train.txt")
+    with pytest.raises(InputError, match=rf"ImageSets/{year}/val.txt: no such file: expected a DAVIS tree with"):
+        davis.read_sequences(copy, year)
 
 
 def test_of_2016_all_objects_are_one(tree, tmp_path):
@@ -149,6 +162,15 @@ def test_each_value_but_0_is_the_object_of_2016(tmp_path):
     assert benchmark.score(sequence, [square(1, 1, 1)] * 3)["bear"] == {"J": [1.0], "F": [1.0]}
 
 
+def test_the_border_of_a_trimap_is_the_object_of_2016(tmp_path):
+    trimap = square(128, side=12)
+    trimap[6:16, 3:13] = 255  # 100 pixels within 144
+    (sequence,) = davis.Davis(2016).read(one_sequence(tmp_path, [trimap] * 3))
+    np.testing.assert_array_equal(davis.Davis(2016).given(sequence)[0], square(1, side=12))
+    scores = davis.Davis(2016).score(sequence, [(trimap == 255).astype(np.uint8)] * 3)
+    assert scores["bear"]["J"] == [pytest.approx(100 / 144)]
+
+
 def test_a_number_that_no_object_of_the_first_mask_has_counts_as_officially(tmp_path):
     one_sequence(tmp_path, [square(1, 3)] * 3)
     benchmark = davis.Davis(2017)
@@ -186,7 +208,7 @@ def test_an_empty_sequence_is_refused(copy):
 
 def test_a_mask_of_another_size_is_refused(copy):
     write_mask(copy / "Annotations/480p/val-001/00003.png", square(1))
-    with pytest.raises(InputError, match=r"mask .*val-001/00003.png is 50x40: expected 64x48, the size of its sequence's first mask"):
+    with pytest.raises(InputError, match=r"mask .*val-001/00003.png is 50x40: expected 64x48, the size of the others of its sequence"):
         evaluate("davis2017", copy, None, PROTOCOLS["identity"], copy / "out", "identity")
 
 

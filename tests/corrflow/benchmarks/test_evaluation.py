@@ -1,6 +1,7 @@
 """The three steps of an evaluation, whoever does which part; `tests/launch/test_eval_jobs.py` has them as commands."""
 
 import json
+import math
 import random
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from miniatures import davis_test, vip, youtube_vos
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
@@ -206,6 +208,27 @@ def test_other_data_are_refused(tree, tmp_path):
         read_plan(plan.out)
 
 
+@pytest.mark.parametrize(
+    ("name", "empty"),
+    [
+        ("youtube-vos", lambda root: (root / "meta.json").write_text('{"videos": {}}')),
+        ("davis2017-test", lambda root: (root / "ImageSets/2017/test-dev.txt").write_text("\n")),
+    ],
+)
+def test_a_list_without_a_sequence_is_refused(tmp_path, name, empty):
+    {"youtube-vos": youtube_vos, "davis2017-test": davis_test}[name](tmp_path)
+    empty(tmp_path)
+    with pytest.raises(InputError, match=f"its list for {name} names no sequence: nothing to evaluate"):
+        evaluate(name, tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+
+
+def test_two_sequences_of_one_name_are_refused(tmp_path):
+    vip(tmp_path)
+    (tmp_path / "VIP_Fine/lists/val_videos.txt").write_text("videos10\nImages/videos10\n")
+    with pytest.raises(InputError, match="vip has two sequences videos10: expected a name of its own for each"):
+        evaluate("vip", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+
+
 def test_results_of_another_plan_do_not_count(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
     run_sequences(plan, plan.sequences, small_model())
@@ -221,6 +244,45 @@ def test_scores_come_back_to_the_last_bit(tree, tmp_path):
     done = Done(plan.digest, scores, 52, 1 / 3, 10**9, 1, "here")
     plan.keep(plan.sequences[0], done)
     assert plan.result(plan.sequences[0]) == done
+
+
+def test_a_result_is_kept_as_strict_json(tree, tmp_path):
+    plan = prepare(about(tree, small_model()), tmp_path)
+    plan.keep(plan.sequences[0], Done(plan.digest, {"val-000_1": {"J": [1.0, math.nan]}}, 2, 1.0, 1, 1, "here"))
+    assert "NaN" not in (tmp_path / "sequences/val-000.json").read_text()
+    kept = plan.result(plan.sequences[0]).scores["val-000_1"]["J"]
+    assert kept[0] == 1
+    assert math.isnan(kept[1])
+
+
+@pytest.mark.parametrize("content", [b"", b'{"digest": "x', b"[]", b"{}", b"\xff"])
+def test_a_damaged_result_is_done_again(tree, tmp_path, content):
+    out = tmp_path / "out"
+    evaluate("davis2017", tree, None, PROTOCOLS["identity"], out, "m")
+    before = (out / "sequences/val-001.json").read_bytes()
+    (out / "sequences/val-001.json").write_bytes(content)
+    plan = read_plan(out)
+    assert [sequence.name for sequence in plan.left()] == ["val-001"]
+    evaluate("davis2017", tree, None, PROTOCOLS["identity"], out, "m")
+    again = json.loads((out / "sequences/val-001.json").read_text())
+    assert again["scores"] == json.loads(before)["scores"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"protocol": [], "sequences": {}}'])
+def test_a_damaged_plan_is_named(tree, tmp_path, content):
+    asked = prepare(about(tree, small_model()), tmp_path).evaluation
+    (tmp_path / "plan.json").write_text(content)
+    for refused in (lambda: prepare(asked, tmp_path), lambda: read_plan(tmp_path)):
+        with pytest.raises(InputError, match=r"plan.json: (damaged: not JSON|not what this version writes)"):
+            refused()
+
+
+def test_a_plan_of_another_version_is_named(tree, tmp_path):
+    prepare(about(tree, small_model()), tmp_path)
+    told = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps({**told, "colour": 1}))
+    with pytest.raises(InputError, match=r"plan.json: not what this version writes \(.*colour"):
+        read_plan(tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])

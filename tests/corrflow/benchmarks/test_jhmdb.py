@@ -1,4 +1,5 @@
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -7,7 +8,9 @@ from miniatures import jhmdb
 from scipy.io import savemat
 
 from corrflow import InputError
+from corrflow.benchmarks.evaluation import evaluate
 from corrflow.benchmarks.jhmdb import JOINTS, Jhmdb
+from corrflow.propagation import PROTOCOLS
 
 JHMDB = Jhmdb()
 VIDEO = "wave/April_09_wave_u_nm_np1_ba_goo_0"
@@ -20,7 +23,7 @@ def located(xy_tk2):
 def test_the_test_videos_of_split_1_are_read_as_downloaded(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
-    assert (sequence.name, sequence.length) == ("April_09_wave_u_nm_np1_ba_goo_0", 4)  # the fifth frame has no joints
+    assert (sequence.name, sequence.length) == ("wave-April_09_wave_u_nm_np1_ba_goo_0", 4)  # the fifth frame has no joints
     assert JHMDB.frame_names(sequence) == ["00001", "00002", "00003", "00004"]
     assert len(list(JHMDB.frames(sequence))) == 4
     given = JHMDB.given(sequence)[0]
@@ -77,6 +80,26 @@ def test_what_is_kept_of_joints_is_plain_json(tmp_path):
     told = json.loads((tmp_path / f"out/points/{sequence.name}.json").read_text())
     assert [frame["frame"] for frame in told] == ["00001", "00002", "00003", "00004"]
     assert (told[1]["xy"][0], told[1]["xy"][14], told[1]["visible"][14]) == ([7.5, 3.0], [None, None], False)
+
+
+def test_videos_of_one_name_in_two_classes_are_told_apart(tmp_path):
+    jhmdb(tmp_path)
+    for folder in ("Rename_Images", "joint_positions"):
+        shutil.copytree(tmp_path / folder / "wave", tmp_path / folder / "throw")
+    shutil.copy(tmp_path / "splits/wave_test_split1.txt", tmp_path / "splits/throw_test_split1.txt")
+    video = VIDEO.partition("/")[2]
+    result = evaluate("jhmdb", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+    assert list(result.sequences) == [f"throw-{video}", f"wave-{video}"]
+    assert all((tmp_path / f"out/points/{name}.json").exists() for name in result.sequences)
+    assert result.overall["PCK@0.1"] == pytest.approx(1 / 3)
+
+
+def test_a_person_outside_of_the_first_picture_is_refused(tmp_path):
+    joints_tk2 = jhmdb(tmp_path)
+    savemat(tmp_path / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": joints_tk2.transpose(2, 1, 0) + 100})
+    (sequence,) = JHMDB.read(tmp_path)
+    with pytest.raises(InputError, match=r"00001.png: no point is visible in the picture: nothing to track"):
+        JHMDB.given(sequence)
 
 
 @pytest.mark.parametrize(

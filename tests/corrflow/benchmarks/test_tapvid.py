@@ -77,6 +77,11 @@ class Harmful:
         return os.system, ("touch harmed",)
 
 
+def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5):
+    """A pickle of one video of these shapes."""
+    return pickle.dumps({"goat": {"video": np.zeros(video, np.uint8), "points": np.full(points, at), "occluded": np.zeros(occluded, bool)}})
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -85,10 +90,21 @@ class Harmful:
         (pickle.dumps([1]), "list: expected a dictionary of videos"),
         (pickle.dumps({"goat": {}}), "video goat: expected a dictionary of video, points and occluded"),
         (
-            pickle.dumps(
-                {"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": np.zeros((1, 3, 2)), "occluded": np.zeros((1, 3))}}
-            ),
-            r"video goat: video uint8 \[2, 8, 8, 3\], points \[1, 3, 2\], .*: expected uint8 \[T, H, W, 3\]",
+            of_goat(points=(1, 3, 2), occluded=(1, 3)),
+            r"video goat: points \[1, 3, 2\], occluded \[1, 3\]: expected \[N, 2, 2\] and \[N, 2\]",
+        ),
+        (of_goat(video=(2, 8, 8, 4)), r"video goat: video uint8 \[2, 8, 8, 4\]: expected uint8 \[T, H, W, 3\]"),
+        (of_goat(video=(0, 8, 8, 3)), r"video goat: video uint8 \[0, 8, 8, 3\]: expected uint8 \[T, H, W, 3\]"),
+        (of_goat(points=(2,), occluded=()), r"video goat: points \[2\], occluded \[\]: expected"),
+        (of_goat(points=(1, 2, 1, 2), occluded=(1, 2, 1)), r"video goat: points \[1, 2, 1, 2\], occluded \[1, 2, 1\]: expected"),
+        (of_goat(at=np.nan), "video goat: a visible point is at NaN or infinity"),
+        (
+            pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": [["a"]], "occluded": [[1], [2, 3]]}}),
+            "video goat: expected a dict",
+        ),
+        (
+            pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": [[["a"] * 2] * 2], "occluded": [[0, 0]]}}),
+            "video goat: points <U1, occluded int64: expected numbers",
         ),
         (
             pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": np.zeros((1, 2, 2)), "occluded": np.ones((1, 2))}}),

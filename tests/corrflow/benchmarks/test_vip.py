@@ -114,6 +114,31 @@ def test_what_is_wrong_with_vip_is_told(tmp_path, spoil, words):
     assert words in str(error.value)
 
 
+def test_first_labels_without_a_part_are_refused(tmp_path):
+    vip(tmp_path)
+    (sequence,) = PARTS.read(tmp_path)
+    write_mask(tmp_path / CATEGORIES / "000000000001.png", squares())
+    with pytest.raises(InputError, match=r"000000000001.png: holds no part: nothing to track"):
+        PARTS.given(sequence)
+
+
+@pytest.mark.parametrize(
+    ("listed", "words"),
+    [
+        ("1 2 1\n2 5 1\n", "000000000001.txt: 3, which 000000000001.png holds, is not in the list: expected 1 to 19"),
+        ("1 2 1\n2 5 1\n3 20 2\n", "000000000001.txt: 3, which 000000000001.png holds, is of class 20: expected 1 to 19"),
+        ("11 2 1\n12 5 1\n", "000000000001.txt: 1, which 000000000001.png holds, is not in the list"),
+    ],
+)
+def test_an_instance_of_no_known_class_is_told(tmp_path, listed, words):
+    vip(tmp_path)
+    (tmp_path / "VIP_Fine/Annotations/Instance_ids/videos10/000000000001.txt").write_text(listed)
+    (sequence,) = INSTANCES.read(tmp_path)
+    for refused in (lambda: INSTANCES.given(sequence), lambda: INSTANCES.score(sequence, truth(sequence))):
+        with pytest.raises(InputError, match=words):
+            refused()
+
+
 def test_a_list_of_instances_that_is_missing_or_none_is_told(tmp_path):
     vip(tmp_path)
     (sequence,) = INSTANCES.read(tmp_path)

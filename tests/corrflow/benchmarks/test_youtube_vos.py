@@ -82,6 +82,22 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
     assert not (out / "global_results.csv").exists()
 
 
+def test_a_mask_of_an_objects_first_frame_does_not_tell_of_the_truth(tmp_path):
+    youtube_vos(tmp_path, truth=False)
+    for number in (15, 20):  # three frames are left, and two of them have a mask, since an object is first there
+        (tmp_path / f"JPEGImages/0a1b2c3d4e/{number:05d}.jpg").unlink()
+    edit_meta(tmp_path, lambda o: [o["1"].update(frames=["00000", "00005", "00010"]), o["2"].update(frames=["00010"])])
+    assert [sequence.has_truth for sequence in VOS.read(tmp_path)] == [False, False]
+
+
+def test_truth_is_of_a_whole_split(tmp_path):
+    youtube_vos(tmp_path)
+    for number in (5, 10):  # another video, without its truth
+        save(tmp_path / f"JPEGImages/ff00ff00ff/{number:05d}.jpg", squares())
+    with pytest.raises(InputError, match=r"2 of 5 masks .* are missing \(ff00ff00ff/00005.png, ff00ff00ff/00010.png\)"):
+        VOS.read(tmp_path)
+
+
 def test_tables_have_a_row_for_each_video_of_which_there_are_scores(tmp_path):
     labels = youtube_vos(tmp_path)
     sequence = VOS.read(tmp_path)[0]
@@ -108,14 +124,30 @@ def blank(folder):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda r: (r / "Annotations/0a1b2c3d4e/00015.png").unlink(), "0a1b2c3d4e: mask 00015.png is missing"),
+        (
+            lambda r: (r / "Annotations/0a1b2c3d4e/00015.png").unlink(),
+            "Annotations: 1 of 3 masks behind the first of an object are missing (0a1b2c3d4e/00015.png): expected all",
+        ),
+        (
+            lambda r: [(r / f"Annotations/0a1b2c3d4e/{n}.png").unlink() for n in ("00005", "00015")],
+            "2 of 3 masks behind the first of an object are missing (0a1b2c3d4e/00005.png, 0a1b2c3d4e/00015.png)",
+        ),
+        (
+            lambda r: (r / "Annotations/0a1b2c3d4e/00000.png").unlink(),
+            "0a1b2c3d4e: mask 00000.png is missing: meta.json says that object 1 is first there",
+        ),
+        (
+            lambda r: write_mask(r / "Annotations/0a1b2c3d4e/00010.png", squares((1, 14, 8, 12))),
+            "00010.png: does not hold object 2: meta.json says that it is first there",
+        ),
+        (lambda r: edit_meta(r, lambda o: o["2"].update(frames=[])), "video 0a1b2c3d4e: expected objects with category and frames"),
         (lambda r: (r / "JPEGImages/0a1b2c3d4e/00015.jpg").unlink(), "JPEGImages/0a1b2c3d4e: frame 00015 is missing, which meta.json"),
         (lambda r: (r / "JPEGImages/ff00ff00ff/00000.jpg").unlink(), "ff00ff00ff: no numbered .jpg or .jpeg or .png files there"),
         (lambda r: (r / "meta.json").unlink(), "meta.json: no such file: expected a split of YouTube-VOS"),
         (lambda r: (r / "meta.json").write_text("{}"), "meta.json: expected videos, each with objects by number"),
         (lambda r: edit_meta(r, lambda o: o["2"].pop("category")), "video 0a1b2c3d4e: expected objects with category and frames"),
-        (lambda r: edit_meta(r, lambda o: o.update({"3": o["1"]})), "0a1b2c3d4e: no mask holds object 3"),
-        (lambda r: blank(r / "Annotations/0a1b2c3d4e"), "Annotations/0a1b2c3d4e: no mask holds object 1"),
+        (lambda r: edit_meta(r, lambda o: o.update({"3": o["1"]})), "0a1b2c3d4e/00000.png: does not hold object 3"),
+        (lambda r: blank(r / "Annotations/0a1b2c3d4e"), "Annotations/0a1b2c3d4e/00000.png: does not hold object 1"),
         (
             lambda r: (blank(r / "Annotations/0a1b2c3d4e"), edit_meta(r, dict.clear)),
             "0a1b2c3d4e: no mask holds an object: nothing to track",

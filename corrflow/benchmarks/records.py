@@ -1,0 +1,35 @@
+"""The JSON files that an evaluation leaves: written whole, read with a line about one that is damaged."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from corrflow.errors import InputError
+from corrflow.files import atomic_file
+
+
+def write_json(path: Path, told: Any) -> None:
+    """As JSON, what is not defined as null, since JSON has no NaN; floats come back as they were, to the last bit."""
+    with atomic_file(path) as file:
+        file.write(json.dumps(replaced(told, float("nan"), None), indent=1, allow_nan=False).encode() + b"\n")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote; InputError if that is not there, or not JSON."""
+    try:
+        return replaced(json.loads(path.read_text()), None, float("nan"))
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are two
+        raise InputError(f"{path}: damaged: not JSON ({error})") from None
+
+
+def replaced(told: Any, old: float | None, new: float | None) -> Any:
+    """A tree of plain types with `new` for `old`."""
+    if isinstance(told, dict):
+        return {key: replaced(value, old, new) for key, value in told.items()}
+    if isinstance(told, list | tuple):
+        return [replaced(value, old, new) for value in told]
+    is_old = told is None if old is None else isinstance(told, float) and math.isnan(told)
+    return new if is_old else told
