@@ -29,7 +29,9 @@ def server(checkpoint):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     line = [sys.executable, str(ROOT / "launch/track.py"), "--browser", "--checkpoint", str(checkpoint), "--device", "cpu"]
-    process = subprocess.Popen([*line, "--port", str(port), "--protocol", "identity"], stdout=subprocess.PIPE, text=True)
+    line += ["--port", str(port), "--protocol", "identity"]
+    # tests in the background of a shell have Ctrl-C ignored, and what they start would inherit that
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, text=True, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     told = process.stdout.readline() + process.stdout.readline()
     address = re.search(r"http://127\.0\.0\.1:\d+", told)
     assert address, told
