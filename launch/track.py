@@ -97,7 +97,7 @@ def serve_page(job: TrackJob) -> int:
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("launch"):
             raise
-        raise InputError(f"track: browser: the page needs {error.name}: pip install 'corrflow[page]'") from None
+        raise InputError(f"track: browser: the page needs {error.name}: pip install 'gradio>=6.31'") from None
     return serve(prepare_model(job), job.size, job.protocol, job.port)
 
 

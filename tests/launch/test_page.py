@@ -146,7 +146,7 @@ def test_without_gradio_the_line_says_how_to_get_it(refused, checkpoint, monkeyp
     monkeypatch.delitem(sys.modules, "launch.page", raising=False)
     monkeypatch.delitem(sys.modules, "launch.marking", raising=False)
     monkeypatch.setattr(builtins, "__import__", without)
-    assert "the page needs gradio: pip install 'corrflow[page]'" in refused("track", "--browser", "--checkpoint", checkpoint)
+    assert "the page needs gradio: pip install 'gradio>=6.31'" in refused("track", "--browser", "--checkpoint", checkpoint)
 
 
 def test_strokes_are_round_and_the_last_one_counts(tmp_path):
