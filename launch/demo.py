@@ -112,9 +112,9 @@ def write_picture(path: Path, root: Path, result: Result) -> None:
     """Two sequences, four moments each: the prediction above, the truth below."""
     rows = []
     for sequence in read_sequences(root, 2017)[:2]:
-        moments = np.linspace(0, len(sequence.frames) - 1, 4).round().astype(int)
-        frames = [read_frame(sequence.frames[i]) for i in moments]
-        names = [sequence.frames[i].stem for i in moments]
+        moments = np.linspace(0, sequence.length - 1, 4).round().astype(int)
+        frames = [read_frame(sequence.paths[i]) for i in moments]
+        names = [sequence.paths[i].stem for i in moments]
         predicted = [read_mask(result.out / "masks" / sequence.name / f"{name}.png") for name in names]
         true = [read_mask(sequence.masks[i]) for i in moments]
         for masks in (predicted, true):

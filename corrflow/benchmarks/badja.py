@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, read_frames
+from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, read_frames
 from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
 from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
 from corrflow.benchmarks.tables import by_sequence
@@ -56,10 +56,9 @@ class Label:
 
 
 @dataclass(frozen=True)
-class BadjaSequence(Sequence):
+class BadjaSequence(PictureSequence):
     """A video and its labels."""
 
-    paths: tuple[Path, ...]
     labels: tuple[Label, ...] = field(compare=False, repr=False)
 
 
@@ -85,10 +84,6 @@ class Badja(PointBenchmark):
         """RGB, shrunk; all of the first one's size before."""
         frames = read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
         return (np.array(Image.fromarray(frame_hw3).resize(SIZE, Image.Resampling.BILINEAR)) for frame_hw3 in frames)
-
-    def frame_names(self, sequence: BadjaSequence) -> list[str]:
-        """00000, 00001, ..."""
-        return [path.stem for path in sequence.paths]
 
     def given(self, sequence: BadjaSequence) -> dict[int, Given]:
         """The joints that are visible in the first frame, and in the picture; InputError if none is."""

@@ -32,6 +32,13 @@ class Sequence:
     """Frames."""
 
 
+@dataclass(frozen=True)
+class PictureSequence(Sequence):
+    """One whose frames are files."""
+
+    paths: tuple[Path, ...]
+
+
 class Benchmark(ABC):
     """A data set, its rules and its files."""
 
@@ -53,9 +60,9 @@ class Benchmark(ABC):
     def frames(self, sequence: Any) -> Iterator[Pixels]:
         """RGB, uint8 `[H, W, 3]`, one at a time; InputError names one that can't be read or is of another size."""
 
-    @abstractmethod
     def frame_names(self, sequence: Any) -> list[str]:
-        """What a file about each frame is called, without its suffix."""
+        """What a file about each frame is called, without its suffix: as the frame's own, of a `PictureSequence`."""
+        return [path.stem for path in sequence.paths]
 
     @abstractmethod
     def given(self, sequence: Any) -> dict[int, Given]:

@@ -13,12 +13,11 @@ from typing import Literal
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, read_frames
+from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_size, read_frames
 from corrflow.benchmarks.folders import PICTURES, folders_in, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
-from corrflow.benchmarks.tables import write_archive
+from corrflow.benchmarks.tables import write_archive, write_csv
 from corrflow.errors import InputError
-from corrflow.files import atomic_file
 from corrflow.metrics import Statistics, mean, summarise
 from corrflow.pictures import Pixels, read_labels
 
@@ -30,10 +29,9 @@ SEQUENCE_COLUMNS = ("Sequence", "J-Mean", "F-Mean")
 
 
 @dataclass(frozen=True)
-class DavisSequence(Sequence):
+class DavisSequence(PictureSequence):
     """A video and its masks."""
 
-    frames: tuple[Path, ...]
     masks: tuple[Path, ...]
     """Of each frame; of test-dev, of the first alone."""
 
@@ -54,11 +52,7 @@ class Davis(MaskBenchmark):
 
     def frames(self, sequence: DavisSequence) -> Iterator[Pixels]:
         """RGB; all of the size of the first mask."""
-        return read_frames(sequence.frames, read_labels(sequence.masks[0]).shape)
-
-    def frame_names(self, sequence: DavisSequence) -> list[str]:
-        """00000, 00001, ..."""
-        return [path.stem for path in sequence.frames]
+        return read_frames(sequence.paths, read_labels(sequence.masks[0]).shape)
 
     def given(self, sequence: DavisSequence) -> dict[int, Given]:
         """The first mask; InputError if it holds no object."""
@@ -94,9 +88,10 @@ class Davis(MaskBenchmark):
         """`global_results-val.csv` and `per-sequence_results-val.csv`; InputError if there is nothing to score."""
         if not scores:
             raise InputError(f"{out}: no object in any first mask: nothing to score")
-        for name, text in (("global_results-val.csv", global_csv(scores)), ("per-sequence_results-val.csv", sequence_csv(scores))):
-            with atomic_file(out / name) as file:
-                file.write(text.encode())
+        overall = global_row(scores)
+        write_csv(out / "global_results-val.csv", [overall, overall.values()])
+        means = ([name, *(side.mean for side in statistics(score))] for name, score in scores.items())
+        write_csv(out / "per-sequence_results-val.csv", [SEQUENCE_COLUMNS, *means])
 
 
 class DavisTest(Davis):
@@ -190,18 +185,3 @@ def global_row(scores: Mapping[str, Scores]) -> dict[str, float]:
     numbers = [mean([getattr(one, field) for one in side]) for side in sides for field in Statistics._fields]
     values = [(numbers[0] + numbers[3]) / 2, *numbers]
     return {column: float(value) for column, value in zip(GLOBAL_COLUMNS, values, strict=True)}
-
-
-def global_csv(scores: Mapping[str, Scores]) -> str:
-    """`global_results-val.csv`."""
-    row = global_row(scores)
-    return ",".join(GLOBAL_COLUMNS) + "\n" + ",".join(f"{row[column]:.6f}" for column in GLOBAL_COLUMNS) + "\n"
-
-
-def sequence_csv(scores: Mapping[str, Scores]) -> str:
-    """`per-sequence_results-val.csv`."""
-    lines = [",".join(SEQUENCE_COLUMNS)]
-    for name, score in scores.items():
-        region, boundary = statistics(score)
-        lines.append(f"{name},{region.mean:.6f},{boundary.mean:.6f}")
-    return "\n".join(lines) + "\n"

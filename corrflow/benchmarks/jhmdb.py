@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, read_frames
+from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, read_frames
 from corrflow.benchmarks.folders import not_there, numbered_files
 from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
 from corrflow.errors import InputError
@@ -42,10 +42,9 @@ TEST = "2"  # what a split's list says behind the videos to test on
 
 
 @dataclass(frozen=True)
-class JhmdbSequence(Sequence):
+class JhmdbSequence(PictureSequence):
     """A video and its joints."""
 
-    paths: tuple[Path, ...]
     joints_tk2: NDArray[np.float32] = field(compare=False, repr=False)
     """In pixels from 0."""
 
@@ -72,10 +71,6 @@ class Jhmdb(PointBenchmark):
     def frames(self, sequence: JhmdbSequence) -> Iterator[Pixels]:
         """RGB."""
         return read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
-
-    def frame_names(self, sequence: JhmdbSequence) -> list[str]:
-        """00001, 00002, ..."""
-        return [path.stem for path in sequence.paths]
 
     def given(self, sequence: JhmdbSequence) -> dict[int, Given]:
         """The joints of the first frame that are in the picture; InputError if none is."""

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, read_frames
+from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_size, read_frames
 from corrflow.benchmarks.folders import PICTURES, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark
 from corrflow.benchmarks.tables import write_figures
@@ -38,10 +38,9 @@ OVERLAPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
 
 @dataclass(frozen=True)
-class VipSequence(Sequence):
+class VipSequence(PictureSequence):
     """A video and the labels of each of its frames."""
 
-    paths: tuple[Path, ...]
     labels: tuple[Path, ...]
 
 
@@ -69,10 +68,6 @@ class Vip(MaskBenchmark):
     def frames(self, sequence: VipSequence) -> Iterator[Pixels]:
         """RGB; all of the size of the first labels."""
         return read_frames(sequence.paths, read_labels(sequence.labels[0]).shape)
-
-    def frame_names(self, sequence: VipSequence) -> list[str]:
-        """000000000001, 000000000026, ..."""
-        return [path.stem for path in sequence.paths]
 
     def given(self, sequence: VipSequence) -> dict[int, Given]:
         """The labels of the first frame; InputError if it holds no part."""

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence, check_size, few, read_frames
+from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_size, few, read_frames
 from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_figures
@@ -40,10 +40,9 @@ EVERY = 5  # annotated are the frames whose number this divides
 
 
 @dataclass(frozen=True)
-class VosSequence(Sequence):
+class VosSequence(PictureSequence):
     """A video and the masks that are at hand."""
 
-    paths: tuple[Path, ...]
     masks: tuple[tuple[int, Path], ...]
     """By frame, from 0."""
     objects: tuple[tuple[int, str], ...]
@@ -77,10 +76,6 @@ class YouTubeVos(MaskBenchmark):
     def frames(self, sequence: VosSequence) -> Iterator[Pixels]:
         """RGB; all of the size of the first mask."""
         return read_frames(sequence.paths, read_labels(sequence.masks[0][1]).shape)
-
-    def frame_names(self, sequence: VosSequence) -> list[str]:
-        """00000, 00005, ..."""
-        return [path.stem for path in sequence.paths]
 
     def given(self, sequence: VosSequence) -> dict[int, Given]:
         """Each object, in the first mask that it is in."""

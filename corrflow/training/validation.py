@@ -165,7 +165,7 @@ def summed_scores(year: Literal[2016, 2017], sequence: DavisSequence, predicted:
 def picture(sequence: DavisSequence, predicted: list[Pixels], true: list[Pixels]) -> Tensor:
     """Moments of a sequence side by side, predicted masks above true ones; uint8 `[3, H, W]`."""
     moments = np.linspace(0, len(predicted) - 1, MOMENTS).round().astype(int)
-    frames = [read_frame(sequence.frames[i]) for i in moments]
+    frames = [read_frame(sequence.paths[i]) for i in moments]
     rows = []
     for masks in (predicted, true):
         panels = [Image.fromarray(overlay(frame, masks[i])) for frame, i in zip(frames, moments, strict=True)]

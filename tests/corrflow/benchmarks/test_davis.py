@@ -38,16 +38,19 @@ def test_the_first_and_the_last_frame_do_not_count(tree):
     assert scores == {"J": [1.0] * 6, "F": [1.0] * 6}
 
 
-def test_each_object_counts_alike():
+def test_each_object_counts_alike(tmp_path):
     good, bad = {"J": [1.0] * 4, "F": [0.5] * 4}, {"J": [0.2] * 4, "F": [0.1] * 4}
     row = davis.global_row({"a_1": good, "a_2": bad})
     assert row["J-Mean"] == pytest.approx(0.6)
     assert row["F-Mean"] == pytest.approx(0.3)
     assert row["J&F-Mean"] == pytest.approx(0.45)
     assert row["J-Recall"] == pytest.approx(0.5)
-    lines = davis.sequence_csv({"a_1": good, "a_2": bad}).splitlines()
+    davis.Davis(2017).write_tables({"a_1": good, "a_2": bad}, tmp_path)
+    lines = (tmp_path / "per-sequence_results-val.csv").read_text().splitlines()
     assert lines == ["Sequence,J-Mean,F-Mean", "a_1,1.000000,0.500000", "a_2,0.200000,0.100000"]
-    assert davis.global_csv({"a_1": good}).splitlines()[0] == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
+    head, figures = (tmp_path / "global_results-val.csv").read_text().splitlines()
+    assert figures == "0.450000,0.600000,0.500000,0.000000,0.300000,0.000000,0.000000"
+    assert head == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
 
 
 def test_either_years_list_is_read_and_no_image_sets_mean_all(copy):
@@ -86,7 +89,7 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
     model = CorrFlow(SMALL).eval()
     results = [evaluate("davis2017", tree, m, PROTOCOLS[p], tmp_path / p, p) for m, p in ((None, "identity"), (model, "paper"))]
     for sequence in sequences:
-        for frame in sequence.frames:
+        for frame in sequence.paths:
             with Image.open(tmp_path / "paper/masks" / sequence.name / f"{frame.stem}.png") as mask:
                 assert (mask.mode, mask.size, mask.getpalette()[:768]) == ("P", (64, 48), PALETTE[: len(mask.getpalette())])
             assert (tmp_path / "paper/overlays" / sequence.name / f"{frame.stem}.jpg").exists()
@@ -95,7 +98,7 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
         f"{s.name}_{label}": score
         for s in sequences
         for label, score in davis.score_sequence(
-            [read_mask(tmp_path / "paper/masks" / s.name / f"{f.stem}.png") for f in s.frames],
+            [read_mask(tmp_path / "paper/masks" / s.name / f"{f.stem}.png") for f in s.paths],
             truth(s),
             davis.objects_of(truth(s)[0], 2017),
         ).items()

@@ -10,7 +10,8 @@ from miniatures import badja, davis_test, jhmdb, tapvid, vip, youtube_vos
 from PIL import Image
 
 from corrflow import CorrFlow, ModelConfig
-from corrflow.benchmarks.evaluation import evaluate
+from corrflow.benchmarks.evaluation import evaluate, finish, run_sequences
+from corrflow.benchmarks.plan import prepare, read_plan
 from corrflow.benchmarks.registry import BENCHMARKS
 from corrflow.encoder import EncoderConfig
 from corrflow.propagation import PROTOCOLS
@@ -88,3 +89,21 @@ def test_eval_takes_it_by_its_name(data, tmp_path, capsys):
     if name == "youtube-vos":
         with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
             assert len(archive.namelist()) == 6
+
+
+def test_parts_in_any_order_end_with_the_files_of_one_run(data, tmp_path):
+    name, root = data
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    evaluate(name, root, None, PROTOCOLS["identity"], whole, "identity")
+    prepare(read_plan(whole).evaluation, parts)
+    for number in (2, 0, 1):
+        plan = read_plan(parts)
+        run_sequences(plan, plan.share(number, 3), None)
+    finish(read_plan(parts))
+
+    def content(out):
+        files = [path for path in out.rglob("*") if path.is_file() and path.name != "speed.json" and path.parent.name != "sequences"]
+        return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+    assert len(content(whole)) > 2
+    assert content(parts) == content(whole)
