@@ -1,7 +1,7 @@
-"""Colours: the clean classes a model is asked for, and the bottlenecked RGB it is shown.
+"""Colours: the clean classes a model is asked for, and the bottlenecked frames it is shown.
 
-Targets are hard classes of Lab's ab plane; inputs lose channels at random so that a colour can't simply be looked up (paper, section
-3.2). Everything is batched and runs where its tensors are; random draws come from a generator that the caller addresses.
+Targets are hard classes of Lab's ab plane, or of Lab; inputs lose channels at random so that a colour can't simply be looked up (paper,
+section 3.2). Everything is batched and runs where its tensors are; random draws come from a generator that the caller addresses.
 
 Shapes: n frames, t frames of a clip, k colour classes, h w pixels or cells.
 """
@@ -9,6 +9,7 @@ Shapes: n frames, t frames of a clip, k colour classes, h w pixels or cells.
 import itertools
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,19 +18,7 @@ from torchvision.transforms.v2 import functional as tv
 
 from corrflow.encoder import STRIDE
 from corrflow.errors import InputError
-
-# k-means centres of ab over natural frames, as published with the method: 16 rows of (a, b)
-CENTROIDS = (
-    (10.227485656738281, -25.504367828369141), (9.1718616485595703, -5.4802451133728027),
-    (38.079753875732422, -55.176967620849609), (13.772418975830078, 29.932201385498047),
-    (-22.90513801574707, 4.349820613861084), (0.3694918155670166, -7.3006887435913086),
-    (-5.3544673919677734, -13.474063873291016), (-9.1021614074707031, 43.392688751220703),
-    (2.8542637825012207, -18.042882919311523), (-1.2226581573486328, 21.684947967529297),
-    (-7.9679098129272461, -0.25664329528808594), (33.955364227294922, 15.078691482543945),
-    (22.351770401000977, -38.779991149902344), (5.7283544540405273, 8.6479434967041016),
-    (54.295120239257812, -73.889358520507812), (0.19337761402130127, 0.032210350036621094),
-)  # fmt: skip
-CLASSES = len(CENTROIDS)
+from corrflow.palette import PUBLISHED, Palette
 
 # sRGB primaries to XYZ under D65, rows divided by the white point (0.950456, 1, 1.088754)
 RGB_TO_XYZ = (
@@ -43,13 +32,16 @@ TABLE_ONE = 1 << 14  # 1.0 in its fixed point: 32 cells of 16 sixteenths of 32
 LAB_KNEE = 0.008856  # below it Lab's cube root is replaced by a line
 JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's released settings)
 
+InputSpace = Literal["rgb", "lab"]
+LAB_MIDDLE, LAB_REACH = (50.0, 0.0, 0.0), (50.0, 128.0, 128.0)  # what becomes 0 and 1 where frames are shown as Lab
+
 
 @dataclass(frozen=True)
 class BottleneckConfig:
     """How the input is impoverished (paper, section 3.2)."""
 
     keep: float = 0.3
-    """Share of the steps whose input keeps its three channels; else one or two are zeroed."""
+    """Share of the steps whose input keeps its three channels; else one or two are zeroed (of Lab: a or b, as MAST does)."""
     jitter: float = 0.1
     """Share of the frames whose brightness, contrast, saturation and hue are jittered, by 0.1 each."""
 
@@ -82,13 +74,30 @@ def lab_to_rgb(lab_n3hw: Tensor) -> Tensor:
     return torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
-def color_classes(rgb_n3hw: Tensor) -> Tensor:
-    """The nearest of the 16 centroids of each pixel's ab: int64 `[N, H, W]` of RGB in [0, 1]."""
-    ab_nhw2 = table_ab(rgb_n3hw)
-    centroids_k2 = constant(CENTROIDS, torch.float32, rgb_n3hw.device)
-    # |ab - c|^2 without |ab|^2, which is the same for all k
-    score_pk = torch.addmm(centroids_k2.square().sum(dim=1), ab_nhw2.flatten(0, 2), centroids_k2.T, alpha=-2)
-    return score_pk.argmin(dim=1).view(ab_nhw2.shape[:3])
+def input_of(rgb_n3hw: Tensor, space: InputSpace) -> Tensor:
+    """RGB in [0, 1] as an encoder is shown it: itself, or Lab brought to about [-1, 1], where 0 is no colour; `[N, 3, H, W]`."""
+    if space == "rgb":
+        return rgb_n3hw
+    middle, reach = (x[:, None, None] for x in constant((LAB_MIDDLE, LAB_REACH), rgb_n3hw.dtype, rgb_n3hw.device))
+    shown_n3hw: Tensor = (rgb_to_lab(rgb_n3hw) - middle) / reach
+    return shown_n3hw
+
+
+def rgb_of(input_n3hw: Tensor, space: InputSpace) -> Tensor:
+    """The inverse of `input_of`, clipped to [0, 1]; for pictures."""
+    if space == "rgb":
+        return input_n3hw
+    middle, reach = (x[:, None, None] for x in constant((LAB_MIDDLE, LAB_REACH), input_n3hw.dtype, input_n3hw.device))
+    return lab_to_rgb(input_n3hw * reach + middle)
+
+
+def color_classes(rgb_n3hw: Tensor, palette: Palette = PUBLISHED) -> Tensor:
+    """The nearest class of each pixel, in ab or in Lab as the palette is: int64 `[N, H, W]` of RGB in [0, 1]."""
+    color_nhwx = table_ab(rgb_n3hw) if len(palette[0]) == 2 else rgb_to_lab(rgb_n3hw).movedim(1, -1)
+    centers_kx = constant(palette, torch.float32, rgb_n3hw.device)
+    # |x - c|^2 without |x|^2, which is the same for all k
+    score_pk = torch.addmm(centers_kx.square().sum(dim=1), color_nhwx.flatten(0, 2), centers_kx.T, alpha=-2)
+    return score_pk.argmin(dim=1).view(color_nhwx.shape[:3])
 
 
 def table_ab(rgb_n3hw: Tensor) -> Tensor:
@@ -118,10 +127,10 @@ def ab_table(device: torch.device) -> Tensor:
     return packed.to(device)
 
 
-def class_colors(probabilities_nkhw: Tensor, lightness_nhw: Tensor) -> Tensor:
-    """Mean ab under `probabilities`, with the given L, as RGB in [0, 1]; `[N, 3, H, W]`; for pictures."""
-    ab_n2hw = torch.einsum("nkhw,kx->nxhw", probabilities_nkhw, probabilities_nkhw.new_tensor(CENTROIDS))
-    return lab_to_rgb(torch.cat([lightness_nhw[:, None], ab_n2hw], dim=1))
+def class_colors(probabilities_nkhw: Tensor, lightness_nhw: Tensor, palette: Palette = PUBLISHED) -> Tensor:
+    """Mean colour under `probabilities` as RGB in [0, 1], `[N, 3, H, W]`; of a palette of ab, with the given L. For pictures."""
+    color_nxhw = torch.einsum("nkhw,kx->nxhw", probabilities_nkhw, probabilities_nkhw.new_tensor(palette))
+    return lab_to_rgb(torch.cat([lightness_nhw[:, None], color_nxhw], dim=1) if color_nxhw.shape[1] == 2 else color_nxhw)
 
 
 def shrink_labels(labels_nhw: Tensor, classes: int, stride: int = STRIDE) -> Tensor:
@@ -135,18 +144,21 @@ def shrink_labels(labels_nhw: Tensor, classes: int, stride: int = STRIDE) -> Ten
     return F.avg_pool2d(one_hot_nkhw.scatter_(1, labels_nhw.long()[:, None], 1.0), stride)
 
 
-def drop_channels(rgb_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator) -> Tensor:
-    """Zero one or two channels of all frames alike, and scale the rest by 3 / (3 - n); with probability `keep` none.
+def drop_channels(input_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, space: InputSpace = "rgb") -> Tensor:
+    """Zero n channels of all frames alike, and scale the rest by 3 / (3 - n); with probability `keep` none.
 
-    `draw` is a CPU generator; the same draw on every rank drops the same channels.
+    One or two channels of RGB; of Lab, a or b. `draw` is a CPU generator; the same draw on every rank drops the same channels.
     """
     if torch.rand((), generator=draw).item() < config.keep:
-        return rgb_nt3hw
-    dropped = int(torch.randint(1, 3, (), generator=draw))
-    order = torch.randperm(3, generator=draw)
+        return input_nt3hw
+    if space == "rgb":
+        dropped = int(torch.randint(1, 3, (), generator=draw))
+        order = torch.randperm(3, generator=draw)
+    else:
+        dropped, order = 1, torch.randint(1, 3, (1,), generator=draw)
     factor = torch.full((3,), 3 / (3 - dropped))
     factor[order[:dropped]] = 0.0
-    return rgb_nt3hw * factor.to(rgb_nt3hw.device, non_blocking=True)[:, None, None]
+    return input_nt3hw * factor.to(input_nt3hw.device, non_blocking=True)[:, None, None]
 
 
 def jitter_frames(rgb_n3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, own: slice, total: int) -> Tensor:

@@ -14,9 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from corrflow.attention import choose_backend, restricted_attention
+from corrflow.color import InputSpace, input_of
 from corrflow.encoder import STRIDE, Encoder, EncoderConfig
 from corrflow.errors import InputError
 
+SHIPPED = Path(__file__).parent / "weights" / "corrflow.pt"
 RELEASED_NAMES = (
     (r"^module\.", ""),
     (r"^feature_extraction\.conv1\.", "encoder.stem."),
@@ -35,6 +37,8 @@ class ModelConfig:
     """Half the side of the window in training, in cells of 4 pixels (paper, section 4.1: 13x13)."""
     affinity_scale: float = 1.0
     """Factor of the dot products; 1 as released, 0.125 = 1/sqrt(64) against divergence."""
+    input: InputSpace = "rgb"
+    """What the encoder is shown: RGB as released, or Lab as MAST does; `encode` takes RGB either way."""
 
     def __post_init__(self) -> None:
         if self.radius < 0 or self.affinity_scale <= 0:
@@ -67,7 +71,7 @@ class CorrFlow(nn.Module):
             raise InputError(f"encode: frames {list(frames.shape)}: expected [N, 3, H, W] with H and W multiples of {STRIDE}")
         if not frames.is_floating_point():
             raise InputError(f"encode: frames of {frames.dtype}: expected floating RGB in [0, 1] (divide uint8 by 255)")
-        features: Tensor = self.encoder(frames)
+        features: Tensor = self.encoder(input_of(frames, self.config.input))
         return features
 
     def copy(self, target: Tensor, reference: Tensor, values: Tensor, radius: int | None = None) -> Tensor:
@@ -79,11 +83,14 @@ class CorrFlow(nn.Module):
 Weights = Literal["auto", "average", "last"]
 
 
-def load_model(path: str | Path, device: str | torch.device = "cpu", attention: str = "auto", weights: Weights = "auto") -> CorrFlow:
+def load_model(
+    path: str | Path | None = None, device: str | torch.device = "cpu", attention: str = "auto", weights: Weights = "auto"
+) -> CorrFlow:
     """Load a model for use, in eval mode.
 
     Args:
-        path: a checkpoint of ours, or one in the released layout (with or without the `module.` prefix).
+        path: a checkpoint of ours, or one in the released layout (with or without the `module.` prefix); None: the model that comes
+            with corrflow (docs/model_card.md).
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
         weights: `average`, those averaged over training; `last`, those of the last step; `auto`, the average where one was kept.
@@ -92,6 +99,7 @@ def load_model(path: str | Path, device: str | torch.device = "cpu", attention: 
         InputError: no such file, a truncated one, or weights of another architecture; no average; a backend that can't be had.
     """
     choose_backend(attention, torch.device(device))
+    path = SHIPPED if path is None else path
     state = read_checkpoint(path)
     if weights == "average" and "average" not in state:
         raise InputError(f"checkpoint {path}: no averaged weights: expected weights auto or last (trainer.ema_clips keeps an average)")
@@ -118,13 +126,13 @@ def config_of(state: dict[str, Any], path: str | Path) -> ModelConfig:
     """The architecture as the checkpoint tells it; the released files tell none and have the default one."""
     if "model_config" not in state:
         return ModelConfig()
-    told = state["model_config"]
+    told = {"input": "rgb", **state["model_config"]}  # which earlier ones do not tell
     names = {f.name for f in fields(ModelConfig)}
     if set(told) != names:
         raise InputError(f"checkpoint {path}: model_config has {sorted(told)}, expected {sorted(names)}")
     encoder = told["encoder"]
     shape = EncoderConfig(tuple(encoder["widths"]), tuple(encoder["depths"]), encoder["features"])
-    return ModelConfig(shape, told["radius"], told["affinity_scale"])
+    return ModelConfig(shape, told["radius"], told["affinity_scale"], told["input"])
 
 
 def load_weights(model: CorrFlow, told: dict[str, Any], path: str | Path) -> None:

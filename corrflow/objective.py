@@ -52,13 +52,13 @@ class Recursion(nn.Module):
         """The losses of a batch of clips.
 
         Args:
-            frames_bt3hw: bottlenecked RGB, `[B, T, 3, H, W]`.
+            frames_bt3hw: bottlenecked, as the encoder is shown them (`color.input_of`), `[B, T, 3, H, W]`.
             colors_btkhw: shares of the true colours in each cell, `[B, T, K, H/4, W/4]`.
             classes_bthw: the true class of each pixel, int64 `[B, T, H, W]`.
             truth: for each frame 1 .. T-2, whether the next hop starts from its true colours or from the model's own copy.
         """
         # encoded one frame at a time: BatchNorm's statistics are those of frames t, not of the clip (as released)
-        features = [self.model.encode(frame) for frame in frames_bt3hw.unbind(dim=1)]
+        features = [self.model.encoder(frame) for frame in frames_bt3hw.unbind(dim=1)]
         hops, copies = forward_hops(self.model, features, colors_btkhw, truth)
         short = torch.stack([color_loss(hop, classes_bthw[:, t]) for t, hop in enumerate(hops, 1)]).sum()
         cycles = backward_cycles(self.model, features, copies)

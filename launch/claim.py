@@ -11,6 +11,7 @@ from typing import Any
 
 from corrflow import InputError
 from corrflow.files import atomic_file
+from corrflow.palette import PUBLISHED, palette_digest
 from corrflow.training.distributed import Processes
 from launch.config import TrainJob
 from shards.manifest import Manifest
@@ -18,7 +19,7 @@ from shards.manifest import Manifest
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks; and the batch, whose clips
 # are counted, so that other machines can go on with it. All else decides the weights.
 FREE = {
-    "data", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "stream.stall_seconds",
+    "data", "target.palette", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "stream.stall_seconds",
     "trainer.steps", "trainer.batch", "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep", "trainer.keep_every",
     "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike", "trainer.profile",
     "compute.attention", "compute.precision", "compute.compile", "nodes", "gpus_per_node", "follow", "dry_run",
@@ -29,6 +30,7 @@ FREE = {
 EARLIER = {
     "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
     "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
+    "model.input": "rgb", "palette_digest": palette_digest(PUBLISHED),
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
@@ -50,7 +52,8 @@ def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
         InputError: the folder belongs to another configuration; names what differs.
     """
     path = job.run / "config.json"
-    asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest()}
+    palette = palette_digest(job.training.target.classes())
+    asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest(), "palette_digest": palette}
     if path.exists():
         found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
         free = FREE if EARLIER.keys() <= found.keys() else FREE - {"trainer.batch"}  # earlier checkpoints do not count their clips

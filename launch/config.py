@@ -133,6 +133,28 @@ class StatsJob:
 
 
 @dataclass(frozen=True)
+class PaletteJob:
+    """Find colour classes: k-means over the colours of packed videos."""
+
+    data: str
+    """Shards: folder, URL or pipe:COMMAND."""
+    out: Path
+    """CSV to write, a line for each class; train.py --target.palette takes it."""
+    classes: int = 16
+    """How many."""
+    lightness: bool = False
+    """Classes of L, a and b, rather than of a and b alone."""
+    clips: int = 400
+    """Clips whose first frames are looked at, 4,096 pixels of each."""
+    seed: int = 0
+    """Of the clips and of the first centres."""
+
+    def __post_init__(self) -> None:
+        if self.clips < 1:
+            raise InputError(f"palette: clips {self.clips}: expected at least 1")
+
+
+@dataclass(frozen=True)
 class OrderJob:
     """Print which clips make each global batch, as training would read them, without training."""
 

@@ -16,7 +16,7 @@ from corrflow.benchmarks.evaluation import finish, merge, progress, results, run
 from corrflow.benchmarks.plan import Evaluation, Plan, noting_failure, prepare, read_plan
 from corrflow.benchmarks.results import Result
 from corrflow.memory import keep_freed_memory
-from corrflow.model import CorrFlow, load_model, weights_digest
+from corrflow.model import SHIPPED, CorrFlow, load_model, weights_digest
 from corrflow.propagation import Backbone
 from corrflow.propagation.backbone import digest, load_backbone
 from corrflow.report import text_table, write_report
@@ -70,15 +70,16 @@ def prepare_job(job: EvalJob, away: bool) -> Plan:
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
     if not protocol.propagates:
-        return prepare(Evaluation(job.benchmark, root, name, protocol), job.out)
+        return prepare(Evaluation(job.benchmark, root, name, protocol, size=job.size), job.out)
     if job.encoder:
         place, device = absolute(job.encoder), torch.device("cpu")
         weights = digest(load_backbone(place, device))
-        return prepare(Evaluation(job.benchmark, root, name, protocol, weights, "none", place, 0, job.device, job.attention), job.out)
-    checkpoint = "none" if job.checkpoint == "none" else str(Path(job.checkpoint).absolute())
+        evaluation = Evaluation(job.benchmark, root, name, protocol, weights, "none", place, 0, job.size, job.device, job.attention)
+        return prepare(evaluation, job.out)
+    checkpoint = job.checkpoint if job.checkpoint in ("", "none") else str(Path(job.checkpoint).absolute())
     seed = job.seed if job.checkpoint == "none" else 0
     weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))
-    evaluation = Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, "", seed, job.device, job.attention)
+    evaluation = Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, "", seed, job.size, job.device, job.attention)
     return prepare(evaluation, job.out)
 
 
@@ -89,9 +90,9 @@ def absolute(encoder: str) -> str:
 
 
 def make_model(checkpoint: str, seed: int, device: torch.device, attention: str) -> CorrFlow:
-    """The checkpoint's model, or one of random weights."""
+    """The checkpoint's model, the one that comes with corrflow, or one of random weights."""
     if checkpoint != "none":
-        return load_model(checkpoint, device, attention)
+        return load_model(checkpoint or None, device, attention)
     torch.manual_seed(seed)
     return CorrFlow(attention=attention).to(device).eval()
 
@@ -118,7 +119,7 @@ def method_name(job: EvalJob) -> str:
         return "identity"
     if job.encoder:
         return job.encoder.rpartition(":")[2]
-    return "untrained" if job.checkpoint == "none" else Path(job.checkpoint).stem
+    return "untrained" if job.checkpoint == "none" else Path(job.checkpoint or SHIPPED).stem
 
 
 def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = True) -> None:

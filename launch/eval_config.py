@@ -12,6 +12,8 @@ from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, changed, find_protocol
 from slurm.cluster import ClusterConfig, find_profile
 
+SMALLEST = 32  # short side of a video to track, in pixels
+
 
 @dataclass(frozen=True)
 class EvalJob:
@@ -24,8 +26,8 @@ class EvalJob:
     """Folder of its data, as downloaded."""
     out: Path
     """New folder for predictions, overlays, tables, metrics.json, report.html; one in which this evaluation was begun is gone on with."""
-    checkpoint: str = "none"
-    """A checkpoint of ours or a released one; none: random weights, the untrained baseline."""
+    checkpoint: str = ""
+    """A checkpoint of ours or a released one; unless given, the model that comes with corrflow; none: random weights, the baseline."""
     encoder: str = ""
     """Another encoder instead: package.module:function or file.py:function, called with the device, returns a corrflow.Backbone."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "paper"
@@ -40,6 +42,8 @@ class EvalJob:
     """Previous frames to copy from, unless the protocol's."""
     hard: bool | None = None
     """Whether labels are decided in each frame, unless the protocol says."""
+    size: int = 0
+    """Short side at which to track, in pixels; scored at the data's own size. 0: that."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
     attention: Asked = "auto"
@@ -53,9 +57,10 @@ class EvalJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        if min(self.jobs, self.frames or 0) < 0:
-            raise InputError(f"eval: jobs {self.jobs}, frames {self.frames}: expected 0 or more")
-        if self.encoder and self.checkpoint != "none":
+        if min(self.jobs, self.frames or 0) < 0 or 0 < self.size < SMALLEST:
+            told = f"jobs {self.jobs}, frames {self.frames}, size {self.size}"
+            raise InputError(f"eval: {told}: expected 0 or more, and of size 0 or at least {SMALLEST}")
+        if self.encoder and self.checkpoint:
             raise InputError(f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them")
         find_benchmark(self.benchmark)
 
@@ -91,8 +96,8 @@ class TrackJob:
     """Track what is marked through a video: give one of --mask, --points, --box. All frames are written; nothing is drawn before the first
     that has marks. Ctrl-C keeps what is done."""
 
-    checkpoint: Path
-    """A checkpoint of ours or a released one."""
+    checkpoint: Path | None = None
+    """A checkpoint of ours or a released one; unless given, the model that comes with corrflow."""
     video: Path | None = None
     """A video file or a folder of numbered frames."""
     out: Path | None = None
@@ -123,7 +128,7 @@ class TrackJob:
     """Of the page."""
 
     def __post_init__(self) -> None:
-        if self.size < 32:
+        if self.size < SMALLEST:
             raise InputError(f"track: size {self.size}: expected at least 32 pixels")
         if not 0 < self.port < 1 << 16:
             raise InputError(f"track: port {self.port}: expected 1 to 65535")

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from corrflow import CorrFlow, InputError
+from corrflow.scale import Scale
 from corrflow.tracking.film import Reel
 from corrflow.tracking.follower import Follower, MaskFollower, PointFollower, check_reached
 from corrflow.tracking.recording import MaskRecording, PointRecording, Recording, masks_folder
-from corrflow.tracking.scale import Scale
 from launch.given import Marked, Stage, mask_paths, read_masks, read_points
 from shards.footage import BrokenVideoError, Footage, open_footage
 

@@ -8,8 +8,8 @@ import numpy as np
 
 from corrflow import InputError
 from corrflow.pictures import Pixels, read_mask
+from corrflow.scale import Points
 from corrflow.tracking.follower import check_reached
-from corrflow.tracking.scale import Points
 from corrflow.tracking.spool import Masks
 
 KEYED = re.compile(r"^(?:(\d+)=)?(.+)$", re.DOTALL)

@@ -1,4 +1,4 @@
-"""A page on which to choose a video, mark what to follow, and see the result: `python launch/track.py --browser --checkpoint PT`.
+"""A page on which to choose a video, mark what to follow, and see the result: `python launch/track.py --browser`.
 
 For this machine alone: nothing is shared, nothing asked of other hosts. What is clicked and painted is in `marking.py`.
 """

@@ -1,6 +1,6 @@
 """Pack videos into tar shards: `python launch/shard.py --source DIR --out DIR [--jobs N]`.
 
-On packed ones, each with `--data DIR`: `shard.py verify`, `shard.py stats`, `shard.py order`.
+On packed ones, each with `--data DIR`: `shard.py verify`, `shard.py stats`, `shard.py order`, `shard.py palette`.
 """
 
 import json
@@ -11,24 +11,29 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
+from corrflow.color import rgb_to_lab
 from corrflow.memory import keep_freed_memory
+from corrflow.palette import fit_palette, write_palette
 from launch.command import parse, run
-from launch.config import OrderJob, PackJob, StatsJob, VerifyJob
+from launch.config import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
 from shards import InputError
+from shards.clip import ClipConfig
 from shards.corpus import open_corpus
 from shards.manifest import Manifest, read_manifest
 from shards.order import Order
 from shards.pack import PARTS, Plan, finish, pack_units, prepare, read_plan
 from shards.stats import collect
-from shards.stream import ClipDataset, StreamConfig, check_data, list_batches
+from shards.stream import ClipDataset, StreamConfig, check_data, list_batches, read_batches
 from shards.verify import verify
 from slurm.array import Submitted, submit_array, wait_for
 from slurm.cluster import has_slurm
 from slurm.payload import Task
 
 LOGS = "logs"
+PALETTE_SIDE, PALETTE_WINDOW = 64, 64  # pixels of the frames whose colours are clustered; clips that are shuffled together
 
 
 def main(argv: list[str]) -> int:
@@ -162,7 +167,27 @@ def print_order(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"verify": verify_shards, "stats": print_stats, "order": print_order}
+def make_palette(argv: list[str]) -> int:
+    """K-means over the colours of some clips, into a file that `train.py --target.palette` takes."""
+    job = parse(PaletteJob, argv, "shard.py palette")
+    keep_freed_memory()
+    corpus = open_corpus(job.data)
+    order = Order(corpus.samples, job.seed, 1, PALETTE_WINDOW, visits=1)
+    clips = ClipDataset(corpus, order, ClipConfig(size=PALETTE_SIDE), 0, 1, 0)
+    shown = tqdm(islice(read_batches(clips, StreamConfig(workers=0)), job.clips), total=job.clips, unit="clip", desc="reading")
+    lab_p3 = torch.cat([rgb_to_lab(batch.clips[0, :1].float() / 255)[0].flatten(1).T for batch in shown]).numpy()
+    palette = fit_palette(lab_p3 if job.lightness else lab_p3[:, 1:], job.classes, job.seed)
+    write_palette(palette, job.out)
+    print(f"{len(lab_p3)} pixels of {job.clips} clips: {len(palette)} classes of {'L, a, b' if job.lightness else 'a, b'} in {job.out}")
+    return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "verify": verify_shards,
+    "stats": print_stats,
+    "order": print_order,
+    "palette": make_palette,
+}
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,4 +1,4 @@
-"""Track what is marked through a video: `python launch/track.py --video my.mp4 --mask first.png --checkpoint PT --out tracked.mp4`; with
+"""Track what is marked through a video: `python launch/track.py --video my.mp4 --mask first.png --out tracked.mp4`; with
 `--browser`, on a page."""
 
 import signal

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from corrflow.benchmarks.benchmark import Benchmark, Sequence
@@ -25,6 +24,7 @@ from corrflow.model import CorrFlow
 from corrflow.pictures import overlay, write_jpeg
 from corrflow.propagation import Backbone, Protocol, stream_points, stream_together
 from corrflow.propagation.backbone import as_backbone, digest
+from corrflow.scale import Scale
 
 Model = CorrFlow | Backbone | None
 LANES = 8  # sequences in step on CUDA
@@ -107,19 +107,17 @@ def run_group(plan: Plan, group: list[Sequence], model: Model, on_frames: Callab
 def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
     """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `Located` points."""
     benchmark, protocol = plan.benchmark, plan.evaluation.protocol
-    frames = [tensors(benchmark.frames(sequence)) for sequence in group]
-    given = [{number: torch.from_numpy(what) for number, what in benchmark.given(sequence).items()} for sequence in group]
+    height, width = next(benchmark.frames(group[0])).shape[:2]
+    scale = Scale.of(width, height, plan.evaluation.size)
+    frames = [(torch.from_numpy(scale.frame(frame)).movedim(-1, 0) for frame in benchmark.frames(sequence)) for sequence in group]
+    shrink = scale.inward if benchmark.kind == "points" else scale.shrink
+    given = [{number: torch.from_numpy(shrink(what)) for number, what in benchmark.given(sequence).items()} for sequence in group]
     if benchmark.kind == "points":
         for located in stream_points(model, frames[0], given[0], protocol):
-            yield {0: located}
+            yield {0: located._replace(xy=torch.from_numpy(scale.outward(located.xy.numpy())))}
     else:
         for outputs in stream_together(model, frames, given, protocol):
-            yield {lane: labels_hw.numpy() for lane, labels_hw in outputs.items()}
-
-
-def tensors(frames: Iterator[Any]) -> Iterator[Tensor]:
-    """`[H, W, 3]` to `[3, H, W]`."""
-    return (torch.from_numpy(frame_hw3).movedim(-1, 0) for frame_hw3 in frames)
+            yield {lane: scale.enlarge(labels_hw.numpy()) for lane, labels_hw in outputs.items()}
 
 
 def device_of(model: Model) -> torch.device:

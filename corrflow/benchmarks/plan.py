@@ -42,6 +42,8 @@ class Evaluation:
     """Where they find another encoder than ours: `package.module:function` or `file.py:function`."""
     seed: int = 0
     """Of random weights."""
+    size: int = 0
+    """Short side at which it is tracked, in pixels; 0: the data's own."""
     device: str = "auto"
     """As asked."""
     attention: str = "auto"

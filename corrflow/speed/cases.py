@@ -18,11 +18,12 @@ from torch import Tensor
 from corrflow.attention import choose_backend, restricted_attention
 from corrflow.attention.choice import BACKENDS, compiles_for, has_compiler, is_installed
 from corrflow.attention.window import Window
-from corrflow.color import CLASSES, color_classes
+from corrflow.color import color_classes
 from corrflow.encoder import STRIDE, EncoderConfig
 from corrflow.errors import InputError
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow
+from corrflow.palette import CLASSES
 from corrflow.propagation import find_protocol, stream
 from corrflow.speed import cost, released
 from corrflow.speed.measure import BASELINE, Need, Variant, Work

@@ -16,10 +16,10 @@ from torch import Tensor
 from corrflow.attention import reference
 from corrflow.attention.choice import is_installed
 from corrflow.attention.window import Window
-from corrflow.color import CLASSES
 from corrflow.encoder import STRIDE
 from corrflow.model import CorrFlow
 from corrflow.objective import color_loss
+from corrflow.palette import CLASSES
 
 PADDING = -1e10  # the logit of what is taken for padding
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from corrflow.attention.window import Window
-from corrflow.color import CLASSES
 from corrflow.encoder import STRIDE, EncoderConfig
 from corrflow.errors import InputError
+from corrflow.palette import CLASSES
 from corrflow.speed import cost
 
 MIB, MICRO, GIGA = 1 << 20, 1e-6, 1e9

@@ -22,7 +22,7 @@ from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels
 from corrflow.propagation import Located, stream, stream_points
-from corrflow.tracking.scale import Points, Scale
+from corrflow.scale import Points, Scale
 from corrflow.tracking.spool import Spool, pack_frame, pack_labels, unpack_frame, unpack_labels
 
 Result = TypeVar("Result")  # of a frame at the video's size

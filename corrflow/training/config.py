@@ -5,7 +5,7 @@ from typing import Literal
 
 import torch
 
-from corrflow import color
+from corrflow import color, palette
 from corrflow.errors import InputError
 from corrflow.model import ModelConfig
 from corrflow.objective import ObjectiveConfig
@@ -81,6 +81,7 @@ class TrainingConfig:
 
     model: ModelConfig = field(default_factory=ModelConfig)
     bottleneck: color.BottleneckConfig = field(default_factory=color.BottleneckConfig)
+    target: palette.TargetConfig = field(default_factory=palette.TargetConfig)
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)

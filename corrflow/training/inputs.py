@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from corrflow import color
+from corrflow.palette import Palette
 from corrflow.training.distributed import Processes
 
 
@@ -37,18 +38,26 @@ class StepInput(NamedTuple):
         return [StepInput(*tensors) for tensors in zip(*(x.chunk(count) for x in self), strict=True)]
 
 
-def prepare(clips_bt3hw: Tensor, config: color.BottleneckConfig, draw: torch.Generator, processes: Processes) -> StepInput:
+class Look(NamedTuple):
+    """How clips are seen: what is asked of their colours, and in what form they are shown."""
+
+    palette: Palette
+    space: color.InputSpace
+    bottleneck: color.BottleneckConfig
+
+
+def prepare(clips_bt3hw: Tensor, look: Look, draw: torch.Generator, processes: Processes) -> StepInput:
     """uint8 clips to clean colours and bottlenecked input. The draws are for the global batch, of which this rank takes its part."""
     clips, frames = clips_bt3hw.shape[:2]
     if processes.device.type == "cuda" and clips_bt3hw.device.type == "cpu":
         clips_bt3hw = clips_bt3hw.pin_memory()
     frames_bt3hw = clips_bt3hw.to(processes.device, non_blocking=True).contiguous().float() / 255
     clean_n3hw = frames_bt3hw.flatten(0, 1)
-    classes_nhw = color.color_classes(clean_n3hw)
-    colors_nkhw = color.shrink_labels(classes_nhw, color.CLASSES)
+    classes_nhw = color.color_classes(clean_n3hw, look.palette)
+    colors_nkhw = color.shrink_labels(classes_nhw, len(look.palette))
     first = processes.rank * clips * frames
     own = slice(first, first + clips * frames)
-    jittered_n3hw = color.jitter_frames(clean_n3hw, config, draw, own, processes.world * clips * frames)
-    inputs_n3hw = color.drop_channels(jittered_n3hw, config, draw)
+    jittered_n3hw = color.jitter_frames(clean_n3hw, look.bottleneck, draw, own, processes.world * clips * frames)
+    inputs_n3hw = color.drop_channels(color.input_of(jittered_n3hw, look.space), look.bottleneck, draw, look.space)
     inputs_bt3hw, colors_btkhw, classes_bthw = (x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw, colors_nkhw, classes_nhw))
     return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_bthw)

@@ -13,11 +13,12 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import flow_to_image
 
-from corrflow.color import class_colors, rgb_to_lab
+from corrflow.color import class_colors, rgb_of, rgb_to_lab
 from corrflow.encoder import STRIDE
 from corrflow.files import atomic_file
 from corrflow.model import CorrFlow
 from corrflow.objective import backward_cycles, forward_hops
+from corrflow.palette import PUBLISHED, Palette
 from corrflow.training.anomalies import WINDOW
 from corrflow.training.timing import PARTS, REDUCE
 
@@ -123,14 +124,14 @@ class Scene(NamedTuple):
 
 
 @torch.no_grad()
-def draw_pictures(model: CorrFlow, scene: Scene) -> dict[str, Tensor]:
+def draw_pictures(model: CorrFlow, scene: Scene, palette: Palette = PUBLISHED) -> dict[str, Tensor]:
     """Pictures of one clip: each is its frames side by side, `[3, H, T W]` in [0, 1].
 
     Frame 0 of `reconstructed` is the true one; the others are the model's own copies. `cycle` is frame 0 after each cycle.
     """
     was_training = model.training
     model.eval()
-    features = [model.encode(frame_3hw[None]) for frame_3hw in scene.inputs_t3hw]
+    features = [model.encoder(frame_3hw[None]) for frame_3hw in scene.inputs_t3hw]
     colors_1tkhw = scene.colors_tkhw[None]
     _, copies = forward_hops(model, features, colors_1tkhw, (False,) * (len(features) - 2))
     cycles = backward_cycles(model, features, copies)
@@ -141,10 +142,10 @@ def draw_pictures(model: CorrFlow, scene: Scene) -> dict[str, Tensor]:
     cycled_nkhw = torch.cat(cycles)
     return {
         "input": side_by_side(scene.frames_t3hw),
-        "bottlenecked": side_by_side(scene.inputs_t3hw),
-        "true_colors": side_by_side(enlarge(class_colors(scene.colors_tkhw, lightness_thw))),
-        "reconstructed": side_by_side(enlarge(class_colors(copied_tkhw, lightness_thw))),
-        "cycle": side_by_side(enlarge(class_colors(cycled_nkhw, lightness_thw[:1].expand(len(cycled_nkhw), -1, -1)))),
+        "bottlenecked": side_by_side(rgb_of(scene.inputs_t3hw, model.config.input)),
+        "true_colors": side_by_side(enlarge(class_colors(scene.colors_tkhw, lightness_thw, palette))),
+        "reconstructed": side_by_side(enlarge(class_colors(copied_tkhw, lightness_thw, palette))),
+        "cycle": side_by_side(enlarge(class_colors(cycled_nkhw, lightness_thw[:1].expand(len(cycled_nkhw), -1, -1), palette))),
         "flow": side_by_side(enlarge(torch.cat([flow_picture(flow, model.config.radius) for flow in flows]))),
     }
 

@@ -22,7 +22,7 @@ from corrflow.training.average import Average
 from corrflow.training.checkpoint import beats, checkpoint_path, keep_best, load_average, restore, save_checkpoint, settle_best, thin_out
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import Processes
-from corrflow.training.inputs import ClipBatch, StepInput
+from corrflow.training.inputs import ClipBatch, Look, StepInput
 from corrflow.training.monitor import Monitor, Scene, draw_pictures
 from corrflow.training.schedule import step_generator
 from corrflow.training.steplog import OnStep, StepLog
@@ -41,6 +41,7 @@ class Trainer:
         self.trouble = Trouble(processes, say)
         self.timer = StepTimer(processes.device)
         self.validator = Validator(config.validation, processes)
+        self.seen_as = Look(config.target.classes(), config.model.input, config.bottleneck)
         self.compute = config.compute.choose(processes.device)
         self.model = self.new_model()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
@@ -154,7 +155,7 @@ class Trainer:
 
     def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
         """Clips to colours and input."""
-        return inputs.prepare(clips_bt3hw, self.config.bottleneck, draw, self.processes)
+        return inputs.prepare(clips_bt3hw, self.seen_as, draw, self.processes)
 
     def backward(self, data: StepInput, truth: tuple[bool, ...]) -> Tensor:
         """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the losses of this rank, `[3]`."""
@@ -232,7 +233,7 @@ class Trainer:
         if log.monitor:
             scene = Scene(data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0])
             with torch.compiler.set_stance("force_eager"):  # one frame in eval mode is not worth a compilation
-                pictures = draw_pictures(self.model, scene)
+                pictures = draw_pictures(self.model, scene, self.seen_as.palette)
             with self.trouble.kept(writing=str(self.run)):
                 log.monitor.pictures("clip", pictures, self.step)
 

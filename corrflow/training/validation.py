@@ -4,7 +4,6 @@ The scores are those of `benchmarks/`, of which a run alone keeps the masks. Sha
 """
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +19,7 @@ from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels, overlay, read_frame
 from corrflow.propagation import find_protocol, stream
+from corrflow.scale import Scale
 from corrflow.training.anomalies import Trouble
 from corrflow.training.distributed import Processes
 
@@ -135,25 +135,10 @@ def track(model: CorrFlow, sequence: DavisSequence, config: ValidationConfig) ->
     """Predicted and true masks `[H, W]` of all frames, at the true ones' size."""
     davis = Davis(config.year)
     true = davis.truth(sequence)
-    height, width = true[0].shape
-    factor = min(config.size / min(height, width), 1.0) if config.size else 1.0
-    size = round(width * factor), round(height * factor)
-
-    def frames() -> Iterator[Tensor]:
-        for frame_hw3 in davis.frames(sequence):
-            yield resized(torch.from_numpy(frame_hw3), size, Image.Resampling.BOX).movedim(-1, 0)
-
-    first_hw = resized(torch.from_numpy(true[0]), size, Image.Resampling.NEAREST)
-    tracked = stream(model, frames(), first_hw, find_protocol(config.protocol))
-    predicted = [resized(labels_hw, (width, height), Image.Resampling.NEAREST).numpy() for labels_hw in tracked]
-    return predicted, true
-
-
-def resized(picture: Tensor, size: tuple[int, int], how: Image.Resampling) -> Tensor:
-    """uint8 `[H, W]` or `[H, W, 3]` at another width and height; as it is at its own."""
-    if picture.shape[:2] == size[::-1]:
-        return picture
-    return torch.from_numpy(np.array(Image.fromarray(picture.numpy()).resize(size, how)))
+    scale = Scale.of(*true[0].shape[::-1], config.size)
+    frames = (torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0) for frame_hw3 in davis.frames(sequence))
+    tracked = stream(model, frames, torch.from_numpy(scale.shrink(true[0])), find_protocol(config.protocol))
+    return [scale.enlarge(labels_hw.numpy()) for labels_hw in tracked], true
 
 
 def summed_scores(year: Literal[2016, 2017], sequence: DavisSequence, predicted: list[Pixels]) -> tuple[float, float, int]:

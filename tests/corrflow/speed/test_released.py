@@ -3,9 +3,9 @@ import torch
 
 from corrflow import CorrFlow, ModelConfig, restricted_attention
 from corrflow.attention.window import Window
-from corrflow.color import CLASSES
 from corrflow.encoder import EncoderConfig
 from corrflow.objective import ObjectiveConfig, Recursion
+from corrflow.palette import CLASSES
 from corrflow.propagation import Protocol, propagate
 from corrflow.speed import released
 

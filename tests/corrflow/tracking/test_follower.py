@@ -6,9 +6,9 @@ import torch
 
 from corrflow import InputError
 from corrflow.propagation import Located
+from corrflow.scale import Scale
 from corrflow.tracking import follower
 from corrflow.tracking.follower import MaskFollower, PointFollower
-from corrflow.tracking.scale import Scale
 from corrflow.tracking.spool import Masks, Spool
 
 SIZE = 24, 16  # of the video, width and height

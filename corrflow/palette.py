@@ -1,0 +1,85 @@
+"""Which colours are classes: the 16 that were published with the method, or others, of a file.
+
+Shapes: p pixels, k classes, x 2 of (a, b) or 3 of (L, a, b).
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.vq import kmeans2
+
+from corrflow.errors import InputError
+from corrflow.files import atomic_file
+
+Palette = tuple[tuple[float, ...], ...]
+"""Centres of the colour classes: rows of (a, b) or of (L, a, b)."""
+
+# k-means centres of ab over natural frames, as published with the method
+PUBLISHED: Palette = (
+    (10.227485656738281, -25.504367828369141), (9.1718616485595703, -5.4802451133728027),
+    (38.079753875732422, -55.176967620849609), (13.772418975830078, 29.932201385498047),
+    (-22.90513801574707, 4.349820613861084), (0.3694918155670166, -7.3006887435913086),
+    (-5.3544673919677734, -13.474063873291016), (-9.1021614074707031, 43.392688751220703),
+    (2.8542637825012207, -18.042882919311523), (-1.2226581573486328, 21.684947967529297),
+    (-7.9679098129272461, -0.25664329528808594), (33.955364227294922, 15.078691482543945),
+    (22.351770401000977, -38.779991149902344), (5.7283544540405273, 8.6479434967041016),
+    (54.295120239257812, -73.889358520507812), (0.19337761402130127, 0.032210350036621094),
+)  # fmt: skip
+CLASSES = len(PUBLISHED)
+MOST_CLASSES = 256  # of a palette; all of them travel with every copy
+
+
+@dataclass(frozen=True)
+class TargetConfig:
+    """What the model is asked for (paper, section 3.1)."""
+
+    palette: str = ""
+    """CSV of colour classes, a line `a,b` or `L,a,b` each (launch/shard.py palette makes one); unless given, the method's 16 of ab."""
+
+    def classes(self) -> Palette:
+        """Their centres; InputError if the file can't be read or is no palette."""
+        return read_palette(Path(self.palette)) if self.palette else PUBLISHED
+
+
+def read_palette(path: Path) -> Palette:
+    """A CSV of 2 to 256 lines `a,b`, or of `L,a,b`; InputError names what it is instead."""
+    try:
+        rows = tuple(tuple(float(word) for word in line.split(",")) for line in path.read_text().splitlines() if line.strip())
+    except OSError as error:
+        raise InputError(f"palette {path}: can't be read ({error.strerror})") from None
+    except ValueError as error:
+        raise InputError(f"palette {path}: {error}: expected lines a,b or L,a,b") from None
+    if not 2 <= len(rows) <= MOST_CLASSES or {len(row) for row in rows} not in ({2}, {3}):
+        widths = sorted({len(row) for row in rows})
+        raise InputError(f"palette {path}: {len(rows)} lines of {widths} numbers: expected 2 to {MOST_CLASSES} lines a,b or L,a,b")
+    return rows
+
+
+def fit_palette(colors_px: NDArray[np.float32], classes: int, seed: int = 0) -> Palette:
+    """The centres of `classes` clusters (k-means) of pixels' ab or Lab, the commonest first.
+
+    Raises:
+        InputError: fewer different colours than classes, or a number of classes that a palette can't have.
+    """
+    if not 2 <= classes <= MOST_CLASSES:
+        raise InputError(f"palette of {classes} classes: expected 2 to {MOST_CLASSES}")
+    if (different := len(np.unique(colors_px, axis=0))) < classes:
+        raise InputError(f"palette of {classes} classes: the pixels have {different} colours: expected as many at least")
+    centers_kx, label_p = kmeans2(colors_px.astype(np.float64), classes, iter=50, minit="++", seed=seed, missing="raise")
+    order = np.argsort(-np.bincount(label_p, minlength=classes), kind="stable")
+    return tuple(tuple(row) for row in centers_kx[order].round(3).tolist())
+
+
+def write_palette(palette: Palette, path: Path) -> None:
+    """As `read_palette` reads it."""
+    with atomic_file(path) as file:
+        file.write("".join(f"{','.join(map(str, row))}\n" for row in palette).encode())
+
+
+def palette_digest(palette: Palette) -> str:
+    """A short name of its classes, wherever the file lies."""
+    return hashlib.sha256(json.dumps(palette).encode()).hexdigest()[:16]
