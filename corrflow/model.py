@@ -17,6 +17,7 @@ from corrflow.attention import choose_backend, restricted_attention
 from corrflow.color import InputSpace, input_of
 from corrflow.encoder import STRIDE, Encoder, EncoderConfig
 from corrflow.errors import InputError
+from corrflow.files import atomic_file
 
 SHIPPED = Path(__file__).parent / "weights" / "corrflow.pt"
 RELEASED_NAMES = (
@@ -101,11 +102,35 @@ def load_model(
     choose_backend(attention, torch.device(device))
     path = SHIPPED if path is None else path
     state = read_checkpoint(path)
+    model = CorrFlow(config_of(state, path), attention)
+    load_weights(model, chosen_weights(state, weights, path), path)
+    return model.to(device).eval()
+
+
+def chosen_weights(state: dict[str, Any], weights: Weights, path: str | Path) -> dict[str, Any]:
+    """Those of the last step, or their average, by name; InputError if there is no average to choose."""
     if weights == "average" and "average" not in state:
         raise InputError(f"checkpoint {path}: no averaged weights: expected weights auto or last (trainer.ema_clips keeps an average)")
-    model = CorrFlow(config_of(state, path), attention)
-    load_weights(model, state["average"] if weights != "last" and "average" in state else weights_of(state), path)
-    return model.to(device).eval()
+    average: dict[str, Any] | None = None if weights == "last" else state.get("average")
+    return weights_of(state) if average is None else average
+
+
+def export_model(source: Path, out: Path, weights: Weights = "auto") -> None:
+    """Write a checkpoint's weights alone, in half precision: an eighth of a checkpoint with its optimizer, and `load_model` takes it.
+
+    Raises:
+        InputError: as `load_model`; a weight that half precision can't hold.
+    """
+    state = read_checkpoint(source)
+    model = CorrFlow(config_of(state, source))
+    load_weights(model, chosen_weights(state, weights, source), source)
+    # BatchNorm's statistics take no room, and a variance may be beyond half precision
+    halved = {name: weight.detach().half() for name, weight in model.named_parameters()}
+    if bad := [name for name, weight in halved.items() if not weight.isfinite().all()]:
+        raise InputError(f"checkpoint {source}: {bad[0]} holds what half precision can't: expected finite weights up to 65,504")
+    told = {name: state[name] for name in ("step", "clips") if name in state}
+    with atomic_file(out) as file:
+        torch.save({"model_config": describe(model.config), "model": {**model.state_dict(), **halved}, **told}, file)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

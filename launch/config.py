@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 from corrflow import InputError
+from corrflow.model import Weights
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import PatienceConfig
 from shards.clip import ClipConfig
@@ -65,6 +66,18 @@ class StatusJob:
     def __post_init__(self) -> None:
         if not self.runs and not self.all:
             raise InputError("status: no run: expected the folder of one, or --all")
+
+
+@dataclass(frozen=True)
+class ExportJob:
+    """Write a checkpoint's weights alone, in half precision: a small file that every command takes."""
+
+    checkpoint: Path
+    """A checkpoint of ours or a released one."""
+    out: Path
+    """File to write."""
+    weights: Weights = "auto"
+    """average: those averaged over training; last: those of the last step; auto: the average where one was kept."""
 
 
 @dataclass(frozen=True)

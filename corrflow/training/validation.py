@@ -135,7 +135,7 @@ def track(model: CorrFlow, sequence: DavisSequence, config: ValidationConfig) ->
     """Predicted and true masks `[H, W]` of all frames, at the true ones' size."""
     davis = Davis(config.year)
     true = davis.truth(sequence)
-    scale = Scale.of(*true[0].shape[::-1], config.size)
+    scale = Scale.of(true[0].shape[1], true[0].shape[0], config.size)
     frames = (torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0) for frame_hw3 in davis.frames(sequence))
     tracked = stream(model, frames, torch.from_numpy(scale.shrink(true[0])), find_protocol(config.protocol))
     return [scale.enlarge(labels_hw.numpy()) for labels_hw in tracked], true

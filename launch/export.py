@@ -1,0 +1,24 @@
+"""Make a small file of a checkpoint, to ship: `python launch/export.py --checkpoint PT --out model.pt`.
+
+Weights alone, in half precision; every command and `corrflow.load_model` takes it.
+"""
+
+import hashlib
+import sys
+
+from corrflow.model import export_model
+from launch.command import parse, run
+from launch.config import ExportJob
+
+
+def main(argv: list[str]) -> int:
+    """Write it, and say what names it."""
+    job = parse(ExportJob, argv, "export.py")
+    export_model(job.checkpoint, job.out, job.weights)
+    content = job.out.read_bytes()
+    print(f"{job.out}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))
