@@ -128,7 +128,7 @@ def export_model(source: Path, out: Path, weights: Weights = "auto") -> None:
     halved = {name: weight.detach().half() for name, weight in model.named_parameters()}
     if bad := [name for name, weight in halved.items() if not weight.isfinite().all()]:
         raise InputError(f"checkpoint {source}: {bad[0]} holds what half precision can't: expected finite weights up to 65,504")
-    told = {name: state[name] for name in ("step", "clips") if name in state}
+    told: dict[str, Any] = {name: state[name] for name in ("step", "clips") if name in state}
     with atomic_file(out) as file:
         torch.save({"model_config": describe(model.config), "model": {**model.state_dict(), **halved}, **told}, file)
 

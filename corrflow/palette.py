@@ -53,6 +53,8 @@ def read_palette(path: Path) -> Palette:
         raise InputError(f"palette {path}: can't be read ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"palette {path}: {error}: expected lines a,b or L,a,b") from None
+    if not np.isfinite([number for row in rows for number in row]).all():
+        raise InputError(f"palette {path}: holds a number that is not finite: expected lines a,b or L,a,b")
     if not 2 <= len(rows) <= MOST_CLASSES or {len(row) for row in rows} not in ({2}, {3}):
         widths = sorted({len(row) for row in rows})
         raise InputError(f"palette {path}: {len(rows)} lines of {widths} numbers: expected 2 to {MOST_CLASSES} lines a,b or L,a,b")

@@ -79,3 +79,27 @@ def test_jitter_touches_its_share_of_frames_the_same_however_the_batch_is_divide
     touched = (whole != frames).flatten(1).any(dim=1)
     assert 8 <= touched.sum() <= 28
     assert (whole - frames)[touched].abs().mean() < 0.1
+
+
+@pytest.mark.parametrize("space", ["rgb", "lab"])
+def test_what_an_encoder_is_shown_goes_back_to_the_same_rgb(space):
+    rgb = torch.rand(2, 3, 8, 8, generator=generator(0))
+    shown = color.input_of(rgb, space)
+    torch.testing.assert_close(color.rgb_of(shown, space), rgb, atol=2e-5, rtol=0)
+    assert shown.abs().max() <= 1
+
+
+def test_grey_as_lab_has_no_colour_and_its_lightness():
+    grey = torch.tensor([0.0, 0.5, 1.0])[None, None, None].expand(1, 3, 1, 3)
+    shown = color.input_of(grey, "lab")
+    torch.testing.assert_close(shown[0, 1:], torch.zeros(2, 1, 3), atol=1e-3, rtol=0)
+    torch.testing.assert_close(shown[0, 0, 0], torch.tensor([-1.0, 0.0678, 1.0]), atol=1e-3, rtol=0)
+
+
+def test_of_lab_either_a_or_b_is_dropped_and_never_lightness():
+    config, frames, seen = BottleneckConfig(keep=0.0), torch.ones(2, 3, 3, 4, 4), set()
+    for seed in range(40):
+        out = color.drop_channels(frames, config, generator(seed), "lab")
+        seen.add(tuple(out[0, 0, :, 0, 0].tolist()))
+        assert torch.equal(out, out[:1, :1, :, :1, :1].expand_as(out))
+    assert seen == {(1.5, 0, 1.5), (1.5, 1.5, 0)}

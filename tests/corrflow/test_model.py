@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +7,9 @@ import torch.nn.functional as F
 from conftest import SHARED
 
 from corrflow import CorrFlow, InputError, ModelConfig, load_model
+from corrflow.color import input_of
 from corrflow.encoder import EncoderConfig
+from corrflow.model import export_model
 from corrflow.training.checkpoint import save_checkpoint
 
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, affinity_scale=0.5)
@@ -91,3 +95,47 @@ def test_refuses_weights_of_another_width(tmp_path):
     torch.save(released_names(CorrFlow(SMALL)), tmp_path / "narrow.pt")
     with pytest.raises(InputError, match=r"encoder\.stem\.0\.weight is \[4, 3, 7, 7\], expected \[64, 3, 7, 7\]"):
         load_model(tmp_path / "narrow.pt")
+
+
+def test_a_checkpoint_that_tells_no_input_was_shown_rgb(tmp_path):
+    model = CorrFlow(SMALL)
+    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
+    state = torch.load(path, weights_only=True)
+    del state["model_config"]["input"]
+    torch.save(state, path)
+    assert load_model(path).config == SMALL
+
+
+def test_a_model_of_lab_takes_rgb_and_comes_back_as_one(tmp_path):
+    model = CorrFlow(replace(SMALL, input="lab")).eval()
+    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
+    loaded, frames = load_model(path), torch.rand(1, 3, 16, 16)
+    assert loaded.config.input == "lab"
+    assert torch.equal(loaded.encode(frames), model.encode(frames))
+    assert torch.equal(model.encode(frames), model.encoder(input_of(frames, "lab")))
+    assert not torch.equal(model.encode(frames), model.encoder(frames))
+
+
+def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
+    model, average = CorrFlow(SMALL), CorrFlow(SMALL).eval()
+    more = {"average": average.state_dict(), "clips": 28}
+    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()), more)
+    frames = torch.rand(1, 3, 32, 32)
+    for weights, expected in (("auto", average), ("last", model.eval())):
+        export_model(path, tmp_path / "small.pt", weights)
+        loaded = load_model(tmp_path / "small.pt")
+        assert all(tensor.dtype in (torch.float32, torch.int64) for tensor in loaded.state_dict().values())
+        torch.testing.assert_close(loaded.encode(frames), expected.encode(frames), atol=5e-3, rtol=5e-3)
+    assert torch.load(tmp_path / "small.pt", weights_only=True)["clips"] == 28
+    bytes_of_weights = sum(p.numel() for p in model.parameters()) * 2
+    assert (tmp_path / "small.pt").stat().st_size < bytes_of_weights + 40_000
+
+
+def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
+    model = CorrFlow(SMALL)
+    with torch.no_grad():
+        model.encoder.head.bias[0] = 1e6
+    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
+    with pytest.raises(InputError, match=r"encoder\.head\.bias holds what half precision can't"):
+        export_model(path, tmp_path / "small.pt")
+    assert not (tmp_path / "small.pt").exists()

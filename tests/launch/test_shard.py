@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from launch import shard
@@ -50,6 +51,30 @@ def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
     assert f"{damaged.name}: missing" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("more", [(), ("--lightness",)])
+def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, more):
+    from corrflow.color import rgb_to_lab
+    from corrflow.palette import read_palette
+    from shards.clip import ClipConfig
+    from shards.corpus import open_corpus
+    from shards.order import Order
+    from shards.stream import ClipDataset, StreamConfig, read_batches
+
+    flags = ("palette", "--data", packed, "--classes", 6, "--clips", 16, *more, "--out")
+    assert "6 classes of" in lines(capsys, *flags, tmp_path / "p.csv")[-1]
+    palette = np.array(read_palette(tmp_path / "p.csv"))
+    assert palette.shape == (6, 3 if more else 2)
+    lines(capsys, *flags, tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
+    corpus = open_corpus(packed)
+    batches = read_batches(ClipDataset(corpus, Order(corpus.samples, 1, 8, 64), ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=0))
+    lab = rgb_to_lab(next(batches).clips[:, 0].float() / 255).movedim(1, -1).reshape(-1, 3).numpy()
+    colors = lab if more else lab[:, 1:]
+    distance = np.linalg.norm(colors[:, None] - palette, axis=-1).min(axis=1)
+    alone = np.linalg.norm(colors - colors.mean(axis=0), axis=-1)
+    assert distance.mean() < 0.6 * alone.mean()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -57,6 +82,8 @@ def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
         (("order", "--batch", 4, "--ranks", 3), "1, 2 or 4 would do"),
         (("stats", "--frames", 0), "expected at least 1"),
         (("verify", "--procs", -1), "procs -1"),
+        (("palette", "--out", "p.csv", "--classes", 1), "expected 2 to 256"),
+        (("palette", "--out", "p.csv", "--clips", 0), "clips 0: expected at least 1"),
     ],
 )
 def test_refuses_what_makes_no_sense(refused, packed, flags, words):

@@ -1,0 +1,80 @@
+import numpy as np
+import pytest
+import torch
+
+from corrflow import InputError, color
+from corrflow.palette import PUBLISHED, TargetConfig, fit_palette, palette_digest, read_palette, write_palette
+
+
+def test_unless_told_the_classes_are_the_published_ones():
+    assert TargetConfig().classes() == PUBLISHED
+    assert len(PUBLISHED) == 16
+
+
+@pytest.mark.parametrize("text", ["1.5,-2\n0,7.25\n", "50,1.5,-2\n20,0,7.25\n99,-3,-3\n"])
+def test_a_palette_comes_back_from_its_file(tmp_path, text):
+    path = tmp_path / "p.csv"
+    path.write_text(text)
+    palette = read_palette(path)
+    write_palette(palette, tmp_path / "again.csv")
+    assert read_palette(tmp_path / "again.csv") == palette == TargetConfig(str(path)).classes()
+    assert palette_digest(palette) == palette_digest(read_palette(tmp_path / "again.csv"))
+    assert palette_digest(palette) != palette_digest(palette[::-1])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "0 lines"),
+        ("1,2\n", "1 lines"),
+        ("1,2\n1,2,3\n", r"numbers: expected"),
+        ("1\n2\n", r"2 lines of \[1\] numbers"),
+        ("a,b\n1,2\n", "could not convert string to float: 'a'"),
+        ("1,nan\n1,2\n", "not finite"),
+        ("0,0\n" * 300, "300 lines"),
+    ],
+)
+def test_refuses_what_is_no_palette(tmp_path, text, words):
+    (tmp_path / "p.csv").write_text(text)
+    with pytest.raises(InputError, match=words):
+        read_palette(tmp_path / "p.csv")
+
+
+def test_refuses_a_palette_that_is_not_there(tmp_path):
+    with pytest.raises(InputError, match=r"none\.csv: can't be read"):
+        TargetConfig(str(tmp_path / "none.csv")).classes()
+
+
+def test_clusters_are_found_the_commonest_first():
+    draw = np.random.default_rng(0)
+    centers, counts = np.array([[-40.0, 10.0], [5.0, 5.0], [60.0, -30.0]]), (50, 200, 100)
+    points = np.concatenate([c + draw.normal(0, 1, (n, 2)) for c, n in zip(centers, counts, strict=True)])
+    found = fit_palette(points, 3)
+    np.testing.assert_allclose(found, centers[[1, 2, 0]], atol=0.5)
+    assert fit_palette(points, 3) == found
+
+
+def test_refuses_more_classes_than_colours():
+    with pytest.raises(InputError, match="the pixels have 2 colours"):
+        fit_palette(np.array([[0.0, 1.0], [2.0, 3.0], [0.0, 1.0]]), 3)
+    with pytest.raises(InputError, match="expected 2 to 256"):
+        fit_palette(np.zeros((9, 2)), 1)
+
+
+def test_classes_of_lab_tell_light_from_dark():
+    palette = ((10.0, 0.0, 0.0), (90.0, 0.0, 0.0), (54.0, 80.0, 67.0))
+    rgb = torch.tensor([[0.05, 0.95, 1.0], [0.05, 0.95, 0.0], [0.05, 0.95, 0.0]])[None, :, None]  # dark, light, red
+    classes = color.color_classes(rgb, palette)
+    assert classes.tolist() == [[[0, 1, 2]]]
+    shown = color.class_colors(color.shrink_labels(classes, 3, stride=1), torch.zeros(1, 1, 3), palette)
+    torch.testing.assert_close(shown, rgb, atol=0.1, rtol=0)
+
+
+def test_every_pixel_gets_its_nearest_class():
+    rgb = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
+    lab = color.rgb_to_lab(rgb)[0].flatten(1).T
+    for palette, colors in ((((50.0, 0.0, 0.0), (30.0, 20.0, 20.0), (70.0, -30.0, 5.0)), lab), (PUBLISHED[:5], lab[:, 1:])):
+        distance = torch.cdist(colors, torch.tensor(palette))
+        found = color.color_classes(rgb, palette).flatten()
+        chosen = distance.gather(1, found[:, None])[:, 0]
+        assert (chosen <= distance.min(dim=1).values + 0.7).all()  # ab comes from a table, up to 0.35 off
