@@ -165,7 +165,8 @@ def merge(plan: Plan) -> Result:
     scores = {name: score for one in done.values() for name, score in one.scores.items()}
     parts = {name: SequenceResult(one.frames, one.seconds, one.scores, figures(one.scores)) for name, one in done.items()}
     peak = max(one.peak_bytes for one in done.values())
-    return Result(evaluation.name, evaluation.benchmark, evaluation.protocol.name, plan.out, figures(scores), parts, peak)
+    way = f"{evaluation.protocol.name}, size {evaluation.size}" if evaluation.size else evaluation.protocol.name
+    return Result(evaluation.name, evaluation.benchmark, way, plan.out, figures(scores), parts, peak)
 
 
 def results(plan: Plan) -> list[Done]:

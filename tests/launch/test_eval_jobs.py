@@ -2,10 +2,13 @@
 
 import json
 import shutil
+from dataclasses import replace
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.benchmarks.plan import read_plan
@@ -190,6 +193,27 @@ def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tm
     assert command_of_eval.evaluate_job(job).protocol == "memory, radius 8, recent 3"
     told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
     assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 10)
+
+
+def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(tree, checkpoint, whole, tmp_path, refused):
+    """The videos are 64x48."""
+    line = EvalJob("davis2017", tree, tmp_path / "small", str(checkpoint), size=32)
+    assert command_of_eval.evaluate_job(line).protocol == "paper, size 32"
+    masks = sorted((tmp_path / "small/masks").rglob("*.png"))
+    assert {Image.open(path).size for path in (*masks, *(tmp_path / "small/overlays").rglob("*.jpg"))} == {(64, 48)}
+    assert content(tmp_path / "small") != content(whole)
+    first = [path for path in masks if path.stem == "00000"]
+    for path in first:  # what was given, at 43x32 and back
+        true = Image.open(tree / "Annotations/480p" / path.parent.name / path.name)
+        there = true.resize((43, 32), Image.Resampling.NEAREST).resize((64, 48), Image.Resampling.NEAREST)
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(there))
+    command_of_eval.evaluate_job(replace(line, out=tmp_path / "own", size=48))
+    own = {name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"}  # which tells the size
+    assert own.items() < content(whole).items()
+    with pytest.raises(InputError, match="size is 32 there and 0 here"):
+        command_of_eval.evaluate_job(replace(line, size=0))
+    flags = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o", "--size")
+    assert "size 31: expected 0 or more, and of size 0 or at least 32" in refused("eval", *flags, 31).replace("\n", " ")
 
 
 def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tmp_path):

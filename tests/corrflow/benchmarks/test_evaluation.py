@@ -9,15 +9,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
-from miniatures import davis_test, vip, youtube_vos
+from miniatures import davis_test, tapvid, vip, youtube_vos
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.benchmarks import evaluation
 from corrflow.benchmarks.davis import Davis
-from corrflow.benchmarks.evaluation import evaluate, finish, groups, run_group, run_sequences
+from corrflow.benchmarks.evaluation import evaluate, finish, groups, run_group, run_sequences, track
 from corrflow.benchmarks.plan import Done, Evaluation, deal, noting_failure, prepare, read_plan
 from corrflow.encoder import EncoderConfig
 from corrflow.model import weights_digest
@@ -308,3 +309,15 @@ def test_a_digest_names_architecture_and_weights():
     wider = CorrFlow(replace(same.config, radius=3))
     wider.load_state_dict(same.state_dict())
     assert weights_digest(wider) != weights_digest(same)
+
+
+def test_points_are_told_in_the_datas_pixels_whatever_the_tracked_size(tmp_path):
+    """Copied from where they are, they stay where they were given: on frames of 256x256, tracked at 64x64."""
+    tapvid(tmp_path / "tapvid_davis.pkl")
+    told = Evaluation("tapvid", str(tmp_path), "m", PROTOCOLS["identity"], size=64)
+    plan = prepare(told, tmp_path / "out")
+    goat = plan.sequences[0]
+    given = plan.benchmark.given(goat)
+    tracked = [outputs[0] for outputs in track(plan, [goat], None)]
+    np.testing.assert_allclose(tracked[0].xy[:2], given[0][:2], atol=1e-4)
+    np.testing.assert_allclose(tracked[4].xy, np.where(np.isnan(given[0]), given[2], given[0]), atol=1e-4)
