@@ -20,10 +20,11 @@ from corrflow import InputError
 from corrflow.encoder import EncoderConfig
 from corrflow.files import atomic_file
 from corrflow.memory import keep_freed_memory
+from corrflow.plotting import check_matplotlib
 from corrflow.speed import cases, cost
 from corrflow.speed.machine import Limits, measure_limits
 from corrflow.speed.measure import BASELINE, Row, Variant, measure
-from corrflow.speed.plot import check_matplotlib, draw_growth
+from corrflow.speed.plot import draw_growth
 from corrflow.speed.reduction import measure_reduction, reduction_table
 from corrflow.speed.released import correlation_name
 from corrflow.speed.scaling import ScalingConfig, predict, scaling_table

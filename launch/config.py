@@ -69,6 +69,22 @@ class StatusJob:
 
 
 @dataclass(frozen=True)
+class CurveJob:
+    """Draw how runs went: J&F of each validation, and the loss, against the clips seen."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]] = ()
+    """Folders of runs."""
+    out: Path = Path("curve.png")
+    """Picture to write."""
+
+    def __post_init__(self) -> None:
+        if not self.runs:
+            raise InputError("curve: no run: expected the folder of one, or of several")
+        if len({run.name for run in self.runs}) < len(self.runs):
+            raise InputError(f"curve: {', '.join(map(str, self.runs))}: expected each to have a name of its own")
+
+
+@dataclass(frozen=True)
 class ExportJob:
     """Write a checkpoint's weights alone, in half precision: a small file that every command takes."""
 

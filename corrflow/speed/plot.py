@@ -1,13 +1,10 @@
 """Draws how time and memory grow: one picture of measured rows."""
 
-import importlib.util
 from pathlib import Path
 
-from corrflow.errors import InputError
 from corrflow.files import atomic_file
+from corrflow.plotting import check_matplotlib
 from corrflow.speed.measure import Row
-
-INSTALL = "pip install matplotlib"
 
 
 def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> None:
@@ -47,9 +44,3 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
         panels[0][column].legend()
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
-
-
-def check_matplotlib() -> None:
-    """InputError, with the command that installs it, unless matplotlib is here."""
-    if importlib.util.find_spec("matplotlib") is None:
-        raise InputError(f"plot: matplotlib is not installed: {INSTALL}")

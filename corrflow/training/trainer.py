@@ -148,7 +148,9 @@ class Trainer:
         losses = self.backward(data, truth)
         with self.timer.part("optimizer"):
             norm = self.update(rate)
-        log.add(torch.cat([losses, norm[None]]), {"step": self.step, "epsilon": epsilon, "learning_rate": rate}, batch.keys)
+        log.add(
+            torch.cat([losses, norm[None]]), {"step": self.step, "clips": self.clips, "epsilon": epsilon, "learning_rate": rate}, batch.keys
+        )
         every = settings.pictures_every
         if every and (self.step % every == 0 or self.step == 1):
             self.show(data, log)

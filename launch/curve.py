@@ -1,0 +1,23 @@
+"""Draw how runs went: `python launch/curve.py RUN ... --out curve.png`. J&F of each validation, and the loss, against clips seen."""
+
+import sys
+
+from corrflow.training.curves import draw_curves, read_curves
+from launch.command import parse, run
+from launch.config import CurveJob
+
+
+def main(argv: list[str]) -> int:
+    """Draw, and print each run's validations as a table."""
+    job = parse(CurveJob, argv, "curve.py")
+    curves = {folder.name: read_curves(folder) for folder in job.runs}
+    draw_curves(curves, job.out)
+    for name, (validated, loss) in curves.items():
+        print(f"{name}: {loss[-1][0]} clips, loss {loss[-1][1]:.3f} of late")
+        print("".join(f"{clips:>9} clips  J&F {jf:.4f}\n" for clips, jf in validated), end="")
+    print(f"picture: {job.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run(main))

@@ -1,0 +1,43 @@
+import json
+
+import pytest
+from PIL import Image
+
+from corrflow import InputError
+from corrflow.training.curves import POINTS, read_curves
+
+
+def log(run, lines):
+    run.mkdir()
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return run
+
+
+def steps(count, validated=()):
+    more = {step: {"validation_jf": value} for step, value in validated}
+    return [{"step": n, "clips": 4 * n, "loss": 10 / n, **more.get(n, {})} for n in range(1, count + 1)]
+
+
+def test_a_curve_has_every_validation_and_means_of_the_loss(tmp_path):
+    validated, loss = read_curves(log(tmp_path / "run", steps(3 * POINTS, [(3, 0.25), (90, 0.5)])))
+    assert validated == [(12, 0.25), (360, 0.5)]
+    assert len(loss) == POINTS
+    assert loss[0] == (12, pytest.approx((10 + 5 + 10 / 3) / 3))
+    assert loss[-1][0] == 4 * 3 * POINTS
+
+
+def test_runs_are_drawn_and_told(command, tmp_path):
+    pytest.importorskip("matplotlib")
+    runs = [log(tmp_path / name, steps(20, [(10, 0.25), (20, jf)])) for name, jf in (("one", 0.5), ("two", 0.75))]
+    done = command("curve", *runs, "--out", tmp_path / "curve.png").stdout
+    assert "two: 80 clips, loss 0.500 of late" in done
+    assert "       80 clips  J&F 0.7500" in done
+    with Image.open(tmp_path / "curve.png") as picture:
+        assert picture.size[0] > 500
+
+
+def test_refuses_runs_that_logged_nothing_or_share_a_name(refused, tmp_path):
+    with pytest.raises(InputError, match="nothing to draw"):
+        read_curves(tmp_path)
+    assert "no run" in refused("curve")
+    assert "a name of its own" in refused("curve", tmp_path / "a/x", tmp_path / "b/x")
