@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from conftest import ROOT, TINY
 
 from corrflow import load_model
 from corrflow.benchmarks.evaluation import evaluate
+from corrflow.encoder import Encoder
 from corrflow.propagation import PROTOCOLS
 from corrflow.training.checkpoint import checkpoint_path
 from launch.recipes import RECIPES, find_recipe
@@ -227,7 +229,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.stepz", "3"], "--trainer.steps"),
         (["--trainer.steps", "many"], "many"),
         (["--trainer.batch", "0"], "batch"),
-        (["--recipe", "magic"], "recipe 'magic': expected one of released, oxuva, hour, gpus64, cpu, demo, smoke"),
+        (["--recipe", "magic"], "recipe 'magic': expected one of released, oxuva, hour, gpus64, cpu, large, ablation, demo, smoke"),
         (["--procs", "-1"], "procs -1"),
         (["--trainer.seed", "-1"], "seed=-1"),
         (["--bottleneck.keep", "2"], "keep 2.0"),
@@ -261,6 +263,33 @@ def test_every_recipe_is_a_valid_job(name):
     trainer.check(world, torch.device("cpu"))
     assert trainer.batch // world % max(job.stream.workers, 1) == 0
     assert all(word in RECIPES[name].__doc__ for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: "))
+
+
+def test_the_large_recipe_is_the_released_one_with_another_encoder():
+    large, released = find_recipe("large"), find_recipe("released")
+    small = replace(large.training.model, encoder=released.training.model.encoder)
+    assert replace(large, training=replace(large.training, model=small)) == released
+    assert sum(p.numel() for p in Encoder(large.training.model.encoder).parameters()) == 11_859_840
+
+
+def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(packed, tmp_path):
+    palette = tmp_path / "palette.csv"
+    palette.write_text("20,0,0\n50,5,-5\n80,-10,20\n50,40,30\n")
+    flags = ("--target.palette", palette, "--model.input", "lab", "--trainer.pictures-every", 3, "--trainer.save-every", 6)
+    for run, steps in (("whole", 12), ("cut", 6), ("cut", 12)):
+        subprocess.run(train(packed, tmp_path / run, *flags, "--trainer.steps", steps), check=True, capture_output=True)
+    assert torch.equal(weights(tmp_path / "cut", 12), weights(tmp_path / "whole", 12))
+    assert load_model(tmp_path / "whole/checkpoints/step-00000012.pt").config.input == "lab"
+    other = subprocess.run(train(packed, tmp_path / "plain", "--trainer.steps", 12), check=True, capture_output=True)
+    assert other.returncode == 0
+    assert not torch.equal(weights(tmp_path / "plain", 12), weights(tmp_path / "whole", 12))
+    moved = palette.rename(tmp_path / "moved.csv")
+    again = ("--target.palette", moved, *flags[2:], "--trainer.steps", 13)
+    subprocess.run(train(packed, tmp_path / "cut", *again), check=True, capture_output=True)
+    moved.write_text("20,0,0\n50,5,-5\n")
+    refused = subprocess.run(train(packed, tmp_path / "cut", *again), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "palette_digest is" in refused.stderr
 
 
 def test_the_released_recipe_is_the_released_schedule():
