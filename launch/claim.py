@@ -13,6 +13,7 @@ from corrflow import InputError
 from corrflow.files import atomic_file
 from corrflow.palette import PUBLISHED, palette_digest
 from corrflow.training.distributed import Processes
+from corrflow.warp import WarpConfig
 from launch.config import TrainJob
 from shards.manifest import Manifest
 
@@ -31,6 +32,7 @@ EARLIER = {
     "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
     "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
     "model.input": "rgb", "palette_digest": palette_digest(PUBLISHED),
+    **{f"objective.warp.{name}": value for name, value in asdict(WarpConfig()).items()},
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
@@ -56,7 +58,7 @@ def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
     asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest(), "palette_digest": palette}
     if path.exists():
         found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
-        free = FREE if EARLIER.keys() <= found.keys() else FREE - {"trainer.batch"}  # earlier checkpoints do not count their clips
+        free = FREE if "schedule.batch_power" in found else FREE - {"trainer.batch"}  # earlier checkpoints do not count their clips
         found = {**EARLIER, **found}
         different = [
             f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
