@@ -6,7 +6,7 @@ two frames travel together, stacked as channels.
 Shapes: b clips, t frames of a clip, k colour classes, h w cells at stride 4, H W pixels.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from corrflow.encoder import STRIDE
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
-from corrflow.warp import Views, WarpConfig, place_codes, place_loss
 
 EPSILON = 1e-8  # keeps the log of a copied probability finite; the released value, which the losses' exact equality needs
 
@@ -27,7 +26,6 @@ class ObjectiveConfig:
 
     cycle_weight: float = 0.1
     """Weight of the cycles' loss beside the hops' (paper, section 3.4)."""
-    warp: WarpConfig = field(default_factory=WarpConfig)
 
     def __post_init__(self) -> None:
         if self.cycle_weight < 0:
@@ -40,8 +38,6 @@ class Losses(NamedTuple):
     total: Tensor
     short: Tensor
     long: Tensor
-    warp: Tensor
-    """0 where no views are made."""
 
 
 class Recursion(nn.Module):
@@ -52,9 +48,7 @@ class Recursion(nn.Module):
         self.model = model
         self.config = config
 
-    def forward(
-        self, frames_bt3hw: Tensor, colors_btkhw: Tensor, classes_bthw: Tensor, truth: tuple[bool, ...], views: Views | None = None
-    ) -> Losses:
+    def forward(self, frames_bt3hw: Tensor, colors_btkhw: Tensor, classes_bthw: Tensor, truth: tuple[bool, ...]) -> Losses:
         """The losses of a batch of clips.
 
         Args:
@@ -62,7 +56,6 @@ class Recursion(nn.Module):
             colors_btkhw: shares of the true colours in each cell, `[B, T, K, H/4, W/4]`.
             classes_bthw: the true class of each pixel, int64 `[B, T, H, W]`.
             truth: for each frame 1 .. T-2, whether the next hop starts from its true colours or from the model's own copy.
-            views: warped ones of a frame of each clip; none: their loss is 0.
         """
         # encoded one frame at a time: BatchNorm's statistics are those of frames t, not of the clip (as released)
         features = [self.model.encoder(frame) for frame in frames_bt3hw.unbind(dim=1)]
@@ -70,16 +63,7 @@ class Recursion(nn.Module):
         short = torch.stack([color_loss(hop, classes_bthw[:, t]) for t, hop in enumerate(hops, 1)]).sum()
         cycles = backward_cycles(self.model, features, copies)
         long = torch.stack([color_loss(cycle, classes_bthw[:, 0]) for cycle in cycles]).sum()
-        warp = torch.zeros_like(short) if views is None else self.found_again(features[views.frame], views)
-        return Losses(short + self.config.cycle_weight * long + self.config.warp.weight * warp, short, long, warp)
-
-    def found_again(self, frame_bchw: Tensor, views: Views) -> Tensor:
-        """The loss on where each cell of the views is found in the frames that they are of."""
-        radius = self.model.config.radius
-        batch, _, height, width = frame_bchw.shape
-        codes_bkhw = place_codes(batch, height, width, 2 * radius + 1, frame_bchw.device)
-        copied_bkhw = self.model.copy(self.model.encoder(views.views_b3hw), frame_bchw, codes_bkhw)
-        return place_loss(copied_bkhw, views.places_bhw2, radius)
+        return Losses(short + self.config.cycle_weight * long, short, long)
 
 
 def forward_hops(

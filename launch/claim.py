@@ -13,7 +13,6 @@ from corrflow import InputError
 from corrflow.files import atomic_file
 from corrflow.palette import PUBLISHED, palette_digest
 from corrflow.training.distributed import Processes
-from corrflow.warp import WarpConfig
 from launch.config import TrainJob
 from shards.manifest import Manifest
 
@@ -32,7 +31,6 @@ EARLIER = {
     "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
     "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
     "model.input": "rgb", "model.encoder.normalized": False, "palette_digest": palette_digest(PUBLISHED),
-    **{f"objective.warp.{name}": value for name, value in asdict(WarpConfig()).items()},
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave

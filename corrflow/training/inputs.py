@@ -11,7 +11,6 @@ from torch import Tensor
 from corrflow import color
 from corrflow.palette import Palette
 from corrflow.training.distributed import Processes
-from corrflow.warp import Views, WarpConfig, make_views
 
 
 class ClipBatch(Protocol):
@@ -33,13 +32,10 @@ class StepInput(NamedTuple):
     inputs_bt3hw: Tensor
     colors_btkhw: Tensor
     classes_bthw: Tensor
-    views: Views | None
 
     def parts(self, count: int) -> list["StepInput"]:
         """The same clips, divided evenly."""
-        frames, inputs, colors, classes = (x.chunk(count) for x in self[:4])
-        views = self.views.parts(count) if self.views else [None] * count
-        return [StepInput(*part) for part in zip(frames, inputs, colors, classes, views, strict=True)]
+        return [StepInput(*tensors) for tensors in zip(*(x.chunk(count) for x in self), strict=True)]
 
 
 class Look(NamedTuple):
@@ -48,7 +44,6 @@ class Look(NamedTuple):
     palette: Palette
     space: color.InputSpace
     bottleneck: color.BottleneckConfig
-    warp: WarpConfig
 
 
 def prepare(clips_bt3hw: Tensor, look: Look, draw: torch.Generator, processes: Processes) -> StepInput:
@@ -63,16 +58,6 @@ def prepare(clips_bt3hw: Tensor, look: Look, draw: torch.Generator, processes: P
     first = processes.rank * clips * frames
     own = slice(first, first + clips * frames)
     jittered_n3hw = color.jitter_frames(clean_n3hw, look.bottleneck, draw, own, processes.world * clips * frames)
-    number, places_bhw2 = 0, None
-    if look.warp.weight:
-        number = int(torch.randint(frames, (), generator=draw))
-        mine, total = slice(processes.rank * clips, (processes.rank + 1) * clips), processes.world * clips
-        views_b3hw, places_bhw2 = make_views(frames_bt3hw[:, number], look.warp, draw, mine, total)
-        jittered_n3hw = torch.cat([jittered_n3hw, views_b3hw])
-    # views lose the channels that their clips lose
     inputs_n3hw = color.drop_channels(color.input_of(jittered_n3hw, look.space), look.bottleneck, draw, look.space)
-    views = None if places_bhw2 is None else Views(number, inputs_n3hw[clips * frames :], places_bhw2)
-    inputs_bt3hw, colors_btkhw, classes_bthw = (
-        x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw[: clips * frames], colors_nkhw, classes_nhw)
-    )
-    return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_bthw, views)
+    inputs_bt3hw, colors_btkhw, classes_bthw = (x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw, colors_nkhw, classes_nhw))
+    return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_bthw)

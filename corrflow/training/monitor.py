@@ -25,7 +25,7 @@ from corrflow.training.timing import PARTS, REDUCE
 METRICS = "metrics.jsonl"
 LAST_BYTES = 65_536  # of the log, among which is a whole line
 GROUPS = {
-    "loss": "loss/total", "short": "loss/short", "long": "loss/long", "warp": "loss/warp", "learning_rate": "schedule/learning_rate",
+    "loss": "loss/total", "short": "loss/short", "long": "loss/long", "learning_rate": "schedule/learning_rate",
     "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second", "data_wait": "speed/data_wait_share",
     "gradient_norm": "health/gradient_norm", "memory_gb": "health/memory_gb",
     "validation_jf": "validation/J&F", "validation_j": "validation/J", "validation_f": "validation/F",

@@ -60,9 +60,8 @@ class StepLog:
         }
         keys, self.numbers, self.keys = self.keys, [], []
         before = len(self.lines) - len(table)
-        for number, (total, short, long, warp, norm) in enumerate(table):
-            losses = {"loss": total, "short": short, "long": long} | ({"warp": warp} if warp else {})
-            self.lines[before + number] |= {**losses, "gradient_norm": norm, **speed}
+        for number, (total, short, long, norm) in enumerate(table):
+            self.lines[before + number] |= {"loss": total, "short": short, "long": long, "gradient_norm": norm, **speed}
             self.judge(before + number, ", ".join(keys[number]))
         self.timer.restart()
 

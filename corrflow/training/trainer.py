@@ -41,7 +41,7 @@ class Trainer:
         self.trouble = Trouble(processes, say)
         self.timer = StepTimer(processes.device)
         self.validator = Validator(config.validation, processes)
-        self.seen_as = Look(config.target.classes(), config.model.input, config.bottleneck, config.objective.warp)
+        self.seen_as = Look(config.target.classes(), config.model.input, config.bottleneck)
         self.compute = config.compute.choose(processes.device)
         self.model = self.new_model()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
@@ -160,7 +160,7 @@ class Trainer:
         return inputs.prepare(clips_bt3hw, self.seen_as, draw, self.processes)
 
     def backward(self, data: StepInput, truth: tuple[bool, ...]) -> Tensor:
-        """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the losses of this rank, `[4]`."""
+        """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the losses of this rank, `[3]`."""
         self.optimizer.zero_grad()
         parts, losses = data.parts(self.config.trainer.accumulate), []
         for number, part in enumerate(parts, 1):
@@ -169,7 +169,7 @@ class Trainer:
                     self.timer.part("forward"),
                     torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.compute.precision == torch.bfloat16),
                 ):
-                    found = self.recursion(part.inputs_bt3hw, part.colors_btkhw, part.classes_bthw, truth, part.views)
+                    found = self.recursion(part.inputs_bt3hw, part.colors_btkhw, part.classes_bthw, truth)
                 with self.timer.part("backward"):
                     (found.total / len(parts)).backward()
             losses.append(torch.stack([loss.detach() for loss in found]))

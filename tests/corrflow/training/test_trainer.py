@@ -7,7 +7,6 @@ from torch import Tensor
 
 from corrflow import InputError, ModelConfig
 from corrflow.encoder import EncoderConfig
-from corrflow.objective import ObjectiveConfig
 from corrflow.training.anomalies import NonFiniteError, WriteError
 from corrflow.training.checkpoint import checkpoint_path, checkpoints
 from corrflow.training.config import TrainerConfig, TrainingConfig
@@ -15,7 +14,6 @@ from corrflow.training.distributed import Processes, choose_device
 from corrflow.training.monitor import read_lines
 from corrflow.training.schedule import ScheduleConfig
 from corrflow.training.trainer import Trainer
-from corrflow.warp import WarpConfig
 
 ALONE = Processes(0, 1, torch.device("cpu"))
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
@@ -26,11 +24,10 @@ class Batch(NamedTuple):
     keys: list[str]
 
 
-def config(steps=6, warp=0.0, **trainer):
+def config(steps=6, **trainer):
     settings = TrainerConfig(steps=steps, batch=2, log_every=2, save_every=2, keep=2, pictures_every=0, seed=3)
     settings = TrainerConfig(**{**settings.__dict__, **trainer})
-    objective = ObjectiveConfig(warp=WarpConfig(warp))
-    return TrainingConfig(model=SMALL, schedule=ScheduleConfig(truth_clips=20), objective=objective, trainer=settings)
+    return TrainingConfig(model=SMALL, schedule=ScheduleConfig(truth_clips=20), trainer=settings)
 
 
 def batches(start=0, count=2):
@@ -52,21 +49,18 @@ def weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.model.state_dict().values()])
 
 
-@pytest.mark.parametrize("warp", [0.0, 0.5])
-def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not(tmp_path, warp):
-    whole, _ = fit(tmp_path / "whole", config(warp=warp))
+def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not(tmp_path):
+    whole, _ = fit(tmp_path / "whole", config())
     calls = iter([False] * 3 + [True])
-    cut, finished = fit(tmp_path / "cut", config(warp=warp), stop=lambda: next(calls))
+    cut, finished = fit(tmp_path / "cut", config(), stop=lambda: next(calls))
     assert (cut.step, finished) == (3, False)
-    resumed, finished = fit(tmp_path / "cut", config(warp=warp))
+    resumed, finished = fit(tmp_path / "cut", config())
     assert finished
     assert torch.equal(weights(resumed), weights(whole))
-    keep = ("step", "loss", "short", "long", "warp", "gradient_norm", "epsilon", "learning_rate")
-    lines = [[{k: line.get(k, 0.0) for k in keep} for line in read_lines(tmp_path / run / "metrics.jsonl")] for run in ("whole", "cut")]
+    keep = ("step", "loss", "short", "long", "gradient_norm", "epsilon", "learning_rate")
+    lines = [[{k: line[k] for k in keep} for line in read_lines(tmp_path / run / "metrics.jsonl")] for run in ("whole", "cut")]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [1, 2, 3, 4, 5, 6]
-    assert any(line["warp"] > 0 for line in lines[0]) == (warp > 0)
-    assert all(line["loss"] == pytest.approx(line["short"] + 0.1 * line["long"] + warp * line["warp"]) for line in lines[0])
 
 
 def test_steps_logged_after_the_last_checkpoint_are_logged_once(tmp_path):
@@ -125,17 +119,14 @@ def first_step(run, **trainer):
     seen = []
     made.recursion.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     made.fit(batches(count=4), lambda: False, lambda _: None)
-    parts = [[*step[:3], *(step[4][1:] if step[4] else ())] for step in seen]  # the views and their places, too
-    inputs = [torch.cat(tensors) for tensors in zip(*parts, strict=True)]
+    inputs = [torch.cat(tensors) for tensors in zip(*(step[:3] for step in seen), strict=True)]
     return inputs, [step[3] for step in seen], torch.cat([p.grad.flatten() for p in made.model.parameters()])
 
 
-@pytest.mark.parametrize("warp", [0.0, 0.5])
-def test_accumulated_parts_have_the_inputs_and_without_batchnorm_the_gradients_of_the_whole(tmp_path, warp):
-    inputs, truth, gradient = first_step(tmp_path / "whole", warp=warp)
-    assert len(inputs) == (5 if warp else 3)
+def test_accumulated_parts_have_the_inputs_and_without_batchnorm_the_gradients_of_the_whole(tmp_path):
+    inputs, truth, gradient = first_step(tmp_path / "whole")
     for parts in (2, 4):
-        same, truths, accumulated = first_step(tmp_path / str(parts), warp=warp, accumulate=parts)
+        same, truths, accumulated = first_step(tmp_path / str(parts), accumulate=parts)
         assert all(torch.equal(a, b) for a, b in zip(inputs, same, strict=True))
         assert truths == truth * parts
         torch.testing.assert_close(accumulated, gradient, rtol=1e-4, atol=1e-6)
