@@ -100,6 +100,8 @@ def load_model(
         InputError: no such file, a truncated one, or weights of another architecture; no average; a backend that can't be had.
     """
     choose_backend(attention, torch.device(device))
+    if path is None and not SHIPPED.exists():
+        raise InputError(f"{SHIPPED}: no such file: this copy of corrflow comes without a model: expected one by --checkpoint")
     path = SHIPPED if path is None else path
     state = read_checkpoint(path)
     model = CorrFlow(config_of(state, path), attention)

@@ -9,7 +9,7 @@ from conftest import SHARED
 from corrflow import CorrFlow, InputError, ModelConfig, load_model
 from corrflow.color import input_of
 from corrflow.encoder import EncoderConfig
-from corrflow.model import export_model
+from corrflow.model import export_model, weights_digest
 from corrflow.training.checkpoint import save_checkpoint
 
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, affinity_scale=0.5)
@@ -150,3 +150,15 @@ def test_features_of_length_1_come_back_as_such(tmp_path):
     plain = CorrFlow(SMALL).eval()
     plain.load_state_dict(model.state_dict())
     torch.testing.assert_close(F.normalize(plain.encode(frames), dim=1), model.encode(frames))
+
+
+def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch):
+    model = CorrFlow(SMALL).eval()
+    export_model(save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters())), tmp_path / "shipped.pt")
+    monkeypatch.setattr("corrflow.model.SHIPPED", tmp_path / "shipped.pt")
+    assert weights_digest(load_model()) == weights_digest(load_model(tmp_path / "shipped.pt"))
+    (tmp_path / "shipped.pt").unlink()
+    with pytest.raises(
+        InputError, match=r"shipped\.pt: no such file: this copy of corrflow comes without a model: expected one by --checkpoint"
+    ):
+        load_model()

@@ -216,6 +216,15 @@ def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(tree, ch
     assert "size 31: expected 0 or more, and of size 0 or at least 32" in refused("eval", *flags, 31).replace("\n", " ")
 
 
+def test_unless_told_the_model_that_comes_along_is_evaluated(tree, checkpoint, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("corrflow.model.SHIPPED", checkpoint)
+    command_of_eval.evaluate_job(EvalJob("davis2017", tree, tmp_path))
+    told = json.loads((tmp_path / "plan.json").read_text())
+    assert (told["name"], told["checkpoint"]) == ("corrflow", "")
+    same = [{name: data for name, data in content(out).items() if name.startswith("masks")} for out in (whole, tmp_path)]
+    assert same[0] == same[1]
+
+
 def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tmp_path):
     line = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o")
     assert "expected one of them" in refused("eval", *line, "--encoder", "a:b", "--checkpoint", checkpoint)
