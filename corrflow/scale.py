@@ -56,5 +56,5 @@ class Scale:
 def resized(picture: Pixels, size: tuple[int, int], how: Image.Resampling) -> Pixels:
     """uint8 `[H, W]` or `[H, W, 3]` at another width and height; as it is at its own."""
     if picture.shape[:2] == size[::-1]:
-        return picture
+        return picture if picture.flags.writeable else picture.copy()  # torch takes what can be written to
     return np.array(Image.fromarray(picture).resize(size, how))

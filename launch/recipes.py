@@ -112,6 +112,7 @@ def ablation() -> TrainJob:
         clip=ClipConfig(size=96, fit="crop", flip=True),
         stream=StreamConfig(workers=0),
         training=TrainingConfig(
+            model=ModelConfig(affinity_scale=0.125),
             schedule=ScheduleConfig(learning_rate=8e-4, base_batch=4, halve_after=(440, 660, 770), truth_clips=880),
             trainer=TrainerConfig(steps=220, batch=4, ema_clips=100, save_every=100, pictures_every=0),
         ),

@@ -32,7 +32,9 @@ def test_eval_prints_the_figures_and_names_its_page(command, tree, checkpoint, t
 
 
 def test_eval_refuses_what_is_not_there(refused, tree, checkpoint, tmp_path):
-    assert "expected a DAVIS tree" in refused("eval", "--benchmark", "davis2016", "--root", tmp_path, "--out", tmp_path / "o")
+    assert "expected a DAVIS tree" in refused(
+        "eval", "--benchmark", "davis2016", "--root", tmp_path, "--out", tmp_path / "o", "--checkpoint", "none"
+    )
     flags = ("--root", tree, "--out", tmp_path / "o", "--checkpoint", tmp_path / "none.pt")
     assert "no such file" in refused("eval", "--benchmark", "davis2016", *flags)
     (tmp_path / "file").touch()

@@ -3,17 +3,19 @@ from dataclasses import replace
 
 import pytest
 import torch
+from PIL import Image
 from test_trainer import ALONE, batches, config, weights
 
 from corrflow import InputError, load_model
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.propagation import PROTOCOLS
+from corrflow.scale import resized
 from corrflow.training import trainer as trainer_module
 from corrflow.training.checkpoint import checkpoint_path, read_validation, thin_out
 from corrflow.training.distributed import Processes
 from corrflow.training.monitor import read_lines
 from corrflow.training.trainer import Trainer
-from corrflow.training.validation import Validated, ValidationConfig, Validator, resized
+from corrflow.training.validation import Validated, ValidationConfig, Validator
 
 BEST = "checkpoints/best.pt"
 
@@ -72,9 +74,9 @@ def test_sequences_are_dealt_to_all_ranks_longest_first(tree):
 
 
 def test_a_smaller_side_is_enlarged_again():
-    small = resized(torch.arange(48, dtype=torch.uint8).view(6, 8), (4, 3), 0)
+    small = resized(torch.arange(48, dtype=torch.uint8).view(6, 8).numpy(), (4, 3), Image.Resampling.NEAREST)
     assert small.shape == (3, 4)
-    assert resized(small, (8, 6), 0).shape == (6, 8)
+    assert resized(small, (8, 6), Image.Resampling.NEAREST).shape == (6, 8)
 
 
 @pytest.mark.parametrize(
