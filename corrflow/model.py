@@ -91,7 +91,7 @@ def load_model(
 
     Args:
         path: a checkpoint of ours, or one in the released layout (with or without the `module.` prefix); None: the model that comes
-            with corrflow (docs/model_card.md).
+            with corrflow, where this copy has one.
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
         weights: `average`, those averaged over training; `last`, those of the last step; `auto`, the average where one was kept.

@@ -95,7 +95,7 @@ def large() -> TrainJob:
     """The paper's training of a larger encoder: a ResNet-34's blocks, at stride 4; what it learns loads wherever the small one does.
 
     `launch/train.py --recipe large --data shards --run RUN`; in another recipe, `--model.encoder.depths 3 4 6 3`. Cost: not yet run; by
-    count 2.2 times that of `released`. Expected: not yet run; docs/results.md has it beside the small one in a short training.
+    count 2.2 times that of `released`. Expected: not yet run.
     """
     return replace(released(), training=TrainingConfig(model=ModelConfig(encoder=LARGE)))
 
@@ -103,8 +103,8 @@ def large() -> TrainJob:
 def ablation() -> TrainJob:
     """The short training of which docs/results.md has a row for each choice: 96x96 random crops, flips, 220 steps of 4 clips.
 
-    `launch/shard.py --source VIDEOS --size 168 --out shards`, `launch/train.py --recipe ablation --data shards --run RUN`. Cost: 810 s on
-    one core (AMD EPYC, Zen 3) while another ran the same. Expected: docs/results.md.
+    `launch/shard.py --source VIDEOS --size 168 --out shards`, `launch/train.py --recipe ablation --data shards --run RUN`. Cost: about 14
+    minutes on one core (AMD EPYC, Zen 3) while another ran the same. Expected: docs/results.md.
     """
     return TrainJob(
         "",
