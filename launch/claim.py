@@ -11,7 +11,9 @@ from typing import Any
 
 from corrflow import InputError
 from corrflow.files import atomic_file
+from corrflow.model import weights_digest
 from corrflow.palette import PUBLISHED, palette_digest
+from corrflow.training.checkpoint import starting_model
 from corrflow.training.distributed import Processes
 from launch.config import TrainJob
 from shards.manifest import Manifest
@@ -19,10 +21,10 @@ from shards.manifest import Manifest
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks; and the batch, whose clips
 # are counted, so that other machines can go on with it. All else decides the weights.
 FREE = {
-    "data", "target.palette", "quarantine", "run", "procs", "device", "stream.workers", "stream.prefetch", "stream.stall_seconds",
+    "data", "target.palette", "trainer.start", "quarantine", "run", "procs", "device", "nodes", "gpus_per_node", "follow", "dry_run",
+    "stream.workers", "stream.prefetch", "stream.stall_seconds", "compute.attention", "compute.precision", "compute.compile",
     "trainer.steps", "trainer.batch", "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep", "trainer.keep_every",
     "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike", "trainer.profile",
-    "compute.attention", "compute.precision", "compute.compile", "nodes", "gpus_per_node", "follow", "dry_run",
     "validation.root", "validation.every", "validation.year", "validation.protocol", "validation.sequences", "validation.size",
     "validation.pictures",
 }  # fmt: skip
@@ -31,6 +33,7 @@ EARLIER = {
     "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
     "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
     "model.input": "rgb", "model.encoder.normalized": False, "palette_digest": palette_digest(PUBLISHED),
+    "start_digest": "",
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
@@ -52,8 +55,7 @@ def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
         InputError: the folder belongs to another configuration; names what differs.
     """
     path = job.run / "config.json"
-    palette = palette_digest(job.training.target.classes())
-    asked = {**json.loads(json.dumps(asdict(job), default=str)), "data_digest": manifest.digest(), "palette_digest": palette}
+    asked = {**json.loads(json.dumps(asdict(job), default=str)), **digests(job, manifest)}
     if path.exists():
         found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
         free = FREE if "schedule.batch_power" in found else FREE - {"trainer.batch"}  # earlier checkpoints do not count their clips
@@ -72,6 +74,16 @@ def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
             file.write(json.dumps(asked, indent=1).encode() + b"\n")
     except OSError as error:
         raise InputError(f"run {job.run}: can't be written to ({error.strerror})") from None
+
+
+def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
+    """What names the content of the files that a run learns from, wherever they lie; InputError if one can't be read."""
+    start = job.training.trainer.start
+    return {
+        "data_digest": manifest.digest(),
+        "palette_digest": palette_digest(job.training.target.classes()),
+        "start_digest": weights_digest(starting_model(start, job.training.model)) if start else "",
+    }
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch
 
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
-from corrflow.model import CorrFlow, config_of, describe, load_weights, read_checkpoint, weights_of
+from corrflow.model import CorrFlow, ModelConfig, config_of, describe, load_model, load_weights, read_checkpoint, weights_of
 
 FOLDER = "checkpoints"
 BEST = "best.pt"
@@ -84,6 +84,19 @@ def restore_state(state: dict[str, Any], path: Path, model: CorrFlow, optimizer:
     for weight, moments in optimizer.state.items():  # fused Adam takes their layout for the weights', which differs between devices
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(weight).copy_(moments[name])
+
+
+def starting_model(start: str, config: ModelConfig) -> CorrFlow:
+    """The model of `trainer.start`, which one of `config` may begin with: the encoder's weights do not depend on radius and affinity scale.
+
+    Raises:
+        InputError: as `load_model`; another encoder, or another input.
+    """
+    model = load_model(None if start == "shipped" else start)
+    found, wanted = (model.config.encoder, model.config.input), (config.encoder, config.input)
+    if found != wanted:
+        raise InputError(f"trainer.start {start}: another architecture: {found}, expected {wanted}")
+    return model
 
 
 def parameters_digest(model: CorrFlow) -> str:

@@ -31,6 +31,9 @@ class TrainerConfig:
     """BatchNorm sees the clips of all processes together (CUDA alone); for few clips a process."""
     ema_clips: float = 0.0
     """Keep an average of the weights over about the last so many clips, which is what is validated and used; 0: none."""
+    start: str = ""
+    """Checkpoint whose weights, averaged if it has such, a new run begins with: a file that `load_model` takes, or `shipped`, the model
+    that comes with corrflow. Unless given, random weights."""
     seed: int = 0
     """Of the weights, the order of the clips and every random draw."""
     log_every: int = 10

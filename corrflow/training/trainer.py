@@ -19,7 +19,17 @@ from corrflow.objective import Recursion
 from corrflow.training import inputs
 from corrflow.training.anomalies import Trouble
 from corrflow.training.average import Average
-from corrflow.training.checkpoint import beats, checkpoint_path, keep_best, load_average, restore, save_checkpoint, settle_best, thin_out
+from corrflow.training.checkpoint import (
+    beats,
+    checkpoint_path,
+    keep_best,
+    load_average,
+    restore,
+    save_checkpoint,
+    settle_best,
+    starting_model,
+    thin_out,
+)
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import Processes
 from corrflow.training.inputs import ClipBatch, Look, StepInput
@@ -56,9 +66,11 @@ class Trainer:
         self.recursion = self.distributed(Recursion(self.model.train(), config.objective))
 
     def new_model(self) -> CorrFlow:
-        """The model at random, in the layout that its device likes."""
+        """The model at random, or as another run left it, in the layout that its device likes."""
         torch.manual_seed(self.config.trainer.seed)  # the initial weights, the same on every rank
         model = CorrFlow(self.config.model, self.compute.attention)
+        if start := self.config.trainer.start:
+            model.load_state_dict(starting_model(start, self.config.model).state_dict())
         if self.config.trainer.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         # channels last is faster on CUDA's tensor cores, and slower than the plain layout on the CPU

@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -294,6 +295,19 @@ def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(
     refused = subprocess.run(train(packed, tmp_path / "cut", *again), capture_output=True, text=True, check=False)
     assert refused.returncode == 2
     assert "palette_digest is" in refused.stderr
+
+
+def test_a_run_that_begins_with_other_weights_belongs_to_them(packed, whole, tmp_path):
+    start = tmp_path / "start.pt"
+    shutil.copy(checkpoint_path(whole, 12), start)
+    flags = ("--trainer.steps", 2, "--trainer.start")
+    subprocess.run(train(packed, tmp_path / "run", *flags, start), check=True, capture_output=True)
+    moved = start.rename(tmp_path / "moved.pt")
+    subprocess.run(train(packed, tmp_path / "run", *flags, moved), check=True, capture_output=True)
+    shutil.copy(checkpoint_path(whole, 40), moved)
+    refused = subprocess.run(train(packed, tmp_path / "run", *flags, moved), capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "start_digest is" in refused.stderr
 
 
 def test_the_released_recipe_is_the_released_schedule():

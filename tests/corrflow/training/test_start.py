@@ -1,0 +1,55 @@
+from dataclasses import replace
+
+import pytest
+import torch
+from test_trainer import ALONE, SMALL, config, fit
+
+from corrflow import InputError, load_model
+from corrflow.model import export_model
+from corrflow.training.checkpoint import checkpoint_path, starting_model
+from corrflow.training.trainer import Trainer
+
+
+def same(first, second):
+    return all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.fixture
+def earlier(tmp_path):
+    fit(tmp_path / "earlier", config(steps=4, ema_clips=5.0))
+    return checkpoint_path(tmp_path / "earlier", 4)
+
+
+def test_a_run_begins_with_another_ones_averaged_weights_and_its_own_schedule(earlier, tmp_path):
+    trainer = Trainer(tmp_path / "later", config(start=str(earlier)), ALONE)
+    assert (trainer.step, trainer.clips) == (0, 0)
+    assert same(trainer.model.state_dict(), load_model(earlier, weights="average").state_dict())
+    assert not same(trainer.model.state_dict(), load_model(earlier, weights="last").state_dict())
+
+
+def test_it_resumes_from_its_own_checkpoints_to_the_last_bit(earlier, tmp_path):
+    begun = config(start=str(earlier))
+    fit(tmp_path / "whole", begun)
+    calls = iter([False] * 3 + [True])
+    fit(tmp_path / "cut", begun, stop=lambda: next(calls))
+    fit(tmp_path / "cut", begun)
+    fit(tmp_path / "random", config())
+    whole, cut, random = (load_model(checkpoint_path(tmp_path / name, 6)).state_dict() for name in ("whole", "cut", "random"))
+    assert same(whole, cut)
+    assert not same(whole, random)
+
+
+def test_the_model_that_comes_along_is_called_shipped(earlier, tmp_path, monkeypatch):
+    export_model(earlier, tmp_path / "shipped.pt")
+    monkeypatch.setattr("corrflow.model.SHIPPED", tmp_path / "shipped.pt")
+    assert same(starting_model("shipped", SMALL).state_dict(), load_model(tmp_path / "shipped.pt").state_dict())
+
+
+def test_another_encoder_or_input_is_refused_and_another_affinity_scale_is_not(earlier):
+    starting_model(str(earlier), replace(SMALL, affinity_scale=SMALL.affinity_scale / 8, radius=3))
+    wider = replace(SMALL, encoder=replace(SMALL.encoder, features=32))
+    for other in (wider, replace(SMALL, input="lab")):
+        with pytest.raises(InputError, match=r"trainer\.start .*step-00000004\.pt: another architecture: .*, expected "):
+            starting_model(str(earlier), other)
+    with pytest.raises(InputError, match=r"none\.pt: no such file"):
+        starting_model("none.pt", SMALL)
