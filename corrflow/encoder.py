@@ -5,7 +5,6 @@ Shapes: b batch, c channels, h w rows and columns of cells.
 
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corrflow.errors import InputError
@@ -23,8 +22,6 @@ class EncoderConfig:
     """Basic blocks in each stage."""
     features: int = 64
     """Channels of the features that are compared."""
-    normalized: bool = False
-    """Features have length 1, in training as well; dot products then want a scale of 10 or so. Not as released."""
 
     def __post_init__(self) -> None:
         numbers = (*self.widths, *self.depths, self.features)
@@ -73,7 +70,6 @@ class Encoder(nn.Module):
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.normalized = config.normalized
         w1, w2, w3, w4 = config.widths
         d1, d2, d3, d4 = config.depths
         self.stem = nn.Sequential(nn.Conv2d(3, w1, 7, 2, 3, bias=False), nn.BatchNorm2d(w1), nn.ReLU(inplace=True))
@@ -90,4 +86,4 @@ class Encoder(nn.Module):
         """`[B, 3, H, W]` to `[B, C, H/4, W/4]`."""
         x_bchw = self.stem(frames_b3hw)
         features_bchw: Tensor = self.head(self.layer4(self.layer3(self.layer2(self.layer1(x_bchw)))))
-        return F.normalize(features_bchw, dim=1) if self.normalized else features_bchw
+        return features_bchw

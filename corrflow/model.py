@@ -157,8 +157,8 @@ def config_of(state: dict[str, Any], path: str | Path) -> ModelConfig:
     names = {f.name for f in fields(ModelConfig)}
     if set(told) != names:
         raise InputError(f"checkpoint {path}: model_config has {sorted(told)}, expected {sorted(names)}")
-    encoder = {"normalized": False, **told["encoder"]}
-    shape = EncoderConfig(tuple(encoder["widths"]), tuple(encoder["depths"]), encoder["features"], encoder["normalized"])
+    encoder = told["encoder"]
+    shape = EncoderConfig(tuple(encoder["widths"]), tuple(encoder["depths"]), encoder["features"])
     return ModelConfig(shape, told["radius"], told["affinity_scale"], told["input"])
 
 

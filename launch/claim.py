@@ -32,7 +32,7 @@ FREE = {
 EARLIER = {
     "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
     "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
-    "model.input": "rgb", "model.encoder.normalized": False, "palette_digest": palette_digest(PUBLISHED),
+    "model.input": "rgb", "palette_digest": palette_digest(PUBLISHED),
     "start_digest": "",
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")

@@ -70,7 +70,7 @@ def train_in_job(argv: list[str]) -> int:
 def read_flags(argv: list[str]) -> TrainJob:
     """The job: a recipe's values, changed by flags."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--recipe", nargs="?", default="released", const="")
+    chooser.add_argument("--recipe", nargs="?", default="gpu", const="")
     chosen, rest = chooser.parse_known_args(argv)
     recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING)
     return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)

@@ -141,17 +141,6 @@ def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
     assert not (tmp_path / "small.pt").exists()
 
 
-def test_features_of_length_1_come_back_as_such(tmp_path):
-    model = CorrFlow(replace(SMALL, encoder=replace(SMALL.encoder, normalized=True))).eval()
-    loaded = load_model(save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters())))
-    frames = torch.rand(2, 3, 16, 16)
-    torch.testing.assert_close(loaded.encode(frames).norm(dim=1), torch.ones(2, 4, 4))
-    assert torch.equal(loaded.encode(frames), model.encode(frames))
-    plain = CorrFlow(SMALL).eval()
-    plain.load_state_dict(model.state_dict())
-    torch.testing.assert_close(F.normalize(plain.encode(frames), dim=1), model.encode(frames))
-
-
 def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch):
     model = CorrFlow(SMALL).eval()
     export_model(save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters())), tmp_path / "shipped.pt")

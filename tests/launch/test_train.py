@@ -234,7 +234,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.stepz", "3"], "--trainer.steps"),
         (["--trainer.steps", "many"], "many"),
         (["--trainer.batch", "0"], "batch"),
-        (["--recipe", "magic"], "recipe 'magic': expected one of released, oxuva, hour, gpus64, cpu, large, ablation, demo, smoke"),
+        (["--recipe", "magic"], "recipe 'magic': expected one of gpu, released, oxuva, gpus64, cpu, large, ablation, demo, smoke"),
         (["--procs", "-1"], "procs -1"),
         (["--trainer.seed", "-1"], "seed=-1"),
         (["--bottleneck.keep", "2"], "keep 2.0"),
@@ -318,7 +318,7 @@ def test_the_released_recipe_is_the_released_schedule():
     assert {clips: schedule.rate(clips, trainer.batch) for clips in rates} == rates
 
 
-@pytest.mark.parametrize(("name", "rate"), [("cpu", 8e-4), ("demo", 1e-3), ("hour", 2e-4 * 8**0.5), ("gpus64", 1.6e-3)])
+@pytest.mark.parametrize(("name", "rate"), [("cpu", 8e-4), ("demo", 1e-3), ("gpu", 2e-4 * 8**0.5), ("gpus64", 1.6e-3)])
 def test_a_recipes_learning_rate_is_the_one_it_names(name, rate):
     training = find_recipe(name).training
     assert training.schedule.rate(training.schedule.warmup_clips, training.trainer.batch) == pytest.approx(rate, rel=1e-12)
