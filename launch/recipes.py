@@ -69,6 +69,7 @@ def gpus64() -> TrainJob:
         NOWHERE,
         stream=StreamConfig(workers=6),
         training=TrainingConfig(
+            model=BETTER,
             schedule=ScheduleConfig(halve_after=(1_600_000, 2_400_000, 3_200_000, 4_000_000), truth_clips=4_000_000, warmup_clips=200_000),
             trainer=TrainerConfig(steps=12_500, batch=384, ema_clips=100_000, save_every=500, pictures_every=500),
         ),
@@ -94,12 +95,13 @@ def cpu() -> TrainJob:
 
 
 def large() -> TrainJob:
-    """The paper's training of a larger encoder: a ResNet-34's blocks, at stride 4; what it learns loads wherever the small one does.
+    """The default's training of a larger encoder: a ResNet-34's blocks, at stride 4; what it learns loads wherever the small one does.
 
     `launch/train.py --recipe large --data shards --run RUN`; in another recipe, `--model.encoder.depths 3 4 6 3`. Cost: not yet run; by
-    count 2.2 times that of `released`. Expected: not yet run.
+    count 2.2 times that of `gpu`. Expected: not yet run.
     """
-    return replace(released(), training=TrainingConfig(model=ModelConfig(encoder=LARGE)))
+    small = gpu()
+    return replace(small, training=replace(small.training, model=replace(BETTER, encoder=LARGE)))
 
 
 def ablation() -> TrainJob:

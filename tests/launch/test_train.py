@@ -270,10 +270,10 @@ def test_every_recipe_is_a_valid_job(name):
     assert all(word in RECIPES[name].__doc__ for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: "))
 
 
-def test_the_large_recipe_is_the_released_one_with_another_encoder():
-    large, released = find_recipe("large"), find_recipe("released")
-    small = replace(large.training.model, encoder=released.training.model.encoder)
-    assert replace(large, training=replace(large.training, model=small)) == released
+def test_the_large_recipe_is_the_default_with_another_encoder():
+    large, default = find_recipe("large"), find_recipe("gpu")
+    small = replace(large.training.model, encoder=default.training.model.encoder)
+    assert replace(large, training=replace(large.training, model=small)) == default
     assert sum(p.numel() for p in Encoder(large.training.model.encoder).parameters()) == 11_859_840
 
 
