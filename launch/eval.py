@@ -69,17 +69,18 @@ def prepare_job(job: EvalJob, away: bool) -> Plan:
     if not away:  # elsewhere there may be devices that this machine lacks
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
+    how = job.size, job.ahead, job.device, job.attention
     if not protocol.propagates:
-        return prepare(Evaluation(job.benchmark, root, name, protocol, size=job.size), job.out)
+        return prepare(Evaluation(job.benchmark, root, name, protocol, size=job.size, ahead=job.ahead), job.out)
     if job.encoder:
         place, device = absolute(job.encoder), torch.device("cpu")
         weights = digest(load_backbone(place, device))
-        evaluation = Evaluation(job.benchmark, root, name, protocol, weights, "none", place, 0, job.size, job.device, job.attention)
+        evaluation = Evaluation(job.benchmark, root, name, protocol, weights, "none", place, 0, *how)
         return prepare(evaluation, job.out)
     checkpoint = job.checkpoint if job.checkpoint in ("", "none") else str(Path(job.checkpoint).absolute())
     seed = job.seed if job.checkpoint == "none" else 0
     weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))
-    evaluation = Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, "", seed, job.size, job.device, job.attention)
+    evaluation = Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, "", seed, *how)
     return prepare(evaluation, job.out)
 
 

@@ -44,6 +44,9 @@ class EvalJob:
     """Whether labels are decided in each frame, unless the protocol says."""
     size: int = 0
     """Short side at which to track, in pixels; scored at the data's own size. 0: that."""
+    ahead: int = 0
+    """Of DAVIS: track each frame from the true mask so many frames before alone: what features are worth, without drift. 0: from the first
+    frame on, as the benchmark has it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto: CUDA where there is one."""
     attention: Asked = "auto"
@@ -57,8 +60,8 @@ class EvalJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        if min(self.jobs, self.frames or 0) < 0 or 0 < self.size < SMALLEST:
-            told = f"jobs {self.jobs}, frames {self.frames}, size {self.size}"
+        if min(self.jobs, self.ahead, self.frames or 0) < 0 or 0 < self.size < SMALLEST:
+            told = f"jobs {self.jobs}, ahead {self.ahead}, frames {self.frames}, size {self.size}"
             raise InputError(f"eval: {told}: expected 0 or more, and of size 0 or at least {SMALLEST}")
         if self.encoder and self.checkpoint:
             raise InputError(f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them")

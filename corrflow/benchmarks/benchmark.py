@@ -68,6 +68,10 @@ class Benchmark(ABC):
     def given(self, sequence: Any) -> dict[int, Given]:
         """What is given, by frame number from 0."""
 
+    def truth(self, sequence: Any) -> list[Pixels]:
+        """The true labels `[H, W]` of every frame; InputError where they are not public, or are no masks of whole frames."""
+        raise InputError(f"benchmark {self.name}: has no true mask of every frame: expected davis2016 or davis2017")
+
     @abstractmethod
     def score(self, sequence: Any, predicted: list[Any]) -> dict[str, Scores]:
         """Scores by the benchmark's name for each object; none where the truth is not public.

@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_size, read_frames
+from corrflow.benchmarks.benchmark import Benchmark, Given, PictureSequence, Scores, check_size, read_frames
 from corrflow.benchmarks.folders import PICTURES, folders_in, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_csv
@@ -109,6 +109,10 @@ class DavisTest(Davis):
         if not path.exists():
             raise not_there(path, "the DAVIS-2017 test-dev tree", root, self.name)
         return [read_sequence(root, name, truth=False) for name in listed(path)]
+
+    def truth(self, sequence: DavisSequence) -> list[Pixels]:
+        """InputError: it is not public."""
+        return Benchmark.truth(self, sequence)
 
     def score(self, sequence: DavisSequence, predicted: list[Pixels]) -> dict[str, Scores]:
         """Nothing."""

@@ -7,6 +7,7 @@ same figures, whoever did what.
 
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from corrflow.errors import InputError
 from corrflow.memory import peak_bytes
 from corrflow.model import CorrFlow
 from corrflow.pictures import overlay, write_jpeg
-from corrflow.propagation import Backbone, Protocol, stream_points, stream_together
+from corrflow.propagation import Backbone, Protocol, stream, stream_points, stream_together
 from corrflow.propagation.backbone import as_backbone, digest
 from corrflow.scale import Scale
 
@@ -68,7 +69,8 @@ def run_sequences(plan: Plan, sequences: Iterable[Sequence], model: Model, on_fr
             on_frames(done.frames)
         else:
             left.append(sequence)
-    for group in groups(plan.benchmark, left, lanes=LANES if device_of(model).type == "cuda" else 1):
+    together = device_of(model).type == "cuda" and not plan.evaluation.ahead
+    for group in groups(plan.benchmark, left, lanes=LANES if together else 1):
         run_group(plan, group, model, on_frames)
 
 
@@ -91,7 +93,7 @@ def run_group(plan: Plan, group: list[Sequence], model: Model, on_frames: Callab
     """Track and score some sequences in step; writes what was predicted, and overlays."""
     benchmark, begun = plan.benchmark, time.perf_counter()
     predicted: list[list[Any]] = [[] for _ in group]
-    for outputs in track(plan, group, model):
+    for outputs in track_ahead(plan, group[0], model) if plan.evaluation.ahead else track(plan, group, model):
         for lane, output in outputs.items():
             predicted[lane].append(output)
         on_frames(len(outputs))
@@ -118,6 +120,23 @@ def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int,
     else:
         for outputs in stream_together(model, frames, given, protocol):
             yield {lane: scale.enlarge(labels_hw.numpy()) for lane, labels_hw in outputs.items()}
+
+
+def track_ahead(plan: Plan, sequence: Sequence, model: Model) -> Iterator[dict[int, Any]]:
+    """Predictions of each frame from the truth of `ahead` frames before alone, the first frames from that of the first: no error is carried
+    on, so that features are compared by what they are worth and not by where a mask happened to slip."""
+    truth, evaluation = plan.benchmark.truth(sequence), plan.evaluation
+    height, width = truth[0].shape
+    scale = Scale.of(width, height, evaluation.size)
+    held: deque[torch.Tensor] = deque(maxlen=evaluation.ahead + 1)
+    for number, frame_hw3 in enumerate(plan.benchmark.frames(sequence)):
+        held.append(torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0))
+        if not number:
+            yield {0: truth[0]}
+            continue
+        given_hw = torch.from_numpy(scale.shrink(truth[number + 1 - len(held)]))
+        *_, labels_hw = stream(model, [held[0], held[-1]], given_hw, evaluation.protocol)
+        yield {0: scale.enlarge(labels_hw.numpy())}
 
 
 def device_of(model: Model) -> torch.device:
@@ -165,7 +184,8 @@ def merge(plan: Plan) -> Result:
     scores = {name: score for one in done.values() for name, score in one.scores.items()}
     parts = {name: SequenceResult(one.frames, one.seconds, one.scores, figures(one.scores)) for name, one in done.items()}
     peak = max(one.peak_bytes for one in done.values())
-    way = f"{evaluation.protocol.name}, size {evaluation.size}" if evaluation.size else evaluation.protocol.name
+    told = (("size", evaluation.size), ("ahead", evaluation.ahead))
+    way = ", ".join((evaluation.protocol.name, *(f"{name} {value}" for name, value in told if value)))
     return Result(evaluation.name, evaluation.benchmark, way, plan.out, figures(scores), parts, peak)
 
 

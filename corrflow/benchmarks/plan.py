@@ -44,6 +44,8 @@ class Evaluation:
     """Of random weights."""
     size: int = 0
     """Short side at which it is tracked, in pixels; 0: the data's own."""
+    ahead: int = 0
+    """Each frame is tracked from the truth of so many frames before, and nothing else; 0: from what is given, as the benchmark has it."""
     device: str = "auto"
     """As asked."""
     attention: str = "auto"
@@ -132,6 +134,8 @@ def prepare(evaluation: Evaluation, out: Path) -> Plan:
         InputError: data that is not whole, or `out` holds another evaluation; names what differs.
     """
     plan = plan_of(evaluation, out)
+    if evaluation.ahead:
+        plan.benchmark.truth(plan.sequences[0])
     asked, path = settings(plan), out / PLAN
     if path.exists() and (different := differences(read_settings(out), asked)):
         more = f"; and {len(different) - NAMED} more" if len(different) > NAMED else ""

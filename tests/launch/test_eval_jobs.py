@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from corrflow import CorrFlow, InputError, ModelConfig
+from corrflow import CorrFlow, InputError, ModelConfig, load_model, propagate
 from corrflow.benchmarks.plan import read_plan
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
@@ -234,3 +234,29 @@ def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tm
     assert "frames -1" in refused("eval", *line, "--frames", -1)
     assert "a frame to copy from" in refused("eval", *line, "--frames", 0)
     assert "radius=-3" in refused("eval", *line, "--radius", -3)
+
+
+def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(tree, checkpoint, whole, tmp_path, refused):
+    truth = {path.parent.name: sorted(path.parent.glob("*.png")) for path in (tree / "Annotations/480p").glob("*/00000.png")}
+
+    def kept(out, name):
+        return [np.asarray(Image.open(path)) for path in sorted((out / "masks" / name).glob("*.png"))]
+
+    stay = EvalJob("davis2017", tree, tmp_path / "stay", protocol="identity", ahead=3)
+    assert command_of_eval.evaluate_job(stay).protocol == "identity, ahead 3"
+    for name, paths in truth.items():
+        for number, mask in enumerate(kept(stay.out, name)):
+            assert np.array_equal(mask, np.asarray(Image.open(paths[max(number - 3, 0)])))
+    job = EvalJob("davis2017", tree, tmp_path / "one", str(checkpoint), ahead=1)
+    command_of_eval.evaluate_job(job)
+    assert content(job.out) != content(whole)
+    name = min(truth)
+    for number, mask in enumerate(kept(job.out, name)[1:], 1):
+        given = np.asarray(Image.open(truth[name][number - 1]))
+        frames = [np.asarray(Image.open(tree / "JPEGImages/480p" / name / f"{t:05d}.jpg")) for t in (number - 1, number)]
+        clip = torch.from_numpy(np.stack(frames)).movedim(-1, 1)
+        assert np.array_equal(mask, propagate(load_model(checkpoint), clip, torch.from_numpy(given.copy()))[1].numpy())
+    with pytest.raises(InputError, match="ahead is 1 there and 0 here"):
+        command_of_eval.evaluate_job(replace(job, ahead=0))
+    flags = ("--protocol", "identity", "--root", tree, "--out", tmp_path / "o", "--ahead")
+    assert "ahead -1" in refused("eval", "--benchmark", "davis2017", *flags, -1)

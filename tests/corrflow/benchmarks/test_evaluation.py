@@ -303,6 +303,14 @@ def test_a_job_without_a_plan_is_refused(tmp_path):
         read_plan(tmp_path)
 
 
+@pytest.mark.parametrize(("name", "make"), [("tapvid", lambda root: tapvid(root / "tapvid_davis.pkl")), ("davis2017-test", davis_test)])
+def test_tracking_ahead_of_the_truth_needs_the_truth_of_every_frame(tmp_path, name, make):
+    root = make(tmp_path) or tmp_path
+    with pytest.raises(InputError, match=f"benchmark {name}: has no true mask of every frame: expected davis2016 or davis2017"):
+        prepare(Evaluation(name, str(root), "m", PROTOCOLS["identity"], ahead=1), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_digest_names_architecture_and_weights():
     same, other = small_model(), small_model(seed=1)
     assert weights_digest(small_model()) == weights_digest(same) != weights_digest(other)
