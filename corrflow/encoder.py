@@ -8,8 +8,10 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from corrflow.errors import InputError
+from corrflow.winograd import convolve
 
 STRIDE = 4
+WORTHWHILE = 128  # channels from which Winograd's way is faster: 1.7 to 2.3 times; of 64 channels 0.8 to 1.1 times (docs/performance.md)
 
 
 @dataclass(frozen=True)
@@ -33,16 +35,30 @@ LARGE = EncoderConfig(depths=(3, 4, 6, 3))
 """The blocks of a ResNet-34: 11,859,840 parameters, 51.4 GMAC for a frame of 256x256."""
 
 
+class Conv3x3(nn.Conv2d):
+    """A 3x3 convolution with padding 1 and without bias, computed directly or, where that pays, by Winograd's way."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__(c_in, c_out, 3, stride, 1, bias=False)
+        self.winograd = False
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        """`[B, c_in, H, W]` to `[B, c_out, H / stride, W / stride]`."""
+        if self.winograd and self.stride == (1, 1) and min(self.in_channels, self.out_channels) >= WORTHWHILE:
+            return convolve(x_bchw, self.weight)
+        return super().forward(x_bchw)
+
+
 class Block(nn.Module):
     """Two 3x3 convolutions beside a shortcut; ReLU after the sum."""
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
         self.residual = nn.Sequential(
-            nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False),
+            Conv3x3(c_in, c_out, stride),
             nn.BatchNorm2d(c_out),
             nn.ReLU(inplace=True),
-            nn.Conv2d(c_out, c_out, 3, 1, 1, bias=False),
+            Conv3x3(c_out, c_out),
             nn.BatchNorm2d(c_out),
         )
         self.shortcut = nn.Sequential()
@@ -81,6 +97,12 @@ class Encoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d) and module is not self.head:  # the head starts small, else the first affinities are hard
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
+
+    def use_winograd(self, yes: bool) -> None:
+        """Whether wide 3x3 convolutions go Winograd's way; may be changed at any time."""
+        for module in self.modules():
+            if isinstance(module, Conv3x3):
+                module.winograd = yes
 
     def forward(self, frames_b3hw: Tensor) -> Tensor:
         """`[B, 3, H, W]` to `[B, C, H/4, W/4]`."""

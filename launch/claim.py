@@ -22,7 +22,8 @@ from shards.manifest import Manifest
 # are counted, so that other machines can go on with it. All else decides the weights.
 FREE = {
     "data", "target.palette", "trainer.start", "quarantine", "run", "procs", "device", "nodes", "gpus_per_node", "follow", "dry_run",
-    "stream.workers", "stream.prefetch", "stream.stall_seconds", "compute.attention", "compute.precision", "compute.compile",
+    "stream.workers", "stream.prefetch", "stream.stall_seconds",
+    "compute.attention", "compute.precision", "compute.compile", "compute.convolution",
     "trainer.steps", "trainer.batch", "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep", "trainer.keep_every",
     "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike", "trainer.profile",
     "validation.root", "validation.every", "validation.year", "validation.protocol", "validation.sequences", "validation.size",
@@ -33,7 +34,7 @@ EARLIER = {
     "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
     "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
     "model.input": "rgb", "palette_digest": palette_digest(PUBLISHED),
-    "start_digest": "",
+    "start_digest": "", "objective.together": False, "clip.shift": 0,
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave

@@ -16,9 +16,10 @@ class Compute(NamedTuple):
     attention: str
     precision: torch.dtype
     compiled: bool
+    winograd: bool
 
     def __str__(self) -> str:
-        encoder = "compiled encoder" if self.compiled else "encoder as it is"
+        encoder = "compiled encoder" if self.compiled else "encoder by Winograd's way" if self.winograd else "encoder as it is"
         return f"{self.attention} attention, {str(self.precision).removeprefix('torch.')}, {encoder}"
 
 
@@ -32,6 +33,8 @@ class ComputeConfig:
     """Of the encoder's convolutions; auto: bfloat16 (autocast) on CUDA of compute capability 8.0, else float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
     """Compile the encoder by torch.compile, for which a C++ compiler is needed; auto: where bfloat16 is."""
+    convolution: Literal["auto", "direct", "winograd"] = "auto"
+    """How wide 3x3 convolutions are computed; auto: by Winograd's way on the CPU in float32, nearly twice as fast, else directly."""
 
     def choose(self, device: torch.device) -> Compute:
         """What `auto` stands for on `device`; InputError where a choice can't be had there."""
@@ -41,4 +44,9 @@ class ComputeConfig:
             wanted = "a C++ compiler and Python's headers (apt install g++ python3-dev); on CUDA, compute capability 8.0 and triton"
             raise InputError(f"compute: compile yes on {device.type}: expected {wanted}")
         compiled = self.compile == "yes" or (self.compile == "auto" and fast)
-        return Compute(choose_backend(self.attention, device), torch.bfloat16 if half else torch.float32, compiled)
+        plain = not half and not compiled and device.type == "cpu"
+        if self.convolution == "winograd" and not plain:
+            given = f"{'bfloat16' if half else 'float32'}, {'compiled' if compiled else 'not compiled'}"
+            raise InputError(f"compute: convolution winograd on {device.type}, {given}: expected cpu, float32, not compiled")
+        winograd = plain and self.convolution != "direct"
+        return Compute(choose_backend(self.attention, device), torch.bfloat16 if half else torch.float32, compiled, winograd)

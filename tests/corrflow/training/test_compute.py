@@ -28,18 +28,29 @@ def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
     monkeypatch.setattr(choice, "is_installed", lambda backend: True)
     monkeypatch.setattr(choice, "has_compiler", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert ComputeConfig().choose(CPU) == Compute("tiled", torch.float32, False)
-    assert ComputeConfig().choose(CUDA) == Compute("triton", torch.bfloat16, True)
+    assert ComputeConfig().choose(CPU) == Compute("tiled", torch.float32, compiled=False, winograd=True)
+    assert ComputeConfig().choose(CUDA) == Compute("triton", torch.bfloat16, compiled=True, winograd=False)
     forced = ComputeConfig("reference", "float32", "no").choose(CUDA)
     assert str(forced) == "reference attention, float32, encoder as it is"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert ComputeConfig().choose(CUDA) == Compute("tiled", torch.float32, False)
+    assert ComputeConfig().choose(CUDA) == Compute("tiled", torch.float32, compiled=False, winograd=False)
 
 
 def test_compilation_is_refused_where_nothing_can_compile(monkeypatch):
     monkeypatch.setattr(compute, "has_compiler", lambda: False)
     with pytest.raises(InputError, match="apt install g"):
         ComputeConfig(compile="yes").choose(CPU)
+
+
+def test_winograds_way_is_refused_where_it_would_not_be_gone():
+    assert str(ComputeConfig(convolution="winograd").choose(CPU)).endswith("encoder by Winograd's way")
+    assert not ComputeConfig(convolution="direct").choose(CPU).winograd
+    for config, device in (
+        (ComputeConfig(precision="bfloat16", convolution="winograd"), CPU),
+        (ComputeConfig(convolution="winograd"), CUDA),
+    ):
+        with pytest.raises(InputError, match=r"convolution winograd on .*: expected cpu, float32, not compiled"):
+            config.choose(device)
 
 
 def test_what_is_not_installed_is_refused_before_anything_is_written(refused, packed, tmp_path, monkeypatch):
