@@ -26,6 +26,8 @@ class ObjectiveConfig:
 
     cycle_weight: float = 0.1
     """Weight of the cycles' loss beside the hops' (paper, section 3.4)."""
+    together: bool = False
+    """Encode all frames of the clips as one batch: faster, and BatchNorm sees them all at once; else frame by frame, as released."""
 
     def __post_init__(self) -> None:
         if self.cycle_weight < 0:
@@ -57,13 +59,20 @@ class Recursion(nn.Module):
             classes_bthw: the true class of each pixel, int64 `[B, T, H, W]`.
             truth: for each frame 1 .. T-2, whether the next hop starts from its true colours or from the model's own copy.
         """
-        # encoded one frame at a time: BatchNorm's statistics are those of frames t, not of the clip (as released)
-        features = [self.model.encoder(frame) for frame in frames_bt3hw.unbind(dim=1)]
+        features = self.encode(frames_bt3hw)
         hops, copies = forward_hops(self.model, features, colors_btkhw, truth)
         short = torch.stack([color_loss(hop, classes_bthw[:, t]) for t, hop in enumerate(hops, 1)]).sum()
         cycles = backward_cycles(self.model, features, copies)
         long = torch.stack([color_loss(cycle, classes_bthw[:, 0]) for cycle in cycles]).sum()
         return Losses(short + self.config.cycle_weight * long, short, long)
+
+    def encode(self, frames_bt3hw: Tensor) -> list[Tensor]:
+        """Features of each frame of the clips, `[B, C, h, w]`."""
+        frames = frames_bt3hw.unbind(dim=1)
+        if self.config.together:
+            return list(self.model.encoder(torch.cat(frames)).chunk(len(frames)))
+        # one frame at a time: BatchNorm's statistics are those of frames t, not of the clip (as released)
+        return [self.model.encoder(frame) for frame in frames]
 
 
 def forward_hops(

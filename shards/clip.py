@@ -36,6 +36,9 @@ class ClipConfig:
     """`squash` the whole frame into the square (as the paper's authors did), or `crop` a random one."""
     flip: bool = False
     """Mirror half of the clips."""
+    shift: int = 0
+    """Most pixels by which each frame's crop is moved, apart from the others': what stands still moves, and the edge of a crop is no
+    landmark. For `crop` alone."""
 
     def __post_init__(self) -> None:
         if self.frames < 2 or not self.interval or min(self.interval) < 1 or self.visits < 1 or self.size < 4 or self.size % 4:
@@ -43,6 +46,8 @@ class ClipConfig:
                 f"clip: frames {self.frames}, interval {self.interval}, visits {self.visits}, size {self.size}: "
                 "expected at least 2, at least 1 each, at least 1, and a multiple of 4"
             )
+        if self.shift < 0 or (self.shift and self.fit != "crop"):
+            raise InputError(f"clip: fit {self.fit}, shift {self.shift}: expected a shift of at least 0, and one of crops alone")
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Cut:
     left: float
     """Place of the crop, from 0 (top, left) to 1 (bottom, right)."""
     mirrored: bool
+    shifts: tuple[tuple[float, float], ...] = ()
+    """Pixels down and right by which the crops of single frames are moved; none: none is."""
 
 
 def choose_cut(config: ClipConfig, length: int, seed: int, pass_: int, key: str, visit: int = 0) -> Cut:
@@ -69,7 +76,8 @@ def choose_cut(config: ClipConfig, length: int, seed: int, pass_: int, key: str,
     first = int(draw.integers(length - (config.frames - 1) * interval))
     top, left, coin = draw.random(3).tolist()
     frames = tuple(first + interval * t for t in range(config.frames))
-    return Cut(frames, top, left, config.flip and coin < 0.5)
+    moved = ((draw.random((config.frames, 2)) * 2 - 1) * config.shift).tolist() if config.shift else []
+    return Cut(frames, top, left, config.flip and coin < 0.5, tuple((down, right) for down, right in moved))
 
 
 class DamagedFrameError(Exception):
@@ -95,7 +103,7 @@ def decode_clip(jpegs: list[bytes], cut: Cut, config: ClipConfig, out_t3ss: Tens
         if frame.shape != (shape or frame.shape):
             raise DamagedFrameError(place)
         shape = frame.shape
-        out_3ss.copy_(cut_frame(frame, cut, config))
+        out_3ss.copy_(cut_frame(frame, cut, config, place))
 
 
 def decode_frame(jpeg: bytes, place: int) -> Tensor:
@@ -140,12 +148,14 @@ def torchvision_decoder() -> Callable[..., Any] | None:
     return partial(decode_jpeg, mode=ImageReadMode.RGB)
 
 
-def cut_frame(frame_3hw: Tensor, cut: Cut, config: ClipConfig) -> Tensor:
-    """A square of a frame, uint8 `[3, size, size]`."""
+def cut_frame(frame_3hw: Tensor, cut: Cut, config: ClipConfig, place: int) -> Tensor:
+    """A square of the clip's frame `place`, uint8 `[3, size, size]`."""
     side, (height, width) = config.size, frame_3hw.shape[-2:]
     if config.fit == "crop":
         crop = min(side, height, width)  # a frame smaller than the crop is enlarged
-        top, left = round(cut.top * (height - crop)), round(cut.left * (width - crop))
+        down, right = cut.shifts[place] if cut.shifts else (0.0, 0.0)
+        top = min(max(round(cut.top * (height - crop) + down), 0), height - crop)
+        left = min(max(round(cut.left * (width - crop) + right), 0), width - crop)
         frame_3hw = frame_3hw[:, top : top + crop, left : left + crop]
     if frame_3hw.shape[-2:] != (side, side):
         # uint8 is resized as it is on the CPU alone

@@ -48,6 +48,17 @@ def test_the_shared_recursion_equals_the_plain_one_with_gradients(truth):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-7)
 
 
+def test_frames_encoded_together_share_their_statistics():
+    torch.manual_seed(0)
+    model = CorrFlow(SMALL).train()
+    frames = torch.rand(2, 3, 3, 24, 28)
+    together, apart = (Recursion(model, ObjectiveConfig(together=yes)).encode(frames) for yes in (True, False))
+    wanted = model.encoder(frames.transpose(0, 1).flatten(0, 1)).unflatten(0, (3, 2))
+    torch.testing.assert_close(torch.stack(together), wanted)
+    assert (torch.stack(apart) - wanted).abs().max() > 1e-4
+    torch.testing.assert_close(torch.stack(apart), torch.stack([model.encoder(frames[:, t]) for t in range(3)]))
+
+
 def test_a_frame_is_encoded_once_and_a_pair_compared_once(monkeypatch):
     model, calls = CorrFlow(SMALL), {"forward": 0, "copy": 0}
     for name, owner in (("forward", model.encoder), ("copy", model)):

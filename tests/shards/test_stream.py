@@ -2,6 +2,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
@@ -135,10 +136,32 @@ def test_the_interval_gives_way_in_a_short_segment():
 
 def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
     frame = torch.arange(3 * 48 * 64).reshape(3, 48, 64).to(torch.uint8)
-    corner = cut_frame(frame, Cut((0,), 1.0, 1.0, False), CLIP)
+    corner = cut_frame(frame, Cut((0,), 1.0, 1.0, False), CLIP, 0)
     assert torch.equal(corner, frame[..., -32:, -32:])
-    assert torch.equal(cut_frame(frame, Cut((0,), 1.0, 1.0, True), CLIP), corner.flip(-1))
-    assert cut_frame(frame, Cut((0,), 1.0, 1.0, False), ClipConfig(size=48, fit="squash")).shape == (3, 48, 48)
+    assert torch.equal(cut_frame(frame, Cut((0,), 1.0, 1.0, True), CLIP, 0), corner.flip(-1))
+    assert cut_frame(frame, Cut((0,), 1.0, 1.0, False), ClipConfig(size=48, fit="squash"), 0).shape == (3, 48, 48)
+
+
+def test_each_frame_of_a_clip_is_shifted_by_itself_and_stays_within_the_picture():
+    config = replace(CLIP, shift=8)
+    plain, cuts = choose_cut(CLIP, 32, 0, 0, "a"), [choose_cut(config, 32, 0, 0, str(n)) for n in range(100)]
+    assert replace(choose_cut(config, 32, 0, 0, "a"), shifts=()) == plain, "a shift must not change what else is drawn"
+    moves = np.array([cut.shifts for cut in cuts])
+    assert moves.shape == (100, config.frames, 2)
+    assert 7 < np.abs(moves).max() <= 8 and np.abs(moves.mean(axis=(0, 1))).max() < 1
+    assert len(np.unique(moves)) == moves.size
+    frame = torch.arange(3 * 48 * 64).reshape(3, 48, 64).to(torch.uint8)
+    moved = Cut((0, 1), 0.5, 0.5, False, ((0.0, 0.0), (3.0, -5.0)))
+    assert torch.equal(cut_frame(frame, moved, config, 0), frame[..., 8:40, 16:48])
+    assert torch.equal(cut_frame(frame, moved, config, 1), frame[..., 11:43, 11:43])
+    beyond = Cut((0,), 1.0, 0.0, False, ((8.0, -8.0),))
+    assert torch.equal(cut_frame(frame, beyond, config, 0), frame[..., -32:, :32])
+
+
+@pytest.mark.parametrize("flags", [{"shift": -1, "fit": "crop"}, {"shift": 4, "fit": "squash"}])
+def test_a_shift_of_no_crop_is_refused(flags):
+    with pytest.raises(InputError, match=f"fit {flags['fit']}, shift {flags['shift']}: expected"):
+        ClipConfig(**flags)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
