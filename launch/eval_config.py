@@ -38,6 +38,8 @@ class EvalJob:
     """Cells that count, unless the protocol's; 0: all."""
     temperature: float | None = None
     """Of normalised features, unless the protocol's; 0: features as they are."""
+    whitening: float | None = None
+    """Features are whitened, with so many times their mean variance added, unless the protocol's; 0: not at all."""
     frames: int | None = None
     """Previous frames to copy from, unless the protocol's."""
     hard: bool | None = None
@@ -71,8 +73,8 @@ class EvalJob:
     def chosen_protocol(self) -> Protocol:
         """With what was asked for instead."""
         recent = None if self.frames is None else tuple(range(1, self.frames + 1))
-        settings = {"radius": self.radius, "top_k": self.top_k, "temperature": self.temperature, "recent": recent, "hard": self.hard}
-        return changed(find_protocol(self.protocol), **settings)
+        settings = {"radius": self.radius, "top_k": self.top_k, "temperature": self.temperature, "whitening": self.whitening}
+        return changed(find_protocol(self.protocol), **settings, recent=recent, hard=self.hard)
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,16 @@ class Protocol:
     """Reference cells that count, the likest over all references together; 0: all."""
     temperature: float = 0.0
     """Features are normalised to length 1, and their dot products divided by this; 0: features as they are, scaled as in training."""
+    whitening: float = 0.0
+    """Features are whitened by their covariance over the first frame, before they are normalised: directions in which all cells differ
+    alike say little of which is which. So many times the mean variance is added to each, against noise; 0: as they are."""
     hard: bool = True
     """Labels are decided in each frame, and the decision is remembered; else the shares are."""
 
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)
-        if min(self.radius, self.top_k, *self.anchors, 0) < 0 or self.temperature < 0 or min(steps) < 1:
-            raise InputError(f"{self}: expected radius, top_k, temperature and anchors from 0 on, recent from 1 on")
+        if min(self.radius, self.top_k, self.temperature, self.whitening, *self.anchors, 0) < 0 or min(steps) < 1:
+            raise InputError(f"{self}: expected radius, top_k, temperature, whitening and anchors from 0 on, recent from 1 on")
         if self.propagates and not self.recent and not self.anchors:
             raise InputError(f"{self}: expected at least one of anchors and recent: a frame to copy from")
 

@@ -15,6 +15,7 @@ from corrflow.propagation.labels import overruled
 from corrflow.propagation.protocols import Protocol
 
 ENTRIES = 4  # frames in which objects entered late that stay references, the last ones: memory must stay bounded
+SMALLEST = 1e-12  # variance, lest a frame of one colour be divided by nothing
 
 
 class Reference(NamedTuple):
@@ -26,6 +27,29 @@ class Reference(NamedTuple):
     """bool: the labels that were given there."""
 
 
+class Whitening(NamedTuple):
+    """What brings the features of a video's frame to mean 0 and to about the same variance in all directions."""
+
+    mean_bc1: Tensor
+    matrix_bcc: Tensor
+    """The inverse root of their covariance, symmetric."""
+
+    @classmethod
+    def of(cls, features_bchw: Tensor, floor: float) -> "Whitening":
+        """By the cells of these features; `floor` times the mean variance is added to each direction's."""
+        # in double precision, which is rounded: the order of a sum, which threads decide, must not be seen in what is tracked
+        cells_bcp = features_bchw.flatten(2).double()
+        mean_bc1 = cells_bcp.mean(dim=2, keepdim=True)
+        variances_bc, axes_bcc = torch.linalg.eigh(torch.bmm(cells_bcp - mean_bc1, (cells_bcp - mean_bc1).mT) / cells_bcp.shape[2])
+        variances_bc = variances_bc + floor * variances_bc.mean(dim=1, keepdim=True) + SMALLEST
+        matrix_bcc = axes_bcc * variances_bc.rsqrt()[:, None] @ axes_bcc.mT
+        return cls(mean_bc1.to(features_bchw.dtype), matrix_bcc.to(features_bchw.dtype))
+
+    def apply(self, features_bchw: Tensor) -> Tensor:
+        """Whitened features, of the same shape."""
+        return torch.bmm(self.matrix_bcc, features_bchw.flatten(2) - self.mean_bc1).view_as(features_bchw)
+
+
 class References:
     """Features and soft labels of the frames that a protocol remembers; of several videos in step, frame by frame."""
 
@@ -34,9 +58,13 @@ class References:
         self.kept: dict[int, Reference] = {}
         self.entries: list[int] = []
         self.first: int | None = None
+        self.whitening: Whitening | None = None
 
     def prepare(self, features_bchw: Tensor) -> Tensor:
-        """Features as they are compared."""
+        """Features as they are compared; those of the first frame say how they are whitened."""
+        if self.protocol.whitening:
+            self.whitening = self.whitening or Whitening.of(features_bchw, self.protocol.whitening)
+            features_bchw = self.whitening.apply(features_bchw)
         return F.normalize(features_bchw, dim=1) if self.protocol.temperature else features_bchw
 
     def copy(self, number: int, features_bchw: Tensor) -> Tensor | None:
@@ -99,3 +127,4 @@ class References:
     def select(self, rows: list[int]) -> None:
         """Go on with these of the videos; the others have ended."""
         self.kept = {frame: Reference(*(side[rows] for side in reference)) for frame, reference in self.kept.items()}
+        self.whitening = self.whitening and Whitening(*(side[rows] for side in self.whitening))

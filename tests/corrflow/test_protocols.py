@@ -15,7 +15,7 @@ from corrflow.encoder import EncoderConfig
 from corrflow.propagation import PROTOCOLS, find_protocol, stream, stream_points, stream_together
 from corrflow.propagation.backbone import digest, load_backbone
 from corrflow.propagation.labels import overruled
-from corrflow.propagation.references import ENTRIES, Reference, References
+from corrflow.propagation.references import ENTRIES, Reference, References, Whitening
 
 TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
 SIDE = 16
@@ -362,3 +362,32 @@ def test_propagation_needs_no_part_of_training():
     import subprocess
 
     assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
+
+
+def test_whitened_features_have_no_favourite_direction():
+    draw = torch.Generator().manual_seed(0)
+    mixed_bchw = (torch.randn(8, 8, generator=draw) @ torch.randn(2, 8, 60 * 40, generator=draw) + 5).view(2, 8, 60, 40)
+    cells_bcp = Whitening.of(mixed_bchw, 0.0).apply(mixed_bchw).flatten(2)
+    torch.testing.assert_close(cells_bcp.mean(dim=2), torch.zeros(2, 8), atol=1e-4, rtol=0)
+    torch.testing.assert_close(cells_bcp @ cells_bcp.mT / (60 * 40), torch.eye(8).expand(2, 8, 8), atol=1e-3, rtol=0)
+
+
+def test_a_floor_leaves_directions_without_variance_small():
+    features_bchw = torch.zeros(1, 4, 10, 10)
+    features_bchw[0, 0] = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
+    whitened = Whitening.of(features_bchw, 0.5).apply(features_bchw)
+    assert whitened.isfinite().all() and whitened[0, 1:].abs().max() < 1e-6
+    assert Whitening.of(torch.ones(1, 4, 3, 3), 0.5).apply(torch.ones(1, 4, 3, 3)).abs().max() < 1e-3
+
+
+def test_features_are_whitened_as_the_first_frame_says():
+    references = References(replace(PROTOCOLS["memory"], whitening=0.2), SHARP)
+    first, second = (torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(n)) for n in range(2))
+    references.prepare(first)
+    alone = References(replace(PROTOCOLS["memory"], whitening=0.2), SHARP)
+    alone.prepare(first[1:])
+    both = references.prepare(second)
+    torch.testing.assert_close(both, F.normalize(Whitening.of(first, 0.2).apply(second), dim=1))
+    references.select([1])
+    torch.testing.assert_close(references.prepare(second[1:]), alone.prepare(second[1:]))
+    torch.testing.assert_close(references.prepare(second[1:]), both[1:])
