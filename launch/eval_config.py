@@ -31,7 +31,7 @@ class EvalJob:
     encoder: str = ""
     """Another encoder instead: package.module:function or file.py:function, called with the device, returns a corrflow.Backbone."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "paper"
-    """paper: from frame to frame; memory: from the first and the last 20; mast, crw, dino: as those papers do; identity: no tracking."""
+    """paper: from frame to frame; memory: from the first and seven earlier; mast, crw, dino: as those papers do; identity: no tracking."""
     radius: int | None = None
     """Half the window's side in pixels, unless the protocol's."""
     top_k: int | None = None
@@ -120,7 +120,7 @@ class TrackJob:
     """Track backwards as well, down to frame 0, what is first marked in a later frame. Frames up to there are put on the disk of --out
     meanwhile: 0.1 to 0.2 MB for each at size 480."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "memory"
-    """memory: from the first frame and the last 20; paper: from the previous frame alone, which is faster; others as in eval.py."""
+    """memory: from the first frame and seven earlier; paper: from the previous alone, which is faster; others as in eval.py."""
     size: int = 480
     """Short side at which to track, in pixels; results come at the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
