@@ -156,6 +156,9 @@ def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     arguments = EncoderConfig(), sizes.batch, 3, sizes.height, sizes.width, Window(sizes.radius), CLASSES
     need = Need(sizes.batch, cost.step_flops(*arguments), 0)
     fast = [Variant("step", "corrflow", partial(build_step, ComputeConfig(), sizes, str(device)), need)]
+    if device.type == "cpu":
+        direct = ComputeConfig(convolution="direct")
+        fast.append(Variant("step", "corrflow, direct", partial(build_step, direct, sizes, str(device)), need))
     if device.type == "cuda":
         eager = ComputeConfig(compile="no")
         fast.append(Variant("step", "corrflow, not compiled", partial(build_step, eager, sizes, str(device)), need))
