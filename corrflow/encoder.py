@@ -36,17 +36,16 @@ LARGE = EncoderConfig(depths=(3, 4, 6, 3))
 
 
 class Conv3x3(nn.Conv2d):
-    """A 3x3 convolution with padding 1 and without bias, computed directly or, where that pays, by Winograd's way."""
+    """A 3x3 convolution with padding 1 and without bias, computed directly or by Winograd's way."""
 
     def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
         super().__init__(c_in, c_out, 3, stride, 1, bias=False)
         self.winograd = False
+        self.worthwhile = stride == 1 and min(c_in, c_out) >= WORTHWHILE
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, H / stride, W / stride]`."""
-        if self.winograd and self.stride == (1, 1) and min(self.in_channels, self.out_channels) >= WORTHWHILE:
-            return convolve(x_bchw, self.weight)
-        return super().forward(x_bchw)
+        return convolve(x_bchw, self.weight) if self.winograd else super().forward(x_bchw)
 
 
 class Block(nn.Module):
@@ -98,11 +97,12 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Conv2d) and module is not self.head:  # the head starts small, else the first affinities are hard
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def use_winograd(self, yes: bool) -> None:
-        """Whether wide 3x3 convolutions go Winograd's way; may be changed at any time."""
-        for module in self.modules():
-            if isinstance(module, Conv3x3):
-                module.winograd = yes
+    def use_winograd(self, yes: bool) -> bool:
+        """Whether convolutions for which that pays go Winograd's way; may be changed at any time. Returns whether any does now."""
+        convolutions = [module for module in self.modules() if isinstance(module, Conv3x3)]
+        for convolution in convolutions:
+            convolution.winograd = yes and convolution.worthwhile
+        return any(convolution.winograd for convolution in convolutions)
 
     def forward(self, frames_b3hw: Tensor) -> Tensor:
         """`[B, 3, H, W]` to `[B, C, H/4, W/4]`."""

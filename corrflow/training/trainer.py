@@ -73,9 +73,9 @@ class Trainer:
             model.load_state_dict(starting_model(start, self.config.model).state_dict())
         if self.config.trainer.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        model.encoder.use_winograd(self.compute.winograd)
-        # channels last is faster on CUDA's tensor cores and what Winograd's way needs; else slower than the plain layout on the CPU
-        layout = torch.channels_last if self.processes.device.type == "cuda" or self.compute.winograd else torch.contiguous_format
+        # channels last is faster on CUDA's tensor cores and what Winograd's way wants; else slower than the plain layout on the CPU
+        last = model.encoder.use_winograd(self.compute.winograd) or self.processes.device.type == "cuda"
+        layout = torch.channels_last if last else torch.contiguous_format
         return model.to(self.processes.device).to(memory_format=layout)
 
     def resume(self) -> tuple[int, int, int]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from corrflow.encoder import Conv3x3, Encoder, EncoderConfig
+from corrflow.encoder import Encoder, EncoderConfig
 from corrflow.winograd import convolve
 
 
@@ -40,8 +40,10 @@ def test_an_encoder_goes_either_way_with_the_same_weights():
     encoder = Encoder(EncoderConfig(widths=(8, 128, 128, 128), depths=(1, 1, 1, 1))).eval()
     frames, names = torch.rand(2, 3, 32, 48), list(encoder.state_dict())
     plain = encoder(frames)
-    encoder.use_winograd(True)
-    assert any(module.winograd for module in encoder.modules() if isinstance(module, Conv3x3))
+    assert encoder.use_winograd(True)
     torch.testing.assert_close(encoder(frames), plain, atol=1e-4, rtol=1e-3)
     assert not torch.equal(encoder(frames), plain), "both ways were the direct one"
     assert list(encoder.state_dict()) == names
+    assert not encoder.use_winograd(False)
+    torch.testing.assert_close(encoder(frames), plain, atol=0, rtol=0)
+    assert not Encoder(EncoderConfig(widths=(8, 16, 32, 32), depths=(1, 1, 1, 1))).use_winograd(True), "narrow ones stay as they are"
