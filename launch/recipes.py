@@ -126,7 +126,8 @@ def ablation() -> TrainJob:
 def demo() -> TrainJob:
     """Minutes on two CPU cores: a quarter of the encoder's arithmetic, small crops, generated videos.
 
-    `make demo`. Cost: 236 s on one core with all that it does besides. Result: J&F 0.446 on held-out generated videos, identity 0.272 (README.md).
+    `make demo`. Cost: 236 s on one core with all that it does besides. Result: J&F 0.446 on held-out generated videos,
+    identity 0.272 (README.md).
     """
     return TrainJob(
         "",
