@@ -12,7 +12,11 @@ ROW = {
 @pytest.mark.parametrize(
     ("work", "size", "variants"),
     [
-        ("step", ("--batch", 1, "--height", 32, "--width", 32), {("step", "released"), ("step", "corrflow"), ("encoder", "corrflow")}),
+        (
+            "step",
+            ("--batch", 1, "--height", 32, "--width", 32),
+            {("step", way) for way in ("released", "corrflow", "corrflow, direct")} | {("encoder", "corrflow")},
+        ),
         (
             "inference",
             ("--height", 48, "--width", 64),
