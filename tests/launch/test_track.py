@@ -280,9 +280,10 @@ def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
     assert "port 0" in line("--mask", mask, "--port", 0)
 
 
-def test_a_command_without_a_video_says_what_it_lacks(refused, checkpoint):
+def test_a_command_without_a_video_or_a_model_says_what_it_lacks(refused, checkpoint, tmp_path, monkeypatch):
     assert "video None, out None: expected both, or --browser" in refused("track", "--checkpoint", checkpoint, "--points", "1,2")
-    assert "--checkpoint" in refused("track", "--browser")
+    monkeypatch.setattr("corrflow.model.SHIPPED", tmp_path / "none.pt")  # a copy without the model that comes along
+    assert "this copy of corrflow comes without a model: expected one by --checkpoint" in refused("track", "--browser")
 
 
 def test_nothing_that_is_read_is_overwritten(line, tree, mask, tmp_path):
