@@ -105,7 +105,8 @@ def large() -> TrainJob:
     """The default's training of a larger encoder: a ResNet-34's blocks, at stride 4; what it learns loads wherever the small one does.
 
     `launch/train.py --recipe large --data shards --run RUN`; in another recipe, `--model.encoder.depths 3 4 6 3`. Cost: not yet run; by
-    count 2.2 times that of `gpu`. Expected: not yet run.
+    count 2.2 times that of `gpu`. Expected: not yet run; after 880 clips of the recipe ablation
+    it is worse than the small one (docs/results.md).
     """
     small = gpu()
     return replace(small, training=replace(small.training, model=replace(BETTER, encoder=LARGE)))
