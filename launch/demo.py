@@ -74,7 +74,7 @@ def main(argv: list[str]) -> int:
     results = evaluate_all(job.out)
     step(5, "reporting")
     write_report(job.out / "report.html", "corrflow demo: held-out generated videos", results)
-    write_picture(job.out / "picture.png", job.out / "val", results[TRAINED])
+    write_picture(job.out / "picture.png", job.out / "val", results[TRAINED:])
     print("\n" + text_table(results) + "\n")
     print(f"report {job.out / 'report.html'}, picture {job.out / 'picture.png'}, {time.perf_counter() - begun:.0f} s in all")
     return verdict(results)
@@ -110,16 +110,16 @@ def evaluate_all(out: Path) -> list[Result]:
     return [evaluate("davis2017", out / "val", model, PROTOCOLS[protocol], out / "eval" / name, name) for name, model, protocol in methods]
 
 
-def write_picture(path: Path, root: Path, result: Result) -> None:
-    """Two sequences, four moments each: the prediction above, the truth below."""
+def write_picture(path: Path, root: Path, results: list[Result]) -> None:
+    """Two sequences, four moments each: what each of these tracked, and the truth below."""
     rows = []
     for sequence in read_sequences(root, 2017)[:2]:
         moments = np.linspace(0, sequence.length - 1, 4).round().astype(int)
         frames = [read_frame(sequence.paths[i]) for i in moments]
         names = [sequence.paths[i].stem for i in moments]
-        predicted = [read_mask(result.out / "masks" / sequence.name / f"{name}.png") for name in names]
+        tracked = [[read_mask(result.out / "masks" / sequence.name / f"{name}.png") for name in names] for result in results]
         true = [read_mask(sequence.masks[i]) for i in moments]
-        for masks in (predicted, true):
+        for masks in (*tracked, true):
             row = [overlay(f, m) for f, m in zip(frames, masks, strict=True)]
             rows += [np.concatenate(row, axis=1)]
     with atomic_file(path) as file:

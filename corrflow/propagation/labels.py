@@ -102,12 +102,20 @@ class Masks(Labels[Tensor]):
 
     def decide(self, copied_khw: Tensor) -> Tensor:
         """Enlarge, and take the likeliest; int64 `[H, W]`."""
-        enlarged = F.interpolate(copied_khw[None], scale_factor=self.stride, mode="bilinear", align_corners=False)
-        return enlarged[0, :, : self.size[0], : self.size[1]].argmax(dim=0)
+        return enlarged(copied_khw, self.stride)[:, : self.size[0], : self.size[1]].argmax(dim=0)
 
     def shares(self, labels_hw: Tensor) -> Tensor:
         """Labels to their shares of each cell, `[K, h, w]`."""
         return shrink_labels(padded(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride)[0]
+
+
+def enlarged(shares_khw: Tensor, stride: int) -> Tensor:
+    """Shares of cells to those of pixels, `[K, h * stride, w * stride]`; all labels' sum to 1 as before.
+
+    Cubic, since linear weights blur: where decisions are carried on, what is thin is gone though nothing moves (a bar as wide as a cell
+    and across two of them, in one frame), and corners are rounded off further in every frame.
+    """
+    return F.interpolate(shares_khw[None], scale_factor=stride, mode="bicubic", align_corners=False)[0]
 
 
 def overruled(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor) -> Tensor:

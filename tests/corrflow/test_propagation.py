@@ -37,6 +37,16 @@ def test_a_moving_square_is_followed_but_for_the_rounding_of_its_corners():
     assert set(tracked.unique().tolist()) == {0, 3}
 
 
+COLUMNS, ROWS = torch.arange(48).expand(40, -1), torch.arange(40)[:, None]
+
+
+@pytest.mark.parametrize("thin", [(COLUMNS >= 18) & (COLUMNS < 22), (COLUMNS - ROWS).abs() < 4], ids=["half of two cells", "aslant"])
+def test_what_stands_still_keeps_its_thin_parts(thin):
+    tracked = corrflow.propagate(Matcher(), torch.zeros(20, 3, 40, 48), thin.byte(), protocol=Protocol("of each place itself", radius=0))
+    kept = tracked[-1] == 1
+    assert (kept & thin).sum() >= 0.9 * (kept | thin).sum()
+
+
 def test_identity_keeps_the_first_labels_and_needs_no_model():
     frames, masks = moving_square()
     assert torch.equal(corrflow.propagate(None, frames, masks[0], protocol="identity"), masks[:1].expand(len(masks), -1, -1))
@@ -113,10 +123,15 @@ def released_shrinking(labels_nhw, classes):
     return F.one_hot(middle[:, 0], classes).movedim(-1, 1).float()
 
 
+def released_enlarging(shares_khw, stride):
+    """The same for what comes back: linear."""
+    return F.interpolate(shares_khw[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
+
+
 @pytest.mark.skipif(not (SHARED / "oracle").exists(), reason="the released code's fixtures are not here")
 @pytest.mark.parametrize("weights", ["base", "tracking"])
 @pytest.mark.parametrize("objects", ["binary", "multi"])
-def test_masks_equal_the_released_codes_when_labels_shrink_as_there(monkeypatch, tmp_path, weights, objects):
+def test_masks_equal_the_released_codes_when_labels_shrink_and_grow_as_there(monkeypatch, tmp_path, weights, objects):
     base, fixture = (np.load(SHARED / "oracle" / name) for name in ("state_dict_seed0.npz", "d_inference_car-shadow_120x216.npz"))
     state = {name: torch.tensor(base[name]) for name in base.files}
     if weights == "tracking":
@@ -124,6 +139,7 @@ def test_masks_equal_the_released_codes_when_labels_shrink_as_there(monkeypatch,
         state |= {name.removeprefix("tracking_state/"): torch.tensor(fixture[name]) for name in replaced}
     torch.save({"state_dict": state}, tmp_path / "checkpoint.tar")
     monkeypatch.setattr(labels, "shrink_labels", lambda labels_nhw, classes, stride: released_shrinking(labels_nhw, classes))
+    monkeypatch.setattr(labels, "enlarged", released_enlarging)
     expected = torch.tensor(fixture[f"{weights}_{objects}_masks"])
     frames = torch.tensor(fixture["frames_rgb"]).movedim(-1, 1)
     assert torch.equal(corrflow.propagate(load_model(tmp_path / "checkpoint.tar"), frames, expected[0]), expected)
