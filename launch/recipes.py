@@ -84,7 +84,7 @@ def cpu() -> TrainJob:
 
     `launch/shard.py --source VIDEOS --size 168 --out shards`, `launch/train.py --recipe cpu --data shards --run RUN`. The learning rate
     is four times the paper's, and halves thrice: so short a training is short of steps. Cost: 3,093 s on
-    one core (AMD EPYC, Zen 3) beside another training. Result: J&F 0.636 on five sequences of DAVIS-2016 val, by the memory protocol 0.753
+    one core (AMD EPYC, Zen 3) beside another training. Result: J&F 0.640 on five sequences of DAVIS-2016 val, by the memory protocol 0.753
     (docs/model.md).
     """
     return TrainJob(
@@ -127,7 +127,7 @@ def ablation() -> TrainJob:
 def demo() -> TrainJob:
     """Minutes on two CPU cores: a quarter of the encoder's arithmetic, small crops, generated videos.
 
-    `make demo`. Cost: 236 s on one core with all that it does besides. Result: J&F 0.446 on held-out generated videos,
+    `make demo`. Cost: 236 to 374 s on one core with all that it does besides. Result: J&F 0.443 on held-out generated videos,
     identity 0.272 (README.md).
     """
     return TrainJob(

@@ -59,13 +59,13 @@ class Masks(Labels[Tensor]):
 
     exclusive = True
 
-    def __init__(self, labels: Mapping[int, Tensor], stride: int, device: torch.device) -> None:
-        """Masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others."""
+    def __init__(self, labels: Mapping[int, Tensor], stride: int, device: torch.device, *, hard: bool) -> None:
+        """Masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others. `hard`: what is decided is what is carried on."""
         labels = {number: whole_numbers(number, torch.as_tensor(labels_hw)) for number, labels_hw in labels.items()}
         shapes = {labels_hw.shape for labels_hw in labels.values()}
         if len(shapes) != 1:
             raise InputError(f"labels of {sorted(map(list, shapes))}: expected at least one mask, and all of one size")
-        self.size, self.stride, self.given = tuple(shapes.pop()), stride, set(labels)
+        self.size, self.stride, self.given, self.hard = tuple(shapes.pop()), stride, set(labels), hard
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
         self.numbers = torch.unique(torch.cat([numbers.new_zeros(1), numbers]))  # labels may leave numbers out; channels do not
         self.channels = len(self.numbers)
@@ -102,20 +102,22 @@ class Masks(Labels[Tensor]):
 
     def decide(self, copied_khw: Tensor) -> Tensor:
         """Enlarge, and take the likeliest; int64 `[H, W]`."""
-        return enlarged(copied_khw, self.stride)[:, : self.size[0], : self.size[1]].argmax(dim=0)
+        return enlarged(copied_khw, self.stride, cubic=self.hard)[:, : self.size[0], : self.size[1]].argmax(dim=0)
 
     def shares(self, labels_hw: Tensor) -> Tensor:
         """Labels to their shares of each cell, `[K, h, w]`."""
         return shrink_labels(padded(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride)[0]
 
 
-def enlarged(shares_khw: Tensor, stride: int) -> Tensor:
-    """Shares of cells to those of pixels, `[K, h * stride, w * stride]`; all labels' sum to 1 as before.
+def enlarged(shares_khw: Tensor, stride: int, *, cubic: bool) -> Tensor:
+    """Shares of cells to those of pixels, `[K, h * stride, w * stride]`; the sum over labels stays.
 
-    Cubic, since linear weights blur: where decisions are carried on, what is thin is gone though nothing moves (a bar as wide as a cell
-    and across two of them, in one frame), and corners are rounded off further in every frame.
+    Linear weights blur. Where decisions are carried on, what is thin would so be gone though nothing moves (a bar as wide as a cell and
+    across two of them, in one frame), and corners rounded off further in every frame: cubic ones blur less. Where shares are carried on
+    nothing adds up, and linear ones make fewer specks (docs/propagation.md).
     """
-    return F.interpolate(shares_khw[None], scale_factor=stride, mode="bicubic", align_corners=False)[0]
+    mode = "bicubic" if cubic else "bilinear"
+    return F.interpolate(shares_khw[None], scale_factor=stride, mode=mode, align_corners=False)[0]
 
 
 def overruled(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor) -> Tensor:

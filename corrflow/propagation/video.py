@@ -75,7 +75,7 @@ def stream_together(
     if not videos or len(videos) != len(labels):
         raise InputError(f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1")
     given = [one if isinstance(one, Mapping) else {0: one} for one in labels]
-    masks = [Masks(one, backbone.stride, backbone.device) for one in given]
+    masks = [Masks(one, backbone.stride, backbone.device, hard=chosen.hard) for one in given]
     lanes = [Lane(iter(frames), mask, mask.size) for frames, mask in zip(videos, masks, strict=True)]
     return track(backbone, lanes, chosen)
 

@@ -123,8 +123,8 @@ def released_shrinking(labels_nhw, classes):
     return F.one_hot(middle[:, 0], classes).movedim(-1, 1).float()
 
 
-def released_enlarging(shares_khw, stride):
-    """The same for what comes back: linear."""
+def released_enlarging(shares_khw, stride, cubic):
+    """The released code's: always linear."""
     return F.interpolate(shares_khw[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
 
 
