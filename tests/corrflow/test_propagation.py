@@ -47,6 +47,15 @@ def test_what_stands_still_keeps_its_thin_parts(thin):
     assert (kept & thin).sum() >= 0.9 * (kept | thin).sum()
 
 
+@pytest.mark.parametrize(("protocol", "cubic"), [("paper", True), ("memory", False)])
+def test_masks_are_enlarged_cubically_where_decisions_are_carried_on_alone(monkeypatch, protocol, cubic):
+    told, as_it_is = [], labels.enlarged
+    monkeypatch.setattr(labels, "enlarged", lambda *given, cubic: (told.append(cubic), as_it_is(*given, cubic=cubic))[1])
+    frames, masks = moving_square(count=3)
+    corrflow.propagate(Matcher(), frames, masks[0], protocol)
+    assert told == [cubic, cubic]
+
+
 def test_identity_keeps_the_first_labels_and_needs_no_model():
     frames, masks = moving_square()
     assert torch.equal(corrflow.propagate(None, frames, masks[0], protocol="identity"), masks[:1].expand(len(masks), -1, -1))
