@@ -21,6 +21,7 @@ from corrflow.files import atomic_file
 from corrflow.propagation import Protocol
 
 PLAN, RESULTS = "plan.json", "sequences"
+COMPUTES = 2  # raised when the same settings come to give other figures: what was done before is then done again
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def plan_of(evaluation: Evaluation, out: Path) -> Plan:
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected a name of its own for each")
     named = {name: value for name, value in settings(Plan(out, evaluation, sequences, "")).items() if name != "checkpoint"}
-    return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps(named).encode()).hexdigest()[:16])
+    return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps([COMPUTES, named]).encode()).hexdigest()[:16])
 
 
 def settings(plan: Plan) -> dict[str, Any]:

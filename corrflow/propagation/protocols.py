@@ -28,7 +28,7 @@ class Protocol:
     """Features are whitened by their covariance over the first frame, before they are normalised: directions in which all cells differ
     alike say little of which is which. So many times the mean variance is added to each, against noise; 0: as they are."""
     hard: bool = True
-    """Labels are decided in each frame, and the decision is remembered; else the shares are."""
+    """Labels are decided in each frame, and the decision, made of cubically enlarged shares, is remembered; else the shares are."""
 
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)

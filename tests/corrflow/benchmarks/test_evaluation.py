@@ -238,6 +238,14 @@ def test_results_of_another_plan_do_not_count(tree, tmp_path):
     assert len(other.left()) == 4
 
 
+def test_results_of_a_version_that_gave_other_figures_do_not_count(tree, tmp_path, monkeypatch):
+    begun = prepare(about(tree, small_model()), tmp_path)
+    run_sequences(begun, begun.sequences, small_model())
+    assert read_plan(tmp_path).left() == []
+    monkeypatch.setattr("corrflow.benchmarks.plan.COMPUTES", 0)
+    assert len(read_plan(tmp_path).left()) == 4
+
+
 def test_scores_come_back_to_the_last_bit(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
     draw = random.Random(0)
