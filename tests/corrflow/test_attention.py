@@ -47,9 +47,10 @@ def released_case(path):
 def test_equals_the_released_code(path, backend):
     fixture, query, key, value = released_case(path)
     out = attention_on_its_device(query, key, value, backend=backend)
-    np.testing.assert_allclose(out.detach(), fixture["out"], rtol=0, atol=1e-6)
-    # the interpreter's products, NumPy's, add up in another order for each shape of block: 2e-5 of a logit of 200
-    limit = 2e-5 if INTERPRETED and backend == "triton" and "large" in path.name else 1e-5
+    # the interpreter's products, NumPy's, add up in another order for each shape of block and each processor: 2e-5 of a logit of 200
+    coarser = 2 if INTERPRETED and backend == "triton" and "large" in path.name else 1
+    np.testing.assert_allclose(out.detach(), fixture["out"], rtol=0, atol=1e-6 * coarser)
+    limit = 1e-5 * coarser
     grads = torch.autograd.grad((out * torch.tensor(fixture["cotangent"])).sum(), [query, key])
     for grad, name in zip(grads, ("grad_feats_t", "grad_feats_r"), strict=True):
         assert np.abs(grad.numpy() - fixture[name]).max() <= limit * np.abs(fixture[name]).max()
