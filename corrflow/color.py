@@ -91,10 +91,13 @@ def rgb_of(input_n3hw: Tensor, space: InputSpace) -> Tensor:
     return lab_to_rgb(input_n3hw * reach + middle)
 
 
-def color_classes(rgb_n3hw: Tensor, palette: Palette = PUBLISHED) -> Tensor:
-    """The nearest class of each pixel, in ab or in Lab as the palette is: int64 `[N, H, W]` of RGB in [0, 1]."""
+def color_classes(rgb_n3hw: Tensor, palette: Palette = PUBLISHED, lightness: float = 1.0) -> Tensor:
+    """The nearest class of each pixel, in ab or in Lab as the palette is: int64 `[N, H, W]` of RGB in [0, 1]; `lightness` weighs L."""
     color_nhwx = table_ab(rgb_n3hw) if len(palette[0]) == 2 else rgb_to_lab(rgb_n3hw).movedim(1, -1)
     centers_kx = constant(palette, torch.float32, rgb_n3hw.device)
+    if len(palette[0]) == 3 and lightness != 1:
+        weights_x = constant(((lightness, 1.0, 1.0),), torch.float32, rgb_n3hw.device)[0]
+        color_nhwx, centers_kx = color_nhwx * weights_x, centers_kx * weights_x
     # |x - c|^2 without |x|^2, which is the same for all k
     score_pk = torch.addmm(centers_kx.square().sum(dim=1), color_nhwx.flatten(0, 2), centers_kx.T, alpha=-2)
     return score_pk.argmin(dim=1).view(color_nhwx.shape[:3])

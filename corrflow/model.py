@@ -6,7 +6,7 @@ Training is in `objective.py`, use on a video in `propagation.py`. Shapes: b bat
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -117,8 +117,14 @@ def chosen_weights(state: dict[str, Any], weights: Weights, path: str | Path) ->
     return weights_of(state) if average is None else average
 
 
-def export_model(source: Path, out: Path, weights: Weights = "auto") -> None:
+def export_model(source: Path, out: Path, weights: Weights = "auto", affinity_scale: float | None = None) -> None:
     """Write a checkpoint's weights alone, in half precision: an eighth of a checkpoint with its optimizer, and `load_model` takes it.
+
+    Args:
+        source: the checkpoint.
+        out: the file to write.
+        weights: as `load_model`.
+        affinity_scale: by which it copies from now on; None: as it was trained.
 
     Raises:
         InputError: as `load_model`; a weight that half precision can't hold.
@@ -132,7 +138,8 @@ def export_model(source: Path, out: Path, weights: Weights = "auto") -> None:
         raise InputError(f"checkpoint {source}: {bad[0]} holds what half precision can't: expected finite weights up to 65,504")
     told: dict[str, Any] = {name: state[name] for name in ("step", "clips") if name in state}
     with atomic_file(out) as file:
-        torch.save({"model_config": describe(model.config), "model": {**model.state_dict(), **halved}, **told}, file)
+        config = model.config if affinity_scale is None else replace(model.config, affinity_scale=affinity_scale)
+        torch.save({"model_config": describe(config), "model": {**model.state_dict(), **halved}, **told}, file)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

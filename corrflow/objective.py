@@ -3,7 +3,7 @@
 Each frame is encoded once, and the affinity of an ordered pair of frames is computed once: all colours that travel between the same
 two frames travel together, stacked as channels.
 
-Shapes: b clips, t frames of a clip, k colour classes, h w cells at stride 4, H W pixels.
+Shapes: b clips, t frames of a clip, m targets, k colour classes of all of them, h w cells at stride 4, H W pixels.
 """
 
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from corrflow.encoder import STRIDE
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
+from corrflow.palette import Target
 
 EPSILON = 1e-8  # keeps the log of a copied probability finite; the released value, which the losses' exact equality needs
 
@@ -45,26 +46,38 @@ class Losses(NamedTuple):
 class Recursion(nn.Module):
     """One training step's forward pass, whole, so that DDP wraps a single call."""
 
-    def __init__(self, model: CorrFlow, config: ObjectiveConfig) -> None:
+    def __init__(self, model: CorrFlow, config: ObjectiveConfig, targets: tuple[Target, ...] = ()) -> None:
+        """`targets`: what is asked for; unless given, one palette, of any size, whose classes come without the axis of targets."""
         super().__init__()
         self.model = model
         self.config = config
+        self.targets = targets
 
-    def forward(self, frames_bt3hw: Tensor, colors_btkhw: Tensor, classes_bthw: Tensor, truth: tuple[bool, ...]) -> Losses:
+    def forward(self, frames_bt3hw: Tensor, colors_btkhw: Tensor, classes_btmhw: Tensor, truth: tuple[bool, ...]) -> Losses:
         """The losses of a batch of clips.
 
         Args:
             frames_bt3hw: bottlenecked, as the encoder is shown them (`color.input_of`), `[B, T, 3, H, W]`.
-            colors_btkhw: shares of the true colours in each cell, `[B, T, K, H/4, W/4]`.
-            classes_bthw: the true class of each pixel, int64 `[B, T, H, W]`.
+            colors_btkhw: shares of the true colours in each cell, those of all targets one after the other, `[B, T, K, H/4, W/4]`.
+            classes_btmhw: the true class of each pixel by each target, int64 `[B, T, M, H, W]`.
             truth: for each frame 1 .. T-2, whether the next hop starts from its true colours or from the model's own copy.
         """
         features = self.encode(frames_bt3hw)
         hops, copies = forward_hops(self.model, features, colors_btkhw, truth)
-        short = torch.stack([color_loss(hop, classes_bthw[:, t]) for t, hop in enumerate(hops, 1)]).sum()
+        short = torch.stack([self.loss(hop, classes_btmhw[:, t]) for t, hop in enumerate(hops, 1)]).sum()
         cycles = backward_cycles(self.model, features, copies)
-        long = torch.stack([color_loss(cycle, classes_bthw[:, 0]) for cycle in cycles]).sum()
+        long = torch.stack([self.loss(cycle, classes_btmhw[:, 0]) for cycle in cycles]).sum()
         return Losses(short + self.config.cycle_weight * long, short, long)
+
+    def loss(self, copied_bkhw: Tensor, classes_bmhw: Tensor) -> Tensor:
+        """Those of the targets, each by its share; scalar."""
+        if not self.targets:
+            return color_loss(copied_bkhw, classes_bmhw)
+        copies = torch.split(copied_bkhw, [len(target.palette) for target in self.targets], dim=1)
+        weighed = [
+            target.share * color_loss(copy, classes_bmhw[:, m]) for m, (target, copy) in enumerate(zip(self.targets, copies, strict=True))
+        ]
+        return torch.stack(weighed).sum()
 
     def encode(self, frames_bt3hw: Tensor) -> list[Tensor]:
         """Features of each frame of the clips, `[B, C, h, w]`."""

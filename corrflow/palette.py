@@ -1,4 +1,4 @@
-"""Which colours are classes: the 16 that were published with the method, or others, of a file.
+"""Which colours are classes: the 16 that were published with the method, or others, of a file; and which are asked for.
 
 Shapes: p pixels, k classes, x 2 of (a, b) or 3 of (L, a, b).
 """
@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,18 @@ PUBLISHED: Palette = (
 )  # fmt: skip
 CLASSES = len(PUBLISHED)
 MOST_CLASSES = 256  # of a palette; all of them travel with every copy
+# 64 classes of the Lab of 253 real videos, L at 0.3 of its weight: `launch/shard.py palette --classes 64 --lightness 0.3`
+LAB64 = Path(__file__).parent / "palettes" / "lab64.csv"
+
+
+class Target(NamedTuple):
+    """One question to the model: which of these colours is it."""
+
+    palette: Palette
+    share: float
+    """Of the loss; those of all targets add up to 1."""
+    lightness: float
+    """Weight of L beside a and b in what is the nearest class; no matter in a palette of ab."""
 
 
 @dataclass(frozen=True)
@@ -39,10 +52,24 @@ class TargetConfig:
 
     palette: str = ""
     """CSV of colour classes, a line `a,b` or `L,a,b` each (launch/shard.py palette makes one); unless given, the method's 16 of ab."""
+    beside: str = ""
+    """CSV of further classes, which are copied along and asked for by a loss of their own: those of Lab tell apart what has one hue."""
+    share: float = 0.4
+    """Of the loss, that of the classes beside."""
+    lightness: float = 1.0
+    """Weight of L beside a and b where the nearest class of Lab is looked for; below 1 shadows change fewer classes."""
 
-    def classes(self) -> Palette:
-        """Their centres; InputError if the file can't be read or is no palette."""
-        return read_palette(Path(self.palette)) if self.palette else PUBLISHED
+    def __post_init__(self) -> None:
+        if not (0 < self.share < 1 and self.lightness > 0):
+            raise InputError(f"target: share {self.share}, lightness {self.lightness}: expected between 0 and 1, and more than 0")
+
+    def targets(self) -> tuple[Target, ...]:
+        """One or two; InputError if a file can't be read or is no palette."""
+        palette = read_palette(Path(self.palette)) if self.palette else PUBLISHED
+        if not self.beside:
+            return (Target(palette, 1.0, self.lightness),)
+        beside = read_palette(Path(self.beside))
+        return Target(palette, 1 - self.share, self.lightness), Target(beside, self.share, self.lightness)
 
 
 def read_palette(path: Path) -> Palette:
@@ -61,8 +88,8 @@ def read_palette(path: Path) -> Palette:
     return rows
 
 
-def fit_palette(colors_px: NDArray[np.float32], classes: int, seed: int = 0) -> Palette:
-    """The centres of `classes` clusters (k-means) of pixels' ab or Lab, the commonest first.
+def fit_palette(colors_px: NDArray[np.float32], classes: int, seed: int = 0, lightness: float = 1.0) -> Palette:
+    """The centres of `classes` clusters (k-means) of pixels' ab or Lab, the commonest first; `lightness` is the weight of L in distances.
 
     Raises:
         InputError: fewer different colours than classes, or a number of classes that a palette can't have.
@@ -71,9 +98,10 @@ def fit_palette(colors_px: NDArray[np.float32], classes: int, seed: int = 0) -> 
         raise InputError(f"palette of {classes} classes: expected 2 to {MOST_CLASSES}")
     if (different := len(np.unique(colors_px, axis=0))) < classes:
         raise InputError(f"palette of {classes} classes: the pixels have {different} colours: expected as many at least")
-    centers_kx, label_p = kmeans2(colors_px.astype(np.float64), classes, iter=50, minit="++", seed=seed, missing="raise")
+    weights_x = np.array([lightness, 1.0, 1.0])[-colors_px.shape[1] :]
+    centers_kx, label_p = kmeans2(colors_px.astype(np.float64) * weights_x, classes, iter=50, minit="++", seed=seed, missing="raise")
     order = np.argsort(-np.bincount(label_p, minlength=classes), kind="stable")
-    return tuple(tuple(row) for row in centers_kx[order].round(3).tolist())
+    return tuple(tuple(row) for row in (centers_kx[order] / weights_x).round(3).tolist())
 
 
 def write_palette(palette: Palette, path: Path) -> None:

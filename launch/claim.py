@@ -21,8 +21,8 @@ from shards.manifest import Manifest
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks; and the batch, whose clips
 # are counted, so that other machines can go on with it. All else decides the weights.
 FREE = {
-    "data", "target.palette", "trainer.start", "quarantine", "run", "procs", "device", "nodes", "gpus_per_node", "follow", "dry_run",
-    "stream.workers", "stream.prefetch", "stream.stall_seconds",
+    "data", "target.palette", "target.beside", "trainer.start", "quarantine", "run", "procs", "device", "nodes", "gpus_per_node", "follow",
+    "dry_run", "stream.workers", "stream.prefetch", "stream.stall_seconds",
     "compute.attention", "compute.precision", "compute.compile", "compute.convolution",
     "trainer.steps", "trainer.batch", "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep", "trainer.keep_every",
     "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike", "trainer.profile",
@@ -33,7 +33,7 @@ FREE = {
 EARLIER = {
     "schedule.base_batch": 6, "schedule.batch_power": 0.0, "schedule.warmup_clips": 0,
     "trainer.clip_norm": 0.0, "trainer.sync_batch_norm": False, "trainer.ema_clips": 0.0,
-    "model.input": "rgb", "palette_digest": palette_digest(PUBLISHED),
+    "model.input": "rgb", "palette_digest": palette_digest(PUBLISHED), "beside_digest": "", "target.share": 0.4, "target.lightness": 1.0,
     "start_digest": "", "objective.together": False, "clip.shift": 0,
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
@@ -80,9 +80,11 @@ def claim_run(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
 def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
     """What names the content of the files that a run learns from, wherever they lie; InputError if one can't be read."""
     start = job.training.trainer.start
+    first, *beside = job.training.target.targets()
     return {
         "data_digest": manifest.digest(),
-        "palette_digest": palette_digest(job.training.target.classes()),
+        "palette_digest": palette_digest(first.palette),
+        "beside_digest": palette_digest(beside[0].palette) if beside else "",
         "start_digest": weights_digest(starting_model(start, job.training.model)) if start else "",
     }
 

@@ -94,6 +94,9 @@ class ExportJob:
     """File to write."""
     weights: Weights = "auto"
     """average: those averaged over training; last: those of the last step; auto: the average where one was kept."""
+    affinity_scale: float | None = None
+    """Factor of the dot products from now on, to be chosen on videos with masks: a softer copy than in training may drift less; None: as
+    trained."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +174,8 @@ class PaletteJob:
     """CSV to write, a line for each class; train.py --target.palette takes it."""
     classes: int = 16
     """How many."""
-    lightness: bool = False
-    """Classes of L, a and b, rather than of a and b alone."""
+    lightness: float = 0.0
+    """Weight of L beside a and b, for classes of Lab (train.py --target.lightness is told the same); 0: of a and b alone."""
     clips: int = 400
     """Clips whose first frames are looked at, 4,096 pixels of each."""
     seed: int = 0
@@ -181,6 +184,8 @@ class PaletteJob:
     def __post_init__(self) -> None:
         if self.clips < 1:
             raise InputError(f"palette: clips {self.clips}: expected at least 1")
+        if self.lightness < 0:
+            raise InputError(f"palette: lightness {self.lightness}: expected at least 0")
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from launch.config import ExportJob
 def main(argv: list[str]) -> int:
     """Write it, and say what names it."""
     job = parse(ExportJob, argv, "export.py")
-    export_model(job.checkpoint, job.out, job.weights)
+    export_model(job.checkpoint, job.out, job.weights, job.affinity_scale)
     content = job.out.read_bytes()
     print(f"{job.out}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
     return 0

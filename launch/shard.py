@@ -176,7 +176,7 @@ def make_palette(argv: list[str]) -> int:
     clips = ClipDataset(corpus, order, ClipConfig(size=PALETTE_SIDE), 0, 1, 0)
     shown = tqdm(islice(read_batches(clips, StreamConfig(workers=0)), job.clips), total=job.clips, unit="clip", desc="reading")
     lab_p3 = torch.cat([rgb_to_lab(batch.clips[0, :1].float() / 255)[0].flatten(1).T for batch in shown]).numpy()
-    palette = fit_palette(lab_p3 if job.lightness else lab_p3[:, 1:], job.classes, job.seed)
+    palette = fit_palette(lab_p3 if job.lightness else lab_p3[:, 1:], job.classes, job.seed, job.lightness)
     write_palette(palette, job.out)
     print(f"{len(lab_p3)} pixels of {job.clips} clips: {len(palette)} classes of {'L, a, b' if job.lightness else 'a, b'} in {job.out}")
     return 0

@@ -1,6 +1,6 @@
 """What a step learns from: a rank's uint8 clips to clean colours and bottlenecked input, on the device.
 
-Shapes: b clips of this rank, t frames of a clip, n frames of all its clips, k colour classes, h w pixels or cells.
+Shapes: b clips of this rank, t frames of a clip, n frames of all its clips, m targets, k classes of all of them, h w pixels or cells.
 """
 
 from typing import NamedTuple, Protocol
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corrflow import color
-from corrflow.palette import Palette
+from corrflow.palette import Target
 from corrflow.training.distributed import Processes
 
 
@@ -31,7 +31,7 @@ class StepInput(NamedTuple):
     frames_bt3hw: Tensor
     inputs_bt3hw: Tensor
     colors_btkhw: Tensor
-    classes_bthw: Tensor
+    classes_btmhw: Tensor
 
     def parts(self, count: int) -> list["StepInput"]:
         """The same clips, divided evenly."""
@@ -41,7 +41,7 @@ class StepInput(NamedTuple):
 class Look(NamedTuple):
     """How clips are seen: what is asked of their colours, and in what form they are shown."""
 
-    palette: Palette
+    targets: tuple[Target, ...]
     space: color.InputSpace
     bottleneck: color.BottleneckConfig
 
@@ -53,11 +53,12 @@ def prepare(clips_bt3hw: Tensor, look: Look, draw: torch.Generator, processes: P
         clips_bt3hw = clips_bt3hw.pin_memory()
     frames_bt3hw = clips_bt3hw.to(processes.device, non_blocking=True).contiguous().float() / 255
     clean_n3hw = frames_bt3hw.flatten(0, 1)
-    classes_nhw = color.color_classes(clean_n3hw, look.palette)
-    colors_nkhw = color.shrink_labels(classes_nhw, len(look.palette))
+    classes = [color.color_classes(clean_n3hw, target.palette, target.lightness) for target in look.targets]
+    shares = [color.shrink_labels(classes_nhw, len(target.palette)) for classes_nhw, target in zip(classes, look.targets, strict=True)]
+    colors_nkhw, classes_nmhw = torch.cat(shares, dim=1), torch.stack(classes, dim=1)
     first = processes.rank * clips * frames
     own = slice(first, first + clips * frames)
     jittered_n3hw = color.jitter_frames(clean_n3hw, look.bottleneck, draw, own, processes.world * clips * frames)
     inputs_n3hw = color.drop_channels(color.input_of(jittered_n3hw, look.space), look.bottleneck, draw, look.space)
-    inputs_bt3hw, colors_btkhw, classes_bthw = (x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw, colors_nkhw, classes_nhw))
-    return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_bthw)
+    inputs_bt3hw, colors_btkhw, classes_btmhw = (x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw, colors_nkhw, classes_nmhw))
+    return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_btmhw)

@@ -51,7 +51,7 @@ class Trainer:
         self.trouble = Trouble(processes, say)
         self.timer = StepTimer(processes.device)
         self.validator = Validator(config.validation, processes)
-        self.seen_as = Look(config.target.classes(), config.model.input, config.bottleneck)
+        self.seen_as = Look(config.target.targets(), config.model.input, config.bottleneck)
         self.compute = config.compute.choose(processes.device)
         self.model = self.new_model()
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
@@ -63,7 +63,7 @@ class Trainer:
         self.bad = torch.zeros((), device=processes.device)  # 1 from the first gradient on that is no number
         if self.compute.compiled:
             self.model.encoder.compile()
-        self.recursion = self.distributed(Recursion(self.model.train(), config.objective))
+        self.recursion = self.distributed(Recursion(self.model.train(), config.objective, self.seen_as.targets))
 
     def new_model(self) -> CorrFlow:
         """The model at random, or as another run left it, in the layout that its device likes."""
@@ -182,7 +182,7 @@ class Trainer:
                     self.timer.part("forward"),
                     torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.compute.precision == torch.bfloat16),
                 ):
-                    found = self.recursion(part.inputs_bt3hw, part.colors_btkhw, part.classes_bthw, truth)
+                    found = self.recursion(part.inputs_bt3hw, part.colors_btkhw, part.classes_btmhw, truth)
                 with self.timer.part("backward"):
                     (found.total / len(parts)).backward()
             losses.append(torch.stack([loss.detach() for loss in found]))
@@ -246,9 +246,10 @@ class Trainer:
         """Pictures of the step's first clip, on rank 0; the losses are looked at first, since those of a bad step can't be drawn."""
         log.settle()
         if log.monitor:
-            scene = Scene(data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0])
+            palette = self.seen_as.targets[0].palette
+            scene = Scene(data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0, :, : len(palette)])
             with torch.compiler.set_stance("force_eager"):  # one frame in eval mode is not worth a compilation
-                pictures = draw_pictures(self.model, scene, self.seen_as.palette)
+                pictures = draw_pictures(self.model, scene, palette)
             with self.trouble.kept(writing=str(self.run)):
                 log.monitor.pictures("clip", pictures, self.step)
 

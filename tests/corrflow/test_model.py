@@ -117,6 +117,7 @@ def test_a_model_of_lab_takes_rgb_and_comes_back_as_one(tmp_path):
 
 
 def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
+    torch.manual_seed(0)
     model, average = CorrFlow(SMALL), CorrFlow(SMALL).eval()
     more = {"average": average.state_dict(), "clips": 28}
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()), more)
@@ -129,6 +130,18 @@ def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
     assert torch.load(tmp_path / "small.pt", weights_only=True)["clips"] == 28
     bytes_of_weights = sum(p.numel() for p in model.parameters()) * 2
     assert (tmp_path / "small.pt").stat().st_size < bytes_of_weights + 40_000
+
+
+def test_an_export_may_copy_more_softly_and_is_another_model_then(tmp_path):
+    model = CorrFlow(SMALL).eval()
+    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
+    for name, scale in (("as_trained.pt", None), ("softer.pt", 0.25)):
+        export_model(path, tmp_path / name, affinity_scale=scale)
+    as_trained, softer = load_model(tmp_path / "as_trained.pt"), load_model(tmp_path / "softer.pt")
+    assert (as_trained.config.affinity_scale, softer.config.affinity_scale) == (SMALL.affinity_scale, 0.25)
+    assert weights_digest(as_trained) != weights_digest(softer)
+    with pytest.raises(InputError, match="affinity_scale 0: expected"):
+        export_model(path, tmp_path / "none.pt", affinity_scale=0)
 
 
 def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):

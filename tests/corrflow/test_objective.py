@@ -8,6 +8,7 @@ from corrflow import CorrFlow, ModelConfig, load_model
 from corrflow.encoder import EncoderConfig
 from corrflow.model import ours
 from corrflow.objective import ObjectiveConfig, Recursion, color_loss, smoothed
+from corrflow.palette import Target
 
 ORACLE = SHARED / "oracle"
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
@@ -57,6 +58,20 @@ def test_frames_encoded_together_share_their_statistics():
     torch.testing.assert_close(torch.stack(together), wanted)
     assert (torch.stack(apart) - wanted).abs().max() > 1e-4
     torch.testing.assert_close(torch.stack(apart), torch.stack([model.encoder(frames[:, t]) for t in range(3)]))
+
+
+def test_the_losses_of_two_targets_are_weighed_by_their_shares():
+    torch.manual_seed(0)
+    model = CorrFlow(SMALL).eval()
+    frames, classes = torch.rand(2, 3, 3, 16, 16), torch.stack([torch.randint(3, (2, 3, 16, 16)), torch.randint(5, (2, 3, 16, 16))], dim=2)
+    colors = torch.rand(2, 3, 8, 4, 4)
+    few, many = (Target(((0.0, 0.0),) * count, share, 1.0) for count, share in ((3, 0.75), (5, 0.25)))
+    both = torch.stack(Recursion(model, ObjectiveConfig(), (few, many))(frames, colors, classes, (False,)))
+    apart = [
+        torch.stack(Recursion(model, ObjectiveConfig())(frames, part, classes[:, :, m], (False,)))
+        for m, part in enumerate(colors.split((3, 5), dim=2))
+    ]
+    torch.testing.assert_close(both, 0.75 * apart[0] + 0.25 * apart[1])
 
 
 def test_a_frame_is_encoded_once_and_a_pair_compared_once(monkeypatch):

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from corrflow import InputError, color
-from corrflow.palette import PUBLISHED, TargetConfig, fit_palette, palette_digest, read_palette, write_palette
+from corrflow.palette import LAB64, PUBLISHED, Target, TargetConfig, fit_palette, palette_digest, read_palette, write_palette
 
 
 def test_unless_told_the_classes_are_the_published_ones():
-    assert TargetConfig().classes() == PUBLISHED
+    assert TargetConfig().targets() == (Target(PUBLISHED, 1.0, 1.0),)
     assert len(PUBLISHED) == 16
 
 
@@ -17,7 +17,7 @@ def test_a_palette_comes_back_from_its_file(tmp_path, text):
     path.write_text(text)
     palette = read_palette(path)
     write_palette(palette, tmp_path / "again.csv")
-    assert read_palette(tmp_path / "again.csv") == palette == TargetConfig(str(path)).classes()
+    assert read_palette(tmp_path / "again.csv") == palette == TargetConfig(str(path)).targets()[0].palette
     assert palette_digest(palette) == palette_digest(read_palette(tmp_path / "again.csv"))
     assert palette_digest(palette) != palette_digest(palette[::-1])
 
@@ -42,7 +42,21 @@ def test_refuses_what_is_no_palette(tmp_path, text, words):
 
 def test_refuses_a_palette_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: can't be read"):
-        TargetConfig(str(tmp_path / "none.csv")).classes()
+        TargetConfig(str(tmp_path / "none.csv")).targets()
+    with pytest.raises(InputError, match=r"none\.csv: can't be read"):
+        TargetConfig(beside=str(tmp_path / "none.csv")).targets()
+
+
+def test_classes_may_be_asked_for_beside_others():
+    first, beside = TargetConfig(beside=str(LAB64), share=0.25, lightness=0.5).targets()
+    assert (first, beside) == (Target(PUBLISHED, 0.75, 0.5), Target(read_palette(LAB64), 0.25, 0.5))
+    assert np.array(beside.palette).shape == (64, 3)
+
+
+@pytest.mark.parametrize("settings", [{"share": 0.0}, {"share": 1.0}, {"lightness": 0.0}])
+def test_refuses_targets_that_count_for_nothing(settings):
+    with pytest.raises(InputError, match="expected between 0 and 1, and more than 0"):
+        TargetConfig(**settings)
 
 
 def test_clusters_are_found_the_commonest_first():
@@ -52,6 +66,19 @@ def test_clusters_are_found_the_commonest_first():
     found = fit_palette(points, 3)
     np.testing.assert_allclose(found, centers[[1, 2, 0]], atol=0.5)
     assert fit_palette(points, 3) == found
+
+
+def test_what_l_weighs_decides_which_colours_are_alike():
+    lab = np.array([[20.0, 0.0, 0.0], [60.0, 0.0, 0.0], [20.0, 15.0, 0.0], [60.0, 15.0, 0.0]], dtype=np.float32).repeat(5, axis=0)
+    assert sorted(fit_palette(lab, 2)) == [(20.0, 7.5, 0.0), (60.0, 7.5, 0.0)]
+    assert sorted(fit_palette(lab, 2, lightness=0.1)) == [(40.0, 0.0, 0.0), (40.0, 15.0, 0.0)]
+
+
+def test_a_shadow_changes_the_class_of_lab_unless_l_weighs_little():
+    palette = ((30.0, 0.0, 0.0), (60.0, 10.0, 0.0))
+    shadow = color.lab_to_rgb(torch.tensor([40.0, 9.0, 0.0])[None, :, None, None])
+    assert color.color_classes(shadow, palette).item() == 0
+    assert color.color_classes(shadow, palette, lightness=0.3).item() == 1
 
 
 def test_refuses_more_classes_than_colours():

@@ -51,7 +51,7 @@ def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
     assert f"{damaged.name}: missing" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("more", [(), ("--lightness",)])
+@pytest.mark.parametrize("more", [(), ("--lightness", 1), ("--lightness", 0.3)])
 def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, more):
     from corrflow.color import rgb_to_lab
     from corrflow.palette import read_palette

@@ -277,10 +277,11 @@ def test_the_large_recipe_is_the_default_with_another_encoder():
     assert sum(p.numel() for p in Encoder(large.training.model.encoder).parameters()) == 11_859_840
 
 
-def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(packed, tmp_path):
+@pytest.mark.parametrize("place", ["palette", "beside"])
+def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(packed, tmp_path, place):
     palette = tmp_path / "palette.csv"
     palette.write_text("20,0,0\n50,5,-5\n80,-10,20\n50,40,30\n")
-    flags = ("--target.palette", palette, "--model.input", "lab", "--trainer.pictures-every", 3, "--trainer.save-every", 6)
+    flags = (f"--target.{place}", palette, "--model.input", "lab", "--trainer.pictures-every", 3, "--trainer.save-every", 6)
     for run, steps in (("whole", 12), ("cut", 6), ("cut", 12)):
         subprocess.run(train(packed, tmp_path / run, *flags, "--trainer.steps", steps), check=True, capture_output=True)
     assert torch.equal(weights(tmp_path / "cut", 12), weights(tmp_path / "whole", 12))
@@ -289,12 +290,12 @@ def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(
     assert other.returncode == 0
     assert not torch.equal(weights(tmp_path / "plain", 12), weights(tmp_path / "whole", 12))
     moved = palette.rename(tmp_path / "moved.csv")
-    again = ("--target.palette", moved, *flags[2:], "--trainer.steps", 13)
+    again = (f"--target.{place}", moved, *flags[2:], "--trainer.steps", 13)
     subprocess.run(train(packed, tmp_path / "cut", *again), check=True, capture_output=True)
     moved.write_text("20,0,0\n50,5,-5\n")
     refused = subprocess.run(train(packed, tmp_path / "cut", *again), capture_output=True, text=True, check=False)
     assert refused.returncode == 2
-    assert "palette_digest is" in refused.stderr
+    assert f"{place}_digest is" in refused.stderr
 
 
 def test_a_run_that_begins_with_other_weights_belongs_to_them(packed, whole, tmp_path):
