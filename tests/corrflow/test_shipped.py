@@ -18,7 +18,7 @@ def test_the_file_is_the_one_of_the_card():
     assert f"{SHIPPED.stat().st_size:,} bytes" in card
     model = load_model()
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
-    assert (model.config.input, model.config.affinity_scale) == ("lab", 0.125)
+    assert (model.config.input, model.config.affinity_scale) == ("lab", 0.1)
 
 
 def test_it_follows_generated_objects_which_it_has_never_seen(tmp_path):
