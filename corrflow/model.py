@@ -1,6 +1,6 @@
 """The model: an encoder and a pointer. Loads our checkpoints and the files that the method's authors released.
 
-Training is in `objective.py`, use on a video in `propagation.py`. Shapes: b batch, c k channels, h w pixels or cells.
+Training is in `objective.py`, use on a video in `propagation/`. Shapes: b batch, c k channels, h w pixels or cells.
 """
 
 import hashlib

@@ -23,8 +23,8 @@ BOTH = TargetConfig(beside=str(LAB64), share=0.4, lightness=0.3)  # the publishe
 def released() -> TrainJob:
     """The paper's training as released, on Kinetics: 256x256 squashed, batch 6, Adam 2e-4 halving from 400,000 clips on.
 
-    `launch/shard.py --source kinetics --every 4 --size 256x256 --out shards`, `launch/train.py --data shards --run RUN`. Cost: not yet
-    run; by count 426 GFLOP a clip, 5.1e17 in all. Expected: DAVIS-2017 val J&F 49.5 (Lai & Xie, BMVC 2019).
+    `launch/shard.py --source kinetics --every 4 --size 256x256 --out shards`, `launch/train.py --recipe released --data shards --run
+    RUN`. Cost: not yet run; by count 426 GFLOP a clip, 5.1e17 in all. Expected: DAVIS-2017 val J&F 49.5 (Lai & Xie, BMVC 2019).
     """
     return TrainJob("", NOWHERE)
 
@@ -42,45 +42,39 @@ def oxuva() -> TrainJob:
 def gpu() -> TrainJob:
     """The default: as many clips as the paper's, with what helped: Lab, a soft copy, shifted crops, two targets, averaging; batch 48.
 
-    `launch/shard.py --source VIDEOS --out shards`, `launch/train.py --data shards --run RUN --validation.root DAVIS`. The
-    rate is 2e-4 * sqrt(48 / 6), lest an eighth of the steps learn too little. Cost: not yet run; an estimate by count alone: 960,000
-    clips of 426 GFLOP are 4.1e17, an hour at 114 TFLOP/s, 12 % of a Hopper's dense bfloat16. Expected: not yet run.
+    `launch/shard.py --source VIDEOS --out shards`, `launch/train.py --data shards --run RUN --validation.root DAVIS`. Crops of 192
+    pixels leave room in the packed 256 to lie anywhere, and to be shifted in both directions. The rate is 2e-4 * sqrt(48 / 6), lest
+    an eighth of the steps learn too little. Cost: not yet run; an estimate by count alone: 1.2 million clips of 240 GFLOP are 2.9e17, an
+    hour at 80 TFLOP/s, 8 % of a Hopper's dense bfloat16. Expected: not yet run.
     """
     return TrainJob(
         "",
         NOWHERE,
-        clip=ClipConfig(fit="crop", flip=True, shift=SHIFT),
+        clip=ClipConfig(size=192, fit="crop", flip=True, shift=SHIFT),
         stream=StreamConfig(workers=8),
         training=TrainingConfig(
             model=BETTER,
             target=BOTH,
             objective=ObjectiveConfig(together=True),
             schedule=ScheduleConfig(warmup_clips=20_000),
-            trainer=TrainerConfig(steps=20_000, batch=48, ema_clips=20_000),
+            trainer=TrainerConfig(steps=25_000, batch=48, ema_clips=20_000),
         ),
     )
 
 
 def gpus64() -> TrainJob:
-    """Four times the paper's clips on 64 GPUs: a global batch of 384, warmed up, averaged weights.
+    """The default's training on 64 GPUs, of four times as many clips: a global batch of 384, warmed up for longer.
 
     `launch/train.py --recipe gpus64 --data shards --run RUN --validation.root DAVIS`, on 64 processes. Each holds 6 clips, the released
-    batch: BatchNorm's statistics are those of the paper, and synchronising them, an exchange for each of 20 normalisations and
-    each frame, would change what is learnt and buy nothing (`--trainer.sync-batch-norm` is for 1 or 2 clips a process). The rate is
-    2e-4 * sqrt(384 / 6) = 1.6e-3; marks and length are the paper's times four, since a batch 64 times as large takes fewer
-    steps. Cost: not yet run; by count 2.0e18 operations in all. Expected: not yet run.
+    batch: enough for BatchNorm's statistics, and synchronising them, an exchange for each of 19 normalisations, would buy nothing
+    (`--trainer.sync-batch-norm` is for 1 or 2 clips a process). The rate is 2e-4 * sqrt(384 / 6) = 1.6e-3; marks and length are the
+    paper's times four, since a batch 64 times as large takes fewer steps. Cost: not yet run; by count 1.2e18 operations in all.
+    Expected: not yet run.
     """
-    return TrainJob(
-        "",
-        NOWHERE,
-        stream=StreamConfig(workers=6),
-        training=TrainingConfig(
-            model=BETTER,
-            target=BOTH,
-            schedule=ScheduleConfig(halve_after=(1_600_000, 2_400_000, 3_200_000, 4_000_000), truth_clips=4_000_000, warmup_clips=200_000),
-            trainer=TrainerConfig(steps=12_500, batch=384, ema_clips=100_000, save_every=500, pictures_every=500),
-        ),
-    )
+    one = gpu()
+    schedule = ScheduleConfig(halve_after=(1_600_000, 2_400_000, 3_200_000, 4_000_000), truth_clips=4_000_000, warmup_clips=200_000)
+    trainer = TrainerConfig(steps=12_500, batch=384, ema_clips=100_000, save_every=500, pictures_every=500)
+    return replace(one, stream=StreamConfig(workers=6), training=replace(one.training, schedule=schedule, trainer=trainer))
 
 
 def cpu() -> TrainJob:

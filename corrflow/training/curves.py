@@ -38,7 +38,7 @@ def draw_curves(runs: dict[str, tuple[Curve, Curve]], path: Path) -> None:
         panel.set_xlabel("clips")
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
-    panels[0].set_ylim(bottom=0)  # else a hundredth, which is chance, fills the picture
-    panels[0].legend()
+    panels[0].set_ylim(0, 1)  # else a hundredth, which is chance, fills the picture
+    panels[0].legend(loc="lower right")
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)
