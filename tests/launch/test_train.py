@@ -18,6 +18,7 @@ from corrflow.encoder import Encoder
 from corrflow.propagation import PROTOCOLS
 from corrflow.training.checkpoint import checkpoint_path
 from launch.recipes import RECIPES, find_recipe
+from shards.pack import PackConfig
 
 
 def train(packed, run, *flags):
@@ -268,6 +269,15 @@ def test_every_recipe_is_a_valid_job(name):
     trainer.check(world, torch.device("cpu"))
     assert trainer.batch // world % max(job.stream.workers, 1) == 0
     assert all(word in RECIPES[name].__doc__ for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: "))
+
+
+@pytest.mark.parametrize(
+    ("name", "short_side"), [("gpu", PackConfig().size), ("gpus64", PackConfig().size), ("cpu", "168"), ("ablation", "168")]
+)
+def test_crops_have_room_to_be_shifted_either_way_in_frames_as_packed(name, short_side):
+    clip = find_recipe(name).clip
+    assert clip.fit == "crop"
+    assert 0 < 2 * clip.shift <= int(short_side) - clip.size
 
 
 def test_the_large_recipe_is_the_default_with_another_encoder():
