@@ -1,7 +1,8 @@
 """The six figures of docs/results.md: J of a true mask carried 1 or 5 frames ahead, from there alone, in three ways, without drift.
 
 `python tests/corrflow/ahead.py DAVIS CHECKPOINT ...` (`shipped`: the model that comes along), with DAVIS as `--benchmark davis2016` takes
-it. From every fourth frame, at size 240; means over frames, then over sequences. Under three minutes for five sequences, 222 frames, on one core.
+it. From every fourth frame, at size 240; means over frames, then over sequences. Under three minutes for five sequences, 222 frames, on
+one core.
 """
 
 import sys
