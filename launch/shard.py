@@ -24,7 +24,8 @@ from shards.clip import ClipConfig
 from shards.corpus import open_corpus
 from shards.manifest import Manifest, read_manifest
 from shards.order import Order
-from shards.pack import PARTS, Plan, finish, pack_units, prepare, read_plan
+from shards.pack import FAILED, PARTS, TOO_SHORT, Plan, finish, pack_units, prepare, read_plan
+from shards.sources import counted
 from shards.stats import collect
 from shards.stream import ClipDataset, StreamConfig, check_data, list_batches, read_batches
 from shards.verify import verify
@@ -51,17 +52,25 @@ def pack_videos(argv: list[str]) -> int:
     if plan is None:
         print("packed already:", end=" ")
     elif job.jobs and has_slurm():
+        tell_passed_over(plan)
         submitted = submit(job, plan)
         if not job.follow:
             return 0
         if failure := follow(plan, submitted):
             raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
     else:
+        tell_passed_over(plan)
         with progress(plan.videos) as bar:
             pack_units(plan, plan.units, max(job.procs or os.cpu_count() or 1, job.jobs), bar.update)
         finish(plan)
     tell(read_manifest(job.out), job.out)
     return 0
+
+
+def tell_passed_over(plan: Plan) -> None:
+    """What of the source is not packed because it is no video, lest a kind of video be missed."""
+    if plan.passed_over:
+        print(f"passed over, as no videos: {counted(plan.passed_over)}", flush=True)
 
 
 def progress(videos: int) -> "tqdm[Any]":
@@ -120,11 +129,11 @@ def tell(manifest: Manifest, out: Path) -> None:
     )
     shortest = manifest.settings["shortest"]
     if counts.too_short:
-        print(f"{counts.too_short} videos left out: shorter than {shortest} frames as sampled")
+        print(f"{counts.too_short} videos left out: shorter than {shortest} frames as sampled: see {out / TOO_SHORT}")
     if counts.short_frames:
-        print(f"{counts.short_frames} frames left out: ends of videos too short for a segment of {shortest}")
+        print(f"{counts.short_frames} frames left out: at ends of videos, or where their size changes, too few for a segment of {shortest}")
     if counts.failures:
-        print(f"{counts.failures} videos could not be read to their end: see {out / 'failures.csv'}")
+        print(f"{counts.failures} videos could not be read to their end: see {out / FAILED}")
 
 
 def verify_shards(argv: list[str]) -> int:

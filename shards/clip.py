@@ -81,7 +81,11 @@ def choose_cut(config: ClipConfig, length: int, seed: int, pass_: int, key: str,
 
 
 class DamagedFrameError(Exception):
-    """A JPEG that can't be decoded; the argument is its place in the clip."""
+    """A frame that can't be used: its place in the clip, and what is wrong with it."""
+
+    def __init__(self, place: int, reason: str = "is not a readable JPEG") -> None:
+        super().__init__(place, reason)
+        self.place, self.reason = place, reason
 
 
 def decode_clip(jpegs: list[bytes], cut: Cut, config: ClipConfig, out_t3ss: Tensor) -> None:
@@ -98,10 +102,11 @@ def decode_clip(jpegs: list[bytes], cut: Cut, config: ClipConfig, out_t3ss: Tens
     """
     # on the CPU each frame is cut while it is still in the cache
     frames = decode_on(out_t3ss.device, jpegs) if out_t3ss.device.type == "cuda" else map(decode_frame, jpegs, itertools.count())
-    shape = None
+    shape: torch.Size | None = None
     for place, (frame, out_3ss) in enumerate(zip(frames, out_t3ss.unbind(), strict=True)):
-        if frame.shape != (shape or frame.shape):
-            raise DamagedFrameError(place)
+        if shape is not None and frame.shape != shape:
+            sizes = f"{frame.shape[2]}x{frame.shape[1]}, the clip's first frame {shape[2]}x{shape[1]}"
+            raise DamagedFrameError(place, f"is {sizes}: expected one size")
         shape = frame.shape
         out_3ss.copy_(cut_frame(frame, cut, config, place))
 

@@ -9,14 +9,18 @@ import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from shards.sources import NUMBERED, Video, is_numbered_image
+from shards.container import open_video, pixel_aspect, transposition
+from shards.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_turned, to_rgb
+from shards.sources import Video, frame_number
 
 FOLDER_FPS = 25.0  # frame folders don't say theirs; Kinetics' and OxUvA's common rate
 SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
@@ -28,7 +32,8 @@ ERROR_NUMBER = re.compile(r"^\[Errno \d+\] ")
 EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
 
 
-TURNS = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
+# the turns after which a frame's width is its height
+LYING = {Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270, Image.Transpose.TRANSPOSE, Image.Transpose.TRANSVERSE}
 
 
 @dataclass(frozen=True)
@@ -107,11 +112,7 @@ def decode(video: Video, sampling: Sampling, sizing: Sizing, threads: int = 0) -
 def decode_file(video: Video, sampling: Sampling, sizing: Sizing, threads: int) -> Iterator[Frame | Damage]:
     """Frames of a video file."""
     try:
-        with av.open(str(video.path), metadata_errors="replace") as container:
-            if not container.streams.video:
-                yield Damage("no video stream")
-                return
-            stream = container.streams.video[0]
+        with open_video(video.path) as (container, stream):
             stream.thread_count = threads
             yield from read_stream(container, stream, video, sampling, sizing)
     except (av.FFmpegError, OSError, ValueError) as error:
@@ -119,33 +120,30 @@ def decode_file(video: Video, sampling: Sampling, sizing: Sizing, threads: int) 
 
 
 def read_stream(
-    container: av.container.InputContainer, stream: av.VideoStream, video: Video, sampling: Sampling, sizing: Sizing
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    video: Video,
+    sampling: Sampling,
+    sizing: Sizing,
 ) -> Iterator[Frame | Damage]:
     """Frames of a file's video stream."""
-    ticks = {of.index: float(of.time_base or 0) for of in container.streams}  # seconds; fractions would cost a third of a decoded frame
     chosen = choose_ahead(video, sampling)
     rate = float(stream.average_rate or sampling.folder_fps)
-    ticker, painter = Ticker(sampling), Painter(sizing)
+    tick = float(stream.time_base or 0)  # seconds; fractions would cost a third of a decoded frame
+    ticker, painter, extent = Ticker(sampling), Painter(sizing, pixel_aspect(stream)), Extent(container, stream)
     start: float | None = None
-    index = packets = shown = taken = 0
-    end = 0.0
-    timed = not stream.frames and container.format.name in TIMED
-    for packet in container.demux() if timed else container.demux(stream):
-        if packet.pts is not None:
-            end = max(end, (packet.pts + (packet.duration or 0)) * ticks[packet.stream.index])
-        if packet.stream.index != stream.index:  # of the packet itself, it is not set when there are no more
-            continue
-        packets += bool(packet.size)
-        shown += bool(packet.size) and not packet.is_discard
+    index = taken = 0
+    for packet in extent.watch():
         if chosen is not None:
-            stream.codec_context.skip_frame = "DEFAULT" if packet.pts in chosen or not packet.size else "NONREF"
+            wanted_or_last = packet.pts in chosen or not packet.size
+            stream.codec_context.skip_frame = "DEFAULT" if wanted_or_last else "NONREF"
         try:
             frames = stream.decode(packet)
         except av.FFmpegError as error:
-            yield Damage(f"{told(error)}, in frame {packets - 1} as stored")
+            yield Damage(f"{told(error)}, in frame {extent.packets - 1} as stored")
             continue
         for frame in frames:
-            seconds = index / rate if frame.pts is None else frame.pts * ticks[stream.index]
+            seconds = index / rate if frame.pts is None else frame.pts * tick
             start = seconds if start is None else start
             wanted = ticker.takes(index, seconds - start) if chosen is None else frame.pts in chosen
             index += 1
@@ -154,13 +152,10 @@ def read_stream(
             elif wanted:
                 taken += 1
                 yield Frame(painter.paint(frame), seconds - start, stamp=frame.pts)
-    if packets < stream.frames * (1 - SHORTFALL):
-        yield Damage(f"ends after {packets} of {stream.frames} frames")
-    if timed:
-        yield from cut_short(container, end)
+    yield from extent.shortfall()
     if chosen is not None and taken < len(chosen):
         yield Damage(f"{len(chosen) - taken} frames don't come out of the decoder")
-    yield from miscounted(index if chosen is None else shown, video)
+    yield from miscounted(index if chosen is None else extent.shown, video)
 
 
 def choose_ahead(video: Video, sampling: Sampling) -> set[int] | None:
@@ -168,8 +163,7 @@ def choose_ahead(video: Video, sampling: Sampling) -> set[int] | None:
 
     Known before, they spare decoding what is neither taken nor needed for what is: a quarter of the work on usual footage.
     """
-    with av.open(str(video.path), metadata_errors="replace") as container:
-        stream = container.streams.video[0]
+    with open_video(video.path) as (container, stream):
         if stream.codec_context.name not in SPARING or sampling.all:
             return None
         tick = float(stream.time_base or 0)
@@ -182,24 +176,78 @@ def choose_ahead(video: Video, sampling: Sampling) -> set[int] | None:
     return {stamp for index, stamp in enumerate(sorted(stamps)) if ticker.takes(index, (stamp - stamps[0]) * tick)}
 
 
-def cut_short(container: av.container.InputContainer, end: float) -> Iterator[Damage]:
-    """A Damage if, of all its streams together, the file gave less than the time that it says it has."""
-    seconds = (container.duration or 0) / av.time_base
-    if end < seconds - max(SHORT_SECONDS, SHORT_PART * seconds):
-        yield Damage(f"ends after {end:.1f} of {seconds:.1f} seconds")
+class Extent:
+    """How far a file goes: counted while its packets are read, held against what its headers say."""
+
+    def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
+        self.container, self.stream = container, stream
+        self.packets = 0
+        """Of the stream."""
+        self.shown = 0
+        """Of these, those whose frames are to be shown."""
+        self.ends: dict[int, float] = {}
+        """Where each stream's last packet ends, in seconds."""
+
+    def watch(self) -> Iterator["av.Packet[Any]"]:
+        """The stream's packets; where the headers give a time but no count, the other streams' are looked at on the way."""
+        ticks = {stream.index: float(stream.time_base or 0) for stream in self.container.streams}
+        for packet in self.container.demux() if self.is_timed else self.container.demux(self.stream):
+            index = packet.stream.index
+            if packet.pts is not None:
+                end = (packet.pts + (packet.duration or 0)) * ticks[index]
+                self.ends[index] = max(end, self.ends.get(index, 0.0))
+            if index == self.stream.index:
+                self.packets += bool(packet.size)
+                self.shown += bool(packet.size) and not packet.is_discard
+                yield packet
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether only the length of the whole file is known."""
+        return not self.stream.frames and self.container.format.name in TIMED
+
+    def shortfall(self) -> Iterator[Damage]:
+        """A Damage if the file gave less than its headers say.
+
+        A count alone is a hint: AVI counts fields, or the ticks of H.264. A stream that ends when it should is whole.
+        """
+        counted = self.stream.frames
+        if self.packets < counted * (1 - SHORTFALL) and not self.is_complete:
+            yield Damage(f"ends after {self.packets} of {counted} frames")
+        if self.is_timed:
+            seconds = (self.container.duration or 0) / av.time_base
+            end = max(self.ends.values(), default=0.0)
+            if end < seconds - max(SHORT_SECONDS, SHORT_PART * seconds):
+                yield Damage(f"ends after {end:.1f} of {seconds:.1f} seconds")
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the stream came to the end that its duration tells."""
+        if not self.stream.duration or not self.stream.time_base:
+            return False
+        tick = float(self.stream.time_base)
+        seconds, start = self.stream.duration * tick, (self.stream.start_time or 0) * tick
+        return self.ends.get(self.stream.index, 0.0) - start >= seconds * (1 - SHORTFALL)
 
 
 class Painter:
     """Decoded frames to images: upright, sized, RGB. Keeps what is costly to set up from frame to frame."""
 
-    def __init__(self, sizing: Sizing) -> None:
-        self.sizing, self.scaler, self.converter = sizing, VideoReformatter(), VideoReformatter()
+    def __init__(self, sizing: Sizing, aspect: Fraction = Fraction(1)) -> None:
+        """Args: the size to give them; a stored pixel's width, of its height."""
+        self.sizing, self.aspect = sizing, aspect
+        self.scaler, self.converter = VideoReformatter(), VideoReformatter()
 
     def paint(self, frame: av.VideoFrame) -> Image.Image:
-        """RGB, turned as the file's rotation metadata asks. Scaled before it becomes RGB, at a third of the cost of the other way."""
-        lying = frame.rotation // 90 % 2 == 1
-        width, height = self.sizing.of(*((frame.height, frame.width) if lying else (frame.width, frame.height)))
-        width, height = (height, width) if lying else (width, height)
+        """RGB with square pixels, turned and mirrored as a player shows it.
+
+        Scaled before it becomes RGB, at a third of the cost of the other way.
+        """
+        turn = transposition(frame)
+        lying = turn in LYING
+        shown = max(round(frame.width * self.aspect), 1), frame.height
+        upright = self.sizing.of(*(reversed(shown) if lying else shown))
+        width, height = reversed(upright) if lying else upright
         if (width, height) != (frame.width, frame.height):
             sized = self.scaler.reformat(frame, width, height, "yuv420p", interpolation=EXACT, threads=1)
         else:
@@ -210,7 +258,7 @@ class Painter:
         # four bytes a pixel, as Pillow has them: nothing is copied, and the JPEG is made of this very memory
         memory = np.frombuffer(memoryview(pixels), np.uint8)
         image = Image.frombuffer("RGBX", (width, height), memory, "raw", "RGBX", pixels.line_size, 1)
-        return image.transpose(TURNS[frame.rotation % 360]) if frame.rotation % 360 in TURNS else image
+        return image if turn is None else image.transpose(turn)
 
 
 def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[Frame | Damage]:
@@ -220,6 +268,7 @@ def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[
     if not files:
         yield Damage("no numbered images")
         return
+    depth = folder_depth([path for _, path in files])
     previous = files[0][0] - 1
     for index, (number, path) in enumerate(files):
         if number != previous + 1:
@@ -230,8 +279,8 @@ def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[
         seconds = index / sampling.folder_fps
         if ticker.takes(index, seconds):
             try:
-                yield read_image(path, seconds, sizing)
-            except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:  # Pillow has many for one fact
+                yield read_image(path, seconds, sizing, depth)
+            except UNREADABLE as error:
                 yield Damage(f"{path.name}: {told(error)}")
     yield from miscounted(len(files), video)
 
@@ -241,22 +290,37 @@ def missing(low: int, high: int) -> str:
     return f"frame {low} is" if high == low + 1 else f"frames {low} to {high - 1} are"
 
 
-def read_image(path: Path, seconds: float, sizing: Sizing) -> Frame:
-    """A frame from an image file; a JPEG that has the right size already is kept as it is, lest it lose by being packed."""
+def folder_depth(paths: list[Path]) -> int:
+    """The bits that 16-bit grey frames use, for which all must be read; any other frames need none."""
+    try:
+        with Image.open(paths[0]) as image:
+            is_deep = image.mode in GREY16
+    except UNREADABLE:
+        is_deep = False  # the damage will be told
+    return grey_depth(paths) if is_deep else DEPTHS[-1]
+
+
+def read_image(path: Path, seconds: float, sizing: Sizing, depth: int) -> Frame:
+    """A frame from an image file.
+
+    A JPEG that has the right size already is kept as it is, lest it lose by being packed; not one
+    that is turned by its EXIF, which who reads the shards would not look at.
+    """
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
-        size = sizing.of(*image.size)
-        plain = image.format == "JPEG" and image.mode == "RGB" and image.size == size
-        picture = image.convert("RGB")  # decodes it, so that damage is seen
+        is_plain = image.format == "JPEG" and image.mode == "RGB" and not is_turned(image)
+        picture = to_rgb(image, depth)  # decodes it, so that damage is seen
+    size = sizing.of(*picture.size)
+    is_kept = is_plain and picture.size == size
     if picture.size != size:
         picture = picture.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
-    return Frame(picture, seconds, content if plain else None)
+    return Frame(picture, seconds, content if is_kept else None)
 
 
 def frame_files(folder: Path) -> list[tuple[int, Path]]:
     """The images of a frame folder and their numbers, in that order."""
-    files = [path for path in folder.iterdir() if is_numbered_image(path) and not path.name.startswith(".")]
-    return sorted((int(NUMBERED.match(path.stem)[2]), path) for path in files)  # type: ignore[index]
+    numbered = [(frame_number(path), path) for path in folder.iterdir()]
+    return sorted((number, path) for number, path in numbered if number is not None)
 
 
 def miscounted(count: int, video: Video) -> Iterator[Damage]:

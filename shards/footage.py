@@ -14,9 +14,12 @@ from av.container import InputContainer
 from av.format import Flags
 from numpy.typing import NDArray
 
+from shards.container import open_container, open_video, pixel_aspect
 from shards.decode import FOLDER_FPS, Damage, Frame, Painter, Sampling, Sizing, decode, frame_files
 from shards.errors import InputError
 from shards.sources import Video
+
+COUNTED = "mov,mp4,m4a,3gp,3g2,mj2"  # the format whose headers count frames; in others the number is a hint
 
 
 class BrokenVideoError(Exception):
@@ -54,11 +57,39 @@ class Footage:
     """Frames in all, as the file says or else by its packets: what comes out may be a few less."""
     tick: Fraction
     """Seconds; the unit of the stamps."""
-    pixel_aspect: Fraction
-    """A pixel's width, of its height."""
     frames: Iterator[Picture]
     """Raises BrokenVideoError where the video can't be decoded further."""
     sound: Sound | None
+    names: "FrameNames"
+    """What its frames are called."""
+
+
+@dataclass(frozen=True)
+class FrameNames:
+    """What the frames of a video are called: those of a folder as their files are, those of a video file by their place."""
+
+    files: tuple[tuple[int, str], ...] = ()
+    """Number and name, without suffix, of each frame of a folder; none for a video file."""
+
+    def number(self, place: int) -> int:
+        """The number that a user knows the frame by, of its place from 0."""
+        return self.files[place][0] if self.files else place
+
+    def name(self, place: int) -> str:
+        """What a file about the frame is called, without suffix."""
+        return self.files[place][1] if self.files else f"{place:05d}"
+
+    def place(self, number: int) -> int | None:
+        """The place of the frame that a user calls `number`; None if a folder has none of that number."""
+        if not self.files:
+            return number
+        low = self.files[0][0]
+        there = 0 <= number - low < len(self.files) and self.files[number - low][0] == number
+        return number - low if there else None
+
+    def place_of(self, name: str) -> int | None:
+        """The place of the frame that a file of this name is about; None if there is none."""
+        return next((place for place, (_, own) in enumerate(self.files) if own == name), None)
 
 
 @dataclass(frozen=True)
@@ -68,7 +99,6 @@ class Facts:
     fps: float = FOLDER_FPS
     count: int = 0
     tick: Fraction = 1 / Fraction(FOLDER_FPS)
-    pixel_aspect: Fraction = Fraction(1)
     zero: Fraction = Fraction(0)
     """The time that counts as 0, in seconds."""
 
@@ -85,13 +115,19 @@ def open_footage(path: Path) -> Iterator[Footage]:
         raise InputError(f"video {path}: no such file or folder")
     decoded = decode(Video(path.stem, path), Sampling(math.inf), Sizing())
     first = whole(next(decoded, None))
-    facts = Facts(count=len(frame_files(path))) if path.is_dir() else file_facts(path)
+    width, height = first.image.size
+    names = folder_names(path) if path.is_dir() else FrameNames()
+    facts = Facts(count=len(names.files)) if path.is_dir() else file_facts(path)
     frames = pictures(itertools.chain([first], map(whole, decoded)), facts)
     with ExitStack() as stack:
         stack.callback(frames.close)
-        sound = None if path.is_dir() else open_sound(stack.enter_context(av.open(str(path), metadata_errors="replace")), facts.zero)
-        width, height = first.image.size
-        yield Footage(width, height, facts.fps, facts.count, facts.tick, facts.pixel_aspect, frames, sound)
+        sound = None if path.is_dir() else open_sound(stack.enter_context(open_container(path)), facts.zero)
+        yield Footage(width, height, facts.fps, facts.count, facts.tick, frames, sound, names)
+
+
+def folder_names(folder: Path) -> FrameNames:
+    """Of a folder of numbered frames."""
+    return FrameNames(tuple((number, path.stem) for number, path in frame_files(folder)))
 
 
 def whole(found: Frame | Damage | None) -> Frame:
@@ -116,17 +152,15 @@ def pictures(frames: Iterator[Frame], facts: Facts) -> Generator[Picture, None, 
 
 def file_facts(path: Path) -> Facts:
     """Of a file that has a video stream."""
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = container.streams.video[0]
+    with open_video(path) as (container, stream):
         # where stamps may jump, as in recordings of a broadcast, they begin anywhere; elsewhere a late beginning is meant
         zero = Fraction(container.start_time or 0, av.time_base) if Flags.ts_discont in Flags(container.format.flags) else Fraction(0)
-        aspect = stream.sample_aspect_ratio or Fraction(1)
+        counted = stream.frames
         return Facts(
             fps=float(stream.average_rate or FOLDER_FPS),
             tick=stream.time_base or 1 / Fraction(FOLDER_FPS),
-            pixel_aspect=1 / aspect if next(container.decode(stream)).rotation // 90 % 2 else aspect,
             zero=zero,
-            count=stream.frames or count_packets(path),
+            count=counted if counted and container.format.name == COUNTED else count_packets(path),
         )
 
 
@@ -139,8 +173,7 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
     """
     with open_footage(path) as footage:  # tells what is wrong with the file, if anything
         first = next(footage.frames)
-    with av.open(str(path), metadata_errors="replace") as container:
-        stream = container.streams.video[0]
+    with open_video(path) as (container, stream):
         stamps = sorted(
             packet.pts for packet in container.demux(stream) if packet.size and not packet.is_discard and packet.pts is not None
         )
@@ -152,13 +185,15 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
             found = next(frame for frame in container.decode(stream) if frame.pts is not None and frame.pts >= wanted)
         except (StopIteration, av.FFmpegError):
             raise BrokenVideoError(f"frame {number} can't be decoded") from None
-        return np.asarray(Painter(Sizing()).paint(found).convert("RGB"))
+        painter = Painter(Sizing(), pixel_aspect(stream))
+        return np.asarray(painter.paint(found).convert("RGB"))
 
 
 def count_packets(path: Path) -> int:
     """Of the video stream: how many frames it will give, without decoding them."""
-    with av.open(str(path), metadata_errors="replace") as container:
-        return sum(bool(packet.size) and not packet.is_discard for packet in container.demux(video=0))
+    with open_video(path) as (container, stream):
+        packets = container.demux(stream)
+        return sum(bool(packet.size) and not packet.is_discard for packet in packets)
 
 
 def open_sound(container: InputContainer, zero: Fraction) -> Sound | None:

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -24,10 +24,11 @@ from shards.manifest import NAME, Counts, Manifest, read_manifest, write_manifes
 from shards.parts import Part, PartWriter
 from shards.recut import make_shards
 from shards.samples import sample_bytes
-from shards.sources import Video, find_videos
+from shards.sources import Video, survey
 
 PARTS = ".parts"
 PLAN = "plan.json"
+FAILED, TOO_SHORT = "failures.csv", "too-short.csv"
 UNITS = 64  # at least, where there are as many videos: work for that many processes
 UNIT_VIDEOS = 128  # at most: what is lost when packing is cut short, and enough to fill a shard of about 100 MB with short videos
 
@@ -85,6 +86,14 @@ class Failure(NamedTuple):
     """Frames that could be decoded, of those that would have been kept."""
 
 
+class ShortVideo(NamedTuple):
+    """A video that gave no segment."""
+
+    video: str
+    frames: int
+    """As sampled."""
+
+
 @dataclass(frozen=True)
 class Report:
     """What became of a unit."""
@@ -93,7 +102,7 @@ class Report:
     """Of the unit it was."""
     parts: list[Part]
     failures: list[Failure]
-    too_short: int
+    too_short: list[ShortVideo]
     short_frames: int
 
 
@@ -121,6 +130,7 @@ class Unit:
             return None
         found["parts"] = [Part(**part) for part in found["parts"]]
         found["failures"] = [Failure(*failure) for failure in found["failures"]]
+        found["too_short"] = [ShortVideo(*short) for short in found["too_short"]]
         return Report(**found) if found["digest"] == self.digest else None
 
 
@@ -134,6 +144,8 @@ class Plan:
     units: list[Unit]
     max_failures: int
     """Broken videos that are put up with."""
+    passed_over: dict[str, int]
+    """Files of the source that are no videos, by suffix."""
 
     @property
     def videos(self) -> int:
@@ -145,7 +157,7 @@ def pack(source: Path, out: Path, config: PackConfig, processes: int, max_failur
     """Pack all videos of `source` into shards under `out`; what was packed before is not done again.
 
     Args:
-        source: see `find_videos`.
+        source: see `survey`.
         out: a new folder, or one in which this packing was begun, or ended.
         config: how.
         processes: at the same time.
@@ -163,7 +175,7 @@ def pack(source: Path, out: Path, config: PackConfig, processes: int, max_failur
 
 def prepare(source: Path, out: Path, config: PackConfig, max_failures: float | None = None) -> Plan | None:
     """List the videos and leave the plan in `out`; None if all is packed already."""
-    videos = find_videos(source)
+    videos, passed_over = survey(source)
     listed = [[video.key, str(video.path.absolute()), video.listed, size_of(video.path)] for video in videos]
     digest = hashlib.sha256(json.dumps([[key, frames, size] for key, _, frames, size in listed]).encode()).hexdigest()[:16]
     settings = {**asdict(config), "videos": len(videos), "source_digest": digest}
@@ -181,12 +193,18 @@ def prepare(source: Path, out: Path, config: PackConfig, max_failures: float | N
         raise InputError(f"{out}: holds tar files of something else: expected a new folder")
     try:
         with atomic_file(path) as file:
-            file.write(json.dumps({"settings": settings, "max_failures": allowed(max_failures, len(videos)), "videos": listed}).encode())
+            plan = {
+                "settings": settings,
+                "max_failures": allowed(max_failures, len(videos)),
+                "passed_over": passed_over,
+                "videos": listed,
+            }
+            file.write(json.dumps(plan).encode())
     except OSError as error:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
-    plan = read_plan(out)
-    forgive(plan)
-    return plan
+    begun = read_plan(out)
+    forgive(begun)
+    return begun
 
 
 def allowed(percent: float | None, videos: int) -> int:
@@ -220,7 +238,7 @@ def read_plan(out: Path) -> Plan:
         videos = [Video(key, Path(path), frames) for key, path, frames, _ in listed[low:high]]
         content = json.dumps([asdict(config), [[key, frames, size] for key, _, frames, size in listed[low:high]]])
         units.append(Unit(out, number, videos, config, hashlib.sha256(content.encode()).hexdigest()[:16]))
-    return Plan(out, found["settings"], units, found["max_failures"])
+    return Plan(out, found["settings"], units, found["max_failures"], found["passed_over"])
 
 
 def divide(videos: int) -> list[tuple[int, int]]:
@@ -262,10 +280,10 @@ def pack_units(plan: Plan, units: list[Unit], processes: int, on_video: Callable
 def check_failures(plan: Plan, failures: list[Failure]) -> None:
     """InputError if there are too many."""
     if len(failures) > plan.max_failures:
-        write_failures(plan.out / "failures.csv", failures)
+        write_table(plan.out / FAILED, Failure._fields, failures)
         raise InputError(
             f"{plan.out}: {len(failures)} of {plan.videos} videos are broken, more than the {plan.max_failures} that are put up with "
-            f"(--max-failures): {failures[0].video}: {failures[0].reason}; see {plan.out / 'failures.csv'}"
+            f"(--max-failures): {failures[0].video}: {failures[0].reason}; see {plan.out / FAILED}"
         )
 
 
@@ -273,7 +291,8 @@ def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
     """Pack one unit's videos into parts, then leave its report; returns its failures, of which more than allowed end it early."""
     unit, max_failures = job
     failures: list[Failure] = []
-    too_short = short_frames = 0
+    too_short: list[ShortVideo] = []
+    short_frames = 0
     with PartWriter(unit.out / PARTS, f"{unit.number:05d}", unit.config.shard_mb * 1e6) as writer:
         for video in unit.videos:
             before = writer.place()
@@ -284,7 +303,8 @@ def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
                 if len(failures) > max_failures:
                     return failures
             else:
-                too_short += writer.place() == before
+                if writer.place() == before:
+                    too_short.append(ShortVideo(video.key, good))
                 short_frames += left
             tick()
         parts = writer.finish()
@@ -297,34 +317,53 @@ def pack_video(video: Video, config: PackConfig, writer: PartWriter) -> tuple[in
     """Write a video's samples.
 
     Returns:
-        Its good frames; the first damage, if any, behind which frames are still counted but no longer written; and its last
-        frames that made no segment.
+        Its good frames; the first damage, if any, behind which frames are still counted but no longer written; and how many
+        frames made no segment, at its end or where its size changes.
     """
-    segment: list[Frame] = []
-    jpegs: list[bytes] = []
-    good = number = 0
+    segments = Segments(video, config, writer)
+    good = 0
     damage: Damage | None = None
-
-    def write() -> None:
-        nonlocal number
-        writer.write(segment_bytes(video, number, segment, jpegs), len(jpegs))
-        segment.clear()
-        jpegs.clear()
-        number += 1
-
     for found in decode(video, config.sampling(), config.sizing(), threads=1):
         if isinstance(found, Damage):
             damage = damage or found
             continue
         good += 1
         if not damage:
-            jpegs.append(found.jpeg or encode_jpeg(found, config.quality))
-            segment.append(found)
-            if len(segment) == config.segment:
-                write()
-    if len(segment) >= config.shortest and not damage:
-        write()
-    return good, damage, len(segment)
+            segments.add(found)
+    if not damage:
+        segments.end()
+    return good, damage, segments.left_out
+
+
+class Segments:
+    """The samples of one video in the making: runs of consecutive frames of one size."""
+
+    def __init__(self, video: Video, config: PackConfig, writer: PartWriter) -> None:
+        self.video, self.config, self.writer = video, config, writer
+        self.frames: list[Frame] = []
+        self.jpegs: list[bytes] = []
+        self.written = 0
+        self.left_out = 0
+        """Frames of runs that were too short for a sample."""
+
+    def add(self, frame: Frame) -> None:
+        """The next frame; of another size than the last one's, it begins a new sample."""
+        if self.frames and frame.image.size != self.frames[0].image.size:
+            self.end()
+        self.frames.append(frame)
+        self.jpegs.append(frame.jpeg or encode_jpeg(frame, self.config.quality))
+        if len(self.frames) == self.config.segment:
+            self.end()
+
+    def end(self) -> None:
+        """Write the frames that are there, if they are enough for a sample."""
+        if len(self.frames) >= self.config.shortest:
+            sample = segment_bytes(self.video, self.written, self.frames, self.jpegs)
+            self.writer.write(sample, len(self.frames))
+            self.written += 1
+        else:
+            self.left_out += len(self.frames)
+        self.frames, self.jpegs = [], []
 
 
 def encode_jpeg(frame: Frame, quality: int) -> bytes:
@@ -365,26 +404,30 @@ def finish(plan: Plan) -> Manifest:
         leftover.unlink()
     failures = [failure for report in reports for failure in report.failures]
     check_failures(plan, failures)
-    write_failures(plan.out / "failures.csv", failures)
-    too_short = sum(report.too_short for report in reports)
+    write_table(plan.out / FAILED, Failure._fields, failures)
+    too_short = [short for report in reports for short in report.too_short]
+    write_table(plan.out / TOO_SHORT, ShortVideo._fields, too_short)
     parts = [part for report in reports for part in report.parts]
     if not parts:
         first = f"; the first: {failures[0].video}: {failures[0].reason}" if failures else ""
         shutil.rmtree(plan.out / PARTS)
-        raise InputError(f"{plan.out}: none of {plan.videos} videos gave a sample: {len(failures)} broken, {too_short} too short{first}")
+        raise InputError(
+            f"{plan.out}: none of {plan.videos} videos gave a sample: {len(failures)} broken, {len(too_short)} too short{first}"
+        )
     shards = make_shards(plan.out, plan.out / PARTS, parts, plan.units[0].config.shard_mb * 1e6, plan.units[0].config.spread)
-    counts = Counts(plan.videos, len(failures), too_short, sum(report.short_frames for report in reports))
+    short_frames = sum(report.short_frames for report in reports)
+    counts = Counts(plan.videos, len(failures), len(too_short), short_frames)
     manifest = Manifest(plan.settings, counts, tuple(shards))
     write_manifest(plan.out, manifest)
     shutil.rmtree(plan.out / PARTS)
     return manifest
 
 
-def write_failures(path: Path, failures: list[Failure]) -> None:
-    """One line for each broken video; the file is there even when none is."""
+def write_table(path: Path, head: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> None:
+    """A CSV with a line for each row; it is there even when there is none."""
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(Failure._fields)
-    writer.writerows(failures)
+    writer.writerow(head)
+    writer.writerows(rows)
     with atomic_file(path) as file:
         file.write(text.getvalue().encode())

@@ -43,10 +43,10 @@ class Undecoded(NamedTuple):
         """`sample key:frame,frame,...`."""
         return f"{self.key}:{','.join(map(str, self.cut.frames))}"
 
-    def damaged(self, place: int) -> InputError:
-        """The error that the `place`-th frame of the clip is."""
+    def damaged(self, place: int, reason: str) -> InputError:
+        """The error that the `place`-th frame of the clip is; `reason` says what is wrong with it."""
         return InputError(
-            f"shard {self.place}, sample {self.key}: frame {self.cut.frames[place]} is not a readable JPEG "
+            f"shard {self.place}, sample {self.key}: frame {self.cut.frames[place]} {reason} "
             f"(to train without the sample: `{self.shard} {self.key}` in a file, --quarantine FILE)"
         )
 

@@ -6,17 +6,25 @@ import io
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
+from shards.container import is_video
 from shards.errors import InputError
 
-VIDEO_SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp"}
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png"}
+# taken at their word; what is called otherwise is a video if a decoder opens it
+VIDEO_SUFFIXES = {
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv", ".3gp",
+    ".3g2", ".mts", ".m2ts", ".vob", ".gif", ".f4v", ".mxf", ".asf", ".divx", ".m2v", ".qt", ".y4m", ".ivf",
+}  # fmt: skip
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 LIST_SUFFIXES = {".csv", ".txt", ".lst"}
+SYSTEM_FOLDERS = {"@eaDir", "__MACOSX"}  # of a NAS's previews and a Mac's archives; others are hidden by a dot
 LINE_END = re.compile(r"\r\n|\r|\n")  # splitlines() would also split at letters that names may hold
-NUMBERED = re.compile(r"^(.*?)(\d+)$")
+TRAILING_NUMBER = re.compile(r"(\d+)\)?$")  # of image_00001, and of frame (1), as Windows numbers copies
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,20 @@ class Video:
     """Frames that a list says it has."""
 
 
+class Survey(NamedTuple):
+    """What a source holds."""
+
+    videos: list[Video]
+    passed_over: dict[str, int]
+    """Files that are no videos, counted by suffix, the most frequent first; hidden ones are not counted."""
+
+
 def find_videos(source: Path) -> list[Video]:
+    """The videos of `source`, see `survey`."""
+    return survey(source).videos
+
+
+def survey(source: Path) -> Survey:
     """All videos of `source`: those below a folder in the order of their paths, those of a list in its order, or the one video itself.
 
     Args:
@@ -40,47 +61,79 @@ def find_videos(source: Path) -> list[Video]:
         InputError: nothing is there, or nothing that is a video; a list that names a video twice.
     """
     if str(source) == "-":
-        return read_list(sys.stdin.buffer.read(), "standard input", Path())
+        return Survey(read_list(sys.stdin.buffer.read(), "standard input", Path()), {})
     try:
         source.stat()
         if source.is_file() and source.suffix.lower() in LIST_SUFFIXES:
-            return read_list(source.read_bytes(), str(source), source.parent)
+            return Survey(read_list(source.read_bytes(), str(source), source.parent), {})
     except FileNotFoundError:
         raise InputError(f"source {source}: no such file or folder") from None
     except OSError as error:
         raise InputError(f"source {source}: {error.strerror}") from None
+    passed_over: Counter[str] = Counter()
     if source.is_file():
-        paths = [source] if source.suffix.lower() in VIDEO_SUFFIXES else []
+        paths = [source] if looks_like_video(source) else []
         root = source.parent
     else:
         root = source
-        paths = sorted(walk(source))
+        paths = sorted(walk(source, passed_over))
     if not paths:
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise InputError(f"source {source}: no videos there: expected {kinds} files, folders of numbered images, or a .csv list of either")
-    return named([(path.relative_to(root), path, None) for path in paths])
+        others = f"; passed over: {counted(dict(passed_over.most_common()))}" if passed_over else ""
+        raise InputError(
+            f"source {source}: no videos there: expected video files ({kinds}, or what else a decoder opens), "
+            f"folders of numbered images, or a .csv list of either{others}"
+        )
+    videos = named([(path.relative_to(root), path, None) for path in paths])
+    return Survey(videos, dict(passed_over.most_common()))
 
 
-def walk(source: Path) -> Iterator[Path]:
-    """Video files and frame folders below a folder."""
+def counted(passed_over: dict[str, int]) -> str:
+    """`12 .jpg, 3 .txt, 1 without suffix`."""
+    return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in passed_over.items())
+
+
+def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
+    """Video files and frame folders below a folder; what is neither is counted in `passed_over`."""
 
     def refuse(error: OSError) -> None:
         raise InputError(f"source {error.filename}: {error.strerror}")
 
     seen = {os.path.realpath(source)}
     for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
-        places = {os.path.realpath(Path(folder, name)): name for name in sorted(subfolders, reverse=True)}
+        visible = sorted(filter(is_visible, subfolders), reverse=True)
+        places = {os.path.realpath(Path(folder, name)): name for name in visible}
         subfolders[:] = sorted(name for place, name in places.items() if place not in seen)  # links may go in circles
         seen |= places.keys()
-        files = [Path(folder, name) for name in names if not name.startswith(".")]
-        yield from (file for file in files if file.suffix.lower() in VIDEO_SUFFIXES)
-        if sum(is_numbered_image(file) for file in files) > 1:
+        files = [Path(folder, name) for name in names if is_visible(name)]
+        frames = [file for file in files if frame_number(file) is not None]
+        if len(frames) > 1:
             yield Path(folder)
+            files = sorted(set(files).difference(frames))
+        for file in files:
+            if looks_like_video(file):
+                yield file
+            else:
+                passed_over[file.suffix.lower()] += 1
 
 
-def is_numbered_image(path: Path) -> bool:
-    """`image_00001.jpg`, `000000.jpeg`."""
-    return path.suffix.lower() in IMAGE_SUFFIXES and NUMBERED.match(path.stem) is not None
+def is_visible(name: str) -> bool:
+    """Whether a file or folder is the user's own, not one that a system keeps beside them."""
+    return not name.startswith(".") and name not in SYSTEM_FOLDERS
+
+
+def looks_like_video(path: Path) -> bool:
+    """By its suffix, or else by its content."""
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (suffix not in IMAGE_SUFFIXES and path.is_file() and is_video(path))
+
+
+def frame_number(path: Path) -> int | None:
+    """The number that an image's name ends with: 1 of `image_00001.jpg` or `frame (1).png`; None if it is no frame of a folder."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES or not is_visible(path.name):
+        return None
+    found = TRAILING_NUMBER.search(path.stem)
+    return int(found[1]) if found else None
 
 
 def read_list(content: bytes, name: str, root: Path) -> list[Video]:
@@ -91,8 +144,10 @@ def read_list(content: bytes, name: str, root: Path) -> list[Video]:
     Raises:
         InputError: nothing is listed, or a video twice.
     """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", errors="surrogatepass").encode("utf-8", errors="surrogatepass")
     if b"\0" in content:
-        raise InputError(f"{name}: is no text in UTF-8: expected a line for each video")
+        raise InputError(f"{name}: is no text in UTF-8 or UTF-16: expected a line for each video")
     found: list[tuple[Path, Path, int | None]] = []
     lines: dict[Path, int] = {}
     for number, line in enumerate(LINE_END.split(os.fsdecode(content.removeprefix(codecs.BOM_UTF8))), 1):

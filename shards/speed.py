@@ -14,6 +14,7 @@ import av
 import torch
 
 from shards.clip import ClipConfig, decode_clip, decode_frame
+from shards.container import open_video
 from shards.corpus import Corpus
 from shards.decode import Damage, decode
 from shards.errors import InputError
@@ -83,16 +84,15 @@ def measure_packing(source: Path, config: PackConfig, most: int, rounds: int, on
 def decode_all(videos: list[Video]) -> None:
     """Every frame, and nothing done with it."""
     for video in videos:
-        with av.open(str(video.path), metadata_errors="replace") as container:
-            container.streams.video[0].thread_count = 1
-            for _ in container.decode(video=0):
+        with open_video(video.path) as (container, stream):
+            stream.thread_count = 1
+            for _ in container.decode(stream):
                 pass
 
 
 def length_of(video: Video) -> float:
     """Seconds."""
-    with av.open(str(video.path), metadata_errors="replace") as container:
-        stream = container.streams.video[0]
+    with open_video(video.path) as (container, stream):
         return float((stream.duration or 0) * (stream.time_base or 0)) or float(container.duration or 0) / av.time_base
 
 

@@ -105,7 +105,7 @@ def decode_into(found: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor)
         try:
             decode_clip(clip.jpegs, clip.cut, config, out_thw3.permute(0, 3, 1, 2))
         except DamagedFrameError as error:
-            raise clip.damaged(error.args[0]) from None
+            raise clip.damaged(error.place, error.reason) from None
 
 
 def shared_slots(dataset: ClipDataset, config: StreamConfig) -> Tensor:

@@ -13,7 +13,7 @@ from PIL import Image
 from shards.crew import run_crew
 from shards.files import sha256_of
 from shards.manifest import Manifest, Shard, read_manifest
-from shards.samples import NeedMoreError, iterate_samples, parse_note
+from shards.samples import NeedMoreError, iterate_samples, parse_note, read_samples
 
 Check = tuple[Path, Shard]
 
@@ -41,7 +41,8 @@ def check_shard(check: Check) -> tuple[str, list[str]]:
         return shard.name, [f"{shard.name}: missing"]
     size = path.stat().st_size
     if size == shard.bytes and sha256_of(path) == shard.sha256:
-        return shard.name, []  # the very bytes that were checked when they were packed
+        # the very bytes that were packed; but earlier versions packed samples of several sizes
+        return shard.name, list(mixed_sizes(path))
     found = [f"{shard.name}: {size} bytes, the manifest says {shard.bytes}" if size != shard.bytes else f"{shard.name}: sha256 differs"]
     return shard.name, [*found, *check_samples(path, shard)]
 
@@ -68,6 +69,24 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
         yield f"{path.name}: holds {count} samples and {frames} frames, the manifest says {shard.samples} and {shard.frames}"
 
 
+def mixed_sizes(path: Path) -> Iterator[str]:
+    """The samples whose frames are not of one size, told from the heads of the JPEGs."""
+    for sample in read_samples(path):
+        sizes = [size_of(sample[name]) for name in sorted(sample) if name.endswith(".jpg")]
+        if other := next((size for size in sizes if size != sizes[0]), None):
+            (width, height), (other_width, other_height) = sizes[0], other
+            yield (
+                f"{path.name}, sample {sample['__key__']}: {sizes.index(other):03d}.jpg "
+                f"is {other_width}x{other_height}, those before {width}x{height}"
+            )
+
+
+def size_of(jpeg: bytes) -> tuple[int, int]:
+    """Width and height."""
+    with Image.open(io.BytesIO(jpeg)) as image:
+        return image.size
+
+
 def misplaced(sample: dict[str, Any], content: bytes) -> bool:
     """Whether the json does not say where the frames are."""
     try:
@@ -85,15 +104,23 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
     except (KeyError, ValueError, TypeError) as error:
         yield "json", f"is not readable ({error})" if "json" in sample else "is missing"
         wanted = sum(name.endswith(".jpg") for name in sample)
+    expected: tuple[int, int] | None = None
     for number in range(wanted):
         name = f"{number:03d}.jpg"
         try:
             with Image.open(io.BytesIO(sample[name])) as image:
                 image.load()
+                size = image.size
         except KeyError:
             yield name, "is missing"
+            continue
         except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
             yield name, f"is not a readable JPEG ({error})"
+            continue
+        expected = expected or size
+        if size != expected:
+            width, height = expected
+            yield name, f"is {size[0]}x{size[1]}, those before {width}x{height}"
 
 
 def strangers(folder: Path, manifest: Manifest) -> list[str]:
