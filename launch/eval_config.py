@@ -109,13 +109,15 @@ class TrackJob:
     """The video to write, NAME.mp4. Beside it: NAME.csv and NAME.json, and of masks and boxes the folder NAME-masks."""
     mask: tuple[str, ...] = ()
     """PNGs of the video's size: 0 background; 1, 2, ... (or 255) the objects. FILE, or FRAME=FILE for that frame; several mark objects that
-    come later, or mark objects anew. Or a folder of PNGs named by frame number."""
+    come later, or mark objects anew. Or a folder of PNGs named by frame number. A mask that is called as a frame of a folder is that
+    frame's."""
     points: tuple[str, ...] = ()
     """x,y in pixels, from 0,0, the middle of the top left one; or FRAME=x,y."""
     box: tuple[str, ...] = ()
     """x0,y0,x1,y1 in pixels, of which x1,y1 are the first outside; or FRAME=x0,y0,x1,y1. Each is an object."""
-    start: int = 0
-    """The frame, counted from 0, of marks without a FRAME= of their own."""
+    start: int | None = None
+    """The frame of marks without a FRAME= of their own; unless given, the first. Frames of a video are counted from 0; those of a folder
+    have their files' numbers."""
     backward: bool = False
     """Track backwards as well, down to frame 0, what is first marked in a later frame. Frames up to there are put on the disk of --out
     meanwhile: 0.1 to 0.2 MB for each at size 480."""

@@ -11,9 +11,15 @@ from corrflow import CorrFlow, InputError
 from corrflow.scale import Scale
 from corrflow.tracking.film import Reel
 from corrflow.tracking.follower import Follower, MaskFollower, PointFollower, check_reached
-from corrflow.tracking.recording import MaskRecording, PointRecording, Recording, masks_folder
+from corrflow.tracking.recording import (
+    MaskRecording,
+    PointRecording,
+    Recorded,
+    Recording,
+    masks_folder,
+)
 from launch.given import Marked, Stage, mask_paths, read_masks, read_points
-from shards.footage import BrokenVideoError, Footage, open_footage
+from shards.footage import BrokenVideoError, Footage, Picture, open_footage
 
 Item = TypeVar("Item")
 
@@ -59,13 +65,31 @@ class Outcome:
     frames: int
     whole: bool
     """Whether that is all of the video."""
+    damage: str = ""
+    """Why it can't be read any further, if that is why it ended."""
+
+
+class Unbroken:
+    """The frames of a video up to where it can't be decoded further, if there is such a place; `damage` then says why."""
+
+    def __init__(self, frames: Iterable[Picture]) -> None:
+        self.frames, self.damage = frames, ""
+
+    def __iter__(self) -> Iterator[Picture]:
+        try:
+            yield from self.frames
+        except BrokenVideoError as error:
+            self.damage = str(error)
 
 
 def follow(order: Order, model: CorrFlow, watch: Watch) -> Outcome:
     """Track, and write film, tables and masks. Memory does not grow with the video.
 
+    A video that is damaged at some place is tracked up to there.
+
     Raises:
-        InputError: something given is wrong; nothing is left then but masks of the frames before.
+        InputError: something given is wrong, or the video is damaged before anything is marked; nothing is left then but masks
+            of the frames before.
         StoppedError: before the first frame was written.
     """
     check_names(order)
@@ -93,7 +117,7 @@ def check_names(order: Order) -> None:
 
 def prepare(order: Order, model: CorrFlow, footage: Footage) -> Follower[Any, Any]:
     """The follower of what is marked, once it is known to fit."""
-    stage = Stage(footage.width, footage.height, footage.count)
+    stage = Stage(footage.width, footage.height, footage.count, footage.names)
     scale = Scale.of(footage.width, footage.height, order.size)
     if order.marked.points:
         return PointFollower(model, scale, read_points(order.marked, stage), order.protocol)
@@ -110,7 +134,8 @@ def look_back(order: Order, follower: Follower[Any, Any], watch: Watch) -> Any:
 
 def record(order: Order, footage: Footage, follower: Follower[Any, Any], watch: Watch) -> Outcome:
     """The forward pass, written as it goes."""
-    shown, seen = tee(footage.frames)
+    source = Unbroken(footage.frames)
+    shown, seen = tee(source)
     results = follower.follow(picture.pixels for picture in seen)
     with open_recording(order, footage, follower) as recording:
         whole = True
@@ -120,19 +145,23 @@ def record(order: Order, footage: Footage, follower: Follower[Any, Any], watch: 
                 whole = recording.count == footage.count
                 break
         else:
-            check_reached(follower.latest, recording.count)
-        recording.finish(whole=whole)
-    return Outcome(recording.count, whole)
+            if source.damage and recording.count <= follower.first:
+                raise BrokenVideoError(source.damage)
+            if not source.damage:
+                check_reached(follower.latest, recording.count)
+        recording.finish(whole=whole and not source.damage)
+    return Outcome(recording.count, whole and not source.damage, source.damage)
 
 
 def open_recording(order: Order, footage: Footage, follower: Follower[Any, Any]) -> Recording[Any]:
     """Of the kind that suits."""
-    reel = Reel(footage.width, footage.height, footage.tick, footage.fps, footage.pixel_aspect)
+    reel = Reel(footage.width, footage.height, footage.tick, footage.fps)
     sound = (footage.sound.stream, footage.sound.packets) if footage.sound else None
-    name = order.video.name
+    about = Recorded(order.video.name, footage.names)
     if isinstance(follower, MaskFollower):
-        return MaskRecording(order.out, reel, sound, name, list(follower.begins), boxes=bool(order.marked.box))
-    return PointRecording(order.out, reel, sound, name)
+        boxes = bool(order.marked.box)
+        return MaskRecording(order.out, reel, sound, about, list(follower.begins), boxes=boxes)
+    return PointRecording(order.out, reel, sound, about)
 
 
 def written(order: Order) -> list[Path]:

@@ -1,7 +1,7 @@
 """What a user marks, from flags to frame numbers: masks, points or boxes, each checked against the video."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +9,11 @@ import numpy as np
 from corrflow import InputError
 from corrflow.pictures import Pixels, read_mask
 from corrflow.scale import Points
-from corrflow.tracking.follower import check_reached
 from corrflow.tracking.spool import Masks
+from shards.footage import FrameNames
 
 KEYED = re.compile(r"^(?:(\d+)=)?(.+)$", re.DOTALL)
-TRAILING_NUMBER = re.compile(r"(\d+)$")
+TRAILING_NUMBER = re.compile(r"(\d+)\)?$")  # as frames of a folder have it
 PLACE = re.compile(r"^(-?\d+(?:\.\d*)?),(-?\d+(?:\.\d*)?)$")
 BOX = re.compile(r"^(-?\d+),(-?\d+),(-?\d+),(-?\d+)$")
 
@@ -25,14 +25,14 @@ class Marked:
     mask: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     box: tuple[str, ...] = ()
-    start: int = 0
-    """The frame of those that don't name theirs."""
+    start: int | None = None
+    """The frame of those that don't name theirs; None: the first."""
 
     def __post_init__(self) -> None:
         kinds = [f"--{name}" for name, given in (("mask", self.mask), ("points", self.points), ("box", self.box)) if given]
         if len(kinds) != 1:
             raise InputError(f"track: {' and '.join(kinds) or 'nothing marked'}: expected one of --mask, --points, --box")
-        if self.start < 0:
+        if self.start is not None and self.start < 0:
             raise InputError(f"track: start {self.start}: expected a frame's number, from 0 on")
 
 
@@ -44,31 +44,36 @@ class Stage:
     height: int
     count: int
     """Frames."""
+    names: FrameNames = field(default_factory=FrameNames)
 
 
 def read_masks(marked: Marked, stage: Stage) -> Masks:
-    """Objects by frame number, from masks or boxes; InputError for what does not fit."""
+    """Objects by place of the frame, from masks or boxes; InputError for what does not fit."""
     masks = Masks(stage.height, stage.width)
     for number, path in mask_files(marked):
-        check_number(number, number in masks, stage, f"mask {path}")
-        masks[number] = fitting_mask(path, stage)
+        place = mask_place(number, path, stage)
+        if place in masks:
+            taken = stage.names.number(place)
+            raise InputError(f"mask {path}: frame {taken} has a mask already: expected one for each frame")
+        masks[place] = fitting_mask(path, stage)
     for index, value in enumerate(marked.box, 1):
         number, corners = keyed(value, marked.start)
-        check_number(number, False, stage, f"box {corners}")
+        place = find_place(number, stage, f"box {corners}")
         x0, y0, x1, y1 = read_box(corners, stage)
-        labels_hw = masks[number] if number in masks else np.zeros((stage.height, stage.width), np.uint8)
+        labels_hw = masks[place] if place in masks else np.zeros((stage.height, stage.width), np.uint8)
         labels_hw[y0:y1, x0:x1] = index
-        masks[number] = labels_hw
+        masks[place] = labels_hw
     return masks
 
 
 def read_points(marked: Marked, stage: Stage) -> dict[int, Points]:
-    """Points by frame number, `[k, 2]` with NaN where a point is marked in another frame; InputError for what does not fit."""
+    """Points by place of the frame, `[k, 2]` with NaN where a point is marked in another frame; InputError for what does not fit."""
     points: dict[int, Points] = {}
     for index, value in enumerate(marked.points):
-        number, place = keyed(value, marked.start)
-        check_number(number, False, stage, f"point {place}")
-        points.setdefault(number, np.full((len(marked.points), 2), np.nan, np.float32))[index] = read_place(place, stage)
+        number, xy = keyed(value, marked.start)
+        place = find_place(number, stage, f"point {xy}")
+        rows = points.setdefault(place, np.full((len(marked.points), 2), np.nan, np.float32))
+        rows[index] = read_place(xy, stage)
     return points
 
 
@@ -77,15 +82,16 @@ def mask_paths(marked: Marked) -> list[Path]:
     return [path for _, path in mask_files(marked)]
 
 
-def mask_files(marked: Marked) -> list[tuple[int, Path]]:
-    """Frame numbers and masks; a folder's are named by their numbers."""
-    files = []
+def mask_files(marked: Marked) -> list[tuple[int | None, Path]]:
+    """Frame numbers and masks; a folder's are named by their numbers. None: no number was given."""
+    files: list[tuple[int | None, Path]] = []
     for value in marked.mask:
         path = Path(value)
         if path.is_dir():
-            files += [(file_number(file), file) for file in sorted(path.glob("*.png")) if not file.name.startswith(".")]
-            if not files:
+            found = [file for file in sorted(path.glob("*.png")) if not file.name.startswith(".")]
+            if not found:
                 raise InputError(f"mask {path}: no PNG there: expected masks named by frame number, as 00057.png")
+            files += [(file_number(file), file) for file in found]
         else:
             number, name = keyed(value, marked.start)
             files.append((number, Path(name)))
@@ -100,22 +106,30 @@ def file_number(path: Path) -> int:
     return int(found[1])
 
 
-def keyed(value: str, start: int) -> tuple[int, str]:
-    """`FRAME=VALUE`, or a value that belongs to frame `start`."""
+def keyed(value: str, start: int | None) -> tuple[int | None, str]:
+    """`FRAME=VALUE`, or a value that belongs to frame `start`; None is the first."""
     found = KEYED.match(value)
     if found is None:
         raise InputError("track: an empty value: expected a mask, a point x,y or a box x0,y0,x1,y1")
     return (start if found[1] is None else int(found[1])), found[2]
 
 
-def check_number(number: int, taken: bool, stage: Stage, what: str) -> None:
-    """InputError for a frame that isn't there, or that has its mask already."""
-    if taken:
-        raise InputError(f"{what}: frame {number} has a mask already: expected one for each frame")
-    try:
-        check_reached(number, stage.count)
-    except InputError as error:
-        raise InputError(f"{what}: {error}") from None
+def mask_place(number: int | None, path: Path, stage: Stage) -> int:
+    """The place from 0 of a mask's frame: of the one that is asked for, or else in a folder the one that is called as the mask is."""
+    if number is None and stage.names.files:
+        return stage.names.place_of(path.stem) or 0
+    return find_place(number, stage, f"mask {path}")
+
+
+def find_place(number: int | None, stage: Stage, what: str) -> int:
+    """The place from 0 of the frame that the user calls `number`, None for the first; InputError if it isn't there."""
+    if number is None:
+        return 0
+    place = stage.names.place(number)
+    if place is None or place >= stage.count:
+        first, last = stage.names.number(0), stage.names.number(stage.count - 1)
+        raise InputError(f"{what}: frame {number}: the video has {stage.count} frames: expected {first} to {last}")
+    return place
 
 
 def fitting_mask(path: Path, stage: Stage) -> Pixels:

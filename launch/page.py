@@ -129,6 +129,8 @@ def track_with(setting: Setting) -> Any:
         except StoppedError:
             return None, gr.File(visible=False), "Stopped before the first frame was written."
         end = "" if outcome.whole else ", then stopped"
+        if outcome.damage:
+            end = f"; the video can't be read further: {outcome.damage}"
         files = gr.File([packed(path) for path in written(order)], visible=True)
         return str(order.out), files, f"Tracked {outcome.frames} frames{end}."
 

@@ -24,6 +24,7 @@ from launch.given import Marked
 Item = TypeVar("Item")
 # frames a second also where a frame takes more than one
 BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+DAMAGED = 1  # exit code of a video that was tracked up to where it is damaged
 INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
 
@@ -62,7 +63,11 @@ def track(order: Order, model: CorrFlow) -> int:
     if outcome.whole:
         print(f"tracked {outcome.frames} frames: {files}")
         return 0
-    print(f"track.py: interrupted; the first {outcome.frames} frames are kept: {files}", file=sys.stderr)
+    kept = f"the first {outcome.frames} frames are kept: {files}"
+    if outcome.damage:
+        print(f"track.py: video {order.video} can't be read further: {outcome.damage}; {kept}", file=sys.stderr)
+        return DAMAGED
+    print(f"track.py: interrupted; {kept}", file=sys.stderr)
     return INTERRUPTED
 
 

@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -268,14 +269,9 @@ def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[
     if not files:
         yield Damage("no numbered images")
         return
+    yield from misnumbered(files)
     depth = folder_depth([path for _, path in files])
-    previous = files[0][0] - 1
-    for index, (number, path) in enumerate(files):
-        if number != previous + 1:
-            yield Damage(
-                f"frame {number} comes twice" if number == previous else f"{missing(previous + 1, number)} missing before {path.name}"
-            )
-        previous = number
+    for index, (_, path) in enumerate(files):
         seconds = index / sampling.folder_fps
         if ticker.takes(index, seconds):
             try:
@@ -283,6 +279,15 @@ def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[
             except UNREADABLE as error:
                 yield Damage(f"{path.name}: {told(error)}")
     yield from miscounted(len(files), video)
+
+
+def misnumbered(files: list[tuple[int, Path]]) -> Iterator[Damage]:
+    """A Damage for each number that is missing between two, or comes twice."""
+    for (previous, _), (number, path) in pairwise(files):
+        if number == previous:
+            yield Damage(f"frame {number} comes twice")
+        elif number != previous + 1:
+            yield Damage(f"{missing(previous + 1, number)} missing before {path.name}")
 
 
 def missing(low: int, high: int) -> str:

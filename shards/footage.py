@@ -6,6 +6,7 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
 import av
@@ -66,7 +67,8 @@ class Footage:
 
 @dataclass(frozen=True)
 class FrameNames:
-    """What the frames of a video are called: those of a folder as their files are, those of a video file by their place."""
+    """What the frames of a video are called: of a folder as their files are, whose numbers have no
+    gaps; of a video file by their place from 0."""
 
     files: tuple[tuple[int, str], ...] = ()
     """Number and name, without suffix, of each frame of a folder; none for a video file."""
@@ -80,16 +82,22 @@ class FrameNames:
         return self.files[place][1] if self.files else f"{place:05d}"
 
     def place(self, number: int) -> int | None:
-        """The place of the frame that a user calls `number`; None if a folder has none of that number."""
+        """The place of the frame that a user calls `number`; None if a folder has none of it."""
         if not self.files:
             return number
-        low = self.files[0][0]
-        there = 0 <= number - low < len(self.files) and self.files[number - low][0] == number
-        return number - low if there else None
+        place = number - self.files[0][0]
+        return place if 0 <= place < len(self.files) else None
 
     def place_of(self, name: str) -> int | None:
         """The place of the frame that a file of this name is about; None if there is none."""
-        return next((place for place, (_, own) in enumerate(self.files) if own == name), None)
+        if not self.files:
+            return int(name) if name.isdecimal() else None
+        return self.places.get(name)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Of a folder's frames, by name."""
+        return {name: place for place, (_, name) in enumerate(self.files)}
 
 
 @dataclass(frozen=True)

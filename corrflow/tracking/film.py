@@ -35,8 +35,6 @@ class Reel:
     """Unit of the stamps, in seconds."""
     fps: float = 25.0
     """About how many frames come a second: how long the last one is shown."""
-    pixel_aspect: Fraction = Fraction(1)
-    """A pixel's width, of its height."""
 
 
 class Film:
@@ -53,7 +51,7 @@ class Film:
         self.video = self.container.add_stream("libx264", Fraction(reel.fps).limit_denominator(1001), {"crf": QUALITY})
         self.video.width, self.video.height, self.video.pix_fmt = width, height, "yuv420p"
         context = self.video.codec_context
-        context.time_base, context.bit_rate, context.sample_aspect_ratio = reel.tick, 0, reel.pixel_aspect
+        context.time_base, context.bit_rate, context.sample_aspect_ratio = reel.tick, 0, Fraction(1)
         context.max_b_frames = 0  # MP4 counts its length by the order of decoding: where stamps are uneven, it would end too early
         # said and done: without a word, players take small videos to be BT.601 and large ones to be BT.709
         context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709

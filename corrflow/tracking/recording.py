@@ -3,9 +3,10 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Self, TypeVar
+from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
@@ -19,14 +20,36 @@ Result = TypeVar("Result")
 NOWHERE: list[Cell] = [None, None, None, None]
 
 
+class FrameNames(Protocol):
+    """What the frames of a video are called; places count from 0."""
+
+    def number(self, place: int) -> int:
+        """The number that a user knows a frame by."""
+
+    def name(self, place: int) -> str:
+        """What a file about the frame is called, without suffix."""
+
+    def place_of(self, name: str) -> int | None:
+        """The place of the frame that a file of this name is about; None if there is none."""
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The video that is tracked."""
+
+    video: str
+    """Its name, for the tables."""
+    names: FrameNames
+
+
 class Recording(ABC, Generic[Result]):
     """Written frame by frame; what is finished has its names, what is left unfinished leaves at most masks."""
 
     columns: tuple[str, ...]
 
-    def __init__(self, out: Path, reel: Reel, sound: Sound | None, video: str) -> None:
-        self.out, self.tick, self.count = out, reel.tick, 0
-        head: dict[str, str | int | float] = {"video": video, "width": reel.width, "height": reel.height}
+    def __init__(self, out: Path, reel: Reel, sound: Sound | None, about: Recorded) -> None:
+        self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
+        head: dict[str, str | int | float] = {"video": about.video, "width": reel.width, "height": reel.height}
         with ExitStack() as opened:
             self.table = opened.enter_context(Table(out.with_suffix(""), self.columns, head))
             self.film = opened.enter_context(Film(out, reel, sound))
@@ -40,7 +63,8 @@ class Recording(ABC, Generic[Result]):
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: Result) -> None:
         """The next frame and what was found in it."""
-        self.table.add(float(stamp * self.tick), self.rows(result))
+        number = self.names.number(self.count)
+        self.table.add(number, float(stamp * self.tick), self.rows(result))
         self.film.add(self.draw(pixels_hw3, result), stamp)
         self.count += 1
 
@@ -63,13 +87,13 @@ class MaskRecording(Recording[Pixels]):
 
     columns = ("object", "area", "x0", "y0", "x1", "y1")
 
-    def __init__(self, out: Path, reel: Reel, sound: Sound | None, video: str, objects: Sequence[int], *, boxes: bool) -> None:
-        super().__init__(out, reel, sound, video)
+    def __init__(self, out: Path, reel: Reel, sound: Sound | None, about: Recorded, objects: Sequence[int], *, boxes: bool) -> None:
+        super().__init__(out, reel, sound, about)
         self.objects, self.boxes, self.masks = sorted(objects), boxes, masks_folder(out)
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: Pixels) -> None:
         """The next frame; its mask goes into the folder."""
-        write_mask(self.masks / f"{self.count:05d}.png", result)
+        write_mask(self.masks / f"{self.names.name(self.count)}.png", result)
         super().add(pixels_hw3, stamp, result)
 
     def draw(self, pixels_hw3: Pixels, result: Pixels) -> Pixels:
@@ -85,8 +109,9 @@ class MaskRecording(Recording[Pixels]):
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; masks of an earlier, longer try go."""
         super().finish(whole=whole)
-        for stale in self.masks.glob("[0-9]*.png"):
-            if int(stale.stem) >= self.count:
+        for stale in self.masks.glob("*.png"):
+            place = self.names.place_of(stale.stem)
+            if place is not None and place >= self.count:
                 stale.unlink()
 
 
@@ -95,8 +120,8 @@ class PointRecording(Recording[Located]):
 
     columns = ("point", "x", "y", "visible", "confidence")
 
-    def __init__(self, out: Path, reel: Reel, sound: Sound | None, video: str) -> None:
-        super().__init__(out, reel, sound, video)
+    def __init__(self, out: Path, reel: Reel, sound: Sound | None, about: Recorded) -> None:
+        super().__init__(out, reel, sound, about)
         self.dots = Dots()
 
     def draw(self, pixels_hw3: Pixels, result: Located) -> Pixels:

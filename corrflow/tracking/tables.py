@@ -40,12 +40,12 @@ class Table:
         for path in self.unfinished.values():
             path.unlink(missing_ok=True)
 
-    def add(self, seconds: float, rows: Sequence[Sequence[Cell]]) -> None:
-        """The next frame's rows; None is an empty cell."""
+    def add(self, number: int, seconds: float, rows: Sequence[Sequence[Cell]]) -> None:
+        """The next frame's rows, with its number and time; None is an empty cell."""
         for row in rows:
-            self.csv.writerow((self.count, round(seconds, 6), *("" if cell is None else plain(cell) for cell in row)))
+            self.csv.writerow((number, round(seconds, 6), *("" if cell is None else plain(cell) for cell in row)))
         found = [dict(zip(self.columns, row, strict=True)) for row in rows]
-        frame = json.dumps({"frame": self.count, "seconds": round(seconds, 6), f"{self.columns[0]}s": found})
+        frame = json.dumps({"frame": number, "seconds": round(seconds, 6), f"{self.columns[0]}s": found})
         self.json.write(f"{',' if self.count else ''}\n{frame}")
         self.count += 1
 

@@ -47,13 +47,13 @@ def test_there_is_a_colour_for_any_number():
 
 def test_a_table_is_there_when_it_is_finished_and_not_before(tmp_path):
     with Table(tmp_path / "a.b", ("point", "x", "visible"), {"video": "ä.mp4", "width": 8}) as table:
-        table.add(0.0, [(1, 2.5, True), (2, None, False)])
-        table.add(12345.678901, [(1, 3.0, False), (2, None, False)])
+        table.add(3, 0.0, [(1, 2.5, True), (2, None, False)])
+        table.add(4, 12345.678901, [(1, 3.0, False), (2, None, False)])
         assert not (tmp_path / "a.b.csv").exists()
         table.finish()
     with (tmp_path / "a.b.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[:3] == [["frame", "seconds", "point", "x", "visible"], ["0", "0.0", "1", "2.5", "1"], ["0", "0.0", "2", "", "0"]]
+    assert rows[:3] == [["frame", "seconds", "point", "x", "visible"], ["3", "0.0", "1", "2.5", "1"], ["3", "0.0", "2", "", "0"]]
     told = json.loads((tmp_path / "a.b.json").read_text())
     assert (told["video"], told["frames"][1]["seconds"]) == ("ä.mp4", 12345.678901)
     assert told["frames"][0]["points"][1] == {"point": 2, "x": None, "visible": False}

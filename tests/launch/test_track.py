@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -175,6 +176,109 @@ def test_a_folder_of_frames_is_a_video(track, tree):
     frames, mask = tree / "JPEGImages/480p/val-000", tree / "Annotations/480p/val-000/00000.png"
     out = track(frames, "--mask", mask, "--protocol", "memory", out="deep/tracked.mp4")
     assert len(labels_of(out)) == 8
+
+
+def write_frames(folder, numbers, name="{:05d}.png"):
+    """Frames of the usual video as a folder, numbered so."""
+    folder.mkdir()
+    for place, number in enumerate(numbers):
+        pixels = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+        pixels[10:30, 5 + 4 * place : 25 + 4 * place] = (220, 30, 30)
+        Image.fromarray(pixels).save(folder / name.format(number))
+    return folder
+
+
+def names_of(out):
+    return sorted(path.stem for path in out.with_name(f"{out.stem}-masks").iterdir())
+
+
+@pytest.mark.parametrize("first", [1, 100])
+def test_in_a_folder_a_mask_belongs_to_the_frame_of_its_own_number(track, tmp_path, first):
+    frames = write_frames(tmp_path / "frames", range(first, first + 5))
+    (tmp_path / "given").mkdir()
+    write_mask(tmp_path / f"given/{first:05d}.png", value=1)
+    write_mask(tmp_path / f"given/mask_{first + 4}.png", value=2, left=40)
+    out = track(frames, "--mask", tmp_path / "given", "--protocol", "identity")
+    labels = labels_of(out)
+    assert [bool((found == 1).any()) for found in labels] == [True] * 5
+    assert [bool((found == 2).any()) for found in labels] == [False] * 4 + [True]
+    numbers = [str(number) for number in range(first, first + 5) for _ in range(2)]
+    assert [row["frame"] for row in rows_of(out)] == numbers
+    assert names_of(out) == [f"{number:05d}" for number in range(first, first + 5)]
+
+
+def test_masks_are_called_as_the_frames_of_a_folder_are(track, tmp_path):
+    frames = write_frames(tmp_path / "frames", (7, 8, 9), "image ({}).png")
+    stale = tmp_path / "tracked-masks/image (9).png"
+    stale.parent.mkdir()
+    stale.touch()
+    out = track(frames, "--box", "9=5,10,25,30", "--protocol", "identity")
+    assert names_of(out) == ["image (7)", "image (8)", "image (9)"]
+    assert [bool(found.any()) for found in labels_of(out)] == [False, False, True]
+
+
+def test_one_mask_that_is_called_as_a_frame_is_that_frames(track, tmp_path):
+    frames = write_frames(tmp_path / "frames", range(1, 5))
+    for name, begin in (("00003", 2), ("first", 0)):
+        mask = write_mask(tmp_path / f"{name}.png")
+        labels = labels_of(track(frames, "--mask", mask, "--protocol", "identity"))
+        assert [bool(found.any()) for found in labels] == [place >= begin for place in range(4)]
+    labels = labels_of(track(frames, "--mask", mask.with_name("00003.png"), "--start", 2, "--protocol", "identity"))
+    assert [bool(found.any()) for found in labels] == [False, True, True, True]
+
+
+def test_numbers_that_a_folder_does_not_have_are_refused(line, tmp_path):
+    frames = write_frames(tmp_path / "frames", range(1, 5))
+    assert "frame 0: the video has 4 frames: expected 1 to 4" in line("--points", "0=5,5", video=frames)
+    assert "frame 5: the video has 4 frames: expected 1 to 4" in line("--box", "5=5,10,25,30", video=frames)
+
+
+def write_damaged(path, count=60):
+    """A video whose index comes first, cut off at two thirds."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        noise = np.random.default_rng(0)
+        for _ in range(count):
+            pixels = noise.integers(0, 255, (64, 96, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    return path
+
+
+def test_what_comes_before_damage_is_kept(checkpoint, tmp_path, capfd):
+    video, out = write_damaged(tmp_path / "cut.mp4"), tmp_path / "tracked.mp4"
+    flags = ("--video", video, "--checkpoint", checkpoint, "--out", out, "--device", "cpu", "--protocol", "paper")
+    assert main([str(flag) for flag in (*flags, "--box", "5,10,25,30")]) == 1
+    count = len(frames_of(out))
+    assert 20 < count < 60
+    assert len(labels_of(out)) == len(rows_of(out)) == count
+    told = capfd.readouterr().err.strip().splitlines()[-1]
+    assert told.startswith(f"track.py: video {video} can't be read further: ")
+    assert f"; the first {count} frames are kept: {out}, " in told
+
+
+def test_damage_before_the_first_mark_is_an_error(line, tmp_path):
+    told = line("--points", "59=5,5", video=write_damaged(tmp_path / "cut.mp4"))
+    assert "cut.mp4: " in told
+
+
+def test_pixels_that_are_not_square_are_marked_and_written_as_a_player_shows_them(track, tmp_path):
+    with av.open(str(tmp_path / "wide.mp4"), "w") as container:
+        stream = container.add_stream("libx264", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 48, 64, "yuv420p"
+        stream.codec_context.sample_aspect_ratio = Fraction(2)
+        for _ in range(3):
+            pixels = np.full((64, 48, 3), 40, np.uint8)
+            pixels[16:48, 12:24] = (220, 30, 30)  # as shown from 24 to 48
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    Image.fromarray(np.pad(np.full((32, 24), 255, np.uint8), ((16, 16), (24, 48)))).save(tmp_path / "mask.png")
+    out = track(tmp_path / "wide.mp4", "--mask", tmp_path / "mask.png", "--protocol", "identity")
+    assert [frame.shape for frame in frames_of(out)] == [(64, 96, 3)] * 3
+    assert (rows_of(out)[0]["x0"], rows_of(out)[0]["x1"]) == ("24", "48")
+    assert np.abs(frames_of(out)[0][32, 36] - (174, 15, 15)).max() < 30
 
 
 def test_masks_of_a_longer_try_do_not_stay(track, video, mask, tmp_path):

@@ -7,8 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from av.bitstream import BitStreamFilterContext
+from av.stream import Disposition
 from conftest import SHARED
-from PIL import Image
+from PIL import ExifTags, Image
 from test_pack import SMALL, write_folder, write_video
 from test_sources import NEEDS_FORK, as_nobody
 
@@ -21,6 +23,8 @@ ALL, AS_IS = Sampling(math.inf), Sizing()
 RED, GREEN, BLUE, YELLOW = (200, 30, 30), (30, 180, 30), (30, 30, 200), (210, 210, 40)
 # a, b, c, d of the matrix that has a player turn the picture by so many degrees clockwise
 TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
+# and of those that mirror it: left to right, upside down, about one diagonal and about the other
+MIRRORS = {"hflip": (-1, 0, 0, 1), "vflip": (1, 0, 0, -1), "transpose": (0, 1, 1, 0), "transverse": (0, -1, -1, 0)}
 
 
 def quadrants(width, height):
@@ -56,6 +60,14 @@ def write(path, pictures, codec="libx264", pixel_format="yuv420p", rate=25, pts=
             output.mux(stream.encode(frame))
         output.mux(stream.encode())
     return path
+
+
+def set_display_matrix(path, matrix):
+    """Have players turn or mirror an MP4, by a, b, c, d of its display matrix."""
+    content = bytearray(path.read_bytes())
+    a, b, c, d = (65536 * n for n in matrix)
+    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
 
 
 def found(path, sampling=ALL, sizing=AS_IS, listed=None):
@@ -167,10 +179,7 @@ def test_odd_sizes_and_portrait_keep_their_shape(tmp_path, width, height, expect
 @pytest.mark.parametrize("turn", [90, 180, 270])
 def test_what_a_telephone_filmed_lying_is_stood_upright(tmp_path, turn):
     path = write(tmp_path / "a.mp4", [quadrants(96, 64)] * 3)
-    content = bytearray(path.read_bytes())
-    a, b, c, d = (65536 * n for n in TURNS[turn])
-    struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
-    path.write_bytes(content)
+    set_display_matrix(path, TURNS[turn])
     size = (96, 64) if turn == 180 else (64, 96)
     upright = {90: (BLUE, RED, YELLOW, GREEN), 180: (YELLOW, BLUE, GREEN, RED), 270: (GREEN, YELLOW, RED, BLUE)}[turn]
     small = (size[0] // 2, size[1] // 2)
@@ -180,6 +189,29 @@ def test_what_a_telephone_filmed_lying_is_stood_upright(tmp_path, turn):
         np.testing.assert_allclose(corners(image), upright, atol=6)
     with open_footage(path) as footage:
         assert (footage.width, footage.height) == size
+
+
+@pytest.mark.parametrize(
+    ("mirror", "size", "expected"),
+    [
+        ("hflip", (96, 64), (GREEN, RED, YELLOW, BLUE)),
+        ("vflip", (96, 64), (BLUE, YELLOW, RED, GREEN)),
+        ("transpose", (64, 96), (RED, BLUE, GREEN, YELLOW)),
+        ("transverse", (64, 96), (YELLOW, GREEN, BLUE, RED)),
+    ],
+)
+def test_what_a_front_camera_mirrored_is_shown_as_players_show_it(tmp_path, mirror, size, expected):
+    path = write(tmp_path / "a.mp4", [quadrants(96, 64)] * 3)
+    set_display_matrix(path, MIRRORS[mirror])
+    for sizing in (AS_IS, Sizing(32)):
+        image = frames_of(path, sizing=sizing)[0].image
+        assert image.size == sizing.of(*size)
+        np.testing.assert_allclose(corners(image), expected, atol=6)
+
+
+def test_pixels_of_an_absurd_shape_are_taken_for_square_ones(tmp_path):
+    path = write(tmp_path / "a.mkv", [quadrants(96, 64)] * 3, aspect=Fraction(200))
+    assert frames_of(path)[0].image.size == (96, 64)
 
 
 @pytest.mark.parametrize(
@@ -225,6 +257,152 @@ def test_metadata_that_is_not_utf8_is_no_reason_to_fail(tmp_path):
     assert len(frames_of(path)) == 10
     with open_footage(path) as footage:
         assert (footage.fps, footage.count) == (25, 10)
+
+
+def write_two_streams(path, first, second, default=None, first_count=1, attached=False):
+    """A file whose first video stream is a picture, or several, of `first`, and the second a film of it."""
+    with av.open(str(path), "w") as output:
+        streams = []
+        for pixels, codec in ((first, "mjpeg"), (second, "mpeg4")):
+            stream = output.add_stream(codec, rate=10)
+            stream.height, stream.width = pixels.shape[:2]
+            stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+            stream.bit_rate = 4_000_000
+            streams.append(stream)
+        if default is not None:
+            streams[default].disposition = Disposition.default
+            streams[1 - default].disposition = Disposition(0)
+        if attached:
+            streams[0].disposition = Disposition.attached_pic
+        for stream, pixels, count in zip(streams, (first, second), (first_count, 10), strict=True):
+            for t in range(count):
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=stream.pix_fmt)
+                frame.pts = t
+                output.mux(stream.encode(frame))
+            output.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mov", "a.avi", "a.wmv"])
+def test_a_still_that_is_the_first_stream_is_not_the_video(tmp_path, name):
+    path = write_two_streams(tmp_path / name, quadrants(128, 96), quadrants(96, 64))
+    frames = frames_of(path)
+    assert [frame.image.size for frame in frames] == [(96, 64)] * 10
+    with open_footage(path) as footage:
+        assert (footage.width, footage.height, footage.count) == (96, 64, 10)
+    assert len(frames_of(path, Sampling(5))) == 5
+
+
+def test_a_still_that_is_marked_as_the_default_is_no_video_either(tmp_path):
+    path = write_two_streams(tmp_path / "a.mkv", quadrants(128, 96), quadrants(96, 64), default=0)
+    assert frames_of(path)[0].image.size == (96, 64)
+
+
+def test_of_two_films_the_default_is_shown_and_else_the_larger(tmp_path):
+    films = {"first_count": 10}
+    small, large = quadrants(48, 32), quadrants(96, 64)
+    larger = write_two_streams(tmp_path / "a.avi", small, large, **films)
+    assert frames_of(larger)[0].image.size == (96, 64)
+    for default, size in ((0, (48, 32)), (1, (96, 64))):
+        path = write_two_streams(tmp_path / f"{default}.mkv", small, large, default=default, **films)
+        assert frames_of(path)[0].image.size == size
+
+
+def test_the_cover_of_a_record_is_no_video(tmp_path):
+    with av.open(str(tmp_path / "a.mp4"), "w") as output:
+        cover, sound = output.add_stream("mjpeg", rate=1), output.add_stream("aac", rate=16000)
+        cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
+        cover.disposition = Disposition.attached_pic
+        picture = av.VideoFrame.from_ndarray(quadrants(96, 64), format="rgb24")
+        output.mux(cover.encode(picture.reformat(format="yuvj420p")))
+        output.mux(cover.encode())
+        encode_silence(output, sound, seconds=1)
+    assert found(tmp_path / "a.mp4") == ([], ["no video stream"])
+
+
+def test_a_count_that_is_no_more_than_a_hint_does_not_make_a_video_broken(tmp_path):
+    source = write(tmp_path / "a.mp4", moving(100), rate=10)
+    with av.open(str(source)) as opened, av.open(str(tmp_path / "a.avi"), "w") as output:
+        stream = output.add_stream_from_template(opened.streams.video[0])
+        stream.time_base = Fraction(1, 20)  # two ticks a frame, as FFmpeg has it where frames come out of order
+        plain = BitStreamFilterContext("h264_mp4toannexb", opened.streams.video[0])
+        for stored in opened.demux(video=0):
+            for packet in plain.filter(stored) if stored.size else ():
+                packet.stream = stream
+                output.mux(packet)
+    with av.open(str(tmp_path / "a.avi")) as opened:
+        assert opened.streams.video[0].frames == 200
+    assert len(frames_of(tmp_path / "a.avi")) == 100
+    with open_footage(tmp_path / "a.avi") as footage:
+        assert footage.count == 100
+    frames, reasons = found(cut(tmp_path / "a.avi", 0.6))
+    assert 50 < len(frames) < 75
+    assert reasons
+
+
+@pytest.mark.parametrize(("bits", "suffix"), [(16, "png"), (14, "png"), (12, "png"), (10, "tif"), (16, "tiff")])
+def test_deep_grey_is_scaled_by_the_bits_that_are_used(tmp_path, bits, suffix):
+    grey = np.arange(256, dtype=np.uint16).repeat(32).reshape(64, 128)
+    for number in range(3):
+        dark = grey // 4 if number == 0 else grey  # one dark frame does not change what the video uses
+        Image.fromarray((dark << (bits - 8)).astype(np.uint16)).save(tmp_path / f"{number}.{suffix}")
+    frames = frames_of(tmp_path)
+    expected = [grey // 4, grey, grey]
+    for frame, values in zip(frames, expected, strict=True):
+        assert np.array_equal(np.asarray(frame.image)[..., 1], values)
+
+
+def test_grey_that_can_not_be_scaled_is_damage(tmp_path):
+    cases = {
+        "deep": (np.full((16, 16), 70_000, np.int32), "0.tif: holds the grey value 70000: expected 0 to 65535"),
+        "negative": (np.full((16, 16), -1, np.int32), "0.tif: holds the grey value -1: expected 0 to 255"),
+        "fractions": (np.full((16, 16), 0.5, np.float32), "0.tif: holds fractions: expected whole numbers of 8 or 16 bits"),
+    }
+    for name, (pixels, reason) in cases.items():
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "0.tif")
+        assert found(tmp_path / name) == ([], [reason])
+
+
+def turned_by_exif(folder, orientation, transpose):
+    """Two JPEGs that viewers show as `quadrants(96, 64)`."""
+    folder.mkdir()
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    for number in range(2):
+        stored = Image.fromarray(quadrants(96, 64)).transpose(transpose)
+        stored.save(folder / f"{number}.jpg", quality=95, exif=exif)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("orientation", "transpose"),
+    [
+        (2, Image.Transpose.FLIP_LEFT_RIGHT),
+        (3, Image.Transpose.ROTATE_180),
+        (5, Image.Transpose.TRANSPOSE),
+        (6, Image.Transpose.ROTATE_90),
+        (8, Image.Transpose.ROTATE_270),
+    ],
+)
+def test_frames_that_exif_turns_stand_upright_and_carry_no_turn(tmp_path, orientation, transpose):
+    folder = turned_by_exif(tmp_path / "a", orientation, transpose)
+    for sizing, size in ((AS_IS, (96, 64)), (Sizing(32), (48, 32)), (Sizing(64), (96, 64))):
+        for frame in frames_of(folder, sizing=sizing):
+            assert (frame.image.size, frame.jpeg) == (size, None)
+            np.testing.assert_allclose(corners(frame.image), [RED, GREEN, BLUE, YELLOW], atol=6)
+            assert ExifTags.Base.Orientation not in frame.image.getexif()
+
+
+def test_frames_of_every_common_kind_of_image_are_read(tmp_path):
+    for suffix in ("png", "webp", "bmp", "tif", "ppm"):
+        folder = tmp_path / suffix
+        folder.mkdir()
+        for number in range(2):
+            Image.fromarray(quadrants(96, 64)).save(folder / f"frame ({number}).{suffix}")
+        frames = frames_of(folder)
+        assert len(frames) == 2
+        np.testing.assert_allclose(corners(frames[1].image), [RED, GREEN, BLUE, YELLOW], atol=12)
 
 
 def test_a_jpeg_of_the_right_size_is_kept_to_the_byte(tmp_path):

@@ -1,13 +1,27 @@
-import struct
 from fractions import Fraction
 
 import av
 import numpy as np
 import pytest
 from PIL import Image
-from test_decode import TURNS, cut, encode_silence, moving, write
+from test_decode import (
+    BLUE,
+    GREEN,
+    RED,
+    TURNS,
+    YELLOW,
+    corners,
+    cut,
+    encode_silence,
+    frames_of,
+    moving,
+    quadrants,
+    set_display_matrix,
+    write,
+)
 from test_pack import write_folder, write_video
 
+from shards.decode import Sizing
 from shards.errors import InputError
 from shards.footage import BrokenVideoError, open_footage, picture_at
 
@@ -60,15 +74,38 @@ def test_a_video_of_one_frame_is_one(tmp_path):
 
 
 @pytest.mark.parametrize("turn", [0, 90])
-def test_pixels_that_are_not_square_are_told_as_they_stand_upright(tmp_path, turn):
-    path = write(tmp_path / "a.mp4", moving(3), aspect=Fraction(4, 3))
+def test_pixels_that_are_not_square_are_shown_as_players_do(tmp_path, turn):
+    path = write(tmp_path / "a.mp4", [quadrants(96, 64)] * 3, aspect=Fraction(4, 3))
     if turn:
-        content = bytearray(path.read_bytes())
-        a, b, c, d = (65536 * n for n in TURNS[turn])
-        struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
-        path.write_bytes(content)
+        set_display_matrix(path, TURNS[turn])
+    size = (64, 128) if turn else (128, 64)
+    expected = (BLUE, RED, YELLOW, GREEN) if turn else (RED, GREEN, BLUE, YELLOW)
     with open_footage(path) as footage:
-        assert footage.pixel_aspect == (Fraction(3, 4) if turn else Fraction(4, 3))
+        assert (footage.width, footage.height) == size
+        pixels = next(footage.frames).pixels
+    np.testing.assert_allclose(corners(Image.fromarray(pixels)), expected, atol=6)
+    assert np.array_equal(picture_at(path, 0), pixels)
+    assert picture_at(path, 2).shape == pixels.shape
+    small = frames_of(path, sizing=Sizing(32))[0].image
+    assert small.size == (size[0] // 2, size[1] // 2)
+
+
+def test_frames_of_a_folder_keep_their_numbers_and_names(tmp_path):
+    for number in (3, 4, 5):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"frame ({number}).png")
+    with open_footage(tmp_path) as footage:
+        names = footage.names
+    assert [names.number(place) for place in range(3)] == [3, 4, 5]
+    assert names.name(1) == "frame (4)"
+    assert [names.place(number) for number in (2, 3, 5, 6)] == [None, 0, 2, None]
+    assert (names.place_of("frame (5)"), names.place_of("00005")) == (2, None)
+
+
+def test_frames_of_a_file_are_numbered_from_0(tmp_path):
+    with open_footage(write(tmp_path / "a.mp4", moving(3))) as footage:
+        names = footage.names
+    assert (names.number(2), names.name(2), names.place(2)) == (2, "00002", 2)
+    assert (names.place_of("00002"), names.place_of("other")) == (2, None)
 
 
 def test_sound_comes_as_it_is_stored(tmp_path):

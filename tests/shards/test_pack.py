@@ -18,6 +18,7 @@ from shards.manifest import Counts, read_manifest
 from shards.pack import PackConfig, pack
 from shards.samples import read_samples
 from shards.sources import find_videos
+from shards.verify import verify
 
 SMALL = PackConfig(fps=25, size="32", segment=4)
 
@@ -202,9 +203,44 @@ def test_links_that_go_in_circles_are_followed_once(source):
     assert len(find_videos(source)) == 4
 
 
-def test_what_is_too_short_is_counted(source, tmp_path):
+def test_what_is_too_short_is_counted_and_named(source, tmp_path):
     write_folder(source / "short", [1, 2])
     assert pack(source, tmp_path / "out", SMALL, processes=1).counts.too_short == 1
+    assert (tmp_path / "out" / "too-short.csv").read_text().split() == ["video,frames", "short,2"]
+
+
+def write_sizes(folder, *sizes):
+    """Numbered frames of these sizes."""
+    folder.mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        Image.new("RGB", size, (10 * number, 0, 0)).save(folder / f"{number:05d}.jpg")
+    return folder
+
+
+def test_a_sample_ends_where_the_size_of_the_frames_changes(tmp_path):
+    wide, high = (48, 32), (32, 48)
+    write_sizes(tmp_path / "source" / "turned", *[wide] * 5, *[high] * 2, *[wide] * 4, *[high] * 3)
+    manifest = pack(tmp_path / "source", tmp_path / "out", replace(SMALL, segment=4, shortest=3), processes=1)
+    samples = [sample for path in sorted((tmp_path / "out").glob("*.tar")) for sample in read_samples(path)]
+    told = [json.loads(sample["json"]) for sample in samples]
+    assert [(note["width"], note["height"], note["frames"]) for note in told] == [(*wide, 4), (*wide, 4), (*high, 3)]
+    assert [sample["__key__"] for sample in samples] == [f"turned/{number:06d}" for number in range(3)]
+    assert [note["seconds"][0] for note in told] == [0, 7 / 25, 11 / 25]
+    assert manifest.counts == Counts(videos=1, failures=0, too_short=0, short_frames=1 + 2)
+    assert not [line for _, damages in verify(tmp_path / "out", 1) for line in damages]
+
+
+def test_squashed_frames_have_one_size_whatever_they_had(tmp_path):
+    write_sizes(tmp_path / "source" / "turned", (60, 40), (60, 40), (40, 60))
+    manifest = pack(tmp_path / "source", tmp_path / "out", replace(SMALL, size="32x32"), processes=1)
+    assert (manifest.samples, manifest.shards[0].frames) == (1, 3)
+
+
+def test_what_is_no_video_is_told_with_the_plan(source, tmp_path):
+    (source / "notes.txt").write_text("a line")
+    plan = packing.prepare(source, tmp_path / "out", SMALL)
+    assert plan.passed_over == packing.read_plan(tmp_path / "out").passed_over
+    assert plan.passed_over[".txt"] == 1
 
 
 def test_nothing_to_pack_is_refused(tmp_path):

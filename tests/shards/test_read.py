@@ -8,7 +8,14 @@ import torch
 import webdataset as wds
 from PIL import Image
 
-from shards.clip import ClipConfig, DamagedFrameError, decode_frame, decode_with_pillow
+from shards.clip import (
+    ClipConfig,
+    Cut,
+    DamagedFrameError,
+    decode_clip,
+    decode_frame,
+    decode_with_pillow,
+)
 from shards.corpus import Corpus, open_corpus
 from shards.manifest import read_manifest
 from shards.order import Order
@@ -168,7 +175,18 @@ def test_a_truncated_jpeg_is_damage_to_both_decoders(decode, part):
     for content in KINDS.values():
         with pytest.raises(DamagedFrameError) as caught:
             decode(content[: int(part * len(content))], 2)
-        assert caught.value.args == (2,)
+        assert caught.value.place == 2
+
+
+def test_frames_of_another_size_are_told_with_both_sizes():
+    buffer = io.BytesIO()
+    Image.new("RGB", (64, 48)).save(buffer, "JPEG")
+    frames = [jpeg(), jpeg(), buffer.getvalue()]
+    out_t3ss = torch.empty(3, 3, 32, 32, dtype=torch.uint8)
+    with pytest.raises(DamagedFrameError) as caught:
+        decode_clip(frames, Cut((0, 1, 2), 0.0, 0.0, False), ClipConfig(size=32), out_t3ss)
+    assert caught.value.place == 2
+    assert caught.value.reason == "is 64x48, the clip's first frame 101x75: expected one size"
 
 
 @pytest.mark.parametrize("decode", [decode_frame, decode_with_pillow])

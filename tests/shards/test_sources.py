@@ -1,17 +1,19 @@
 import csv
 import io
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 from test_pack import SMALL, write_folder, write_video
 
 from shards.errors import InputError
 from shards.pack import pack
-from shards.sources import find_videos
+from shards.sources import Video, counted, find_videos, survey
 
 
 def touch(root, *names):
@@ -57,6 +59,50 @@ def test_a_source_that_is_one_frame_folder_is_called_by_its_name(tmp_path, monke
     folder = touch(tmp_path / "x.y", "0.jpg", "1.jpg", "clip/note.md")
     monkeypatch.chdir(folder)
     assert keys(folder if source == "/here" else Path(source)) == ["x.y"]
+
+
+def test_what_systems_keep_beside_the_users_files_is_passed_over(tmp_path):
+    touch(tmp_path, "a.mp4", ".Trash-1000/files/gone.mp4", ".thumbnails/0.jpg", ".thumbnails/1.jpg")
+    touch(tmp_path, ".AppleDouble/a.mp4", "@eaDir/a.mp4", "b/@eaDir/b.mp4", "__MACOSX/a.mp4", "b/._b.mp4")
+    assert survey(tmp_path) == ([Video("a", tmp_path / "a.mp4")], {})
+
+
+def test_a_hidden_folder_that_is_named_is_read(tmp_path):
+    touch(tmp_path, ".cache/clips/a.mp4")
+    assert keys(tmp_path / ".cache") == ["clips/a"]
+
+
+def test_what_a_decoder_opens_is_a_video_whatever_it_is_called(tmp_path):
+    whole = write_video(tmp_path / "made.mkv").rename(tmp_path / "noext")
+    shutil.copy(whole, tmp_path / "film.bin")
+    write_video(tmp_path / "00001.MTS")
+    write_video(tmp_path / "b.mpg").rename(tmp_path / "b.ts")
+    (tmp_path / "code.ts").write_text("const answer: number = 42;\n" * 100)
+    (tmp_path / "notes.txt").write_text("a line\n" * 1000)
+    Image.new("RGB", (64, 48)).save(tmp_path / "cover.jpg")
+    found = survey(tmp_path)
+    assert [video.key for video in found.videos] == ["00001", "b.ts", "film.bin", "noext"]
+    assert found.passed_over == {".ts": 1, ".txt": 1, ".jpg": 1}
+    assert keys(tmp_path / "film.bin") == ["film.bin"]
+
+
+def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
+    touch(tmp_path, "a.mp4", "poster.JPG", "b/1.jpg", "b/2.jpg", "b/readme", "c/1.png", "c/x.png", "c/y.png")
+    assert survey(tmp_path).passed_over == {".png": 3, ".jpg": 1, "": 1}
+    assert counted({".png": 3, "": 1}) == "3 .png, 1 without suffix"
+    with pytest.raises(InputError, match=r"no videos there: .*; passed over: 3 \.png"):
+        find_videos(tmp_path / "c")
+
+
+def test_frames_are_numbered_as_windows_numbers_copies_too(tmp_path):
+    touch(tmp_path, *(f"paren/frame ({n}).jpg" for n in (1, 2)), *(f"web/{n}.webp" for n in (1, 2)))
+    assert keys(tmp_path) == ["paren", "web"]
+
+
+def test_a_pipe_among_the_files_does_not_stop_the_search(tmp_path):
+    touch(tmp_path, "a.mp4")
+    os.mkfifo(tmp_path / "pipe")
+    assert survey(tmp_path).passed_over == {"": 1}
 
 
 def test_a_source_that_is_one_file_is_called_by_its_name(tmp_path):
@@ -195,9 +241,16 @@ def test_an_empty_list_is_refused(tmp_path, content):
         find_videos(tmp_path / "list.csv")
 
 
-@pytest.mark.parametrize("content", ["a.mp4\n".encode("utf-16"), b"a.mp4\0b.mp4\0"])
-def test_a_list_that_is_no_text_is_refused(tmp_path, content):
-    (tmp_path / "list.txt").write_bytes(content)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
+def test_a_list_is_read_as_any_editor_saves_it(tmp_path, encoding):
+    text = "path,frames\r\nø.mp4,10\r\n"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    (tmp_path / "list.csv").write_bytes((mark + text).encode(encoding))
+    assert found(tmp_path / "list.csv") == [("ø", 10)]
+
+
+def test_a_list_that_is_no_text_is_refused(tmp_path):
+    (tmp_path / "list.txt").write_bytes(b"a.mp4\0b.mp4\0")
     with pytest.raises(InputError, match="is no text"):
         find_videos(tmp_path / "list.txt")
 

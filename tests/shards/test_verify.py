@@ -1,14 +1,16 @@
 import io
 import shutil
+from dataclasses import replace
 
 import pytest
 import webdataset as wds
 from PIL import Image
 
 from shards.errors import InputError
-from shards.manifest import read_manifest
+from shards.files import sha256_of
+from shards.manifest import read_manifest, write_manifest
 from shards.samples import read_samples
-from shards.verify import verify
+from shards.verify import check_sample, verify
 
 
 @pytest.fixture
@@ -74,6 +76,24 @@ def test_another_picture_in_a_frames_place_is_seen_by_the_hash(copy):
 
     rewrite(path, repaint)
     assert any("sha256 differs" in line or "the manifest says" in line for line in damages(copy))
+
+
+def test_samples_of_several_sizes_are_found_though_the_bytes_are_those_packed(copy):
+    path = sorted(copy.glob("*.tar"))[0]
+    key = next(read_samples(path))["__key__"]
+
+    def turn(samples):
+        buffer = io.BytesIO()
+        Image.new("RGB", (48, 64)).save(buffer, "JPEG")
+        samples[0]["002.jpg"] = buffer.getvalue()
+
+    rewrite(path, turn)
+    told = "is 48x64, those before 64x48"
+    assert list(check_sample(next(read_samples(path)))) == [("002.jpg", told)]
+    manifest = read_manifest(copy)  # as an earlier version would have packed them
+    shard = replace(manifest.shards[0], bytes=path.stat().st_size, sha256=sha256_of(path))
+    write_manifest(copy, replace(manifest, shards=(shard, *manifest.shards[1:])))
+    assert damages(copy) == [f"{path.name}, sample {key}: 002.jpg {told}"]
 
 
 def test_refuses_a_folder_without_a_manifest(tmp_path):

@@ -76,11 +76,11 @@ def test_colours_come_back_and_are_labelled(tmp_path):
     assert np.abs(frames[1].to_ndarray(format="rgb24").astype(int) - (10, 120, 40)).max() < 6
 
 
-def test_odd_sizes_and_pixels_that_are_not_square_are_kept(tmp_path):
-    path = film(tmp_path / "a.mp4", reel=Reel(65, 47, MILLISECONDS, pixel_aspect=Fraction(4, 3)))
+def test_odd_sizes_become_even_and_pixels_are_square(tmp_path):
+    path = film(tmp_path / "a.mp4", reel=Reel(65, 47, MILLISECONDS))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
-        assert (stream.width, stream.height, stream.sample_aspect_ratio) == (66, 48, Fraction(4, 3))
+        assert (stream.width, stream.height, stream.sample_aspect_ratio) == (66, 48, Fraction(1))
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.m4a", "aac"), ("a.mkv", "libopus"), ("mp3.mkv", "libmp3lame"), ("a.flac", "flac")])
