@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from corrflow.pictures import PALETTE, Pixels
+from corrflow.masks import PALETTE
+from corrflow.pictures import Pixels
 
 TAIL = 12  # frames that a dot's tail reaches back
 DOT = 1 / 75  # radius of a dot, of the frame's short side

@@ -30,7 +30,7 @@ from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, na
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.errors import InputError
 from corrflow.metrics import keypoint_hits, mean
-from corrflow.pictures import Pixels, read_frame, read_mask
+from corrflow.pictures import Pixels, read_frame, read_labels
 
 # where the annotated joints lie among the 37 of a label, as the data set's joint_catalog.py names them
 JOINTS = {
@@ -107,7 +107,7 @@ class Badja(PointBenchmark):
 
 def area(path: Path) -> int:
     """Labelled pixels of a segmentation, once it is shrunk."""
-    return int(np.count_nonzero(np.array(Image.fromarray(read_mask(path)).resize(SIZE, Image.Resampling.NEAREST))))
+    return int(np.count_nonzero(np.array(Image.fromarray(read_labels(path)).resize(SIZE, Image.Resampling.NEAREST))))
 
 
 def read_animal(root: Path, path: Path) -> BadjaSequence | None:

@@ -12,6 +12,7 @@ from typing import Any, Literal
 from numpy.typing import NDArray
 
 from corrflow.errors import InputError
+from corrflow.images import video_depth
 from corrflow.pictures import Pixels, read_frame
 
 Given = NDArray[Any]
@@ -95,9 +96,10 @@ class Benchmark(ABC):
 
 
 def read_frames(paths: tuple[Path, ...], shape: tuple[int, ...]) -> Iterator[Pixels]:
-    """Picture files one at a time; InputError names one that is not of `shape`, `(H, W)`."""
+    """Picture files one at a time, all of one depth; InputError names one that is not of `shape`, `(H, W)`."""
+    depth = video_depth(paths)
     for path in paths:
-        frame_hw3 = read_frame(path)
+        frame_hw3 = read_frame(path, depth)
         check_size(f"frame {path}", frame_hw3, shape)
         yield frame_hw3
 

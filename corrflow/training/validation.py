@@ -16,6 +16,7 @@ from torch import Tensor
 from corrflow.benchmarks.davis import Davis, DavisSequence, statistics
 from corrflow.encoder import STRIDE
 from corrflow.errors import InputError
+from corrflow.images import video_depth
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels, overlay, read_frame
 from corrflow.propagation import find_protocol, stream
@@ -150,7 +151,8 @@ def summed_scores(year: Literal[2016, 2017], sequence: DavisSequence, predicted:
 def picture(sequence: DavisSequence, predicted: list[Pixels], true: list[Pixels]) -> Tensor:
     """Moments of a sequence side by side, predicted masks above true ones; uint8 `[3, H, W]`."""
     moments = np.linspace(0, len(predicted) - 1, MOMENTS).round().astype(int)
-    frames = [read_frame(sequence.paths[i]) for i in moments]
+    depth = video_depth(sequence.paths)
+    frames = [read_frame(sequence.paths[i], depth) for i in moments]
     rows = []
     for masks in (predicted, true):
         panels = [Image.fromarray(overlay(frame, masks[i])) for frame, i in zip(frames, moments, strict=True)]

@@ -13,7 +13,8 @@ from corrflow.benchmarks import davis
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.benchmarks.results import read_result
 from corrflow.encoder import EncoderConfig
-from corrflow.pictures import PALETTE, read_mask, write_mask
+from corrflow.masks import PALETTE
+from corrflow.pictures import read_mask, write_mask
 from corrflow.propagation import PROTOCOLS
 from corrflow.report import text_table, write_report
 

@@ -7,7 +7,8 @@ from PIL import Image
 
 from corrflow import InputError
 from corrflow.benchmarks.vip import Vip, VipInstances
-from corrflow.pictures import PALETTE, read_labels, write_mask
+from corrflow.masks import PALETTE
+from corrflow.pictures import read_labels, write_mask
 
 PARTS, INSTANCES = Vip(), VipInstances()
 

@@ -8,7 +8,8 @@ from PIL import Image
 
 from corrflow import InputError
 from corrflow.benchmarks.youtube_vos import SEEN, YouTubeVos
-from corrflow.pictures import PALETTE, write_mask
+from corrflow.masks import PALETTE
+from corrflow.pictures import write_mask
 
 VOS = YouTubeVos()
 
