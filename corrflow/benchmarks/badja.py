@@ -25,9 +25,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, read_frames
-from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
+from corrflow.benchmarks.folders import PICTURES, find, not_there, number_of, numbered_files
 from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
 from corrflow.benchmarks.tables import by_sequence
+from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 from corrflow.metrics import keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame, read_labels
@@ -75,7 +76,7 @@ class Badja(PointBenchmark):
         folder = root / "joint_annotations"
         if not folder.is_dir():
             raise not_there(folder, "BADJA with joint_annotations/ANIMAL.json and DAVIS/ or extra_videos/ beside it", root, self.name)
-        read = (read_animal(root, path) for path in sorted(folder.glob("*.json")))
+        read = (read_animal(root, path) for path in find(folder, "*.json"))
         if not (sequences := [sequence for sequence in read if sequence]):
             raise InputError(f"{folder}: no ANIMAL.json there of which {root} has the frames")
         return sequences
@@ -112,8 +113,9 @@ def area(path: Path) -> int:
 
 def read_animal(root: Path, path: Path) -> BadjaSequence | None:
     """One video; None if it is an extra one that is not there. InputError names what is missing of one that should be."""
+    text = read_text(path)
     try:
-        labels = sorted(json.loads(path.read_text()), key=lambda label: str(label["image_path"]))
+        labels = sorted(json.loads(text), key=lambda label: str(label["image_path"]))
         places = [(root / label["image_path"], root / label["segmentation_path"]) for label in labels]
         joints = [(label["joints"], label["visibility"]) for label in labels]
     except (ValueError, KeyError, TypeError) as error:

@@ -14,7 +14,7 @@ from typing import Literal
 import numpy as np
 
 from corrflow.benchmarks.benchmark import Benchmark, Given, PictureSequence, Scores, check_size, read_frames
-from corrflow.benchmarks.folders import PICTURES, folders_in, listed, not_there, numbered_files
+from corrflow.benchmarks.folders import DAVIS_SIZES, PICTURES, find, folders_in, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_csv
 from corrflow.errors import InputError
@@ -108,6 +108,7 @@ class DavisTest(Davis):
         path = root / "ImageSets/2017/test-dev.txt"
         if not path.exists():
             raise not_there(path, "the DAVIS-2017 test-dev tree", root, self.name)
+        check_resolution(root, "DAVIS-2017-test-dev-480p.zip")
         return [read_sequence(root, name, truth=False) for name in listed(path)]
 
     def truth(self, sequence: DavisSequence) -> list[Pixels]:
@@ -120,7 +121,7 @@ class DavisTest(Davis):
 
     def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
         """`submission.zip`: `SEQ/00000.png`."""
-        write_archive(out / "submission.zip", {f"{path.parent.name}/{path.name}": path for path in (out / "masks").glob("*/*.png")})
+        write_archive(out / "submission.zip", {f"{path.parent.name}/{path.name}": path for path in find(out / "masks", "*/*.png")})
 
 
 def read_sequences(root: Path, year: int) -> list[DavisSequence]:
@@ -130,6 +131,7 @@ def read_sequences(root: Path, year: int) -> list[DavisSequence]:
         InputError: a folder, list, frame or mask that is missing, or a list that is empty; names it.
     """
     annotations = root / "Annotations" / RESOLUTION
+    check_resolution(root, "DAVIS-2017-trainval-480p.zip" if year == 2017 else "DAVIS-data.zip")
     for folder in (root / "JPEGImages" / RESOLUTION, annotations):
         if not folder.is_dir():
             raise not_there(folder, LAYOUT, root, f"davis{year}")
@@ -137,6 +139,17 @@ def read_sequences(root: Path, year: int) -> list[DavisSequence]:
     if not (names := folders_in(annotations) if names is None else names):
         raise InputError(f"{annotations}: holds no sequences")
     return [read_sequence(root, name) for name in names]
+
+
+def check_resolution(root: Path, release: str) -> None:
+    """InputError for a tree of full resolution alone, which official figures are not of; names the release to take instead."""
+    for kind in ("JPEGImages", "Annotations"):
+        others = [size for size in DAVIS_SIZES if size != RESOLUTION and (root / kind / size).is_dir()]
+        if others and not (root / kind / RESOLUTION).is_dir():
+            raise InputError(
+                f"{root / kind / RESOLUTION}: no such folder, only {' and '.join(others)}: "
+                f"official figures are of {RESOLUTION}: expected the tree of {release}"
+            )
 
 
 def listed_sequences(root: Path, year: int) -> list[str] | None:
@@ -147,7 +160,7 @@ def listed_sequences(root: Path, year: int) -> list[str] | None:
     lists = root / "ImageSets"
     if not lists.is_dir():
         return None
-    places = (lists / str(year) / "val.txt", lists / RESOLUTION / "val.txt", *sorted(lists.glob("20*/val.txt")))
+    places = (lists / str(year) / "val.txt", lists / RESOLUTION / "val.txt", *find(lists, "20*/val.txt"))
     path = next((path for path in places if path.exists()), None)
     if not path:
         raise not_there(places[0], f"{LAYOUT}, and a list of those to evaluate, or no ImageSets, for all", root, f"davis{year}")

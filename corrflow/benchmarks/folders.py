@@ -4,9 +4,13 @@ import re
 from itertools import pairwise
 from pathlib import Path
 
+from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 
 PICTURES = (".jpg", ".jpeg", ".png")
+# what macOS, Windows and network drives leave in folders, beside hidden files
+LEFTOVERS = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
+DAVIS_SIZES = ("480p", "Full-Resolution", "1080p")  # folders of a DAVIS tree
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...], *, gaps: bool = False) -> list[Path]:
@@ -34,8 +38,19 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], *, gaps: bool = Fals
 
 
 def pictures_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of these suffixes; hidden ones, which some systems leave beside each file, are none."""
-    return [path for path in folder.iterdir() if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    """Files of these suffixes."""
+    return [path for path in find(folder) if path.suffix.lower() in suffixes]
+
+
+def find(folder: Path, pattern: str = "*") -> list[Path]:
+    """What lies below a folder under names of `pattern`, sorted; what is hidden does not count."""
+    found = sorted(folder.glob(pattern))
+    return [path for path in found if not any(map(is_hidden, path.relative_to(folder).parts))]
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder is one that some systems leave beside each other one."""
+    return name.startswith(".") or name in LEFTOVERS
 
 
 def number_of(path: Path) -> int:
@@ -45,12 +60,13 @@ def number_of(path: Path) -> int:
 
 def folders_in(folder: Path) -> list[str]:
     """Names of the folders there, sorted; none if there is no such folder."""
-    return sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")) if folder.is_dir() else []
+    return [path.name for path in find(folder) if path.is_dir()]
 
 
 def listed(path: Path) -> list[str]:
-    """The words that begin the lines of a list, each once."""
-    return list(dict.fromkeys(line.split()[0] for line in path.read_text().splitlines() if line.strip()))
+    """The words that begin the lines of a list, each once; names of what is hidden are left out."""
+    words = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
+    return list(dict.fromkeys(word for word in words if not is_hidden(Path(word).name)))
 
 
 def not_there(missing: Path, expected: str, root: Path, benchmark: str) -> InputError:
@@ -63,14 +79,14 @@ def not_there(missing: Path, expected: str, root: Path, benchmark: str) -> Input
 def looks_like(root: Path) -> str:
     """The name of the benchmark whose layout a folder has; nothing if it has none's."""
     signs = {
-        "tapvid": root.suffix == ".pkl" or (root.is_dir() and any(root.glob("*tapvid*.pkl"))),
+        "tapvid": root.suffix == ".pkl" or (root.is_dir() and bool(find(root, "*tapvid*.pkl"))),
         "badja": (root / "joint_annotations").is_dir(),
         "jhmdb": (root / "joint_positions").is_dir() or (root / "Rename_Images").is_dir(),
         "vip": any((base / "Category_ids").is_dir() for base in (root, root / "Annotations", root / "VIP_Fine" / "Annotations")),
         "davis2017-test": (root / "ImageSets/2017/test-dev.txt").exists() and not (root / "ImageSets/2017/val.txt").exists(),
         "davis2017": (root / "ImageSets/2017").is_dir(),
         "davis2016": (root / "ImageSets/480p").is_dir(),
-        "davis2017 or davis2016": (root / "JPEGImages/480p").is_dir(),
+        "davis2017 or davis2016": any((root / "JPEGImages" / size).is_dir() for size in DAVIS_SIZES),
         "youtube-vos": any((base / "meta.json").exists() for base in (root, root / "valid", root / "train", root / "test")),
     }
     return next((name for name, sign in signs.items() if sign), "")

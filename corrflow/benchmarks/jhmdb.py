@@ -26,8 +26,9 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, read_frames
-from corrflow.benchmarks.folders import not_there, numbered_files
+from corrflow.benchmarks.folders import find, is_hidden, not_there, numbered_files
 from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
+from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 from corrflow.metrics import box_scale, keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame
@@ -63,7 +64,7 @@ class Jhmdb(PointBenchmark):
             if not (root / name).is_dir():
                 layout = "JHMDB with splits/, Rename_Images/CLASS/VIDEO and joint_positions/CLASS/VIDEO"
                 raise not_there(root / name, layout, root, self.name)
-        videos = [video for path in sorted((root / "splits").glob("*_test_split1.txt")) for video in videos_to_test(path)]
+        videos = [video for path in find(root / "splits", "*_test_split1.txt") for video in videos_to_test(path)]
         if not videos:
             raise InputError(f"{root / 'splits'}: no CLASS_test_split1.txt with a test video there")
         return [read_sequence(root, video) for video in videos]
@@ -99,10 +100,10 @@ def pck_measures(pred_tk2: Floats, true_tk2: Floats) -> dict[str, Floats]:
 def videos_to_test(path: Path) -> list[str]:
     """`CLASS/VIDEO` of those lines of a split's list that are to be tested on: `VIDEO.avi 2`."""
     category = path.name.removesuffix("_test_split1.txt")
-    pairs = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    pairs = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise InputError(f"{path}: expected lines of a video's file and 0, 1 or 2")
-    return [f"{category}/{Path(video).stem}" for video, use in pairs if use == TEST]
+    return [f"{category}/{Path(video).stem}" for video, use in pairs if use == TEST and not is_hidden(video)]
 
 
 def read_sequence(root: Path, video: str) -> JhmdbSequence:

@@ -26,6 +26,7 @@ from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_
 from corrflow.benchmarks.folders import PICTURES, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark
 from corrflow.benchmarks.tables import write_figures
+from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 from corrflow.metrics import average_precision, class_areas, instance_overlaps, mean, mean_iou
 from corrflow.pictures import Pixels, read_labels
@@ -199,10 +200,9 @@ def classes_of(path: Path, labels_hw: Pixels) -> dict[int, int]:
 
 def read_classes(path: Path) -> dict[int, int]:
     """The class of each instance, of lines `INSTANCE CLASS ...`; InputError if a line is none."""
+    lines = read_text(path).splitlines()
     try:
-        rows = [[int(word) for word in line.split()[:2]] for line in path.read_text().splitlines() if line.strip()]
+        rows = [[int(word) for word in line.split()[:2]] for line in lines if line.strip()]
         return {row[0]: row[1] for row in rows}
-    except FileNotFoundError:
-        raise InputError(f"instances {path}: no such file") from None
     except (ValueError, IndexError):
         raise InputError(f"instances {path}: expected lines of an instance's number and its class") from None

@@ -22,9 +22,10 @@ from typing import Any
 import numpy as np
 
 from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_size, few, read_frames
-from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
+from corrflow.benchmarks.folders import PICTURES, find, not_there, number_of, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_figures
+from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 from corrflow.metrics import mean
 from corrflow.pictures import Pixels, read_labels
@@ -115,7 +116,7 @@ class YouTubeVos(MaskBenchmark):
     def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
         """`submission.zip`; where there are scores, `global_results.csv` and `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
-        masks = [path for path in (out / "masks").glob("*/*.png") if number_of(path) % EVERY == 0]
+        masks = [path for path in find(out / "masks", "*/*.png") if number_of(path) % EVERY == 0]
         write_archive(out / "submission.zip", {f"Annotations/{path.parent.name}/{path.name}": path for path in masks})
 
 
@@ -132,8 +133,9 @@ def read_masks(sequence: VosSequence) -> dict[int, Pixels]:
 
 def read_meta(path: Path) -> dict[str, dict[str, Any]]:
     """The objects of each video; InputError if it is not as published."""
+    text = read_text(path)
     try:
-        return {str(name): dict(video["objects"]) for name, video in sorted(json.loads(path.read_text())["videos"].items())}
+        return {str(name): dict(video["objects"]) for name, video in sorted(json.loads(text)["videos"].items())}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{path}: expected videos, each with objects by number ({error!r})") from None
 

@@ -9,6 +9,7 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image
 
+from corrflow.benchmarks.folders import find
 from corrflow.errors import InputError
 from corrflow.report.comparison import Comparison, Run, number, short
 from corrflow.report.markup import escape, note
@@ -68,7 +69,7 @@ def run_strip(comparison: Comparison, run: Run, sequence: str, width: int) -> st
 
 def strip(folder: Path, name: str, width: int) -> str:
     """Frames evenly spread, the first and the last among them."""
-    files = sorted(folder.glob("[!.]*.jpg"))
+    files = find(folder, "*.jpg")
     if not files:
         return note(f"No overlays in {folder}.")
     frames = "".join(frame(path, name, width) for path in spread(files, FRAMES))

@@ -131,6 +131,30 @@ def test_an_incomplete_tree_is_refused(copy, spoil, words):
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("size", ["Full-Resolution", "1080p"])
+@pytest.mark.parametrize(
+    ("benchmark", "release"),
+    [
+        (davis.Davis(2016), "DAVIS-data.zip"),
+        (davis.Davis(2017), "DAVIS-2017-trainval-480p.zip"),
+        (davis.DavisTest(), "DAVIS-2017-test-dev-480p.zip"),
+    ],
+)
+def test_a_tree_of_full_resolution_is_refused_with_the_release_to_take(tmp_path, size, benchmark, release):
+    davis_test(tmp_path)
+    for kind in ("JPEGImages", "Annotations"):
+        (tmp_path / kind / "480p").rename(tmp_path / kind / size)
+    with pytest.raises(InputError) as error:
+        benchmark.read(tmp_path)
+    words = f"no such folder, only {size}: official figures are of 480p: expected the tree of {release}"
+    assert str(error.value) == f"{tmp_path}/JPEGImages/480p: {words}"
+
+
+def test_full_resolution_beside_480p_is_passed_over(copy):
+    shutil.copytree(copy / "JPEGImages/480p", copy / "JPEGImages/Full-Resolution")
+    assert len(davis.read_sequences(copy, 2017)) == 4
+
+
 def square(*labels, side=10):
     """40 x 50 pixels with a square for each label, side by side."""
     mask_hw = np.zeros((40, 50), np.uint8)
