@@ -186,7 +186,8 @@ def merge(plan: Plan) -> Result:
     peak = max(one.peak_bytes for one in done.values())
     told = (("size", evaluation.size), ("ahead", evaluation.ahead))
     way = ", ".join((evaluation.protocol.name, *(f"{name} {value}" for name, value in told if value)))
-    return Result(evaluation.name, evaluation.benchmark, way, plan.out, figures(scores), parts, peak)
+    names = (evaluation.name, evaluation.benchmark, way)
+    return Result(*names, plan.out, figures(scores), parts, peak, evaluation.ahead)
 
 
 def results(plan: Plan) -> list[Done]:

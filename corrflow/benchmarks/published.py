@@ -4,6 +4,7 @@ Percent, as papers print them, under the names that the benchmark's own `figures
 from paper to paper.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -24,10 +25,26 @@ class DataSet:
     """What papers evaluate on; also data sets of which no figures are known here, for their titles."""
 
     title: str
-    sequences: int = 0
-    """In all of it: figures of fewer do not compare."""
+    sequences: tuple[str, ...] | int = 0
+    """Their names, or where these are not known here, how many there are."""
     published: tuple[Published, ...] = ()
 
+    def is_all(self, names: Collection[str]) -> bool:
+        """Whether sequences of these names are the whole of it; figures of others do not compare."""
+        if isinstance(self.sequences, int):
+            return len(names) == self.sequences
+        return set(names) == set(self.sequences)
+
+
+DAVIS_2016 = (
+    "blackswan", "bmx-trees", "breakdance", "camel", "car-roundabout", "car-shadow", "cows",
+    "dance-twirl", "dog", "drift-chicane", "drift-straight", "goat", "horsejump-high", "kite-surf",
+    "libby", "motocross-jump", "paragliding-launch", "parkour", "scooter-black", "soapbox",
+)  # fmt: skip
+DAVIS_2017 = (
+    *DAVIS_2016, "bike-packing", "dogs-jump", "gold-fish", "india", "judo", "lab-coat", "loading",
+    "mbike-trick", "pigs", "shooting",
+)  # fmt: skip
 
 COLORIZATION = "Vondrick et al., ECCV 2018"
 TIMECYCLE = "Wang, Jabri & Efros, CVPR 2019"
@@ -50,10 +67,10 @@ def davis(overall: float, *rest: float) -> dict[str, float]:
 
 
 DATA_SETS = {
-    "davis2016": DataSet("DAVIS-2016, validation", 20, (Published("HVC", HVC, davis(80.1)),)),
+    "davis2016": DataSet("DAVIS-2016, validation", DAVIS_2016, (Published("HVC", HVC, davis(80.1)),)),
     "davis2017": DataSet(
         "DAVIS-2017, validation",
-        30,
+        DAVIS_2017,
         (
             Published("identity: the first mask for ever", CORRFLOW, davis(22.9, 22.1, 15.9, 23.6, 11.7)),
             Published("Colorization", COLORIZATION, davis(34.0)),

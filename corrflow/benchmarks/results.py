@@ -39,6 +39,8 @@ class Result:
     sequences: dict[str, SequenceResult]
     peak_bytes: int
     """Memory of a process at its most; on CUDA, the device's."""
+    ahead: int = 0
+    """Each frame was tracked from the truth of so many frames before; 0: as the benchmark has it."""
 
     @property
     def scores(self) -> dict[str, Scores]:
@@ -59,7 +61,7 @@ class Result:
 def write_metrics(result: Result) -> None:
     """All figures, those of each frame too."""
     sequences = {name: {"frames": s.frames, "figures": s.figures, "objects": s.scores} for name, s in result.sequences.items()}
-    about = {"name": result.name, "benchmark": result.benchmark, "protocol": result.protocol}
+    about = {"name": result.name, "benchmark": result.benchmark, "protocol": result.protocol, "ahead": result.ahead}
     write_json(result.out / METRICS, {**about, "overall": result.overall, "frames": result.frames, "sequences": sequences})
 
 
@@ -87,7 +89,8 @@ def read_result(out: Path) -> Result:
             for name, told in metrics["sequences"].items()
         }
         peak = max(speed[name]["peak_bytes"] for name in sequences)
-        return Result(metrics["name"], metrics["benchmark"], metrics["protocol"], out, dict(metrics["overall"]), sequences, peak)
+        names = (metrics["name"], metrics["benchmark"], metrics["protocol"])
+        return Result(*names, out, dict(metrics["overall"]), sequences, peak, metrics["ahead"])
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: no sequence, or words where pairs are
         raise InputError(f"{out}: its {METRICS} or {SPEED} is not what this version writes ({error!r})") from None
 

@@ -8,36 +8,33 @@ from corrflow.report.markup import Cell, Table, escape, note, table
 
 
 def published_section(comparison: Comparison) -> str:
-    """The table with a note on what may be compared; nothing where nothing was published or nothing is scored."""
+    """The table with a note on what may be compared.
+
+    Nothing where nothing was published, or no run was of the whole data set, as the benchmark has it.
+    """
     data = DATA_SETS.get(comparison.benchmark.name)
-    if not data or not data.published or not comparison.scored:
+    runs = [run for run in comparison.runs if data and compares(run, data)]
+    if not data or not data.published or not runs:
         return ""
     told = "Percent. Published figures are the papers' own unless marked; their training data, resolutions and protocols differ."
-    return warning(comparison, data) + note(told) + published_table(comparison, data)
+    return note(told) + published_table(comparison.column, runs, data)
 
 
-def warning(comparison: Comparison, data: DataSet) -> str:
-    """Where we evaluated on less than they did, or on more: another list."""
-    count = max(len(run.result.sequences) for run in comparison.runs)
-    if count == data.sequences:
-        return ""
-    told = (
-        f"{count} of {data.sequences} sequences"
-        if count < data.sequences
-        else f"{count} sequences, not the {data.sequences} of the papers,"
-    )
-    return note(f"{told} were evaluated here: these figures do not compare with the published ones.", "warning")
+def compares(run: Run, data: DataSet) -> bool:
+    """Whether its figures are of what the published ones are of."""
+    result = run.result
+    return bool(result.overall) and not result.ahead and data.is_all(result.sequences)
 
 
-def published_table(comparison: Comparison, data: DataSet) -> str:
+def published_table(headline: str, runs: list[Run], data: DataSet) -> str:
     """Ours and theirs, the best first."""
     known = list(dict.fromkeys(column for entry in data.published for column in entry.figures))
-    columns = [comparison.column, *(column for column in known if column != comparison.column)]
-    rows = [(our_name(run), percents(run.result.overall, columns)) for run in comparison.runs]
+    columns = [headline, *(column for column in known if column != headline)]
+    rows = [(our_name(run), percents(run.result.overall, columns)) for run in runs]
     rows += [(their_name(entry), [entry.figures.get(column, math.nan) for column in columns]) for entry in data.published]
     ranked = sorted(range(len(rows)), key=lambda index: best_first(rows[index][1][0]))
     cells = [[rows[index][0], *map(percent_cell, rows[index][1], [True] + [False] * len(columns[1:]))] for index in ranked]
-    ours = frozenset(place for place, index in enumerate(ranked) if index < len(comparison.runs))
+    ours = frozenset(place for place, index in enumerate(ranked) if index < len(runs))
     return table(Table(f"Beside published results on {data.title}", ["method", *map(short, columns)], cells, emphasised=ours))
 
 

@@ -13,9 +13,10 @@ from PIL import Image
 from corrflow import InputError
 from corrflow.benchmarks import registry
 from corrflow.benchmarks.davis import Davis
-from corrflow.benchmarks.published import DATA_SETS
+from corrflow.benchmarks.published import DATA_SETS, DAVIS_2016, DAVIS_2017
 from corrflow.benchmarks.results import Result, SequenceResult
 from corrflow.report import text_table, write_report
+from corrflow.report.beside import published_section
 from corrflow.report.charts import POINTS, path, thinned
 from corrflow.report.comparison import best_of, compare, labels
 from corrflow.report.overlays import PAGE_BYTES, PICTURE_BYTES, picture_width
@@ -43,6 +44,7 @@ class Joints(Davis):
 def joints():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.BENCHMARKS, "joints", Joints())
+        patch.setitem(DATA_SETS, "davis2017", replace(DATA_SETS["davis2017"], sequences=tuple(NAMES)))
         yield
 
 
@@ -216,7 +218,7 @@ def test_what_others_published_is_marked(visit):
     assert kinds["CRW"] == ("", "CRW\npublished Jabri, Owens & Efros, NeurIPS 2020")
     assert "as reported in later papers" in kinds["DIFT"][1]
     assert len(rows) == 2 + len(DATA_SETS["davis2017"].published)
-    assert "8 of 30 sequences were evaluated here" in page.locator("#davis2017-published .warning").inner_text()
+    assert page.locator("#davis2017-published .warning").count() == 0
 
 
 def test_percents_are_drawn_up_to_a_hundred(visit):
@@ -275,10 +277,41 @@ def test_a_run_without_figures_goes_last_and_does_not_lead(tmp_path):
         assert section.rindex("lost") > section.rindex('<td class="bar"')
 
 
-def test_more_sequences_than_the_papers_have_are_warned_of(tmp_path, monkeypatch):
-    monkeypatch.setitem(DATA_SETS, "davis2017", replace(DATA_SETS["davis2017"], sequences=1))
-    write_report(tmp_path / "r.html", "", [make(tmp_path, "a", 0.5, names=("alpha", "bravo"))])
-    assert "2 sequences, not the 1 of the papers, were evaluated here: these figures do not compare" in (tmp_path / "r.html").read_text()
+BESIDE = "Beside published results"
+
+
+@pytest.mark.parametrize(
+    ("benchmark", "names", "shown"),
+    [
+        ("davis2016", DAVIS_2016, True),
+        ("davis2016", DAVIS_2017, False),
+        ("davis2016", [f"scene-{n}" for n in range(20)], False),  # as many others
+        ("davis2016", DAVIS_2016[1:], False),
+        ("jhmdb", [f"wave-{n}" for n in range(268)], True),
+        ("jhmdb", [f"wave-{n}" for n in range(267)], False),
+    ],
+)
+def test_published_results_stand_beside_the_whole_data_set_alone(tmp_path, benchmark, names, shown):
+    figures = {"J&F-Mean": 0.5, "PCK@0.1": 0.5}
+    sequences = {name: SequenceResult(10, 2.0, {}, {}) for name in names}
+    result = Result("a", benchmark, "paper", tmp_path, figures, sequences, 1)
+    (comparison,) = compare([result])
+    assert (BESIDE in published_section(comparison)) == shown
+    assert published_section(*compare([replace(result, overall={})])) == ""
+
+
+def test_the_sequences_of_davis_2017_are_thirty_with_those_of_2016_among_them():
+    assert (len(set(DAVIS_2016)), len(set(DAVIS_2017))) == (20, 30)
+    assert set(DAVIS_2016) < set(DAVIS_2017)
+
+
+def test_of_several_runs_those_that_compare_stand_beside_published_results(tmp_path):
+    whole, part = make(tmp_path, "whole", 0.5), make(tmp_path, "part", 0.6, names=("alpha", "bravo"))
+    ahead = replace(make(tmp_path, "ahead", 0.9), ahead=5)
+    section = published_section(*compare([part, whole, ahead]))
+    assert section.count("measured here") == 1
+    assert re.search(r">whole <span class=\"source\">", section)
+    assert published_section(*compare([part, ahead])) == ""
 
 
 def test_a_very_long_table_of_objects_is_folded(tmp_path, monkeypatch):

@@ -20,6 +20,7 @@ from corrflow.benchmarks import evaluation
 from corrflow.benchmarks.davis import Davis
 from corrflow.benchmarks.evaluation import evaluate, finish, groups, run_group, run_sequences, track
 from corrflow.benchmarks.plan import Done, Evaluation, deal, noting_failure, prepare, read_plan
+from corrflow.benchmarks.results import read_result
 from corrflow.encoder import EncoderConfig
 from corrflow.model import weights_digest
 from corrflow.propagation import PROTOCOLS, Protocol
@@ -317,6 +318,15 @@ def test_tracking_ahead_of_the_truth_needs_the_truth_of_every_frame(tmp_path, na
     with pytest.raises(InputError, match=f"benchmark {name}: has no true mask of every frame: expected davis2016 or davis2017"):
         prepare(Evaluation(name, str(root), "m", PROTOCOLS["identity"], ahead=1), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_result_says_how_far_ahead_of_the_truth_it_was_tracked(tree, tmp_path):
+    for ahead in (0, 2):
+        told = Evaluation("davis2017", str(tree), "m", PROTOCOLS["identity"], ahead=ahead)
+        plan = prepare(told, tmp_path / str(ahead))
+        run_sequences(plan, plan.sequences, None)
+        assert finish(plan) == read_result(plan.out)
+        assert read_result(plan.out).ahead == ahead
 
 
 def test_a_digest_names_architecture_and_weights():
