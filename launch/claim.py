@@ -1,13 +1,17 @@
 """Whose a run's folder is: the configuration that it belongs to, what of that may change, and which process works there now."""
 
+import errno
 import fcntl
 import json
+import os
+import socket
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from corrflow import InputError
 from corrflow.files import atomic_file
@@ -17,6 +21,7 @@ from corrflow.training.checkpoint import starting_model
 from corrflow.training.distributed import Processes
 from launch.config import TrainJob
 from shards.manifest import Manifest
+from slurm.status import job_state
 
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it speaks; and the batch, whose clips
 # are counted, so that other machines can go on with it. All else decides the weights.
@@ -37,7 +42,10 @@ EARLIER = {
     "start_digest": "", "objective.together": False, "clip.shift": 0,
 }  # fmt: skip
 FREE_GROUPS = ("cluster.", "patience.")
+LOCK = ".lock"
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
+TAKEN = {errno.EACCES, errno.EAGAIN}  # what a lock that another process has is told by
+JOBS = "jobs.json"  # of an evaluation that was left to SLURM
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -99,17 +107,71 @@ def held_run(run: Path, processes: Processes) -> Iterator[None]:
     if not processes.leads:
         yield
         return
-    with (run / ".lock").open("w") as file:
-        deadline = time.monotonic() + LOCK_SECONDS
-        while True:
-            try:
-                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # not flock, which the data workers would hold on to
-                break
-            except OSError:
-                if time.monotonic() > deadline:
-                    raise InputError(f"run {run}: another process is training there: expected one at a time") from None
-                time.sleep(0.2)
+    with held(run, f"run {run}", "training", LOCK_SECONDS):
         yield
+
+
+@contextmanager
+def held_evaluation(out: Path) -> Iterator[None]:
+    """Keep an evaluation's folder to one command at a time; the processes and jobs that it starts are its own.
+
+    Raises:
+        InputError: another command is at work there, or jobs that one has left to SLURM.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
+    with held(out, str(out), "evaluating", seconds=0.0):
+        if (out / JOBS).exists():
+            array, last = json.loads((out / JOBS).read_text())
+            if (state := job_state(last)).alive:
+                told = f"jobs {array} and {last} are evaluating there ({state.state})"
+                raise InputError(f"{out}: {told}: expected them to end first (scancel {array} {last})")
+        yield
+
+
+def note_jobs(out: Path, array: str, last: str) -> None:
+    """Leave word that an evaluation was left to SLURM: an array, and the job that ends it."""
+    with atomic_file(out / JOBS) as file:
+        file.write(json.dumps([array, last]).encode() + b"\n")
+
+
+@contextmanager
+def held(folder: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
+    """Keep other processes out of a folder, on other nodes too where its file system passes locks on, as NFS does.
+
+    The system gives the lock back when this process ends, however it ends. Processes that it starts
+    do not have it. Where the file system has no locks, a line says so, and nobody is kept out.
+
+    Raises:
+        InputError: after `seconds` another process still has it; names it.
+    """
+    with (folder / LOCK).open("a+") as file:
+        deadline = time.monotonic() + seconds
+        while not locked(file, name):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise InputError(f"{name}: {holder} is {doing} there: expected one at a time")
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def locked(file: IO[str], name: str) -> bool:
+    """Whether this process has the lock now, or there are none to have."""
+    try:
+        # not flock, which processes that this one starts would hold on to
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in TAKEN:
+            return False
+        told = f"its file system has no locks ({error.strerror}): start one command at a time"
+        print(f"{name}: {told}", file=sys.stderr, flush=True)
+    return True
 
 
 def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:

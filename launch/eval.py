@@ -13,7 +13,7 @@ import torch
 from corrflow import InputError
 from corrflow.attention import choose_backend
 from corrflow.benchmarks.evaluation import finish, merge, progress, results, run_sequences
-from corrflow.benchmarks.plan import Evaluation, Plan, noting_failure, prepare, read_plan
+from corrflow.benchmarks.plan import Evaluation, Plan, begin, noting_failure, plan_of, read_plan
 from corrflow.benchmarks.results import Result
 from corrflow.memory import keep_freed_memory
 from corrflow.model import SHIPPED, CorrFlow, load_model, weights_digest
@@ -21,6 +21,7 @@ from corrflow.propagation import Backbone
 from corrflow.propagation.backbone import digest, load_backbone
 from corrflow.report import text_table, write_report
 from corrflow.training.distributed import choose_device
+from launch.claim import held_evaluation, note_jobs
 from launch.command import parse, run
 from launch.eval_config import EvalJob
 from slurm.array import Submitted, submit_array, wait_for
@@ -38,7 +39,14 @@ def main(argv: list[str]) -> int:
         return work_as_member(job)
     keep_freed_memory()
     away = job.jobs > 0 and has_slurm()
-    plan = prepare_job(job, away)
+    plan = plan_job(job, away)
+    with held_evaluation(job.out):
+        begin(plan)
+        return carry_out(job, argv, plan, away)
+
+
+def carry_out(job: EvalJob, argv: list[str], plan: Plan, away: bool) -> int:
+    """Do what is left of an evaluation, or let SLURM do it; returns the exit code."""
     if not plan.left():
         print("evaluated already:")
     elif away:
@@ -58,30 +66,32 @@ def main(argv: list[str]) -> int:
 
 def evaluate_job(job: EvalJob) -> Result:
     """Evaluate one method in this process, and write its page."""
-    plan = prepare_job(job, away=False)
-    work(plan, 0, 1)
-    return end(plan)
+    plan = plan_job(job, away=False)
+    with held_evaluation(job.out):
+        begin(plan)
+        work(plan, 0, 1)
+        return end(plan)
 
 
-def prepare_job(job: EvalJob, away: bool) -> Plan:
-    """Leave the plan in the folder. What is wrong with flags, checkpoint or data is found here, before anything is submitted."""
+def plan_job(job: EvalJob, away: bool) -> Plan:
+    """Plan the evaluation; nothing is written. What is wrong with flags, checkpoint or data is found here, before anything is submitted."""
     protocol = job.chosen_protocol
     if not away:  # elsewhere there may be devices that this machine lacks
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
     how = job.size, job.ahead, job.device, job.attention
     if not protocol.propagates:
-        return prepare(Evaluation(job.benchmark, root, name, protocol, size=job.size, ahead=job.ahead), job.out)
+        return plan_of(Evaluation(job.benchmark, root, name, protocol, size=job.size, ahead=job.ahead), job.out)
     if job.encoder:
         place, device = absolute(job.encoder), torch.device("cpu")
         weights = digest(load_backbone(place, device))
         evaluation = Evaluation(job.benchmark, root, name, protocol, weights, "none", place, 0, *how)
-        return prepare(evaluation, job.out)
+        return plan_of(evaluation, job.out)
     checkpoint = job.checkpoint if job.checkpoint in ("", "none") else str(Path(job.checkpoint).absolute())
     seed = job.seed if job.checkpoint == "none" else 0
     weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))
     evaluation = Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, "", seed, *how)
-    return prepare(evaluation, job.out)
+    return plan_of(evaluation, job.out)
 
 
 def absolute(encoder: str) -> str:
@@ -153,6 +163,7 @@ def submit(job: EvalJob, plan: Plan) -> Submitted:
     tasks = [Task("launch.eval:work_in_array", {**about, "number": number}) for number in numbers]
     submitted = submit_array(tasks, Task("launch.eval:end_array", {"out": out}), job.out / LOGS, "corrflow-eval", job.cluster)
     array, last, left = submitted.array, submitted.last.job_id, plan.left()
+    note_jobs(job.out, array, last)
     print(
         f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(s.length for s in left)} frames: "
         f"submitted {array}_[0-{len(tasks) - 1}], which track, and {last}, which ends it with a report\n"

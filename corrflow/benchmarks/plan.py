@@ -129,14 +129,19 @@ def deal(frames: list[int], count: int) -> list[list[int]]:
 
 
 def prepare(evaluation: Evaluation, out: Path) -> Plan:
-    """Leave the plan in `out`, or find there that this evaluation was begun before.
+    """Plan an evaluation and begin it; InputError as `plan_of` and `begin`."""
+    plan = plan_of(evaluation, out)
+    begin(plan)
+    return plan
+
+
+def begin(plan: Plan) -> None:
+    """Leave the plan in its folder, or find there that this evaluation was begun before.
 
     Raises:
-        InputError: data that is not whole, or `out` holds another evaluation; names what differs.
+        InputError: the folder holds another evaluation, names what differs; or can't be written to.
     """
-    plan = plan_of(evaluation, out)
-    if evaluation.ahead:
-        plan.benchmark.truth(plan.sequences[0])
+    out = plan.out
     asked, path = settings(plan), out / PLAN
     if path.exists() and (different := differences(read_settings(out), asked)):
         more = f"; and {len(different) - NAMED} more" if len(different) > NAMED else ""
@@ -147,7 +152,6 @@ def prepare(evaluation: Evaluation, out: Path) -> Plan:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
     for sequence in plan.sequences:  # they are tried again
         plan.failure_path(sequence).unlink(missing_ok=True)
-    return plan
 
 
 def read_plan(out: Path) -> Plan:
@@ -176,13 +180,20 @@ def read_settings(out: Path) -> dict[str, Any]:
 
 
 def plan_of(evaluation: Evaluation, out: Path) -> Plan:
-    """With the sequences as they lie there; InputError if there are none, or two of one name, whose files would be the same."""
+    """Plan an evaluation of the sequences as they lie there; writes nothing.
+
+    Raises:
+        InputError: data that is not whole; no sequence, or two of one name, whose files would be the
+            same; no truth to be ahead of.
+    """
     sequences = tuple(find_benchmark(evaluation.benchmark).read(Path(evaluation.root)))
     names = [sequence.name for sequence in sequences]
     if not names:
         raise InputError(f"{evaluation.root}: its list for {evaluation.benchmark} names no sequence: nothing to evaluate")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected a name of its own for each")
+    if evaluation.ahead:
+        find_benchmark(evaluation.benchmark).truth(sequences[0])
     named = {name: value for name, value in settings(Plan(out, evaluation, sequences, "")).items() if name != "checkpoint"}
     return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps([COMPUTES, named]).encode()).hexdigest()[:16])
 

@@ -14,9 +14,11 @@ from corrflow import CorrFlow, InputError, ModelConfig, load_model, propagate
 from corrflow.benchmarks.plan import read_plan
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
+from launch import claim
 from launch import eval as command_of_eval
 from launch.eval_config import EvalJob
 from slurm.array import Submitted
+from slurm.status import JobState
 
 TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json")
 
@@ -53,6 +55,7 @@ def queue(monkeypatch):
 
     monkeypatch.setattr(command_of_eval, "has_slurm", lambda: True)
     monkeypatch.setattr(command_of_eval, "submit_array", submit)
+    monkeypatch.setattr(claim, "job_state", lambda _: JobState("UNKNOWN"))
     threads = torch.get_num_threads()
     yield submitted
     torch.set_num_threads(threads)  # jobs that are run here set them
