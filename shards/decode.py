@@ -134,6 +134,9 @@ def read_stream(
     ticker, painter, extent = Ticker(sampling), Painter(sizing, pixel_aspect(stream)), Extent(container, stream)
     start: float | None = None
     index = taken = 0
+    # stamps of packets whose frames are still to come, and damage to be told behind them
+    inside: set[int] = set()
+    damages: list[Damage] = []
     for packet in extent.watch():
         if chosen is not None:
             wanted_or_last = packet.pts in chosen or not packet.size
@@ -141,9 +144,17 @@ def read_stream(
         try:
             frames = stream.decode(packet)
         except av.FFmpegError as error:
-            yield Damage(f"{told(error)}, in frame {extent.packets - 1} as stored")
+            damages.append(Damage(f"{told(error)}, in frame {extent.packets - 1} as stored"))
+            lost = packet.pts if packet.pts is not None else -math.inf
+            inside = {stamp for stamp in inside if stamp < lost}
             continue
+        if packet.pts is not None and not damages:
+            inside.add(packet.pts)
         for frame in frames:
+            if damages and frame.pts not in inside:
+                yield from damages
+                damages.clear()
+            inside.discard(frame.pts)
             seconds = index / rate if frame.pts is None else frame.pts * tick
             start = seconds if start is None else start
             wanted = ticker.takes(index, seconds - start) if chosen is None else frame.pts in chosen
@@ -153,6 +164,7 @@ def read_stream(
             elif wanted:
                 taken += 1
                 yield Frame(painter.paint(frame), seconds - start, stamp=frame.pts)
+    yield from damages
     yield from extent.shortfall()
     if chosen is not None and taken < len(chosen):
         yield Damage(f"{len(chosen) - taken} frames don't come out of the decoder")

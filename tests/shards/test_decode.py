@@ -527,6 +527,17 @@ def test_frames_before_and_behind_damaged_bytes_are_given(tmp_path, name):
     assert seconds == sorted(seconds)
 
 
+def test_frames_that_a_decoder_has_read_before_damage_come_before_it(tmp_path):
+    whole = write(tmp_path / "a.mp4", moving(40), container={"movflags": "faststart"})
+    stream = list(decode(Video("a", cut(whole, 0.8, "cut.mp4")), ALL, AS_IS))
+    first = next(index for index, item in enumerate(stream) if isinstance(item, Damage))
+    assert first > 20
+    assert "as stored" in stream[first].reason
+    stamps = [item.stamp // stream[1].stamp for item in stream if isinstance(item, Frame)]
+    assert stamps[:first] == list(range(first))
+    assert first not in stamps
+
+
 def test_damage_in_a_folder_is_told_and_the_frames_around_it_come(tmp_path):
     image = write_folder(tmp_path / "s" / "image") / "image_00004.jpg"
     image.write_bytes(image.read_bytes()[:200])
