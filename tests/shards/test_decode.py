@@ -499,7 +499,9 @@ def test_what_is_no_video_is_damage_with_a_reason(tmp_path):
         assert not frames
         assert reason.startswith("Invalid data found when processing input")
     assert found(tmp_path / ("x" * 300)) == ([], ["File name too long"])
-    assert found(tmp_path / "a\0b.mp4") == ([], ["embedded null byte"])
+    frames, (reason,) = found(tmp_path / "a\0b.mp4")
+    assert not frames
+    assert "embedded null" in reason
 
 
 @NEEDS_FORK
