@@ -111,7 +111,10 @@ class PackJob:
     procs: int = 0
     """Processes of each job; 0: one for each core."""
     jobs: int = 0
-    """SLURM jobs, as one array; a further job writes the manifest. 0, or without SLURM: here."""
+    """SLURM jobs, as one array; a further job writes the manifest. 0, where SLURM is not installed,
+    or with --local: here."""
+    local: bool = False
+    """With --jobs: so many processes here at least, whatever is installed."""
     follow: bool = False
     """With --jobs: stay, show how far they are, and end with them."""
     strict: bool = False
@@ -125,6 +128,8 @@ class PackJob:
         check_procs(self.procs)
         if self.jobs < 0 or not 0 <= (self.max_failures or 0) <= 100:
             raise InputError(f"shard: jobs {self.jobs}, max-failures {self.max_failures}: expected 0 or more, and 0 to 100")
+        if self.local and not self.jobs:
+            raise InputError("shard: local: expected --jobs N with it")
         if self.strict and self.max_failures:
             raise InputError(f"shard: strict, max-failures {self.max_failures}: expected one of them")
 

@@ -25,7 +25,7 @@ from launch.claim import held_evaluation, note_jobs
 from launch.command import parse, run
 from launch.eval_config import EvalJob
 from slurm.array import Submitted, submit_array, wait_for
-from slurm.cluster import has_slurm
+from slurm.client import goes_to_slurm
 from slurm.local import follow_parent, is_member, run_processes
 from slurm.payload import Task
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> int:
     if is_member():
         return work_as_member(job)
     keep_freed_memory()
-    away = job.jobs > 0 and has_slurm()
+    away = goes_to_slurm(job.jobs, job.local)
     plan = plan_job(job, away)
     with held_evaluation(job.out):
         begin(plan)

@@ -56,7 +56,10 @@ class EvalJob:
     seed: int = 0
     """Of the random weights."""
     jobs: int = 0
-    """SLURM jobs, as one array, among which the sequences are divided; a further job writes the report. Without SLURM: processes here."""
+    """SLURM jobs, as one array, among which the sequences are divided; a further job writes the
+    report. Where SLURM is not installed, or with --local: processes here."""
+    local: bool = False
+    """With --jobs: processes here, whatever is installed."""
     follow: bool = False
     """With --jobs on SLURM: stay, show how far they are, and end with them."""
     cluster: ClusterConfig = field(default_factory=find_profile)
@@ -65,6 +68,8 @@ class EvalJob:
         if min(self.jobs, self.ahead, self.frames or 0) < 0 or 0 < self.size < SMALLEST:
             told = f"jobs {self.jobs}, ahead {self.ahead}, frames {self.frames}, size {self.size}"
             raise InputError(f"eval: {told}: expected 0 or more, and of size 0 or at least {SMALLEST}")
+        if self.local and not self.jobs:
+            raise InputError("eval: local: expected --jobs N with it")
         if self.encoder and self.checkpoint:
             raise InputError(f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them")
         find_benchmark(self.benchmark)

@@ -30,7 +30,7 @@ from shards.stats import collect
 from shards.stream import ClipDataset, StreamConfig, check_data, list_batches, read_batches
 from shards.verify import verify
 from slurm.array import Submitted, submit_array, wait_for
-from slurm.cluster import has_slurm
+from slurm.client import goes_to_slurm
 from slurm.payload import Task
 
 LOGS = "logs"
@@ -48,10 +48,11 @@ def pack_videos(argv: list[str]) -> int:
     """Pack here, or let SLURM do it; say what came of it."""
     job = parse(PackJob, argv, f"shard.py [{'|'.join(COMMANDS)}]")
     keep_freed_memory()
+    away = goes_to_slurm(job.jobs, job.local)
     plan = prepare(job.source, job.out, job.pack, job.percent)
     if plan is None:
         print("packed already:", end=" ")
-    elif job.jobs and has_slurm():
+    elif away:
         tell_passed_over(plan)
         submitted = submit(job, plan)
         if not job.follow:
@@ -170,7 +171,7 @@ def print_order(argv: list[str]) -> int:
     corpus = open_corpus(job.data, job.quarantine)
     order = Order(corpus.samples, job.seed, job.batch, job.window, job.clip.visits)
     datasets = [ClipDataset(corpus, order, job.clip, rank, job.ranks, job.start) for rank in range(job.ranks)]
-    check_data(datasets[0], StreamConfig(workers=job.workers))
+    check_data(datasets[0])
     for step, names in enumerate(islice(list_batches(datasets, job.workers), job.steps), job.start):
         print(json.dumps(names) if job.json else f"{step}: {' '.join(names)}", flush=True)
     return 0

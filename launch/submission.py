@@ -14,7 +14,8 @@ from launch.claim import claim_run
 from launch.config import TrainJob
 from shards.corpus import Corpus
 from slurm import InputError
-from slurm.cluster import ClusterConfig, has_slurm
+from slurm.client import check_answer, has_slurm
+from slurm.cluster import ClusterConfig
 from slurm.payload import MemberTask, Task
 from slurm.snapshot import take_snapshot
 from slurm.status import job_state
@@ -79,8 +80,10 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
     """Submit the run, say where it is to be found, follow it if asked to; returns the exit code.
 
     Raises:
-        InputError: the run is in a job already; SLURM refuses it.
+        InputError: no cluster answers; the run is in a job already; SLURM refuses it.
     """
+    if not job.dry_run:
+        check_answer(f"nodes {job.nodes}", "to train here: without --nodes, with --procs N")
     record = read_record(job.run)
     if record and (state := job_state(record.job)).alive and not job.dry_run:
         raise InputError(f"run {job.run}: job {record.job} has it ({state.state}): expected it to end first (scancel {record.job})")

@@ -27,7 +27,7 @@ from launch.submission import processes_of, submit
 from shards.corpus import Corpus, open_corpus
 from shards.errors import StallError
 from shards.order import Order
-from shards.stream import ClipDataset, check_data, read_batches
+from shards.stream import ClipDataset, check_data, enlarged_line, read_batches
 from slurm import InputError
 from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
 from slurm.local import follow_parent, is_member, run_processes
@@ -48,14 +48,14 @@ def main(argv: list[str]) -> int:
     job.training.validation.find()
     if job.nodes:
         world = job.nodes * processes_of(job)
-        check_data(read_from(job, corpus, Processes(0, world, torch.device("cpu")), start=0), job.stream)
+        check_data(read_from(job, corpus, Processes(0, world, torch.device("cpu")), start=0))
         job.training.trainer.check(world, torch.device("cpu" if job.device == "cpu" else "cuda"))
         return submit(job, argv, corpus)
     count = job.procs or (torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1)
     for local_rank in range(count):
         choose_device(job.device, local_rank)
     job.training.compute.choose(choose_device(job.device))
-    check_data(read_from(job, corpus, Processes(0, count, torch.device("cpu")), start=0), job.stream)
+    check_data(read_from(job, corpus, Processes(0, count, torch.device("cpu")), start=0))
     job.training.trainer.check(count, choose_device(job.device))
     claim_run(job, corpus.manifest)
     return work(job, corpus) if count == 1 else run_processes([sys.executable, __file__, *argv], count)
@@ -162,6 +162,8 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
         f"code {Path(__file__).parents[1]}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )
+    if line := enlarged_line(corpus.manifest, job.clip):
+        print(line, flush=True)
     if trainer.step and trainer.batch_before != settings.batch:
         place = (
             f"batch {trainer.batch_before} -> {settings.batch}: the order is dealt anew from clip {trainer.next_batch * settings.batch} on"

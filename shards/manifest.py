@@ -47,6 +47,8 @@ class Manifest:
     """How it was packed, in plain types."""
     counts: Counts
     shards: tuple[Shard, ...]
+    short_sides: dict[int, int]
+    """Shorter side of a segment's frames, in pixels -> segments; empty where packing counted none."""
 
     @property
     def samples(self) -> int:
@@ -62,7 +64,13 @@ class Manifest:
 def write_manifest(folder: Path, manifest: Manifest) -> None:
     """Write it, whole or not at all; a line a shard."""
     shards = ",\n".join("  " + json.dumps(asdict(shard)) for shard in manifest.shards)
-    head = json.dumps({"format": FORMAT, "settings": manifest.settings, "counts": asdict(manifest.counts)}, indent=1)
+    facts = {
+        "format": FORMAT,
+        "settings": manifest.settings,
+        "counts": asdict(manifest.counts),
+        "short_sides": manifest.short_sides,
+    }
+    head = json.dumps(facts, indent=1)
     with atomic_file(folder / NAME) as file:
         file.write(f'{head[:-2]},\n "shards": [\n{shards}\n ]\n}}\n'.encode())
 
@@ -89,11 +97,15 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
         raise InputError(f"{name}: format {kind}: expected {FORMAT}: pack anew")
     try:
         shards = tuple(Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in found["shards"])
-        manifest = Manifest(found["settings"], Counts(**found["counts"]), shards)
-    except (KeyError, TypeError) as error:
+        sides = {int(side): int(count) for side, count in found.get("short_sides", {}).items()}
+        manifest = Manifest(found["settings"], Counts(**found["counts"]), shards, sides)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{name}: not readable as a manifest ({error!r})") from None
     if not shards:
         raise InputError(f"{name}: names no shards")
+    if sides and sum(sides.values()) != manifest.samples:
+        told = f"short_sides of {sum(sides.values())} segments"
+        raise InputError(f"{name}: {told}: expected those of {manifest.samples}, as in its shards")
     for shard in shards:
         if len(shard.offsets) != shard.samples + 1 or shard.offsets[-1] >= shard.bytes:
             raise InputError(f"{name}: {shard.name}: {len(shard.offsets)} offsets up to {shard.offsets[-1:]} for {shard.samples} samples")

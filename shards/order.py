@@ -133,19 +133,24 @@ class Order:
 def streams_of(streams: int, rank: int, ranks: int, worker: int, workers: int) -> range:
     """The streams that a worker of a rank reads, neighbours in the batch.
 
+    Every rank has as many. Workers may have one more or less than each other; of more workers than
+    a rank has streams, some have none.
+
     Raises:
-        InputError: the streams can't be divided evenly; names numbers that would do.
+        InputError: the ranks don't divide the streams; names numbers that would do.
     """
+    per_rank = streams_per_rank(streams, ranks)
+    first = rank * per_rank
+    begin, end = worker * per_rank // workers, (worker + 1) * per_rank // workers
+    return range(first + begin, first + end)
+
+
+def streams_per_rank(streams: int, ranks: int) -> int:
+    """How many of the streams each rank reads; InputError where they can't be divided evenly."""
     if streams % ranks:
         fitting = [n for n in range(1, streams + 1) if streams % n == 0]
         raise InputError(f"a global batch of {streams} clips can't be divided by {ranks} processes: {listed(fitting)} would do")
-    per_rank = streams // ranks
-    if per_rank % workers:
-        fitting = [n for n in range(1, per_rank + 1) if per_rank % n == 0]
-        raise InputError(f"the {per_rank} clips of a process can't be divided by {workers} workers: {listed(fitting)} would do")
-    share = per_rank // workers
-    first = rank * per_rank + worker * share
-    return range(first, first + share)
+    return streams // ranks
 
 
 def listed(numbers: list[int]) -> str:

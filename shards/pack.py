@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import shutil
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
@@ -359,7 +360,7 @@ class Segments:
         """Write the frames that are there, if they are enough for a sample."""
         if len(self.frames) >= self.config.shortest:
             sample = segment_bytes(self.video, self.written, self.frames, self.jpegs)
-            self.writer.write(sample, len(self.frames))
+            self.writer.write(sample, len(self.frames), min(self.frames[0].image.size))
             self.written += 1
         else:
             self.left_out += len(self.frames)
@@ -417,7 +418,8 @@ def finish(plan: Plan) -> Manifest:
     shards = make_shards(plan.out, plan.out / PARTS, parts, plan.units[0].config.shard_mb * 1e6, plan.units[0].config.spread)
     short_frames = sum(report.short_frames for report in reports)
     counts = Counts(plan.videos, len(failures), len(too_short), short_frames)
-    manifest = Manifest(plan.settings, counts, tuple(shards))
+    short_sides = Counter(side for part in parts for side in part.short_sides)
+    manifest = Manifest(plan.settings, counts, tuple(shards), dict(sorted(short_sides.items())))
     write_manifest(plan.out, manifest)
     shutil.rmtree(plan.out / PARTS)
     return manifest

@@ -29,15 +29,17 @@ class Part:
     """Byte at which each sample begins, and the last one ends."""
     frames: list[int]
     """Of each sample."""
+    short_sides: list[int]
+    """Of each sample's frames, in pixels."""
 
 
 class Growing:
-    """A tar file in the making: where its samples begin, and their frames."""
+    """A tar file in the making: where its samples begin, their frames and the size of those."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.file: IO[bytes] = path.open("wb")
-        self.offsets, self.frames = [0], list[int]()
+        self.offsets, self.frames, self.short_sides = [0], list[int](), list[int]()
 
 
 class PartWriter:
@@ -58,8 +60,8 @@ class PartWriter:
         """Remove what was not finished."""
         self.take_back(Place(0, 0))
 
-    def write(self, sample: bytes, frames: int) -> None:
-        """Put a sample behind the others."""
+    def write(self, sample: bytes, frames: int, short_side: int) -> None:
+        """Put a sample behind the others: its bytes, its frames, their shorter side in pixels."""
         if not self.growing or self.growing[-1].offsets[-1] >= self.limit:
             name = f".{self.stem}-{len(self.growing):06d}.{os.getpid()}.tmp"
             self.growing.append(Growing(self.folder / name))
@@ -68,6 +70,7 @@ class PartWriter:
             tar.file.write(sample)
         tar.offsets.append(tar.offsets[-1] + len(sample))
         tar.frames.append(frames)
+        tar.short_sides.append(short_side)
 
     def place(self) -> Place:
         """Where the next sample will come."""
@@ -82,7 +85,8 @@ class PartWriter:
                 tar.file.close()
         if self.growing:
             tar = self.growing[-1]
-            del tar.offsets[place.samples + 1 :], tar.frames[place.samples :]
+            del tar.offsets[place.samples + 1 :]
+            del tar.frames[place.samples :], tar.short_sides[place.samples :]
             tar.file.seek(tar.offsets[-1])
             tar.file.truncate()
 
@@ -95,7 +99,8 @@ class PartWriter:
                 file.flush()
                 os.fsync(file.fileno())
             name = f"{self.stem}-{number:06d}.tar"
-            parts.append(Part(name, tar.offsets[-1] + len(END), sha256_of(tar.path), tar.offsets, tar.frames))
+            size, sha256 = tar.offsets[-1] + len(END), sha256_of(tar.path)
+            parts.append(Part(name, size, sha256, tar.offsets, tar.frames, tar.short_sides))
             tar.path.replace(self.folder / name)
         self.growing = []
         return parts

@@ -122,7 +122,7 @@ def measure_loading(
         corpus: what is read.
         order: its batches.
         clip: what clips are cut.
-        config: workers; their rates are given for each.
+        config: workers; rates are given for each of those that are started, their mean.
         batches: in all.
         rounds: of the two, before.
         on_batch: told after each batch.
@@ -133,7 +133,7 @@ def measure_loading(
     dataset = ClipDataset(corpus, order, clip, 0, 1, 0)
     sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
     stream = read_batches(dataset, config)
-    workers = max(config.workers, 1)
+    workers = dataset.worker_count(config)
     some = max(800 // order.streams, 1) * workers
     for _ in range(some):
         next(stream)

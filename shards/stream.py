@@ -20,7 +20,8 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from shards.clip import ClipConfig, Cut, DamagedFrameError, choose_cut, decode_clip
 from shards.corpus import Corpus
 from shards.errors import InputError, StallError
-from shards.order import Order, streams_of
+from shards.manifest import Manifest
+from shards.order import Order, streams_of, streams_per_rank
 from shards.read import Reader, Undecoded
 
 
@@ -38,7 +39,8 @@ class StreamConfig:
     """How a rank reads its clips. None of it changes which clips come."""
 
     workers: int = 2
-    """Processes that read and decode; 0 reads in the training process itself."""
+    """Processes that read and decode, no more of which are started than the rank has clips in a
+    batch; 0 reads in the training process itself."""
     prefetch: int = 2
     """Batches that each worker keeps ready."""
     decode: Literal["worker", "device"] = "worker"
@@ -69,21 +71,31 @@ class ClipDataset(IterableDataset[list[Undecoded] | Share]):
         super().__init__()
         self.corpus, self.order, self.clip = corpus, order, clip
         self.rank, self.ranks, self.start = rank, ranks, start
-        self.slots: Tensor | None = None
-        """uint8 `[workers, slots, B, T, H, W, 3]`, where decoded clips are put; None: JPEGs are given instead."""
+        self.slots: list[Tensor] | None = None
+        """Of each worker uint8 `[slots, B, T, H, W, 3]`, where it puts decoded clips, B those of
+        its share of a batch; None: JPEGs are given instead."""
+
+    def share_of(self, worker: int, workers: int) -> range:
+        """The logical streams of one of the rank's workers."""
+        return streams_of(self.order.streams, self.rank, self.ranks, worker, workers)
+
+    def worker_count(self, config: StreamConfig) -> int:
+        """How many share the rank's streams, each with one at least; 1 without workers, too."""
+        return min(max(config.workers, 1), streams_per_rank(self.order.streams, self.ranks))
 
     def __iter__(self) -> Iterator[list[Undecoded] | Share]:
         info = get_worker_info()
         worker, workers = (info.id, info.num_workers) if info else (0, 1)
         reader = Reader(self.corpus, self.order)
-        streams = [self.undecoded(stream, reader) for stream in streams_of(self.order.streams, self.rank, self.ranks, worker, workers)]
+        streams = [self.undecoded(stream, reader) for stream in self.share_of(worker, workers)]
         for number in itertools.count():
             found = [next(stream) for stream in streams]
             if self.slots is None:
                 yield found
             else:
-                slot = number % self.slots.shape[1]
-                decode_into(found, self.clip, self.slots[worker, slot])
+                slots = self.slots[worker]
+                slot = number % len(slots)
+                decode_into(found, self.clip, slots[slot])
                 yield Share(slot, [clip.name for clip in found])
 
     def undecoded(self, stream: int, reader: Reader) -> Iterator[Undecoded]:
@@ -108,16 +120,22 @@ def decode_into(found: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor)
             raise clip.damaged(error.place, error.reason) from None
 
 
-def shared_slots(dataset: ClipDataset, config: StreamConfig) -> Tensor:
+def shared_slots(dataset: ClipDataset, config: StreamConfig) -> list[Tensor]:
     """Memory for the clips that workers have ready, which they and this process share from their fork on.
+
+    Of each worker uint8 `[slots, B, T, H, W, 3]`, B no more than its share of a batch.
 
     It is used over and over: fresh pages cost a worker a third of its time, and what lies here needs neither a file descriptor a batch
     nor room in /dev/shm. The loader lets a worker begin batch n + prefetch when batch n is taken, so one slot more than that is enough.
     """
-    workers, side = max(config.workers, 1), dataset.clip.size
-    share = dataset.order.streams // dataset.ranks // workers
-    shape = (workers, config.prefetch + 1, share, dataset.clip.frames, side, side, 3)
-    return torch.frombuffer(mmap.mmap(-1, math.prod(shape)), dtype=torch.uint8).view(shape)
+    workers, side = dataset.worker_count(config), dataset.clip.size
+    shares = [len(dataset.share_of(worker, workers)) for worker in range(workers)]
+    found = []
+    for share in shares:
+        shape = (config.prefetch + 1, share, dataset.clip.frames, side, side, 3)
+        memory = mmap.mmap(-1, math.prod(shape))
+        found.append(torch.frombuffer(memory, dtype=torch.uint8).view(shape))
+    return found
 
 
 def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str]]:
@@ -125,13 +143,13 @@ def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str
 
     Args:
         datasets: one for each rank, in their order.
-        workers: of each rank; 0 reads as one.
+        workers: of each rank, any number; 0 reads as one.
     """
     slots = [
         dataset.undecoded(stream, Reader(dataset.corpus, dataset.order))
-        for rank, dataset in enumerate(datasets)
+        for dataset in datasets
         for worker in range(max(workers, 1))
-        for stream in streams_of(dataset.order.streams, rank, len(datasets), worker, max(workers, 1))
+        for stream in dataset.share_of(worker, max(workers, 1))
     ]
     while True:
         yield [next(slot).name for slot in slots]
@@ -149,7 +167,8 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
         InputError: see `check_data`; or a shard that is damaged, by its name.
         StallError: clips that did not come within `config.stall_seconds`.
     """
-    check_data(dataset, config)
+    check_data(dataset)
+    count = dataset.worker_count(config)
     dataset.slots = shared_slots(dataset, config) if config.decode == "worker" else None
     forked = {
         "prefetch_factor": config.prefetch,
@@ -157,8 +176,8 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
         "multiprocessing_context": "fork",
         "timeout": config.stall_seconds,
     }
-    workers: dict[str, Any] = forked if config.workers else {}
-    parts = iter(DataLoader(dataset, batch_size=None, num_workers=config.workers, **workers))
+    workers: dict[str, Any] = {"num_workers": count, **forked} if config.workers else {}
+    parts = iter(DataLoader(dataset, batch_size=None, **workers))
 
     # the loader ends its workers once it is forgotten, which a traceback that holds it puts off for ever: they ignore the SIGTERM
     # that Python's exit would send them, and it would wait
@@ -171,7 +190,7 @@ def read_batches(dataset: ClipDataset, config: StreamConfig, device: torch.devic
         for number in itertools.count(dataset.start):
             try:
                 with slow_warning(f"rank {dataset.rank}: batch {number}", config.stall_seconds / 10):
-                    share = [next(parts) for _ in range(max(config.workers, 1))]
+                    share = [next(parts) for _ in range(count)]
             except InputError as error:  # a worker's arrives wrapped in its traceback; its own line is the last
                 raise InputError(str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")) from None
             except RuntimeError as error:
@@ -209,7 +228,8 @@ def slow_warning(place: str, seconds: float) -> Iterator[None]:
 def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None) -> Batch:
     """What the workers have ready, as one batch in memory of its own; or decoded only now."""
     if dataset.slots is not None:
-        clips_bthw3 = torch.cat([dataset.slots[worker, part.slot] for worker, part in enumerate(share)])
+        ready = [slots[part.slot] for slots, part in zip(dataset.slots, share, strict=True)]
+        clips_bthw3 = torch.cat(ready)
         keys = [key for part in share for key in part.keys]
     else:
         found = [clip for part in share for clip in part]
@@ -220,19 +240,39 @@ def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None)
     return Batch(clips_bthw3.permute(0, 1, 4, 2, 3), keys)
 
 
-def check_data(dataset: ClipDataset, config: StreamConfig) -> None:
+def check_data(dataset: ClipDataset) -> None:
     """Refuse, before the first step, what would fail at some later one.
 
     Raises:
-        InputError: batch, ranks and workers that don't divide; fewer shards than processes; clips longer than the shortest segments.
+        InputError: ranks that don't divide the batch; fewer shards than processes; clips longer
+            than the shortest segments.
     """
-    streams_of(dataset.order.streams, dataset.rank, dataset.ranks, 0, max(config.workers, 1))
+    streams_per_rank(dataset.order.streams, dataset.ranks)
     manifest, place = dataset.corpus.manifest, dataset.corpus.store.place("")
     if len(manifest.shards) < dataset.ranks:
         raise InputError(f"{place}: {len(manifest.shards)} shards for {dataset.ranks} processes: expected at least one shard for each")
     shortest = manifest.settings["shortest"]
     if dataset.clip.frames > shortest:
         raise InputError(f"clip: {dataset.clip.frames} frames: {place} has segments as short as {shortest} (pack with --shortest)")
+
+
+def enlarged_line(manifest: Manifest, clip: ClipConfig) -> str:
+    """How many segments have frames smaller than the clips, and what to do about it, in a line.
+
+    Nothing if none has, or if the manifest does not say: shards that were packed before it did.
+    """
+    small = {side: count for side, count in manifest.short_sides.items() if side < clip.size}
+    if not small:
+        return ""
+    smallest = min(small)
+    advice = f"--clip.size {max(smallest // 4 * 4, 4)}"
+    if min(map(int, manifest.settings["size"].split("x"))) < clip.size:
+        advice += f", or pack with --size {clip.size}"  # else the videos themselves are as small
+    square = "crop" if clip.fit == "crop" else "square"
+    return (
+        f"{sum(small.values())} of {manifest.samples} packed segments have frames smaller than "
+        f"the {square} of {clip.size} pixels (the smallest {smallest}): they are enlarged ({advice})"
+    )
 
 
 def leave_signals(_: int) -> None:

@@ -1,7 +1,6 @@
 """What is asked of the cluster for a job: a profile in TOML, changed by flags."""
 
 import os
-import shutil
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -153,8 +152,3 @@ def described(wanted: Any) -> str:
         return " or ".join(get_args(wanted))
     words = {tuple: "a list of strings", dict: "a table of strings", int: "a whole number", float: "a number", str: "a string"}
     return words[get_origin(wanted) or wanted]
-
-
-def has_slurm() -> bool:
-    """Whether jobs can be submitted from here."""
-    return shutil.which("sbatch") is not None

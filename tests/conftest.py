@@ -94,6 +94,36 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         mark.unlink()
 
 
+NO_CONFIG = (  # what SLURM's client says where it was installed and never set up
+    "error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host",
+    "error: fetch_config: DNS SRV lookup failed",
+    "error: _establish_config_source: failed to fetch config",
+    "fatal: Could not establish a configuration source",
+)
+
+
+@pytest.fixture
+def slurm_client(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Puts commands of SLURM's on the PATH, alone: shell scripts, that of `sbatch` unless given one that fails."""
+
+    def install(**scripts: str) -> None:
+        folder = tmp_path_factory.mktemp("client")
+        for name, script in {"sbatch": "exit 1", **scripts}.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n")
+            (folder / name).chmod(0o755)
+        monkeypatch.setenv("PATH", str(folder))
+
+    return install
+
+
+@pytest.fixture
+def silent_slurm(slurm_client: Callable[..., None]) -> None:
+    """SLURM's client without a configuration: each command of it fails with the same chain of errors."""
+    names = ("sbatch", "scontrol", "sinfo", "squeue", "sacct", "srun")
+    chains = {name: "".join(f"echo '{name}: {line}' >&2\n" for line in NO_CONFIG) for name in names}
+    slurm_client(**{name: f"{chain}exit 1" for name, chain in chains.items()})
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium; skips where there is none."""

@@ -64,7 +64,7 @@ def test_folders_beside_each_other_are_evaluated_in_at_once(tree, tmp_path):
 
 
 def test_processes_of_the_one_that_holds_the_folder_work_in_it_together(tree, tmp_path, monkeypatch):
-    monkeypatch.setattr(command_of_eval, "has_slurm", lambda: False)
+    monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: False)
     assert command_of_eval.main(flags(tree, tmp_path, "--jobs", 2)) == 0
     assert (tmp_path / "metrics.json").exists()
 
@@ -72,7 +72,7 @@ def test_processes_of_the_one_that_holds_the_folder_work_in_it_together(tree, tm
 def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(refused, tree, tmp_path, monkeypatch):
     states = {"18": JobState("PENDING")}
     monkeypatch.setattr(claim, "job_state", lambda job: states[job])
-    monkeypatch.setattr(command_of_eval, "has_slurm", lambda: True)
+    monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
     submitted = command_of_eval.Submitted("17", SimpleNamespace(job_id="18"))
     monkeypatch.setattr(command_of_eval, "submit_array", lambda *_: submitted)
     assert command_of_eval.main(flags(tree, tmp_path, "--jobs", 2)) == 0

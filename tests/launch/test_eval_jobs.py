@@ -41,7 +41,7 @@ def whole(tree, checkpoint, tmp_path_factory):
 @pytest.fixture
 def here(monkeypatch):
     """No SLURM."""
-    monkeypatch.setattr(command_of_eval, "has_slurm", lambda: False)
+    monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: False)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def queue(monkeypatch):
         submitted.extend(tasks)
         return Submitted("17", SimpleNamespace(job_id="18"))
 
-    monkeypatch.setattr(command_of_eval, "has_slurm", lambda: True)
+    monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
     monkeypatch.setattr(command_of_eval, "submit_array", submit)
     monkeypatch.setattr(claim, "job_state", lambda _: JobState("UNKNOWN"))
     threads = torch.get_num_threads()
@@ -79,6 +79,27 @@ def test_processes_here_make_what_one_makes(here, tree, checkpoint, whole, tmp_p
     assert (tmp_path / "report.html").exists()
     assert command_of_eval.main(line) == 0
     assert capfd.readouterr().out.startswith("evaluated already:\n")
+
+
+def test_local_jobs_are_processes_here_though_slurm_is_installed(silent_slurm, tree, tmp_path, capfd):
+    line = ["--benchmark", "davis2017", "--root", str(tree), "--protocol", "identity"]
+    here = ["--out", str(tmp_path / "here"), "--jobs", "2", "--local"]
+    assert command_of_eval.main([*line, *here]) == 0
+    assert "report: " in capfd.readouterr().out
+    assert command_of_eval.main([*line, "--out", str(tmp_path / "one")]) == 0
+    assert content(tmp_path / "here") == content(tmp_path / "one")
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(silent_slurm, refused, tree, checkpoint, tmp_path):
+    told = refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--jobs", 2))
+    assert "jobs 2: no SLURM cluster answers" in told
+    assert "--local for processes here" in told
+    assert not (tmp_path / "out").exists()
+
+
+def test_local_without_jobs_is_refused(refused, tree, checkpoint, tmp_path):
+    told = refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--local"))
+    assert "local: expected --jobs N with it" in told
 
 
 def test_jobs_of_an_array_in_any_order_end_with_the_bytes_of_one(queue, tree, checkpoint, whole, tmp_path, capsys):

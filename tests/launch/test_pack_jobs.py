@@ -44,8 +44,21 @@ def test_a_job_without_a_plan_is_refused(tmp_path):
         shard.pack_slice(str(tmp_path), 0, 1, 1)
 
 
+def test_local_jobs_are_processes_here_though_slurm_is_installed(silent_slurm, source, packed, tmp_path):
+    flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--fps", "25", "--segment", "4"]
+    assert shard.main([*flags, "--jobs", "2", "--local"]) == 0
+    assert content(tmp_path / "out") == content(packed)
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(silent_slurm, refused, source, tmp_path):
+    told = refused("shard", "--source", source, "--out", tmp_path / "out", "--jobs", 2)
+    assert "jobs 2: no SLURM cluster answers" in told
+    assert "--local for processes here" in told
+    assert not (tmp_path / "out").exists()
+
+
 def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(shard, "has_slurm", lambda: False)
+    monkeypatch.setattr(shard, "goes_to_slurm", lambda jobs, local: False)
     flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--fps", "25", "--segment", "4", "--jobs", "2"]
     assert shard.main(flags) == 0
     assert "packed 4 of 4 videos" in capsys.readouterr().out
@@ -58,6 +71,7 @@ def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys,
     ("flags", "words"),
     [
         (("--jobs", -1), "jobs -1"),
+        (("--local",), "local: expected --jobs N with it"),
         (("--max-failures", 101), "max-failures 101"),
         (("--strict", "--max-failures", 5), "expected one of them"),
         (("--every", -1), "every >= 0"),

@@ -17,7 +17,9 @@ def test_order_prints_the_same_batches_however_they_are_divided(packed, capsys):
     alone = lines(capsys, *flags)
     assert len(alone) == 6
     assert all(len(json.loads(line)) == 4 for line in alone)
-    assert lines(capsys, *flags, "--ranks", 2, "--workers", 2) == alone
+    for workers in (1, 2, 3, 7):
+        assert lines(capsys, *flags, "--ranks", 2, "--workers", workers) == alone
+    assert lines(capsys, *flags, "--workers", 3) == alone
     assert lines(capsys, *flags, "--ranks", 4) == alone
     assert lines(capsys, *flags, "--start", 2)[:4] == alone[2:]
     assert lines(capsys, *flags[:-2], 4, "--json") != alone

@@ -64,3 +64,14 @@ def test_without_slurm_it_says_what_is_missing(packed, refused, tmp_path, monkey
     monkeypatch.setattr(submission, "has_slurm", lambda: False)
     line = refused("train", "--data", packed, "--run", tmp_path / "run", *TINY, "--nodes", 2)
     assert "nodes 2: no sbatch on this machine: expected a SLURM cluster (here: without --nodes, with --procs N)" in line
+
+
+def test_a_cluster_that_does_not_answer_is_one_line(packed, silent_slurm, refused, tmp_path):
+    line = refused("train", "--data", packed, "--run", tmp_path / "run", *TINY, "--nodes", 2)
+    assert "nodes 2: no SLURM cluster answers (tried scontrol ping, sinfo -h: sinfo: fatal: " in line
+    assert "to train here: without --nodes, with --procs N" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_dry_run_asks_no_cluster(packed, silent_slurm, capsys, monkeypatch, tmp_path):
+    assert "#SBATCH --nodes=2" in dry_run(packed, capsys, monkeypatch, tmp_path, "--device", "cuda")

@@ -80,6 +80,17 @@ def test_two_processes_see_the_same_batches_and_hold_the_same_weights(packed, wh
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 9))
 
 
+def test_frames_smaller_than_the_crop_are_told_once_before_the_first_step(packed, tmp_path):
+    flags = ("--trainer.steps", 1, "--procs", 2, "--stream.workers", 2, "--clip.size", 64)
+    done = subprocess.run(train(packed, tmp_path, *flags), capture_output=True, text=True, check=True)
+    told = "8 of 8 packed segments have frames smaller than the crop of 64 pixels (the smallest 48)"
+    assert (done.stdout + done.stderr).count("smaller than") == 1
+    before, line, after = done.stdout.partition(told)
+    assert line
+    assert "starting: " in before
+    assert "finished at step 1" in after
+
+
 def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
     command = train(packed, tmp_path, "--trainer.steps", 5000, "--trainer.save-every", 2, "--procs", 2, "--stream.workers", 1)
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
@@ -241,7 +252,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--bottleneck.keep", "2"], "keep 2.0"),
         (["--recipe"], "recipe ''"),
         (["--procs", "3"], "a global batch of 4 clips can't be divided by 3 processes: 1, 2 or 4 would do"),
-        (["--stream.workers", "3"], "the 4 clips of a process can't be divided by 3 workers"),
+        (["--stream.workers", "-1"], "workers -1"),
         (["--procs", "16", "--trainer.batch", "16"], "8 shards for 16 processes"),
         (["--clip.size", "30"], "size 30"),
         (["--device", "cuda", "--procs", "99"], "device cuda"),

@@ -223,6 +223,9 @@ def change_manifest(folder, change):
         (lambda found: found.update(shards=[]), "names no shards"),
         (lambda found: found.pop("counts"), "not readable as a manifest"),
         (lambda found: found["shards"][1].pop("bytes"), "not readable as a manifest"),
+        (lambda found: found.update(short_sides=[40]), "not readable as a manifest"),
+        (lambda found: found.update(short_sides={"small": 15}), "not readable as a manifest"),
+        (lambda found: found.update(short_sides={"40": 14}), "short_sides of 14 segments: expected those of 15"),
         (lambda found: found["shards"][1]["offsets"].pop(), rf"{SHARD}: 3 offsets up to .* for 3 samples"),
         (lambda found: found["shards"][1].update(bytes=1000), rf"{SHARD}: 4 offsets up to .* for 3 samples"),
     ],
@@ -231,6 +234,11 @@ def test_a_manifest_that_does_not_agree_with_itself_is_refused(copy, way, change
     change_manifest(copy, change)
     with pytest.raises(InputError, match=rf"manifest\.json: {told}"):
         open_corpus(stores_of(copy)[way])
+
+
+def test_a_manifest_from_before_frame_sizes_were_counted_is_read(copy):
+    change_manifest(copy, lambda found: found.pop("short_sides"))
+    assert open_corpus(copy).manifest.short_sides == {}
 
 
 def test_shards_that_are_not_those_of_the_manifest_are_refused(copy):

@@ -230,6 +230,24 @@ def test_a_sample_ends_where_the_size_of_the_frames_changes(tmp_path):
     assert not [line for _, damages in verify(tmp_path / "out", 1) for line in damages]
 
 
+def test_the_manifest_counts_the_segments_of_each_short_side(tmp_path):
+    source = tmp_path / "source"
+    write_sizes(source / "large", *[(60, 40)] * 9)
+    write_sizes(source / "small", *[(60, 24)] * 4, *[(20, 60)] * 8)
+    manifest = pack(source, tmp_path / "out", SMALL, processes=1)
+    # of 32 as asked for: two segments of four frames, the ninth being left out
+    assert manifest.short_sides == {20: 2, 24: 1, 32: 2}
+    assert read_manifest(tmp_path / "out") == manifest
+
+
+def test_frames_of_a_video_that_breaks_off_are_not_counted(source, tmp_path):
+    whole = write_video(source / "k.mp4", count=80, size=(64, 24)).read_bytes()
+    (source / "k.mp4").write_bytes(whole[: len(whole) * 9 // 10])
+    manifest = pack(source, tmp_path / "out", SMALL, processes=1)
+    assert manifest.counts.failures == 1
+    assert manifest.short_sides == {32: manifest.samples}
+
+
 def test_squashed_frames_have_one_size_whatever_they_had(tmp_path):
     write_sizes(tmp_path / "source" / "turned", (60, 40), (60, 40), (40, 60))
     manifest = pack(tmp_path / "source", tmp_path / "out", replace(SMALL, size="32x32"), processes=1)

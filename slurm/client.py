@@ -1,0 +1,65 @@
+"""Whether jobs can be handed to SLURM from here: its client is installed, and a cluster answers it."""
+
+import shutil
+import subprocess
+
+from slurm.errors import InputError
+
+# The first is quick and needs no rights; the second tries longer, and some sites forbid the first.
+QUESTIONS = (("scontrol", "ping"), ("sinfo", "-h"))
+ANSWER_SECONDS = 30.0  # longest wait for each; the client itself gives up after 9 s by default
+
+
+def has_slurm() -> bool:
+    """Whether SLURM's client is installed."""
+    return shutil.which("sbatch") is not None
+
+
+def goes_to_slurm(jobs: int, local: bool) -> bool:
+    """Whether `--jobs` are SLURM's: asked for, not `--local`, and its client is installed.
+
+    Raises:
+        InputError: the client is installed and no cluster answers it.
+    """
+    if not jobs or local or not has_slurm():
+        return False
+    check_answer(f"jobs {jobs}", "--local for processes here")
+    return True
+
+
+def check_answer(asked: str, instead: str) -> None:
+    """Refuse, before anything is prepared, jobs that no cluster would take.
+
+    Args:
+        asked: the flag and its value, for the error.
+        instead: what does the same on this machine, for the error.
+
+    Raises:
+        InputError: no cluster answers; says what was tried and SLURM's own reason.
+    """
+    questions = [question for question in QUESTIONS if shutil.which(question[0])]
+    if not questions:
+        return  # sbatch alone can tell
+    for question in questions:
+        reason = why_no_answer(question)
+        if not reason:
+            return
+    tried = ", ".join(map(" ".join, questions))
+    told = f"no SLURM cluster answers (tried {tried}: {reason})"
+    raise InputError(f"{asked}: {told}: expected one that does, or {instead}")
+
+
+def why_no_answer(question: tuple[str, ...]) -> str:
+    """SLURM's reason, in a line, for not answering a question; nothing if it does."""
+    wait = ANSWER_SECONDS
+    try:
+        done = subprocess.run(question, capture_output=True, text=True, check=False, timeout=wait)
+    except subprocess.TimeoutExpired:
+        return f"{question[0]}: nothing in {wait:g} s"
+    except OSError as error:
+        return f"{question[0]}: {error.strerror}"
+    if not done.returncode:
+        return ""
+    lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
+    fatal = [line for line in lines if ": fatal: " in line]  # of a chain of errors, what came of it
+    return (fatal + lines or [f"{question[0]}: exit code {done.returncode}"])[0]
