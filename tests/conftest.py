@@ -5,6 +5,8 @@ from pathlib import Path
 
 if not Path("/dev/nvidiactl").exists():  # without a GPU, kernels run in the interpreter; triton decides when it is first imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
+# what is computed here is tiny: threads would wait for each other, worst of all while other programs want the cores too
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fcntl
 import importlib
@@ -12,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,6 +27,8 @@ from shards.synthetic import SceneConfig, write_tree
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
 SHARED = ROOT.parent / "shared"
+# seconds that a test waits for a process: only one that hangs takes so long, however busy the machine is
+TIMEOUT_SECONDS = 600
 
 TINY_SCENE = SceneConfig(frames=8, height=48, width=64, objects=(1, 2), speed=2.0, points=3)
 # a model and a batch so small that a step takes hundredths of a second
@@ -60,7 +65,8 @@ def why_no_cluster() -> str:
         return ""
     missing = [name for name in SLURM_DAEMONS if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
-        return f'no SLURM cluster (as root: eval "$(tests/cluster/up)" installs and starts one; missing: {", ".join(missing) or "root"})'
+        lacks = ", ".join(missing) or "root"
+        return f'needs SLURM (as root: eval "$(tests/cluster/up)" installs and starts it; missing: {lacks})'
     return ""
 
 
@@ -72,7 +78,7 @@ def cluster() -> Iterator[None]:
     if "SLURM_CONF" not in os.environ:
         done = subprocess.run([ROOT / "tests/cluster/up"], capture_output=True, text=True, check=False)
         if done.returncode:
-            pytest.skip(f"no SLURM cluster: {done.stderr.strip()}")
+            pytest.skip(f"needs SLURM (tests/cluster/up: {done.stderr.strip()})")
         os.environ["SLURM_CONF"] = done.stdout.strip().removeprefix("export SLURM_CONF=")
         Path(os.environ["SLURM_CONF"]).parents[1].joinpath(".of-tests").write_text(str(controller()))
     with Path(tempfile.gettempdir(), "corrflow-cluster-tests.lock").open("w") as file:
@@ -124,12 +130,21 @@ def silent_slurm(slurm_client: Callable[..., None]) -> None:
     slurm_client(**{name: f"{chain}exit 1" for name, chain in chains.items()})
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in a line for each reason how many tests were skipped for it."""
+    skipped = terminalreporter.stats.get("skipped", [])
+    reasons = Counter(" ".join(report.longrepr[2].split()) for report in skipped)
+    for reason, count in sorted(reasons.items()):
+        tests = "1 test" if count == 1 else f"{count} tests"
+        terminalreporter.write_line(f"{reason.removeprefix('Skipped: ')}: {tests} skipped")
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """A headless Chromium; skips where there is none."""
     found = shutil.which("chromium")
     if found is None:
-        pytest.skip("no browser (as root: apt-get install chromium)")
+        pytest.skip("needs a browser (as root: apt-get install chromium)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])  # CI is root, whom its sandbox refuses
         yield browser
@@ -143,9 +158,9 @@ Command = Callable[..., "subprocess.CompletedProcess[str]"]
 def command() -> Command:
     """Runs `python launch/NAME.py FLAG ...` as a user would."""
 
-    def call(name: str, *flags: object, timeout: float = 120) -> "subprocess.CompletedProcess[str]":
+    def call(name: str, *flags: object) -> "subprocess.CompletedProcess[str]":
         line = [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, flags)]
-        return subprocess.run(line, capture_output=True, text=True, timeout=timeout, check=False)
+        return subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
 
     return call
 

@@ -51,7 +51,7 @@ def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags,
     assert f"{out}: 1 of 4 sequences are not done (val-001): the same command goes on" in told
     assert not (out / "metrics.json").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "sequences").glob("*.json")}
-    ended = command("eval", *flags, "--out", out, *JOBS, "--follow", timeout=300)
+    ended = command("eval", *flags, "--out", out, *JOBS, "--follow")
     assert ended.returncode == 0, ended.stderr
     assert "1 of 4 sequences to do, 8 frames: submitted" in ended.stdout
     assert "J&F" in ended.stdout
@@ -63,7 +63,7 @@ def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags,
 def test_a_job_that_fails_says_why_in_its_log_and_to_who_follows(command, flags, tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "tree")
     (root / "JPEGImages/480p/val-002/00004.jpg").write_bytes(b"no picture")
-    done = command("eval", *flags, "--root", root, "--out", tmp_path / "out", *JOBS, "--follow", timeout=300)
+    done = command("eval", *flags, "--root", root, "--out", tmp_path / "out", *JOBS, "--follow")
     assert done.returncode == 2
     line = done.stderr.splitlines()[-1]
     assert "1 of 4 sequences are not done (val-002): the same command goes on; frame " in line

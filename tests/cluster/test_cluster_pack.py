@@ -12,7 +12,7 @@ JOB = ("--fps", 25, "--segment", 4, "--cluster.cpus", 1, "--cluster.memory-gb", 
 
 def test_an_array_of_jobs_packs_the_bytes_of_one(command, tree, packed, tmp_path):
     source = tree / "JPEGImages" / "480p"
-    done = command("shard", "--source", source, "--out", tmp_path / "out", *JOB, "--jobs", 2, "--follow", timeout=300)
+    done = command("shard", "--source", source, "--out", tmp_path / "out", *JOB, "--jobs", 2, "--follow")
     assert done.returncode == 0, done.stderr
     for path in packed.iterdir():
         assert sha256_of(tmp_path / "out" / path.name) == sha256_of(path)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TIMEOUT_SECONDS, TINY
 
 pytestmark = pytest.mark.usefixtures("cluster")
 STEPS = 240
@@ -18,7 +18,7 @@ JOB = ("--gpus-per-node", 1, "--cluster.cpus", 1, "--cluster.memory-gb", 2, "--c
 
 
 def slurm(*words):
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True, timeout=60).stdout.strip()
+    return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS).stdout.strip()
 
 
 class Run:
@@ -28,7 +28,7 @@ class Run:
         self.folder, self.steps = folder, steps
         shape = ("--trainer.steps", steps, "--trainer.save-every", 10, "--trainer.log-every", 5, "--stream.workers", 1)
         line = [sys.executable, ROOT / "launch/train.py", "--data", data, "--run", folder, *TINY, *JOB, *shape, "--nodes", nodes, *flags]
-        done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
         assert done.returncode == 0, done.stderr
         self.told = done.stdout
         self.job = json.loads((folder / "job.json").read_text())["job"]
@@ -37,7 +37,7 @@ class Run:
         path = self.folder / "logs" / f"{self.job}_{rank}_log.out"
         return path.read_text() if path.exists() else ""
 
-    def await_that(self, holds, seconds=120):
+    def await_that(self, holds, seconds=TIMEOUT_SECONDS):
         deadline = time.monotonic() + seconds
         while not holds():
             assert time.monotonic() < deadline, f"{self.queue()}\n{self.log()[-3000:]}\n{self.log(1)[-3000:]}"
@@ -53,7 +53,7 @@ class Run:
     def newest(self):
         return max((int(path.stem.removeprefix("step-")) for path in (self.folder / "checkpoints").glob("step-*.pt")), default=0)
 
-    def await_end(self, seconds=240):
+    def await_end(self, seconds=TIMEOUT_SECONDS):
         self.await_that(lambda: not self.queue() or self.queue().startswith(("COMPLETED", "FAILED", "CANCELLED")), seconds)
         return self.log()
 
@@ -174,13 +174,13 @@ def test_a_lost_node_and_a_restarted_controller_cost_no_more_than_the_steps_sinc
     os.kill(controller, signal.SIGKILL)
     saved = run.newest()
     run.await_that(lambda: run.newest() > saved)  # it trains on while nobody controls it
-    subprocess.run(command, env=variables, check=True, timeout=30)
+    subprocess.run(command, env=variables, check=True, timeout=TIMEOUT_SECONDS)
     slurmd, command, variables = daemon("slurmd", "-N", "n2")
     rank = run.processes(1)
     for process in (slurmd, parent_of(rank[0]), *rank):
         os.kill(process, signal.SIGKILL)
-    run.await_that(lambda: "lost rank 1 on n2" in run.log(), 60)
-    subprocess.run(command, env=variables, check=True, timeout=30)  # the node is back
+    run.await_that(lambda: "lost rank 1 on n2" in run.log())
+    subprocess.run(command, env=variables, check=True, timeout=TIMEOUT_SECONDS)  # the node is back
     run.await_end()
     check_equal(run, whole)
     assert [attempt["left"] for attempt in run.attempts()] == ["", "finished"]
@@ -192,7 +192,7 @@ def test_it_goes_on_with_other_nodes_and_a_cancelled_job_stays_away(packed, whol
         run = Run(packed, tmp_path / "run", *flags, nodes=nodes)
         run.await_saved(attempt)
         slurm("scancel", run.job)
-        run.await_end(60)
+        run.await_end()
         assert slurm("sacct", "-nX", "-j", run.job, "-o", "State").startswith("CANCELLED")
         if attempt < 3:
             done = run.lines()
@@ -244,5 +244,5 @@ def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(pa
     for words in (job, "attempts    1: cut or running", "checkpoint  step-00000", "clips/s"):
         assert words in told
     slurm("scancel", run.job)
-    run.await_end(60)
+    run.await_end()
     assert "CANCELLED" in command("status", "--all", tmp_path).stdout

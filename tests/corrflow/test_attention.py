@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import DATA, ROOT, SHARED
+from conftest import DATA, ROOT, SHARED, TIMEOUT_SECONDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -147,7 +147,7 @@ def test_triton_takes_half_precision_and_adds_up_in_float32(dtype, monkeypatch):
 def test_triton_kernels_compile_for_hopper_within_its_shared_memory():
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "corrflow" / "compile_kernels.py"), "64x16", "512x16"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=TIMEOUT_SECONDS)
     assert done.returncode == 0, done.stderr
     used = [int(line.split()[-1]) for line in done.stdout.splitlines()]
     assert len(used) == 12

@@ -1,7 +1,14 @@
+"""`launch/bench.py`: inference and all-reduce as a user types them; the rest in this process."""
+
 import json
+import multiprocessing.dummy
+import threading
 from pathlib import Path
 
 import pytest
+
+from corrflow.speed import measure
+from launch import bench
 
 ROW = {
     "name", "variant", "seconds", "speedup", "peak_mib", "items_per_second", "flops", "limit_share",
@@ -9,39 +16,59 @@ ROW = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("work", "size", "variants"),
-    [
-        (
-            "step",
-            ("--batch", 1, "--height", 32, "--width", 32),
-            {("step", way) for way in ("released", "corrflow", "corrflow, direct")} | {("encoder", "corrflow")},
-        ),
-        (
-            "inference",
-            ("--height", 48, "--width", 64),
-            {("inference", way) for way in ("released", "released, memory kept", "corrflow")} | {("inference-memory", "corrflow")},
-        ),
-    ],
-)
-def test_writes_a_row_for_each_variant_beside_the_released_one(command, tmp_path, work, size, variants):
-    done = command("bench", work, *size, "--repeats", 1, "--device", "cpu", "--json", tmp_path / "rows.json")
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "rows.json").read_text())
+class Thread(threading.Thread):
+    """In place of a process: one that is started anew imports torch for seconds."""
+
+    def terminate(self):
+        assert not self.is_alive(), "it doesn't end by its own way out"
+
+
+@pytest.fixture
+def in_threads(monkeypatch):
+    """Variants get a thread each; tests/corrflow/speed/test_measure.py is about their processes."""
+    context = multiprocessing.dummy
+    monkeypatch.setattr(context, "Process", Thread)
+    monkeypatch.setattr(measure.multiprocessing, "get_context", lambda method: context)
+
+
+def check_rows(path, told, variants):
+    """Each variant has its row in the file and in what is told."""
+    rows = json.loads(path.read_text())
     assert {(row["name"], row["variant"]) for row in rows} == variants
     for row in rows:
         assert row.keys() >= ROW
         assert row["seconds"] > 0
         assert (row["speedup"] is None) == (row["name"] in ("encoder", "inference-memory"))
-        assert row["variant"] in done.stdout
-    assert "GFLOP/s" in done.stdout
+        assert row["variant"] in told
+    assert "GFLOP/s" in told
 
 
-def test_attention_measures_every_backend_that_is_here(command, tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", "")  # no compiler, so no FlexAttention, which takes a minute to compile
-    done = command("bench", "attention", "--height", 32, "--width", 32, "--repeats", 1, "--json", tmp_path / "rows.json", timeout=300)
+def flags(work, side, path):
+    """The smallest work of its kind."""
+    size = ("--batch", 1, "--height", side, "--width", side, "--radius", 2, "--repeats", 1)
+    return [str(flag) for flag in (work, *size, "--device", "cpu", "--json", path)]
+
+
+def test_step_writes_a_row_for_each_variant_beside_the_released_one(in_threads, capsys, tmp_path):
+    path = tmp_path / "rows.json"
+    assert bench.main(flags("step", 32, path)) == 0
+    ways = ("released", "corrflow", "corrflow, direct")
+    check_rows(path, capsys.readouterr().out, {("step", way) for way in ways} | {("encoder", "corrflow")})
+
+
+def test_inference_writes_a_row_for_each_variant_beside_the_released_one(command, tmp_path):
+    path = tmp_path / "rows.json"
+    done = command("bench", *flags("inference", 32, path))
     assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "rows.json").read_text())
+    ways = ("released", "released, memory kept", "corrflow")
+    check_rows(path, done.stdout, {("inference", way) for way in ways} | {("inference-memory", "corrflow")})
+
+
+def test_attention_measures_every_backend_that_is_here(in_threads, tmp_path, monkeypatch):
+    monkeypatch.setattr(bench.cases, "can_compile", lambda device: False)  # FlexAttention takes a minute to compile
+    path = tmp_path / "rows.json"
+    assert bench.main(flags("attention", 32, path)) == 0
+    rows = json.loads(path.read_text())
     for name in ("attention-forward", "attention-forward-backward"):
         assert {"released", "reference", "tiled"} <= {row["variant"] for row in rows if row["name"] == name}
 
@@ -60,11 +87,11 @@ def test_refuses_what_makes_no_sense(refused, flags, words):
     assert words in refused("bench", *flags)
 
 
-def test_scaling_predicts_a_line_for_each_number_of_gpus(command):
-    done = command("bench", "scaling", "--gpus", 8, 64, "--network-gbit", 100, "--batch", 32)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("a prediction, not a measurement")
-    lines = [line.split() for line in done.stdout.splitlines()[-2:]]
+def test_scaling_predicts_a_line_for_each_number_of_gpus(capsys):
+    assert bench.main(["scaling", "--gpus", "8", "64", "--network-gbit", "100", "--batch", "32"]) == 0
+    told = capsys.readouterr().out
+    assert told.startswith("a prediction, not a measurement")
+    lines = [line.split() for line in told.splitlines()[-2:]]
     assert [(line[0], line[1], line[2]) for line in lines] == [("8", "1", "256"), ("64", "8", "2048")]
 
 

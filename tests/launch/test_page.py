@@ -11,7 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, TIMEOUT_SECONDS
 from PIL import Image
 from test_track import HEIGHT, WIDTH, checkpoint, write_video
 
@@ -37,7 +37,7 @@ def server(checkpoint):
     assert address, told
     yield address[0]
     process.send_signal(signal.SIGINT)
-    assert process.wait(timeout=30) == 0
+    assert process.wait(timeout=TIMEOUT_SECONDS) == 0
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +49,7 @@ def video(tmp_path_factory):
 def page(browser, server, video):
     """The page with a video chosen; nothing may go wrong on it, and nothing be asked of other hosts."""
     page = browser.new_page(viewport={"width": 1280, "height": 1200})  # all of it can be clicked
+    page.set_default_timeout(1000 * TIMEOUT_SECONDS)
     wrong = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
@@ -77,7 +78,7 @@ def drag(page, start, end):
 def result(page, suffix, tmp_path):
     """A file that the page offers when it is done, once the video plays."""
     page.click("#start")
-    page.wait_for_selector("#result video", timeout=60_000)
+    page.wait_for_selector("#result video")
     playing = "async () => { const v = document.querySelector('#result video'); await v.play(); return [v.videoWidth, v.error] }"
     assert page.evaluate(playing) == [WIDTH + 1, None]
     with page.expect_download() as download:

@@ -15,7 +15,7 @@ import av
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, SHARED
+from conftest import ROOT, SHARED, TIMEOUT_SECONDS
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
@@ -293,11 +293,11 @@ def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
     flags = ("--video", video, "--box", "5,10,25,30", "--checkpoint", checkpoint, "--out", out, "--device", "cpu")
     line = [sys.executable, str(ROOT / "launch/track.py"), *map(str, flags)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    until = time.monotonic() + 60
+    until = time.monotonic() + TIMEOUT_SECONDS
     while not (tmp_path / "tracked-masks/00003.png").exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    _, told = process.communicate(timeout=TIMEOUT_SECONDS)
     assert process.returncode == 130, told
     count = len(frames_of(out))
     assert 4 <= count < 2000

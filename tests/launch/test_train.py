@@ -10,19 +10,25 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, TINY
+from conftest import ROOT, TIMEOUT_SECONDS, TINY
 
 from corrflow import load_model
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.encoder import Encoder
 from corrflow.propagation import PROTOCOLS
 from corrflow.training.checkpoint import checkpoint_path
+from launch import train as command_of_train
 from launch.recipes import RECIPES, find_recipe
 from shards.pack import PackConfig
 
 
 def train(packed, run, *flags):
     return [sys.executable, str(ROOT / "launch/train.py"), "--data", str(packed), "--run", str(run), *TINY, *map(str, flags)]
+
+
+def trained(packed, run, *flags):
+    """Train to the end in this process, which has imported torch already; what is cut or has several ranks is a command's."""
+    assert command_of_train.main(train(packed, run, *flags)[2:]) == 0
 
 
 def weights(run, step):
@@ -35,7 +41,7 @@ def lines(run):
     return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
 
 
-def wait_for(path, process, seconds=60):
+def wait_for(path, process, seconds=TIMEOUT_SECONDS):
     deadline = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None, "it ended before"
@@ -58,7 +64,7 @@ def test_stopped_by_a_signal_and_run_again_it_ends_with_the_same_weights(packed,
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     wait_for(tmp_path / "checkpoints/step-00000002.pt", process)
     os.killpg(process.pid, number)  # the data workers too, as a terminal or SLURM does
-    told = process.communicate(timeout=60)[0]
+    told = process.communicate(timeout=TIMEOUT_SECONDS)[0]
     assert process.returncode == code, told
     assert not (tmp_path / "checkpoints/step-00000040.pt").exists()
     again = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -76,7 +82,7 @@ def test_two_processes_see_the_same_batches_and_hold_the_same_weights(packed, wh
     # the same clips and draws; BatchNorm sees each process's half of the batch, so that losses are near and not equal
     assert lines(tmp_path)[0]["loss"] == pytest.approx(lines(whole)[0]["loss"], rel=0.05)
     assert load_model(tmp_path / "checkpoints/step-00000006.pt").config.radius == 2
-    subprocess.run(train(packed, tmp_path, "--trainer.steps", 8), capture_output=True, check=True)  # goes on alone
+    trained(packed, tmp_path, "--trainer.steps", 8)  # goes on alone
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 9))
 
 
@@ -96,7 +102,7 @@ def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
     wait_for(tmp_path / "checkpoints/step-00000002.pt", process)
     os.killpg(process.pid, signal.SIGINT)
-    told = process.communicate(timeout=60)[0]
+    told = process.communicate(timeout=TIMEOUT_SECONDS)[0]
     assert process.returncode == 130, told
     assert "stopped at step" in told
     assert "Traceback" not in told
@@ -141,13 +147,14 @@ def test_parts_of_a_process_learn_as_processes_of_that_size(packed, tmp_path):
             assert one[name] == pytest.approx(other[name], rel=1e-3)
 
 
-def test_a_run_goes_on_with_another_batch_and_says_what_that_means(packed, tmp_path):
-    subprocess.run(train(packed, tmp_path, "--trainer.steps", 3), check=True, capture_output=True)
-    again = train(packed, tmp_path, "--trainer.steps", 5, "--trainer.batch", 8)
-    told = subprocess.run(again, check=True, capture_output=True, text=True).stdout
+def test_a_run_goes_on_with_another_batch_and_says_what_that_means(packed, tmp_path, capsys):
+    trained(packed, tmp_path, "--trainer.steps", 3)
+    trained(packed, tmp_path, "--trainer.steps", 5, "--trainer.batch", 8)
+    told = capsys.readouterr().out
     assert "resuming at step 3, 12 clips" in told
     assert "batch 4 -> 8: the order is dealt anew from clip 16 on" in told
-    told = subprocess.run([*again, "--trainer.steps", "6"], check=True, capture_output=True, text=True).stdout
+    trained(packed, tmp_path, "--trainer.steps", 6, "--trainer.batch", 8)
+    told = capsys.readouterr().out
     assert "resuming at step 5, 28 clips" in told
     assert "dealt anew" not in told
     epsilons = [0.9 - 0.3 * clips / 1e6 for clips in (0, 4, 8, 12, 20, 28)]
@@ -161,28 +168,28 @@ def own_lines(stderr):
 
 def test_a_full_disk_ends_all_processes_with_one_line_and_keeps_what_there_was(packed, tmp_path):
     """A limit on the size of files stands for it: the write fails in the same place."""
-    flags = ("--procs", 2, "--trainer.save-every", 2, "--stream.workers", 1)
-    subprocess.run(train(packed, tmp_path, "--trainer.steps", 2, *flags), check=True, capture_output=True)
+    trained(packed, tmp_path, "--trainer.steps", 2)
     before = (tmp_path / "checkpoints/step-00000002.pt").read_bytes()
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
+    flags = ("--procs", 2, "--trainer.save-every", 2, "--stream.workers", 1)
     command = train(packed, tmp_path, "--trainer.steps", 50, *flags)
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=TIMEOUT_SECONDS, check=False)
     path = tmp_path / "checkpoints/step-00000004.pt"
     assert own_lines(done.stderr) == [f"train.py: rank 0: stopped at step 4: {path} can't be written: File too large"], done.stderr
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert [file.name for file in path.parent.iterdir()] == ["step-00000002.pt"]
     assert path.with_name("step-00000002.pt").read_bytes() == before
-    subprocess.run(train(packed, tmp_path, "--trainer.steps", 6, *flags), check=True, capture_output=True)
+    trained(packed, tmp_path, "--trainer.steps", 6)
     assert [line["step"] for line in lines(tmp_path)] == list(range(1, 7))
 
 
 def test_clips_that_do_not_come_on_one_rank_end_all_processes_with_its_line(packed, tmp_path):
     stuck = f'exec 2>/dev/null; case {{}} in *.tar) [ "$RANK" = 1 ] && sleep 20;; esac; cat {packed}/{{}}'
     flags = ("--procs", 2, "--stream.workers", 1, "--stream.stall-seconds", 2, "--trainer.steps", 4)
-    done = subprocess.run(train(f"pipe:{stuck}", tmp_path, *flags), capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(train(f"pipe:{stuck}", tmp_path, *flags), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     wanted = "train.py: rank 1: stopped at step 0: batch 0: no clips came for 2 s (stream.stall_seconds)"
     told = own_lines(done.stderr)
     assert len(told) == 1, done.stderr
@@ -192,7 +199,7 @@ def test_clips_that_do_not_come_on_one_rank_end_all_processes_with_its_line(pack
 
 def test_a_loss_that_is_no_number_has_an_exit_code_of_its_own(packed, tmp_path):
     command = train(packed, tmp_path, "--procs", 2, "--trainer.steps", 9, "--schedule.learning-rate", 1e30)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
     assert done.returncode == 3, done.stderr
     assert sorted(line[:17] for line in own_lines(done.stderr)) == ["train.py: rank 0:", "train.py: rank 1:"]
     assert "Traceback" not in done.stderr
@@ -207,8 +214,8 @@ def test_torchrun_works_too(packed, tmp_path):
 
 
 def test_a_finished_run_goes_on_when_asked_for_more_steps(packed, whole, tmp_path):
-    subprocess.run(train(packed, tmp_path, "--trainer.steps", 5), check=True, capture_output=True)
-    subprocess.run(train(packed, tmp_path, "--trainer.steps", 12), check=True, capture_output=True)
+    trained(packed, tmp_path, "--trainer.steps", 5)
+    trained(packed, tmp_path, "--trainer.steps", 12)
     assert torch.equal(weights(tmp_path, 12), weights(whole, 12))
 
 
@@ -218,7 +225,7 @@ def test_a_run_folder_of_another_configuration_is_refused(packed, whole, refused
 
 
 def test_a_run_from_before_a_setting_goes_on_with_what_it_did(packed, tmp_path, refused):
-    subprocess.run(train(packed, tmp_path, "--trainer.steps", 1), check=True, capture_output=True)
+    trained(packed, tmp_path, "--trainer.steps", 1)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["training"]["model"]["input"], config["training"]["target"], config["palette_digest"]
     (tmp_path / "config.json").write_text(json.dumps(config))
@@ -230,8 +237,7 @@ def test_a_run_from_before_a_setting_goes_on_with_what_it_did(packed, tmp_path, 
     line = refused("train", "--data", packed, "--run", tmp_path, *TINY, "--trainer.batch", "8")
     assert "schedule.batch_power is 0.0 there and 0.5 here" in line
     assert "trainer.batch is 4 there and 8 here" in line  # its checkpoints do not say how many clips they have seen
-    more = train(packed, tmp_path, "--trainer.steps", 2, "--schedule.batch-power", 0)
-    subprocess.run(more, check=True, capture_output=True)
+    trained(packed, tmp_path, "--trainer.steps", 2, "--schedule.batch-power", 0)
     assert lines(tmp_path)[1]["learning_rate"] == 2e-4
 
 
@@ -299,37 +305,31 @@ def test_the_large_recipe_is_the_default_with_another_encoder():
 
 
 @pytest.mark.parametrize("place", ["palette", "beside"])
-def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(packed, tmp_path, place):
+def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(packed, whole, tmp_path, refused, place):
     palette = tmp_path / "palette.csv"
     palette.write_text("20,0,0\n50,5,-5\n80,-10,20\n50,40,30\n")
     flags = (f"--target.{place}", palette, "--model.input", "lab", "--trainer.pictures-every", 3, "--trainer.save-every", 6)
     for run, steps in (("whole", 12), ("cut", 6), ("cut", 12)):
-        subprocess.run(train(packed, tmp_path / run, *flags, "--trainer.steps", steps), check=True, capture_output=True)
+        trained(packed, tmp_path / run, *flags, "--trainer.steps", steps)
     assert torch.equal(weights(tmp_path / "cut", 12), weights(tmp_path / "whole", 12))
     assert load_model(tmp_path / "whole/checkpoints/step-00000012.pt").config.input == "lab"
-    other = subprocess.run(train(packed, tmp_path / "plain", "--trainer.steps", 12), check=True, capture_output=True)
-    assert other.returncode == 0
-    assert not torch.equal(weights(tmp_path / "plain", 12), weights(tmp_path / "whole", 12))
+    assert not torch.equal(weights(whole, 12), weights(tmp_path / "whole", 12))  # of the recipe's own target and input
     moved = palette.rename(tmp_path / "moved.csv")
     again = (f"--target.{place}", moved, *flags[2:], "--trainer.steps", 13)
-    subprocess.run(train(packed, tmp_path / "cut", *again), check=True, capture_output=True)
+    trained(packed, tmp_path / "cut", *again)
     moved.write_text("20,0,0\n50,5,-5\n")
-    refused = subprocess.run(train(packed, tmp_path / "cut", *again), capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert f"{place}_digest is" in refused.stderr
+    assert f"{place}_digest is" in refused("train", *train(packed, tmp_path / "cut", *again)[2:])
 
 
-def test_a_run_that_begins_with_other_weights_belongs_to_them(packed, whole, tmp_path):
+def test_a_run_that_begins_with_other_weights_belongs_to_them(packed, whole, tmp_path, refused):
     start = tmp_path / "start.pt"
     shutil.copy(checkpoint_path(whole, 12), start)
     flags = ("--trainer.steps", 2, "--trainer.start")
-    subprocess.run(train(packed, tmp_path / "run", *flags, start), check=True, capture_output=True)
+    trained(packed, tmp_path / "run", *flags, start)
     moved = start.rename(tmp_path / "moved.pt")
-    subprocess.run(train(packed, tmp_path / "run", *flags, moved), check=True, capture_output=True)
+    trained(packed, tmp_path / "run", *flags, moved)
     shutil.copy(checkpoint_path(whole, 40), moved)
-    refused = subprocess.run(train(packed, tmp_path / "run", *flags, moved), capture_output=True, text=True, check=False)
-    assert refused.returncode == 2
-    assert "start_digest is" in refused.stderr
+    assert "start_digest is" in refused("train", *train(packed, tmp_path / "run", *flags, moved)[2:])
 
 
 def test_the_released_recipe_is_the_released_schedule():

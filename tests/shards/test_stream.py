@@ -9,7 +9,7 @@ from itertools import islice
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT
+from conftest import ROOT, TIMEOUT_SECONDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -318,7 +318,9 @@ raise SystemError("of the program, which never comes to an end of its batches")
 
 
 def test_a_program_that_fails_leaves_no_workers_to_wait_for(packed):
-    done = subprocess.run([sys.executable, "-c", FORGETFUL, str(packed)], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", FORGETFUL, str(packed)], cwd=ROOT, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+    )
     assert done.returncode == 1
     assert "SystemError: of the program" in done.stderr
 
@@ -330,7 +332,7 @@ def stuck(place):
         clips = undecoded(self, stream, reader)
         yield next(clips)
         if stream == place:
-            time.sleep(60)
+            time.sleep(2 * TIMEOUT_SECONDS)
         yield from clips
 
     undecoded = ClipDataset.undecoded
@@ -344,7 +346,7 @@ def test_clips_that_do_not_come_end_the_wait_after_a_warning(packed, monkeypatch
     begun = time.monotonic()
     with pytest.raises(StallError, match=r"batch 1: no clips came for 2 s \(stream\.stall_seconds\)"):
         next(batches)
-    assert time.monotonic() - begun < 30  # the worker is still asleep, and is not waited for
+    assert time.monotonic() - begun < TIMEOUT_SECONDS  # the worker is still asleep, and is not waited for
     assert "rank 0: batch 1: warning: no clips for 0.2 s; still waiting" in capfd.readouterr().err
 
 

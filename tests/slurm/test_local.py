@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 import pytest
+from conftest import TIMEOUT_SECONDS
 
 from slurm import local
 from slurm.local import run_processes
@@ -16,7 +17,7 @@ def python(code):
     return [sys.executable, "-c", code]
 
 
-def gone(pid, seconds=15):
+def gone(pid, seconds=TIMEOUT_SECONDS):
     """Whether a process has ended within the time."""
     for _ in range(int(seconds / 0.1)):
         try:
@@ -36,25 +37,25 @@ def test_each_process_knows_its_place(tmp_path):
 
 def test_one_failure_ends_all_and_is_the_exit_code():
     begun = time.monotonic()
-    assert run_processes(python("import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(60)"), 2) == 7
-    assert time.monotonic() - begun < 30
+    assert run_processes(python("import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(1200)"), 2) == 7
+    assert time.monotonic() - begun < TIMEOUT_SECONDS
 
 
 def test_a_process_that_will_not_end_is_killed(monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 1.0)
     stubborn = (
         "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN); time.sleep(2);"
-        "sys.exit(3) if os.environ['RANK'] == '0' else time.sleep(60)"
+        "sys.exit(3) if os.environ['RANK'] == '0' else time.sleep(1200)"
     )
     begun = time.monotonic()
     assert run_processes(python(stubborn), 2) == 3
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < TIMEOUT_SECONDS
 
 
 def test_when_the_parent_is_killed_its_processes_end(tmp_path):
     child = (
         "import os, time; from slurm.local import follow_parent; follow_parent();"
-        f"open('{tmp_path}/' + os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(60)"
+        f"open('{tmp_path}/' + os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(1200)"
     )
     parent = subprocess.Popen(
         python(f"import sys; from slurm.local import run_processes; run_processes([sys.executable, '-c', {child!r}], 2)")

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import TIMEOUT_SECONDS
 from miniatures import davis_test, tapvid, vip, youtube_vos
 from PIL import Image
 
@@ -118,7 +119,7 @@ def test_nor_does_it_with_many_references(tree, tmp_path):
 
 KILLED = """
 import os, sys
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = sys.argv[3:]
 from pathlib import Path
 from corrflow.benchmarks.evaluation import run_sequences
 from corrflow.benchmarks.plan import read_plan
@@ -136,8 +137,9 @@ run_sequences(plan, plan.sequences, small_model(), die)
 
 def test_a_killed_job_redoes_its_last_sequence_alone(tree, whole, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
-    line = [sys.executable, "-c", KILLED, str(tmp_path), "13", str(Path(__file__).parent)]
-    assert subprocess.run(line, timeout=120, check=False).returncode == -9
+    here = Path(__file__)
+    line = [sys.executable, "-c", KILLED, str(tmp_path), "13", str(here.parent), str(here.parents[2])]
+    assert subprocess.run(line, timeout=TIMEOUT_SECONDS, check=False).returncode == -9
     assert [sequence.name for sequence in plan.left()] == ["val-001", "val-002", "val-003"]
     kept = tmp_path / "sequences/val-000.json"
     before = kept.stat()
