@@ -1,49 +1,45 @@
 """What `tests/conftest.py` adds to pytest itself."""
 
-from types import SimpleNamespace
+import os
+import subprocess
+import sys
 
 import pytest
-from conftest import pytest_terminal_summary
+from conftest import ROOT, TIMEOUT_SECONDS
 
-pytest_plugins = ["pytester"]
 TESTS = """
 import pytest
 
-@pytest.fixture
-def cluster():
-    pytest.skip("needs SLURM (missing: slurmctld)")
-
-@pytest.mark.parametrize("number", range({count}))
-def test_of_jobs(cluster, number):
-    pass
+@pytest.mark.parametrize("number", range(20))
+def test_of_jobs(number):
+    pytest.skip("needs SLURM\\n(missing: slurmctld)")
 
 @pytest.mark.skipif(True, reason="needs a browser")
 def test_of_a_page():
     pass
 
 def test_of_nothing():
-    pass
+    assert 0
 """
 
 
-@pytest.mark.parametrize("flags", [(), ("-n", "2", "--dist", "loadfile")], ids=["alone", "xdist"])
-def test_skips_are_told_in_one_line_for_each_reason(pytester, monkeypatch, flags):
-    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT"):  # that these tests may run in
-        monkeypatch.delenv(name, raising=False)
-    pytester.makepyfile(test_one=TESTS.format(count=3), test_two=TESTS.format(count=2))
-    hook = SimpleNamespace(pytest_terminal_summary=pytest_terminal_summary)
-    told = pytester.runpytest_inprocess("-p", "no:cacheprovider", *flags, plugins=[hook])
-    told.assert_outcomes(passed=2, skipped=7)
-    lines = [line for line in told.outlines if "needs" in line]
-    assert lines == [
-        "needs SLURM (missing: slurmctld): 5 tests skipped",
-        "needs a browser: 2 tests skipped",
-    ]
-
-
-def test_a_single_skip_is_told_as_one_test_and_what_fails_is_told_with_it(pytester):
-    pytester.makepyfile("import pytest\ndef test_a():\n    pytest.skip('no\\nluck')\ndef test_b():\n    assert 0")
-    hook = SimpleNamespace(pytest_terminal_summary=pytest_terminal_summary)
-    told = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-p", "no:xdist", plugins=[hook])
-    assert "no luck: 1 test skipped" in told.outlines
-    assert any(line.startswith("FAILED test_a_single") for line in told.outlines)
+@pytest.mark.parametrize("flags", [(), ("-n", "2")], ids=["alone", "xdist"])
+def test_skips_are_told_in_one_line_for_each_reason_and_failures_by_name(tmp_path, flags):
+    path = tmp_path / "test_one.py"
+    path.write_text(TESTS)
+    # a process of its own: pytest-xdist does not run within a process that it has started
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "conftest", "-c", os.devnull, "--rootdir", tmp_path, *flags, path],
+        env={**env, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    lines = done.stdout.splitlines()
+    assert [line for line in lines if "needs" in line] == [
+        "needs SLURM (missing: slurmctld): 20 tests skipped",
+        "needs a browser: 1 test skipped",
+    ], done.stdout
+    assert any(line.startswith("FAILED") and "test_of_nothing" in line for line in lines)
