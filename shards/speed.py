@@ -5,10 +5,11 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
 import torch
@@ -22,7 +23,7 @@ from shards.order import Order
 from shards.pack import PackConfig, encode_jpeg, finish, pack_units, prepare
 from shards.read import Reader, Undecoded
 from shards.sources import Video, find_videos
-from shards.stream import ClipDataset, StreamConfig, read_batches
+from shards.stream import Batch, ClipDataset, StreamConfig, read_batches
 
 
 class PackSpeed(NamedTuple):
@@ -132,29 +133,29 @@ def measure_loading(
     planning = time.perf_counter() - begun
     dataset = ClipDataset(corpus, order, clip, 0, 1, 0)
     sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
-    stream = read_batches(dataset, config)
     workers = dataset.worker_count(config)
-    some = max(800 // order.streams, 1) * workers
-    for _ in range(some):
-        next(stream)
-    limits, sized, rates = [], [], []
-    for _ in range(rounds):
-        # the worker waits, its queue full, while this process decodes
-        limits.append(len(sample) / taken(lambda: [decode_frame(jpeg, 0) for found in sample for jpeg in found.jpegs]))
-        sized.append(len(sample) / taken(lambda: decode_sized(sample, clip)))
-        for _ in range(config.prefetch * workers):  # what was ready
+    # closed whatever happens: its workers would be waited for when Python ends
+    with closing(cast(Generator[Batch, None, None], read_batches(dataset, config))) as stream:
+        some = max(800 // order.streams, 1) * workers
+        for _ in range(some):
             next(stream)
-        rates.append(some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)]))
-    by_tenth, memory = [], []
-    for _ in range(10):
-        count = max(batches // 10, 1)
-        begun = time.perf_counter()
-        for _ in range(count):
-            next(stream)
-            on_batch()
-        by_tenth.append(count * order.streams / workers / (time.perf_counter() - begun))
-        memory.append(max(own_memory_mb(), default=0.0))
-    stream.close()  # type: ignore[attr-defined]
+        limits, sized, rates = [], [], []
+        for _ in range(rounds):
+            # the worker waits, its queue full, while this process decodes
+            limits.append(len(sample) / taken(lambda: [decode_frame(jpeg, 0) for found in sample for jpeg in found.jpegs]))
+            sized.append(len(sample) / taken(lambda: decode_sized(sample, clip)))
+            for _ in range(config.prefetch * workers):  # what was ready
+                next(stream)
+            rates.append(some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)]))
+        by_tenth, memory = [], []
+        for _ in range(10):
+            count = max(batches // 10, 1)
+            begun = time.perf_counter()
+            for _ in range(count):
+                next(stream)
+                on_batch()
+            by_tenth.append(count * order.streams / workers / (time.perf_counter() - begun))
+            memory.append(max(own_memory_mb(), default=0.0))
     return LoaderSpeed(statistics.median(limits), statistics.median(sized), statistics.median(rates), by_tenth, memory, planning)
 
 
@@ -177,6 +178,9 @@ def own_memory_mb() -> list[float]:
     found = []
     for task in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
         for child in task.read_text().split():
-            lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            try:
+                lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
+            except (FileNotFoundError, ProcessLookupError):  # one that has ended
+                continue
             found.append(sum(int(line.split()[1]) for line in lines if line.startswith("Private")) * 1024 / 1e6)
     return found

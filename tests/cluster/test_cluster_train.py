@@ -234,8 +234,9 @@ def test_what_slurm_refuses_is_told_in_its_words(packed, command, tmp_path, flag
 
 
 def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(packed, command, tmp_path):
-    run = Run(packed, tmp_path / "run", "--cluster.nodelist", "n1,n2", "--cluster.qos", "")
-    again = command("train", "--data", packed, "--run", run.folder, *TINY, *JOB, "--nodes", 2, "--trainer.steps", STEPS)
+    flags, steps = ("--cluster.nodelist", "n1,n2", "--cluster.qos", ""), 100 * STEPS  # it is cancelled
+    run = Run(packed, tmp_path / "run", *flags, steps=steps)
+    again = command("train", "--data", packed, "--run", run.folder, *TINY, *JOB, "--nodes", 2, "--trainer.steps", steps)
     assert again.returncode == 2
     assert f"job {run.job} has it" in again.stderr
     run.await_saved()
