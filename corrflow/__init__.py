@@ -1,6 +1,7 @@
 """corrflow: learn correspondence from video without labels, and track with it.
 
-`load_model`, `restricted_attention`, `propagate` and `metrics` are the public interface; see README.md.
+`load_model`, `restricted_attention`, `propagate` and `metrics` are the public interface; see
+README.md.
 """
 
 from corrflow import metrics
@@ -9,4 +10,14 @@ from corrflow.errors import InputError
 from corrflow.model import CorrFlow, ModelConfig, load_model
 from corrflow.propagation import Backbone, Protocol, propagate
 
-__all__ = ["Backbone", "CorrFlow", "InputError", "ModelConfig", "Protocol", "load_model", "metrics", "propagate", "restricted_attention"]
+__all__ = [
+    "Backbone",
+    "CorrFlow",
+    "InputError",
+    "ModelConfig",
+    "Protocol",
+    "load_model",
+    "metrics",
+    "propagate",
+    "restricted_attention",
+]

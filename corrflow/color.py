@@ -1,7 +1,8 @@
 """Colours: the clean classes a model is asked for, and the bottlenecked frames it is shown.
 
-Targets are hard classes of Lab's ab plane, or of Lab; inputs lose channels at random so that a colour can't simply be looked up (paper,
-section 3.2). Everything is batched and runs where its tensors are; random draws come from a generator that the caller addresses.
+Targets are hard classes of Lab's ab plane, or of Lab; inputs lose channels at random so that a
+colour can't simply be looked up (paper, section 3.2). Everything is batched and runs where its
+tensors are; random draws come from a generator that the caller addresses.
 
 Shapes: n frames, t frames of a clip, k colour classes, h w pixels or cells.
 """
@@ -33,7 +34,10 @@ LAB_KNEE = 0.008856  # below it Lab's cube root is replaced by a line
 JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's released settings)
 
 InputSpace = Literal["rgb", "lab"]
-LAB_MIDDLE, LAB_REACH = (50.0, 0.0, 0.0), (50.0, 128.0, 128.0)  # what becomes 0 and 1 where frames are shown as Lab
+LAB_MIDDLE, LAB_REACH = (
+    (50.0, 0.0, 0.0),
+    (50.0, 128.0, 128.0),
+)  # what becomes 0 and 1 where frames are shown as Lab
 
 
 @dataclass(frozen=True)
@@ -41,25 +45,34 @@ class BottleneckConfig:
     """How the input is impoverished (paper, section 3.2)."""
 
     keep: float = 0.3
-    """Share of the steps whose input keeps its three channels; else one or two are zeroed (of Lab: a or b, as MAST does)."""
+    """Share of the steps whose input keeps its three channels; else one or two are zeroed (of Lab:
+    a or b, as MAST does)."""
     jitter: float = 0.1
-    """Share of the frames whose brightness, contrast, saturation and hue are jittered, by 0.1 each."""
+    """Share of the frames whose brightness, contrast, saturation and hue are jittered, by 0.1
+    each."""
 
     def __post_init__(self) -> None:
         if not (0 <= self.keep <= 1 and 0 <= self.jitter <= 1):
-            raise InputError(f"bottleneck: keep {self.keep}, jitter {self.jitter}: expected shares from 0 to 1")
+            raise InputError(
+                f"bottleneck: keep {self.keep}, jitter {self.jitter}: expected shares from 0 to 1"
+            )
 
 
 @lru_cache
-def constant(rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A table as a tensor, moved to its device once: a copy at each step would wait for the device."""
+def constant(
+    rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """A table as a tensor, moved to its device once: a copy at each step would wait for the
+    device."""
     return torch.tensor(rows, dtype=dtype, device=device)
 
 
 def rgb_to_lab(rgb_n3hw: Tensor) -> Tensor:
     """sRGB in [0, 1] to CIE Lab (D65): L in [0, 100], a and b about [-127, 127]; `[N, 3, H, W]`."""
     linear = torch.where(rgb_n3hw > 0.04045, ((rgb_n3hw + 0.055) / 1.055) ** 2.4, rgb_n3hw / 12.92)
-    xyz = torch.einsum("xc,nchw->nxhw", constant(RGB_TO_XYZ, rgb_n3hw.dtype, rgb_n3hw.device), linear)
+    xyz = torch.einsum(
+        "xc,nchw->nxhw", constant(RGB_TO_XYZ, rgb_n3hw.dtype, rgb_n3hw.device), linear
+    )
     f = torch.where(xyz > LAB_KNEE, xyz.clamp_min(LAB_KNEE) ** (1 / 3), 7.787 * xyz + 16 / 116)
     lightness = torch.where(xyz[:, 1] > LAB_KNEE, 116 * f[:, 1] - 16, 903.3 * xyz[:, 1])
     return torch.stack([lightness, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], dim=1)
@@ -70,59 +83,82 @@ def lab_to_rgb(lab_n3hw: Tensor) -> Tensor:
     fy = (lab_n3hw[:, 0] + 16) / 116
     f = torch.stack([fy + lab_n3hw[:, 1] / 500, fy, fy - lab_n3hw[:, 2] / 200], dim=1)
     xyz = torch.where(f**3 > LAB_KNEE, f**3, (f - 16 / 116) / 7.787)
-    linear = torch.einsum("cx,nxhw->nchw", torch.linalg.inv(lab_n3hw.new_tensor(RGB_TO_XYZ)), xyz).clamp(0, 1)
+    linear = torch.einsum(
+        "cx,nxhw->nchw", torch.linalg.inv(lab_n3hw.new_tensor(RGB_TO_XYZ)), xyz
+    ).clamp(0, 1)
     return torch.where(linear > 0.0031308, 1.055 * linear ** (1 / 2.4) - 0.055, 12.92 * linear)
 
 
-def input_of(rgb_n3hw: Tensor, space: InputSpace) -> Tensor:
-    """RGB in [0, 1] as an encoder is shown it: itself, or Lab brought to about [-1, 1], where 0 is no colour; `[N, 3, H, W]`."""
+def to_input_space(rgb_n3hw: Tensor, space: InputSpace) -> Tensor:
+    """RGB in [0, 1] as an encoder is shown it: itself, or Lab brought to about [-1, 1], where 0 is
+    no colour; `[N, 3, H, W]`."""
     if space == "rgb":
         return rgb_n3hw
-    middle, reach = (x[:, None, None] for x in constant((LAB_MIDDLE, LAB_REACH), rgb_n3hw.dtype, rgb_n3hw.device))
+    middle, reach = (
+        x[:, None, None] for x in constant((LAB_MIDDLE, LAB_REACH), rgb_n3hw.dtype, rgb_n3hw.device)
+    )
     shown_n3hw: Tensor = (rgb_to_lab(rgb_n3hw) - middle) / reach
     return shown_n3hw
 
 
-def rgb_of(input_n3hw: Tensor, space: InputSpace) -> Tensor:
-    """The inverse of `input_of`, clipped to [0, 1]; for pictures."""
+def from_input_space(input_n3hw: Tensor, space: InputSpace) -> Tensor:
+    """The inverse of `to_input_space`, clipped to [0, 1]; for pictures."""
     if space == "rgb":
         return input_n3hw
-    middle, reach = (x[:, None, None] for x in constant((LAB_MIDDLE, LAB_REACH), input_n3hw.dtype, input_n3hw.device))
+    middle, reach = (
+        x[:, None, None]
+        for x in constant((LAB_MIDDLE, LAB_REACH), input_n3hw.dtype, input_n3hw.device)
+    )
     return lab_to_rgb(input_n3hw * reach + middle)
 
 
-def color_classes(rgb_n3hw: Tensor, palette: Palette = PUBLISHED, lightness: float = 1.0) -> Tensor:
-    """The nearest class of each pixel, in ab or in Lab as the palette is: int64 `[N, H, W]` of RGB in [0, 1]; `lightness` weighs L."""
+def quantize_colors(
+    rgb_n3hw: Tensor, palette: Palette = PUBLISHED, lightness: float = 1.0
+) -> Tensor:
+    """The nearest class of each pixel, in ab or in Lab as the palette is: int64 `[N, H, W]` of RGB
+    in [0, 1]; `lightness` weighs L."""
     color_nhwx = table_ab(rgb_n3hw) if len(palette[0]) == 2 else rgb_to_lab(rgb_n3hw).movedim(1, -1)
     centers_kx = constant(palette, torch.float32, rgb_n3hw.device)
     if len(palette[0]) == 3 and lightness != 1:
         weights_x = constant(((lightness, 1.0, 1.0),), torch.float32, rgb_n3hw.device)[0]
         color_nhwx, centers_kx = color_nhwx * weights_x, centers_kx * weights_x
     # |x - c|^2 without |x|^2, which is the same for all k
-    score_pk = torch.addmm(centers_kx.square().sum(dim=1), color_nhwx.flatten(0, 2), centers_kx.T, alpha=-2)
+    score_pk = torch.addmm(
+        centers_kx.square().sum(dim=1), color_nhwx.flatten(0, 2), centers_kx.T, alpha=-2
+    )
     return score_pk.argmin(dim=1).view(color_nhwx.shape[:3])
 
 
 def table_ab(rgb_n3hw: Tensor) -> Tensor:
     """Lab's a and b as the method's authors had them: float32 `[N, H, W, 2]` of RGB in [0, 1].
 
-    They are those of OpenCV's float conversion, which interpolates a table of 33 x 33 x 33 colours in whole numbers, up to 0.35 off the
-    formula of `rgb_to_lab`: enough to change the class of 4 pixels in 1,000. Equal to the last bit but for the table's own rounding.
+    They are those of OpenCV's float conversion, which interpolates a table of 33 x 33 x 33 colours
+    in whole numbers, up to 0.35 off the formula of `rgb_to_lab`: enough to change the class of 4
+    pixels in 1,000. Equal to the last bit but for the table's own rounding.
     """
     fixed = (rgb_n3hw * TABLE_ONE).round().int()
     corner, sixteenths = fixed >> 9, (fixed >> 5) & 15
     weights = [(16 - sixteenths[:, c], sixteenths[:, c]) for c in range(3)]
-    places = [(corner[:, c] * step, (corner[:, c] + 1).clamp_max(TABLE_SIDE - 1) * step) for c, step in enumerate(TABLE_STEPS)]
+    places = [
+        (corner[:, c] * step, (corner[:, c] + 1).clamp_max(TABLE_SIDE - 1) * step)
+        for c, step in enumerate(TABLE_STEPS)
+    ]
     table = ab_table(rgb_n3hw.device)
-    total = torch.full_like(fixed[:, 0], 2048 + (2048 << 32), dtype=torch.int64)  # half of the 16^3 that both are divided by
+    total = torch.full_like(
+        fixed[:, 0], 2048 + (2048 << 32), dtype=torch.int64
+    )  # half of the 16^3 that both are divided by
     for r, g, b in itertools.product((0, 1), repeat=3):
-        total.addcmul_(table[places[0][r] + places[1][g] + places[2][b]], weights[0][r] * weights[1][g] * weights[2][b])
+        total.addcmul_(
+            table[places[0][r] + places[1][g] + places[2][b]],
+            weights[0][r] * weights[1][g] * weights[2][b],
+        )
     return torch.stack([total >> 44, (total >> 12) & 0xFFFFF], dim=-1).float() / 64 - 128
 
 
 @lru_cache
 def ab_table(device: torch.device) -> Tensor:
-    """a and b of the table's colours in 64ths above -128, both in one int64 (a above bit 32) lest all be looked up twice; `[33^3]`."""
+    """a and b of the table's colours in 64ths above -128, both in one int64 (a above bit 32) lest
+    all be looked up twice; `[33^3]`."""
     axis = torch.linspace(0, 1, TABLE_SIDE, dtype=torch.float64)
     lab_1p = rgb_to_lab(torch.cartesian_prod(axis, axis, axis).T[None, :, :, None])[0, :, :, 0]
     a, b = ((lab_1p[1:] + 128) * 64).round().long()
@@ -130,14 +166,24 @@ def ab_table(device: torch.device) -> Tensor:
     return packed.to(device)
 
 
-def class_colors(probabilities_nkhw: Tensor, lightness_nhw: Tensor, palette: Palette = PUBLISHED) -> Tensor:
-    """Mean colour under `probabilities` as RGB in [0, 1], `[N, 3, H, W]`; of a palette of ab, with the given L. For pictures."""
-    color_nxhw = torch.einsum("nkhw,kx->nxhw", probabilities_nkhw, probabilities_nkhw.new_tensor(palette))
-    return lab_to_rgb(torch.cat([lightness_nhw[:, None], color_nxhw], dim=1) if color_nxhw.shape[1] == 2 else color_nxhw)
+def class_colors(
+    probabilities_nkhw: Tensor, lightness_nhw: Tensor, palette: Palette = PUBLISHED
+) -> Tensor:
+    """Mean colour under `probabilities` as RGB in [0, 1], `[N, 3, H, W]`; of a palette of ab, with
+    the given L. For pictures."""
+    color_nxhw = torch.einsum(
+        "nkhw,kx->nxhw", probabilities_nkhw, probabilities_nkhw.new_tensor(palette)
+    )
+    return lab_to_rgb(
+        torch.cat([lightness_nhw[:, None], color_nxhw], dim=1)
+        if color_nxhw.shape[1] == 2
+        else color_nxhw
+    )
 
 
-def shrink_labels(labels_nhw: Tensor, classes: int, stride: int = STRIDE) -> Tensor:
-    """Integer labels to their shares in each cell: `[N, classes, H/stride, W/stride]`, summing to 1.
+def labels_to_soft_grid(labels_nhw: Tensor, classes: int, stride: int = STRIDE) -> Tensor:
+    """Integer labels to their shares in each cell: `[N, classes, H/stride, W/stride]`, summing to
+    1.
 
     Shares, because an average of class *indices* is a class that may be nowhere in the cell.
     """
@@ -147,10 +193,14 @@ def shrink_labels(labels_nhw: Tensor, classes: int, stride: int = STRIDE) -> Ten
     return F.avg_pool2d(one_hot_nkhw.scatter_(1, labels_nhw.long()[:, None], 1.0), stride)
 
 
-def drop_channels(input_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, space: InputSpace = "rgb") -> Tensor:
-    """Zero n channels of all frames alike, and scale the rest by 3 / (3 - n); with probability `keep` none.
+def drop_channels(
+    input_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, space: InputSpace = "rgb"
+) -> Tensor:
+    """Zero n channels of all frames alike, and scale the rest by 3 / (3 - n); with probability
+    `keep` none.
 
-    One or two channels of RGB; of Lab, a or b. `draw` is a CPU generator; the same draw on every rank drops the same channels.
+    One or two channels of RGB; of Lab, a or b. `draw` is a CPU generator; the same draw on every
+    rank drops the same channels.
     """
     if torch.rand((), generator=draw).item() < config.keep:
         return input_nt3hw
@@ -164,10 +214,14 @@ def drop_channels(input_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Gen
     return input_nt3hw * factor.to(input_nt3hw.device, non_blocking=True)[:, None, None]
 
 
-def jitter_frames(rgb_n3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, own: slice, total: int) -> Tensor:
-    """Jitter a random `config.jitter` of the frames, each by its own draw; RGB in [0, 1], `[N, 3, H, W]`.
+def jitter_frames(
+    rgb_n3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, own: slice, total: int
+) -> Tensor:
+    """Jitter a random `config.jitter` of the frames, each by its own draw; RGB in [0, 1],
+    `[N, 3, H, W]`.
 
-    The draws are made for the `total` frames of the global batch; `own` are those that `rgb_n3hw` holds.
+    The draws are made for the `total` frames of the global batch; `own` are those that `rgb_n3hw`
+    holds.
     """
     chosen = (torch.rand(total, generator=draw) < config.jitter)[own].tolist()
     change = ((torch.rand(total, 4, generator=draw) * 2 - 1) * JITTER)[own].tolist()

@@ -1,4 +1,5 @@
-"""What was tracked, drawn over the frames: dots with tails, and boxes. Objects' pixels are tinted by `pictures.overlay`."""
+"""What was tracked, drawn over the frames: dots with tails, and boxes. Objects' pixels are tinted
+by `pictures.overlay`."""
 
 from collections import deque
 
@@ -24,7 +25,11 @@ def color(number: int) -> tuple[int, int, int]:
 def extent(mask_hw: NDArray[np.bool_]) -> Extent | None:
     """The smallest box around what is marked; None if nothing is."""
     columns, rows = np.flatnonzero(mask_hw.any(axis=0)), np.flatnonzero(mask_hw.any(axis=1))
-    return (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1) if len(rows) else None
+    return (
+        (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+        if len(rows)
+        else None
+    )
 
 
 def line_width(frame_hw3: Pixels) -> int:
@@ -37,7 +42,9 @@ def draw_boxes(frame_hw3: Pixels, boxes: dict[int, Extent | None]) -> Pixels:
     image, width = Image.fromarray(frame_hw3), 2 * line_width(frame_hw3)
     for number, box in boxes.items():
         if box:
-            ImageDraw.Draw(image).rectangle((box[0], box[1], box[2] - 1, box[3] - 1), outline=color(number), width=width)
+            ImageDraw.Draw(image).rectangle(
+                (box[0], box[1], box[2] - 1, box[3] - 1), outline=color(number), width=width
+            )
     return np.array(image)
 
 
@@ -47,26 +54,53 @@ class Dots:
     def __init__(self) -> None:
         self.past: deque[NDArray[np.float32]] = deque(maxlen=TAIL)
 
-    def draw(self, frame_hw3: Pixels, xy_k2: NDArray[np.float32], visible_k: NDArray[np.bool_]) -> Pixels:
-        """A frame with its points: filled where they are seen, hollow where they are hidden, none where x is NaN."""
+    def draw(
+        self, frame_hw3: Pixels, xy_k2: NDArray[np.float32], visible_k: NDArray[np.bool_]
+    ) -> Pixels:
+        """A frame with its points: filled where they are seen, hollow where they are hidden, none
+        where x is NaN."""
         self.past.append(xy_k2)
         image = Image.fromarray(frame_hw3)
-        pen, width, radius = ImageDraw.Draw(image), line_width(frame_hw3), max(min(frame_hw3.shape[:2]) * DOT, 2.0)
+        pen, width, radius = (
+            ImageDraw.Draw(image),
+            line_width(frame_hw3),
+            max(min(frame_hw3.shape[:2]) * DOT, 2.0),
+        )
         for number, (x, y) in enumerate(xy_k2, 1):
-            tail = [(float(at[number - 1, 0]), float(at[number - 1, 1])) for at in self.past if not np.isnan(at[number - 1]).any()]
+            tail = [
+                (float(at[number - 1, 0]), float(at[number - 1, 1]))
+                for at in self.past
+                if not np.isnan(at[number - 1]).any()
+            ]
             if np.isnan(x) or np.isnan(y):
                 continue
             pen.line(tail, fill=color(number), width=width, joint="curve")
-            draw_dot(pen, float(x), float(y), radius, color(number), hollow=not visible_k[number - 1])
+            draw_dot(
+                pen, float(x), float(y), radius, color(number), hollow=not visible_k[number - 1]
+            )
         return np.array(image)
 
 
-def draw_dot(pen: ImageDraw.ImageDraw, x: float, y: float, radius: float, paint: tuple[int, int, int], *, hollow: bool) -> None:
+def draw_dot(
+    pen: ImageDraw.ImageDraw,
+    x: float,
+    y: float,
+    radius: float,
+    paint: tuple[int, int, int],
+    *,
+    hollow: bool,
+) -> None:
     """A disk with a white edge, or a ring with one."""
     edge = radius * 1.35
     if hollow:
-        pen.ellipse((x - edge, y - edge, x + edge, y + edge), outline=WHITE, width=max(round(radius / 4), 1))
-        pen.ellipse((x - radius, y - radius, x + radius, y + radius), outline=paint, width=max(round(radius / 3), 1))
+        pen.ellipse(
+            (x - edge, y - edge, x + edge, y + edge), outline=WHITE, width=max(round(radius / 4), 1)
+        )
+        pen.ellipse(
+            (x - radius, y - radius, x + radius, y + radius),
+            outline=paint,
+            width=max(round(radius / 3), 1),
+        )
     else:
         pen.ellipse((x - edge, y - edge, x + edge, y + edge), fill=WHITE)
         pen.ellipse((x - radius, y - radius, x + radius, y + radius), fill=paint)

@@ -9,7 +9,8 @@ from typing import IO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write, that appears as `path` when the block ends well, and never otherwise."""
+    """A binary file to write, that appears as `path` when the block ends well, and never
+    otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -1,4 +1,5 @@
-"""Memory of the process: how much it took, and a setting that the commands which track make; as a library we leave it alone."""
+"""Memory of the process: how much it took, and a setting that the commands which track make; as a
+library we leave it alone."""
 
 import ctypes
 import resource
@@ -12,11 +13,13 @@ MOST_BEFORE_2_35 = 32 << 20  # what older versions of glibc take for the first
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep what is freed for the next tensor, rather than give it back to the system.
+    """Let the C library keep what is freed for the next tensor, rather than give it back to the
+    system.
 
-    Else each large picture of a tracked frame comes on new pages, which the system clears one by one: 90,000 to 230,000 page faults
-    and 0.3 to 0.75 seconds of processor time a 480p frame, measured. A training step has next to none and gains nothing. No effect
-    beyond glibc, nor on CUDA's memory.
+    Else each large picture of a tracked frame comes on new pages, which the system clears one by
+    one: 90,000 to 230,000 page faults and 0.3 to 0.75 seconds of processor time a 480p frame,
+    measured. A training step has next to none and gains nothing. No effect beyond glibc, nor on
+    CUDA's memory.
     """
     library = ctypes.CDLL(None)
     if hasattr(library, "mallopt"):
@@ -26,7 +29,8 @@ def keep_freed_memory() -> None:
 
 
 def peak_bytes(device: torch.device) -> int:
-    """Memory at its most so far: on CUDA what this process took of the device, else what it took of the machine."""
+    """Memory at its most so far: on CUDA what this process took of the device, else what it took of
+    the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # Linux counts in KiB

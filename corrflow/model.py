@@ -1,6 +1,8 @@
-"""The model: an encoder and a pointer. Loads our checkpoints and the files that the method's authors released.
+"""The model: an encoder and a pointer. Loads our checkpoints and the files that the method's
+authors released.
 
-Training is in `objective.py`, use on a video in `propagation/`. Shapes: b batch, c k channels, h w pixels or cells.
+The loss is in `loss.py`, use on a video in `propagation/`. Shapes: b batch, c k channels, h w
+pixels or cells.
 """
 
 import hashlib
@@ -14,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from corrflow.attention import choose_backend, restricted_attention
-from corrflow.color import InputSpace, input_of
+from corrflow.color import InputSpace, to_input_space
 from corrflow.encoder import STRIDE, Encoder, EncoderConfig
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
-SHIPPED = Path(__file__).parent / "weights" / "corrflow.pt"
+PRETRAINED = Path(__file__).parent / "weights" / "corrflow.pt"
 RELEASED_NAMES = (
     (r"^module\.", ""),
     (r"^feature_extraction\.conv1\.", "encoder.stem."),
@@ -36,21 +38,27 @@ class ModelConfig:
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     radius: int = 6
     """Half the side of the window in training, in cells of 4 pixels (paper, section 4.1: 13x13)."""
-    affinity_scale: float = 1.0
+    inverse_temperature: float = 1.0
     """Factor of the dot products; 1 as released, 0.125 = 1/sqrt(64) against divergence."""
     input: InputSpace = "rgb"
-    """What the encoder is shown: RGB as released, or Lab as MAST does; `encode` takes RGB either way."""
+    """What the encoder is shown: RGB as released, or Lab as MAST does; `encode` takes RGB either
+    way."""
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or self.affinity_scale <= 0:
-            raise InputError(f"model: radius {self.radius}, affinity_scale {self.affinity_scale}: expected >= 0 and > 0")
+        if self.radius < 0 or self.inverse_temperature <= 0:
+            raise InputError(
+                f"model: radius {self.radius}, inverse_temperature {self.inverse_temperature}: "
+                "expected >= 0 and > 0"
+            )
 
 
 class CorrFlow(nn.Module):
-    """The correspondence model: features that find, in a reference frame, where each point of a target frame was."""
+    """The correspondence model: features that find, in a reference frame, where each point of a
+    target frame was."""
 
     def __init__(self, config: ModelConfig | None = None, attention: str = "auto") -> None:
-        """Random weights; `attention` is a backend of `restricted_attention`, and may be changed at any time."""
+        """Random weights; `attention` is a backend of `restricted_attention`, and may be changed at
+        any time."""
         super().__init__()
         self.config = config or ModelConfig()
         self.attention = attention
@@ -68,110 +76,173 @@ class CorrFlow(nn.Module):
         Raises:
             InputError: another shape, or integers.
         """
-        if frames.ndim != 4 or frames.shape[1] != 3 or frames.shape[2] % STRIDE or frames.shape[3] % STRIDE:
-            raise InputError(f"encode: frames {list(frames.shape)}: expected [N, 3, H, W] with H and W multiples of {STRIDE}")
+        if (
+            frames.ndim != 4
+            or frames.shape[1] != 3
+            or frames.shape[2] % STRIDE
+            or frames.shape[3] % STRIDE
+        ):
+            raise InputError(
+                f"encode: frames {list(frames.shape)}: expected [N, 3, H, W] with H and W "
+                f"multiples of {STRIDE}"
+            )
         if not frames.is_floating_point():
-            raise InputError(f"encode: frames of {frames.dtype}: expected floating RGB in [0, 1] (divide uint8 by 255)")
-        features: Tensor = self.encoder(input_of(frames, self.config.input))
+            raise InputError(
+                f"encode: frames of {frames.dtype}: expected floating RGB in [0, 1] (divide uint8 "
+                "by 255)"
+            )
+        features: Tensor = self.encoder(to_input_space(frames, self.config.input))
         return features
 
-    def copy(self, target: Tensor, reference: Tensor, values: Tensor, radius: int | None = None) -> Tensor:
-        """Copy `values` of the reference to the target: features `[B, C, h, w]` twice, `[B, K, h, w]` to `[B, K, h, w]`."""
+    def propagate_values(
+        self, target: Tensor, reference: Tensor, values: Tensor, radius: int | None = None
+    ) -> Tensor:
+        """Copy `values` of the reference to the target: features `[B, C, h, w]` twice,
+        `[B, K, h, w]` to `[B, K, h, w]`."""
         chosen = self.config.radius if radius is None else radius
-        return restricted_attention(target, reference, values, chosen, self.config.affinity_scale, backend=self.attention)
+        return restricted_attention(
+            target,
+            reference,
+            values,
+            chosen,
+            self.config.inverse_temperature,
+            backend=self.attention,
+        )
 
 
 Weights = Literal["auto", "average", "last"]
 
 
 def load_model(
-    path: str | Path | None = None, device: str | torch.device = "cpu", attention: str = "auto", weights: Weights = "auto"
+    path: str | Path | None = None,
+    device: str | torch.device = "cpu",
+    attention: str = "auto",
+    weights: Weights = "auto",
 ) -> CorrFlow:
     """Load a model for use, in eval mode.
 
     Args:
-        path: a checkpoint of ours, or one in the released layout (with or without the `module.` prefix); None: the model that comes
-            with corrflow, where this copy has one.
+        path: a checkpoint of ours, or one in the released layout (with or without the `module.`
+            prefix); None: the pretrained model, where this copy has one.
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
-        weights: `average`, those averaged over training; `last`, those of the last step; `auto`, the average where one was kept.
+        weights: `average`, those averaged over training; `last`, those of the last step; `auto`,
+            the average where one was kept.
 
     Raises:
-        InputError: no such file, a truncated one, or weights of another architecture; no average; a backend that can't be had.
+        InputError: no such file, a truncated one, or weights of another architecture; no average; a
+            backend that can't be had.
     """
     choose_backend(attention, torch.device(device))
-    if path is None and not SHIPPED.exists():
-        raise InputError(f"{SHIPPED}: no such file: this copy of corrflow comes without a model: expected one by --checkpoint")
-    path = SHIPPED if path is None else path
+    if path is None and not PRETRAINED.exists():
+        raise InputError(
+            f"{PRETRAINED}: no such file: this copy of corrflow comes without a model: expected "
+            "one by --checkpoint"
+        )
+    path = PRETRAINED if path is None else path
     state = read_checkpoint(path)
-    model = CorrFlow(config_of(state, path), attention)
-    load_weights(model, chosen_weights(state, weights, path), path)
+    model = CorrFlow(read_model_config(state, path), attention)
+    load_weights(model, select_weights(state, weights, path), path)
     return model.to(device).eval()
 
 
-def chosen_weights(state: dict[str, Any], weights: Weights, path: str | Path) -> dict[str, Any]:
-    """Those of the last step, or their average, by name; InputError if there is no average to choose."""
+def select_weights(state: dict[str, Any], weights: Weights, path: str | Path) -> dict[str, Any]:
+    """Those of the last step, or their average, by name; InputError if there is no average to
+    choose."""
     if weights == "average" and "average" not in state:
-        raise InputError(f"checkpoint {path}: no averaged weights: expected weights auto or last (trainer.ema_clips keeps an average)")
+        raise InputError(
+            f"checkpoint {path}: no averaged weights: expected weights auto or last "
+            "(trainer.ema_clips keeps an average)"
+        )
     average: dict[str, Any] | None = None if weights == "last" else state.get("average")
-    return weights_of(state) if average is None else average
+    return find_state_dict(state) if average is None else average
 
 
-def export_model(source: Path, out: Path, weights: Weights = "auto", affinity_scale: float | None = None) -> None:
-    """Write a checkpoint's weights alone, in half precision: an eighth of a checkpoint with its optimizer, and `load_model` takes it.
+def export_model(
+    source: Path, out: Path, weights: Weights = "auto", inverse_temperature: float | None = None
+) -> None:
+    """Write a checkpoint's weights alone, in half precision: an eighth of a checkpoint with its
+    optimizer, and `load_model` takes it.
 
     Args:
         source: the checkpoint.
         out: the file to write.
         weights: as `load_model`.
-        affinity_scale: by which it copies from now on; None: as it was trained.
+        inverse_temperature: by which it copies from now on; None: as it was trained.
 
     Raises:
         InputError: as `load_model`; a weight that half precision can't hold.
     """
     state = read_checkpoint(source)
-    model = CorrFlow(config_of(state, source))
-    load_weights(model, chosen_weights(state, weights, source), source)
+    model = CorrFlow(read_model_config(state, source))
+    load_weights(model, select_weights(state, weights, source), source)
     # BatchNorm's statistics take no room, and a variance may be beyond half precision
     halved = {name: weight.detach().half() for name, weight in model.named_parameters()}
     if bad := [name for name, weight in halved.items() if not weight.isfinite().all()]:
-        raise InputError(f"checkpoint {source}: {bad[0]} holds what half precision can't: expected finite weights up to 65,504")
+        raise InputError(
+            f"checkpoint {source}: {bad[0]} holds what half precision can't: expected finite "
+            "weights up to 65,504"
+        )
     told: dict[str, Any] = {name: state[name] for name in ("step", "clips") if name in state}
     with atomic_file(out) as file:
-        config = model.config if affinity_scale is None else replace(model.config, affinity_scale=affinity_scale)
-        torch.save({"model_config": describe(config), "model": {**model.state_dict(), **halved}, **told}, file)
+        config = (
+            model.config
+            if inverse_temperature is None
+            else replace(model.config, inverse_temperature=inverse_temperature)
+        )
+        torch.save(
+            {
+                "model_config": config_to_dict(config),
+                "model": {**model.state_dict(), **halved},
+                **told,
+            },
+            file,
+        )
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file, on the CPU; InputError if there is none that can be read."""
+    """The content of a checkpoint file, on the CPU; InputError if there is none that can be
+    read."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"checkpoint {path}: no such file") from None
-    except Exception as error:  # garbage makes the unpickler raise anything; none of it is carried on from
+    except (
+        Exception
+    ) as error:  # garbage makes the unpickler raise anything; none of it is carried on from
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"checkpoint {path}: not a readable checkpoint, truncated perhaps ({reason[:120]})") from None
+        raise InputError(
+            f"checkpoint {path}: not a readable checkpoint, truncated perhaps ({reason[:120]})"
+        ) from None
     if not isinstance(state, dict):
-        raise InputError(f"checkpoint {path}: holds a {type(state).__name__}, expected a dict of weights")
+        raise InputError(
+            f"checkpoint {path}: holds a {type(state).__name__}, expected a dict of weights"
+        )
     return state
 
 
-def config_of(state: dict[str, Any], path: str | Path) -> ModelConfig:
-    """The architecture as the checkpoint tells it; the released files tell none and have the default one."""
+def read_model_config(state: dict[str, Any], path: str | Path) -> ModelConfig:
+    """The architecture as the checkpoint tells it; the released files tell none and have the
+    default one."""
     if "model_config" not in state:
         return ModelConfig()
-    told = {"input": "rgb", **state["model_config"]}  # which earlier ones do not tell
+    told = state["model_config"]
     names = {f.name for f in fields(ModelConfig)}
     if set(told) != names:
-        raise InputError(f"checkpoint {path}: model_config has {sorted(told)}, expected {sorted(names)}")
+        raise InputError(
+            f"checkpoint {path}: model_config has {sorted(told)}, expected {sorted(names)}"
+        )
     encoder = told["encoder"]
     shape = EncoderConfig(tuple(encoder["widths"]), tuple(encoder["depths"]), encoder["features"])
-    return ModelConfig(shape, told["radius"], told["affinity_scale"], told["input"])
+    return ModelConfig(shape, told["radius"], told["inverse_temperature"], told["input"])
 
 
 def load_weights(model: CorrFlow, told: dict[str, Any], path: str | Path) -> None:
-    """Put the weights of a checkpoint into `model`, every one of them or none; InputError names the first that does not fit."""
-    weights = {ours(name): tensor for name, tensor in told.items() if isinstance(tensor, Tensor)}
+    """Put the weights of a checkpoint into `model`, every one of them or none; InputError names the
+    first that does not fit."""
+    weights = {
+        rename_released(name): tensor for name, tensor in told.items() if isinstance(tensor, Tensor)
+    }
     expected = model.state_dict()
     for name in (*expected, *weights):
         if name not in weights or name not in expected:
@@ -179,12 +250,15 @@ def load_weights(model: CorrFlow, told: dict[str, Any], path: str | Path) -> Non
             raise InputError(f"checkpoint {path}: another architecture: {name} {where}")
         if weights[name].shape != expected[name].shape:
             found, wanted = list(weights[name].shape), list(expected[name].shape)
-            raise InputError(f"checkpoint {path}: another architecture: {name} is {found}, expected {wanted}")
+            raise InputError(
+                f"checkpoint {path}: another architecture: {name} is {found}, expected {wanted}"
+            )
     model.load_state_dict(weights)
 
 
-def weights_of(state: dict[str, Any]) -> dict[str, Any]:
-    """The dict of weights within a checkpoint: under `model` (ours), `state_dict` (released), or the whole."""
+def find_state_dict(state: dict[str, Any]) -> dict[str, Any]:
+    """The dict of weights within a checkpoint: under `model` (ours), `state_dict` (released), or
+    the whole."""
     for key in ("model", "state_dict"):
         if isinstance(state.get(key), dict):
             inner: dict[str, Any] = state[key]
@@ -192,21 +266,21 @@ def weights_of(state: dict[str, Any]) -> dict[str, Any]:
     return state
 
 
-def ours(name: str) -> str:
+def rename_released(name: str) -> str:
     """A released weight's name as ours; our own names stay."""
     for pattern, replacement in RELEASED_NAMES:
         name = re.sub(pattern, replacement, name)
     return name
 
 
-def describe(config: ModelConfig) -> dict[str, Any]:
-    """`config` in plain types, as `config_of` reads it back."""
+def config_to_dict(config: ModelConfig) -> dict[str, Any]:
+    """`config` in plain types, as `read_model_config` reads it back."""
     return asdict(config)
 
 
 def weights_digest(model: CorrFlow) -> str:
     """Names what a model computes, wherever it came from: architecture and weights."""
-    found = hashlib.sha256(json.dumps(describe(model.config)).encode())
+    found = hashlib.sha256(json.dumps(config_to_dict(model.config)).encode())
     for name, tensor in model.state_dict().items():
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         found.update(tensor.detach().cpu().contiguous().numpy().tobytes())

@@ -1,4 +1,5 @@
-"""Which colours are classes: the 16 that were published with the method, or others, of a file; and which are asked for.
+"""Which colours are classes: the 16 that were published with the method, or others, of a file; and
+which are asked for.
 
 Shapes: p pixels, k classes, x 2 of (a, b) or 3 of (L, a, b).
 """
@@ -31,8 +32,9 @@ PUBLISHED: Palette = (
     (54.295120239257812, -73.889358520507812), (0.19337761402130127, 0.032210350036621094),
 )  # fmt: skip
 CLASSES = len(PUBLISHED)
-MOST_CLASSES = 256  # of a palette; all of them travel with every copy
-# 64 classes of the Lab of 253 real videos, L at 0.3 of its weight: `launch/shard.py palette --classes 64 --lightness 0.3`
+MAX_CLASSES = 256  # of a palette; all of them travel with every copy
+# 64 classes of the Lab of 253 real videos, L at 0.3 of its weight:
+# `launch/shard.py palette --classes 64 --lightness 0.3`
 LAB64 = Path(__file__).parent / "palettes" / "lab64.csv"
 
 
@@ -51,55 +53,86 @@ class TargetConfig:
     """What the model is asked for (paper, section 3.1)."""
 
     palette: str = ""
-    """CSV of colour classes, a line `a,b` or `L,a,b` each (launch/shard.py palette makes one); unless given, the method's 16 of ab."""
-    beside: str = ""
-    """CSV of further classes, which are copied along and asked for by a loss of their own: those of Lab tell apart what has one hue."""
-    share: float = 0.4
+    """CSV of colour classes, a line `a,b` or `L,a,b` each (launch/shard.py palette makes one);
+    unless given, the method's 16 of ab."""
+    second_palette: str = ""
+    """CSV of further classes, which are copied along and asked for by a loss of their own: those of
+    Lab tell apart what has one hue."""
+    second_share: float = 0.4
     """Of the loss, that of the classes beside."""
     lightness: float = 1.0
-    """Weight of L beside a and b where the nearest class of Lab is looked for; below 1 shadows change fewer classes."""
+    """Weight of L beside a and b where the nearest class of Lab is looked for; below 1 shadows
+    change fewer classes."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.share < 1 and self.lightness > 0):
-            raise InputError(f"target: share {self.share}, lightness {self.lightness}: expected between 0 and 1, and more than 0")
+        if not (0 < self.second_share < 1 and self.lightness > 0):
+            raise InputError(
+                f"target: share {self.second_share}, lightness {self.lightness}: expected between "
+                "0 and 1, and more than 0"
+            )
 
     def targets(self) -> tuple[Target, ...]:
         """One or two; InputError if a file can't be read or is no palette."""
         palette = read_palette(Path(self.palette)) if self.palette else PUBLISHED
-        if not self.beside:
+        if not self.second_palette:
             return (Target(palette, 1.0, self.lightness),)
-        beside = read_palette(Path(self.beside))
-        return Target(palette, 1 - self.share, self.lightness), Target(beside, self.share, self.lightness)
+        beside = read_palette(Path(self.second_palette))
+        return Target(palette, 1 - self.second_share, self.lightness), Target(
+            beside, self.second_share, self.lightness
+        )
 
 
 def read_palette(path: Path) -> Palette:
     """A CSV of 2 to 256 lines `a,b`, or of `L,a,b`; InputError names what it is instead."""
     try:
-        rows = tuple(tuple(float(word) for word in line.split(",")) for line in path.read_text().splitlines() if line.strip())
+        rows = tuple(
+            tuple(float(word) for word in line.split(","))
+            for line in path.read_text().splitlines()
+            if line.strip()
+        )
     except OSError as error:
         raise InputError(f"palette {path}: can't be read ({error.strerror})") from None
     except ValueError as error:
         raise InputError(f"palette {path}: {error}: expected lines a,b or L,a,b") from None
     if not np.isfinite([number for row in rows for number in row]).all():
-        raise InputError(f"palette {path}: holds a number that is not finite: expected lines a,b or L,a,b")
-    if not 2 <= len(rows) <= MOST_CLASSES or {len(row) for row in rows} not in ({2}, {3}):
+        raise InputError(
+            f"palette {path}: holds a number that is not finite: expected lines a,b or L,a,b"
+        )
+    if not 2 <= len(rows) <= MAX_CLASSES or {len(row) for row in rows} not in ({2}, {3}):
         widths = sorted({len(row) for row in rows})
-        raise InputError(f"palette {path}: {len(rows)} lines of {widths} numbers: expected 2 to {MOST_CLASSES} lines a,b or L,a,b")
+        raise InputError(
+            f"palette {path}: {len(rows)} lines of {widths} numbers: expected 2 to {MAX_CLASSES} "
+            "lines a,b or L,a,b"
+        )
     return rows
 
 
-def fit_palette(colors_px: NDArray[np.float32], classes: int, seed: int = 0, lightness: float = 1.0) -> Palette:
-    """The centres of `classes` clusters (k-means) of pixels' ab or Lab, the commonest first; `lightness` is the weight of L in distances.
+def fit_palette(
+    colors_px: NDArray[np.float32], classes: int, seed: int = 0, lightness: float = 1.0
+) -> Palette:
+    """The centres of `classes` clusters (k-means) of pixels' ab or Lab, the commonest first;
+    `lightness` is the weight of L in distances.
 
     Raises:
-        InputError: fewer different colours than classes, or a number of classes that a palette can't have.
+        InputError: fewer different colours than classes, or a number of classes that a palette
+            can't have.
     """
-    if not 2 <= classes <= MOST_CLASSES:
-        raise InputError(f"palette of {classes} classes: expected 2 to {MOST_CLASSES}")
+    if not 2 <= classes <= MAX_CLASSES:
+        raise InputError(f"palette of {classes} classes: expected 2 to {MAX_CLASSES}")
     if (different := len(np.unique(colors_px, axis=0))) < classes:
-        raise InputError(f"palette of {classes} classes: the pixels have {different} colours: expected as many at least")
+        raise InputError(
+            f"palette of {classes} classes: the pixels have {different} colours: expected as many "
+            "at least"
+        )
     weights_x = np.array([lightness, 1.0, 1.0])[-colors_px.shape[1] :]
-    centers_kx, label_p = kmeans2(colors_px.astype(np.float64) * weights_x, classes, iter=50, minit="++", seed=seed, missing="raise")
+    centers_kx, label_p = kmeans2(
+        colors_px.astype(np.float64) * weights_x,
+        classes,
+        iter=50,
+        minit="++",
+        seed=seed,
+        missing="raise",
+    )
     order = np.argsort(-np.bincount(label_p, minlength=classes), kind="stable")
     return tuple(tuple(row) for row in (centers_kx[order] / weights_x).round(3).tolist())
 

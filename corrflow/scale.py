@@ -20,7 +20,8 @@ class Scale:
 
     @classmethod
     def of(cls, width: int, height: int, short_side: int) -> "Scale":
-        """By the short side to track at, 0 for the video's own; a smaller video is left as it is."""
+        """By the short side to track at, 0 for the video's own; a smaller video is left as it
+        is."""
         factor = min(short_side / min(width, height), 1.0) if short_side else 1.0
         return cls((width, height), (max(round(width * factor), 1), max(round(height * factor), 1)))
 
@@ -37,15 +38,22 @@ class Scale:
         return resized(labels_hw, self.video, Image.Resampling.NEAREST)
 
     def inward(self, xy: Points) -> Points:
-        """Places in the video to places in the tracked frame; 0, 0 is the centre of the first pixel."""
+        """Places in the video to places in the tracked frame; 0, 0 is the centre of the first
+        pixel."""
         if self.tracked == self.video:
             return xy
-        inside = np.subtract(self.tracked, 1)  # a video's corner would come to lie beyond that of the smaller frame
+        inside = np.subtract(
+            self.tracked, 1
+        )  # a video's corner would come to lie beyond that of the smaller frame
         return np.clip((xy + 0.5) * self.factors - 0.5, 0, inside).astype(np.float32)
 
     def outward(self, xy: Points) -> Points:
         """And back."""
-        return xy if self.tracked == self.video else ((xy + 0.5) / self.factors - 0.5).astype(np.float32)
+        return (
+            xy
+            if self.tracked == self.video
+            else ((xy + 0.5) / self.factors - 0.5).astype(np.float32)
+        )
 
     @property
     def factors(self) -> NDArray[np.float64]:
@@ -56,5 +64,7 @@ class Scale:
 def resized(picture: Pixels, size: tuple[int, int], how: Image.Resampling) -> Pixels:
     """uint8 `[H, W]` or `[H, W, 3]` at another width and height; as it is at its own."""
     if picture.shape[:2] == size[::-1]:
-        return picture if picture.flags.writeable else picture.copy()  # torch takes what can be written to
+        return (
+            picture if picture.flags.writeable else picture.copy()
+        )  # torch takes what can be written to
     return np.array(Image.fromarray(picture).resize(size, how))

@@ -1,1 +1,2 @@
-"""What a user types. Each file parses a config and makes one call; nothing else imports this package."""
+"""What a user types. Each file parses a config and makes one call; nothing else imports this
+package."""

@@ -1,9 +1,12 @@
-"""Measure speed and memory side by side: `python launch/bench.py attention|step|inference|growth [--device cpu|cuda] [--json FILE]`,
-of the data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`, of all-reduce `bench.py reduce --procs 2`. Predict many
-GPUs from stated rates: `bench.py scaling --network-gbit 100`.
+"""Measure speed and memory side by side:
+`python launch/bench.py attention|step|inference|growth [--device cpu|cuda] [--json FILE]`, of the
+data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`, of all-reduce
+`bench.py reduce --procs 2`. Predict many GPUs from stated rates:
+`bench.py scaling --network-gbit 100`.
 
-Each row is one way to do a work; `released` is the formulation that the method's authors published. Every way runs in a process of
-its own, by turns, so that other load falls on all alike: trust the ratios. docs/performance.md and docs/scaling.md explain the figures.
+Each row is one way to do a work; `released` is the formulation that the method's authors published.
+Every way runs in a process of its own, by turns, so that other load falls on all alike: trust the
+ratios. docs/performance.md and docs/scaling.md explain the figures.
 """
 
 import json
@@ -28,13 +31,13 @@ from corrflow.speed.plot import draw_growth
 from corrflow.speed.reduction import measure_reduction, reduction_table
 from corrflow.speed.released import correlation_name
 from corrflow.speed.scaling import ScalingConfig, predict, scaling_table
-from corrflow.training.distributed import choose_device, joined_processes
-from launch.bench_config import BenchJob, LoaderBenchJob, PackBenchJob, ReduceBenchJob
-from launch.command import parse, run
-from shards.corpus import open_corpus
-from shards.order import Order
+from corrflow.training.distributed import choose_device, init_distributed
+from launch.common.command import parse, run
+from launch.configs.bench import BenchJob, LoaderBenchJob, PackBenchJob, ReduceBenchJob
+from shards.reading.corpus import open_corpus
+from shards.reading.order import ClipOrder
 from shards.speed import measure_loading, measure_packing
-from slurm.local import follow_parent, is_member, run_processes
+from slurm.local import follow_parent, is_worker_process, run_processes
 
 GROWTH_SIDES = (128, 256, 384, 512)  # pixels
 GROWTH_RADII = (3, 6, 9, 12)
@@ -53,7 +56,11 @@ def main(argv: list[str]) -> int:
         check_matplotlib()
     print(f"{describe(device)}\n{BASELINE}: correlation by {correlation_name()}", flush=True)
     limits = measure_limits(device)
-    series = growth(job, device) if job.work == "growth" else {"": [(0, measured(variants(job, device), device, job.rounds(device)))]}
+    series = (
+        growth(job, device)
+        if job.work == "growth"
+        else {"": [(0, measured(variants(job, device), device, job.rounds(device)))]}
+    )
     limits = limits.raised(measure_limits(device))
     rows = [row for line in series.values() for _, found in line for row in found]
     if not rows:
@@ -61,7 +68,11 @@ def main(argv: list[str]) -> int:
     print(table(rows, limits, device))
     if job.json:
         with atomic_file(job.json) as file:
-            file.write((json.dumps([record(row, limits, job, device) for row in rows], indent=1) + "\n").encode())
+            file.write(
+                (
+                    json.dumps([record(row, limits, job, device) for row in rows], indent=1) + "\n"
+                ).encode()
+            )
     if job.plot:
         draw_growth(series, job.plot)
     return 0
@@ -91,15 +102,26 @@ def growth(job: BenchJob, device: torch.device) -> Series:
     sizes = job.sizes(device)
     points = {
         "image side, pixels (attention)": [
-            (side, cases.growing_attention(replace(sizes, height=side, width=side), device)) for side in GROWTH_SIDES
+            (side, cases.growing_attention(replace(sizes, height=side, width=side), device))
+            for side in GROWTH_SIDES
         ],
-        "radius, cells (attention)": [(radius, cases.growing_attention(replace(sizes, radius=radius), device)) for radius in GROWTH_RADII],
+        "radius, cells (attention)": [
+            (radius, cases.growing_attention(replace(sizes, radius=radius), device))
+            for radius in GROWTH_RADII
+        ],
         "image side, pixels (training step)": [
-            (side, cases.step_variants(replace(sizes, height=side, width=side), device)) for side in STEP_SIDES
+            (side, cases.step_variants(replace(sizes, height=side, width=side), device))
+            for side in STEP_SIDES
         ],
     }
     return {
-        label: [(value, [named(row, label, value) for row in measured(found, device, job.rounds(device))]) for value, found in line]
+        label: [
+            (
+                value,
+                [named(row, label, value) for row in measured(found, device, job.rounds(device))],
+            )
+            for value, found in line
+        ]
         for label, line in points.items()
     }
 
@@ -128,17 +150,34 @@ def processor() -> str:
 def table(rows: list[Row], limits: Limits, device: torch.device) -> str:
     """The limits and the rows as text."""
     precision = "bfloat16" if device.type == "cuda" else "float32"
-    rates = f"product {limits.product / 1e9:.0f}, convolution {limits.convolution / 1e9:.0f} GFLOP/s ({precision})"
+    rates = (
+        f"product {limits.product / 1e9:.0f}, convolution {limits.convolution / 1e9:.0f} GFLOP/s "
+        f"({precision})"
+    )
     width = max(len(row.name) for row in rows)
-    titles = {"seconds": 9, "speedup": 7, "extra MiB": 9, "held MiB": 8, "per s": 8, "GFLOP/s": 8, "of limit": 8, "of copy": 7}
+    titles = {
+        "seconds": 9,
+        "speedup": 7,
+        "extra MiB": 9,
+        "held MiB": 8,
+        "per s": 8,
+        "GFLOP/s": 8,
+        "of limit": 8,
+        "of copy": 7,
+    }
     head = "  ".join(f"{title:>{size}}" for title, size in titles.items())
-    lines = [f"limits: {rates}, copy {limits.bandwidth / 1e9:.1f} GB/s", f"{'':{width}}  {'':22}  {head}"]
+    lines = [
+        f"limits: {rates}, copy {limits.bandwidth / 1e9:.1f} GB/s",
+        f"{'':{width}}  {'':22}  {head}",
+    ]
     for row in rows:
+        copied = row.need.bytes / row.seconds / limits.bandwidth if row.need.bytes else None
         figures = (
-            f"{row.seconds:9.4f}", told(row.speedup, "7.2f"), told(row.peak_mib, "9.0f"), told(row.held_mib, "8.0f"),
+            f"{row.seconds:9.4f}", told(row.speedup, "7.2f"), told(row.peak_mib, "9.0f"),
+            told(row.held_mib, "8.0f"),
             f"{row.need.items / row.seconds:8.3g}", f"{row.need.flops / row.seconds / 1e9:8.1f}",
             f"{row.need.flops / row.seconds / limits.arithmetic:8.0%}",
-            told(row.need.bytes / row.seconds / limits.bandwidth if row.need.bytes else None, "7.0%"),
+            told(copied, "7.0%"),
         )  # fmt: skip
         lines.append(f"{row.name:{width}}  {row.variant:22}  {'  '.join(figures)}")
     return "\n".join(lines)
@@ -174,11 +213,15 @@ def bench_pack(argv: list[str]) -> int:
         speed = measure_packing(job.source, job.pack, job.videos, job.repeats, bar.update)
     share = TEN_SECONDS * KINETICS / speed.video_seconds
     print(
-        f"{processor()}, PyAV {version('av')}, Pillow {version('pillow')}; one core, processor seconds\n"
-        f"{speed.videos} videos, {speed.video_seconds:.0f} s of video, {speed.frames} frames kept, {speed.bytes / 1e6:.1f} MB\n"
+        f"{processor()}, PyAV {version('av')}, Pillow {version('pillow')}; one core, processor "
+        "seconds\n"
+        f"{speed.videos} videos, {speed.video_seconds:.0f} s of video, {speed.frames} frames kept, "
+        f"{speed.bytes / 1e6:.1f} MB\n"
         f"decode   {speed.decode:8.2f} s\nencode   {speed.encode:8.2f} s\n"
-        f"pack     {speed.pack:8.2f} s  {speed.ratio:.2f} of both together; {speed.waited:.2f} s more by the clock\n"
-        f"240,000 ten-second videos of this kind: {speed.pack * share / 3600:.0f} core-hours, {speed.bytes * share / 1e9:.0f} GB"
+        f"pack     {speed.pack:8.2f} s  {speed.ratio:.2f} of both together; {speed.waited:.2f} s "
+        "more by the clock\n"
+        f"240,000 ten-second videos of this kind: {speed.pack * share / 3600:.0f} core-hours, "
+        f"{speed.bytes * share / 1e9:.0f} GB"
     )
     return 0
 
@@ -188,13 +231,17 @@ def bench_loader(argv: list[str]) -> int:
     job = parse(LoaderBenchJob, argv, "bench.py loader")
     torch.set_num_threads(1)
     corpus = open_corpus(job.data)
-    order = Order(corpus.samples, 0, job.batch, job.window, job.clip.visits)
+    order = ClipOrder(corpus.samples, 0, job.batch, job.window, job.clip.clips_per_segment)
     with tqdm(total=job.steps, unit="batch", desc="loader") as bar:
-        speed = measure_loading(corpus, order, job.clip, job.stream, job.steps, job.repeats, bar.update)
+        speed = measure_loading(
+            corpus, order, job.clip, job.stream, job.steps, job.repeats, bar.update
+        )
     print(
-        f"{processor()}, torch {torch.__version__}; clips of {job.clip.frames} x {job.clip.size}x{job.clip.size}, a second and worker\n"
+        f"{processor()}, torch {torch.__version__}; clips of {job.clip.frames} x "
+        f"{job.clip.size}x{job.clip.size}, a second and worker\n"
         f"JPEG decoding alone     {speed.jpeg:7.1f}\nand sizing              {speed.pixels:7.1f}\n"
-        f"loader                  {speed.loader:7.1f}  {speed.loader / speed.jpeg:.0%} of decoding, "
+        f"loader                  {speed.loader:7.1f}  {speed.loader / speed.jpeg:.0%} of "
+        "decoding, "
         f"{speed.loader / speed.pixels:.0%} of both\n"
         f"by tenths of {job.steps} batches: {' '.join(f'{rate:.0f}' for rate in speed.by_tenth)}\n"
         f"a worker's own memory, MB:  {' '.join(f'{size:.0f}' for size in speed.worker_mb)}\n"
@@ -204,15 +251,16 @@ def bench_loader(argv: list[str]) -> int:
 
 
 def bench_reduce(argv: list[str]) -> int:
-    """All-reduce among processes: those that were started together (torchrun), or as many as asked for here."""
+    """All-reduce among processes: those that were started together (torchrun), or as many as asked
+    for here."""
     job = parse(ReduceBenchJob, argv, "bench.py reduce")
-    if not is_member():
+    if not is_worker_process():
         return run_processes([sys.executable, __file__, "reduce", *argv], job.procs)
     follow_parent()
-    with joined_processes(job.device) as processes:
+    with init_distributed(job.device) as processes:
         rows = measure_reduction(processes, job.repeats)
-    if processes.leads:
-        print(f"{describe(processes.device)}\n{reduction_table(rows, processes.world)}")
+    if processes.is_main:
+        print(f"{describe(processes.device)}\n{reduction_table(rows, processes.world_size)}")
     return 0
 
 
@@ -221,18 +269,28 @@ def predict_scaling(argv: list[str]) -> int:
     config = parse(ScalingConfig, argv, "bench.py scaling")
     rows = predict(config)
     if not rows:
-        raise InputError(f"scaling: global-batch {config.global_batch}: none of {config.gpus} GPUs divides it")
+        raise InputError(
+            f"scaling: global-batch {config.global_batch}: none of {config.gpus} GPUs divides it"
+        )
     gradient = cost.gradient_bytes(EncoderConfig()) / 1e6
     print(
-        f"a prediction, not a measurement: GPUs of {config.peak_tflops:g} TFLOP/s of which {config.achieved:.0%} are reached, "
-        f"{config.nvlink_gbyte:g} GB/s within a node of {config.gpus_per_node}, {config.network_gbit:g} Gbit/s between nodes, "
-        f"{config.reached:.0%} of either\ngradient {gradient:.1f} MB; times in ms\n{scaling_table(rows)}"
+        f"a prediction, not a measurement: GPUs of {config.peak_tflops:g} TFLOP/s of which "
+        f"{config.achieved:.0%} are reached, "
+        f"{config.nvlink_gbyte:g} GB/s within a node of {config.gpus_per_node}, "
+        f"{config.network_gbit:g} Gbit/s between nodes, "
+        f"{config.reached:.0%} of either\ngradient {gradient:.1f} MB; times in "
+        f"ms\n{scaling_table(rows)}"
     )
     return 0
 
 
 KINETICS, TEN_SECONDS = 240_000, 10.0  # videos, and how long each is
-OTHERS = {"pack": bench_pack, "loader": bench_loader, "reduce": bench_reduce, "scaling": predict_scaling}
+OTHERS = {
+    "pack": bench_pack,
+    "loader": bench_loader,
+    "reduce": bench_reduce,
+    "scaling": predict_scaling,
+}
 
 if __name__ == "__main__":
     sys.exit(run(main))

@@ -1,10 +1,11 @@
-"""Draw how runs went: `python launch/curve.py RUN ... --out curve.png`. J&F of each validation, and the loss, against clips seen."""
+"""Draw how runs went: `python launch/curve.py RUN ... --out curve.png`. J&F of each validation, and
+the loss, against clips seen."""
 
 import sys
 
 from corrflow.training.curves import draw_curves, read_curves
-from launch.command import parse, run
-from launch.config import CurveJob
+from launch.common.command import parse, run
+from launch.configs.train import CurveJob
 
 
 def main(argv: list[str]) -> int:

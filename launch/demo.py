@@ -1,6 +1,8 @@
-"""The whole way in minutes: generate videos, pack, train, evaluate against two baselines, report. `make demo`.
+"""The whole way in minutes: generate videos, pack, train, evaluate against two baselines, report.
+`make demo`.
 
-Exits 1 unless the trained model beats both the untrained one and the identity by a clear margin on held-out videos.
+Exits 1 unless the trained model beats both the untrained one and the identity by a clear margin on
+held-out videos.
 """
 
 import shutil
@@ -24,8 +26,8 @@ from corrflow.propagation import PROTOCOLS
 from corrflow.report import text_table, write_report
 from corrflow.training.checkpoint import checkpoints
 from launch import shard, train
-from launch.command import parse, run
-from launch.recipes import demo
+from launch.common.command import parse, run
+from launch.configs.recipes import demo
 from shards.synthetic import SceneConfig, write_tree
 
 MARGIN = 0.10  # of J&F: what counts as a clear lead; 0.189 (README) and 0.172 were measured
@@ -60,13 +62,42 @@ def main(argv: list[str]) -> int:
     begun = time.perf_counter()
     prepare_folder(job.out)
     step(1, f"generating {job.videos} videos to learn from and {job.held_out} to be tested on")
-    write_tree(job.out / "train", "train", job.videos, SceneConfig(frames=16, height=128, width=160), TRAIN_SEED, job.procs)
+    write_tree(
+        job.out / "train",
+        "train",
+        job.videos,
+        SceneConfig(frames=16, height=128, width=160),
+        TRAIN_SEED,
+        job.procs,
+    )
     write_tree(job.out / "val", "val", job.held_out, SceneConfig(frames=20), VAL_SEED, job.procs)
     step(2, "packing them into shards")
     source = job.out / "train" / "JPEGImages" / "480p"
-    shard.main(["--source", str(source), "--out", str(job.out / "shards"), "--fps", "25", "--size", "128", "--procs", str(job.procs)])
+    shard.main(
+        [
+            "--source",
+            str(source),
+            "--out",
+            str(job.out / "shards"),
+            "--fps",
+            "25",
+            "--size",
+            "128",
+            "--procs",
+            str(job.procs),
+        ]
+    )
     step(3, "training")
-    flags = ["--recipe", "demo", "--data", str(job.out / "shards"), "--run", str(job.out / "run"), "--procs", "1"]
+    flags = [
+        "--recipe",
+        "demo",
+        "--data",
+        str(job.out / "shards"),
+        "--run",
+        str(job.out / "run"),
+        "--procs",
+        "1",
+    ]
     flags += ["--trainer.steps", str(job.steps)] if job.steps else []
     if code := train.main(flags):
         return code
@@ -76,7 +107,10 @@ def main(argv: list[str]) -> int:
     write_report(job.out / "report.html", "corrflow demo: held-out generated videos", results)
     write_picture(job.out / "picture.png", job.out / "val", results[TRAINED:])
     print("\n" + text_table(results) + "\n")
-    print(f"report {job.out / 'report.html'}, picture {job.out / 'picture.png'}, {time.perf_counter() - begun:.0f} s in all")
+    print(
+        f"report {job.out / 'report.html'}, picture {job.out / 'picture.png'}, "
+        f"{time.perf_counter() - begun:.0f} s in all"
+    )
     return verdict(results)
 
 
@@ -85,7 +119,9 @@ def prepare_folder(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: expected a folder")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
-        raise InputError(f"{out}: is not empty and not an earlier demo's: expected a new folder (--out)")
+        raise InputError(
+            f"{out}: is not empty and not an earlier demo's: expected a new folder (--out)"
+        )
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     (out / MARK).touch()
@@ -97,7 +133,8 @@ def step(number: int, text: str) -> None:
 
 
 def evaluate_all(out: Path) -> list[Result]:
-    """Identity, untrained, trained, and beside them the model that comes with corrflow, which has never seen a generated video."""
+    """Identity, untrained, trained, and beside them the pretrained model, which has never seen a
+    generated video."""
     torch.manual_seed(0)
     untrained = CorrFlow(ModelConfig(encoder=demo().training.model.encoder)).eval()
     trained = load_model(checkpoints(out / "run")[-1])
@@ -105,9 +142,12 @@ def evaluate_all(out: Path) -> list[Result]:
         ("identity", None, "identity"),
         ("untrained", untrained, "paper"),
         ("trained", trained, "paper"),
-        ("shipped", load_model(), "memory"),
+        ("pretrained", load_model(), "memory"),
     ]
-    return [evaluate("davis2017", out / "val", model, PROTOCOLS[protocol], out / "eval" / name, name) for name, model, protocol in methods]
+    return [
+        evaluate("davis2017", out / "val", model, PROTOCOLS[protocol], out / "eval" / name, name)
+        for name, model, protocol in methods
+    ]
 
 
 def write_picture(path: Path, root: Path, results: list[Result]) -> None:
@@ -117,7 +157,10 @@ def write_picture(path: Path, root: Path, results: list[Result]) -> None:
         moments = np.linspace(0, sequence.length - 1, 4).round().astype(int)
         frames = [read_frame(sequence.paths[i]) for i in moments]
         names = [sequence.paths[i].stem for i in moments]
-        tracked = [[read_mask(result.out / "masks" / sequence.name / f"{name}.png") for name in names] for result in results]
+        tracked = [
+            [read_mask(result.out / "masks" / sequence.name / f"{name}.png") for name in names]
+            for result in results
+        ]
         true = [read_mask(sequence.masks[i]) for i in moments]
         for masks in (*tracked, true):
             row = [overlay(f, m) for f, m in zip(frames, masks, strict=True)]
@@ -131,9 +174,14 @@ def verdict(results: list[Result]) -> int:
     *baselines, trained = (result.overall["J&F-Mean"] for result in results[: TRAINED + 1])
     lead = trained - max(baselines)
     if lead >= MARGIN:
-        print(f"trained beats both baselines: J&F {trained:.3f}, {lead:+.3f} over the better of them")
+        print(
+            f"trained beats both baselines: J&F {trained:.3f}, {lead:+.3f} over the better of them"
+        )
         return 0
-    print(f"FAILED: trained J&F {trained:.3f} is {lead:+.3f} over the better baseline: expected at least +{MARGIN}")
+    print(
+        f"FAILED: trained J&F {trained:.3f} is {lead:+.3f} over the better baseline: expected at "
+        f"least +{MARGIN}"
+    )
     return 1
 
 

@@ -1,4 +1,5 @@
-"""Evaluate a checkpoint on a benchmark: `python launch/eval.py --benchmark davis2016 --root ROOT --checkpoint PT --out OUT [--jobs N]`.
+"""Evaluate a checkpoint on a benchmark:
+`python launch/eval.py --benchmark davis2016 --root ROOT --checkpoint PT --out OUT [--jobs N]`.
 
 The same command again does the sequences that are not done.
 """
@@ -16,27 +17,28 @@ from corrflow.benchmarks.evaluation import finish, merge, progress, results, run
 from corrflow.benchmarks.plan import Evaluation, Plan, begin, noting_failure, plan_of, read_plan
 from corrflow.benchmarks.results import Result
 from corrflow.memory import keep_freed_memory
-from corrflow.model import SHIPPED, CorrFlow, load_model, weights_digest
+from corrflow.model import PRETRAINED, CorrFlow, load_model, weights_digest
 from corrflow.propagation import Backbone
 from corrflow.propagation.backbone import digest, load_backbone
 from corrflow.report import text_table, write_report
 from corrflow.training.distributed import choose_device
-from launch.claim import held_evaluation, note_jobs
-from launch.command import parse, run
-from launch.eval_config import EvalJob
+from launch.common.command import parse, run
+from launch.common.run_config import held_evaluation, note_jobs
+from launch.configs.evaluate import EvalJob
 from slurm.array import Submitted, submit_array, wait_for
 from slurm.client import goes_to_slurm
-from slurm.local import follow_parent, is_member, run_processes
-from slurm.payload import Task
+from slurm.local import follow_parent, is_worker_process, run_processes
+from slurm.tasks import Task
 
 LOGS = "logs"
 
 
 def main(argv: list[str]) -> int:
-    """Evaluate here, in this process or in several, or let SLURM do it; report, print the figures."""
+    """Evaluate here, in this process or in several, or let SLURM do it; report, print the
+    figures."""
     job = parse(EvalJob, argv, "eval.py")
-    if is_member():
-        return work_as_member(job)
+    if is_worker_process():
+        return work_as_worker(job)
     keep_freed_memory()
     away = goes_to_slurm(job.jobs, job.local)
     plan = plan_job(job, away)
@@ -56,7 +58,9 @@ def carry_out(job: EvalJob, argv: list[str], plan: Plan, away: bool) -> int:
         if failure := follow(plan, submitted):
             raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
     elif job.jobs > 1:
-        if code := run_processes([sys.executable, __file__, *argv], min(job.jobs, len(plan.sequences))):
+        if code := run_processes(
+            [sys.executable, __file__, *argv], min(job.jobs, len(plan.sequences))
+        ):
             return code
     else:
         work(plan, 0, 1)
@@ -74,23 +78,33 @@ def evaluate_job(job: EvalJob) -> Result:
 
 
 def plan_job(job: EvalJob, away: bool) -> Plan:
-    """Plan the evaluation; nothing is written. What is wrong with flags, checkpoint or data is found here, before anything is submitted."""
+    """Plan the evaluation; nothing is written. What is wrong with flags, checkpoint or data is
+    found here, before anything is submitted."""
     protocol = job.chosen_protocol
     if not away:  # elsewhere there may be devices that this machine lacks
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
-    how = job.size, job.ahead, job.device, job.attention
+    how = job.size, job.reset_gap, job.device, job.attention
     if not protocol.propagates:
-        return plan_of(Evaluation(job.benchmark, root, name, protocol, size=job.size, ahead=job.ahead), job.out)
+        return plan_of(
+            Evaluation(job.benchmark, root, name, protocol, size=job.size, reset_gap=job.reset_gap),
+            job.out,
+        )
     if job.encoder:
         place, device = absolute(job.encoder), torch.device("cpu")
         weights = digest(load_backbone(place, device))
-        evaluation = Evaluation(job.benchmark, root, name, protocol, weights, "none", place, 0, *how)
+        evaluation = Evaluation(
+            job.benchmark, root, name, protocol, weights, "none", place, 0, *how
+        )
         return plan_of(evaluation, job.out)
-    checkpoint = job.checkpoint if job.checkpoint in ("", "none") else str(Path(job.checkpoint).absolute())
+    checkpoint = (
+        job.checkpoint if job.checkpoint in ("", "none") else str(Path(job.checkpoint).absolute())
+    )
     seed = job.seed if job.checkpoint == "none" else 0
     weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))
-    evaluation = Evaluation(job.benchmark, root, name, protocol, weights, checkpoint, "", seed, *how)
+    evaluation = Evaluation(
+        job.benchmark, root, name, protocol, weights, checkpoint, "", seed, *how
+    )
     return plan_of(evaluation, job.out)
 
 
@@ -109,7 +123,8 @@ def make_model(checkpoint: str, seed: int, device: torch.device, attention: str)
 
 
 def find_model(evaluation: Evaluation, number: int) -> CorrFlow | Backbone | None:
-    """The plan's model, on this machine's `number`-th device, counted round; InputError if its weights are no longer those."""
+    """The plan's model, on this machine's `number`-th device, counted round; InputError if its
+    weights are no longer those."""
     if not evaluation.protocol.propagates:
         return None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 1
@@ -117,10 +132,15 @@ def find_model(evaluation: Evaluation, number: int) -> CorrFlow | Backbone | Non
     attention = choose_backend(evaluation.attention, device, top_k=evaluation.protocol.top_k)
     print(f"{device.type}, {attention} attention", flush=True)
     if evaluation.encoder:
-        return replace(load_backbone(evaluation.encoder, device), device=device, attention=attention)
+        return replace(
+            load_backbone(evaluation.encoder, device), device=device, attention=attention
+        )
     model = make_model(evaluation.checkpoint, evaluation.seed, device, attention)
     if (found := weights_digest(model)) != evaluation.weights:
-        raise InputError(f"checkpoint {evaluation.checkpoint}: its weights are {found}, not those that were planned: {evaluation.weights}")
+        raise InputError(
+            f"checkpoint {evaluation.checkpoint}: its weights are {found}, not those that were "
+            f"planned: {evaluation.weights}"
+        )
     return model
 
 
@@ -130,7 +150,7 @@ def method_name(job: EvalJob) -> str:
         return "identity"
     if job.encoder:
         return job.encoder.rpartition(":")[2]
-    return "untrained" if job.checkpoint == "none" else Path(job.checkpoint or SHIPPED).stem
+    return "untrained" if job.checkpoint == "none" else Path(job.checkpoint or PRETRAINED).stem
 
 
 def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = True) -> None:
@@ -140,34 +160,54 @@ def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = Tru
         return
     with noting_failure(plan, share):
         model = find_model(plan.evaluation, device)
-        with progress(sum(sequence.length for sequence in share), plan.evaluation.name, shown) as bar:
+        with progress(
+            sum(sequence.length for sequence in share), plan.evaluation.name, shown
+        ) as bar:
             run_sequences(plan, share, model, bar.update)
 
 
-def work_as_member(job: EvalJob) -> int:
-    """One of several processes on this machine, each with its part, its share of the cores (or what OMP_NUM_THREADS says, where that is
-    less), and a device where there is one."""
+def work_as_worker(job: EvalJob) -> int:
+    """One of several processes on this machine, each with its part, its share of the cores (or what
+    OMP_NUM_THREADS says, where that is less), and a device where there is one."""
     follow_parent()
     keep_freed_memory()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // world)))
-    work(read_plan(job.out), rank, world, rank, shown=rank == 0)  # the parts are about as long: one bar tells of all
+    torch.set_num_threads(
+        max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // world))
+    )
+    work(
+        read_plan(job.out), rank, world, rank, shown=rank == 0
+    )  # the parts are about as long: one bar tells of all
     return 0
 
 
 def submit(job: EvalJob, plan: Plan) -> Submitted:
-    """Leave it to SLURM: an array whose jobs do a part each, those parts that are done left out, and a job that ends the evaluation."""
+    """Leave it to SLURM: an array whose jobs do a part each, those parts that are done left out,
+    and a job that ends the evaluation."""
     out = str(job.out.absolute())
-    numbers = [n for n in range(job.jobs) if not all(plan.result(sequence) for sequence in plan.share(n, job.jobs))]
+    numbers = [
+        n
+        for n in range(job.jobs)
+        if not all(plan.result(sequence) for sequence in plan.share(n, job.jobs))
+    ]
     about = {"out": out, "count": job.jobs, "threads": job.cluster.cpus}
     tasks = [Task("launch.eval:work_in_array", {**about, "number": number}) for number in numbers]
-    submitted = submit_array(tasks, Task("launch.eval:end_array", {"out": out}), job.out / LOGS, "corrflow-eval", job.cluster)
+    submitted = submit_array(
+        tasks,
+        Task("launch.eval:end_array", {"out": out}),
+        job.out / LOGS,
+        "corrflow-eval",
+        job.cluster,
+    )
     array, last, left = submitted.array, submitted.last.job_id, plan.left()
     note_jobs(job.out, array, last)
     print(
-        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(s.length for s in left)} frames: "
-        f"submitted {array}_[0-{len(tasks) - 1}], which track, and {last}, which ends it with a report\n"
-        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} {last}; what is left, the same command does",
+        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(s.length for s in left)} "
+        "frames: "
+        f"submitted {array}_[0-{len(tasks) - 1}], which track, and {last}, which ends it with a "
+        "report\n"
+        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} "
+        f"{last}; what is left, the same command does",
         flush=True,
     )
     return submitted
@@ -194,7 +234,10 @@ def follow(plan: Plan, submitted: Submitted) -> str:
         def look() -> None:
             for sequence in [sequence for sequence in waiting.values() if plan.result(sequence)]:
                 bar.update(waiting.pop(sequence.name).length)
-            bar.set_postfix_str(f"{len(plan.sequences) - len(waiting)}/{len(plan.sequences)} sequences", refresh=False)
+            bar.set_postfix_str(
+                f"{len(plan.sequences) - len(waiting)}/{len(plan.sequences)} sequences",
+                refresh=False,
+            )
 
         return wait_for(submitted.last, look)
 
@@ -202,7 +245,9 @@ def follow(plan: Plan, submitted: Submitted) -> str:
 def end(plan: Plan) -> Result:
     """Put the parts together, and write the page."""
     result = finish(plan)
-    write_report(plan.out / "report.html", f"{plan.evaluation.benchmark}: {plan.evaluation.name}", [result])
+    write_report(
+        plan.out / "report.html", f"{plan.evaluation.benchmark}: {plan.evaluation.name}", [result]
+    )
     return result
 
 

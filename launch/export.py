@@ -1,4 +1,5 @@
-"""Make a small file of a checkpoint, to ship: `python launch/export.py --checkpoint PT --out model.pt`.
+"""Make a small file of a checkpoint, to ship:
+`python launch/export.py --checkpoint PT --out model.pt`.
 
 Weights alone, in half precision; every command and `corrflow.load_model` takes it.
 """
@@ -7,14 +8,14 @@ import hashlib
 import sys
 
 from corrflow.model import export_model
-from launch.command import parse, run
-from launch.config import ExportJob
+from launch.common.command import parse, run
+from launch.configs.train import ExportJob
 
 
 def main(argv: list[str]) -> int:
     """Write it, and say what names it."""
     job = parse(ExportJob, argv, "export.py")
-    export_model(job.checkpoint, job.out, job.weights, job.affinity_scale)
+    export_model(job.checkpoint, job.out, job.weights, job.inverse_temperature)
     content = job.out.read_bytes()
     print(f"{job.out}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
     return 0

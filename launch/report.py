@@ -1,4 +1,5 @@
-"""Compare finished evaluations: `python launch/report.py RUN1 RUN2 ... [--out report.html]`. A table here, and a page."""
+"""Compare finished evaluations: `python launch/report.py RUN1 RUN2 ... [--out report.html]`. A
+table here, and a page."""
 
 import sys
 from pathlib import Path
@@ -6,8 +7,8 @@ from pathlib import Path
 from corrflow import InputError
 from corrflow.benchmarks.results import Result, read_result
 from corrflow.report import text_table, write_report
-from launch.command import parse, run
-from launch.eval_config import ReportJob
+from launch.common.command import parse, run
+from launch.configs.evaluate import ReportJob
 
 
 def main(argv: list[str]) -> int:
@@ -23,7 +24,9 @@ def main(argv: list[str]) -> int:
 def write_page(job: ReportJob, results: list[Result]) -> None:
     """The page; InputError where it can't be written."""
     if job.out.is_dir():
-        raise InputError(f"{job.out}: is a folder: expected a file to write, such as {job.out / 'report.html'}")
+        raise InputError(
+            f"{job.out}: is a folder: expected a file to write, such as {job.out / 'report.html'}"
+        )
     if job.out.parent.exists() and not job.out.parent.is_dir():
         raise InputError(f"{job.out}: {job.out.parent} is a file: expected a folder")
     try:

@@ -1,6 +1,7 @@
 """Pack videos into tar shards: `python launch/shard.py --source DIR --out DIR [--jobs N]`.
 
-On packed ones, each with `--data DIR`: `shard.py verify`, `shard.py stats`, `shard.py order`, `shard.py palette`.
+On packed ones, each with `--data DIR`: `shard.py verify`, `shard.py stats`, `shard.py order`,
+`shard.py palette`.
 """
 
 import json
@@ -17,24 +18,36 @@ from tqdm import tqdm
 from corrflow.color import rgb_to_lab
 from corrflow.memory import keep_freed_memory
 from corrflow.palette import fit_palette, write_palette
-from launch.command import parse, run
-from launch.config import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
+from launch.common.command import parse, run
+from launch.configs.train import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
 from shards import InputError
-from shards.clip import ClipConfig
-from shards.corpus import open_corpus
 from shards.manifest import Manifest, read_manifest
-from shards.order import Order
-from shards.pack import FAILED, PARTS, TOO_SHORT, Plan, finish, pack_units, prepare, read_plan
-from shards.sources import counted
+from shards.packing.pack import (
+    FAILED,
+    PARTS,
+    TOO_SHORT,
+    Plan,
+    finish,
+    pack_units,
+    prepare,
+    read_plan,
+)
+from shards.reading.clip import ClipConfig
+from shards.reading.corpus import open_corpus
+from shards.reading.order import ClipOrder
+from shards.reading.stream import ClipDataset, StreamConfig, check_data, list_batches, read_batches
 from shards.stats import collect
-from shards.stream import ClipDataset, StreamConfig, check_data, list_batches, read_batches
 from shards.verify import verify
+from shards.video.sources import counted
 from slurm.array import Submitted, submit_array, wait_for
 from slurm.client import goes_to_slurm
-from slurm.payload import Task
+from slurm.tasks import Task
 
 LOGS = "logs"
-PALETTE_SIDE, PALETTE_WINDOW = 64, 64  # pixels of the frames whose colours are clustered; clips that are shuffled together
+PALETTE_SIDE, PALETTE_WINDOW = (
+    64,
+    64,
+)  # pixels of the frames whose colours are clustered; clips that are shuffled together
 
 
 def main(argv: list[str]) -> int:
@@ -62,7 +75,9 @@ def pack_videos(argv: list[str]) -> int:
     else:
         tell_passed_over(plan)
         with progress(plan.videos) as bar:
-            pack_units(plan, plan.units, max(job.procs or os.cpu_count() or 1, job.jobs), bar.update)
+            pack_units(
+                plan, plan.units, max(job.procs or os.cpu_count() or 1, job.jobs), bar.update
+            )
         finish(plan)
     tell(read_manifest(job.out), job.out)
     return 0
@@ -76,19 +91,35 @@ def tell_passed_over(plan: Plan) -> None:
 
 def progress(videos: int) -> "tqdm[Any]":
     """A bar over videos; in a job's log, a line now and then."""
-    return tqdm(total=videos, unit="video", desc="packing", mininterval=0.1 if sys.stderr.isatty() else 10.0)
+    return tqdm(
+        total=videos, unit="video", desc="packing", mininterval=0.1 if sys.stderr.isatty() else 10.0
+    )
 
 
 def submit(job: PackJob, plan: Plan) -> Submitted:
-    """Leave it to SLURM: an array whose jobs pack every n-th unit, and a job that ends the packing."""
+    """Leave it to SLURM: an array whose jobs pack every n-th unit, and a job that ends the
+    packing."""
     out = str(job.out.absolute())
     procs = job.procs or job.cluster.cpus
-    tasks = [Task("launch.shard:pack_slice", {"out": out, "number": n, "count": job.jobs, "procs": procs}) for n in range(job.jobs)]
-    submitted = submit_array(tasks, Task("launch.shard:pack_end", {"out": out}), job.out / LOGS, "corrflow-pack", job.cluster)
+    tasks = [
+        Task(
+            "launch.shard:pack_slice", {"out": out, "number": n, "count": job.jobs, "procs": procs}
+        )
+        for n in range(job.jobs)
+    ]
+    submitted = submit_array(
+        tasks,
+        Task("launch.shard:pack_end", {"out": out}),
+        job.out / LOGS,
+        "corrflow-pack",
+        job.cluster,
+    )
     array, last = submitted.array, submitted.last.job_id
     print(
-        f"{plan.videos} videos: submitted {array}_[0-{job.jobs - 1}], which pack, and {last}, which ends it with a manifest\n"
-        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} {last}; what is left, the same command does",
+        f"{plan.videos} videos: submitted {array}_[0-{job.jobs - 1}], which pack, and {last}, "
+        "which ends it with a manifest\n"
+        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} "
+        f"{last}; what is left, the same command does",
         flush=True,
     )
     return submitted
@@ -114,7 +145,11 @@ def follow(plan: Plan, submitted: Submitted) -> str:
     with progress(plan.videos) as bar:
 
         def look() -> None:
-            ended = [unit for unit in waiting.values() if unit.report()] if (plan.out / PARTS).exists() else list(waiting.values())
+            ended = (
+                [unit for unit in waiting.values() if unit.report()]
+                if (plan.out / PARTS).exists()
+                else list(waiting.values())
+            )
             for unit in ended:
                 bar.update(len(waiting.pop(unit.number).videos))
 
@@ -125,14 +160,22 @@ def tell(manifest: Manifest, out: Path) -> None:
     """What packing came to."""
     shards, counts = manifest.shards, manifest.counts
     print(
-        f"packed {counts.videos - counts.too_short - counts.failures} of {counts.videos} videos: {manifest.samples} segments, "
-        f"{sum(s.frames for s in shards)} frames, {sum(s.bytes for s in shards) / 1e6:.1f} MB in {len(shards)} shards under {out}"
+        f"packed {counts.videos - counts.too_short - counts.failures} of {counts.videos} videos: "
+        f"{manifest.samples} segments, "
+        f"{sum(s.frames for s in shards)} frames, {sum(s.bytes for s in shards) / 1e6:.1f} MB in "
+        f"{len(shards)} shards under {out}"
     )
     shortest = manifest.settings["shortest"]
     if counts.too_short:
-        print(f"{counts.too_short} videos left out: shorter than {shortest} frames as sampled: see {out / TOO_SHORT}")
+        print(
+            f"{counts.too_short} videos left out: shorter than {shortest} frames as sampled: see "
+            f"{out / TOO_SHORT}"
+        )
     if counts.short_frames:
-        print(f"{counts.short_frames} frames left out: at ends of videos, or where their size changes, too few for a segment of {shortest}")
+        print(
+            f"{counts.short_frames} frames left out: at ends of videos, or where their size "
+            f"changes, too few for a segment of {shortest}"
+        )
     if counts.failures:
         print(f"{counts.failures} videos could not be read to their end: see {out / FAILED}")
 
@@ -148,7 +191,10 @@ def verify_shards(argv: list[str]) -> int:
             bar.update(min(1, count - bar.n))
     for damage in sorted(damages):
         print(damage)
-    print(f"{count} shards under {job.data}: {f'{len(damages)} damages' if damages else 'all as the manifest says'}")
+    print(
+        f"{count} shards under {job.data}: "
+        f"{f'{len(damages)} damages' if damages else 'all as the manifest says'}"
+    )
     return 1 if damages else 0
 
 
@@ -157,7 +203,10 @@ def print_stats(argv: list[str]) -> int:
     job = parse(StatsJob, argv, "shard.py stats")
     found = collect(job.data, job.frames, job.procs or os.cpu_count() or 1)
     print(f"videos    {len(found.videos)}\nsegments  {found.segments}\nframes    {found.frames}")
-    print(f"clips     {found.clips} of {job.frames} frames that share none\nhours     {found.seconds / 3600:.2f}")
+    print(
+        f"clips     {found.clips} of {job.frames} frames that share none\nhours     "
+        f"{found.seconds / 3600:.2f}"
+    )
     print(f"bytes     {found.bytes} ({found.bytes / max(found.frames, 1) / 1e3:.1f} kB a frame)")
     most = max(found.sizes.values())
     for (width, height), frames in found.sizes.most_common():
@@ -169,8 +218,11 @@ def print_order(argv: list[str]) -> int:
     """A line a batch."""
     job = parse(OrderJob, argv, "shard.py order")
     corpus = open_corpus(job.data, job.quarantine)
-    order = Order(corpus.samples, job.seed, job.batch, job.window, job.clip.visits)
-    datasets = [ClipDataset(corpus, order, job.clip, rank, job.ranks, job.start) for rank in range(job.ranks)]
+    order = ClipOrder(corpus.samples, job.seed, job.batch, job.window, job.clip.clips_per_segment)
+    datasets = [
+        ClipDataset(corpus, order, job.clip, rank, job.ranks, job.start)
+        for rank in range(job.ranks)
+    ]
     check_data(datasets[0])
     for step, names in enumerate(islice(list_batches(datasets, job.workers), job.steps), job.start):
         print(json.dumps(names) if job.json else f"{step}: {' '.join(names)}", flush=True)
@@ -178,17 +230,30 @@ def print_order(argv: list[str]) -> int:
 
 
 def make_palette(argv: list[str]) -> int:
-    """K-means over the colours of some clips, into a file that `train.py --target.palette` takes."""
+    """K-means over the colours of some clips, into a file that `train.py --target.palette`
+    takes."""
     job = parse(PaletteJob, argv, "shard.py palette")
     keep_freed_memory()
     corpus = open_corpus(job.data)
-    order = Order(corpus.samples, job.seed, 1, PALETTE_WINDOW, visits=1)
+    order = ClipOrder(corpus.samples, job.seed, 1, PALETTE_WINDOW, clips_per_segment=1)
     clips = ClipDataset(corpus, order, ClipConfig(size=PALETTE_SIDE), 0, 1, 0)
-    shown = tqdm(islice(read_batches(clips, StreamConfig(workers=0)), job.clips), total=job.clips, unit="clip", desc="reading")
-    lab_p3 = torch.cat([rgb_to_lab(batch.clips[0, :1].float() / 255)[0].flatten(1).T for batch in shown]).numpy()
-    palette = fit_palette(lab_p3 if job.lightness else lab_p3[:, 1:], job.classes, job.seed, job.lightness)
+    shown = tqdm(
+        islice(read_batches(clips, StreamConfig(workers=0)), job.clips),
+        total=job.clips,
+        unit="clip",
+        desc="reading",
+    )
+    lab_p3 = torch.cat(
+        [rgb_to_lab(batch.clips[0, :1].float() / 255)[0].flatten(1).T for batch in shown]
+    ).numpy()
+    palette = fit_palette(
+        lab_p3 if job.lightness else lab_p3[:, 1:], job.classes, job.seed, job.lightness
+    )
     write_palette(palette, job.out)
-    print(f"{len(lab_p3)} pixels of {job.clips} clips: {len(palette)} classes of {'L, a, b' if job.lightness else 'a, b'} in {job.out}")
+    print(
+        f"{len(lab_p3)} pixels of {job.clips} clips: {len(palette)} classes of "
+        f"{'L, a, b' if job.lightness else 'a, b'} in {job.out}"
+    )
     return 0
 
 

@@ -1,4 +1,5 @@
-"""How runs are doing: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line each of those under a folder."""
+"""How runs are doing: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line each of
+those under a folder."""
 
 import sys
 import time
@@ -7,10 +8,10 @@ from pathlib import Path
 
 from corrflow.training.checkpoint import checkpoints, step_of
 from corrflow.training.monitor import read_last
-from launch.claim import read_config
-from launch.command import parse, run
-from launch.config import StatusJob
-from launch.submission import LOGS, Record, read_record
+from launch.common.command import parse, run
+from launch.common.run_config import read_config
+from launch.common.submission import LOGS, Record, read_record
+from launch.configs.train import StatusJob
 from slurm.attempts import Attempt, read_attempts
 from slurm.status import JobState, job_state
 
@@ -43,7 +44,11 @@ class Status:
     def left(self) -> str:
         """Time that the rest will take, at the present speed."""
         speed = self.line.get("clips_per_second", 0.0)
-        return in_words((self.steps - self.step) * self.batch / speed) if speed and self.step < self.steps else "-"
+        return (
+            in_words((self.steps - self.step) * self.batch / speed)
+            if speed and self.step < self.steps
+            else "-"
+        )
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +64,12 @@ def main(argv: list[str]) -> int:
 
 def find_runs(roots: tuple[Path, ...]) -> list[Path]:
     """All run folders under these."""
-    return sorted(path.parent for root in roots for path in root.glob("**/config.json") if "snapshots" not in path.parts)
+    return sorted(
+        path.parent
+        for root in roots
+        for path in root.glob("**/config.json")
+        if "snapshots" not in path.parts
+    )
 
 
 def look_at(folder: Path) -> Status:
@@ -70,7 +80,16 @@ def look_at(folder: Path) -> Status:
     attempts, saved = read_attempts(folder), checkpoints(folder)
     state = job_state(record.job) if record else JobState(local_state(attempts))
     newest = saved[-1] if saved else None
-    return Status(folder, record, state, attempts, read_last(folder), trainer["steps"], trainer["batch"], newest)
+    return Status(
+        folder,
+        record,
+        state,
+        attempts,
+        read_last(folder),
+        trainer["steps"],
+        trainer["batch"],
+        newest,
+    )
 
 
 def local_state(attempts: list[Attempt]) -> str:
@@ -86,25 +105,53 @@ def print_one(status: Status) -> None:
         waits = f", {state.reason}" if state.reason else ""
         nodes = f" on {state.nodes}" if state.nodes else ""
         known = state.start not in ("", "N/A", "Unknown")
-        start = f", {'expected' if state.state == 'PENDING' else 'since'} {state.start}" if known else ""
+        start = (
+            f", {'expected' if state.state == 'PENDING' else 'since'} {state.start}"
+            if known
+            else ""
+        )
         print(f"job         {record.job}: {state.state}{waits}{nodes}{start}")
         print(f"log         {status.run / LOGS / record.log}")
     else:
         print(f"here        {state.state.lower()}")
-    told = f", loss {status.line['loss']:.3f}, {status.line['clips_per_second']:.1f} clips/s, {status.left} left" if status.line else ""
+    told = (
+        f", loss {status.line['loss']:.3f}, {status.line['clips_per_second']:.1f} clips/s, "
+        f"{status.left} left"
+        if status.line
+        else ""
+    )
     print(f"step        {status.step} of {status.steps} ({status.step / status.steps:.1%}){told}")
     ways = [attempt.left or "cut or running" for attempt in status.attempts]
     print(f"attempts    {len(ways)}{f': {listed(ways)}' if ways else ''}")
-    print(f"checkpoint  {f'{status.saved.name}, {age(status.saved)} ago' if status.saved else 'none yet'}")
+    print(
+        "checkpoint  "
+        f"{f'{status.saved.name}, {age(status.saved)} ago' if status.saved else 'none yet'}"
+    )
 
 
 def print_table(found: list[Status]) -> None:
     """A line for each run."""
-    rows: list[tuple[str, ...]] = [("run", "job", "state", "nodes", "step", "of", "loss", "clips/s", "left", "restarts", "saved")]
+    rows: list[tuple[str, ...]] = [
+        (
+            "run",
+            "job",
+            "state",
+            "nodes",
+            "step",
+            "of",
+            "loss",
+            "clips/s",
+            "left",
+            "restarts",
+            "saved",
+        )
+    ]
     rows += [table_row(status) for status in found]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
-        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print(
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        )
 
 
 def table_row(status: Status) -> tuple[str, ...]:
@@ -141,7 +188,11 @@ def age(path: Path) -> str:
 
 def in_words(seconds: float) -> str:
     """`42 s`, `13 min`, `5.2 h`, `3.1 days`."""
-    for limit, size, unit, digits in ((120, 1, "s", 0), (7200, 60, "min", 0), (172_800, 3600, "h", 1)):
+    for limit, size, unit, digits in (
+        (120, 1, "s", 0),
+        (7200, 60, "min", 0),
+        (172_800, 3600, "h", 1),
+    ):
         if seconds < limit:
             return f"{max(seconds, 0) / size:.{digits}f} {unit}"
     return f"{seconds / 86_400:.1f} days"

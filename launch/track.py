@@ -1,5 +1,6 @@
-"""Track what is marked through a video: `python launch/track.py --video my.mp4 --mask first.png --out tracked.mp4`; with
-`--browser`, on a page."""
+"""Track what is marked through a video:
+`python launch/track.py --video my.mp4 --mask first.png --out tracked.mp4`; with `--browser`, on a
+page."""
 
 import signal
 import sys
@@ -16,14 +17,17 @@ from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow
 from corrflow.propagation import find_protocol
 from corrflow.training.distributed import choose_device
-from launch.command import parse, run
-from launch.eval_config import TrackJob
-from launch.follow import Order, StoppedError, Watch, follow, written
-from launch.given import Marked
+from launch.common.command import parse, run
+from launch.configs.evaluate import TrackJob
+from launch.tracking.prompts import Prompts
+from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video, written
 
 Item = TypeVar("Item")
 # frames a second also where a frame takes more than one
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_noinv_fmt}]"
+BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, "
+    "{rate_noinv_fmt}]"
+)
 DAMAGED = 1  # exit code of a video that was tracked up to where it is damaged
 INTERRUPTED = 130  # as shells have it: 128 + SIGINT
 
@@ -36,8 +40,8 @@ def main(argv: list[str]) -> int:
         return serve_page(job)
     if job.video is None or job.out is None:
         raise InputError(f"track: video {job.video}, out {job.out}: expected both, or --browser")
-    marked = Marked(job.mask, job.points, job.box, job.start)
-    order = Order(job.video, marked, job.out, job.backward, job.size, job.protocol)
+    marked = Prompts(job.mask, job.points, job.box, job.start)
+    order = TrackRequest(job.video, marked, job.out, job.backward, job.size, job.protocol)
     return track(order, prepare_model(job))
 
 
@@ -51,11 +55,11 @@ def prepare_model(job: TrackJob) -> CorrFlow:
     return model
 
 
-def track(order: Order, model: CorrFlow) -> int:
+def track(order: TrackRequest, model: CorrFlow) -> int:
     """Track with a bar on the terminal; Ctrl-C keeps what is done."""
     with patience() as asked:
         try:
-            outcome = follow(order, model, Watch(bar, asked))
+            outcome = track_video(order, model, Progress(bar, asked))
         except StoppedError:
             print("track.py: interrupted before the first frame was written", file=sys.stderr)
             return INTERRUPTED
@@ -65,7 +69,10 @@ def track(order: Order, model: CorrFlow) -> int:
         return 0
     kept = f"the first {outcome.frames} frames are kept: {files}"
     if outcome.damage:
-        print(f"track.py: video {order.video} can't be read further: {outcome.damage}; {kept}", file=sys.stderr)
+        print(
+            f"track.py: video {order.video} can't be read further: {outcome.damage}; {kept}",
+            file=sys.stderr,
+        )
         return DAMAGED
     print(f"track.py: interrupted; {kept}", file=sys.stderr)
     return INTERRUPTED
@@ -78,7 +85,8 @@ def bar(things: Iterable[Item], total: int, what: str) -> Iterable[Item]:
 
 @contextmanager
 def patience() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C only asks for the end, the second one is it. Gives what tells whether it was asked for."""
+    """The first Ctrl-C only asks for the end, the second one is it. Gives what tells whether it was
+    asked for."""
     asked = False
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -86,7 +94,11 @@ def patience() -> Iterator[Callable[[], bool]]:
         if asked:
             raise KeyboardInterrupt
         asked = True
-        print("\ntrack.py: stopping after this frame; Ctrl-C again ends at once", file=sys.stderr, flush=True)
+        print(
+            "\ntrack.py: stopping after this frame; Ctrl-C again ends at once",
+            file=sys.stderr,
+            flush=True,
+        )
 
     before = signal.signal(signal.SIGINT, ask)
     try:
@@ -98,11 +110,13 @@ def patience() -> Iterator[Callable[[], bool]]:
 def serve_page(job: TrackJob) -> int:
     """Open the page, and stay until Ctrl-C."""
     try:
-        from launch.page import serve
+        from launch.tracking.page import serve
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("launch"):
             raise
-        raise InputError(f"track: browser: the page needs {error.name}: pip install 'gradio>=6.31'") from None
+        raise InputError(
+            f"track: browser: the page needs {error.name}: pip install 'gradio>=6.31'"
+        ) from None
     return serve(prepare_model(job), job.size, job.protocol, job.port)
 
 

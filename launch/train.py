@@ -1,7 +1,9 @@
-"""Train a correspondence model on packed videos: `python launch/train.py --data SHARDS --run DIR [--recipe NAME] [--procs N]`.
+"""Train a correspondence model on packed videos:
+`python launch/train.py --data SHARDS --run DIR [--recipe NAME] [--procs N]`.
 
-The same command again resumes the run from its newest checkpoint, on any number of processes that divides the batch. Exit codes: 0 done,
-1 failed, 2 a mistake in a flag, 3 stopped by itself for what would come again (a loss that is no number, a spike), 130 or 143 by a signal.
+The same command again resumes the run from its newest checkpoint, on any number of processes that
+divides the batch. Exit codes: 0 done, 1 failed, 2 a mistake in a flag, 3 stopped by itself for what
+would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 """
 
 import argparse
@@ -15,26 +17,32 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from corrflow.training.anomalies import ElsewhereError, RecurringError, WriteError
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
-from corrflow.training.distributed import LostError, Processes, choose_device, joined_processes
+from corrflow.training.distributed import (
+    DistributedContext,
+    LostRankError,
+    choose_device,
+    init_distributed,
+)
+from corrflow.training.failures import OtherRankError, RecurringError, WriteError
 from corrflow.training.trainer import Trainer
-from launch.claim import claim_run, held_run
-from launch.command import parse, run
-from launch.config import TrainJob
-from launch.recipes import RECIPES, find_recipe
-from launch.submission import processes_of, submit
-from shards.corpus import Corpus, open_corpus
+from launch.common.command import parse, run
+from launch.common.run_config import check_run_config, held_run
+from launch.common.submission import processes_of, submit
+from launch.configs.recipes import RECIPES, find_recipe
+from launch.configs.train import TrainJob
 from shards.errors import StallError
-from shards.order import Order
-from shards.stream import ClipDataset, check_data, enlarged_line, read_batches
+from shards.reading.corpus import Corpus, open_corpus
+from shards.reading.order import ClipOrder
+from shards.reading.stream import ClipDataset, check_data, enlarged_line, read_batches
 from slurm import InputError
 from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
-from slurm.local import follow_parent, is_member, run_processes
-from slurm.payload import LEFT, WOULD_RECUR
-from slurm.preemption import StopFlag
+from slurm.local import follow_parent, is_worker_process, run_processes
+from slurm.signals import SignalHandler
+from slurm.tasks import LEFT, WOULD_RECUR
 
-ELSEWHERE_SECONDS = 3.0  # that a rank in trouble has for its own words: the first to leave a job has the others killed
+# that a rank in trouble has for its own words: the first to leave a job has the others killed
+ELSEWHERE_SECONDS = 3.0
 FAILED = 1  # exit code; in a job, which is then tried again
 
 
@@ -42,23 +50,29 @@ def main(argv: list[str]) -> int:
     """Train here, in this process or in several, or hand it to SLURM; returns the exit code."""
     job = read_flags(argv)
     corpus = open_corpus(job.data, job.quarantine)
-    if is_member():
-        claim_run(job, corpus.manifest, write=os.environ["RANK"] == "0")
+    if is_worker_process():
+        check_run_config(job, corpus.manifest, write=os.environ["RANK"] == "0")
         return work(job, corpus)
     job.training.validation.find()
     if job.nodes:
         world = job.nodes * processes_of(job)
-        check_data(read_from(job, corpus, Processes(0, world, torch.device("cpu")), start=0))
+        check_data(
+            read_from(job, corpus, DistributedContext(0, world, torch.device("cpu")), start=0)
+        )
         job.training.trainer.check(world, torch.device("cpu" if job.device == "cpu" else "cuda"))
         return submit(job, argv, corpus)
-    count = job.procs or (torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1)
+    count = job.procs or (
+        torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1
+    )
     for local_rank in range(count):
         choose_device(job.device, local_rank)
     job.training.compute.choose(choose_device(job.device))
-    check_data(read_from(job, corpus, Processes(0, count, torch.device("cpu")), start=0))
+    check_data(read_from(job, corpus, DistributedContext(0, count, torch.device("cpu")), start=0))
     job.training.trainer.check(count, choose_device(job.device))
-    claim_run(job, corpus.manifest)
-    return work(job, corpus) if count == 1 else run_processes([sys.executable, __file__, *argv], count)
+    check_run_config(job, corpus.manifest)
+    return (
+        work(job, corpus) if count == 1 else run_processes([sys.executable, __file__, *argv], count)
+    )
 
 
 def train_in_job(argv: list[str]) -> int:
@@ -76,31 +90,56 @@ def read_flags(argv: list[str]) -> TrainJob:
     return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
 
 
-def read_from(job: TrainJob, corpus: Corpus, processes: Processes, start: int) -> ClipDataset:
-    """The clips of one process from global batch `start` on, in an order dealt to batches of the present size."""
+def read_from(
+    job: TrainJob, corpus: Corpus, processes: DistributedContext, start: int
+) -> ClipDataset:
+    """The clips of one process from global batch `start` on, in an order dealt to batches of the
+    present size."""
     trainer = job.training.trainer
-    order = Order(corpus.samples, trainer.seed, trainer.batch, job.window, job.clip.visits)
-    return ClipDataset(corpus, order, job.clip, processes.rank, processes.world, start)
+    order = ClipOrder(
+        corpus.samples, trainer.seed, trainer.batch, job.window, job.clip.clips_per_segment
+    )
+    return ClipDataset(corpus, order, job.clip, processes.rank, processes.world_size, start)
 
 
 def work(job: TrainJob, corpus: Corpus) -> int:
     """Train as one of the processes; returns the exit code."""
     rank = os.environ.get("RANK", "0")
-    if is_member():
+    if is_worker_process():
         follow_parent()
     attempt = begin_attempt(job.run) if rank == "0" else None
     try:
-        with StopFlag() as stop, joined_processes(job.device, job.patience) as processes, held_run(job.run, processes):
-            print(f"rank {rank} of {processes.world} on {processes.hosts[processes.rank]}, {processes.device}", flush=True)
+        with (
+            SignalHandler() as stop,
+            init_distributed(job.device, job.timeouts) as processes,
+            held_run(job.run, processes),
+        ):
+            print(
+                f"rank {rank} of {processes.world_size} on {processes.hosts[processes.rank]}, "
+                f"{processes.device}",
+                flush=True,
+            )
             trainer = Trainer(job.run, job.training, processes, say)
             finished = train(job, corpus, trainer, stop)
             if attempt:
-                nodes, left = tuple(dict.fromkeys(processes.hosts)), "finished" if finished else "told to leave"
-                ended = replace(attempt, step=trainer.step, nodes=nodes, world=processes.world, ended=time.time(), left=left)
+                nodes, left = (
+                    tuple(dict.fromkeys(processes.hosts)),
+                    "finished" if finished else "told to leave",
+                )
+                ended = replace(
+                    attempt,
+                    step=trainer.step,
+                    nodes=nodes,
+                    world=processes.world_size,
+                    ended=time.time(),
+                    left=left,
+                )
                 log_attempt(job.run, ended)
-            processes.wait()  # the first to leave a job has the others killed
-        return 0 if finished else stop.exit_code or LEFT  # the signal may have come to another rank alone
-    except ElsewhereError:
+            processes.barrier()  # the first to leave a job has the others killed
+        return (
+            0 if finished else stop.exit_code or LEFT
+        )  # the signal may have come to another rank alone
+    except OtherRankError:
         time.sleep(ELSEWHERE_SECONDS)
         return FAILED
     except RecurringError as error:
@@ -108,7 +147,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
             log_attempt(job.run, replace(attempt, ended=time.time(), left="stopped itself"))
         say(f"rank {rank}: {error}")
         return WOULD_RECUR
-    except (WriteError, StallError, LostError) as error:
+    except (WriteError, StallError, LostRankError) as error:
         say(f"rank {rank}: {error}")
         return FAILED
 
@@ -118,57 +157,84 @@ def begin_attempt(run: Path) -> Attempt:
     newest = max((step_of(path) for path in checkpoints(run)), default=0)
     attempt = Attempt(os.environ.get("SLURM_JOB_ID", ""), newest, (), 0, time.time())
     if is_hopeless(run, attempt):
-        raise InputError(f"run {run}: {TRIES} attempts were cut at step {newest} before they saved: see {ATTEMPTS} and the logs there")
+        raise InputError(
+            f"run {run}: {TRIES} attempts were cut at step {newest} before they saved: see "
+            f"{ATTEMPTS} and the logs there"
+        )
     log_attempt(run, attempt)
     return attempt
 
 
-def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: StopFlag) -> bool:
-    """From where the last checkpoint is to the last step, or until told to stop; returns whether the last step was reached."""
-    processes = trainer.processes
-    if processes.leads:
+def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: SignalHandler) -> bool:
+    """From where the last checkpoint is to the last step, or until told to stop; returns whether
+    the last step was reached."""
+    processes = trainer.context
+    if processes.is_main:
         announce(job, corpus, trainer)
-    batches = read_batches(read_from(job, corpus, processes, trainer.next_batch), job.stream, processes.device)
+    batches = read_batches(
+        read_from(job, corpus, processes, trainer.next_batch), job.stream, processes.device
+    )
     steps = job.training.trainer.steps
     often = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log is not a terminal
     with tqdm(
-        total=steps, initial=min(trainer.step, steps), unit="step", desc="training", mininterval=often, disable=not processes.leads
+        total=steps,
+        initial=min(trainer.step, steps),
+        unit="step",
+        desc="training",
+        mininterval=often,
+        disable=not processes.is_main,
     ) as bar:
 
         def show(line: dict[str, float]) -> None:
             bar.update(line["step"] - bar.n)
-            bar.set_postfix(loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}", refresh=False)
+            bar.set_postfix(
+                loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}", refresh=False
+            )
 
         try:
             finished = trainer.fit(batches, stop, show)
         except (RecurringError, WriteError, StallError) as error:
             raise type(error)(f"stopped at step {trainer.step}: {error}") from error
-    if processes.leads:
-        print(f"{'finished' if finished else 'stopped'} at step {trainer.step}; {saved_at(job.run, trainer.step)}", flush=True)
+    if processes.is_main:
+        print(
+            f"{'finished' if finished else 'stopped'} at step {trainer.step}; "
+            f"{saved_at(job.run, trainer.step)}",
+            flush=True,
+        )
     print(f"rank {processes.rank}: weights {parameters_digest(trainer.model)}", flush=True)
     return finished
 
 
 def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
     """Say what is about to run."""
-    settings, processes = job.training.trainer, trainer.processes
+    settings, processes = job.training.trainer, trainer.context
     count = sum(p.numel() for p in trainer.model.parameters())
     left_out = corpus.manifest.samples - sum(corpus.samples)
     quarantined = f" ({left_out} in quarantine)" if left_out else ""
-    begun = f"resuming at step {trainer.step}, {trainer.clips} clips" if trainer.step else "starting"
+    begun = (
+        f"resuming at step {trainer.step}, {trainer.clips_seen} clips"
+        if trainer.step
+        else "starting"
+    )
     print(
-        f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of {sum(corpus.samples)} segments{quarantined}, "
-        f"{processes.world} x {processes.device.type} on {', '.join(dict.fromkeys(processes.hosts))}, {trainer.compute}\n"
+        f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of "
+        f"{sum(corpus.samples)} segments{quarantined}, "
+        f"{processes.world_size} x {processes.device.type} on "
+        f"{', '.join(dict.fromkeys(processes.hosts))}, {trainer.compute}\n"
         f"code {Path(__file__).parents[1]}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )
     if line := enlarged_line(corpus.manifest, job.clip):
         print(line, flush=True)
-    if trainer.step and trainer.batch_before != settings.batch:
+    if trainer.step and trainer.previous_batch != settings.batch:
         place = (
-            f"batch {trainer.batch_before} -> {settings.batch}: the order is dealt anew from clip {trainer.next_batch * settings.batch} on"
+            f"batch {trainer.previous_batch} -> {settings.batch}: the order is dealt anew from "
+            f"clip {trainer.next_batch * settings.batch} on"
         )
-        print(f"{place}: clips of the present pass may come twice or not at all, this once", flush=True)
+        print(
+            f"{place}: clips of the present pass may come twice or not at all, this once",
+            flush=True,
+        )
 
 
 def say(text: str) -> None:

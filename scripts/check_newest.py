@@ -1,4 +1,5 @@
-"""Runs the commands on the newest Python of this machine, with today's newest releases: `make newest`.
+"""Runs the commands on the newest Python of this machine, with today's newest releases:
+`make newest`.
 
 Everything else is run with the releases of constraints.txt. This is what shows that a release of
 today breaks a command. It builds the wheel, installs it into a fresh environment with whatever pip
@@ -55,7 +56,9 @@ def find_pythons(paths: Iterable[Path]) -> list[tuple[tuple[int, int], Path]]:
     for path in paths:
         try:
             # pyenv's shims run only where their version is chosen
-            done = subprocess.run([path, "-c", TELL], capture_output=True, text=True, timeout=60, check=True)
+            done = subprocess.run(
+                [path, "-c", TELL], capture_output=True, text=True, timeout=60, check=True
+            )
             major, minor, level = done.stdout.split()
         except (OSError, subprocess.SubprocessError, ValueError):
             continue
@@ -71,7 +74,16 @@ def check(python: Path, folder: Path) -> None:
     binary = environment / "bin" / "python"
     run(python, "-m", "venv", environment)
     pip = (binary, "-m", "pip", "--disable-pip-version-check")
-    run(*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", folder, ROOT, env=without_pip_settings())
+    run(
+        *pip,
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--wheel-dir",
+        folder,
+        ROOT,
+        env=without_pip_settings(),
+    )
     [wheel] = folder.glob("corrflow-*.whl")
     run(*pip, "install", "--quiet", wheel, env=without_pip_settings())
     run(*pip, "list", "--format=freeze")
@@ -87,12 +99,25 @@ def without_pip_settings() -> dict[str, str]:
 
 def try_commands(python: Path, folder: Path) -> None:
     """Pack, train, evaluate and track, as a user does from a checkout."""
-    videos, tree, shards, trained = (folder / name for name in ("videos", "tree", "shards", "trained"))
+    videos, tree, shards, trained = (
+        folder / name for name in ("videos", "tree", "shards", "trained")
+    )
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     run(python, ROOT / "scripts" / "newest_inputs.py", videos, tree, env=env)
     for clip in sorted(CLIPS.glob("*.mp4"))[:8]:
         shutil.copy(clip, videos)
-    run(python, "launch/shard.py", "--source", videos, "--out", shards, "--size", "96", "--strict", env=env)
+    run(
+        python,
+        "launch/shard.py",
+        "--source",
+        videos,
+        "--out",
+        shards,
+        "--size",
+        "96",
+        "--strict",
+        env=env,
+    )
     run(python, "launch/shard.py", "verify", "--data", shards, env=env)
     training = ("--recipe", "smoke", "--trainer.steps", "4", "--device", "cpu")
     run(python, "launch/train.py", *training, "--data", shards, "--run", trained, env=env)
@@ -102,10 +127,23 @@ def try_commands(python: Path, folder: Path) -> None:
         out = folder / f"results-{number}"
         run(python, "launch/eval.py", *data, *model, "--out", out, "--device", "cpu", env=env)
     marked = ("--mask", tree / "Annotations" / "480p" / "val-000" / "00000.png")
-    for number, video in enumerate([tree / "JPEGImages" / "480p" / "val-000", *sorted(videos.glob("val-*"))]):
+    for number, video in enumerate(
+        [tree / "JPEGImages" / "480p" / "val-000", *sorted(videos.glob("val-*"))]
+    ):
         given = marked if video.is_dir() else ("--points", "30,20")
         out = folder / f"tracked-{number}.mp4"
-        run(python, "launch/track.py", "--video", video, *given, "--out", out, "--device", "cpu", env=env)
+        run(
+            python,
+            "launch/track.py",
+            "--video",
+            video,
+            *given,
+            "--out",
+            out,
+            "--device",
+            "cpu",
+            env=env,
+        )
         assert out.stat().st_size, out
 
 

@@ -1,4 +1,5 @@
-"""Videos to tar shards to clips. Knows bytes, order and manifests, not what a model does with them."""
+"""Videos to tar shards to clips. Knows bytes, order and manifests, not what a model does with
+them."""
 
 from shards.errors import InputError
 

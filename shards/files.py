@@ -10,7 +10,8 @@ from typing import IO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write, that appears as `path` when the block ends well, and never otherwise."""
+    """A binary file to write, that appears as `path` when the block ends well, and never
+    otherwise."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -25,7 +26,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def named_errors(path: Path) -> Iterator[None]:
-    """An OSError of the block names the file: one of a write, to a full disk say, does not by itself."""
+    """An OSError of the block names the file: one of a write, to a full disk say, does not by
+    itself."""
     try:
         yield
     except OSError as error:

@@ -48,7 +48,8 @@ class Manifest:
     counts: Counts
     shards: tuple[Shard, ...]
     short_sides: dict[int, int]
-    """Shorter side of a segment's frames, in pixels -> segments; empty where packing counted none."""
+    """Shorter side of a segment's frames, in pixels -> segments; empty where packing counted
+    none."""
 
     @property
     def samples(self) -> int:
@@ -80,7 +81,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         content = (folder / NAME).read_bytes()
     except FileNotFoundError:
-        raise InputError(f"{folder}: no {NAME} there: expected a folder that launch/shard.py wrote to the end") from None
+        raise InputError(
+            f"{folder}: no {NAME} there: expected a folder that launch/shard.py wrote to the end"
+        ) from None
     except OSError as error:
         raise InputError(f"{folder / NAME}: {error.strerror}") from None
     return parse_manifest(content, str(folder / NAME))
@@ -96,7 +99,9 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
         kind = found.get("format") if isinstance(found, dict) else type(found).__name__
         raise InputError(f"{name}: format {kind}: expected {FORMAT}: pack anew")
     try:
-        shards = tuple(Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in found["shards"])
+        shards = tuple(
+            Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in found["shards"]
+        )
         sides = {int(side): int(count) for side, count in found.get("short_sides", {}).items()}
         manifest = Manifest(found["settings"], Counts(**found["counts"]), shards, sides)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
@@ -108,5 +113,8 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
         raise InputError(f"{name}: {told}: expected those of {manifest.samples}, as in its shards")
     for shard in shards:
         if len(shard.offsets) != shard.samples + 1 or shard.offsets[-1] >= shard.bytes:
-            raise InputError(f"{name}: {shard.name}: {len(shard.offsets)} offsets up to {shard.offsets[-1:]} for {shard.samples} samples")
+            raise InputError(
+                f"{name}: {shard.name}: {len(shard.offsets)} offsets up to {shard.offsets[-1:]} "
+                f"for {shard.samples} samples"
+            )
     return manifest

@@ -1,7 +1,9 @@
-"""How a sample lies in a tar file. Its bytes depend on the sample alone; any tool for WebDataset reads them.
+"""How a sample lies in a tar file. Its bytes depend on the sample alone; any tool for WebDataset
+reads them.
 
-A sample is a run of tar entries, KEY.json first, then KEY.000.jpg and so on. The json says where each JPEG lies behind it, so that
-three frames of a local file are read without the other twenty-nine.
+A sample is a run of tar entries, KEY.json first, then KEY.000.jpg and so on. The json says where
+each JPEG lies behind it, so that three frames of a local file are read without the other
+twenty-nine.
 """
 
 import json
@@ -48,7 +50,8 @@ def padded(content: bytes) -> bytes:
 
 
 def iterate_samples(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """The samples from the place on where `file` stands, as webdataset groups them; raises what tarfile raises where it is damaged."""
+    """The samples from the place on where `file` stands, as webdataset groups them; raises what
+    tarfile raises where it is damaged."""
     entries = ({**entry, "__url__": name} for entry in wds.tariterators.tar_file_iterator(file))
     yield from wds.tariterators.group_by_keys(entries, lcase=False)
 

@@ -1,4 +1,5 @@
-"""How fast videos are packed and clips are read, beside what the machine needs for the decoding and encoding alone."""
+"""How fast videos are packed and clips are read, beside what the machine needs for the decoding and
+encoding alone."""
 
 import itertools
 import os
@@ -14,16 +15,16 @@ from typing import NamedTuple, cast
 import av
 import torch
 
-from shards.clip import ClipConfig, decode_clip, decode_frame
-from shards.container import open_video
-from shards.corpus import Corpus
-from shards.decode import Damage, decode
 from shards.errors import InputError
-from shards.order import Order
-from shards.pack import PackConfig, encode_jpeg, finish, pack_units, prepare
-from shards.read import Reader, Undecoded
-from shards.sources import Video, find_videos
-from shards.stream import Batch, ClipDataset, StreamConfig, read_batches
+from shards.packing.pack import PackConfig, encode_jpeg, finish, pack_units, prepare
+from shards.reading.clip import ClipConfig, decode_clip, decode_frame
+from shards.reading.corpus import Corpus
+from shards.reading.order import ClipOrder
+from shards.reading.read import Reader, Undecoded
+from shards.reading.stream import Batch, ClipDataset, StreamConfig, read_batches
+from shards.video.container import open_video
+from shards.video.decode import Damage, decode
+from shards.video.sources import Video, find_videos
 
 
 class PackSpeed(NamedTuple):
@@ -36,7 +37,8 @@ class PackSpeed(NamedTuple):
     pack: float
     """Videos to shards."""
     waited: float
-    """Seconds by the clock that packing took beyond its processor time: reading, writing, other work on the machine."""
+    """Seconds by the clock that packing took beyond its processor time: reading, writing, other
+    work on the machine."""
     videos: int
     video_seconds: float
     frames: int
@@ -50,12 +52,20 @@ class PackSpeed(NamedTuple):
         return self.pack / (self.decode + self.encode)
 
 
-def measure_packing(source: Path, config: PackConfig, most: int, rounds: int, on_round: Callable[[], object]) -> PackSpeed:
-    """Decoding, encoding and packing of the first `most` video files of `source`, by turns, on one core."""
+def measure_packing(
+    source: Path, config: PackConfig, most: int, rounds: int, on_round: Callable[[], object]
+) -> PackSpeed:
+    """Decoding, encoding and packing of the first `most` video files of `source`, by turns, on one
+    core."""
     videos = [video for video in find_videos(source) if video.path.is_file()][:most]
     if not videos:
         raise InputError(f"source {source}: expected video files")
-    kept = [f for v in videos for f in decode(v, config.sampling(), config.sizing(), 1) if not isinstance(f, Damage)]
+    kept = [
+        f
+        for v in videos
+        for f in decode(v, config.sampling(), config.sizing(), 1)
+        if not isinstance(f, Damage)
+    ]
     seconds = sum(length_of(video) for video in videos)
     waited, packed = [], 0
 
@@ -70,7 +80,11 @@ def measure_packing(source: Path, config: PackConfig, most: int, rounds: int, on
                 packed = sum(shard.bytes for shard in finish(plan).shards)
             waited.append(time.perf_counter() - clock - (time.process_time() - processor))
 
-    works = [lambda: decode_all(videos), lambda: [encode_jpeg(frame, config.quality) for frame in kept], pack_all]
+    works = [
+        lambda: decode_all(videos),
+        lambda: [encode_jpeg(frame, config.quality) for frame in kept],
+        pack_all,
+    ]
     taken: list[list[float]] = [[] for _ in works]
     for _ in range(rounds):
         for times, work in zip(taken, works, strict=True):
@@ -79,7 +93,16 @@ def measure_packing(source: Path, config: PackConfig, most: int, rounds: int, on
             times.append(time.process_time() - begun)
         on_round()
     decoding, encoding, packing = (statistics.median(times) for times in taken)
-    return PackSpeed(decoding, encoding, packing, statistics.median(waited), len(videos), seconds, len(kept), packed)
+    return PackSpeed(
+        decoding,
+        encoding,
+        packing,
+        statistics.median(waited),
+        len(videos),
+        seconds,
+        len(kept),
+        packed,
+    )
 
 
 def decode_all(videos: list[Video]) -> None:
@@ -94,7 +117,10 @@ def decode_all(videos: list[Video]) -> None:
 def length_of(video: Video) -> float:
     """Seconds."""
     with open_video(video.path) as (container, stream):
-        return float((stream.duration or 0) * (stream.time_base or 0)) or float(container.duration or 0) / av.time_base
+        return (
+            float((stream.duration or 0) * (stream.time_base or 0))
+            or float(container.duration or 0) / av.time_base
+        )
 
 
 @dataclass(frozen=True)
@@ -115,7 +141,13 @@ class LoaderSpeed:
 
 
 def measure_loading(
-    corpus: Corpus, order: Order, clip: ClipConfig, config: StreamConfig, batches: int, rounds: int, on_batch: Callable[[], object]
+    corpus: Corpus,
+    order: ClipOrder,
+    clip: ClipConfig,
+    config: StreamConfig,
+    batches: int,
+    rounds: int,
+    on_batch: Callable[[], object],
 ) -> LoaderSpeed:
     """Decoding and loading by turns, then `batches` batches in one go.
 
@@ -142,11 +174,16 @@ def measure_loading(
         limits, sized, rates = [], [], []
         for _ in range(rounds):
             # the worker waits, its queue full, while this process decodes
-            limits.append(len(sample) / taken(lambda: [decode_frame(jpeg, 0) for found in sample for jpeg in found.jpegs]))
+            limits.append(
+                len(sample)
+                / taken(lambda: [decode_frame(jpeg, 0) for found in sample for jpeg in found.jpegs])
+            )
             sized.append(len(sample) / taken(lambda: decode_sized(sample, clip)))
             for _ in range(config.prefetch * workers):  # what was ready
                 next(stream)
-            rates.append(some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)]))
+            rates.append(
+                some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)])
+            )
         by_tenth, memory = [], []
         for _ in range(10):
             count = max(batches // 10, 1)
@@ -156,7 +193,14 @@ def measure_loading(
                 on_batch()
             by_tenth.append(count * order.streams / workers / (time.perf_counter() - begun))
             memory.append(max(own_memory_mb(), default=0.0))
-    return LoaderSpeed(statistics.median(limits), statistics.median(sized), statistics.median(rates), by_tenth, memory, planning)
+    return LoaderSpeed(
+        statistics.median(limits),
+        statistics.median(sized),
+        statistics.median(rates),
+        by_tenth,
+        memory,
+        planning,
+    )
 
 
 def decode_sized(sample: list[Undecoded], clip: ClipConfig) -> None:
@@ -182,5 +226,9 @@ def own_memory_mb() -> list[float]:
                 lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
             except (FileNotFoundError, ProcessLookupError):  # one that has ended
                 continue
-            found.append(sum(int(line.split()[1]) for line in lines if line.startswith("Private")) * 1024 / 1e6)
+            found.append(
+                sum(int(line.split()[1]) for line in lines if line.startswith("Private"))
+                * 1024
+                / 1e6
+            )
     return found

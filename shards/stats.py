@@ -1,4 +1,5 @@
-"""What a shard folder holds, in figures: read from the samples' notes alone, so that frames are passed over."""
+"""What a shard folder holds, in figures: read from the samples' notes alone, so that frames are
+passed over."""
 
 import json
 import tarfile
@@ -8,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shards.crew import run_crew
 from shards.errors import InputError
 from shards.manifest import Shard, read_manifest
+from shards.process_pool import run_in_processes
 
 
 @dataclass
@@ -43,7 +44,9 @@ def collect(folder: Path, clip_frames: int, processes: int) -> Statistics:
     """The figures of all shards of `folder`; InputError names a shard that can't be read."""
     total = Statistics()
     shards = read_manifest(folder).shards
-    for found in run_crew(shard_statistics, [(folder, shard, clip_frames) for shard in shards], processes):
+    for found in run_in_processes(
+        shard_statistics, [(folder, shard, clip_frames) for shard in shards], processes
+    ):
         total.add(found)
     return total
 

@@ -1,8 +1,10 @@
-"""Generated videos with exact ground truth, written as a DAVIS-2017 tree: textured objects over a textured background.
+"""Generated videos with exact ground truth, written as a DAVIS-2017 tree: textured objects over a
+textured background.
 
-Objects and background share one palette, so a colour is found in many places; light, blur and noise change from frame to frame. Each
-layer is defined by its inverse motion, from a pixel of a frame to a place on the layer's texture: masks follow from it exactly, and
-point tracks by solving it backwards.
+Objects and background share one palette, so a colour is found in many places; light, blur and noise
+change from frame to frame. Each layer is defined by its inverse motion, from a pixel of a frame to
+a place on the layer's texture: masks follow from it exactly, and point tracks by solving it
+backwards.
 
 Shapes: t frames, h w pixels, n points; places are (x, y) in pixels.
 """
@@ -19,15 +21,40 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from tqdm import tqdm
 
-from shards.crew import run_crew
 from shards.errors import InputError
 from shards.files import atomic_file
+from shards.process_pool import run_in_processes
 
 Floats = NDArray[np.float64]
 TEXTURE = 320  # side of a texture, in pixels; mirrored beyond
 SHUTTER = (-0.25, 0.0, 0.25)  # the moments that a frame's exposure averages, in frames
 # first colours of the DAVIS annotations' palette
-PALETTE = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0, 0, 0, 128, 128, 0, 128, 0, 128, 128, 128, 128, 128]
+PALETTE = [
+    0,
+    0,
+    0,
+    128,
+    0,
+    0,
+    0,
+    128,
+    0,
+    128,
+    128,
+    0,
+    0,
+    0,
+    128,
+    128,
+    0,
+    128,
+    0,
+    128,
+    128,
+    128,
+    128,
+    128,
+]
 
 
 @dataclass(frozen=True)
@@ -50,8 +77,14 @@ class SceneConfig:
 
     def __post_init__(self) -> None:
         low, high = self.objects
-        if min(self.frames, self.points) < 1 or min(self.height, self.width) < 32 or not 1 <= low <= high <= 7:
-            raise InputError(f"scene {self}: expected frames and points >= 1, sides >= 32, 1 <= objects <= 7")
+        if (
+            min(self.frames, self.points) < 1
+            or min(self.height, self.width) < 32
+            or not 1 <= low <= high <= 7
+        ):
+            raise InputError(
+                f"scene {self}: expected frames and points >= 1, sides >= 32, 1 <= objects <= 7"
+            )
 
 
 @dataclass(frozen=True)
@@ -97,23 +130,34 @@ class Motion:
     def frame(self, t: float) -> Floats:
         """The affine map's matrix from texture to frame, `[2, 2]`: rotation, scale, shear."""
         angle, swing = self.turn * t + self.phase, math.sin(self.pace * t)
-        rotation = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
-        return np.asarray(rotation @ np.array([[1.0, self.shear * swing], [0.0, 1.0]]) * math.exp(self.swell * swing))
+        rotation = np.array(
+            [[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]]
+        )
+        return np.asarray(
+            rotation
+            @ np.array([[1.0, self.shear * swing], [0.0, 1.0]])
+            * math.exp(self.swell * swing)
+        )
 
     def wave(self, place: Floats, t: float) -> Floats:
         """The elastic displacement of places `[..., 2]` of the texture."""
         k = 2 * math.pi / self.wavelength
         x, y = place[..., 0], place[..., 1]
-        across, along = np.sin(k * y + self.pace * 2 * t + self.phase), np.cos(k * x + self.pace * 1.6 * t)
+        across, along = (
+            np.sin(k * y + self.pace * 2 * t + self.phase),
+            np.cos(k * x + self.pace * 1.6 * t),
+        )
         return self.ripple * np.stack([across, along], axis=-1)
 
     def to_texture(self, pixel: Floats, t: float) -> Floats:
-        """Pixels `[..., 2]` of the frame at time t to places on the texture, its middle at (0, 0)."""
+        """Pixels `[..., 2]` of the frame at time t to places on the texture, its middle at (0,
+        0)."""
         place = (pixel - self.center(t)) @ np.linalg.inv(self.frame(t)).T
         return place + self.wave(place, t)
 
     def to_pixel(self, place: Floats, t: float) -> Floats:
-        """The inverse of `to_texture`; the wave is a contraction (height x wave number < 1/2), so 40 rounds are exact."""
+        """The inverse of `to_texture`; the wave is a contraction (height x wave number < 1/2), so
+        40 rounds are exact."""
         rigid = place
         for _ in range(40):
             rigid = place - self.wave(rigid, t)
@@ -133,11 +177,15 @@ class Layer:
     def color(self, place: Floats) -> Floats:
         """The texture's colour at places `[..., 2]`."""
         rows, columns = place[..., 1] + TEXTURE / 2, place[..., 0] + TEXTURE / 2
-        channels = [map_coordinates(self.texture_hw3[..., c], (rows, columns), order=1, mode="mirror") for c in range(3)]
+        channels = [
+            map_coordinates(self.texture_hw3[..., c], (rows, columns), order=1, mode="mirror")
+            for c in range(3)
+        ]
         return np.stack(channels, axis=-1)
 
     def cover(self, place: Floats) -> Floats:
-        """How much of places `[..., 2]` the shape covers: 0 outside, 1 inside, a pixel of ramp between."""
+        """How much of places `[..., 2]` the shape covers: 0 outside, 1 inside, a pixel of ramp
+        between."""
         if math.isinf(self.radius):
             return np.ones(place.shape[:-1])
         angle = np.arctan2(place[..., 1], place[..., 0])
@@ -146,7 +194,8 @@ class Layer:
 
 
 def make_texture(draw: np.random.Generator, palette: Floats) -> Floats:
-    """Patches of the palette's colours with grain of three sizes and stripes, `[TEXTURE, TEXTURE, 3]` in [0, 1]."""
+    """Patches of the palette's colours with grain of three sizes and stripes,
+    `[TEXTURE, TEXTURE, 3]` in [0, 1]."""
 
     def field(sigma: float, channels: int) -> Floats:
         noise = draw.standard_normal((channels, TEXTURE, TEXTURE))
@@ -158,8 +207,15 @@ def make_texture(draw: np.random.Generator, palette: Floats) -> Floats:
     color_hw3 = (share / share.sum(axis=-1, keepdims=True)) @ palette
     rows, columns = np.mgrid[:TEXTURE, :TEXTURE]
     angle, period = draw.uniform(0, math.pi), draw.uniform(7, 16)
-    stripes = np.sin(2 * math.pi * (rows * math.sin(angle) + columns * math.cos(angle)) / period + field(14, 1)[..., 0])
-    grain = 0.10 * field(1.2, 1)[..., 0] + 0.08 * field(3, 1)[..., 0] + draw.uniform(0.0, 0.14) * stripes
+    stripes = np.sin(
+        2 * math.pi * (rows * math.sin(angle) + columns * math.cos(angle)) / period
+        + field(14, 1)[..., 0]
+    )
+    grain = (
+        0.10 * field(1.2, 1)[..., 0]
+        + 0.08 * field(3, 1)[..., 0]
+        + draw.uniform(0.0, 0.14) * stripes
+    )
     return np.asarray(np.clip(color_hw3 * (1 + grain[..., None]), 0, 1))
 
 
@@ -177,11 +233,21 @@ def make_layers(config: SceneConfig, draw: np.random.Generator) -> list[Layer]:
 
     def motion(start: Floats, speed: float, radius: float) -> Motion:
         direction = draw.uniform(0, 2 * math.pi)
-        velocity = draw.uniform(0.3, 1) * speed * np.array([math.cos(direction), math.sin(direction)])
+        velocity = (
+            draw.uniform(0.3, 1) * speed * np.array([math.cos(direction), math.sin(direction)])
+        )
         wavelength = draw.uniform(1.5, 2.5) * radius
         ripple = draw.uniform(0.2, 0.45) * wavelength / (2 * math.pi)
-        sway, pace, turn = draw.uniform(-6, 6, 2), draw.uniform(0.15, 0.3), draw.uniform(-0.03, 0.03)
-        swell, shear, phase = draw.uniform(-0.15, 0.15), draw.uniform(-0.2, 0.2), draw.uniform(0, 2 * math.pi)
+        sway, pace, turn = (
+            draw.uniform(-6, 6, 2),
+            draw.uniform(0.15, 0.3),
+            draw.uniform(-0.03, 0.03),
+        )
+        swell, shear, phase = (
+            draw.uniform(-0.15, 0.15),
+            draw.uniform(-0.2, 0.2),
+            draw.uniform(0, 2 * math.pi),
+        )
         return Motion(start, velocity, sway, pace, turn, swell, shear, ripple, wavelength, phase)
 
     layers = [Layer(make_texture(draw, palette), motion(size / 2, config.speed / 2, least / 2))]
@@ -189,15 +255,23 @@ def make_layers(config: SceneConfig, draw: np.random.Generator) -> list[Layer]:
         radius = draw.uniform(0.14, 0.24) * least
         path = motion(draw.uniform(0.2, 0.8, 2) * size, config.speed, radius)
         # objects drift towards the middle of the scene rather than out of it
-        inward = np.where((size / 2 - path.start) * path.velocity < 0, -path.velocity, path.velocity)
-        lobes = tuple((k, draw.uniform(0.05, 0.3) / k**0.7, draw.uniform(0, 2 * math.pi)) for k in (2, 3, 4, 5))
+        inward = np.where(
+            (size / 2 - path.start) * path.velocity < 0, -path.velocity, path.velocity
+        )
+        lobes = tuple(
+            (k, draw.uniform(0.05, 0.3) / k**0.7, draw.uniform(0, 2 * math.pi))
+            for k in (2, 3, 4, 5)
+        )
         path = Motion(**{**path.__dict__, "velocity": inward})
         layers.append(Layer(make_texture(draw, palette), path, radius, lobes))
     return layers
 
 
-def render_moment(layers: list[Layer], pixels_hw2: Floats, t: float) -> tuple[Floats, NDArray[np.uint8]]:
-    """The scene at one moment: colours `[H, W, 3]`, and the label of the layer that covers most of each pixel."""
+def render_moment(
+    layers: list[Layer], pixels_hw2: Floats, t: float
+) -> tuple[Floats, NDArray[np.uint8]]:
+    """The scene at one moment: colours `[H, W, 3]`, and the label of the layer that covers most of
+    each pixel."""
     picture_hw3 = layers[0].color(layers[0].motion.to_texture(pixels_hw2, t))
     labels_hw = np.zeros(pixels_hw2.shape[:2], np.uint8)
     for label, layer in enumerate(layers[1:], 1):
@@ -205,13 +279,18 @@ def render_moment(layers: list[Layer], pixels_hw2: Floats, t: float) -> tuple[Fl
         cover_hw = layer.cover(place_hw2)
         inside = cover_hw > 0
         share = cover_hw[inside][:, None]
-        picture_hw3[inside] = share * layer.color(place_hw2[inside]) + (1 - share) * picture_hw3[inside]
+        picture_hw3[inside] = (
+            share * layer.color(place_hw2[inside]) + (1 - share) * picture_hw3[inside]
+        )
         labels_hw[cover_hw > 0.5] = label
     return picture_hw3, labels_hw
 
 
-def make_light(config: SceneConfig, draw: np.random.Generator, pixels_hw2: Floats) -> Callable[[int], Floats]:
-    """A lamp that wanders, dims and changes its tint: the factor of each pixel's colour at frame t, `[H, W, 3]`."""
+def make_light(
+    config: SceneConfig, draw: np.random.Generator, pixels_hw2: Floats
+) -> Callable[[int], Floats]:
+    """A lamp that wanders, dims and changes its tint: the factor of each pixel's colour at frame t,
+    `[H, W, 3]`."""
     pace, phase = draw.uniform(0.1, 0.3, 3), draw.uniform(0, 2 * math.pi, 3)
     tint = draw.uniform(-0.08, 0.08, 3)
     unit_hw2 = pixels_hw2 / np.array([config.width, config.height]) - 0.5
@@ -220,7 +299,9 @@ def make_light(config: SceneConfig, draw: np.random.Generator, pixels_hw2: Float
         gain = 1 + 0.15 * math.sin(pace[0] * t + phase[0])
         angle = pace[1] * t + phase[1]
         slope_hw = 0.35 * (unit_hw2 @ np.array([math.cos(angle), math.sin(angle)]))
-        return np.asarray(gain * (1 + slope_hw)[..., None] * (1 + tint * math.sin(pace[2] * t + phase[2])))
+        return np.asarray(
+            gain * (1 + slope_hw)[..., None] * (1 + tint * math.sin(pace[2] * t + phase[2]))
+        )
 
     return light
 
@@ -229,7 +310,9 @@ def render(config: SceneConfig, seed: int) -> Video:
     """Render one video; the same seed gives the same video."""
     draw = np.random.default_rng(seed)
     layers = make_layers(config, draw)
-    columns, rows = np.meshgrid(np.arange(config.width, dtype=np.float64), np.arange(config.height, dtype=np.float64))
+    columns, rows = np.meshgrid(
+        np.arange(config.width, dtype=np.float64), np.arange(config.height, dtype=np.float64)
+    )
     pixels_hw2 = np.stack([columns, rows], axis=-1)
     light = make_light(config, draw, pixels_hw2)
     frames, labels = [], []
@@ -244,27 +327,40 @@ def render(config: SceneConfig, seed: int) -> Video:
 
 
 def track_points(
-    config: SceneConfig, layers: list[Layer], labels_thw: NDArray[np.uint8], draw: np.random.Generator
+    config: SceneConfig,
+    layers: list[Layer],
+    labels_thw: NDArray[np.uint8],
+    draw: np.random.Generator,
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.uint8]]:
-    """Points chosen in the first frame and followed by the layers' own motion; visible where their layer is on top."""
+    """Points chosen in the first frame and followed by the layers' own motion; visible where their
+    layer is on top."""
     points, visible, owners = [], [], []
     for label, layer in enumerate(layers):
         rows, columns = np.nonzero(labels_thw[0] == label)
         chosen = draw.permutation(len(rows))[: config.points]
-        place_n2 = layer.motion.to_texture(np.stack([columns, rows], axis=-1)[chosen].astype(np.float64), 0)
-        path_nt2 = np.stack([layer.motion.to_pixel(place_n2, t) for t in range(config.frames)], axis=1)
+        place_n2 = layer.motion.to_texture(
+            np.stack([columns, rows], axis=-1)[chosen].astype(np.float64), 0
+        )
+        path_nt2 = np.stack(
+            [layer.motion.to_pixel(place_n2, t) for t in range(config.frames)], axis=1
+        )
         x_nt, y_nt = np.moveaxis(path_nt2.round().astype(int), -1, 0)
         inside_nt = (x_nt >= 0) & (x_nt < config.width) & (y_nt >= 0) & (y_nt < config.height)
         frame_nt = np.broadcast_to(np.arange(config.frames), x_nt.shape)
-        top_nt = labels_thw[frame_nt, np.clip(y_nt, 0, config.height - 1), np.clip(x_nt, 0, config.width - 1)]
+        top_nt = labels_thw[
+            frame_nt, np.clip(y_nt, 0, config.height - 1), np.clip(x_nt, 0, config.width - 1)
+        ]
         points.append(path_nt2)
         visible.append(inside_nt & (top_nt == label))
         owners.append(np.full(len(chosen), label, np.uint8))
     return np.concatenate(points), np.concatenate(visible), np.concatenate(owners)
 
 
-def write_tree(root: Path, split: str, count: int, config: SceneConfig, seed: int, processes: int = 1) -> list[str]:
-    """Write `count` videos into a DAVIS-2017 tree, with tracks in `Tracks/480p/SEQ.npz`; returns the sequences' names.
+def write_tree(
+    root: Path, split: str, count: int, config: SceneConfig, seed: int, processes: int = 1
+) -> list[str]:
+    """Write `count` videos into a DAVIS-2017 tree, with tracks in `Tracks/480p/SEQ.npz`; returns
+    the sequences' names.
 
     Args:
         root: of the tree; other splits may be there already.
@@ -277,7 +373,7 @@ def write_tree(root: Path, split: str, count: int, config: SceneConfig, seed: in
     names = [f"{split}-{number:03d}" for number in range(count)]
     jobs = [(root, name, config, seed + number) for number, name in enumerate(names)]
     with tqdm(total=count, unit="video", desc=f"generating {split}") as bar:
-        for _ in run_crew(write_video, jobs, processes):
+        for _ in run_in_processes(write_video, jobs, processes):
             bar.update()
     with atomic_file(root / "ImageSets" / "2017" / f"{split}.txt") as file:
         file.write(("\n".join(names) + "\n").encode())
@@ -288,13 +384,21 @@ def write_video(job: tuple[Path, str, SceneConfig, int]) -> None:
     """Render one video and write its frames, masks and tracks."""
     root, name, config, seed = job
     video = render(config, seed)
-    for t, (frame_hw3, labels_hw) in enumerate(zip(video.frames_thw3, video.labels_thw, strict=True)):
-        save_image(root / "JPEGImages" / "480p" / name / f"{t:05d}.jpg", Image.fromarray(frame_hw3), quality=92)
+    for t, (frame_hw3, labels_hw) in enumerate(
+        zip(video.frames_thw3, video.labels_thw, strict=True)
+    ):
+        save_image(
+            root / "JPEGImages" / "480p" / name / f"{t:05d}.jpg",
+            Image.fromarray(frame_hw3),
+            quality=92,
+        )
         mask = Image.frombytes("P", labels_hw.shape[::-1], labels_hw.tobytes())
         mask.putpalette(PALETTE)
         save_image(root / "Annotations" / "480p" / name / f"{t:05d}.png", mask)
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, points=video.points_nt2, visible=video.visible_nt, object=video.point_object_n)
+    np.savez_compressed(
+        buffer, points=video.points_nt2, visible=video.visible_nt, object=video.point_object_n
+    )
     with atomic_file(root / "Tracks" / "480p" / f"{name}.npz") as file:
         file.write(buffer.getvalue())
 
@@ -302,4 +406,6 @@ def write_video(job: tuple[Path, str, SceneConfig, int]) -> None:
 def save_image(path: Path, image: Image.Image, quality: int = 0) -> None:
     """Save by the suffix's format."""
     with atomic_file(path) as file:
-        image.save(file, "PNG") if path.suffix == ".png" else image.save(file, "JPEG", quality=quality)
+        image.save(file, "PNG") if path.suffix == ".png" else image.save(
+            file, "JPEG", quality=quality
+        )

@@ -10,9 +10,9 @@ from typing import Any
 
 from PIL import Image
 
-from shards.crew import run_crew
 from shards.files import sha256_of
 from shards.manifest import Manifest, Shard, read_manifest
+from shards.process_pool import run_in_processes
 from shards.samples import NeedMoreError, iterate_samples, parse_note, read_samples
 
 Check = tuple[Path, Shard]
@@ -22,14 +22,16 @@ def verify(folder: Path, processes: int) -> Iterator[tuple[str, list[str]]]:
     """Check the shards of `folder`, several at a time.
 
     Yields:
-        (name, damages) for each shard as it is done, a line for each damage that names shard, sample and frame; then, under the
-        folder's own name, what lies there and is in no manifest.
+        (name, damages) for each shard as it is done, a line for each damage that names shard,
+        sample and frame; then, under the folder's own name, what lies there and is in no manifest.
 
     Raises:
         InputError: no manifest.
     """
     manifest = read_manifest(folder)
-    yield from run_crew(check_shard, [(folder, shard) for shard in manifest.shards], processes)
+    yield from run_in_processes(
+        check_shard, [(folder, shard) for shard in manifest.shards], processes
+    )
     yield folder.name, strangers(folder, manifest)
 
 
@@ -43,12 +45,17 @@ def check_shard(check: Check) -> tuple[str, list[str]]:
     if size == shard.bytes and sha256_of(path) == shard.sha256:
         # the very bytes that were packed; but earlier versions packed samples of several sizes
         return shard.name, list(mixed_sizes(path))
-    found = [f"{shard.name}: {size} bytes, the manifest says {shard.bytes}" if size != shard.bytes else f"{shard.name}: sha256 differs"]
+    found = [
+        f"{shard.name}: {size} bytes, the manifest says {shard.bytes}"
+        if size != shard.bytes
+        else f"{shard.name}: sha256 differs"
+    ]
     return shard.name, [*found, *check_samples(path, shard)]
 
 
 def check_samples(path: Path, shard: Shard) -> Iterator[str]:
-    """What is wrong within a shard whose bytes are not those of the manifest. Damage in one sample hides none in the next."""
+    """What is wrong within a shard whose bytes are not those of the manifest. Damage in one sample
+    hides none in the next."""
     count = frames = 0
     with path.open("rb") as file:
         for number, (start, stop) in enumerate(pairwise(shard.offsets)):
@@ -64,9 +71,11 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
             for name, reason in check_sample(sample):
                 yield f"{path.name}, sample {sample['__key__']}: {name} {reason}"
             if misplaced(sample, content):
-                yield f"{path.name}, sample {sample['__key__']}: its frames do not lie where its json says"
+                place = f"{path.name}, sample {sample['__key__']}"
+                yield f"{place}: its frames do not lie where its json says"
     if (count, frames) != (shard.samples, shard.frames):
-        yield f"{path.name}: holds {count} samples and {frames} frames, the manifest says {shard.samples} and {shard.frames}"
+        found = f"holds {count} samples and {frames} frames"
+        yield f"{path.name}: {found}, the manifest says {shard.samples} and {shard.frames}"
 
 
 def mixed_sizes(path: Path) -> Iterator[str]:
@@ -114,7 +123,11 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
         except KeyError:
             yield name, "is missing"
             continue
-        except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
+        except (
+            OSError,
+            ValueError,
+            SyntaxError,
+        ) as error:  # what Pillow raises for damage of one kind or another
             yield name, f"is not a readable JPEG ({error})"
             continue
         expected = expected or size
@@ -126,4 +139,8 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def strangers(folder: Path, manifest: Manifest) -> list[str]:
     """Tar files that no manifest names."""
     known = {shard.name for shard in manifest.shards}
-    return [f"{path.name}: is not in the manifest" for path in sorted(folder.glob("*.tar")) if path.name not in known]
+    return [
+        f"{path.name}: is not in the manifest"
+        for path in sorted(folder.glob("*.tar"))
+        if path.name not in known
+    ]

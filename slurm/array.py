@@ -1,4 +1,5 @@
-"""Submits independent pieces of work as one job array, and a last job that puts their results together."""
+"""Submits independent pieces of work as one job array, and a last job that puts their results
+together."""
 
 import subprocess
 import time
@@ -11,8 +12,8 @@ import submitit
 
 from slurm.cluster import ClusterConfig
 from slurm.errors import InputError
-from slurm.payload import Task
 from slurm.submission import check_possible, executor_of, refusals
+from slurm.tasks import Task
 
 
 class Submitted(NamedTuple):
@@ -23,7 +24,9 @@ class Submitted(NamedTuple):
     last: submitit.Job[None]
 
 
-def submit_array(tasks: list[Task], last: Task, logs: Path, name: str, config: ClusterConfig) -> Submitted:
+def submit_array(
+    tasks: list[Task], last: Task, logs: Path, name: str, config: ClusterConfig
+) -> Submitted:
     """Submit `tasks` as an array, and `last` to run once they all have ended, well or not.
 
     Args:
@@ -43,7 +46,12 @@ def submit_array(tasks: list[Task], last: Task, logs: Path, name: str, config: C
     array = jobs[0].job_id.partition("_")[0]
     try:
         with refusals():
-            ending = executor_of(logs, f"{name}-end", replace(config, gpus_per_node=0), slurm_dependency=f"afterany:{array}")
+            ending = executor_of(
+                logs,
+                f"{name}-end",
+                replace(config, gpus_per_node=0),
+                slurm_dependency=f"afterany:{array}",
+            )
             return Submitted(array, ending.submit(last))
     except InputError:
         subprocess.run(["scancel", array], check=False)
@@ -51,7 +59,8 @@ def submit_array(tasks: list[Task], last: Task, logs: Path, name: str, config: C
 
 
 def wait_for(job: submitit.Job[None], look: Callable[[], None], seconds: float = 2.0) -> str:
-    """Wait until a job has ended, calling `look` now and then; returns why it failed, or nothing."""
+    """Wait until a job has ended, calling `look` now and then; returns why it failed, or
+    nothing."""
     while not job.done():
         look()
         time.sleep(seconds)

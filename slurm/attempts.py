@@ -1,4 +1,5 @@
-"""The log of a run's attempts, `attempts.jsonl`: where each began and how it left. A run that gets nowhere is given up."""
+"""The log of a run's attempts, `attempts.jsonl`: where each began and how it left. A run that gets
+nowhere is given up."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -55,4 +56,8 @@ def ends_whole(path: Path) -> bool:
 def is_hopeless(run: Path, attempt: Attempt) -> bool:
     """Whether the last attempts of its job all began where it begins, and were cut there."""
     last = [made for made in read_attempts(run) if made.job == attempt.job][-TRIES:]
-    return bool(attempt.job) and len(last) == TRIES and all(made.step == attempt.step and not made.left for made in last)
+    return (
+        bool(attempt.job)
+        and len(last) == TRIES
+        and all(made.step == attempt.step and not made.left for made in last)
+    )

@@ -1,4 +1,5 @@
-"""Whether jobs can be handed to SLURM from here: its client is installed, and a cluster answers it."""
+"""Whether jobs can be handed to SLURM from here: its client is installed, and a cluster answers
+it."""
 
 import shutil
 import subprocess

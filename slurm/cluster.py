@@ -15,7 +15,8 @@ OWN_PROFILES = Path("~/.config/corrflow/clusters")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """A SLURM job's needs; `--cluster NAME|PATH` takes them from a TOML file. What is left empty is the cluster's own default."""
+    """A SLURM job's needs; `--cluster NAME|PATH` takes them from a TOML file. What is left empty is
+    the cluster's own default."""
 
     partition: str = ""
     account: str = ""
@@ -42,17 +43,27 @@ class ClusterConfig:
     interface: str = ""
     """Network interface of NCCL and gloo, ib0 for example."""
     scratch: str = ""
-    """Folder on the node's own disk, for temporary files and compiled kernels; $VARIABLES are the node's."""
+    """Folder on the node's own disk, for temporary files and compiled kernels; $VARIABLES are the
+    node's."""
     environment: dict[str, str] = field(default_factory=dict)
     """Variables to set: NCCL's, proxies."""
     setup: tuple[str, ...] = ()
     """Shell lines before the job: module load, conda activate."""
 
     def __post_init__(self) -> None:
-        if min(self.gpus_per_node, self.memory_gb) < 0 or min(self.minutes, self.signal_lead, self.cpus) < 1:
-            raise InputError(f"cluster: {self}: expected minutes, signal_lead, cpus >= 1, gpus_per_node, memory_gb >= 0")
+        if (
+            min(self.gpus_per_node, self.memory_gb) < 0
+            or min(self.minutes, self.signal_lead, self.cpus) < 1
+        ):
+            raise InputError(
+                f"cluster: {self}: expected minutes, signal_lead, cpus >= 1, gpus_per_node, "
+                "memory_gb >= 0"
+            )
         if self.signal_lead >= 60 * self.minutes:
-            raise InputError(f"cluster: signal_lead {self.signal_lead} s: expected less than the time limit of {self.minutes} minutes")
+            raise InputError(
+                f"cluster: signal_lead {self.signal_lead} s: expected less than the time limit of "
+                f"{self.minutes} minutes"
+            )
 
     def parameters(self, processes: int = 1) -> dict[str, Any]:
         """As submitit wants them, for nodes with so many processes each."""
@@ -66,7 +77,8 @@ class ClusterConfig:
             "slurm_mem": f"{round(self.memory_gb * 1024) * processes}M" if self.memory_gb else "0",
             "slurm_signal_delay_s": self.signal_lead,
             "slurm_setup": self.setup_lines(),
-            # since 22.05 srun does not take over what sbatch was given, and its processes would share one core
+            # since 22.05 srun does not take over what sbatch was given, and its processes would
+            # share one core
             "slurm_srun_args": [f"--cpus-per-task={self.cpus}", "--kill-on-bad-exit=1"],
             "slurm_additional_parameters": {"requeue": True, **self.gpus()},
         }
@@ -75,18 +87,30 @@ class ClusterConfig:
         """The flag that asks for them."""
         if not self.gpus_per_node:
             return {}
-        typed = f"{self.gpu_type}:{self.gpus_per_node}" if self.gpu_type else str(self.gpus_per_node)
-        return {"gpus-per-node": typed} if self.gpu_form == "gpus-per-node" else {"gres": f"gpu:{typed}"}
+        typed = (
+            f"{self.gpu_type}:{self.gpus_per_node}" if self.gpu_type else str(self.gpus_per_node)
+        )
+        return (
+            {"gpus-per-node": typed}
+            if self.gpu_form == "gpus-per-node"
+            else {"gres": f"gpu:{typed}"}
+        )
 
     def setup_lines(self) -> list[str]:
         """Shell lines that come before the job's command."""
         variables = dict(self.environment)
         if self.interface:
-            variables |= {"NCCL_SOCKET_IFNAME": self.interface, "GLOO_SOCKET_IFNAME": self.interface}
+            variables |= {
+                "NCCL_SOCKET_IFNAME": self.interface,
+                "GLOO_SOCKET_IFNAME": self.interface,
+            }
         lines = [f"export {name}={quoted(value)}" for name, value in variables.items()]
         if self.scratch:  # homes on the network are slow for thousands of small files
             lines.append(f'export TMPDIR={quoted(self.scratch)}; mkdir -p "$TMPDIR"')
-            lines.append('export TRITON_CACHE_DIR="$TMPDIR/triton" TORCHINDUCTOR_CACHE_DIR="$TMPDIR/inductor"')
+            lines.append(
+                'export TRITON_CACHE_DIR="$TMPDIR/triton" '
+                'TORCHINDUCTOR_CACHE_DIR="$TMPDIR/inductor"'
+            )
         return [*lines, *self.setup]
 
 
@@ -96,10 +120,11 @@ def quoted(value: str) -> str:
 
 
 def find_profile() -> ClusterConfig:
-    """The profile that the environment variable names, or `--cluster` in its place; the defaults if none.
+    """The profile that the environment variable names, or `--cluster` in its place; the defaults if
+    none.
 
-    `NAME` stands for `NAME.toml` among the user's own (~/.config/corrflow/clusters) or the project's (slurm/clusters); what
-    has a slash, or ends with .toml, is a path.
+    `NAME` stands for `NAME.toml` among the user's own (~/.config/corrflow/clusters) or the
+    project's (slurm/clusters); what has a slash, or ends with .toml, is a path.
 
     Raises:
         InputError: there is none; or it is no such TOML.
@@ -112,8 +137,14 @@ def find_profile() -> ClusterConfig:
     for folder in (OWN_PROFILES.expanduser(), PROFILES):
         if (path := folder / f"{name}.toml").exists():
             return read_profile(path)
-    known = sorted(path.stem for folder in (OWN_PROFILES.expanduser(), PROFILES) for path in folder.glob("*.toml"))
-    raise InputError(f"cluster {name!r}: expected a path to a TOML file, or one of {', '.join(known)}")
+    known = sorted(
+        path.stem
+        for folder in (OWN_PROFILES.expanduser(), PROFILES)
+        for path in folder.glob("*.toml")
+    )
+    raise InputError(
+        f"cluster {name!r}: expected a path to a TOML file, or one of {', '.join(known)}"
+    )
 
 
 def read_profile(path: Path) -> ClusterConfig:
@@ -125,9 +156,14 @@ def read_profile(path: Path) -> ClusterConfig:
     types = get_type_hints(ClusterConfig)
     for name, value in found.items():
         if name not in types:
-            raise InputError(f"cluster {path}: {name}: not known, expected one of {', '.join(f.name for f in fields(ClusterConfig))}")
+            raise InputError(
+                f"cluster {path}: {name}: not known, expected one of "
+                f"{', '.join(f.name for f in fields(ClusterConfig))}"
+            )
         if not fits(value, types[name]):
-            raise InputError(f"cluster {path}: {name} = {value!r}: expected {described(types[name])}")
+            raise InputError(
+                f"cluster {path}: {name} = {value!r}: expected {described(types[name])}"
+            )
     found["setup"] = tuple(found.get("setup", ()))
     try:
         return ClusterConfig(**found)
@@ -143,12 +179,20 @@ def fits(value: Any, wanted: Any) -> bool:
         return isinstance(value, list) and all(isinstance(item, str) for item in value)
     if get_origin(wanted) is dict:
         return isinstance(value, dict) and all(isinstance(item, str) for item in value.values())
-    return isinstance(value, (int, float) if wanted is float else wanted) and not isinstance(value, bool)
+    return isinstance(value, (int, float) if wanted is float else wanted) and not isinstance(
+        value, bool
+    )
 
 
 def described(wanted: Any) -> str:
     """A field's type in words."""
     if get_origin(wanted) is Literal:
         return " or ".join(get_args(wanted))
-    words = {tuple: "a list of strings", dict: "a table of strings", int: "a whole number", float: "a number", str: "a string"}
+    words = {
+        tuple: "a list of strings",
+        dict: "a table of strings",
+        int: "a whole number",
+        float: "a number",
+        str: "a string",
+    }
     return words[get_origin(wanted) or wanted]

@@ -1,4 +1,5 @@
-"""Several processes of one command on this machine, each told its place by the variables that torchrun sets."""
+"""Several processes of one command on this machine, each told its place by the variables that
+torchrun sets."""
 
 import ctypes
 import os
@@ -14,19 +15,21 @@ SETTLE_SECONDS = 1.0
 PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
 
 
-def is_member() -> bool:
+def is_worker_process() -> bool:
     """Whether this process was started as one of several."""
     return "RANK" in os.environ
 
 
 def follow_parent() -> None:
-    """Ask the kernel for a SIGTERM when the parent dies, even by -9, so that no process is left behind (Linux alone has this)."""
+    """Ask the kernel for a SIGTERM when the parent dies, even by -9, so that no process is left
+    behind (Linux alone has this)."""
     if os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_processes(command: list[str], count: int) -> int:
-    """Run `count` processes of `command` until all have ended; signals to this one are passed on to them.
+    """Run `count` processes of `command` until all have ended; signals to this one are passed on to
+    them.
 
     When one fails the others are told to stop, and killed if they don't.
 
@@ -34,7 +37,10 @@ def run_processes(command: list[str], count: int) -> int:
         0; or 2 if any found a mistake of the user's, else the exit code of one that failed.
     """
     port = free_port()
-    processes = [subprocess.Popen(command, env=place(rank, count, port), start_new_session=True) for rank in range(count)]
+    processes = [
+        subprocess.Popen(command, env=place(rank, count, port), start_new_session=True)
+        for rank in range(count)
+    ]
 
     def pass_on(number: int, _: FrameType | None) -> None:
         for process in processes:
@@ -55,7 +61,9 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
         if failed:
-            time.sleep(SETTLE_SECONDS)  # one's failure breaks the others' collectives: the mistake itself is to be told
+            time.sleep(
+                SETTLE_SECONDS
+            )  # one's failure breaks the others' collectives: the mistake itself is to be told
             failed = [code for process in processes if (code := process.poll())]
             return 2 if 2 in failed else (failed[0] if failed[0] > 0 else 128 - failed[0])
         if all(code == 0 for code in codes):
@@ -79,8 +87,18 @@ def end(processes: "list[subprocess.Popen[bytes]]") -> None:
 
 def place(rank: int, count: int, port: int) -> dict[str, str]:
     """The environment of one process."""
-    told = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_PORT": port}
-    return {**os.environ, "MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in told.items()}}
+    told = {
+        "RANK": rank,
+        "LOCAL_RANK": rank,
+        "WORLD_SIZE": count,
+        "LOCAL_WORLD_SIZE": count,
+        "MASTER_PORT": port,
+    }
+    return {
+        **os.environ,
+        "MASTER_ADDR": "127.0.0.1",
+        **{name: str(value) for name, value in told.items()},
+    }
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ import submitit
 PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connections
 
 
-def member_variables() -> dict[str, str]:
+def distributed_variables() -> dict[str, str]:
     """RANK, WORLD_SIZE and the like of this process, from inside of a job."""
     job = submitit.JobEnvironment()
     told = {
@@ -23,5 +23,6 @@ def member_variables() -> dict[str, str]:
 
 
 def meeting_port(job: str, restarts: str) -> int:
-    """A port that all processes of a job know without asking; another after each restart, should it be taken."""
+    """A port that all processes of a job know without asking; another after each restart, should it
+    be taken."""
     return PORTS[(int(job) * 7 + int(restarts)) % len(PORTS)]

@@ -1,4 +1,5 @@
-"""Keeps what a job is made of in the run's folder: code, git state, environment. The job runs from that copy."""
+"""Keeps what a job is made of in the run's folder: code, git state, environment. The job runs from
+that copy."""
 
 import json
 import platform
@@ -14,8 +15,11 @@ from slurm.errors import InputError
 FOLDER = "snapshots"
 
 
-def take_snapshot(run: Path, source: Path, packages: tuple[str, ...], facts: dict[str, Any]) -> Path:
-    """Copy the code; returns the new folder, `RUN/snapshots/001`, with `code/`, `git.txt`, `environment.txt` and `job.json`.
+def take_snapshot(
+    run: Path, source: Path, packages: tuple[str, ...], facts: dict[str, Any]
+) -> Path:
+    """Copy the code; returns the new folder, `RUN/snapshots/001`, with `code/`, `git.txt`,
+    `environment.txt` and `job.json`.
 
     Args:
         run: the run's folder.
@@ -30,7 +34,11 @@ def take_snapshot(run: Path, source: Path, packages: tuple[str, ...], facts: dic
     snapshot = run / FOLDER / f"{max(taken, default=0) + 1:03d}"
     try:
         for package in packages:
-            shutil.copytree(source / package, snapshot / "code" / package, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            shutil.copytree(
+                source / package,
+                snapshot / "code" / package,
+                ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
+            )
         (snapshot / "git.txt").write_text(git_state(source))
         (snapshot / "environment.txt").write_text(environment())
         (snapshot / "job.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
@@ -43,15 +51,29 @@ def git_state(source: Path) -> str:
     """Commit, changed files and their changes; a line if there is no git."""
 
     def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", str(source), *words], capture_output=True, text=True, check=True).stdout
+        return subprocess.run(
+            ["git", "-C", str(source), *words], capture_output=True, text=True, check=True
+        ).stdout
 
     try:
-        return f"commit {git('rev-parse', 'HEAD').strip()}\n\n{git('status', '--short', '--branch')}\n{git('diff', 'HEAD')}"
+        commit = git("rev-parse", "HEAD").strip()
+        status, changes = git("status", "--short", "--branch"), git("diff", "HEAD")
+        return f"commit {commit}\n\n{status}\n{changes}"
     except (OSError, subprocess.CalledProcessError):
         return "not a git repository\n"
 
 
 def environment() -> str:
     """Python, the system, and every package with its version."""
-    packages = sorted({f"{found.metadata['Name']}=={found.version}" for found in distributions()}, key=str.lower)
-    return "\n".join([f"python {sys.version.split()[0]} {sys.executable}", platform.platform(), "", *packages, ""])
+    packages = sorted(
+        {f"{found.metadata['Name']}=={found.version}" for found in distributions()}, key=str.lower
+    )
+    return "\n".join(
+        [
+            f"python {sys.version.split()[0]} {sys.executable}",
+            platform.platform(),
+            "",
+            *packages,
+            "",
+        ]
+    )

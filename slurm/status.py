@@ -4,7 +4,18 @@ import subprocess
 from typing import NamedTuple
 
 # states in which a job is not over
-ALIVE = {"PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED", "SUSPENDED", "STOPPED", "RESIZING"}
+ALIVE = {
+    "PENDING",
+    "RUNNING",
+    "CONFIGURING",
+    "COMPLETING",
+    "REQUEUED",
+    "REQUEUE_HOLD",
+    "REQUEUE_FED",
+    "SUSPENDED",
+    "STOPPED",
+    "RESIZING",
+}
 FORMAT = "%T|%r|%N|%S|%M"
 
 
@@ -31,7 +42,9 @@ def job_state(job: str) -> JobState:
     queued = ask("squeue", "-h", "-j", job, "-o", FORMAT)
     if queued:
         state, reason, nodes, start, elapsed = queued.splitlines()[0].split("|")
-        found = JobState(state, "" if reason == "None" else reason, nodes, start.replace("T", " "), elapsed)
+        found = JobState(
+            state, "" if reason == "None" else reason, nodes, start.replace("T", " "), elapsed
+        )
         if found.alive:
             return found
     kept = ask("sacct", "-nPX", "-j", job, "-o", "State,ExitCode,NodeList,Start,Elapsed")
@@ -39,12 +52,20 @@ def job_state(job: str) -> JobState:
         return found if queued else JobState("UNKNOWN")
     state, code, nodes, start, elapsed = kept.splitlines()[-1].split("|")
     # what has left the queue is over, though the accounts may lag behind
-    return JobState(state.split()[0], f"exit code {code.partition(':')[0]}", nodes, start.replace("T", " "), elapsed)
+    return JobState(
+        state.split()[0],
+        f"exit code {code.partition(':')[0]}",
+        nodes,
+        start.replace("T", " "),
+        elapsed,
+    )
 
 
 def ask(*command: str) -> str:
     """What a command of SLURM prints; nothing if it fails, as for a job that it has forgotten."""
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout.strip()
+        return subprocess.run(
+            command, capture_output=True, text=True, check=True, timeout=30
+        ).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return ""

@@ -12,20 +12,25 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from slurm.cluster import PROFILE_VARIABLE, ClusterConfig
 from slurm.errors import InputError
-from slurm.payload import MemberTask, requeue_lines
+from slurm.tasks import DistributedTask, requeue_lines
 
 RETURNS = 1_000_000  # times that a job may reach its time limit and go on
 
 
-def executor_of(logs: Path, name: str, config: ClusterConfig, processes: int = 1, **more: Any) -> submitit.AutoExecutor:
+def executor_of(
+    logs: Path, name: str, config: ClusterConfig, processes: int = 1, **more: Any
+) -> submitit.AutoExecutor:
     """What submits jobs with these needs; `more` are submitit's own parameters."""
     executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=RETURNS)
     executor.update_parameters(name=name, **{**config.parameters(processes), **more})
     return executor
 
 
-def training_executor(logs: Path, name: str, config: ClusterConfig, nodes: int, processes: int, code: Path) -> submitit.AutoExecutor:
-    """The same for one job of `nodes` times `processes`, which runs the code under `code` and comes back until it is done."""
+def training_executor(
+    logs: Path, name: str, config: ClusterConfig, nodes: int, processes: int, code: Path
+) -> submitit.AutoExecutor:
+    """The same for one job of `nodes` times `processes`, which runs the code under `code` and comes
+    back until it is done."""
     # safe path: else the folder that the job was submitted from would come before the snapshot
     own = [
         f"unset {PROFILE_VARIABLE}",
@@ -42,8 +47,9 @@ def training_executor(logs: Path, name: str, config: ClusterConfig, nodes: int, 
     return executor_of(logs, name, config, processes, **more)
 
 
-def submit_members(executor: submitit.AutoExecutor, task: MemberTask) -> str:
-    """Submit a job of many processes; returns its id. InputError with SLURM's own reason if it refuses."""
+def submit_distributed(executor: submitit.AutoExecutor, task: DistributedTask) -> str:
+    """Submit a job of many processes; returns its id. InputError with SLURM's own reason if it
+    refuses."""
     check_possible(executor)
     with refusals():
         return str(executor.submit(task).job_id)
@@ -56,11 +62,20 @@ def script_of(executor: submitit.AutoExecutor) -> str:
 
 
 def check_possible(executor: submitit.AutoExecutor) -> None:
-    """InputError if SLURM says that such a job can't ever run; in earnest it may take it all the same, and let it wait for ever."""
-    done = subprocess.run(["sbatch", "--test-only"], input=script_of(executor), capture_output=True, text=True, check=False)
+    """InputError if SLURM says that such a job can't ever run; in earnest it may take it all the
+    same, and let it wait for ever."""
+    done = subprocess.run(
+        ["sbatch", "--test-only"],
+        input=script_of(executor),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         reason = done.stderr.replace("sbatch: error:", "").replace("allocation failure:", "")
-        raise InputError(f"SLURM refused the job: {'; '.join(line.strip() for line in reason.splitlines())}")
+        raise InputError(
+            f"SLURM refused the job: {'; '.join(line.strip() for line in reason.splitlines())}"
+        )
 
 
 @contextlib.contextmanager
@@ -71,4 +86,6 @@ def refusals() -> Iterator[None]:
             yield
     except (FailedJobError, FailedSubmissionError) as error:
         text = str(getattr(error, "stderr", None) or error)
-        raise InputError(f"SLURM refused the job: {' '.join(text.replace('sbatch: error:', '').split())}") from None
+        raise InputError(
+            f"SLURM refused the job: {' '.join(text.replace('sbatch: error:', '').split())}"
+        ) from None

@@ -1,11 +1,15 @@
-"""What the tests share: small generated videos, packed once, and the places of larger data that may be absent."""
+"""What the tests share: small generated videos, packed once, and the places of larger data that may
+be absent."""
 
 import os
 from pathlib import Path
 
-if not Path("/dev/nvidiactl").exists():  # without a GPU, kernels run in the interpreter; triton decides when it is first imported
+if (
+    not Path("/dev/nvidiactl").exists()
+):  # without a GPU, kernels run in the interpreter; triton decides when it is first imported
     os.environ.setdefault("TRITON_INTERPRET", "1")
-# what is computed here is tiny: threads would wait for each other, worst of all while other programs want the cores too
+# what is computed here is tiny: threads would wait for each other, worst of all while other
+# programs want the cores too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fcntl
@@ -20,14 +24,15 @@ from collections.abc import Callable, Iterator
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from launch.command import run
-from shards.pack import PackConfig, pack
+from launch.common.command import run
+from shards.packing.pack import PackConfig, pack
 from shards.synthetic import SceneConfig, write_tree
 
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
 SHARED = ROOT.parent / "shared"
-# seconds that a test waits for a process: only one that hangs takes so long, however busy the machine is
+# seconds that a test waits for a process: only one that hangs takes so long, however busy the
+# machine is
 TIMEOUT_SECONDS = 600
 
 TINY_SCENE = SceneConfig(frames=8, height=48, width=64, objects=(1, 2), speed=2.0, points=3)
@@ -35,8 +40,10 @@ TINY_SCENE = SceneConfig(frames=8, height=48, width=64, objects=(1, 2), speed=2.
 TINY = [
     "--recipe", "released",
     "--model.encoder.widths", "4", "4", "8", "8", "--model.encoder.depths", "1", "1", "1", "1",
-    "--model.encoder.features", "8", "--model.radius", "2", "--clip.size", "32", "--clip.fit", "crop",
-    "--trainer.batch", "4", "--trainer.log-every", "1", "--trainer.pictures-every", "0", "--stream.workers", "0", "--device", "cpu",
+    "--model.encoder.features", "8", "--model.radius", "2", "--clip.size", "32",
+    "--clip.fit", "crop",
+    "--trainer.batch", "4", "--trainer.log-every", "1", "--trainer.pictures-every", "0",
+    "--stream.workers", "0", "--device", "cpu",
 ]  # fmt: skip
 
 
@@ -66,21 +73,29 @@ def why_no_cluster() -> str:
     missing = [name for name in SLURM_DAEMONS if shutil.which(name) is None]
     if os.geteuid() != 0 or missing:
         lacks = ", ".join(missing) or "root"
-        return f'needs SLURM (as root: eval "$(tests/cluster/up)" installs and starts it; missing: {lacks})'
+        return (
+            'needs SLURM (as root: eval "$(tests/cluster/up)" installs and starts it; missing: '
+            f"{lacks})"
+        )
     return ""
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A cluster that answers, for one file of tests at a time: some of them kill its daemons. Skips where there can be none."""
+    """A cluster that answers, for one file of tests at a time: some of them kill its daemons. Skips
+    where there can be none."""
     if reason := why_no_cluster():
         pytest.skip(reason)
     if "SLURM_CONF" not in os.environ:
-        done = subprocess.run([ROOT / "tests/cluster/up"], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [ROOT / "tests/cluster/up"], capture_output=True, text=True, check=False
+        )
         if done.returncode:
             pytest.skip(f"needs SLURM (tests/cluster/up: {done.stderr.strip()})")
         os.environ["SLURM_CONF"] = done.stdout.strip().removeprefix("export SLURM_CONF=")
-        Path(os.environ["SLURM_CONF"]).parents[1].joinpath(".of-tests").write_text(str(controller()))
+        Path(os.environ["SLURM_CONF"]).parents[1].joinpath(".of-tests").write_text(
+            str(controller())
+        )
     with Path(tempfile.gettempdir(), "corrflow-cluster-tests.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
@@ -109,8 +124,11 @@ NO_CONFIG = (  # what SLURM's client says where it was installed and never set u
 
 
 @pytest.fixture
-def slurm_client(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Puts commands of SLURM's on the PATH, alone: shell scripts, that of `sbatch` unless given one that fails."""
+def slurm_client(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Puts commands of SLURM's on the PATH, alone: shell scripts, that of `sbatch` unless given one
+    that fails."""
 
     def install(**scripts: str) -> None:
         folder = tmp_path_factory.mktemp("client")
@@ -124,7 +142,8 @@ def slurm_client(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
 
 @pytest.fixture
 def silent_slurm(slurm_client: Callable[..., None]) -> None:
-    """SLURM's client without a configuration: each command of it fails with the same chain of errors."""
+    """SLURM's client without a configuration: each command of it fails with the same chain of
+    errors."""
     names = ("sbatch", "scontrol", "sinfo", "squeue", "sacct", "srun")
     chains = {name: "".join(f"echo '{name}: {line}' >&2\n" for line in NO_CONFIG) for name in names}
     slurm_client(**{name: f"{chain}exit 1" for name, chain in chains.items()})
@@ -146,7 +165,9 @@ def browser() -> Iterator[Browser]:
     if found is None:
         pytest.skip("needs a browser (as root: apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])  # CI is root, whom its sandbox refuses
+        browser = playwright.chromium.launch(
+            executable_path=found, args=["--no-sandbox"]
+        )  # CI is root, whom its sandbox refuses
         yield browser
         browser.close()
 
@@ -160,14 +181,19 @@ def command() -> Command:
 
     def call(name: str, *flags: object) -> "subprocess.CompletedProcess[str]":
         line = [sys.executable, str(ROOT / "launch" / f"{name}.py"), *map(str, flags)]
-        return subprocess.run(line, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        return subprocess.run(
+            line, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+        )
 
     return call
 
 
 @pytest.fixture
-def refused(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., str]:
-    """Runs a command, in this process, that must end with exit code 2 and one line; returns the line."""
+def refused(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """Runs a command, in this process, that must end with exit code 2 and one line; returns the
+    line."""
 
     def call(name: str, *flags: object) -> str:
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])

@@ -30,7 +30,19 @@ def test_skips_are_told_in_one_line_for_each_reason_and_failures_by_name(tmp_pat
     # a process of its own: pytest-xdist does not run within a process that it has started
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "conftest", "-c", os.devnull, "--rootdir", tmp_path, *flags, path],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "conftest",
+            "-c",
+            os.devnull,
+            "--rootdir",
+            tmp_path,
+            *flags,
+            path,
+        ],
         env={**env, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
         text=True,

@@ -1,4 +1,5 @@
-"""The layers of the house: which package may import which, and that nothing goes round in circles."""
+"""The layers of the house: which package may import which, and that nothing goes round in
+circles."""
 
 import ast
 import graphlib
@@ -8,7 +9,12 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ISLANDS = ("corrflow", "shards", "slurm")
-MAY_IMPORT = {"corrflow": {"corrflow"}, "shards": {"shards"}, "slurm": {"slurm"}, "launch": {"corrflow", "shards", "slurm", "launch"}}
+MAY_IMPORT = {
+    "corrflow": {"corrflow"},
+    "shards": {"shards"},
+    "slurm": {"slurm"},
+    "launch": {"corrflow", "shards", "slurm", "launch"},
+}
 FILES = sorted(path for package in MAY_IMPORT for path in (ROOT / package).rglob("*.py"))
 
 
@@ -44,7 +50,13 @@ def test_imports_make_no_circles(package: str) -> None:
     modules = {module_name(path): path for path in FILES}
     # a package's own __init__ gathers names from its modules, which may not import it
     graph = {
-        name: {other for other in imports(path) if other in modules and other != name and other not in (package, name.rpartition(".")[0])}
+        name: {
+            other
+            for other in imports(path)
+            if other in modules
+            and other != name
+            and other not in (package, name.rpartition(".")[0])
+        }
         for name, path in modules.items()
         if name.split(".")[0] == package
     }

@@ -15,7 +15,16 @@ from scripts.check_newest import USE
 def wheel(tmp_path_factory):
     """The wheel of this checkout, built without a network."""
     out = tmp_path_factory.mktemp("wheel")
-    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-index", "--no-build-isolation"]
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "wheel",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+    ]
     subprocess.run([*pip, "--wheel-dir", out, ROOT], check=True)
     [path] = out.glob("corrflow-*.whl")
     return path
@@ -25,7 +34,9 @@ def test_a_wheel_holds_corrflow_alone_with_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"corrflow"}
-    tracked = subprocess.run(["git", "-C", ROOT, "ls-files", "corrflow"], capture_output=True, text=True, check=True)
+    tracked = subprocess.run(
+        ["git", "-C", ROOT, "ls-files", "corrflow"], capture_output=True, text=True, check=True
+    )
     assert set(tracked.stdout.split()) <= set(names)
     assert {"corrflow/weights/corrflow.pt", "corrflow/palettes/lab64.csv"} <= set(names)
 
@@ -35,7 +46,8 @@ def test_a_wheel_in_an_empty_environment_loads_the_model_and_propagates(wheel, t
     venv.create(environment)
     [packages] = environment.glob("lib/python*/site-packages")
     zipfile.ZipFile(wheel).extractall(packages)
-    # what corrflow depends on; the folder's own .pth, which leads to this checkout, is not read there
+    # what corrflow depends on; the folder's own .pth, which leads to this checkout, is not read
+    # there
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     elsewhere.mkdir()
     where = f"import corrflow; print(corrflow.__file__)\n{USE}"

@@ -26,15 +26,23 @@ NEEDS = {
     "triton": ("triton", "pip install triton (a CUDA build of torch brings it)"),
     "sampler": (
         "spatial_correlation_sampler",
-        "pip install --no-build-isolation spatial-correlation-sampler (0.5.0 needs the CUDA toolkit in CUDA_HOME, and torch up to 2.11)",
+        "pip install --no-build-isolation spatial-correlation-sampler (0.5.0 needs the CUDA "
+        "toolkit in CUDA_HOME, and torch up to 2.11)",
     ),
 }
 AMPERE = (8, 0)  # the compute capability from which tensor cores take bfloat16 and tf32
 WIDEST = 512  # channels of features or values; wider ones overflow a multiprocessor's shared memory
 
 
-def choose_backend(asked: str, device: torch.device, dtype: torch.dtype = torch.float32, top_k: int = 0, width: int = 0) -> str:
-    """The backend that `asked` stands for: `auto` is triton on CUDA where it serves and can be compiled, else tiled.
+def choose_backend(
+    asked: str,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
+    top_k: int = 0,
+    width: int = 0,
+) -> str:
+    """The backend that `asked` stands for: `auto` is triton on CUDA where it serves and can be
+    compiled, else tiled.
 
     Args:
         asked: `auto` or one of `BACKENDS`.
@@ -44,29 +52,40 @@ def choose_backend(asked: str, device: torch.device, dtype: torch.dtype = torch.
         width: channels of features or of values, the larger number.
 
     Raises:
-        InputError: an unknown backend; one that is not installed, with the command that installs it; one that does not serve this
-            device, dtype, top_k or width.
+        InputError: an unknown backend; one that is not installed, with the command that installs
+            it; one that does not serve this device, dtype, top_k or width.
     """
     serves = dtype != torch.float64 and not top_k and width <= WIDEST
     if asked == "auto":
         return "triton" if serves and compiles_for(device) else "tiled"
     if asked not in BACKENDS:
-        raise InputError(f"attention: backend {asked!r}: expected one of auto, {', '.join(BACKENDS)}")
+        raise InputError(
+            f"attention: backend {asked!r}: expected one of auto, {', '.join(BACKENDS)}"
+        )
     if not is_installed(asked):
         package, command = NEEDS[asked]
         raise InputError(f"attention: backend {asked}: {package} is not installed: {command}")
     if asked == "triton":
         if os.environ.get("TRITON_INTERPRET") != "1" and not compiles_for(device):
-            wanted = "CUDA of compute capability 8.0, a C++ compiler and Python's headers, or TRITON_INTERPRET=1 for a test"
-            raise InputError(f"attention: backend triton: tensors on {device.type}: expected {wanted}")
+            wanted = (
+                "CUDA of compute capability 8.0, a C++ compiler and Python's headers, or "
+                "TRITON_INTERPRET=1 for a test"
+            )
+            raise InputError(
+                f"attention: backend triton: tensors on {device.type}: expected {wanted}"
+            )
         if not serves:
             given = f"{dtype}, top_k {top_k}, {width} channels"
-            raise InputError(f"attention: backend triton: {given}: expected 32 bits, 0 and {WIDEST} at most; tiled serves all")
+            raise InputError(
+                f"attention: backend triton: {given}: expected 32 bits, 0 and {WIDEST} at most; "
+                "tiled serves all"
+            )
     return asked
 
 
 def compiles_for(device: torch.device) -> bool:
-    """Whether Triton and torch.compile can make kernels for a device: a recent GPU, Triton itself, and what builds its launchers."""
+    """Whether Triton and torch.compile can make kernels for a device: a recent GPU, Triton itself,
+    and what builds its launchers."""
     recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
     return recent and is_installed("triton") and has_compiler()
 
@@ -79,17 +98,25 @@ def is_installed(backend: str) -> bool:
 
 @lru_cache
 def has_compiler() -> bool:
-    """Whether this machine can build what Triton and torch.compile generate: a C++ compiler and Python's headers."""
-    found = any(shutil.which(os.environ.get(name, name)) for name in ("CC", "CXX", "g++", "clang++", "gcc", "clang"))
+    """Whether this machine can build what Triton and torch.compile generate: a C++ compiler and
+    Python's headers."""
+    found = any(
+        shutil.which(os.environ.get(name, name))
+        for name in ("CC", "CXX", "g++", "clang++", "gcc", "clang")
+    )
     return found and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def find_attend(backend: str) -> Attend:
     """The function of a chosen backend."""
     if backend == "triton":
-        attend: Attend = importlib.import_module("corrflow.attention.fused").attend  # compiles, and imports what may be absent
+        attend: Attend = importlib.import_module(
+            "corrflow.attention.fused"
+        ).attend  # compiles, and imports what may be absent
         return attend
-    return in_float32({"reference": reference.attend, "tiled": tiled.attend, "sampler": sampler.attend}[backend])
+    return in_float32(
+        {"reference": reference.attend, "tiled": tiled.attend, "sampler": sampler.attend}[backend]
+    )
 
 
 def in_float32(attend: Attend) -> Attend:

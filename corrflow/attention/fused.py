@@ -1,17 +1,22 @@
-"""Restricted attention in Triton, for CUDA: one kernel forward, two backward; memory grows with cells, never with cells x window.
+"""Restricted attention in Triton, for CUDA: one kernel forward, two backward; memory grows with
+cells, never with cells x window.
 
-A program of `kernels.py` takes a tile of targets and walks over the patch of reference cells that their windows reach, with a running
-softmax. Forward keeps each cell's highest logit and softmax sum, backward makes the weights anew from them. Windows are symmetric, so
-the gradients of key and value are the same walk with the roles changed: a tile of reference cells walks over its targets. No atomics:
-the same inputs give the same bits.
+A program of `kernels.py` takes a tile of targets and walks over the patch of reference cells that
+their windows reach, with a running softmax. Forward keeps each cell's highest logit and softmax
+sum, backward makes the weights anew from them. Windows are symmetric, so the gradients of key and
+value are the same walk with the roles changed: a tile of reference cells walks over its targets. No
+atomics: the same inputs give the same bits.
 
-Products take bfloat16 and float16 as they are, and add up in float32. float32 is split for the tensor cores into three tf32 products;
-beside half-precision features, whose own rounding is coarser, values and weights are rounded to tf32. What is multiplied by a
-half-precision tensor is rounded to its precision: backward, the logits' gradient to that of the features.
-Tile sizes are fixed and not tuned by timing, since another tiling adds up in another order: a resumed run would not repeat its bits.
+Products take bfloat16 and float16 as they are, and add up in float32. float32 is split for the
+tensor cores into three tf32 products; beside half-precision features, whose own rounding is
+coarser, values and weights are rounded to tf32. What is multiplied by a half-precision tensor is
+rounded to its precision: backward, the logits' gradient to that of the features. Tile sizes are
+fixed and not tuned by timing, since another tiling adds up in another order: a resumed run would
+not repeat its bits.
 
-Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q cells of a tile, p cells of a block
-of the patch. Cells are rows here (`[B, H, W, C]`), so that a cell's channels lie side by side: no copy from channels-last features.
+Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
+cells of a tile, p cells of a block of the patch. Cells are rows here (`[B, H, W, C]`), so that a
+cell's channels lie side by side: no copy from channels-last features.
 """
 
 from typing import Any, NamedTuple
@@ -26,8 +31,13 @@ from corrflow.attention.window import Window
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
-    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to float32 `[B, K, H, W]`; `window.top_k` must be 0."""
-    cells_last = (query_bchw.permute(0, 2, 3, 1), key_brchw.permute(0, 1, 3, 4, 2), value_brkhw.permute(0, 1, 3, 4, 2))
+    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to float32 `[B, K, H, W]`;
+    `window.top_k` must be 0."""
+    cells_last = (
+        query_bchw.permute(0, 2, 3, 1),
+        key_brchw.permute(0, 1, 3, 4, 2),
+        value_brkhw.permute(0, 1, 3, 4, 2),
+    )
     out_bhwk: Tensor = FusedAttention.apply(*cells_last, window)
     return out_bhwk.permute(0, 3, 1, 2)
 
@@ -42,20 +52,26 @@ class Tiling(NamedTuple):
 
 
 def choose_tiling(query: Tensor, value: Tensor) -> Tiling:
-    """Tiles that leave room in registers and shared memory, of which wider features take more; by what the compiler reports for Hopper."""
-    width = max(padded(query.shape[-1]) * query.element_size(), padded(value.shape[-1]) * value.element_size() // 2)
+    """Tiles that leave room in registers and shared memory, of which wider features take more; by
+    what the compiler reports for Hopper."""
+    width = max(
+        padded(query.shape[-1]) * query.element_size(),
+        padded(value.shape[-1]) * value.element_size() // 2,
+    )
     if width <= 128:
         return Tiling(8, 8, 32, 4)
     return Tiling(8, 8, 16, 4) if width <= 256 else Tiling(4, 4, 16, 4)
 
 
 def padded(channels: int) -> int:
-    """The width of a block for so many channels: a power of 2, and at least the 16 of a tensor core's product."""
+    """The width of a block for so many channels: a power of 2, and at least the 16 of a tensor
+    core's product."""
     return max(16, int(triton.next_power_of_2(channels)))
 
 
 class Launch:
-    """What the three kernels are told alike: sizes, strides being those of contiguous cells-last tensors."""
+    """What the three kernels are told alike: sizes, strides being those of contiguous cells-last
+    tensors."""
 
     def __init__(self, query_bhwc: Tensor, value_brhwk: Tensor, window: Window) -> None:
         batch, height, width, channels = query_bhwc.shape
@@ -64,10 +80,14 @@ class Launch:
         self.tiles = triton.cdiv(height, tiling.height) * triton.cdiv(width, tiling.width)
         self.batch, self.references = batch, references
         self.sizes = (height, width, references, window.scale)
-        precision = "tf32x3" if query_bhwc.dtype == torch.float32 else "tf32"  # of products of float32
+        precision = (
+            "tf32x3" if query_bhwc.dtype == torch.float32 else "tf32"
+        )  # of products of float32
         self.constants = {
-            "C": channels, "K": classes, "RADIUS": window.radius, "BLOCK_C": padded(channels), "BLOCK_K": padded(classes),
-            "TILE_H": tiling.height, "TILE_W": tiling.width, "BLOCK": tiling.block, "PRECISION": precision, "num_warps": tiling.warps,
+            "C": channels, "K": classes, "RADIUS": window.radius, "BLOCK_C": padded(channels),
+            "BLOCK_K": padded(classes),
+            "TILE_H": tiling.height, "TILE_W": tiling.width, "BLOCK": tiling.block,
+            "PRECISION": precision, "num_warps": tiling.warps,
         }  # fmt: skip
 
 
@@ -79,9 +99,14 @@ class FusedAttention(torch.autograd.Function):
         """The copied values, float32 `[B, H, W, K]`."""
         query, key, value = (x.contiguous() for x in (query, key, value))
         launch = Launch(query, value, window)
-        out_bhwk = torch.empty(*query.shape[:3], value.shape[-1], device=query.device, dtype=torch.float32)
-        # apart, since their logarithm in one would round weights of large logits: 200 + log 1.5 keeps 5 digits after the point
-        highest_bhw, total_bhw = torch.empty(2, *query.shape[:3], device=query.device, dtype=torch.float32)
+        out_bhwk = torch.empty(
+            *query.shape[:3], value.shape[-1], device=query.device, dtype=torch.float32
+        )
+        # apart, since their logarithm in one would round weights of large logits: 200 + log 1.5
+        # keeps 5 digits after the point
+        highest_bhw, total_bhw = torch.empty(
+            2, *query.shape[:3], device=query.device, dtype=torch.float32
+        )
         given = (query, key, value, out_bhwk, highest_bhw, total_bhw)
         with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
             copy_kernel[launch.tiles, launch.batch](*given, *launch.sizes, **launch.constants)
@@ -96,16 +121,25 @@ class FusedAttention(torch.autograd.Function):
         query, key, value, out_bhwk, highest_bhw, total_bhw = ctx.saved_tensors
         launch = Launch(query, value, ctx.window)
         grad_bhwk = grad_out.contiguous()
-        mean_bhw = (grad_bhwk * out_bhwk).sum(dim=-1)  # sum over the window of weight x its gradient
+        mean_bhw = (grad_bhwk * out_bhwk).sum(
+            dim=-1
+        )  # sum over the window of weight x its gradient
         grad_query = grad_key = grad_value = None
         given = (query, key, value, grad_bhwk, highest_bhw, total_bhw, mean_bhw)
         if ctx.needs_input_grad[0]:
             grad_query = torch.empty_like(query)
-            query_kernel[launch.tiles, launch.batch](*given, grad_query, *launch.sizes, **launch.constants)
+            query_kernel[launch.tiles, launch.batch](
+                *given, grad_query, *launch.sizes, **launch.constants
+            )
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             grad_key, grad_value = torch.empty_like(key), torch.empty_like(value)
             grid = (launch.tiles, launch.batch * launch.references)
             wanted = ctx.needs_input_grad[2]
-            reference_kernel[grid](*given, grad_key, grad_value, *launch.sizes, **launch.constants, WITH_VALUE=wanted)
+            reference_kernel[grid](
+                *given, grad_key, grad_value, *launch.sizes, **launch.constants, WITH_VALUE=wanted
+            )
         grads = (grad_query, grad_key, grad_value)
-        return *(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
+        return *(
+            grad if needed else None
+            for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)
+        ), None

@@ -1,9 +1,11 @@
 """The Triton kernels of `fused.py`: the copy, and the gradients of its query and of its reference.
 
-A program takes a tile of cells and walks over the patch of cells that are in reach of it, a block at a time.
+A program takes a tile of cells and walks over the patch of cells that are in reach of it, a block
+at a time.
 
-Shapes: c channels of the features, k channels of the values, q cells of a tile, p cells of a block of the patch. Cells are rows of
-matrices, an image's `[H x W, C]`, those of the references of a batch one after the other.
+Shapes: c channels of the features, k channels of the values, q cells of a tile, p cells of a block
+of the patch. Cells are rows of matrices, an image's `[H x W, C]`, those of the references of a
+batch one after the other.
 """
 
 import triton
@@ -15,12 +17,16 @@ LOWEST = tl.constexpr(-1e30)  # a logit that weighs nothing; finite, lest inf - 
 @triton.jit
 def copy_kernel(
     query, key, value, out, highests, totals, height, width, references, scale,
-    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of targets over the patches of all references: the copied values, and each softmax's highest logit and sum."""
+    """A tile of targets over the patches of all references: the copied values, and each softmax's
+    highest logit and sum."""
     y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
-    patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
+    patch_top, patch_left, columns, cells = patch_bounds(
+        top, left, height, width, RADIUS, TILE_H, TILE_W
+    )
     image = height * width
     batch = tl.program_id(1).to(tl.int64)
     query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
@@ -30,7 +36,9 @@ def copy_kernel(
     for r in range(references):
         reference = (batch * references + r) * image
         for start in range(0, cells, BLOCK):
-            patch_y, patch_x, patch_cell, there = block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK)
+            patch_y, patch_x, patch_cell, there = block_cells(
+                start, patch_top, patch_left, columns, cells, width, BLOCK
+            )
             key_pc = load_rows(key + reference * C, patch_cell, there, C, BLOCK_C)
             value_pk = load_rows(value + reference * K, patch_cell, there, K, BLOCK_K)
             logits_qp = product(query_qc, tl.trans(key_pc), PRECISION) * scale
@@ -50,13 +58,17 @@ def copy_kernel(
 
 @triton.jit
 def query_kernel(
-    query, key, value, grad_out, highests, totals, means, grad_query, height, width, references, scale,
-    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    query, key, value, grad_out, highests, totals, means, grad_query, height, width, references,
+    scale,
+    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """A tile of targets over the patches of all references: the gradient of the query."""
     y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
-    patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
+    patch_top, patch_left, columns, cells = patch_bounds(
+        top, left, height, width, RADIUS, TILE_H, TILE_W
+    )
     image = height * width
     batch = tl.program_id(1).to(tl.int64)
     query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
@@ -68,26 +80,38 @@ def query_kernel(
     for r in range(references):
         reference = (batch * references + r) * image
         for start in range(0, cells, BLOCK):
-            patch_y, patch_x, patch_cell, there = block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK)
+            patch_y, patch_x, patch_cell, there = block_cells(
+                start, patch_top, patch_left, columns, cells, width, BLOCK
+            )
             key_pc = load_rows(key + reference * C, patch_cell, there, C, BLOCK_C)
             value_pk = load_rows(value + reference * K, patch_cell, there, K, BLOCK_K)
             reach_qp = in_reach(y, x, patch_y, patch_x, there, RADIUS) & valid[:, None]
-            logits_qp = tl.where(reach_qp, product(query_qc, tl.trans(key_pc), PRECISION) * scale, LOWEST)
+            logits_qp = tl.where(
+                reach_qp, product(query_qc, tl.trans(key_pc), PRECISION) * scale, LOWEST
+            )
             weights_qp = tl.exp(logits_qp - highest_q[:, None]) / total_q[:, None]
-            grad_qp = weights_qp * (product(grad_qk, tl.trans(value_pk), PRECISION) - mean_q[:, None])
+            grad_qp = weights_qp * (
+                product(grad_qk, tl.trans(value_pk), PRECISION) - mean_q[:, None]
+            )
             grad_qc += product(grad_qp, key_pc, PRECISION)
     store_rows(grad_query + batch * image * C, cell, valid, grad_qc * scale, C, BLOCK_C)
 
 
 @triton.jit
 def reference_kernel(
-    query, key, value, grad_out, highests, totals, means, grad_key, grad_value, height, width, references, scale,
-    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
-    TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr, WITH_VALUE: tl.constexpr,
+    query, key, value, grad_out, highests, totals, means, grad_key, grad_value, height, width,
+    references, scale,
+    C: tl.constexpr, K: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr,
+    BLOCK_K: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+    WITH_VALUE: tl.constexpr,
 ):  # fmt: skip
-    """A tile of one reference's cells over the targets whose windows hold them: the gradients of key and value."""
+    """A tile of one reference's cells over the targets whose windows hold them: the gradients of
+    key and value."""
     y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
-    patch_top, patch_left, columns, cells = patch_bounds(top, left, height, width, RADIUS, TILE_H, TILE_W)
+    patch_top, patch_left, columns, cells = patch_bounds(
+        top, left, height, width, RADIUS, TILE_H, TILE_W
+    )
     image = height * width
     reference = tl.program_id(1).to(tl.int64) * image
     target = (tl.program_id(1) // references).to(tl.int64) * image
@@ -96,15 +120,20 @@ def reference_kernel(
     grad_qc = tl.zeros([TILE_H * TILE_W, BLOCK_C], tl.float32)
     grad_qk = tl.zeros([TILE_H * TILE_W, BLOCK_K], tl.float32)
     for start in range(0, cells, BLOCK):
-        patch_y, patch_x, patch_cell, there = block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK)
+        patch_y, patch_x, patch_cell, there = block_cells(
+            start, patch_top, patch_left, columns, cells, width, BLOCK
+        )
         query_pc = load_rows(query + target * C, patch_cell, there, C, BLOCK_C)
         grad_pk = load_rows(grad_out + target * K, patch_cell, there, K, BLOCK_K)
         highest_p = tl.load(highests + target + patch_cell, mask=there, other=0.0)
         total_p = tl.load(totals + target + patch_cell, mask=there, other=1.0)
         mean_p = tl.load(means + target + patch_cell, mask=there, other=0.0)
-        # rows are targets, as in the other kernels, so that the logits come out the same to the last bit
+        # rows are targets, as in the other kernels, so that the logits come out the same to the
+        # last bit
         reach_pq = in_reach(patch_y, patch_x, y, x, valid, RADIUS) & there[:, None]
-        logits_pq = tl.where(reach_pq, product(query_pc, tl.trans(key_qc), PRECISION) * scale, LOWEST)
+        logits_pq = tl.where(
+            reach_pq, product(query_pc, tl.trans(key_qc), PRECISION) * scale, LOWEST
+        )
         weights_pq = tl.exp(logits_pq - highest_p[:, None]) / total_p[:, None]
         if WITH_VALUE:
             grad_qk += product(tl.trans(weights_pq), grad_pk, PRECISION)
@@ -117,7 +146,8 @@ def reference_kernel(
 
 @triton.jit
 def tile_cells(height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """This program's tile: rows, columns, numbers of its cells and which are in the image, `[Q]` each; its corner."""
+    """This program's tile: rows, columns, numbers of its cells and which are in the image, `[Q]`
+    each; its corner."""
     across = tl.cdiv(width, TILE_W)
     top = tl.program_id(0) // across * TILE_H
     left = tl.program_id(0) % across * TILE_W
@@ -127,8 +157,11 @@ def tile_cells(height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
 
 
 @triton.jit
-def patch_bounds(top, left, height, width, RADIUS: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """The patch that a tile's windows reach inside of the image: its corner, its width and its number of cells."""
+def patch_bounds(
+    top, left, height, width, RADIUS: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr
+):
+    """The patch that a tile's windows reach inside of the image: its corner, its width and its
+    number of cells."""
     patch_top = tl.maximum(top - RADIUS, 0)
     patch_left = tl.maximum(left - RADIUS, 0)
     rows = tl.minimum(top + TILE_H + RADIUS, height) - patch_top
@@ -138,7 +171,8 @@ def patch_bounds(top, left, height, width, RADIUS: tl.constexpr, TILE_H: tl.cons
 
 @triton.jit
 def block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK: tl.constexpr):
-    """A block of the patch, from its cell `start` on: rows, columns, numbers of its cells and which are in the patch, `[P]` each."""
+    """A block of the patch, from its cell `start` on: rows, columns, numbers of its cells and which
+    are in the patch, `[P]` each."""
     place = start + tl.arange(0, BLOCK)
     y, x = patch_top + place // columns, patch_left + place % columns
     return y, x, y * width + x, place < cells
@@ -147,12 +181,17 @@ def block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK: tl.c
 @triton.jit
 def in_reach(y, x, patch_y, patch_x, valid, RADIUS: tl.constexpr):
     """Which cells of a block are in the window of which cells of the tile, `[Q, P]`."""
-    return (tl.abs(y[:, None] - patch_y[None, :]) <= RADIUS) & (tl.abs(x[:, None] - patch_x[None, :]) <= RADIUS) & valid[None, :]
+    return (
+        (tl.abs(y[:, None] - patch_y[None, :]) <= RADIUS)
+        & (tl.abs(x[:, None] - patch_x[None, :]) <= RADIUS)
+        & valid[None, :]
+    )
 
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
-    """`a @ b`, added up in float32, `a` rounded to the dtype of `b`; `PRECISION` of the product where that is float32."""
+    """`a @ b`, added up in float32, `a` rounded to the dtype of `b`; `PRECISION` of the product
+    where that is float32."""
     return tl.dot(a.to(b.dtype), b, input_precision=PRECISION)
 
 
@@ -160,7 +199,11 @@ def product(a, b, PRECISION: tl.constexpr):
 def load_rows(base, cell, valid, SIZE: tl.constexpr, BLOCK: tl.constexpr):
     """Rows `cell` of a matrix of `SIZE` columns, `[N, BLOCK]`, zero where there is none."""
     column = tl.arange(0, BLOCK)
-    return tl.load(base + cell[:, None] * SIZE + column[None, :], mask=valid[:, None] & (column < SIZE)[None, :], other=0.0)
+    return tl.load(
+        base + cell[:, None] * SIZE + column[None, :],
+        mask=valid[:, None] & (column < SIZE)[None, :],
+        other=0.0,
+    )
 
 
 @triton.jit

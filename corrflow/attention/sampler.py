@@ -1,7 +1,9 @@
-"""Restricted attention through `spatial-correlation-sampler`, the package that the released code uses: dot products by its kernel, the
-rest plain. Memory grows with cells x window; here for comparison, and for devices that the other paths do not serve.
+"""Restricted attention through `spatial-correlation-sampler`, the package that the released code
+uses: dot products by its kernel, the rest plain. Memory grows with cells x window; here for
+comparison, and for devices that the other paths do not serve.
 
-Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, s shifts in the window.
+Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, s
+shifts in the window.
 """
 
 import torch
@@ -13,8 +15,13 @@ from corrflow.attention.window import Window
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
-    from spatial_correlation_sampler import spatial_correlation_sample  # an optional extra: absent until it is asked for
+    from spatial_correlation_sampler import (
+        spatial_correlation_sample,
+    )  # an optional extra: absent until it is asked for
 
     query_bchw = query_bchw.contiguous()
-    sampled = [spatial_correlation_sample(query_bchw, key.contiguous(), patch_size=window.side) for key in key_brchw.unbind(dim=1)]
+    sampled = [
+        spatial_correlation_sample(query_bchw, key.contiguous(), patch_size=window.side)
+        for key in key_brchw.unbind(dim=1)
+    ]
     return reference.copy(torch.stack(sampled, dim=1).flatten(2, 3), value_brkhw, window)

@@ -1,10 +1,13 @@
-"""Restricted attention by tiles: a tile of queries against the patch of each reference that its windows cover.
+"""Restricted attention by tiles: a tile of queries against the patch of each reference that its
+windows cover.
 
-Two matrix products a tile, the cells outside of each window masked by a bias. A window covers 13x13 of a 28x28 patch, so the
-products do 4.6 times the arithmetic that is needed, and win all the same: they run at the speed of a matrix product and never
-write the `H x W x 169` affinities to memory. Backward makes each tile's weights anew instead of keeping them.
+Two matrix products a tile, the cells outside of each window masked by a bias. A window covers 13x13
+of a 28x28 patch, so the products do 4.6 times the arithmetic that is needed, and win all the same:
+they run at the speed of a matrix product and never write the `H x W x 169` affinities to memory.
+Backward makes each tile's weights anew instead of keeping them.
 
-Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q cells of a tile, p cells of its patch.
+Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
+cells of a tile, p cells of its patch.
 """
 
 from collections.abc import Iterator
@@ -17,8 +20,11 @@ from torch.autograd.function import once_differentiable
 
 from corrflow.attention.window import Window
 
-TILE = 16  # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
-SLAB = 1 << 21  # logits that are searched for the likest at a time: 8 MiB, about what a core's caches hold
+# cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
+TILE = 16
+SLAB = (
+    1 << 21
+)  # logits that are searched for the likest at a time: 8 MiB, about what a core's caches hold
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
@@ -28,7 +34,8 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
 
 
 class TiledAttention(torch.autograd.Function):
-    """Forward and backward tile by tile. Memory beside inputs, output and gradients: a few tiles."""
+    """Forward and backward tile by tile. Memory beside inputs, output and gradients: a few
+    tiles."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
@@ -37,7 +44,9 @@ class TiledAttention(torch.autograd.Function):
         ctx.window = window
         out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
         for tile in tiles(query.shape[-2], query.shape[-1], window.radius):
-            copied_bkq = (copy_few if window.top_k else copy_all)(tile, tile.queries(query), key, value, window)
+            copied_bkq = (copy_few if window.top_k else copy_all)(
+                tile, tile.queries(query), key, value, window
+            )
             target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
             target.copy_(copied_bkq.view(target.shape))
         return out_bkhw
@@ -45,9 +54,14 @@ class TiledAttention(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of query, key and value; those of key and value add up where patches overlap."""
+        """Gradients of query, key and value; those of key and value add up where patches
+        overlap."""
         query, key, value = ctx.saved_tensors
-        grad_query, grad_key, grad_value = torch.empty_like(query), torch.zeros_like(key), torch.zeros_like(value)
+        grad_query, grad_key, grad_value = (
+            torch.empty_like(query),
+            torch.zeros_like(key),
+            torch.zeros_like(value),
+        )
         for tile in tiles(query.shape[-2], query.shape[-1], ctx.window.radius):
             query_bcq, grad_bkq = tile.queries(query), tile.queries(grad_out)
             key_bcp, value_bkp = tile.patches(key), tile.patches(value)
@@ -63,38 +77,54 @@ class TiledAttention(torch.autograd.Function):
                 target.copy_(torch.bmm(key_bcp, grad_bqp.mT).view(target.shape))
                 tile.add_patches(grad_key, torch.bmm(query_bcq, grad_bqp))
         grads = (grad_query.mul_(ctx.window.scale), grad_key.mul_(ctx.window.scale), grad_value)
-        return *(grad if needed else None for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)), None
+        return *(
+            grad if needed else None
+            for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)
+        ), None
 
 
 def copy_all(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
     """A tile's copied values, `[B, K, Q]`."""
-    return torch.bmm(tile.patches(value), tile_weights(tile, query_bcq, tile.patches(key), window).mT)
+    return torch.bmm(
+        tile.patches(value), tile_weights(tile, query_bcq, tile.patches(key), window).mT
+    )
 
 
 def copy_few(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
-    """The same of the `top_k` likest cells alone, some references at a time: no weight of another cell is ever made."""
+    """The same of the `top_k` likest cells alone, some references at a time: no weight of another
+    cell is ever made."""
     group = max(1, SLAB // (len(query_bcq) * query_bcq.shape[2] * tile.patch(key[0, 0, 0]).numel()))
     best: tuple[Tensor, Tensor] | None = None
     for first in range(0, key.shape[1], group):
-        logits_bqp = tile_logits(tile, query_bcq, tile.patches(key[:, first : first + group]), window)
+        logits_bqp = tile_logits(
+            tile, query_bcq, tile.patches(key[:, first : first + group]), window
+        )
         found = logits_bqp.topk(min(window.top_k, logits_bqp.shape[2]), dim=2, sorted=False)
         values_bkp = tile.patches(value[:, first : first + group])
         places_bkqt = found.indices[:, None].expand(-1, values_bkp.shape[1], -1, -1)
-        here = found.values, values_bkp[:, :, None].expand(-1, -1, places_bkqt.shape[2], -1).gather(3, places_bkqt)
+        here = (
+            found.values,
+            values_bkp[:, :, None].expand(-1, -1, places_bkqt.shape[2], -1).gather(3, places_bkqt),
+        )
         best = here if best is None else merge_few(best, here, window.top_k)
     assert best is not None, "there is at least one reference"
     return torch.einsum("bqt,bkqt->bkq", best[0].softmax(dim=2), best[1])
 
 
-def merge_few(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], top_k: int) -> tuple[Tensor, Tensor]:
+def merge_few(
+    one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], top_k: int
+) -> tuple[Tensor, Tensor]:
     """The likest of both: logits `[B, Q, top_k]` and values `[B, K, Q, top_k]`."""
     logits_bqt, values_bkqt = (torch.cat(pair, dim=-1) for pair in zip(one, other, strict=True))
     found = logits_bqt.topk(min(top_k, logits_bqt.shape[2]), dim=2, sorted=False)
-    return found.values, values_bkqt.gather(3, found.indices[:, None].expand(-1, values_bkqt.shape[1], -1, -1))
+    return found.values, values_bkqt.gather(
+        3, found.indices[:, None].expand(-1, values_bkqt.shape[1], -1, -1)
+    )
 
 
 class Tile(NamedTuple):
-    """A tile of queries, and the patch of reference cells that their windows reach inside of the image."""
+    """A tile of queries, and the patch of reference cells that their windows reach inside of the
+    image."""
 
     top: int
     left: int
@@ -124,8 +154,16 @@ class Tile(NamedTuple):
 
     def bias(self, radius: int, like: Tensor) -> Tensor:
         """`[Q, P]`: 0 where a patch cell is in a query's window, else -inf."""
-        rows = (self.bottom - self.top, self.patch_bottom - self.patch_top, self.top - self.patch_top)
-        columns = (self.right - self.left, self.patch_right - self.patch_left, self.left - self.patch_left)
+        rows = (
+            self.bottom - self.top,
+            self.patch_bottom - self.patch_top,
+            self.top - self.patch_top,
+        )
+        columns = (
+            self.right - self.left,
+            self.patch_right - self.patch_left,
+            self.left - self.patch_left,
+        )
         return window_bias(rows, columns, radius, like.dtype, like.device)
 
 
@@ -134,13 +172,25 @@ def tiles(height: int, width: int, radius: int) -> Iterator[Tile]:
     for top in range(0, height, TILE):
         for left in range(0, width, TILE):
             bottom, right = min(top + TILE, height), min(left + TILE, width)
-            patch = max(top - radius, 0), max(left - radius, 0), min(bottom + radius, height), min(right + radius, width)
+            patch = (
+                max(top - radius, 0),
+                max(left - radius, 0),
+                min(bottom + radius, height),
+                min(right + radius, width),
+            )
             yield Tile(top, left, bottom, right, *patch)
 
 
 @lru_cache(maxsize=64)
-def window_bias(rows: tuple[int, int, int], columns: tuple[int, int, int], radius: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The bias `[Q, P]` of a tile; `rows` and `columns` are (tile's length, patch's length, tile's place in the patch)."""
+def window_bias(
+    rows: tuple[int, int, int],
+    columns: tuple[int, int, int],
+    radius: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Tensor:
+    """The bias `[Q, P]` of a tile; `rows` and `columns` are (tile's length, patch's length, tile's
+    place in the patch)."""
 
     def near(length: int, patch_length: int, offset: int) -> Tensor:
         query = torch.arange(length, device=device)[:, None] + offset
@@ -157,7 +207,8 @@ def tile_weights(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window)
 
 
 def tile_logits(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:
-    """Scaled dot products of a tile's queries with its patches, -inf outside of each window; `[B, Q, P]`."""
+    """Scaled dot products of a tile's queries with its patches, -inf outside of each window;
+    `[B, Q, P]`."""
     bias_qp = tile.bias(window.radius, query_bcq)
     references = key_bcp.shape[-1] // bias_qp.shape[-1]
     if references > 1:

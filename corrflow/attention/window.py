@@ -1,6 +1,8 @@
-"""What a target cell may look at: the window, the scale of its dot products, and how many of them count.
+"""What a target cell may look at: the window, the scale of its dot products, and how many of them
+count.
 
-Shapes: b batch, n cells of reference that a target cell is compared with, s shifts of the window, h w cells.
+Shapes: b batch, n cells of reference that a target cell is compared with, s shifts of the window, h
+w cells.
 """
 
 from typing import NamedTuple
@@ -17,7 +19,8 @@ class Window(NamedTuple):
     scale: float = 1.0
     """Factor of the dot products."""
     top_k: int = 0
-    """Reference cells that count, those of the largest dot products over all references together; of equal ones any. 0: all."""
+    """Reference cells that count, those of the largest dot products over all references together;
+    of equal ones any. 0: all."""
 
     @property
     def side(self) -> int:
@@ -34,5 +37,7 @@ class Window(NamedTuple):
         """Logits to weights along `dim`; beyond the `top_k` largest none."""
         if self.top_k and self.top_k < logits.shape[dim]:
             largest = logits.topk(self.top_k, dim=dim)
-            logits = torch.full_like(logits, -torch.inf).scatter(dim, largest.indices, largest.values)
+            logits = torch.full_like(logits, -torch.inf).scatter(
+                dim, largest.indices, largest.values
+            )
         return logits.softmax(dim=dim)

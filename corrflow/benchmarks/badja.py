@@ -1,17 +1,21 @@
 """BADJA: 20 joints of animals through a video, by PCK at 0.2 of the root of the animal's area.
 
-Biggs et al., "Creatures great and SMAL", ACCV 2018, whose measure this is; as a test of tracking, the protocol of PIPs (Harley et al., ECCV
-2022, section 4.3, and their `test_on_badja`):
+Biggs et al., "Creatures great and SMAL", ACCV 2018, whose measure this is; as a test of tracking,
+the protocol of PIPs (Harley et al., ECCV 2022, section 4.3, and their `test_on_badja`):
 
-- frames from the first labelled one to the last, each shrunk to 512 x 320 pixels; labels of about every fifth;
-- the joints that are visible in the first labelled frame are given there, and count in each later labelled frame in which they are visible;
-- a joint is found if it is nearer to the truth than 0.2 times the root of the labelled pixels of that frame's segmentation, at 512 x 320;
+- frames from the first labelled one to the last, each shrunk to 512 x 320 pixels; labels of about
+  every fifth;
+- the joints that are visible in the first labelled frame are given there, and count in each later
+  labelled frame in which they are visible;
+- a joint is found if it is nearer to the truth than 0.2 times the root of the labelled pixels of
+  that frame's segmentation, at 512 x 320;
 - PCK of a video is the share of found ones; the figure is the mean over videos.
 
-Two deviations: PIPs counts joints that are hidden in the first frame, too, as tracks that begin at (0, 0): here they do not count, since
-nothing is given of them. And PIPs's area is of those objects whose palette colour has red in it: here it is of all objects. PIPs leaves out
-the videos that are not of DAVIS; here they are read where `extra_videos` has them (tiger and cat_jump are not handed out).
-Shapes: t frames, k joints, h w pixels.
+Two deviations: PIPs counts joints that are hidden in the first frame, too, as tracks that begin at
+(0, 0): here they do not count, since nothing is given of them. And PIPs's area is of those objects
+whose palette colour has red in it: here it is of all objects. PIPs leaves out the videos that are
+not of DAVIS; here they are read where `extra_videos` has them (tiger and cat_jump are not handed
+out). Shapes: t frames, k joints, h w pixels.
 """
 
 import json
@@ -24,20 +28,33 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, read_frames
+from corrflow.benchmarks.benchmark import InitialLabels, PictureSequence, Scores, read_frames
 from corrflow.benchmarks.folders import PICTURES, find, not_there, number_of, numbered_files
-from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
+from corrflow.benchmarks.points import (
+    Floats,
+    PointBenchmark,
+    inside,
+    known,
+    named_scores,
+    pooled,
+    positions,
+    some_of,
+)
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 from corrflow.metrics import keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame, read_labels
 
-# where the annotated joints lie among the 37 of a label, as the data set's joint_catalog.py names them
+# where the annotated joints lie among the 37 of a label, as the data set's joint_catalog.py names
+# them
 JOINTS = {
-    8: "upper-right-1", 9: "upper-right-2", 10: "upper-right-3", 12: "upper-left-1", 13: "upper-left-2", 14: "upper-left-3",
-    15: "neck", 18: "lower-right-1", 19: "lower-right-2", 20: "lower-right-3", 22: "lower-left-1", 23: "lower-left-2",
-    24: "lower-left-3", 25: "tail-0", 28: "tail-3", 31: "tail-6", 32: "jaw", 33: "nose", 35: "right-ear", 36: "left-ear",
+    8: "upper-right-1", 9: "upper-right-2", 10: "upper-right-3", 12: "upper-left-1",
+    13: "upper-left-2", 14: "upper-left-3",
+    15: "neck", 18: "lower-right-1", 19: "lower-right-2", 20: "lower-right-3", 22: "lower-left-1",
+    23: "lower-left-2",
+    24: "lower-left-3", 25: "tail-0", 28: "tail-3", 31: "tail-6", 32: "jaw", 33: "nose",
+    35: "right-ear", 36: "left-ear",
 }  # fmt: skip
 ALL_JOINTS = 37
 SIZE = (512, 320)  # width and height
@@ -69,13 +86,21 @@ class Badja(PointBenchmark):
     name = "badja"
     headline = (MEASURE,)
     curves = (MEASURE,)
-    note = "PCK@0.2: joints within 0.2 of the root of the animal's area; mean over videos; the first labelled frame does not count."
+    note = (
+        "PCK@0.2: joints within 0.2 of the root of the animal's area; mean over videos; the first "
+        "labelled frame does not count."
+    )
 
     def read(self, root: Path) -> list[BadjaSequence]:
         """Animals of `joint_annotations`; those of `extra_videos` where they are there."""
         folder = root / "joint_annotations"
         if not folder.is_dir():
-            raise not_there(folder, "BADJA with joint_annotations/ANIMAL.json and DAVIS/ or extra_videos/ beside it", root, self.name)
+            raise not_there(
+                folder,
+                "BADJA with joint_annotations/ANIMAL.json and DAVIS/ or extra_videos/ beside it",
+                root,
+                self.name,
+            )
         read = (read_animal(root, path) for path in find(folder, "*.json"))
         if not (sequences := [sequence for sequence in read if sequence]):
             raise InputError(f"{folder}: no ANIMAL.json there of which {root} has the frames")
@@ -84,47 +109,75 @@ class Badja(PointBenchmark):
     def frames(self, sequence: BadjaSequence) -> Iterator[Pixels]:
         """RGB, shrunk; all of the first one's size before."""
         frames = read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
-        return (np.array(Image.fromarray(frame_hw3).resize(SIZE, Image.Resampling.BILINEAR)) for frame_hw3 in frames)
+        return (
+            np.array(Image.fromarray(frame_hw3).resize(SIZE, Image.Resampling.BILINEAR))
+            for frame_hw3 in frames
+        )
 
-    def given(self, sequence: BadjaSequence) -> dict[int, Given]:
-        """The joints that are visible in the first frame, and in the picture; InputError if none is."""
+    def initial_labels(self, sequence: BadjaSequence) -> dict[int, InitialLabels]:
+        """The joints that are visible in the first frame, and in the picture; InputError if none
+        is."""
         label = sequence.labels[0]
-        return {0: some_of(inside(label.xy_k2, *SIZE), f"labels of {sequence.name}: {sequence.paths[label.frame].name}")}
+        return {
+            0: some_of(
+                inside(label.xy_k2, *SIZE),
+                f"labels of {sequence.name}: {sequence.paths[label.frame].name}",
+            )
+        }
 
     def score(self, sequence: BadjaSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Of each joint that was given, in the labelled frames behind the first."""
-        first_k2, later = self.given(sequence)[0], sequence.labels[1:]
+        first_k2, later = self.initial_labels(sequence)[0], sequence.labels[1:]
         given_k = known(first_k2)
         pred_tk2 = positions(predicted)[[label.frame for label in later]]
-        true_tk2 = np.array([np.where(given_k[:, None], label.xy_k2, np.nan) for label in later]).reshape(-1, *first_k2.shape)
+        true_tk2 = np.array(
+            [np.where(given_k[:, None], label.xy_k2, np.nan) for label in later]
+        ).reshape(-1, *first_k2.shape)
         limit_t = np.array([SHARE * np.sqrt(area(label.segmentation)) for label in later])
         hits = {MEASURE: keypoint_hits(pred_tk2, true_tk2, limit_t, strict=True)}
         return named_scores(sequence.name, list(JOINTS.values()), hits)
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """The mean over videos."""
-        return {MEASURE: mean([pooled(of.values(), MEASURE) for of in by_sequence(scores).values()])} if scores else {}
+        return (
+            {MEASURE: mean([pooled(of.values(), MEASURE) for of in by_sequence(scores).values()])}
+            if scores
+            else {}
+        )
 
 
 def area(path: Path) -> int:
     """Labelled pixels of a segmentation, once it is shrunk."""
-    return int(np.count_nonzero(np.array(Image.fromarray(read_labels(path)).resize(SIZE, Image.Resampling.NEAREST))))
+    return int(
+        np.count_nonzero(
+            np.array(Image.fromarray(read_labels(path)).resize(SIZE, Image.Resampling.NEAREST))
+        )
+    )
 
 
 def read_animal(root: Path, path: Path) -> BadjaSequence | None:
-    """One video; None if it is an extra one that is not there. InputError names what is missing of one that should be."""
+    """One video; None if it is an extra one that is not there. InputError names what is missing of
+    one that should be."""
     text = read_text(path)
     try:
         labels = sorted(json.loads(text), key=lambda label: str(label["image_path"]))
-        places = [(root / label["image_path"], root / label["segmentation_path"]) for label in labels]
+        places = [
+            (root / label["image_path"], root / label["segmentation_path"]) for label in labels
+        ]
         joints = [(label["joints"], label["visibility"]) for label in labels]
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"labels {path}: expected a list of image_path, segmentation_path, joints and visibility ({error!r})") from None
+        raise InputError(
+            f"labels {path}: expected a list of image_path, segmentation_path, joints and "
+            f"visibility ({error!r})"
+        ) from None
     if not labels:
         raise InputError(f"labels {path}: no labelled frame")
     for image, _ in places:
         if not image.stem[-1:].isdecimal():
-            raise InputError(f"labels {path}: image_path {image}: expected a name that ends with the frame's number")
+            raise InputError(
+                f"labels {path}: image_path {image}: expected a name that ends with the frame's "
+                "number"
+            )
     folder = places[0][0].parent
     if "extra_videos" in folder.parts and not folder.is_dir():
         return None
@@ -139,9 +192,16 @@ def frames_and_labels(
 ) -> tuple[int, tuple[Path, ...], tuple[Label, ...]]:
     """How many frames, and where, from the first labelled one to the last; and the labels."""
     first, last = number_of(places[0][0]), number_of(places[-1][0])
-    frames = [frame for frame in numbered_files(folder, PICTURES, gaps=True) if first <= number_of(frame) <= last]
+    frames = [
+        frame
+        for frame in numbered_files(folder, PICTURES, gaps=True)
+        if first <= number_of(frame) <= last
+    ]
     if len(frames) != last - first + 1:
-        raise InputError(f"{folder}: {len(frames)} frames from {first} to {last}, which {path.name} labels: expected {last - first + 1}")
+        raise InputError(
+            f"{folder}: {len(frames)} frames from {first} to {last}, which {path.name} labels: "
+            f"expected {last - first + 1}"
+        )
     height, width = read_frame(frames[0]).shape[:2]
     scale = np.array(SIZE) / (width, height)
     labels = tuple(
@@ -152,14 +212,19 @@ def frames_and_labels(
 
 
 def joints_of(path: Path, joints: Any, visibility: Any, scale: Floats) -> NDArray[np.float32]:
-    """The annotated joints of a label, which has rows before columns, as `[20, 2]` x and y; NaN where hidden."""
+    """The annotated joints of a label, which has rows before columns, as `[20, 2]` x and y; NaN
+    where hidden."""
     try:
         yx_k2, visible_k = np.asarray(joints, dtype=np.float64), np.asarray(visibility, dtype=bool)
     except (ValueError, TypeError) as error:  # rows of several lengths, words
         raise InputError(
-            f"labels {path}: expected joints as {ALL_JOINTS} rows of two numbers, and as many of visibility ({error})"
+            f"labels {path}: expected joints as {ALL_JOINTS} rows of two numbers, and as many of "
+            f"visibility ({error})"
         ) from None
     if yx_k2.shape != (ALL_JOINTS, 2) or visible_k.shape != (ALL_JOINTS,):
-        raise InputError(f"labels {path}: {list(yx_k2.shape)} joints: expected [{ALL_JOINTS}, 2], and as many of visibility")
+        raise InputError(
+            f"labels {path}: {list(yx_k2.shape)} joints: expected [{ALL_JOINTS}, 2], and as many "
+            "of visibility"
+        )
     xy_k2 = (yx_k2[:, ::-1] + 0.5) * scale - 0.5  # centres of pixels stay centres
     return np.where(visible_k[:, None], xy_k2, np.nan)[list(JOINTS)].astype(np.float32)

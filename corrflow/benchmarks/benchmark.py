@@ -1,4 +1,5 @@
-"""What a benchmark is: sequences in which something is given, and how what was tracked of it is scored. The files beside hold one each.
+"""What a benchmark is: sequences in which something is given, and how what was tracked of it is
+scored. The files beside hold one each.
 
 Shapes: h w pixels, k points.
 """
@@ -15,10 +16,12 @@ from corrflow.errors import InputError
 from corrflow.images import video_depth
 from corrflow.pictures import Pixels, read_frame
 
-Given = NDArray[Any]
-"""Masks: labels uint8 `[H, W]`. Points: x and y in pixels, float32 `[K, 2]`, NaN where a point is not given in that frame."""
+InitialLabels = NDArray[Any]
+"""Masks: labels uint8 `[H, W]`. Points: x and y in pixels, float32 `[K, 2]`, NaN where a point is
+not given in that frame."""
 Scores = dict[str, list[float]]
-"""A value of each measure for each frame that counts, of one object; NaN where it is not defined."""
+"""A value of each measure for each frame that counts, of one object; NaN where it is not
+defined."""
 
 
 NAMED = 3  # of several things that are wrong, how many an error names
@@ -59,19 +62,25 @@ class Benchmark(ABC):
 
     @abstractmethod
     def frames(self, sequence: Any) -> Iterator[Pixels]:
-        """RGB, uint8 `[H, W, 3]`, one at a time; InputError names one that can't be read or is of another size."""
+        """RGB, uint8 `[H, W, 3]`, one at a time; InputError names one that can't be read or is of
+        another size."""
 
     def frame_names(self, sequence: Any) -> list[str]:
-        """What a file about each frame is called, without its suffix: as the frame's own, of a `PictureSequence`."""
+        """What a file about each frame is called, without its suffix: as the frame's own, of a
+        `PictureSequence`."""
         return [path.stem for path in sequence.paths]
 
     @abstractmethod
-    def given(self, sequence: Any) -> dict[int, Given]:
+    def initial_labels(self, sequence: Any) -> dict[int, InitialLabels]:
         """What is given, by frame number from 0."""
 
-    def truth(self, sequence: Any) -> list[Pixels]:
-        """The true labels `[H, W]` of every frame; InputError where they are not public, or are no masks of whole frames."""
-        raise InputError(f"benchmark {self.name}: has no true mask of every frame: expected davis2016 or davis2017")
+    def ground_truth(self, sequence: Any) -> list[Pixels]:
+        """The true labels `[H, W]` of every frame; InputError where they are not public, or are no
+        masks of whole frames."""
+        raise InputError(
+            f"benchmark {self.name}: has no true mask of every frame: expected davis2016 or "
+            "davis2017"
+        )
 
     @abstractmethod
     def score(self, sequence: Any, predicted: list[Any]) -> dict[str, Scores]:
@@ -79,15 +88,16 @@ class Benchmark(ABC):
 
         Args:
             sequence: one of `read`'s.
-            predicted: for each frame labels uint8 `[H, W]`, or `Located` points.
+            predicted: for each frame labels uint8 `[H, W]`, or `TrackedPoints` points.
         """
 
     @abstractmethod
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """The official figures of these objects: of all, the benchmark's; of one sequence's, its row in a table; none of none."""
+        """The official figures of these objects: of all, the benchmark's; of one sequence's, its
+        row in a table; none of none."""
 
     @abstractmethod
-    def keep(self, sequence: Any, predicted: list[Any], out: Path) -> None:
+    def write_predictions(self, sequence: Any, predicted: list[Any], out: Path) -> None:
         """Write what was predicted, in the layout that the benchmark's own server or tools read."""
 
     @abstractmethod
@@ -96,7 +106,8 @@ class Benchmark(ABC):
 
 
 def read_frames(paths: tuple[Path, ...], shape: tuple[int, ...]) -> Iterator[Pixels]:
-    """Picture files one at a time, all of one depth; InputError names one that is not of `shape`, `(H, W)`."""
+    """Picture files one at a time, all of one depth; InputError names one that is not of `shape`,
+    `(H, W)`."""
     depth = video_depth(paths)
     for path in paths:
         frame_hw3 = read_frame(path, depth)
@@ -108,7 +119,9 @@ def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
     """InputError unless the picture has this height and width."""
     if picture.shape[:2] != shape[:2]:
         found, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
-        raise InputError(f"{name} is {found}: expected {wanted}, the size of the others of its sequence")
+        raise InputError(
+            f"{name} is {found}: expected {wanted}, the size of the others of its sequence"
+        )
 
 
 def few(names: list[str]) -> str:

@@ -1,9 +1,10 @@
-"""DAVIS-2016 and DAVIS-2017: the trees as downloaded, the official scores, the official CSVs, what is handed in for test-dev.
+"""DAVIS-2016 and DAVIS-2017: the trees as downloaded, the official scores, the official CSVs, what
+is handed in for test-dev.
 
-Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675. The first frame, whose mask is given, and the last do not count. Of 2016
-each value but 0 is the object: 255, and what lies between, such as the border of a trimap; nothing is void. Of 2017 255 is void, which the
-official semi-supervised evaluation takes for background, and so do we.
-Shapes: h w pixels.
+Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675. The first frame, whose mask is
+given, and the last do not count. Of 2016 each value but 0 is the object: 255, and what lies
+between, such as the border of a trimap; nothing is void. Of 2017 255 is void, which the official
+semi-supervised evaluation takes for background, and so do we. Shapes: h w pixels.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +14,23 @@ from typing import Literal
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Benchmark, Given, PictureSequence, Scores, check_size, read_frames
-from corrflow.benchmarks.folders import DAVIS_SIZES, PICTURES, find, folders_in, listed, not_there, numbered_files
+from corrflow.benchmarks.benchmark import (
+    Benchmark,
+    InitialLabels,
+    PictureSequence,
+    Scores,
+    check_size,
+    read_frames,
+)
+from corrflow.benchmarks.folders import (
+    DAVIS_SIZES,
+    PICTURES,
+    find,
+    folders_in,
+    listed,
+    not_there,
+    numbered_files,
+)
 from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_csv
 from corrflow.errors import InputError
@@ -41,7 +57,10 @@ class Davis(MaskBenchmark):
 
     headline = ("J&F-Mean", "J-Mean", "F-Mean")
     curves = ("J", "F")
-    note = "J: region similarity. F: boundary accuracy. Means over objects; the first and the last frame do not count."
+    note = (
+        "J: region similarity. F: boundary accuracy. Means over objects; the first and the last "
+        "frame do not count."
+    )
 
     def __init__(self, year: Literal[2016, 2017]) -> None:
         self.year, self.name = year, f"davis{year}"
@@ -54,16 +73,20 @@ class Davis(MaskBenchmark):
         """RGB; all of the size of the first mask."""
         return read_frames(sequence.paths, read_labels(sequence.masks[0]).shape)
 
-    def given(self, sequence: DavisSequence) -> dict[int, Given]:
+    def initial_labels(self, sequence: DavisSequence) -> dict[int, InitialLabels]:
         """The first mask; InputError if it holds no object."""
         raw_hw = read_labels(sequence.masks[0])
         labels_hw = self.labels(raw_hw)
         if not labels_hw.any():
-            hint = "; 255 is void in DAVIS-2017, the object in DAVIS-2016: --benchmark davis2016" if (raw_hw == VOID).any() else ""
+            hint = (
+                "; 255 is void in DAVIS-2017, the object in DAVIS-2016: --benchmark davis2016"
+                if (raw_hw == VOID).any()
+                else ""
+            )
             raise InputError(f"mask {sequence.masks[0]}: holds no object: nothing to track{hint}")
         return {0: labels_hw}
 
-    def truth(self, sequence: DavisSequence) -> list[Pixels]:
+    def ground_truth(self, sequence: DavisSequence) -> list[Pixels]:
         """The true masks `[H, W]`; InputError names one of another size than the first."""
         masks = [read_labels(path) for path in sequence.masks]
         for path, labels_hw in zip(sequence.masks, masks, strict=True):
@@ -72,25 +95,36 @@ class Davis(MaskBenchmark):
 
     def labels(self, mask_hw: Pixels) -> Pixels:
         """Of 2016, all that is not 0 is one object; of 2017, void is background."""
-        return (mask_hw > 0).astype(np.uint8) if self.year == 2016 else np.where(mask_hw == VOID, 0, mask_hw).astype(np.uint8)
+        return (
+            (mask_hw > 0).astype(np.uint8)
+            if self.year == 2016
+            else np.where(mask_hw == VOID, 0, mask_hw).astype(np.uint8)
+        )
 
     def score(self, sequence: DavisSequence, predicted: list[Pixels]) -> dict[str, Scores]:
-        """J and F of each object; of 2016 under the sequence's name, of 2017 with the object's number behind it."""
-        true = self.truth(sequence)
+        """J and F of each object; of 2016 under the sequence's name, of 2017 with the object's
+        number behind it."""
+        true = self.ground_truth(sequence)
         scores = score_sequence(predicted, true, objects_of(true[0], self.year))
-        return {sequence.name if self.year == 2016 else f"{sequence.name}_{label}": score for label, score in scores.items()}
+        return {
+            sequence.name if self.year == 2016 else f"{sequence.name}_{label}": score
+            for label, score in scores.items()
+        }
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """Those of the official `global_results`."""
         return global_row(scores) if scores else {}
 
     def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
-        """`global_results-val.csv` and `per-sequence_results-val.csv`; InputError if there is nothing to score."""
+        """`global_results-val.csv` and `per-sequence_results-val.csv`; InputError if there is
+        nothing to score."""
         if not scores:
             raise InputError(f"{out}: no object in any first mask: nothing to score")
         overall = global_row(scores)
         write_csv(out / "global_results-val.csv", [overall, overall.values()])
-        means = ([name, *(side.mean for side in statistics(score))] for name, score in scores.items())
+        means = (
+            [name, *(side.mean for side in statistics(score))] for name, score in scores.items()
+        )
         write_csv(out / "per-sequence_results-val.csv", [SEQUENCE_COLUMNS, *means])
 
 
@@ -111,9 +145,9 @@ class DavisTest(Davis):
         check_resolution(root, "DAVIS-2017-test-dev-480p.zip")
         return [read_sequence(root, name, truth=False) for name in listed(path)]
 
-    def truth(self, sequence: DavisSequence) -> list[Pixels]:
+    def ground_truth(self, sequence: DavisSequence) -> list[Pixels]:
         """InputError: it is not public."""
-        return Benchmark.truth(self, sequence)
+        return Benchmark.ground_truth(self, sequence)
 
     def score(self, sequence: DavisSequence, predicted: list[Pixels]) -> dict[str, Scores]:
         """Nothing."""
@@ -121,14 +155,19 @@ class DavisTest(Davis):
 
     def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
         """`submission.zip`: `SEQ/00000.png`."""
-        write_archive(out / "submission.zip", {f"{path.parent.name}/{path.name}": path for path in find(out / "masks", "*/*.png")})
+        write_archive(
+            out / "submission.zip",
+            {f"{path.parent.name}/{path.name}": path for path in find(out / "masks", "*/*.png")},
+        )
 
 
 def read_sequences(root: Path, year: int) -> list[DavisSequence]:
-    """The validation sequences of a DAVIS tree: those of its list, or all that are annotated where it has no `ImageSets`.
+    """The validation sequences of a DAVIS tree: those of its list, or all that are annotated where
+    it has no `ImageSets`.
 
     Raises:
-        InputError: a folder, list, frame or mask that is missing, or a list that is empty; names it.
+        InputError: a folder, list, frame or mask that is missing, or a list that is empty; names
+            it.
     """
     annotations = root / "Annotations" / RESOLUTION
     check_resolution(root, "DAVIS-2017-trainval-480p.zip" if year == 2017 else "DAVIS-data.zip")
@@ -142,9 +181,12 @@ def read_sequences(root: Path, year: int) -> list[DavisSequence]:
 
 
 def check_resolution(root: Path, release: str) -> None:
-    """InputError for a tree of full resolution alone, which official figures are not of; names the release to take instead."""
+    """InputError for a tree of full resolution alone, which official figures are not of; names the
+    release to take instead."""
     for kind in ("JPEGImages", "Annotations"):
-        others = [size for size in DAVIS_SIZES if size != RESOLUTION and (root / kind / size).is_dir()]
+        others = [
+            size for size in DAVIS_SIZES if size != RESOLUTION and (root / kind / size).is_dir()
+        ]
         if others and not (root / kind / RESOLUTION).is_dir():
             raise InputError(
                 f"{root / kind / RESOLUTION}: no such folder, only {' and '.join(others)}: "
@@ -153,17 +195,27 @@ def check_resolution(root: Path, release: str) -> None:
 
 
 def listed_sequences(root: Path, year: int) -> list[str] | None:
-    """The names in `ImageSets`, in either years' form: names, or a pair of paths a frame. None if there is no such folder.
+    """The names in `ImageSets`, in either years' form: names, or a pair of paths a frame. None if
+    there is no such folder.
 
     The other year's list is taken where this year's is not there: some trees have but one.
     """
     lists = root / "ImageSets"
     if not lists.is_dir():
         return None
-    places = (lists / str(year) / "val.txt", lists / RESOLUTION / "val.txt", *find(lists, "20*/val.txt"))
+    places = (
+        lists / str(year) / "val.txt",
+        lists / RESOLUTION / "val.txt",
+        *find(lists, "20*/val.txt"),
+    )
     path = next((path for path in places if path.exists()), None)
     if not path:
-        raise not_there(places[0], f"{LAYOUT}, and a list of those to evaluate, or no ImageSets, for all", root, f"davis{year}")
+        raise not_there(
+            places[0],
+            f"{LAYOUT}, and a list of those to evaluate, or no ImageSets, for all",
+            root,
+            f"davis{year}",
+        )
     words = [word.strip("/") for word in listed(path)]
     if not words:
         raise InputError(f"{path}: names no sequence")
@@ -173,20 +225,39 @@ def listed_sequences(root: Path, year: int) -> list[str] | None:
 def read_sequence(root: Path, name: str, *, truth: bool = True) -> DavisSequence:
     """The files of one sequence, checked to be whole; without truth, the first mask is enough."""
     frames = numbered_files(root / "JPEGImages" / RESOLUTION / name, PICTURES)
-    masks = {path.stem: path for path in numbered_files(root / "Annotations" / RESOLUTION / name, (".png",))}
+    masks = {
+        path.stem: path
+        for path in numbered_files(root / "Annotations" / RESOLUTION / name, (".png",))
+    }
     for frame in frames if truth else frames[:1]:
         if frame.stem not in masks:
-            raise InputError(f"sequence {name}: frame {frame.name} has no mask {frame.stem}.png in Annotations/{RESOLUTION}/{name}")
-    return DavisSequence(name, len(frames), tuple(frames), tuple(masks[frame.stem] for frame in (frames if truth else frames[:1])))
+            raise InputError(
+                f"sequence {name}: frame {frame.name} has no mask {frame.stem}.png in "
+                f"Annotations/{RESOLUTION}/{name}"
+            )
+    return DavisSequence(
+        name,
+        len(frames),
+        tuple(frames),
+        tuple(masks[frame.stem] for frame in (frames if truth else frames[:1])),
+    )
 
 
 def objects_of(first_mask_hw: Pixels, year: int) -> list[int]:
-    """The labels that are scored: of 2016 one object, whatever its labels; of 2017 all up to the first mask's largest, as officially."""
-    return [1] if year == 2016 else list(range(1, int(first_mask_hw[first_mask_hw < VOID].max(initial=0)) + 1))
+    """The labels that are scored: of 2016 one object, whatever its labels; of 2017 all up to the
+    first mask's largest, as officially."""
+    return (
+        [1]
+        if year == 2016
+        else list(range(1, int(first_mask_hw[first_mask_hw < VOID].max(initial=0)) + 1))
+    )
 
 
-def score_sequence(predicted: Iterable[Pixels], true: Iterable[Pixels], objects: list[int]) -> dict[int, Scores]:
-    """J and F of each object over all frames but the first and the last; masks are labels `[H, W]`, one for each frame."""
+def score_sequence(
+    predicted: Iterable[Pixels], true: Iterable[Pixels], objects: list[int]
+) -> dict[int, Scores]:
+    """J and F of each object over all frames but the first and the last; masks are labels `[H, W]`,
+    one for each frame."""
     pred, there = list(predicted)[1:-1], list(true)[1:-1]
     return {label: mask_scores(pred, there, label) for label in objects}
 
@@ -199,6 +270,10 @@ def statistics(score: Scores) -> tuple[Statistics, Statistics]:
 def global_row(scores: Mapping[str, Scores]) -> dict[str, float]:
     """The official overall figures: means over objects."""
     sides = zip(*map(statistics, scores.values()), strict=True)
-    numbers = [mean([getattr(one, field) for one in side]) for side in sides for field in Statistics._fields]
+    numbers = [
+        mean([getattr(one, field) for one in side])
+        for side in sides
+        for field in Statistics._fields
+    ]
     values = [(numbers[0] + numbers[3]) / 2, *numbers]
     return {column: float(value) for column, value in zip(GLOBAL_COLUMNS, values, strict=True)}

@@ -1,8 +1,10 @@
-"""Runs a benchmark: tracks what is given in each sequence, keeps what was predicted and overlays, scores, writes the results.
+"""Runs a benchmark: tracks what is given in each sequence, keeps what was predicted and overlays,
+scores, writes the results.
 
-Three steps, each of which may be killed and begun again. `plan.prepare` writes down what is evaluated on what. `run_sequences` does
-sequences, here or in many jobs at once. `finish` puts the results together; `results.py` says what those are. Same weights and settings,
-same figures, whoever did what.
+Three steps, each of which may be killed and begun again. `plan.prepare` writes down what is
+evaluated on what. `run_sequences` does sequences, here or in many jobs at once. `finish` puts the
+results together; `results.py` says what those are. Same weights and settings, same figures, whoever
+did what.
 """
 
 import sys
@@ -16,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from corrflow.benchmarks.benchmark import Benchmark, Sequence
-from corrflow.benchmarks.plan import Done, Evaluation, Plan, missing, prepare
+from corrflow.benchmarks.plan import Evaluation, Plan, SequenceRecord, missing, prepare
 from corrflow.benchmarks.results import Result, SequenceResult, write_metrics, write_speed
 from corrflow.drawing import Dots
 from corrflow.errors import InputError
@@ -30,17 +32,36 @@ from corrflow.scale import Scale
 Model = CorrFlow | Backbone | None
 LANES = 8  # sequences in step on CUDA
 LANES_BYTES = 16 << 30  # that they may take
-PIXEL_BYTES = 5000  # of a lane, by count: the encoder's largest maps, and 21 references of 64 channels, twice over while they are compared
+# of a lane, by count: the encoder's largest maps, and 21 references of 64 channels, twice over
+# while they are compared
+PIXEL_BYTES = 5000
 
 
-def evaluate(benchmark: str, root: Path, model: Model, protocol: Protocol, out: Path, name: str) -> Result:
-    """All three steps, in this process, of a model that is at hand; what was done before is not done again.
+def evaluate(
+    benchmark: str, root: Path, model: Model, protocol: Protocol, out: Path, name: str
+) -> Result:
+    """All three steps, in this process, of a model that is at hand; what was done before is not
+    done again.
 
     Raises:
-        InputError: a frame or mask that can't be read, or of another size than the others; `out` holds another evaluation.
+        InputError: a frame or mask that can't be read, or of another size than the others; `out`
+            holds another evaluation.
     """
-    weights, device, attention = (digest(model), device_of(model).type, model.attention) if model else ("", "auto", "auto")
-    plan = prepare(Evaluation(benchmark, str(root.absolute()), name, protocol, weights, device=device, attention=attention), out)
+    weights, device, attention = (
+        (digest(model), device_of(model).type, model.attention) if model else ("", "auto", "auto")
+    )
+    plan = prepare(
+        Evaluation(
+            benchmark,
+            str(root.absolute()),
+            name,
+            protocol,
+            weights,
+            device=device,
+            attention=attention,
+        ),
+        out,
+    )
     with progress(plan.frames, name) as bar:
         run_sequences(plan, plan.sequences, model, bar.update)
     return finish(plan)
@@ -48,17 +69,29 @@ def evaluate(benchmark: str, root: Path, model: Model, protocol: Protocol, out: 
 
 def progress(frames: int, name: str, shown: bool = True) -> "tqdm[Any]":
     """A bar over frames; in a job's log, a line now and then."""
-    return tqdm(total=frames, unit="frame", desc=name, disable=not shown, mininterval=0.1 if sys.stderr.isatty() else 10.0)
+    return tqdm(
+        total=frames,
+        unit="frame",
+        desc=name,
+        disable=not shown,
+        mininterval=0.1 if sys.stderr.isatty() else 10.0,
+    )
 
 
-def run_sequences(plan: Plan, sequences: Iterable[Sequence], model: Model, on_frames: Callable[[int], object] = lambda _: None) -> None:
+def run_sequences(
+    plan: Plan,
+    sequences: Iterable[Sequence],
+    model: Model,
+    on_frames: Callable[[int], object] = lambda _: None,
+) -> None:
     """Do those of `sequences` that are not done.
 
     Args:
         plan: of which they are.
         sequences: all, or one job's.
         model: that of the plan; None where its protocol needs none.
-        on_frames: told how many frames were done since it was last told; those of an earlier try, too.
+        on_frames: told how many frames were done since it was last told; those of an earlier try,
+            too.
 
     Raises:
         InputError: a frame or mask that can't be read, or of another size than the others.
@@ -69,18 +102,19 @@ def run_sequences(plan: Plan, sequences: Iterable[Sequence], model: Model, on_fr
             on_frames(done.frames)
         else:
             left.append(sequence)
-    together = device_of(model).type == "cuda" and not plan.evaluation.ahead
+    together = device_of(model).type == "cuda" and not plan.evaluation.reset_gap
     for group in groups(plan.benchmark, left, lanes=LANES if together else 1):
         run_group(plan, group, model, on_frames)
 
 
 def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[list[Sequence]]:
-    """Those that can be tracked in step, at most `lanes` at a time: of one size, with masks in the same frames, and about as long."""
+    """Those that can be tracked in step, at most `lanes` at a time: of one size, with masks in the
+    same frames, and about as long."""
     if lanes == 1 or benchmark.kind == "points":
         return [[sequence] for sequence in sequences]
     alike: dict[Any, list[Sequence]] = {}
     for sequence in sorted(sequences, key=lambda sequence: -sequence.length):
-        given = benchmark.given(sequence)
+        given = benchmark.initial_labels(sequence)
         alike.setdefault((next(iter(given.values())).shape, tuple(given)), []).append(sequence)
     found = []
     for ((height, width), _), members in alike.items():
@@ -89,31 +123,52 @@ def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[
     return found
 
 
-def run_group(plan: Plan, group: list[Sequence], model: Model, on_frames: Callable[[int], object]) -> None:
+def run_group(
+    plan: Plan, group: list[Sequence], model: Model, on_frames: Callable[[int], object]
+) -> None:
     """Track and score some sequences in step; writes what was predicted, and overlays."""
     benchmark, begun = plan.benchmark, time.perf_counter()
     predicted: list[list[Any]] = [[] for _ in group]
-    for outputs in track_ahead(plan, group[0], model) if plan.evaluation.ahead else track(plan, group, model):
+    for outputs in (
+        track_with_resets(plan, group[0], model)
+        if plan.evaluation.reset_gap
+        else track(plan, group, model)
+    ):
         for lane, output in outputs.items():
             predicted[lane].append(output)
         on_frames(len(outputs))
     seconds = (time.perf_counter() - begun) / sum(map(len, predicted))
     for sequence, mine in zip(group, predicted, strict=True):
-        benchmark.keep(sequence, mine, plan.out)
-        keep_overlays(plan, sequence, mine)
+        benchmark.write_predictions(sequence, mine, plan.out)
+        write_overlays(plan, sequence, mine)
         scores = benchmark.score(sequence, mine)
         about = peak_bytes(device_of(model)), torch.get_num_threads(), describe(model)
-        plan.keep(sequence, Done(plan.digest, scores, len(mine), seconds * len(mine), *about))
+        plan.keep(
+            sequence, SequenceRecord(plan.digest, scores, len(mine), seconds * len(mine), *about)
+        )
 
 
 def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
-    """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `Located` points."""
+    """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `TrackedPoints`
+    points."""
     benchmark, protocol = plan.benchmark, plan.evaluation.protocol
     height, width = next(benchmark.frames(group[0])).shape[:2]
     scale = Scale.of(width, height, plan.evaluation.size)
-    frames = [(torch.from_numpy(scale.frame(frame)).movedim(-1, 0) for frame in benchmark.frames(sequence)) for sequence in group]
+    frames = [
+        (
+            torch.from_numpy(scale.frame(frame)).movedim(-1, 0)
+            for frame in benchmark.frames(sequence)
+        )
+        for sequence in group
+    ]
     shrink = scale.inward if benchmark.kind == "points" else scale.shrink
-    given = [{number: torch.from_numpy(shrink(what)) for number, what in benchmark.given(sequence).items()} for sequence in group]
+    given = [
+        {
+            number: torch.from_numpy(shrink(what))
+            for number, what in benchmark.initial_labels(sequence).items()
+        }
+        for sequence in group
+    ]
     if benchmark.kind == "points":
         for located in stream_points(model, frames[0], given[0], protocol):
             yield {0: located._replace(xy=torch.from_numpy(scale.outward(located.xy.numpy())))}
@@ -122,13 +177,14 @@ def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int,
             yield {lane: scale.enlarge(labels_hw.numpy()) for lane, labels_hw in outputs.items()}
 
 
-def track_ahead(plan: Plan, sequence: Sequence, model: Model) -> Iterator[dict[int, Any]]:
-    """Predictions of each frame from the truth of `ahead` frames before alone, the first frames from that of the first: no error is carried
-    on, so that features are compared by what they are worth and not by where a mask happened to slip."""
-    truth, evaluation = plan.benchmark.truth(sequence), plan.evaluation
+def track_with_resets(plan: Plan, sequence: Sequence, model: Model) -> Iterator[dict[int, Any]]:
+    """Predictions of each frame from the truth of `reset_gap` frames before alone, the first frames
+    from that of the first: no error is carried on, so that features are compared by what they are
+    worth and not by where a mask happened to slip."""
+    truth, evaluation = plan.benchmark.ground_truth(sequence), plan.evaluation
     height, width = truth[0].shape
     scale = Scale.of(width, height, evaluation.size)
-    held: deque[torch.Tensor] = deque(maxlen=evaluation.ahead + 1)
+    held: deque[torch.Tensor] = deque(maxlen=evaluation.reset_gap + 1)
     for number, frame_hw3 in enumerate(plan.benchmark.frames(sequence)):
         held.append(torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0))
         if not number:
@@ -151,12 +207,18 @@ def describe(model: Model) -> str:
     return f"{device_of(model).type}, {model.attention} attention, torch {torch.__version__}"
 
 
-def keep_overlays(plan: Plan, sequence: Sequence, predicted: list[Any]) -> None:
+def write_overlays(plan: Plan, sequence: Sequence, predicted: list[Any]) -> None:
     """Each frame with what was predicted drawn over it."""
     benchmark, dots = plan.benchmark, Dots()
-    for name, frame_hw3, what in zip(benchmark.frame_names(sequence), benchmark.frames(sequence), predicted, strict=True):
+    for name, frame_hw3, what in zip(
+        benchmark.frame_names(sequence), benchmark.frames(sequence), predicted, strict=True
+    ):
         points = benchmark.kind == "points"
-        drawn = dots.draw(frame_hw3, what.xy.numpy(), what.visible.numpy()) if points else overlay(frame_hw3, what)
+        drawn = (
+            dots.draw(frame_hw3, what.xy.numpy(), what.visible.numpy())
+            if points
+            else overlay(frame_hw3, what)
+        )
         write_jpeg(plan.out / "overlays" / sequence.name / f"{name}.jpg", drawn)
 
 
@@ -182,14 +244,19 @@ def merge(plan: Plan) -> Result:
     evaluation, figures = plan.evaluation, plan.benchmark.figures
     done = dict(zip((sequence.name for sequence in plan.sequences), results(plan), strict=True))
     scores = {name: score for one in done.values() for name, score in one.scores.items()}
-    parts = {name: SequenceResult(one.frames, one.seconds, one.scores, figures(one.scores)) for name, one in done.items()}
+    parts = {
+        name: SequenceResult(one.frames, one.seconds, one.scores, figures(one.scores))
+        for name, one in done.items()
+    }
     peak = max(one.peak_bytes for one in done.values())
-    told = (("size", evaluation.size), ("ahead", evaluation.ahead))
-    way = ", ".join((evaluation.protocol.name, *(f"{name} {value}" for name, value in told if value)))
+    told = (("size", evaluation.size), ("reset gap", evaluation.reset_gap))
+    way = ", ".join(
+        (evaluation.protocol.name, *(f"{name} {value}" for name, value in told if value))
+    )
     names = (evaluation.name, evaluation.benchmark, way)
-    return Result(*names, plan.out, figures(scores), parts, peak, evaluation.ahead)
+    return Result(*names, plan.out, figures(scores), parts, peak, evaluation.reset_gap)
 
 
-def results(plan: Plan) -> list[Done]:
+def results(plan: Plan) -> list[SequenceRecord]:
     """What came of the sequences that are done."""
     return [done for sequence in plan.sequences if (done := plan.result(sequence))]

@@ -1,4 +1,5 @@
-"""What lies in a data set's folders: numbered pictures in order, lists of names; and which benchmark a folder looks like."""
+"""What lies in a data set's folders: numbered pictures in order, lists of names; and which
+benchmark a folder looks like."""
 
 import re
 from itertools import pairwise
@@ -22,11 +23,16 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], *, gaps: bool = Fals
         gaps: numbers may be left out: data sets of every fifth frame.
 
     Raises:
-        InputError: no such folder, no such files, a number that comes twice, or that is missing between two.
+        InputError: no such folder, no such files, a number that comes twice, or that is missing
+            between two.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = sorted((int(digits[0]), path) for path in pictures_in(folder, suffixes) if (digits := re.findall(r"\d+$", path.stem)))
+    found = sorted(
+        (int(digits[0]), path)
+        for path in pictures_in(folder, suffixes)
+        if (digits := re.findall(r"\d+$", path.stem))
+    )
     if not found:
         raise InputError(f"{folder}: no numbered {' or '.join(suffixes)} files there")
     for (number, path), (following, _) in pairwise(found):
@@ -70,10 +76,15 @@ def listed(path: Path) -> list[str]:
 
 
 def not_there(missing: Path, expected: str, root: Path, benchmark: str) -> InputError:
-    """A place that a benchmark needs and `root` lacks; says so if that is another benchmark's data."""
+    """A place that a benchmark needs and `root` lacks; says so if that is another benchmark's
+    data."""
     looks = looks_like(root)
-    hint = f"; {root} looks like {looks}: --benchmark {looks}" if looks and looks != benchmark else ""
-    return InputError(f"{missing}: no such {'file' if missing.suffix else 'folder'}: expected {expected}{hint}")
+    hint = (
+        f"; {root} looks like {looks}: --benchmark {looks}" if looks and looks != benchmark else ""
+    )
+    return InputError(
+        f"{missing}: no such {'file' if missing.suffix else 'folder'}: expected {expected}{hint}"
+    )
 
 
 def looks_like(root: Path) -> str:
@@ -82,11 +93,20 @@ def looks_like(root: Path) -> str:
         "tapvid": root.suffix == ".pkl" or (root.is_dir() and bool(find(root, "*tapvid*.pkl"))),
         "badja": (root / "joint_annotations").is_dir(),
         "jhmdb": (root / "joint_positions").is_dir() or (root / "Rename_Images").is_dir(),
-        "vip": any((base / "Category_ids").is_dir() for base in (root, root / "Annotations", root / "VIP_Fine" / "Annotations")),
-        "davis2017-test": (root / "ImageSets/2017/test-dev.txt").exists() and not (root / "ImageSets/2017/val.txt").exists(),
+        "vip": any(
+            (base / "Category_ids").is_dir()
+            for base in (root, root / "Annotations", root / "VIP_Fine" / "Annotations")
+        ),
+        "davis2017-test": (root / "ImageSets/2017/test-dev.txt").exists()
+        and not (root / "ImageSets/2017/val.txt").exists(),
         "davis2017": (root / "ImageSets/2017").is_dir(),
         "davis2016": (root / "ImageSets/480p").is_dir(),
-        "davis2017 or davis2016": any((root / "JPEGImages" / size).is_dir() for size in DAVIS_SIZES),
-        "youtube-vos": any((base / "meta.json").exists() for base in (root, root / "valid", root / "train", root / "test")),
+        "davis2017 or davis2016": any(
+            (root / "JPEGImages" / size).is_dir() for size in DAVIS_SIZES
+        ),
+        "youtube-vos": any(
+            (base / "meta.json").exists()
+            for base in (root, root / "valid", root / "train", root / "test")
+        ),
     }
     return next((name for name, sign in signs.items() if sign), "")

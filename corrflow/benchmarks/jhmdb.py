@@ -1,17 +1,21 @@
 """JHMDB: 15 joints of a person through a video, by PCK at 0.1 to 0.5.
 
-Jhuang et al., "Towards understanding action recognition", ICCV 2013. The protocol of label propagation (TimeCycle, UVC, CRW: Jabri et al.,
-NeurIPS 2020, and their `eval_pck`), exactly:
+Jhuang et al., "Towards understanding action recognition", ICCV 2013. The protocol of label
+propagation (TimeCycle, UVC, CRW: Jabri et al., NeurIPS 2020, and their `eval_pck`), exactly:
 
-- the test videos of split 1 (`splits/CLASS_test_split1.txt`, those marked 2), the joints of the first frame given;
-- joints as annotated, less 1: MATLAB counts pixels from 1. Joints that are outside of the picture in the first frame can't be given, and
-  count nowhere; all others count in every later frame, whether they are in the picture or not. The first frame does not count;
-- a joint is found at alpha if it is no farther from the truth than alpha times 0.6 times the diagonal of the upright box around the true
-  joints of that frame, those that count. All in pixels of the video's own size;
-- PCK@alpha of a joint is its share of found ones over all frames of all videos together; the figure is the mean over the 15 joints.
+- the test videos of split 1 (`splits/CLASS_test_split1.txt`, those marked 2), the joints of the
+  first frame given;
+- joints as annotated, less 1: MATLAB counts pixels from 1. Joints that are outside of the picture
+  in the first frame can't be given, and count nowhere; all others count in every later frame,
+  whether they are in the picture or not. The first frame does not count;
+- a joint is found at alpha if it is no farther from the truth than alpha times 0.6 times the
+  diagonal of the upright box around the true joints of that frame, those that count. All in pixels
+  of the video's own size;
+- PCK@alpha of a joint is its share of found ones over all frames of all videos together; the figure
+  is the mean over the 15 joints.
 
-The peers leave out a joint in frames in which their own prediction is lost; here that is a miss. Videos longer than their annotation
-end with it. Shapes: t frames, k joints.
+The peers leave out a joint in frames in which their own prediction is lost; here that is a miss.
+Videos longer than their annotation end with it. Shapes: t frames, k joints.
 """
 
 import math
@@ -25,16 +29,26 @@ from numpy.typing import NDArray
 from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
-from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, read_frames
+from corrflow.benchmarks.benchmark import InitialLabels, PictureSequence, Scores, read_frames
 from corrflow.benchmarks.folders import find, is_hidden, not_there, numbered_files
-from corrflow.benchmarks.points import Floats, PointBenchmark, inside, known, named_scores, pooled, positions, some_of
+from corrflow.benchmarks.points import (
+    Floats,
+    PointBenchmark,
+    inside,
+    known,
+    named_scores,
+    pooled,
+    positions,
+    some_of,
+)
 from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 from corrflow.metrics import box_scale, keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame
 
 JOINTS = (
-    "neck", "belly", "face", "right-shoulder", "left-shoulder", "right-hip", "left-hip", "right-elbow", "left-elbow",
+    "neck", "belly", "face", "right-shoulder", "left-shoulder", "right-hip", "left-hip",
+    "right-elbow", "left-elbow",
     "right-knee", "left-knee", "right-wrist", "left-wrist", "right-ankle", "left-ankle",
 )  # fmt: skip
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -56,15 +70,24 @@ class Jhmdb(PointBenchmark):
     name = "jhmdb"
     headline = ("PCK@0.1", "PCK@0.2")
     curves = ("PCK@0.1", "PCK@0.2")
-    note = "PCK@a: joints within a x 0.6 of the diagonal of the person's box; mean over 15 joints; the first frame does not count."
+    note = (
+        "PCK@a: joints within a x 0.6 of the diagonal of the person's box; mean over 15 joints; "
+        "the first frame does not count."
+    )
 
     def read(self, root: Path) -> list[JhmdbSequence]:
         """The test videos of split 1, of `splits`, `Rename_Images` and `joint_positions`."""
         for name in ("splits", "Rename_Images", "joint_positions"):
             if not (root / name).is_dir():
-                layout = "JHMDB with splits/, Rename_Images/CLASS/VIDEO and joint_positions/CLASS/VIDEO"
+                layout = (
+                    "JHMDB with splits/, Rename_Images/CLASS/VIDEO and joint_positions/CLASS/VIDEO"
+                )
                 raise not_there(root / name, layout, root, self.name)
-        videos = [video for path in find(root / "splits", "*_test_split1.txt") for video in videos_to_test(path)]
+        videos = [
+            video
+            for path in find(root / "splits", "*_test_split1.txt")
+            for video in videos_to_test(path)
+        ]
         if not videos:
             raise InputError(f"{root / 'splits'}: no CLASS_test_split1.txt with a test video there")
         return [read_sequence(root, video) for video in videos]
@@ -73,28 +96,42 @@ class Jhmdb(PointBenchmark):
         """RGB."""
         return read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
 
-    def given(self, sequence: JhmdbSequence) -> dict[int, Given]:
+    def initial_labels(self, sequence: JhmdbSequence) -> dict[int, InitialLabels]:
         """The joints of the first frame that are in the picture; InputError if none is."""
         height, width = read_frame(sequence.paths[0]).shape[:2]
-        return {0: some_of(inside(sequence.joints_tk2[0], width, height), f"joints of {sequence.paths[0]}")}
+        return {
+            0: some_of(
+                inside(sequence.joints_tk2[0], width, height), f"joints of {sequence.paths[0]}"
+            )
+        }
 
     def score(self, sequence: JhmdbSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Of each joint that was given."""
-        counted_k = known(self.given(sequence)[0])
+        counted_k = known(self.initial_labels(sequence)[0])
         true_tk2 = np.where(counted_k[:, None], sequence.joints_tk2, np.nan)[1:]
         measures = pck_measures(positions(predicted)[1:], true_tk2)
         return named_scores(sequence.name, JOINTS, measures)
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """PCK@0.1 to @0.5: means over joints."""
-        joints = [[score for name, score in scores.items() if name.endswith(f"_{joint}")] for joint in JOINTS]
-        return {measure: mean([pooled(of, measure) for of in joints]) for measure in MEASURES} if scores else {}
+        joints = [
+            [score for name, score in scores.items() if name.endswith(f"_{joint}")]
+            for joint in JOINTS
+        ]
+        return (
+            {measure: mean([pooled(of, measure) for of in joints]) for measure in MEASURES}
+            if scores
+            else {}
+        )
 
 
 def pck_measures(pred_tk2: Floats, true_tk2: Floats) -> dict[str, Floats]:
     """Hits `[T, K]` at each alpha."""
     scale_t = box_scale(true_tk2)
-    return {measure: keypoint_hits(pred_tk2, true_tk2, alpha * scale_t) for measure, alpha in zip(MEASURES, ALPHAS, strict=True)}
+    return {
+        measure: keypoint_hits(pred_tk2, true_tk2, alpha * scale_t)
+        for measure, alpha in zip(MEASURES, ALPHAS, strict=True)
+    }
 
 
 def videos_to_test(path: Path) -> list[str]:
@@ -103,16 +140,26 @@ def videos_to_test(path: Path) -> list[str]:
     pairs = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
         raise InputError(f"{path}: expected lines of a video's file and 0, 1 or 2")
-    return [f"{category}/{Path(video).stem}" for video, use in pairs if use == TEST and not is_hidden(video)]
+    return [
+        f"{category}/{Path(video).stem}"
+        for video, use in pairs
+        if use == TEST and not is_hidden(video)
+    ]
 
 
 def read_sequence(root: Path, video: str) -> JhmdbSequence:
-    """One video, `CLASS/VIDEO`; named `CLASS-VIDEO`, since two classes may have a video of one name."""
+    """One video, `CLASS/VIDEO`; named `CLASS-VIDEO`, since two classes may have a video of one
+    name."""
     paths = numbered_files(root / "Rename_Images" / video, (".png",))
     joints_tk2 = read_joints(root / "joint_positions" / video / "joint_positions.mat")
     if len(joints_tk2) > len(paths):
-        raise InputError(f"sequence {video}: {len(paths)} frames and joints of {len(joints_tk2)}: expected a frame for each")
-    return JhmdbSequence(video.replace("/", "-"), len(joints_tk2), tuple(paths[: len(joints_tk2)]), joints_tk2)
+        raise InputError(
+            f"sequence {video}: {len(paths)} frames and joints of {len(joints_tk2)}: expected a "
+            "frame for each"
+        )
+    return JhmdbSequence(
+        video.replace("/", "-"), len(joints_tk2), tuple(paths[: len(joints_tk2)]), joints_tk2
+    )
 
 
 def read_joints(path: Path) -> NDArray[np.float32]:
@@ -121,10 +168,19 @@ def read_joints(path: Path) -> NDArray[np.float32]:
         joints = np.asarray(loadmat(str(path))["pos_img"], dtype=np.float32)
     except FileNotFoundError:
         raise InputError(f"joints {path}: no such file") from None
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError, MatReadError) as error:  # what SciPy raises for damage
+    except (
+        OSError,
+        ValueError,
+        KeyError,
+        TypeError,
+        NotImplementedError,
+        MatReadError,
+    ) as error:  # what SciPy raises for damage
         raise InputError(f"joints {path}: not a MATLAB file with pos_img ({error})") from None
     if joints.ndim == 2:  # MATLAB drops a last dimension of 1: a video of one frame
         joints = joints[..., None]
     if joints.ndim != 3 or joints.shape[:2] != (2, len(JOINTS)) or not math.prod(joints.shape):
-        raise InputError(f"joints {path}: pos_img is {list(joints.shape)}: expected [2, {len(JOINTS)}, frames]")
+        raise InputError(
+            f"joints {path}: pos_img is {list(joints.shape)}: expected [2, {len(JOINTS)}, frames]"
+        )
     return joints.transpose(2, 1, 0) - 1

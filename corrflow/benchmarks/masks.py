@@ -1,4 +1,5 @@
-"""What benchmarks of masks have in common: the masks that are written, objects that enter late, J and F over time.
+"""What benchmarks of masks have in common: the masks that are written, objects that enter late, J
+and F over time.
 
 Shapes: h w pixels.
 """
@@ -19,7 +20,7 @@ class MaskBenchmark(Benchmark):
 
     kind: Literal["masks"] = "masks"
 
-    def keep(self, sequence: Any, predicted: list[Pixels], out: Path) -> None:
+    def write_predictions(self, sequence: Any, predicted: list[Pixels], out: Path) -> None:
         """Indexed PNGs with the data set's palette, `masks/SEQ/NAME.png`."""
         for name, labels_hw in zip(self.frame_names(sequence), predicted, strict=True):
             write_mask(out / "masks" / sequence.name / f"{name}.png", labels_hw)
@@ -27,12 +28,19 @@ class MaskBenchmark(Benchmark):
 
 def mask_scores(predicted: Sequence[Pixels], true: Sequence[Pixels], label: int) -> Scores:
     """J and F of one object over these frames."""
-    pairs = [(pred_hw == label, true_hw == label) for pred_hw, true_hw in zip(predicted, true, strict=True)]
-    return {"J": [region_similarity(*pair) for pair in pairs], "F": [boundary_accuracy(*pair) for pair in pairs]}
+    pairs = [
+        (pred_hw == label, true_hw == label)
+        for pred_hw, true_hw in zip(predicted, true, strict=True)
+    ]
+    return {
+        "J": [region_similarity(*pair) for pair in pairs],
+        "F": [boundary_accuracy(*pair) for pair in pairs],
+    }
 
 
 def entries(masks: Iterable[tuple[int, Pixels]]) -> dict[int, Pixels]:
-    """Of masks in order, by frame number, what each holds for the first time; frames that hold nothing new are left out."""
+    """Of masks in order, by frame number, what each holds for the first time; frames that hold
+    nothing new are left out."""
     seen: set[int] = {0}
     given = {}
     for frame, labels_hw in masks:

@@ -1,7 +1,8 @@
-"""What an evaluation is of, who does which part of it, and what is done: all of it in files of its folder. Computes nothing.
+"""What an evaluation is of, who does which part of it, and what is done: all of it in files of its
+folder. Computes nothing.
 
-`plan.json` holds what decides the figures. `sequences/NAME.json`, written last, is the sign that a sequence is done; `NAME.failed` says why
-it could not be.
+`plan.json` holds what decides the figures. `sequences/NAME.json`, written last, is the sign that a
+sequence is done; `NAME.failed` says why it could not be.
 """
 
 import hashlib
@@ -21,7 +22,8 @@ from corrflow.files import atomic_file
 from corrflow.propagation import Protocol
 
 PLAN, RESULTS = "plan.json", "sequences"
-COMPUTES = 2  # raised when the same settings come to give other figures: what was done before is then done again
+# raised when the same settings come to give other figures: what was done before is then done again
+COMPUTES = 2
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,15 @@ class Evaluation:
     checkpoint: str = "none"
     """Where the jobs find the weights; it may move, since the digest tells them."""
     encoder: str = ""
-    """Where they find another encoder than ours: `package.module:function` or `file.py:function`."""
+    """Where they find another encoder than ours: `package.module:function` or
+    `file.py:function`."""
     seed: int = 0
     """Of random weights."""
     size: int = 0
     """Short side at which it is tracked, in pixels; 0: the data's own."""
-    ahead: int = 0
-    """Each frame is tracked from the truth of so many frames before, and nothing else; 0: from what is given, as the benchmark has it."""
+    reset_gap: int = 0
+    """Each frame is tracked from the truth of so many frames before, and nothing else; 0: from what
+    is given, as the benchmark has it."""
     device: str = "auto"
     """As asked."""
     attention: str = "auto"
@@ -54,7 +58,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Done:
+class SequenceRecord:
     """What came of a sequence."""
 
     digest: str
@@ -96,18 +100,23 @@ class Plan:
         return [sequence for sequence in self.sequences if not self.result(sequence)]
 
     def share(self, number: int, count: int) -> list[Sequence]:
-        """What the `number`-th of `count` jobs does; nothing if there are fewer sequences than jobs."""
-        return [self.sequences[index] for index in deal([sequence.length for sequence in self.sequences], count)[number]]
+        """What the `number`-th of `count` jobs does; nothing if there are fewer sequences than
+        jobs."""
+        return [
+            self.sequences[index]
+            for index in deal([sequence.length for sequence in self.sequences], count)[number]
+        ]
 
-    def result(self, sequence: Sequence) -> Done | None:
-        """What came of it; None if it is still to be done, or to be done again since its file is damaged."""
+    def result(self, sequence: Sequence) -> SequenceRecord | None:
+        """What came of it; None if it is still to be done, or to be done again since its file is
+        damaged."""
         try:
-            found = Done(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
+            found = SequenceRecord(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
         except (InputError, TypeError):  # TypeError: JSON of something else
             return None
         return found if found.digest == self.digest else None
 
-    def keep(self, sequence: Sequence, done: Done) -> None:
+    def keep(self, sequence: Sequence, done: SequenceRecord) -> None:
         """Leave what came of it."""
         write_json(self.out / RESULTS / f"{sequence.name}.json", vars(done))
         self.failure_path(sequence).unlink(missing_ok=True)
@@ -118,7 +127,8 @@ class Plan:
 
 
 def deal(frames: list[int], count: int) -> list[list[int]]:
-    """Sequences to `count` jobs: the longest first, each to the job that has the fewest frames so far."""
+    """Sequences to `count` jobs: the longest first, each to the job that has the fewest frames so
+    far."""
     hands: list[list[int]] = [[] for _ in range(count)]
     loads = [0] * count
     for index in sorted(range(len(frames)), key=lambda i: (-frames[i], i)):
@@ -145,7 +155,10 @@ def begin(plan: Plan) -> None:
     asked, path = settings(plan), out / PLAN
     if path.exists() and (different := differences(read_settings(out), asked)):
         more = f"; and {len(different) - NAMED} more" if len(different) > NAMED else ""
-        raise InputError(f"{out}: holds another evaluation: {'; '.join(different[:NAMED])}{more}: expected a folder of its own")
+        raise InputError(
+            f"{out}: holds another evaluation: {'; '.join(different[:NAMED])}{more}: expected a "
+            "folder of its own"
+        )
     try:
         write_json(path, asked)
     except OSError as error:
@@ -155,17 +168,24 @@ def begin(plan: Plan) -> None:
 
 
 def read_plan(out: Path) -> Plan:
-    """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the data have changed since."""
+    """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the
+    data have changed since."""
     found = read_settings(out)
     fields = {name: value for name, value in found.items() if name != RESULTS}
-    told: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in found["protocol"].items()}
+    told: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in found["protocol"].items()
+    }
     try:
         evaluation = Evaluation(**{**fields, "protocol": Protocol(**told)})
     except TypeError as error:
         raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
     plan = plan_of(evaluation, out)
     if different := differences(found, settings(plan)):
-        raise InputError(f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they were")
+        raise InputError(
+            f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they "
+            "were"
+        )
     return plan
 
 
@@ -174,8 +194,13 @@ def read_settings(out: Path) -> dict[str, Any]:
     if not (out / PLAN).exists():
         raise InputError(f"{out}: no evaluation was begun there")
     found = read_json(out / PLAN)
-    if not isinstance(found, dict) or not all(isinstance(found.get(name), dict) for name in ("protocol", RESULTS)):
-        raise InputError(f"{out / PLAN}: not what this version writes: expected settings, with protocol and {RESULTS} among them")
+    if not isinstance(found, dict) or not all(
+        isinstance(found.get(name), dict) for name in ("protocol", RESULTS)
+    ):
+        raise InputError(
+            f"{out / PLAN}: not what this version writes: expected settings, with protocol and "
+            f"{RESULTS} among them"
+        )
     return found
 
 
@@ -183,19 +208,34 @@ def plan_of(evaluation: Evaluation, out: Path) -> Plan:
     """Plan an evaluation of the sequences as they lie there; writes nothing.
 
     Raises:
-        InputError: data that is not whole; no sequence, or two of one name, whose files would be the
-            same; no truth to be ahead of.
+        InputError: data that is not whole; no sequence, or two of one name, whose files would be
+            the same; no truth to reset to.
     """
     sequences = tuple(find_benchmark(evaluation.benchmark).read(Path(evaluation.root)))
     names = [sequence.name for sequence in sequences]
     if not names:
-        raise InputError(f"{evaluation.root}: its list for {evaluation.benchmark} names no sequence: nothing to evaluate")
+        raise InputError(
+            f"{evaluation.root}: its list for {evaluation.benchmark} names no sequence: nothing to "
+            "evaluate"
+        )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise InputError(f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected a name of its own for each")
-    if evaluation.ahead:
-        find_benchmark(evaluation.benchmark).truth(sequences[0])
-    named = {name: value for name, value in settings(Plan(out, evaluation, sequences, "")).items() if name != "checkpoint"}
-    return Plan(out, evaluation, sequences, hashlib.sha256(json.dumps([COMPUTES, named]).encode()).hexdigest()[:16])
+        raise InputError(
+            f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected a "
+            "name of its own for each"
+        )
+    if evaluation.reset_gap:
+        find_benchmark(evaluation.benchmark).ground_truth(sequences[0])
+    named = {
+        name: value
+        for name, value in settings(Plan(out, evaluation, sequences, "")).items()
+        if name != "checkpoint"
+    }
+    return Plan(
+        out,
+        evaluation,
+        sequences,
+        hashlib.sha256(json.dumps([COMPUTES, named]).encode()).hexdigest()[:16],
+    )
 
 
 def settings(plan: Plan) -> dict[str, Any]:
@@ -218,20 +258,26 @@ def flattened(tree: dict[str, Any]) -> dict[str, Any]:
     """`{"a": {"b": 1}}` to `{"a.b": 1}`."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        flat |= {f"{name}.{key}": inner for key, inner in flattened(value).items()} if isinstance(value, dict) else {name: value}
+        flat |= (
+            {f"{name}.{key}": inner for key, inner in flattened(value).items()}
+            if isinstance(value, dict)
+            else {name: value}
+        )
     return flat
 
 
 @contextmanager
 def noting_failure(plan: Plan, sequences: list[Sequence]) -> Iterator[None]:
-    """An error on the way through `sequences` is left beside the first that is not done, for whoever puts the results together."""
+    """An error on the way through `sequences` is left beside the first that is not done, for
+    whoever puts the results together."""
     try:
         yield
     except Exception as error:
         failed = next((sequence for sequence in sequences if not plan.result(sequence)), None)
         if failed:
+            kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
             with atomic_file(plan.failure_path(failed)) as file:
-                file.write(f"{error if isinstance(error, InputError) else f'{type(error).__name__}: {error}'}".encode())
+                file.write(f"{kind}{error}".encode())
         raise
 
 
@@ -240,4 +286,7 @@ def missing(plan: Plan, left: list[Sequence]) -> str:
     told = [path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()]
     reasons = f"; {'; '.join(dict.fromkeys(told[:NAMED]))}" if told else ""
     names = few([sequence.name for sequence in left])
-    return f"{plan.out}: {len(left)} of {len(plan.sequences)} sequences are not done ({names}): the same command goes on{reasons}"
+    return (
+        f"{plan.out}: {len(left)} of {len(plan.sequences)} sequences are not done ({names}): the "
+        f"same command goes on{reasons}"
+    )

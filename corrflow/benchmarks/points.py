@@ -1,4 +1,5 @@
-"""What benchmarks of points have in common: what is written of the tracks, and PCK over sets of points.
+"""What benchmarks of points have in common: what is written of the tracks, and PCK over sets of
+points.
 
 Shapes: t frames, k points.
 """
@@ -21,16 +22,23 @@ Floats = NDArray[np.float64]
 
 
 class PointBenchmark(Benchmark):
-    """Its sequences give points, and `Located` ones are predicted."""
+    """Its sequences give points, and `TrackedPoints` ones are predicted."""
 
     kind: Literal["points"] = "points"
 
-    def keep(self, sequence: Any, predicted: list[Any], out: Path) -> None:
-        """`points/SEQ.json`: for each frame x and y of each point, null where it is not yet given, and whether it is visible."""
+    def write_predictions(self, sequence: Any, predicted: list[Any], out: Path) -> None:
+        """`points/SEQ.json`: for each frame x and y of each point, null where it is not yet given,
+        and whether it is visible."""
         xy_tk2, visible_tk = positions(predicted), visibility(predicted)
         told = [
-            {"frame": name, "xy": [rounded(point) for point in xy_k2], "visible": visible_k.tolist()}
-            for name, xy_k2, visible_k in zip(self.frame_names(sequence), xy_tk2, visible_tk, strict=True)
+            {
+                "frame": name,
+                "xy": [rounded(point) for point in xy_k2],
+                "visible": visible_k.tolist(),
+            }
+            for name, xy_k2, visible_k in zip(
+                self.frame_names(sequence), xy_tk2, visible_tk, strict=True
+            )
         ]
         with atomic_file(out / "points" / f"{sequence.name}.json") as file:
             file.write(json.dumps(told).encode() + b"\n")
@@ -46,12 +54,12 @@ def rounded(point: Floats) -> list[float | None]:
 
 
 def positions(predicted: list[Any]) -> Floats:
-    """`[T, K, 2]` of `Located` points."""
+    """`[T, K, 2]` of `TrackedPoints` points."""
     return np.stack([np.asarray(located.xy, dtype=np.float64) for located in predicted])
 
 
 def visibility(predicted: list[Any]) -> NDArray[np.bool_]:
-    """`[T, K]` of `Located` points."""
+    """`[T, K]` of `TrackedPoints` points."""
     return np.stack([np.asarray(located.visible, dtype=bool) for located in predicted])
 
 
@@ -78,7 +86,17 @@ def some_of(points_k2: NDArray[np.float32], place: str) -> NDArray[np.float32]:
     return points_k2
 
 
-def named_scores(sequence: str, names: Sequence[str], measures: Mapping[str, Floats]) -> dict[str, Scores]:
-    """Scores of the points that count in some frame, or have no frames to count in; measures are `[T, K]`, NaN where it does not count."""
-    counted = [k for k in range(len(names)) if not all(len(of) and np.isnan(of[:, k]).all() for of in measures.values())]
-    return {f"{sequence}_{names[k]}": {key: of_tk[:, k].tolist() for key, of_tk in measures.items()} for k in counted}
+def named_scores(
+    sequence: str, names: Sequence[str], measures: Mapping[str, Floats]
+) -> dict[str, Scores]:
+    """Scores of the points that count in some frame, or have no frames to count in; measures are
+    `[T, K]`, NaN where it does not count."""
+    counted = [
+        k
+        for k in range(len(names))
+        if not all(len(of) and np.isnan(of[:, k]).all() for of in measures.values())
+    ]
+    return {
+        f"{sequence}_{names[k]}": {key: of_tk[:, k].tolist() for key, of_tk in measures.items()}
+        for k in counted
+    }

@@ -1,7 +1,8 @@
-"""What papers report on our benchmarks, for reports to show beside our own figures. Nothing here was measured by this project.
+"""What papers report on our benchmarks, for reports to show beside our own figures. Nothing here
+was measured by this project.
 
-Percent, as papers print them, under the names that the benchmark's own `figures` have. Protocols, resolutions and training data differ
-from paper to paper.
+Percent, as papers print them, under the names that the benchmark's own `figures` have. Protocols,
+resolutions and training data differ from paper to paper.
 """
 
 from collections.abc import Collection
@@ -22,7 +23,8 @@ class Published:
 
 @dataclass(frozen=True)
 class DataSet:
-    """What papers evaluate on; also data sets of which no figures are known here, for their titles."""
+    """What papers evaluate on; also data sets of which no figures are known here, for their
+    titles."""
 
     title: str
     sequences: tuple[str, ...] | int = 0
@@ -30,7 +32,8 @@ class DataSet:
     published: tuple[Published, ...] = ()
 
     def is_all(self, names: Collection[str]) -> bool:
-        """Whether sequences of these names are the whole of it; figures of others do not compare."""
+        """Whether sequences of these names are the whole of it; figures of others do not
+        compare."""
         if isinstance(self.sequences, int):
             return len(names) == self.sequences
         return set(names) == set(self.sequences)
@@ -67,15 +70,21 @@ def davis(overall: float, *rest: float) -> dict[str, float]:
 
 
 DATA_SETS = {
-    "davis2016": DataSet("DAVIS-2016, validation", DAVIS_2016, (Published("HVC", HVC, davis(80.1)),)),
+    "davis2016": DataSet(
+        "DAVIS-2016, validation", DAVIS_2016, (Published("HVC", HVC, davis(80.1)),)
+    ),
     "davis2017": DataSet(
         "DAVIS-2017, validation",
         DAVIS_2017,
         (
-            Published("identity: the first mask for ever", CORRFLOW, davis(22.9, 22.1, 15.9, 23.6, 11.7)),
+            Published(
+                "identity: the first mask for ever", CORRFLOW, davis(22.9, 22.1, 15.9, 23.6, 11.7)
+            ),
             Published("Colorization", COLORIZATION, davis(34.0)),
             Published("TimeCycle, 480 pixel crop", TIMECYCLE, davis(48.2)),
-            Published("CorrFlow, trained on Kinetics", CORRFLOW, davis(49.5, 47.7, 53.2, 51.3, 56.5)),
+            Published(
+                "CorrFlow, trained on Kinetics", CORRFLOW, davis(49.5, 47.7, 53.2, 51.3, 56.5)
+            ),
             Published("CorrFlow, trained on OxUvA", CORRFLOW, davis(50.3, 48.4, 53.2, 52.2, 56.0)),
             Published("UVC", UVC, davis(59.5)),
             Published("MAST", MAST, davis(65.5)),
@@ -92,7 +101,10 @@ DATA_SETS = {
     "youtube-vos": DataSet(
         "YouTube-VOS, validation",
         474,
-        (Published("CorrFlow, 2018 edition", CORRFLOW, {"Overall": 46.6}), Published("MAST, 2018 edition", MAST, {"Overall": 64.2})),
+        (
+            Published("CorrFlow, 2018 edition", CORRFLOW, {"Overall": 46.6}),
+            Published("MAST, 2018 edition", MAST, {"Overall": 64.2}),
+        ),
     ),
     "jhmdb": DataSet(
         "JHMDB, split 1, test",

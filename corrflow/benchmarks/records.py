@@ -1,4 +1,5 @@
-"""The JSON files that an evaluation leaves: written whole, read with a line about one that is damaged."""
+"""The JSON files that an evaluation leaves: written whole, read with a line about one that is
+damaged."""
 
 import json
 import math
@@ -10,9 +11,13 @@ from corrflow.files import atomic_file
 
 
 def write_json(path: Path, told: Any) -> None:
-    """As JSON, what is not defined as null, since JSON has no NaN; floats come back as they were, to the last bit."""
+    """As JSON, what is not defined as null, since JSON has no NaN; floats come back as they were,
+    to the last bit."""
     with atomic_file(path) as file:
-        file.write(json.dumps(replaced(told, float("nan"), None), indent=1, allow_nan=False).encode() + b"\n")
+        file.write(
+            json.dumps(replaced(told, float("nan"), None), indent=1, allow_nan=False).encode()
+            + b"\n"
+        )
 
 
 def read_json(path: Path) -> Any:

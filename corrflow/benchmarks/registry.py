@@ -10,7 +10,8 @@ from corrflow.benchmarks.youtube_vos import YouTubeVos
 from corrflow.errors import InputError
 
 ALL: tuple[Benchmark, ...] = (
-    Davis(2016), Davis(2017), DavisTest(), YouTubeVos(), Jhmdb(), Vip(), VipInstances(), Badja(), TapVid(),
+    Davis(2016), Davis(2017), DavisTest(), YouTubeVos(), Jhmdb(), Vip(), VipInstances(), Badja(),
+    TapVid(),
 )  # fmt: skip
 BENCHMARKS = {benchmark.name: benchmark for benchmark in ALL}
 

@@ -1,10 +1,11 @@
-"""What came of an evaluation, and the files that hold it: `metrics.json`, and apart from it `speed.json`, which differs each time."""
+"""What came of an evaluation, and the files that hold it: `metrics.json`, and apart from it
+`speed.json`, which differs each time."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from corrflow.benchmarks.benchmark import Scores, few
-from corrflow.benchmarks.plan import RESULTS, Done, read_settings
+from corrflow.benchmarks.plan import RESULTS, SequenceRecord, read_settings
 from corrflow.benchmarks.records import read_json, write_json
 from corrflow.errors import InputError
 
@@ -39,13 +40,18 @@ class Result:
     sequences: dict[str, SequenceResult]
     peak_bytes: int
     """Memory of a process at its most; on CUDA, the device's."""
-    ahead: int = 0
-    """Each frame was tracked from the truth of so many frames before; 0: as the benchmark has it."""
+    reset_gap: int = 0
+    """Each frame was tracked from the truth of so many frames before; 0: as the benchmark has
+    it."""
 
     @property
     def scores(self) -> dict[str, Scores]:
         """Of all objects."""
-        return {name: score for sequence in self.sequences.values() for name, score in sequence.scores.items()}
+        return {
+            name: score
+            for sequence in self.sequences.values()
+            for name, score in sequence.scores.items()
+        }
 
     @property
     def frames(self) -> int:
@@ -60,15 +66,32 @@ class Result:
 
 def write_metrics(result: Result) -> None:
     """All figures, those of each frame too."""
-    sequences = {name: {"frames": s.frames, "figures": s.figures, "objects": s.scores} for name, s in result.sequences.items()}
-    about = {"name": result.name, "benchmark": result.benchmark, "protocol": result.protocol, "ahead": result.ahead}
-    write_json(result.out / METRICS, {**about, "overall": result.overall, "frames": result.frames, "sequences": sequences})
+    sequences = {
+        name: {"frames": s.frames, "figures": s.figures, "objects": s.scores}
+        for name, s in result.sequences.items()
+    }
+    about = {
+        "name": result.name,
+        "benchmark": result.benchmark,
+        "protocol": result.protocol,
+        "reset_gap": result.reset_gap,
+    }
+    write_json(
+        result.out / METRICS,
+        {**about, "overall": result.overall, "frames": result.frames, "sequences": sequences},
+    )
 
 
-def write_speed(result: Result, done: list[Done]) -> None:
+def write_speed(result: Result, done: list[SequenceRecord]) -> None:
     """Seconds and memory of each sequence, and what computed it."""
     lines = {
-        name: {"frames": d.frames, "seconds": d.seconds, "peak_bytes": d.peak_bytes, "threads": d.threads, "computed": d.computed}
+        name: {
+            "frames": d.frames,
+            "seconds": d.seconds,
+            "peak_bytes": d.peak_bytes,
+            "threads": d.threads,
+            "computed": d.computed,
+        }
         for name, d in zip(result.sequences, done, strict=True)
     }
     write_json(result.out / SPEED, lines)
@@ -85,14 +108,23 @@ def read_result(out: Path) -> Result:
     metrics, speed = read_json(out / METRICS), read_json(out / SPEED)
     try:
         sequences = {
-            name: SequenceResult(told["frames"], speed[name]["seconds"], dict(told["objects"]), dict(told["figures"]))
+            name: SequenceResult(
+                told["frames"], speed[name]["seconds"], dict(told["objects"]), dict(told["figures"])
+            )
             for name, told in metrics["sequences"].items()
         }
         peak = max(speed[name]["peak_bytes"] for name in sequences)
         names = (metrics["name"], metrics["benchmark"], metrics["protocol"])
-        return Result(*names, out, dict(metrics["overall"]), sequences, peak, metrics["ahead"])
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # ValueError: no sequence, or words where pairs are
-        raise InputError(f"{out}: its {METRICS} or {SPEED} is not what this version writes ({error!r})") from None
+        return Result(*names, out, dict(metrics["overall"]), sequences, peak, metrics["reset_gap"])
+    except (
+        KeyError,
+        TypeError,
+        AttributeError,
+        ValueError,
+    ) as error:  # ValueError: no sequence, or words where pairs are
+        raise InputError(
+            f"{out}: its {METRICS} or {SPEED} is not what this version writes ({error!r})"
+        ) from None
 
 
 def unfinished(out: Path) -> str:
@@ -100,6 +132,8 @@ def unfinished(out: Path) -> str:
     sequences = read_settings(out)[RESULTS]
     left = [name for name in sequences if not (out / RESULTS / f"{name}.json").exists()]
     lacks = (
-        f"{len(left)} of {len(sequences)} sequences are not done ({few(left)})" if left else "all sequences are done, but it was not ended"
+        f"{len(left)} of {len(sequences)} sequences are not done ({few(left)})"
+        if left
+        else "all sequences are done, but it was not ended"
     )
     return f"{out}: is not finished: {lacks}: the same launch/eval.py command goes on"

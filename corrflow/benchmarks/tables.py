@@ -8,18 +8,29 @@ from corrflow.benchmarks.benchmark import Scores
 from corrflow.files import atomic_file
 
 Figures = Callable[[Mapping[str, Scores]], dict[str, float]]
-DAY_ONE = (1980, 1, 1, 0, 0, 0)  # of every file in an archive, so that the same predictions make the same bytes
+DAY_ONE = (
+    1980,
+    1,
+    1,
+    0,
+    0,
+    0,
+)  # of every file in an archive, so that the same predictions make the same bytes
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Rows, the columns' names first; numbers with six decimals."""
-    lines = (",".join(f"{cell:.6f}" if isinstance(cell, float) else str(cell) for cell in row) for row in rows)
+    lines = (
+        ",".join(f"{cell:.6f}" if isinstance(cell, float) else str(cell) for cell in row)
+        for row in rows
+    )
     with atomic_file(path) as file:
         file.write("".join(f"{line}\n" for line in lines).encode())
 
 
 def write_figures(figures: Figures, scores: Mapping[str, Scores], out: Path) -> None:
-    """`global_results.csv` of all objects, and `per-sequence_results.csv`; an object's name is `SEQUENCE_OBJECT`."""
+    """`global_results.csv` of all objects, and `per-sequence_results.csv`; an object's name is
+    `SEQUENCE_OBJECT`."""
     if not (overall := figures(scores)):
         return
     write_csv(out / "global_results.csv", [overall, overall.values()])
@@ -36,7 +47,8 @@ def by_sequence(scores: Mapping[str, Scores]) -> dict[str, dict[str, Scores]]:
 
 
 def write_archive(path: Path, files: Mapping[str, Path]) -> None:
-    """A zip of `files`, by the name that each has in it; pictures are compressed already, and are stored."""
+    """A zip of `files`, by the name that each has in it; pictures are compressed already, and are
+    stored."""
     with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(files):
             archive.writestr(zipfile.ZipInfo(name, DAY_ONE), files[name].read_bytes())

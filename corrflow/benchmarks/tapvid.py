@@ -1,15 +1,18 @@
 """TAP-Vid DAVIS: points on 30 videos, by position, occlusion and both (average Jaccard).
 
-Doersch et al., "TAP-Vid: a benchmark for tracking any point in a video", NeurIPS 2022; the release's `tapvid_davis.pkl`, a dictionary of
-videos with `video` uint8 `[T, H, W, 3]`, `points` float `[N, T, 2]`, x and y in [0, 1] of width and height, and `occluded` `[N, T]`. Its
-query mode `first`:
+Doersch et al., "TAP-Vid: a benchmark for tracking any point in a video", NeurIPS 2022; the
+release's `tapvid_davis.pkl`, a dictionary of videos with `video` uint8 `[T, H, W, 3]`, `points`
+float `[N, T, 2]`, x and y in [0, 1] of width and height, and `occluded` `[N, T]`. Its query mode
+`first`:
 
-- videos are resized to 256 x 256 before anything is tracked (Lanczos, as the official reader does), and all distances are in pixels of
-  that;
-- each point is given in the first frame in which it is visible; later frames alone count. Points that never are, do not count;
-- `pts_within_d`: of the visible ones, the share nearer than d = 1, 2, 4, 8, 16, whether said to be visible or not;
-  `average_pts_within_thresh` is the mean of the five. `occlusion_accuracy`: how often visibility is right. `jaccard_d`: those rightly
-  said to be visible and nearer than d, over these and all misses and false alarms; `average_jaccard` is the mean of the five;
+- videos are resized to 256 x 256 before anything is tracked (Lanczos, as the official reader does),
+  and all distances are in pixels of that;
+- each point is given in the first frame in which it is visible; later frames alone count. Points
+  that never are, do not count;
+- `pts_within_d`: of the visible ones, the share nearer than d = 1, 2, 4, 8, 16, whether said to be
+  visible or not; `average_pts_within_thresh` is the mean of the five. `occlusion_accuracy`: how
+  often visibility is right. `jaccard_d`: those rightly said to be visible and nearer than d, over
+  these and all misses and false alarms; `average_jaccard` is the mean of the five;
 - each figure is of a video; the benchmark's is the mean over videos.
 
 The query mode `strided`, which tracks back in time too, is not here. Shapes: n points, t frames.
@@ -25,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.benchmarks.benchmark import Given, Scores, Sequence
+from corrflow.benchmarks.benchmark import InitialLabels, Scores, Sequence
 from corrflow.benchmarks.folders import not_there
 from corrflow.benchmarks.points import Floats, PointBenchmark, named_scores, positions, visibility
 from corrflow.benchmarks.tables import by_sequence
@@ -36,7 +39,8 @@ from corrflow.pictures import Pixels
 FILE = "tapvid_davis.pkl"
 SIDE = 256  # pixels
 ARRAYS = {  # what a pickle calls to build arrays
-    ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"), ("numpy.core.multiarray", "scalar"),
+    ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"),
+    ("numpy.core.multiarray", "scalar"),
     ("numpy.core.numeric", "_frombuffer"), ("_codecs", "encode"),
 }  # fmt: skip
 
@@ -63,10 +67,14 @@ class TapVid(PointBenchmark):
     name = "tapvid"
     headline = ("average_jaccard", "average_pts_within_thresh", "occlusion_accuracy")
     curves = ("within", "occlusion")
-    note = "At 256x256, queried in a point's first visible frame. within: share of the thresholds 1, 2, 4, 8, 16; means over videos."
+    note = (
+        "At 256x256, queried in a point's first visible frame. within: share of the thresholds 1, "
+        "2, 4, 8, 16; means over videos."
+    )
 
     def read(self, root: Path) -> list[TapVidSequence]:
-        """All videos of `tapvid_davis.pkl`, which is `root` or lies in it; it is read whole, and stays in memory."""
+        """All videos of `tapvid_davis.pkl`, which is `root` or lies in it; it is read whole, and
+        stays in memory."""
         path = root if root.is_file() else root / FILE
         if not path.exists():
             raise not_there(path, f"{FILE} of TAP-Vid, or a folder with it", root, self.name)
@@ -74,53 +82,86 @@ class TapVid(PointBenchmark):
 
     def frames(self, sequence: TapVidSequence) -> Iterator[Pixels]:
         """RGB, 256 x 256."""
-        return (np.array(Image.fromarray(frame_hw3).resize((SIDE, SIDE), Image.Resampling.LANCZOS)) for frame_hw3 in sequence.video)
+        return (
+            np.array(Image.fromarray(frame_hw3).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
+            for frame_hw3 in sequence.video
+        )
 
     def frame_names(self, sequence: TapVidSequence) -> list[str]:
         """00000, 00001, ..."""
         return [f"{number:05d}" for number in range(sequence.length)]
 
-    def given(self, sequence: TapVidSequence) -> dict[int, Given]:
+    def initial_labels(self, sequence: TapVidSequence) -> dict[int, InitialLabels]:
         """Each point in the frame in which it is first visible."""
         first_n, xy_nt2 = sequence.first_n, sequence.xy_nt2.clip(-0.5, SIDE - 0.5)
         return {
-            int(frame): np.where((first_n == frame)[:, None], xy_nt2[:, frame], np.nan).astype(np.float32) for frame in np.unique(first_n)
+            int(frame): np.where((first_n == frame)[:, None], xy_nt2[:, frame], np.nan).astype(
+                np.float32
+            )
+            for frame in np.unique(first_n)
         }
 
     def score(self, sequence: TapVidSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Of each point in all frames: NaN in those that do not count."""
         counted_nt = np.arange(sequence.length) > sequence.first_n[:, None]
         pred_nt2, said_nt = positions(predicted).swapaxes(0, 1), visibility(predicted).T
-        within_nt, occlusion_nt = track_scores(pred_nt2, said_nt, sequence.xy_nt2, sequence.visible_nt, counted_nt)
+        within_nt, occlusion_nt = track_scores(
+            pred_nt2, said_nt, sequence.xy_nt2, sequence.visible_nt, counted_nt
+        )
         names = [str(n) for n in range(len(sequence.xy_nt2))]
-        return named_scores(sequence.name, names, {"within": within_nt.T, "occlusion": occlusion_nt.T})
+        return named_scores(
+            sequence.name, names, {"within": within_nt.T, "occlusion": occlusion_nt.T}
+        )
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """The official ones: means over videos."""
         videos = [video_figures(list(of.values())) for of in by_sequence(scores).values()]
-        return {name: mean([video[name] for video in videos]) for name in videos[0]} if videos else {}
+        return (
+            {name: mean([video[name] for video in videos]) for name in videos[0]} if videos else {}
+        )
 
 
 def video_figures(points: list[Scores]) -> dict[str, float]:
     """The figures of one video's points."""
-    return track_figures(*(np.array([point[measure] for point in points]) for measure in ("within", "occlusion")))
+    return track_figures(
+        *(np.array([point[measure] for point in points]) for measure in ("within", "occlusion"))
+    )
 
 
 def read_video(path: Path, name: str, video: Any) -> TapVidSequence:
     """One video of the pickle; InputError says what is wrong with it."""
     try:
-        frames, points, occluded = (np.asarray(video[key]) for key in ("video", "points", "occluded"))
+        frames, points, occluded = (
+            np.asarray(video[key]) for key in ("video", "points", "occluded")
+        )
     except (KeyError, TypeError, IndexError, ValueError):
-        raise InputError(f"{path}: video {name}: expected a dictionary of video, points and occluded") from None
+        raise InputError(
+            f"{path}: video {name}: expected a dictionary of video, points and occluded"
+        ) from None
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not frames.size:
-        raise InputError(f"{path}: video {name}: video {frames.dtype} {list(frames.shape)}: expected uint8 [T, H, W, 3]")
-    if occluded.ndim != 2 or occluded.shape[1] != len(frames) or points.shape != (*occluded.shape, 2):
+        raise InputError(
+            f"{path}: video {name}: video {frames.dtype} {list(frames.shape)}: expected uint8 [T, "
+            "H, W, 3]"
+        )
+    if (
+        occluded.ndim != 2
+        or occluded.shape[1] != len(frames)
+        or points.shape != (*occluded.shape, 2)
+    ):
         shapes = f"points {list(points.shape)}, occluded {list(occluded.shape)}"
-        raise InputError(f"{path}: video {name}: {shapes}: expected [N, {len(frames)}, 2] and [N, {len(frames)}]")
+        raise InputError(
+            f"{path}: video {name}: {shapes}: expected [N, {len(frames)}, 2] and [N, {len(frames)}]"
+        )
     if not all(np.issubdtype(of.dtype, np.number) or of.dtype == bool for of in (points, occluded)):
-        raise InputError(f"{path}: video {name}: points {points.dtype}, occluded {occluded.dtype}: expected numbers")
+        raise InputError(
+            f"{path}: video {name}: points {points.dtype}, occluded {occluded.dtype}: expected "
+            "numbers"
+        )
     if not np.isfinite(points[~occluded.astype(bool)]).all():
-        raise InputError(f"{path}: video {name}: a visible point is at NaN or infinity: expected x and y in [0, 1]")
+        raise InputError(
+            f"{path}: video {name}: a visible point is at NaN or infinity: expected x and y in [0, "
+            "1]"
+        )
     seen_n = ~occluded.astype(bool).all(axis=1)
     if not seen_n.any():
         raise InputError(f"{path}: video {name}: no point is ever visible: nothing to track")
@@ -134,7 +175,10 @@ class ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """A function that NumPy needs, or an error."""
-        if (module.replace("numpy._core", "numpy.core"), name) not in ARRAYS:  # either name, as old and new NumPy have it
+        if (
+            module.replace("numpy._core", "numpy.core"),
+            name,
+        ) not in ARRAYS:  # either name, as old and new NumPy have it
             raise pickle.UnpicklingError(f"it holds {module}.{name}")
         return super().find_class(module, name)
 
@@ -144,7 +188,16 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             videos = unpickle(file)
-    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, ImportError, IndexError, TypeError, UnicodeError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        AttributeError,
+        ImportError,
+        IndexError,
+        TypeError,
+        UnicodeError,
+    ) as error:
         raise InputError(f"{path}: not TAP-Vid's pickle of arrays ({error})") from None
     if not isinstance(videos, dict) or not videos:
         raise InputError(f"{path}: {type(videos).__name__}: expected a dictionary of videos")

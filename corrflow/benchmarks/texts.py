@@ -1,4 +1,5 @@
-"""Lists and labels as text, whatever system wrote them. What an evaluation itself writes is in `records.py`."""
+"""Lists and labels as text, whatever system wrote them. What an evaluation itself writes is in
+`records.py`."""
 
 import codecs
 from pathlib import Path

@@ -1,17 +1,22 @@
-"""VIP, video instance-level parsing: 19 parts of people, as classes (`vip`, mean IoU) or as instances of each (`vip-instances`, AP^r).
+"""VIP, video instance-level parsing: 19 parts of people, as classes (`vip`, mean IoU) or as
+instances of each (`vip-instances`, AP^r).
 
-Zhou et al., "Adaptive temporal encoding network for video instance-level human parsing", ACM MM 2018, and the evaluation code of its
-release (ATEN). `VIP_Fine` as downloaded: `lists/val_videos.txt`, `Images/VIDEO/NAME.jpg`, one frame in 25,
-`Annotations/Category_ids/VIDEO/NAME.png` and `Annotations/Instance_ids/VIDEO/NAME.png` with `NAME.txt`, whose lines begin with an
-instance's number and its class. Propagated from the first frame, as UVC and CRW do. The first frame counts, as in their evaluation,
-though it is given.
+Zhou et al., "Adaptive temporal encoding network for video instance-level human parsing", ACM MM
+2018, and the evaluation code of its release (ATEN). `VIP_Fine` as downloaded:
+`lists/val_videos.txt`, `Images/VIDEO/NAME.jpg`, one frame in 25,
+`Annotations/Category_ids/VIDEO/NAME.png` and `Annotations/Instance_ids/VIDEO/NAME.png` with
+`NAME.txt`, whose lines begin with an instance's number and its class. Propagated from the first
+frame, as UVC and CRW do. The first frame counts, as in their evaluation, though it is given.
 
-- `vip`: `mIoU` is the mean over 20 classes, the background with them, of intersection over union, both summed over all pixels of all
-  videos. A class that is nowhere in truth or prediction is left out.
-- `vip-instances`: an instance of a class that is predicted in a frame is right at t if it overlaps a true instance of that class there by
-  more than t (IoU), whichever that is and however many others do. `AP^r@t` is the average precision of a class over all frames, the mean
-  over the 19 classes that truth has; `AP^r` the mean over t = 0.1 .. 0.9. Labels that are propagated have no confidence: all are equally
-  sure, so that a class's average precision is its precision times its recall, which is at most 1 however many are right about one.
+- `vip`: `mIoU` is the mean over 20 classes, the background with them, of intersection over union,
+  both summed over all pixels of all videos. A class that is nowhere in truth or prediction is left
+  out.
+- `vip-instances`: an instance of a class that is predicted in a frame is right at t if it overlaps
+  a true instance of that class there by more than t (IoU), whichever that is and however many
+  others do. `AP^r@t` is the average precision of a class over all frames, the mean over the 19
+  classes that truth has; `AP^r` the mean over t = 0.1 .. 0.9. Labels that are propagated have no
+  confidence: all are equally sure, so that a class's average precision is its precision times its
+  recall, which is at most 1 however many are right about one.
 
 Shapes: h w pixels, c classes.
 """
@@ -22,7 +27,13 @@ from pathlib import Path
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_size, read_frames
+from corrflow.benchmarks.benchmark import (
+    InitialLabels,
+    PictureSequence,
+    Scores,
+    check_size,
+    read_frames,
+)
 from corrflow.benchmarks.folders import PICTURES, listed, not_there, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark
 from corrflow.benchmarks.tables import write_figures
@@ -32,8 +43,10 @@ from corrflow.metrics import average_precision, class_areas, instance_overlaps, 
 from corrflow.pictures import Pixels, read_labels
 
 CLASSES = (
-    "background", "hat", "hair", "gloves", "sun-glasses", "upper-clothes", "dress", "coat", "socks", "pants", "torso-skin",
-    "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe", "right-shoe",
+    "background", "hat", "hair", "gloves", "sun-glasses", "upper-clothes", "dress", "coat",
+    "socks", "pants", "torso-skin",
+    "scarf", "skirt", "face", "left-arm", "right-arm", "left-leg", "right-leg", "left-shoe",
+    "right-shoe",
 )  # fmt: skip
 OVERLAPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
@@ -52,16 +65,28 @@ class Vip(MaskBenchmark):
     folder = "Category_ids"
     headline: tuple[str, ...] = ("mIoU",)
     curves: tuple[str, ...] = ("IoU",)
-    note = "Mean IoU over 20 classes, the background with them, of the pixels of all videos together; the first frame counts, as in CRW."
+    note = (
+        "Mean IoU over 20 classes, the background with them, of the pixels of all videos together; "
+        "the first frame counts, as in CRW."
+    )
 
     def read(self, root: Path) -> list[VipSequence]:
         """The videos of `lists/val_videos.txt`, in `root` or its folder `VIP_Fine`."""
         base = root / "VIP_Fine" if (root / "VIP_Fine").is_dir() else root
-        labels = base / "Annotations" / self.folder if (base / "Annotations").is_dir() else base / self.folder
+        labels = (
+            base / "Annotations" / self.folder
+            if (base / "Annotations").is_dir()
+            else base / self.folder
+        )
         names = base / "lists" / "val_videos.txt"
         for path in (base / "Images", labels, names):
             if not path.exists():
-                raise not_there(path, f"VIP_Fine with Images, Annotations/{self.folder} and lists", root, self.name)
+                raise not_there(
+                    path,
+                    f"VIP_Fine with Images, Annotations/{self.folder} and lists",
+                    root,
+                    self.name,
+                )
         if not (videos := [Path(word).name for word in listed(names)]):  # some hold paths
             raise InputError(f"{names}: names no video")
         return [read_video(base / "Images" / video, labels / video) for video in videos]
@@ -70,7 +95,7 @@ class Vip(MaskBenchmark):
         """RGB; all of the size of the first labels."""
         return read_frames(sequence.paths, read_labels(sequence.labels[0]).shape)
 
-    def given(self, sequence: VipSequence) -> dict[int, Given]:
+    def initial_labels(self, sequence: VipSequence) -> dict[int, InitialLabels]:
         """The labels of the first frame; InputError if it holds no part."""
         labels_hw = read_labels(sequence.labels[0])
         if not labels_hw.any():
@@ -79,19 +104,33 @@ class Vip(MaskBenchmark):
 
     def score(self, sequence: VipSequence, predicted: list[Pixels]) -> dict[str, Scores]:
         """Pixels of each class in each frame: in truth and prediction, and in either."""
-        areas_t2c = np.array([class_areas(pred_hw, true_hw, len(CLASSES)) for pred_hw, true_hw in paired(sequence, predicted)])
+        areas_t2c = np.array(
+            [
+                class_areas(pred_hw, true_hw, len(CLASSES))
+                for pred_hw, true_hw in paired(sequence, predicted)
+            ]
+        )
         scores = {}
         for number, part in enumerate(CLASSES):
             both_t, either_t = areas_t2c[:, 0, number], areas_t2c[:, 1, number]
             if either_t.any():
                 iou_t = np.where(either_t > 0, both_t / np.maximum(either_t, 1), np.nan)
-                scores[f"{sequence.name}_{part}"] = {"IoU": iou_t.tolist(), "intersection": both_t.tolist(), "union": either_t.tolist()}
+                scores[f"{sequence.name}_{part}"] = {
+                    "IoU": iou_t.tolist(),
+                    "intersection": both_t.tolist(),
+                    "union": either_t.tolist(),
+                }
         return scores
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """`mIoU`, and the IoU of each class."""
-        areas = {part: [sums(scores, part, measure) for measure in ("intersection", "union")] for part in CLASSES}
-        parts = {f"IoU-{part}": mean_iou(*([area] for area in pair)) for part, pair in areas.items()}
+        areas = {
+            part: [sums(scores, part, measure) for measure in ("intersection", "union")]
+            for part in CLASSES
+        }
+        parts = {
+            f"IoU-{part}": mean_iou(*([area] for area in pair)) for part, pair in areas.items()
+        }
         return {"mIoU": mean_iou(*zip(*areas.values(), strict=True)), **parts} if scores else {}
 
     def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
@@ -106,38 +145,61 @@ class VipInstances(Vip):
     folder = "Instance_ids"
     headline = ("AP^r", "AP^r@0.5")
     curves = ("found",)
-    note = "AP^r: mean of average precision at IoU 0.1 .. 0.9 over the classes of parts; labels have no confidence: precision times recall."
+    note = (
+        "AP^r: mean of average precision at IoU 0.1 .. 0.9 over the classes of parts; labels have "
+        "no confidence: precision times recall."
+    )
 
-    def given(self, sequence: VipSequence) -> dict[int, Given]:
+    def initial_labels(self, sequence: VipSequence) -> dict[int, InitialLabels]:
         """As `vip`; InputError names an instance whose class is not told."""
-        given = super().given(sequence)
+        given = super().initial_labels(sequence)
         classes_of(sequence.labels[0], given[0])
         return given
 
     def score(self, sequence: VipSequence, predicted: list[Pixels]) -> dict[str, Scores]:
-        """Instances of each class in each frame: how many are true, predicted, and right at each overlap."""
+        """Instances of each class in each frame: how many are true, predicted, and right at each
+        overlap."""
         pairs = list(paired(sequence, predicted))
-        classes = [classes_of(path, true) for path, (_, true) in zip(sequence.labels, pairs, strict=True)]
+        classes = [
+            classes_of(path, true) for path, (_, true) in zip(sequence.labels, pairs, strict=True)
+        ]
         scores: dict[str, Scores] = {}
         for number, part in enumerate(CLASSES[1:], start=1):
             of_class = [of(true, number) for true in classes]
             first = of(classes[0], number)
-            frames = [count_instances(pred, true, first, there) for (pred, true), there in zip(pairs, of_class, strict=True)]
+            frames = [
+                count_instances(pred, true, first, there)
+                for (pred, true), there in zip(pairs, of_class, strict=True)
+            ]
             if any(frame["true"] or frame["predicted"] for frame in frames):
-                scores[f"{sequence.name}_{part}"] = {measure: [frame[measure] for frame in frames] for measure in frames[0]}
+                scores[f"{sequence.name}_{part}"] = {
+                    measure: [frame[measure] for frame in frames] for measure in frames[0]
+                }
         return scores
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
         """`AP^r`, and that at each overlap."""
-        at = {overlap: mean([precision_of(scores, part, f"hits@{overlap}") for part in CLASSES[1:]]) for overlap in OVERLAPS}
-        return {"AP^r": mean(list(at.values())), **{f"AP^r@{overlap}": value for overlap, value in at.items()}} if scores else {}
+        at = {
+            overlap: mean([precision_of(scores, part, f"hits@{overlap}") for part in CLASSES[1:]])
+            for overlap in OVERLAPS
+        }
+        return (
+            {
+                "AP^r": mean(list(at.values())),
+                **{f"AP^r@{overlap}": value for overlap, value in at.items()},
+            }
+            if scores
+            else {}
+        )
 
-    def keep(self, sequence: VipSequence, predicted: list[Pixels], out: Path) -> None:
-        """As `vip`, and with each PNG the list that the release's evaluation reads (both in `VIDEO/instance_part`): class
-        and confidence of each number from 1 on."""
-        super().keep(sequence, predicted, out)
+    def write_predictions(self, sequence: VipSequence, predicted: list[Pixels], out: Path) -> None:
+        """As `vip`, and with each PNG the list that the release's evaluation reads (both in
+        `VIDEO/instance_part`): class and confidence of each number from 1 on."""
+        super().write_predictions(sequence, predicted, out)
         classes = read_classes(sequence.labels[0].with_suffix(".txt"))
-        lines = "".join(f"{classes.get(number, 0)} 1\n" for number in range(1, max(classes, default=0) + 1))
+        lines = "".join(
+            f"{classes.get(number, 0)} 1\n" for number in range(1, max(classes, default=0) + 1)
+        )
         for name in self.frame_names(sequence):
             (out / "masks" / sequence.name / f"{name}.txt").write_text(lines)
 
@@ -155,9 +217,15 @@ def of(classes: Mapping[int, int], number: int) -> list[int]:
     return [instance for instance, part in classes.items() if part == number]
 
 
-def count_instances(pred_hw: Pixels, true_hw: Pixels, pred_ids: list[int], true_ids: list[int]) -> dict[str, float]:
-    """Instances of one class in one frame; `found` is the share of the true ones that is right at 0.5, to draw."""
-    pred, true = ([map_hw == i for i in ids if (map_hw == i).any()] for map_hw, ids in ((pred_hw, pred_ids), (true_hw, true_ids)))
+def count_instances(
+    pred_hw: Pixels, true_hw: Pixels, pred_ids: list[int], true_ids: list[int]
+) -> dict[str, float]:
+    """Instances of one class in one frame; `found` is the share of the true ones that is right at
+    0.5, to draw."""
+    pred, true = (
+        [map_hw == i for i in ids if (map_hw == i).any()]
+        for map_hw, ids in ((pred_hw, pred_ids), (true_hw, true_ids))
+    )
     overlap_p = instance_overlaps(pred, true)
     hits = {f"hits@{overlap}": float(np.count_nonzero(overlap_p > overlap)) for overlap in OVERLAPS}
     found = hits["hits@0.5"] / len(true) if true else float("nan")
@@ -171,29 +239,43 @@ def sums(scores: Mapping[str, Scores], part: str, measure: str) -> float:
 
 def precision_of(scores: Mapping[str, Scores], part: str, hits: str) -> float:
     """The average precision of one class; NaN if truth lacks it."""
-    return average_precision(*(sums(scores, part, measure) for measure in (hits, "predicted", "true")))
+    return average_precision(
+        *(sums(scores, part, measure) for measure in (hits, "predicted", "true"))
+    )
 
 
 def read_video(images: Path, labels: Path) -> VipSequence:
     """The files of one video; InputError names a frame without labels or labels without a frame."""
-    frames, masks = numbered_files(images, PICTURES, gaps=True), numbered_files(labels, (".png",), gaps=True)
+    frames, masks = (
+        numbered_files(images, PICTURES, gaps=True),
+        numbered_files(labels, (".png",), gaps=True),
+    )
     by_name = {path.stem: path for path in masks}
     for frame in frames:
         if frame.stem not in by_name:
-            raise InputError(f"sequence {images.name}: frame {frame.name} has no labels {frame.stem}.png in {labels}")
+            raise InputError(
+                f"sequence {images.name}: frame {frame.name} has no labels {frame.stem}.png in "
+                f"{labels}"
+            )
     if strange := sorted(set(by_name) - {frame.stem for frame in frames}):
         raise InputError(f"{images}: frame {strange[0]} is missing, which {labels} has labels of")
-    return VipSequence(images.name, len(frames), tuple(frames), tuple(by_name[frame.stem] for frame in frames))
+    return VipSequence(
+        images.name, len(frames), tuple(frames), tuple(by_name[frame.stem] for frame in frames)
+    )
 
 
 def classes_of(path: Path, labels_hw: Pixels) -> dict[int, int]:
-    """The class of each instance, of the list beside these labels; InputError names one that they hold and that has none."""
+    """The class of each instance, of the list beside these labels; InputError names one that they
+    hold and that has none."""
     classes = read_classes(path.with_suffix(".txt"))
     for instance in np.unique(labels_hw[labels_hw > 0]).tolist():
         if classes.get(instance) not in range(1, len(CLASSES)):
-            told = f"is of class {classes[instance]}" if instance in classes else "is not in the list"
+            told = (
+                f"is of class {classes[instance]}" if instance in classes else "is not in the list"
+            )
             raise InputError(
-                f"instances {path.with_suffix('.txt')}: {instance}, which {path.name} holds, {told}: expected 1 to {len(CLASSES) - 1}"
+                f"instances {path.with_suffix('.txt')}: {instance}, which {path.name} holds, "
+                f"{told}: expected 1 to {len(CLASSES) - 1}"
             )
     return classes
 
@@ -205,4 +287,6 @@ def read_classes(path: Path) -> dict[int, int]:
         rows = [[int(word) for word in line.split()[:2]] for line in lines if line.strip()]
         return {row[0]: row[1] for row in rows}
     except (ValueError, IndexError):
-        raise InputError(f"instances {path}: expected lines of an instance's number and its class") from None
+        raise InputError(
+            f"instances {path}: expected lines of an instance's number and its class"
+        ) from None

@@ -1,16 +1,20 @@
-"""YouTube-VOS 2018 and 2019: several objects that may appear mid-video, of categories that training has or has not.
+"""YouTube-VOS 2018 and 2019: several objects that may appear mid-video, of categories that training
+has or has not.
 
-Xu et al., arXiv 1809.03327. A split as downloaded: `meta.json`, `JPEGImages/VIDEO/00000.jpg`, `Annotations/VIDEO/00000.png`; frames are
-numbered in fives, or one by one where all were downloaded. Its validation server scores; what is here is for masks that are at hand (the
-training split, a private truth), by the same rules as far as they are public:
+Xu et al., arXiv 1809.03327. A split as downloaded: `meta.json`, `JPEGImages/VIDEO/00000.jpg`,
+`Annotations/VIDEO/00000.png`; frames are numbered in fives, or one by one where all were
+downloaded. Its validation server scores; what is here is for masks that are at hand (the training
+split, a private truth), by the same rules as far as they are public:
 
-- each object is given in the frame in which it first appears; the annotated frames behind that count, to the last one;
-- J and F of an object are means over its frames, each figure the mean over its objects: `J_seen`, `F_seen` of the 65 categories of the
-  training split, `J_unseen`, `F_unseen` of the others; `Overall` is the mean of the four.
+- each object is given in the frame in which it first appears; the annotated frames behind that
+  count, to the last one;
+- J and F of an object are means over its frames, each figure the mean over its objects: `J_seen`,
+  `F_seen` of the 65 categories of the training split, `J_unseen`, `F_unseen` of the others;
+  `Overall` is the mean of the four.
 
-The truth of a split is at hand where every fifth frame from a video's first mask on has one. Frames that `meta.json` names as the first of
-an object are given in any split, and do not tell. Handed in is `submission.zip`, every fifth frame as `Annotations/VIDEO/00005.png`.
-Shapes: h w pixels.
+The truth of a split is at hand where every fifth frame from a video's first mask on has one. Frames
+that `meta.json` names as the first of an object are given in any split, and do not tell. Handed in
+is `submission.zip`, every fifth frame as `Annotations/VIDEO/00005.png`. Shapes: h w pixels.
 """
 
 import json
@@ -21,7 +25,14 @@ from typing import Any
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Given, PictureSequence, Scores, check_size, few, read_frames
+from corrflow.benchmarks.benchmark import (
+    InitialLabels,
+    PictureSequence,
+    Scores,
+    check_size,
+    few,
+    read_frames,
+)
 from corrflow.benchmarks.folders import PICTURES, find, not_there, number_of, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_figures
@@ -31,11 +42,16 @@ from corrflow.metrics import mean
 from corrflow.pictures import Pixels, read_labels
 
 SEEN = {  # the categories of train/meta.json
-    "airplane", "ape", "bear", "bike", "bird", "boat", "bucket", "bus", "camel", "cat", "cow", "crocodile", "deer", "dog", "dolphin",
-    "duck", "eagle", "earless_seal", "elephant", "fish", "fox", "frisbee", "frog", "giant_panda", "giraffe", "hand", "hat", "hedgehog",
-    "horse", "knife", "leopard", "lion", "lizard", "monkey", "motorbike", "mouse", "others", "owl", "paddle", "parachute", "parrot",
-    "penguin", "person", "plant", "rabbit", "raccoon", "sedan", "shark", "sheep", "sign", "skateboard", "snail", "snake", "snowboard",
-    "squirrel", "surfboard", "tennis_racket", "tiger", "toilet", "train", "truck", "turtle", "umbrella", "whale", "zebra",
+    "airplane", "ape", "bear", "bike", "bird", "boat", "bucket", "bus", "camel", "cat", "cow",
+    "crocodile", "deer", "dog", "dolphin",
+    "duck", "eagle", "earless_seal", "elephant", "fish", "fox", "frisbee", "frog", "giant_panda",
+    "giraffe", "hand", "hat", "hedgehog",
+    "horse", "knife", "leopard", "lion", "lizard", "monkey", "motorbike", "mouse", "others", "owl",
+    "paddle", "parachute", "parrot",
+    "penguin", "person", "plant", "rabbit", "raccoon", "sedan", "shark", "sheep", "sign",
+    "skateboard", "snail", "snake", "snowboard",
+    "squirrel", "surfboard", "tennis_racket", "tiger", "toilet", "train", "truck", "turtle",
+    "umbrella", "whale", "zebra",
 }  # fmt: skip
 EVERY = 5  # annotated are the frames whose number this divides
 
@@ -61,16 +77,29 @@ class YouTubeVos(MaskBenchmark):
     headline = ("Overall", "J_seen", "J_unseen", "F_seen", "F_unseen")
     curves = ("J", "F")
     note = (
-        "J: region similarity. F: boundary accuracy. Seen and unseen: categories of the training split, and others; Overall: mean of four."
+        "J: region similarity. F: boundary accuracy. Seen and unseen: categories of the training "
+        "split, and others; Overall: mean of four."
     )
 
     def read(self, root: Path) -> list[VosSequence]:
         """The videos of `meta.json`, in `root` or its folder `valid`."""
-        split = root if (root / "meta.json").exists() or not (root / "valid").is_dir() else root / "valid"
+        split = (
+            root
+            if (root / "meta.json").exists() or not (root / "valid").is_dir()
+            else root / "valid"
+        )
         for path in (split / "meta.json", split / "JPEGImages", split / "Annotations"):
             if not path.exists():
-                raise not_there(path, "a split of YouTube-VOS with meta.json, JPEGImages/VIDEO and Annotations/VIDEO", root, self.name)
-        videos = [read_video(split, name, objects) for name, objects in read_meta(split / "meta.json").items()]
+                raise not_there(
+                    path,
+                    "a split of YouTube-VOS with meta.json, JPEGImages/VIDEO and Annotations/VIDEO",
+                    root,
+                    self.name,
+                )
+        videos = [
+            read_video(split, name, objects)
+            for name, objects in read_meta(split / "meta.json").items()
+        ]
         has_truth = truth_is_there(split, videos)
         return [replace(video, has_truth=has_truth) for video in videos]
 
@@ -78,14 +107,19 @@ class YouTubeVos(MaskBenchmark):
         """RGB; all of the size of the first mask."""
         return read_frames(sequence.paths, read_labels(sequence.masks[0][1]).shape)
 
-    def given(self, sequence: VosSequence) -> dict[int, Given]:
+    def initial_labels(self, sequence: VosSequence) -> dict[int, InitialLabels]:
         """Each object, in the first mask that it is in."""
         masks, paths = read_masks(sequence), dict(sequence.masks)
         for label, first in sequence.firsts:
             if not (masks[first] == label).any():
-                raise InputError(f"mask {paths[first]}: does not hold object {label}: meta.json says that it is first there")
+                raise InputError(
+                    f"mask {paths[first]}: does not hold object {label}: meta.json says that it is "
+                    "first there"
+                )
         if not (given := entries(masks.items())):
-            raise InputError(f"{sequence.masks[0][1].parent}: no mask holds an object: nothing to track")
+            raise InputError(
+                f"{sequence.masks[0][1].parent}: no mask holds an object: nothing to track"
+            )
         return dict(given)
 
     def score(self, sequence: VosSequence, predicted: list[Pixels]) -> dict[str, Scores]:
@@ -98,7 +132,10 @@ class YouTubeVos(MaskBenchmark):
             later = [frame for frame in masks if frame > entry]
             for label in np.unique(labels_hw[labels_hw > 0]).tolist():
                 group = "seen" if categories[label] in SEEN else "unseen"
-                pred, true = [predicted[frame] for frame in later], [masks[frame] for frame in later]
+                pred, true = (
+                    [predicted[frame] for frame in later],
+                    [masks[frame] for frame in later],
+                )
                 scores[f"{sequence.name}_{label}-{group}"] = mask_scores(pred, true, label)
         return scores
 
@@ -107,27 +144,44 @@ class YouTubeVos(MaskBenchmark):
         if not scores:
             return {}
         groups = {
-            f"{measure}_{group}": mean([mean(score[measure]) for name, score in scores.items() if name.endswith(f"-{group}")])
+            f"{measure}_{group}": mean(
+                [
+                    mean(score[measure])
+                    for name, score in scores.items()
+                    if name.endswith(f"-{group}")
+                ]
+            )
             for measure in ("J", "F")
             for group in ("seen", "unseen")
         }
-        return {"Overall": mean(list(groups.values())), **{name: groups[name] for name in self.headline[1:]}}
+        return {
+            "Overall": mean(list(groups.values())),
+            **{name: groups[name] for name in self.headline[1:]},
+        }
 
     def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
-        """`submission.zip`; where there are scores, `global_results.csv` and `per-sequence_results.csv`."""
+        """`submission.zip`; where there are scores, `global_results.csv` and
+        `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
         masks = [path for path in find(out / "masks", "*/*.png") if number_of(path) % EVERY == 0]
-        write_archive(out / "submission.zip", {f"Annotations/{path.parent.name}/{path.name}": path for path in masks})
+        write_archive(
+            out / "submission.zip",
+            {f"Annotations/{path.parent.name}/{path.name}": path for path in masks},
+        )
 
 
 def read_masks(sequence: VosSequence) -> dict[int, Pixels]:
-    """The masks by frame; InputError names one of another size than the first, or with an object that meta.json lacks."""
+    """The masks by frame; InputError names one of another size than the first, or with an object
+    that meta.json lacks."""
     masks = {frame: read_labels(path) for frame, path in sequence.masks}
     known, shape = {0, *dict(sequence.objects)}, next(iter(masks.values())).shape
     for (frame, path), labels_hw in zip(sequence.masks, masks.values(), strict=True):
         check_size(f"mask {path}", labels_hw, shape)
         if strange := set(np.unique(masks[frame]).tolist()) - known:
-            raise InputError(f"mask {path}: holds object {min(strange)}: meta.json has {sorted(known - {0})} of {sequence.name}")
+            raise InputError(
+                f"mask {path}: holds object {min(strange)}: meta.json has {sorted(known - {0})} of "
+                f"{sequence.name}"
+            )
     return masks
 
 
@@ -135,44 +189,79 @@ def read_meta(path: Path) -> dict[str, dict[str, Any]]:
     """The objects of each video; InputError if it is not as published."""
     text = read_text(path)
     try:
-        return {str(name): dict(video["objects"]) for name, video in sorted(json.loads(text)["videos"].items())}
+        return {
+            str(name): dict(video["objects"])
+            for name, video in sorted(json.loads(text)["videos"].items())
+        }
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{path}: expected videos, each with objects by number ({error!r})") from None
+        raise InputError(
+            f"{path}: expected videos, each with objects by number ({error!r})"
+        ) from None
 
 
 def read_video(split: Path, name: str, objects: dict[str, Any]) -> VosSequence:
-    """The files of one video, checked to be whole; whether its split has the truth is not known yet."""
+    """The files of one video, checked to be whole; whether its split has the truth is not known
+    yet."""
     frames = numbered_files(split / "JPEGImages" / name, PICTURES, gaps=True)
     masks = numbered_files(split / "Annotations" / name, (".png",), gaps=True)
     place = {path.stem: frame for frame, path in enumerate(frames)}
     try:
-        wanted = {stem for told in objects.values() for stem in told["frames"]} | {path.stem for path in masks}
+        wanted = {stem for told in objects.values() for stem in told["frames"]} | {
+            path.stem for path in masks
+        }
         categories = tuple((int(label), str(told["category"])) for label, told in objects.items())
         firsts = {int(label): min(told["frames"], key=int) for label, told in objects.items()}
     except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{split / 'meta.json'}: video {name}: expected objects with category and frames ({error!r})") from None
+        raise InputError(
+            f"{split / 'meta.json'}: video {name}: expected objects with category and frames "
+            f"({error!r})"
+        ) from None
     if absent := sorted(wanted - set(place)):
-        raise InputError(f"{split / 'JPEGImages' / name}: frame {absent[0]} is missing, which meta.json or a mask names")
+        raise InputError(
+            f"{split / 'JPEGImages' / name}: frame {absent[0]} is missing, which meta.json or a "
+            "mask names"
+        )
     for label, stem in firsts.items():
         if stem not in {path.stem for path in masks}:
-            raise InputError(f"{masks[0].parent}: mask {stem}.png is missing: meta.json says that object {label} is first there")
+            raise InputError(
+                f"{masks[0].parent}: mask {stem}.png is missing: meta.json says that object "
+                f"{label} is first there"
+            )
     at = tuple((place[path.stem], path) for path in masks)
-    return VosSequence(name, len(frames), tuple(frames), at, categories, tuple((label, place[stem]) for label, stem in firsts.items()))
+    return VosSequence(
+        name,
+        len(frames),
+        tuple(frames),
+        at,
+        categories,
+        tuple((label, place[stem]) for label, stem in firsts.items()),
+    )
 
 
 def truth_is_there(split: Path, videos: list[VosSequence]) -> bool:
-    """Whether every frame that tells has a mask; InputError names those that lack one if others have theirs."""
+    """Whether every frame that tells has a mask; InputError names those that lack one if others
+    have theirs."""
     telling = [(video, frame) for video in videos for frame in telling_frames(video)]
-    missing = [f"{video.name}/{video.paths[frame].stem}.png" for video, frame in telling if frame not in dict(video.masks)]
+    missing = [
+        f"{video.name}/{video.paths[frame].stem}.png"
+        for video, frame in telling
+        if frame not in dict(video.masks)
+    ]
     if missing and len(missing) < len(telling):
         raise InputError(
-            f"{split / 'Annotations'}: {len(missing)} of {len(telling)} masks behind the first of an object are missing ({few(missing)}): "
+            f"{split / 'Annotations'}: {len(missing)} of {len(telling)} masks behind the first of "
+            f"an object are missing ({few(missing)}): "
             "expected all, or none where the truth is not at hand"
         )
     return not missing
 
 
 def telling_frames(video: VosSequence) -> list[int]:
-    """Those whose masks tell whether the truth is at hand: every fifth behind the first mask, unless an object is first there."""
+    """Those whose masks tell whether the truth is at hand: every fifth behind the first mask,
+    unless an object is first there."""
     begin, firsts = video.masks[0][0], {first for _, first in video.firsts}
-    return [frame for frame, path in enumerate(video.paths) if frame >= begin and number_of(path) % EVERY == 0 and frame not in firsts]
+    return [
+        frame
+        for frame, path in enumerate(video.paths)
+        if frame >= begin and number_of(path) % EVERY == 0 and frame not in firsts
+    ]

@@ -1,17 +1,22 @@
-"""Are keypoints where they should be: PCK, the share of them within a distance of the truth that grows with the subject.
+"""Are keypoints where they should be: PCK, the share of them within a distance of the truth that
+grows with the subject.
 
-Yang & Ramanan, PAMI 2013. How large a subject is differs by benchmark; what is here serves both ways in use.
-Shapes: t frames, k points.
+Yang & Ramanan, PAMI 2013. How large a subject is differs by benchmark; what is here serves both
+ways in use. Shapes: t frames, k points.
 """
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-BOX_SHARE = 0.6  # of the box's diagonal: the head segment of the PCKh protocol, as the peers' code on JHMDB scales it
+# of the box's diagonal: the head segment of the PCKh protocol, as the peers' code on JHMDB scales
+# it
+BOX_SHARE = 0.6
 
 
-def keypoint_hits(pred: ArrayLike, true: ArrayLike, limit: ArrayLike, *, strict: bool = False) -> Floats:
+def keypoint_hits(
+    pred: ArrayLike, true: ArrayLike, limit: ArrayLike, *, strict: bool = False
+) -> Floats:
     """Which points are near enough to the truth.
 
     Args:
@@ -31,7 +36,8 @@ def keypoint_hits(pred: ArrayLike, true: ArrayLike, limit: ArrayLike, *, strict:
 
 
 def box_scale(points: ArrayLike) -> Floats:
-    """0.6 of the diagonal of the box around the points `[T, K, 2]` of each frame, those that are NaN left out; `[T]`."""
+    """0.6 of the diagonal of the box around the points `[T, K, 2]` of each frame, those that are
+    NaN left out; `[T]`."""
     points_tk2 = np.asarray(points, dtype=np.float64)
     known_tk1 = ~np.isnan(points_tk2.sum(axis=-1, keepdims=True))
     high_t2 = np.where(known_tk1, points_tk2, -np.inf).max(axis=1, initial=-np.inf)

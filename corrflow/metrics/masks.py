@@ -1,4 +1,5 @@
-"""How alike are two masks: region similarity J and boundary accuracy F (Perazzi et al., DAVIS, CVPR 2016).
+"""How alike are two masks: region similarity J and boundary accuracy F (Perazzi et al., DAVIS, CVPR
+2016).
 
 Shapes: h w pixels.
 """
@@ -31,12 +32,15 @@ def region_similarity(pred: ArrayLike, true: ArrayLike) -> float:
     return float(np.count_nonzero(pred_hw & true_hw) / union) if union else 1.0
 
 
-def boundary_accuracy(pred: ArrayLike, true: ArrayLike, tolerance: float = BOUNDARY_TOLERANCE) -> float:
+def boundary_accuracy(
+    pred: ArrayLike, true: ArrayLike, tolerance: float = BOUNDARY_TOLERANCE
+) -> float:
     """F: harmonic mean of the precision and recall of the boundary pixels, matched within a disk.
 
     Args:
         pred, true: `[H, W]`, zero or false outside of the object.
-        tolerance: radius of the disk, as a share of the diagonal; rounded up to whole pixels. At 1 or more, in pixels.
+        tolerance: radius of the disk, as a share of the diagonal; rounded up to whole pixels. At 1
+            or more, in pixels.
 
     Returns:
         In [0, 1]; 1 when both are empty.
@@ -49,7 +53,9 @@ def boundary_accuracy(pred: ArrayLike, true: ArrayLike, tolerance: float = BOUND
     pred_edge, true_edge = boundary_map(pred_hw), boundary_map(true_hw)
     if not pred_edge.any() or not true_edge.any():
         return 1.0 if pred_edge.any() == true_edge.any() else 0.0
-    box = bounding_box(pred_edge | true_edge)  # no distance between two edge pixels needs more than this
+    box = bounding_box(
+        pred_edge | true_edge
+    )  # no distance between two edge pixels needs more than this
     pred_edge, true_edge = pred_edge[box], true_edge[box]
     precision = within(pred_edge, true_edge, radius)
     recall = within(true_edge, pred_edge, radius)
@@ -59,7 +65,9 @@ def boundary_accuracy(pred: ArrayLike, true: ArrayLike, tolerance: float = BOUND
 def within(edge_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius: float) -> float:
     """Share of the pixels of `edge` that have a pixel of `other` within `radius`."""
     distance_hw = distance_transform_edt(~other_hw)
-    return float(np.count_nonzero(distance_hw[edge_hw] <= radius + 1e-9) / np.count_nonzero(edge_hw))
+    return float(
+        np.count_nonzero(distance_hw[edge_hw] <= radius + 1e-9) / np.count_nonzero(edge_hw)
+    )
 
 
 def boundary_map(mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -79,5 +87,7 @@ def as_masks(pred: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.bool_], NDArr
     """Both as booleans `[H, W]`, or InputError."""
     pred_hw, true_hw = np.asarray(pred) != 0, np.asarray(true) != 0
     if pred_hw.shape != true_hw.shape or pred_hw.ndim != 2:
-        raise InputError(f"masks {list(pred_hw.shape)} and {list(true_hw.shape)}: expected one size [H, W]")
+        raise InputError(
+            f"masks {list(pred_hw.shape)} and {list(true_hw.shape)}: expected one size [H, W]"
+        )
     return pred_hw, true_hw

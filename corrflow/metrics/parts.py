@@ -1,4 +1,5 @@
-"""How alike are maps of parts: mean intersection over union, and average precision of a class's instances (AP^r).
+"""How alike are maps of parts: mean intersection over union, and average precision of a class's
+instances (AP^r).
 
 Shapes: h w pixels, c classes.
 """
@@ -13,7 +14,8 @@ def class_areas(pred: ArrayLike, true: ArrayLike, classes: int) -> tuple[Floats,
     """Pixels of each class that both maps have, and that either has.
 
     Args:
-        pred, true: labels `[H, W]` from 0; pixels whose true label is `classes` or more are void and count nowhere.
+        pred, true: labels `[H, W]` from 0; pixels whose true label is `classes` or more are void
+        and count nowhere.
         classes: how many there are, the background with them.
 
     Returns:
@@ -22,30 +24,39 @@ def class_areas(pred: ArrayLike, true: ArrayLike, classes: int) -> tuple[Floats,
     pred_n, true_n = (np.asarray(side).ravel().astype(np.int64) for side in (pred, true))
     counted_n = true_n < classes
     pred_n, true_n = np.minimum(pred_n[counted_n], classes), true_n[counted_n]
-    pairs = np.bincount(true_n * (classes + 1) + pred_n, minlength=classes * (classes + 1)).reshape(classes, classes + 1)
+    pairs = np.bincount(true_n * (classes + 1) + pred_n, minlength=classes * (classes + 1)).reshape(
+        classes, classes + 1
+    )
     both_c = np.diagonal(pairs).astype(np.float64)
     return both_c, pairs.sum(axis=1) + pairs[:, :classes].sum(axis=0) - both_c
 
 
 def mean_iou(intersection: ArrayLike, union: ArrayLike) -> float:
     """Mean over the classes `[C]` that are anywhere in truth or prediction; NaN if none is."""
-    both_c, either_c = np.asarray(intersection, dtype=np.float64), np.asarray(union, dtype=np.float64)
+    both_c, either_c = (
+        np.asarray(intersection, dtype=np.float64),
+        np.asarray(union, dtype=np.float64),
+    )
     there_c = either_c > 0
     return float((both_c[there_c] / either_c[there_c]).mean()) if there_c.any() else float("nan")
 
 
 def instance_overlaps(pred: list[NDArray[np.bool_]], true: list[NDArray[np.bool_]]) -> Floats:
-    """Of each predicted instance `[H, W]` of a class, intersection over union with the true one that it overlaps most; 0 if none."""
+    """Of each predicted instance `[H, W]` of a class, intersection over union with the true one
+    that it overlaps most; 0 if none."""
     if not pred or not true:
         return np.zeros(len(pred))
-    pred_pn, true_qn = (np.stack(masks).reshape(len(masks), -1).astype(np.float64) for masks in (pred, true))
+    pred_pn, true_qn = (
+        np.stack(masks).reshape(len(masks), -1).astype(np.float64) for masks in (pred, true)
+    )
     both_pq = pred_pn @ true_qn.T
     either_pq = pred_pn.sum(axis=1)[:, None] + true_qn.sum(axis=1)[None] - both_pq
     return np.asarray((both_pq / np.maximum(either_pq, 1)).max(axis=1))
 
 
 def average_precision(hits: float, predicted: float, true: float) -> float:
-    """Area under the curve of precision over recall, of detections that are all equally sure: a single step.
+    """Area under the curve of precision over recall, of detections that are all equally sure: a
+    single step.
 
     Args:
         hits: predicted instances that overlap a true one enough.
@@ -53,7 +64,8 @@ def average_precision(hits: float, predicted: float, true: float) -> float:
         true: all true instances.
 
     Returns:
-        Precision times recall, in [0, 1]; NaN without a true instance. Recall is 1 at most, though several hits may be of one true one.
+        Precision times recall, in [0, 1]; NaN without a true instance. Recall is 1 at most, though
+        several hits may be of one true one.
     """
     if true == 0:
         return float("nan")

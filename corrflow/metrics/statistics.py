@@ -1,4 +1,5 @@
-"""A measure over time to mean, recall and decay, as the DAVIS benchmark does; and means of what is defined."""
+"""A measure over time to mean, recall and decay, as the DAVIS benchmark does; and means of what is
+defined."""
 
 from typing import NamedTuple
 
@@ -18,14 +19,20 @@ class Statistics(NamedTuple):
 
 
 def summarise(values: ArrayLike) -> Statistics:
-    """The three statistics of one object's measure over the frames that count, in order; NaN when there is none."""
+    """The three statistics of one object's measure over the frames that count, in order; NaN when
+    there is none."""
     over_time = np.asarray(values, dtype=np.float64)
     if over_time.size == 0:
         return Statistics(np.nan, np.nan, np.nan)
-    # quarters share their border frames; the benchmark's rounding is half to even after adding 1e-10
+    # quarters share their border frames; the benchmark's rounding is half to even after adding
+    # 1e-10
     borders = np.round(np.linspace(1, len(over_time), DECAY_QUARTERS + 1) + 1e-10).astype(int) - 1
     first, last = over_time[: borders[1] + 1], over_time[borders[-2] : borders[-1] + 1]
-    return Statistics(float(over_time.mean()), float((over_time > RECALL_THRESHOLD).mean()), float(first.mean() - last.mean()))
+    return Statistics(
+        float(over_time.mean()),
+        float((over_time > RECALL_THRESHOLD).mean()),
+        float(first.mean() - last.mean()),
+    )
 
 
 def mean_over(rows: ArrayLike) -> NDArray[np.float64]:

@@ -1,7 +1,8 @@
-"""TAP-Vid's measures of point tracks: position within thresholds, occlusion accuracy, and both as one, the Jaccard.
+"""TAP-Vid's measures of point tracks: position within thresholds, occlusion accuracy, and both as
+one, the Jaccard.
 
-Doersch et al., "TAP-Vid", NeurIPS 2022 datasets track, section 4 and appendix. All at 256 x 256 pixels.
-Shapes: n tracks, t frames.
+Doersch et al., "TAP-Vid", NeurIPS 2022 datasets track, section 4 and appendix. All at 256 x 256
+pixels. Shapes: n tracks, t frames.
 """
 
 import numpy as np
@@ -12,24 +13,34 @@ THRESHOLDS = (1, 2, 4, 8, 16)  # pixels of 256
 
 
 def track_scores(
-    pred: ArrayLike, pred_visible: ArrayLike, true: ArrayLike, visible: ArrayLike, counted: ArrayLike
+    pred: ArrayLike,
+    pred_visible: ArrayLike,
+    true: ArrayLike,
+    visible: ArrayLike,
+    counted: ArrayLike,
 ) -> tuple[Floats, Floats]:
     """What the measures need to know of each track in each frame.
 
     Args:
-        pred, true: `[N, T, 2]`, x and y in pixels of 256 x 256; NaN in `pred` is farther than any threshold.
-        pred_visible, visible: `[N, T]`.
-        counted: `[N, T]`: frames that count; of queries at a point's first visible frame, those after it.
+        pred, true: `[N, T, 2]`, x and y in pixels of 256 x 256; NaN in `pred` is farther than any
+        threshold. pred_visible, visible: `[N, T]`.
+        counted: `[N, T]`: frames that count; of queries at a point's first visible frame, those
+            after it.
 
     Returns:
-        `within` `[N, T]`: the share of the five thresholds that the distance is below, NaN where truth is hidden or the frame does not
-        count; `occlusion` `[N, T]`: 1 where visibility is right, else 0, NaN where the frame does not count.
+        `within` `[N, T]`: the share of the five thresholds that the distance is below, NaN where
+        truth is hidden or the frame does not count; `occlusion` `[N, T]`: 1 where visibility is
+        right, else 0, NaN where the frame does not count.
     """
-    distance_nt = np.linalg.norm(np.asarray(pred, dtype=np.float64) - np.asarray(true, dtype=np.float64), axis=-1)
+    distance_nt = np.linalg.norm(
+        np.asarray(pred, dtype=np.float64) - np.asarray(true, dtype=np.float64), axis=-1
+    )
     share_nt = np.mean([distance_nt < threshold for threshold in THRESHOLDS], axis=0)
     visible_nt, counted_nt = np.asarray(visible, dtype=bool), np.asarray(counted, dtype=bool)
     right_nt = (np.asarray(pred_visible, dtype=bool) == visible_nt).astype(np.float64)
-    return np.where(visible_nt & counted_nt, share_nt, np.nan), np.where(counted_nt, right_nt, np.nan)
+    return np.where(visible_nt & counted_nt, share_nt, np.nan), np.where(
+        counted_nt, right_nt, np.nan
+    )
 
 
 def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
@@ -38,21 +49,37 @@ def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
     Args:
         within, occlusion: of `track_scores`, of all tracks of the video.
     """
-    within_nt, occlusion_nt = np.asarray(within, dtype=np.float64), np.asarray(occlusion, dtype=np.float64)
+    within_nt, occlusion_nt = (
+        np.asarray(within, dtype=np.float64),
+        np.asarray(occlusion, dtype=np.float64),
+    )
     counted_nt, visible_nt = ~np.isnan(occlusion_nt), ~np.isnan(within_nt)
     said_nt = counted_nt & (visible_nt == (occlusion_nt == 1))
-    passed_nt = np.round(np.nan_to_num(within_nt) * len(THRESHOLDS))  # thresholds are nested: n passed are the n largest
+    passed_nt = np.round(
+        np.nan_to_num(within_nt) * len(THRESHOLDS)
+    )  # thresholds are nested: n passed are the n largest
     near = [passed_nt >= len(THRESHOLDS) - index for index in range(len(THRESHOLDS))]
     position = [ratio(near_nt & visible_nt, visible_nt) for near_nt in near]
     jaccard = [jaccard_of(near_nt & visible_nt, said_nt, visible_nt) for near_nt in near]
-    figures = {"average_jaccard": float(np.mean(jaccard)), "average_pts_within_thresh": float(np.mean(position))}
+    figures = {
+        "average_jaccard": float(np.mean(jaccard)),
+        "average_pts_within_thresh": float(np.mean(position)),
+    }
     figures["occlusion_accuracy"] = ratio(occlusion_nt == 1, counted_nt)
-    figures |= {f"jaccard_{threshold}": value for threshold, value in zip(THRESHOLDS, jaccard, strict=True)}
-    return figures | {f"pts_within_{threshold}": value for threshold, value in zip(THRESHOLDS, position, strict=True)}
+    figures |= {
+        f"jaccard_{threshold}": value for threshold, value in zip(THRESHOLDS, jaccard, strict=True)
+    }
+    return figures | {
+        f"pts_within_{threshold}": value
+        for threshold, value in zip(THRESHOLDS, position, strict=True)
+    }
 
 
-def jaccard_of(near_nt: NDArray[np.bool_], said_nt: NDArray[np.bool_], visible_nt: NDArray[np.bool_]) -> float:
-    """Points said to be visible that are, and near; over those, what is visible and what is wrongly said to be visible and near."""
+def jaccard_of(
+    near_nt: NDArray[np.bool_], said_nt: NDArray[np.bool_], visible_nt: NDArray[np.bool_]
+) -> float:
+    """Points said to be visible that are, and near; over those, what is visible and what is wrongly
+    said to be visible and near."""
     wrong = np.count_nonzero(said_nt & ~near_nt)
     found, there = np.count_nonzero(near_nt & said_nt), np.count_nonzero(visible_nt)
     return found / (there + wrong) if there + wrong else float("nan")

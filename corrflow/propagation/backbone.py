@@ -25,7 +25,8 @@ class Backbone:
     """An encoder of your own: a function, or a module in eval mode."""
 
     encode: Callable[[Tensor], Tensor]
-    """RGB in [0, 1], `[N, 3, H, W]` with H and W multiples of the stride, to `[N, C, H/stride, W/stride]`."""
+    """RGB in [0, 1], `[N, 3, H, W]` with H and W multiples of the stride, to
+    `[N, C, H/stride, W/stride]`."""
     stride: int
     """Pixels from one cell to the next."""
     name: str = ""
@@ -39,16 +40,23 @@ class Backbone:
 
     def __post_init__(self) -> None:
         if self.stride < 1 or self.scale <= 0:
-            raise InputError(f"backbone {self.name!r}: stride {self.stride}, scale {self.scale}: expected >= 1 and > 0")
+            raise InputError(
+                f"backbone {self.name!r}: stride {self.stride}, scale {self.scale}: expected >= 1 "
+                "and > 0"
+            )
 
     def features(self, frames_n3hw: Tensor) -> Tensor:
-        """Features `[N, C, h, w]` of frames of any size, bytes or [0, 1]; h and w are rounded up. InputError if they have another size."""
+        """Features `[N, C, h, w]` of frames of any size, bytes or [0, 1]; h and w are rounded up.
+        InputError if they have another size."""
         padded_n3hw = padded(unit_range(frames_n3hw.to(self.device)), self.stride)
         features: Tensor = self.encode(padded_n3hw)
         cells = [side // self.stride for side in padded_n3hw.shape[2:]]
         if features.ndim != 4 or list(features.shape[2:]) != cells:
             given = f"frames {list(padded_n3hw.shape)} became {list(features.shape)}"
-            raise InputError(f"backbone {self.name!r}: {given}: expected [N, C, {cells[0]}, {cells[1]}] at stride {self.stride}")
+            raise InputError(
+                f"backbone {self.name!r}: {given}: expected [N, C, {cells[0]}, {cells[1]}] at "
+                f"stride {self.stride}"
+            )
         return features
 
 
@@ -64,20 +72,26 @@ def as_backbone(model: CorrFlow | Backbone) -> Backbone:
         model.train(was_training)
         return features
 
-    return Backbone(encode, STRIDE, "corrflow", model.config.affinity_scale, device, model.attention)
+    return Backbone(
+        encode, STRIDE, "corrflow", model.config.inverse_temperature, device, model.attention
+    )
 
 
 def digest(model: CorrFlow | Backbone) -> str:
-    """Names what it computes: of ours by the weights, of others by name and stride; InputError for one without a name."""
+    """Names what it computes: of ours by the weights, of others by name and stride; InputError for
+    one without a name."""
     if isinstance(model, CorrFlow):
         return weights_digest(model)
     if not model.name:
-        raise InputError("backbone: no name: expected one by which an evaluation knows the encoder again")
+        raise InputError(
+            "backbone: no name: expected one by which an evaluation knows the encoder again"
+        )
     return f"{model.name} at stride {model.stride}"
 
 
 def load_backbone(place: str, device: torch.device) -> Backbone:
-    """Call `function(device)` of `package.module:function` or `path/to/file.py:function`, which returns a Backbone.
+    """Call `function(device)` of `package.module:function` or `path/to/file.py:function`, which
+    returns a Backbone.
 
     Raises:
         InputError: there is no such module or function, or it returns something else.
@@ -90,7 +104,9 @@ def load_backbone(place: str, device: torch.device) -> Backbone:
         raise InputError(f"encoder {place!r}: {source} has no {function}")
     found = getattr(module, function)(device)
     if not isinstance(found, Backbone):
-        raise InputError(f"encoder {place!r}: returned {type(found).__name__}: expected a corrflow.Backbone")
+        raise InputError(
+            f"encoder {place!r}: returned {type(found).__name__}: expected a corrflow.Backbone"
+        )
     return found
 
 

@@ -11,14 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corrflow.color import shrink_labels
+from corrflow.color import labels_to_soft_grid
 from corrflow.errors import InputError
 from corrflow.propagation.backbone import padded
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
 NEAR = 2  # cells around a peak whose centre of mass is the point's place
-# of a point's mass must be near its peak for it to count as seen: of 0.1, 0.2, ... 0.7 what told seen points from hidden ones best by the
-# memory protocol (balanced accuracy 0.79; 0.3: 0.78, 0.5: 0.76), four generated videos, the model that comes along
+# of a point's mass must be near its peak for it to count as seen: of 0.1, 0.2, ... 0.7 what told
+# seen points from hidden ones best by the memory protocol (balanced accuracy 0.79; 0.3: 0.78, 0.5:
+# 0.76), four generated videos, the pretrained model
 SEEN = 0.4
 
 Output = TypeVar("Output")
@@ -34,45 +35,67 @@ class Labels(ABC, Generic[Output]):
     """Labels share each cell."""
 
     @abstractmethod
-    def marked(self, number: int) -> Tensor:
+    def given_labels(self, number: int) -> Tensor:
         """The channels that are given in frame `number`; bool `[K]`."""
 
     @abstractmethod
-    def settle(self, number: int, copied_khw: Tensor | None) -> Output:
+    def decode(self, number: int, copied_khw: Tensor | None) -> Output:
         """Decide on frame `number`; call once for each frame, in order.
 
         Args:
             number: of the frame.
-            copied_khw: soft labels from the references; None where there are none: what was decided before holds.
+            copied_khw: soft labels from the references; None where there are none: what was decided
+                before holds.
 
         Returns:
             What to give out.
         """
 
     @abstractmethod
-    def soft(self, number: int, copied_khw: Tensor | None) -> Tensor:
-        """Soft labels `[K, h, w]` to remember of the frame that was settled: of the decision, or, with what was copied, of its shares."""
+    def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
+        """Soft labels `[K, h, w]` to remember of the frame that was settled: of the decision, or,
+        with what was copied, of its shares."""
 
 
-class Masks(Labels[Tensor]):
-    """Objects as masks. Channel 0 is the background; an object that nothing supports any more is empty."""
+class MaskLabels(Labels[Tensor]):
+    """Objects as masks. Channel 0 is the background; an object that nothing supports any more is
+    empty."""
 
     exclusive = True
 
-    def __init__(self, labels: Mapping[int, Tensor], stride: int, device: torch.device, *, hard: bool) -> None:
-        """Masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others. `hard`: what is decided is what is carried on."""
-        labels = {number: whole_numbers(number, torch.as_tensor(labels_hw)) for number, labels_hw in labels.items()}
+    def __init__(
+        self, labels: Mapping[int, Tensor], stride: int, device: torch.device, *, hard: bool
+    ) -> None:
+        """Masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others.
+        `argmax_each_frame`: what is decided is what is carried on."""
+        labels = {
+            number: whole_numbers(number, torch.as_tensor(labels_hw))
+            for number, labels_hw in labels.items()
+        }
         shapes = {labels_hw.shape for labels_hw in labels.values()}
         if len(shapes) != 1:
-            raise InputError(f"labels of {sorted(map(list, shapes))}: expected at least one mask, and all of one size")
-        self.size, self.stride, self.given, self.hard = tuple(shapes.pop()), stride, set(labels), hard
+            raise InputError(
+                f"labels of {sorted(map(list, shapes))}: expected at least one mask, and all of "
+                "one size"
+            )
+        self.size, self.stride, self.given, self.hard = (
+            tuple(shapes.pop()),
+            stride,
+            set(labels),
+            hard,
+        )
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
-        self.numbers = torch.unique(torch.cat([numbers.new_zeros(1), numbers]))  # labels may leave numbers out; channels do not
+        self.numbers = torch.unique(
+            torch.cat([numbers.new_zeros(1), numbers])
+        )  # labels may leave numbers out; channels do not
         self.channels = len(self.numbers)
-        self.dense = {number: torch.searchsorted(self.numbers, hw.contiguous()).to(device) for number, hw in labels.items()}
+        self.dense = {
+            number: torch.searchsorted(self.numbers, hw.contiguous()).to(device)
+            for number, hw in labels.items()
+        }
         self.now_hw = torch.zeros(self.size, dtype=torch.int64, device=device)
 
-    def marked(self, number: int) -> Tensor:
+    def given_labels(self, number: int) -> Tensor:
         """The objects of the given mask; the background is never given."""
         marked_k = torch.zeros(self.channels, dtype=torch.bool, device=self.now_hw.device)
         if number in self.given:
@@ -80,10 +103,11 @@ class Masks(Labels[Tensor]):
             marked_k[0] = False
         return marked_k
 
-    def settle(self, number: int, copied_khw: Tensor | None) -> Tensor:
-        """uint8 `[H, W]` on the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
+    def decode(self, number: int, copied_khw: Tensor | None) -> Tensor:
+        """uint8 `[H, W]` on the CPU; the ids of a given mask get exactly its pixels, other objects
+        keep theirs."""
         if copied_khw is not None:
-            self.now_hw = self.decide(copied_khw)
+            self.now_hw = self.argmax(copied_khw)
         if number in self.given:
             given_hw = self.dense[number]
             marked = torch.isin(self.now_hw, torch.unique(given_hw))
@@ -91,38 +115,45 @@ class Masks(Labels[Tensor]):
         output_hw: Tensor = self.numbers[self.now_hw.cpu()].to(torch.uint8)
         return output_hw
 
-    def soft(self, number: int, copied_khw: Tensor | None) -> Tensor:
+    def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
         """Shares of each cell."""
         if copied_khw is None:
-            return self.shares(self.now_hw)
+            return self.soft_grid(self.now_hw)
         if number not in self.given:
             return copied_khw
-        marked_k11 = self.marked(number)[:, None, None]
-        return overruled(copied_khw, self.shares(self.dense[number]) * marked_k11, marked_k11)
+        marked_k11 = self.given_labels(number)[:, None, None]
+        return merge_given_labels(
+            copied_khw, self.soft_grid(self.dense[number]) * marked_k11, marked_k11
+        )
 
-    def decide(self, copied_khw: Tensor) -> Tensor:
+    def argmax(self, copied_khw: Tensor) -> Tensor:
         """Enlarge, and take the likeliest; int64 `[H, W]`."""
-        return enlarged(copied_khw, self.stride, cubic=self.hard)[:, : self.size[0], : self.size[1]].argmax(dim=0)
+        return upsample(copied_khw, self.stride, cubic=self.hard)[
+            :, : self.size[0], : self.size[1]
+        ].argmax(dim=0)
 
-    def shares(self, labels_hw: Tensor) -> Tensor:
+    def soft_grid(self, labels_hw: Tensor) -> Tensor:
         """Labels to their shares of each cell, `[K, h, w]`."""
-        return shrink_labels(padded(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride)[0]
+        return labels_to_soft_grid(
+            padded(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride
+        )[0]
 
 
-def enlarged(shares_khw: Tensor, stride: int, *, cubic: bool) -> Tensor:
+def upsample(shares_khw: Tensor, stride: int, *, cubic: bool) -> Tensor:
     """Shares of cells to those of pixels, `[K, h * stride, w * stride]`; the sum over labels stays.
 
-    Linear weights blur. Where decisions are carried on, what is thin would so be gone though nothing moves (a bar as wide as a cell and
-    across two of them, in one frame), and corners rounded off further in every frame: cubic ones blur less. Where shares are carried on
-    nothing adds up, and linear ones make fewer specks (docs/propagation.md).
+    Linear weights blur. Where decisions are carried on, what is thin would so be gone though
+    nothing moves (a bar as wide as a cell and across two of them, in one frame), and corners
+    rounded off further in every frame: cubic ones blur less. Where shares are carried on nothing
+    adds up, and linear ones make fewer specks (docs/propagation.md).
     """
     mode = "bicubic" if cubic else "bilinear"
     return F.interpolate(shares_khw[None], scale_factor=stride, mode=mode, align_corners=False)[0]
 
 
-def overruled(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor) -> Tensor:
-    """Shares of each cell, `[..., K, h, w]`: the changed labels as in `new`, which has no others, the others as in `old`, in what room is
-    left; where none of them was, that is background."""
+def merge_given_labels(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor) -> Tensor:
+    """Shares of each cell, `[..., K, h, w]`: the changed labels as in `new`, which has no others,
+    the others as in `old`, in what room is left; where none of them was, that is background."""
     rest_bkhw = old_bkhw.masked_fill(changed_bk11, 0).clamp_min(0)
     room_b1hw = (1 - new_bkhw.sum(dim=-3, keepdim=True)).clamp_min(0)
     rest_bkhw = rest_bkhw * (room_b1hw / rest_bkhw.sum(dim=-3, keepdim=True).clamp_min(1e-3))
@@ -131,74 +162,91 @@ def overruled(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor) -> Tenso
     return told_bkhw
 
 
-class Located(NamedTuple):
+class TrackedPoints(NamedTuple):
     """Points in one frame."""
 
     xy: Tensor
-    """float32 `[K, 2]`, x and y in pixels, (0, 0) the middle of the first; NaN before a point's first frame."""
+    """float32 `[K, 2]`, x and y in pixels, (0, 0) the middle of the first; NaN before a point's
+    first frame."""
     visible: Tensor
     """bool `[K]`."""
     confidence: Tensor
     """float32 `[K]`: the share of a point's mass that came along; 1 where it was given."""
 
 
-class Points(Labels[Located]):
+class PointLabels(Labels[TrackedPoints]):
     """Points as Gaussians. One that is not seen stays where it was last seen."""
 
     exclusive = False
 
-    def __init__(self, points: Mapping[int, Tensor], size: tuple[int, int], stride: int, device: torch.device) -> None:
-        """Points `[K, 2]` by frame, NaN where one is not given; InputError for others, and for those outside of `size`, `(H, W)`."""
+    def __init__(
+        self, points: Mapping[int, Tensor], size: tuple[int, int], stride: int, device: torch.device
+    ) -> None:
+        """Points `[K, 2]` by frame, NaN where one is not given; InputError for others, and for
+        those outside of `size`, `(H, W)`."""
         points = {number: torch.as_tensor(points_k2) for number, points_k2 in points.items()}
         for number, points_k2 in points.items():
             check_points(number, points_k2, size)
         counts = {len(points_k2) for points_k2 in points.values()}
         if len(counts) != 1 or not min(counts):
-            raise InputError(f"points: {sorted(counts)} of them in the frames given: expected one number, at least 1")
+            raise InputError(
+                f"points: {sorted(counts)} of them in the frames given: expected one number, at "
+                "least 1"
+            )
         self.stride, self.device, self.given = stride, device, set(points)
         self.points = {number: points_k2.float().to(device) for number, points_k2 in points.items()}
         self.channels = counts.pop()
         self.cells = tuple(-(-side // stride) for side in size)
         self.limits = torch.tensor([size[1] - 1.0, size[0] - 1.0], device=device)
-        rows, columns = (torch.arange(side, device=device, dtype=torch.float32) for side in self.cells)
+        rows, columns = (
+            torch.arange(side, device=device, dtype=torch.float32) for side in self.cells
+        )
         self.rows_hw, self.columns_hw = torch.meshgrid(rows, columns, indexing="ij")
-        self.now = Located(
+        self.now = TrackedPoints(
             torch.full((self.channels, 2), torch.nan, device=device),
             torch.zeros(self.channels, dtype=torch.bool, device=device),
             torch.zeros(self.channels, device=device),
         )
 
-    def marked(self, number: int) -> Tensor:
+    def given_labels(self, number: int) -> Tensor:
         """The points that are given there."""
         if number not in self.given:
             return torch.zeros(self.channels, dtype=torch.bool, device=self.device)
         return ~self.points[number].isnan().any(dim=1)
 
-    def settle(self, number: int, copied_khw: Tensor | None) -> Located:
+    def decode(self, number: int, copied_khw: Tensor | None) -> TrackedPoints:
         """Where the points are; given ones exactly where they were given."""
         if copied_khw is not None:
             self.now = self.locate(copied_khw)
         if number in self.given:
-            fresh = self.marked(number)
+            fresh = self.given_labels(number)
             xy = torch.where(fresh[:, None], self.points[number], self.now.xy)
-            self.now = Located(xy, self.now.visible | fresh, torch.where(fresh, 1.0, self.now.confidence))
-        return Located(*(told.cpu() for told in self.now))
+            self.now = TrackedPoints(
+                xy, self.now.visible | fresh, torch.where(fresh, 1.0, self.now.confidence)
+            )
+        return TrackedPoints(*(told.cpu() for told in self.now))
 
-    def soft(self, number: int, copied_khw: Tensor | None) -> Tensor:
+    def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
         """Gaussians of those that are seen; with what was copied, of those that are given."""
         if copied_khw is None:
             return self.gaussians(self.now.xy, self.now.visible)
-        fresh = self.marked(number)
-        return torch.where(fresh[:, None, None], self.gaussians(self.now.xy, fresh), copied_khw) if fresh.any() else copied_khw
+        fresh = self.given_labels(number)
+        return (
+            torch.where(fresh[:, None, None], self.gaussians(self.now.xy, fresh), copied_khw)
+            if fresh.any()
+            else copied_khw
+        )
 
     def gaussians(self, xy_k2: Tensor, shown_k: Tensor) -> Tensor:
         """Maps `[K, h, w]` whose mass is 1 within the image; of points that are not shown, zero."""
         columns_k, rows_k = cells_of(xy_k2, self.stride).nan_to_num().unbind(dim=1)
-        squared = (self.rows_hw - rows_k[:, None, None]).square() + (self.columns_hw - columns_k[:, None, None]).square()
+        squared = (self.rows_hw - rows_k[:, None, None]).square() + (
+            self.columns_hw - columns_k[:, None, None]
+        ).square()
         maps_khw = (squared / (-2 * SIGMA**2)).exp()
         return maps_khw * (shown_k / maps_khw.sum(dim=(1, 2)))[:, None, None]
 
-    def locate(self, copied_khw: Tensor) -> Located:
+    def locate(self, copied_khw: Tensor) -> TrackedPoints:
         """The centre of mass around each map's peak."""
         peaks_k = copied_khw.flatten(1).argmax(dim=1)
         rows_k, columns_k = peaks_k // self.cells[1], peaks_k % self.cells[1]
@@ -206,10 +254,19 @@ class Points(Labels[Located]):
         near_khw = near_khw & ((self.columns_hw - columns_k[:, None, None]).abs() <= NEAR)
         mass_khw = copied_khw * near_khw
         mass_k = mass_khw.sum(dim=(1, 2))
-        center = torch.stack([(mass_khw * grid_hw).sum(dim=(1, 2)) for grid_hw in (self.columns_hw, self.rows_hw)], dim=1)
-        xy_k2 = pixels_of(center / mass_k.clamp_min(1e-12)[:, None], self.stride).clamp_min(0).minimum(self.limits)
+        center = torch.stack(
+            [(mass_khw * grid_hw).sum(dim=(1, 2)) for grid_hw in (self.columns_hw, self.rows_hw)],
+            dim=1,
+        )
+        xy_k2 = (
+            pixels_of(center / mass_k.clamp_min(1e-12)[:, None], self.stride)
+            .clamp_min(0)
+            .minimum(self.limits)
+        )
         visible_k = mass_k >= SEEN
-        return Located(torch.where(visible_k[:, None], xy_k2, self.now.xy), visible_k, mass_k.clamp_max(1.0))
+        return TrackedPoints(
+            torch.where(visible_k[:, None], xy_k2, self.now.xy), visible_k, mass_k.clamp_max(1.0)
+        )
 
 
 def cells_of(xy_k2: Tensor, stride: int) -> Tensor:
@@ -223,20 +280,30 @@ def pixels_of(cells_k2: Tensor, stride: int) -> Tensor:
 
 
 def whole_numbers(number: int, labels_hw: Tensor) -> Tensor:
-    """Labels as int64 `[H, W]`; InputError unless they are whole numbers 0 to 255, in a frame from 0 on."""
+    """Labels as int64 `[H, W]`; InputError unless they are whole numbers 0 to 255, in a frame from
+    0 on."""
     given = f"labels of frame {number}, {list(labels_hw.shape)} of {labels_hw.dtype}"
     if number < 0 or labels_hw.ndim != 2 or labels_hw.is_floating_point() or not labels_hw.numel():
         raise InputError(f"{given}: expected whole numbers 0 to 255, [H, W], in a frame from 0 on")
     numbers_hw = labels_hw.long()
     if int(numbers_hw.min()) < 0 or int(numbers_hw.max()) > 255:
-        raise InputError(f"{given}, {int(numbers_hw.min())} to {int(numbers_hw.max())}: expected whole numbers 0 to 255, [H, W]")
+        raise InputError(
+            f"{given}, {int(numbers_hw.min())} to {int(numbers_hw.max())}: expected whole numbers "
+            "0 to 255, [H, W]"
+        )
     return numbers_hw
 
 
 def check_points(number: int, points_k2: Tensor, size: tuple[int, int]) -> None:
     """InputError unless they are x and y within a frame from 0 on, or both NaN."""
     if number < 0 or points_k2.ndim != 2 or points_k2.shape[1] != 2:
-        raise InputError(f"points of frame {number}, {list(points_k2.shape)}: expected [K, 2], x and y in pixels, in a frame from 0 on")
+        raise InputError(
+            f"points of frame {number}, {list(points_k2.shape)}: expected [K, 2], x and y in "
+            "pixels, in a frame from 0 on"
+        )
     for x, y in points_k2.tolist():
         if not ((x != x and y != y) or (-0.5 <= x <= size[1] - 0.5 and -0.5 <= y <= size[0] - 0.5)):
-            raise InputError(f"point {x:g},{y:g} of frame {number}: expected x up to {size[1] - 1} and y up to {size[0] - 1}, from 0 on")
+            raise InputError(
+                f"point {x:g},{y:g} of frame {number}: expected x up to {size[1] - 1} and y up to "
+                f"{size[0] - 1}, from 0 on"
+            )

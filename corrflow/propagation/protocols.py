@@ -1,4 +1,5 @@
-"""How labels travel at test time: which frames are asked, how far around, how sharply, and what is remembered."""
+"""How labels travel at test time: which frames are asked, how far around, how sharply, and what is
+remembered."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -8,14 +9,15 @@ from corrflow.errors import InputError
 
 @dataclass(frozen=True)
 class Protocol:
-    """A way to copy labels through a video. Distances are pixels and frames, so that encoders of any stride can be compared."""
+    """A way to copy labels through a video. Distances are pixels and frames, so that encoders of
+    any stride can be compared."""
 
     name: str
     propagates: bool = True
     """False: each frame gets what was given, where it was given: the identity baseline."""
     anchors: tuple[int, ...] = ()
-    """Frames that stay references to the end, counted from the first in which something is given. With 0 among them, so do the last few in
-    which objects entered later."""
+    """Frames that stay references to the end, counted from the first in which something is given.
+    With 0 among them, so do the last few in which objects entered later."""
     recent: tuple[int, ...] = (1,)
     """How many frames back the other references are."""
     radius: int = 24
@@ -23,44 +25,100 @@ class Protocol:
     top_k: int = 0
     """Reference cells that count, the likest over all references together; 0: all."""
     temperature: float = 0.0
-    """Features are normalised to length 1, and their dot products divided by this; 0: features as they are, scaled as in training."""
+    """Features are normalised to length 1, and their dot products divided by this; 0: features as
+    they are, scaled as in training."""
     whitening: float = 0.0
-    """Features are whitened by their covariance over the first frame, before they are normalised: directions in which all cells differ
-    alike say little of which is which. So many times the mean variance is added to each, against noise; 0: as they are."""
-    hard: bool = True
-    """Labels are decided in each frame, and the decision, made of cubically enlarged shares, is remembered; else the shares are."""
+    """Features are whitened by their covariance over the first frame, before they are normalised:
+    directions in which all cells differ alike say little of which is which. So many times the mean
+    variance is added to each, against noise; 0: as they are."""
+    argmax_each_frame: bool = True
+    """Labels are decided in each frame, and the decision, made of cubically enlarged shares, is
+    remembered; else the shares are."""
 
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)
-        if min(self.radius, self.top_k, self.temperature, self.whitening, *self.anchors, 0) < 0 or min(steps) < 1:
-            raise InputError(f"{self}: expected radius, top_k, temperature, whitening and anchors from 0 on, recent from 1 on")
+        if (
+            min(self.radius, self.top_k, self.temperature, self.whitening, *self.anchors, 0) < 0
+            or min(steps) < 1
+        ):
+            raise InputError(
+                f"{self}: expected radius, top_k, temperature, whitening and anchors from 0 on, "
+                "recent from 1 on"
+            )
         if self.propagates and not self.recent and not self.anchors:
-            raise InputError(f"{self}: expected at least one of anchors and recent: a frame to copy from")
+            raise InputError(
+                f"{self}: expected at least one of anchors and recent: a frame to copy from"
+            )
 
 
-FURTHER = (1, 2, 3, 5, 8, 13, 21)  # frames back: as good as the last 20 in a row, at less than half of the comparisons
+FURTHER = (
+    1,
+    2,
+    3,
+    5,
+    8,
+    13,
+    21,
+)  # frames back: as good as the last 20 in a row, at less than half of the comparisons
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
-        # Lai & Xie, section 4.2: the previous frame alone, hard labels at each step, native size, windows of 13x13 cells of 4 pixels
+        # Lai & Xie, section 4.2: the previous frame alone, hard labels at each step, native size,
+        # windows of 13x13 cells of 4 pixels
         Protocol("paper"),
-        # ours, for this model: the first frame and seven before, ever further apart; docs/propagation.md has what was tried
-        Protocol("memory", anchors=(0,), recent=FURTHER, radius=72, top_k=10, temperature=0.05, whitening=0.2, hard=False),
-        # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the older ones in two steps
-        Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, hard=False),
-        # Jabri et al. (NeurIPS 2020): the first frame and 20 before, the 10 likest cells; 12 cells of 8 pixels
-        Protocol("crw", anchors=(0,), recent=tuple(range(1, 21)), radius=96, top_k=10, temperature=0.05, hard=False),
-        # Caron et al. (ICCV 2021): the first frame and 7 before, the 5 likest cells; 12 cells of 8 pixels
-        Protocol("dino", anchors=(0,), recent=tuple(range(1, 8)), radius=96, top_k=5, temperature=0.1, hard=False),
+        # ours, for this model: the first frame and seven before, ever further apart;
+        # docs/propagation.md has what was tried
+        Protocol(
+            "memory",
+            anchors=(0,),
+            recent=FURTHER,
+            radius=72,
+            top_k=10,
+            temperature=0.05,
+            whitening=0.2,
+            argmax_each_frame=False,
+        ),
+        # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the
+        # older ones in two steps
+        Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, argmax_each_frame=False),
+        # Jabri et al. (NeurIPS 2020): the first frame and 20 before, the 10 likest cells; 12 cells
+        # of 8 pixels
+        Protocol(
+            "crw",
+            anchors=(0,),
+            recent=tuple(range(1, 21)),
+            radius=96,
+            top_k=10,
+            temperature=0.05,
+            argmax_each_frame=False,
+        ),
+        # Caron et al. (ICCV 2021): the first frame and 7 before, the 5 likest cells; 12 cells of 8
+        # pixels
+        Protocol(
+            "dino",
+            anchors=(0,),
+            recent=tuple(range(1, 8)),
+            radius=96,
+            top_k=5,
+            temperature=0.1,
+            argmax_each_frame=False,
+        ),
         Protocol("identity", propagates=False),
     )
 }
 
 
-def changed(protocol: Protocol, **settings: Any) -> Protocol:
+def override(protocol: Protocol, **settings: Any) -> Protocol:
     """With other settings, and a name that says so; those that are None stay as they are."""
-    told = {name: value for name, value in settings.items() if value is not None and value != getattr(protocol, name)}
-    words = (f"{name} {len(value) if isinstance(value, tuple) else value}" for name, value in told.items())
+    told = {
+        name: value
+        for name, value in settings.items()
+        if value is not None and value != getattr(protocol, name)
+    }
+    words = (
+        f"{name} {len(value) if isinstance(value, tuple) else value}"
+        for name, value in told.items()
+    )
     return replace(protocol, **told, name=", ".join((protocol.name, *words)))
 
 

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from corrflow.attention import restricted_attention
 from corrflow.propagation.backbone import Backbone
-from corrflow.propagation.labels import overruled
+from corrflow.propagation.labels import merge_given_labels
 from corrflow.propagation.protocols import Protocol
 
-ENTRIES = 4  # frames in which objects entered late that stay references, the last ones: memory must stay bounded
+# frames in which objects entered late that stay references, the last ones: memory must stay bounded
+ENTRIES = 4
 SMALLEST = 1e-12  # variance, lest a frame of one colour be divided by nothing
 
 
@@ -28,30 +29,38 @@ class Reference(NamedTuple):
 
 
 class Whitening(NamedTuple):
-    """What brings the features of a video's frame to mean 0 and to about the same variance in all directions."""
+    """What brings the features of a video's frame to mean 0 and to about the same variance in all
+    directions."""
 
     mean_bc1: Tensor
     matrix_bcc: Tensor
     """The inverse root of their covariance, symmetric."""
 
     @classmethod
-    def of(cls, features_bchw: Tensor, floor: float) -> "Whitening":
-        """By the cells of these features; `floor` times the mean variance is added to each direction's."""
-        # in double precision, which is rounded: the order of a sum, which threads decide, must not be seen in what is tracked
+    def fit(cls, features_bchw: Tensor, floor: float) -> "Whitening":
+        """By the cells of these features; `floor` times the mean variance is added to each
+        direction's."""
+        # in double precision, which is rounded: the order of a sum, which threads decide, must not
+        # be seen in what is tracked
         cells_bcp = features_bchw.flatten(2).double()
         mean_bc1 = cells_bcp.mean(dim=2, keepdim=True)
-        variances_bc, axes_bcc = torch.linalg.eigh(torch.bmm(cells_bcp - mean_bc1, (cells_bcp - mean_bc1).mT) / cells_bcp.shape[2])
+        variances_bc, axes_bcc = torch.linalg.eigh(
+            torch.bmm(cells_bcp - mean_bc1, (cells_bcp - mean_bc1).mT) / cells_bcp.shape[2]
+        )
         variances_bc = variances_bc + floor * variances_bc.mean(dim=1, keepdim=True) + SMALLEST
         matrix_bcc = axes_bcc * variances_bc.rsqrt()[:, None] @ axes_bcc.mT
         return cls(mean_bc1.to(features_bchw.dtype), matrix_bcc.to(features_bchw.dtype))
 
     def apply(self, features_bchw: Tensor) -> Tensor:
         """Whitened features, of the same shape."""
-        return torch.bmm(self.matrix_bcc, features_bchw.flatten(2) - self.mean_bc1).view_as(features_bchw)
+        return torch.bmm(self.matrix_bcc, features_bchw.flatten(2) - self.mean_bc1).view_as(
+            features_bchw
+        )
 
 
 class References:
-    """Features and soft labels of the frames that a protocol remembers; of several videos in step, frame by frame."""
+    """Features and soft labels of the frames that a protocol remembers; of several videos in step,
+    frame by frame."""
 
     def __init__(self, protocol: Protocol, backbone: Backbone) -> None:
         self.protocol, self.backbone = protocol, backbone
@@ -63,13 +72,14 @@ class References:
     def prepare(self, features_bchw: Tensor) -> Tensor:
         """Features as they are compared; those of the first frame say how they are whitened."""
         if self.protocol.whitening:
-            self.whitening = self.whitening or Whitening.of(features_bchw, self.protocol.whitening)
+            self.whitening = self.whitening or Whitening.fit(features_bchw, self.protocol.whitening)
             features_bchw = self.whitening.apply(features_bchw)
         return F.normalize(features_bchw, dim=1) if self.protocol.temperature else features_bchw
 
     def copy(self, number: int, features_bchw: Tensor) -> Tensor | None:
-        """Soft labels `[B, K, h, w]` for frame `number`, all references together; None if there is none yet."""
-        asked = [self.kept[frame] for frame in self.asked(number)]
+        """Soft labels `[B, K, h, w]` for frame `number`, all references together; None if there is
+        none yet."""
+        asked = [self.kept[frame] for frame in self.select_frames(number)]
         return self.attend(features_bchw, asked) if asked else None
 
     def attend(self, features_bchw: Tensor, asked: list[Reference]) -> Tensor:
@@ -79,11 +89,14 @@ class References:
         protocol, backbone = self.protocol, self.backbone
         radius = -(-protocol.radius // backbone.stride)
         scale = 1 / protocol.temperature if protocol.temperature else backbone.scale
-        # a choice made once, for a device, may not serve these features and this protocol: auto is that same choice where it does
+        # a choice made once, for a device, may not serve these features and this protocol: auto is
+        # that same choice where it does
         attention = "auto" if backbone.attention == "triton" else backbone.attention
-        return restricted_attention(features_bchw, keys, values, radius, scale, protocol.top_k, attention)
+        return restricted_attention(
+            features_bchw, keys, values, radius, scale, protocol.top_k, attention
+        )
 
-    def asked(self, number: int) -> list[int]:
+    def select_frames(self, number: int) -> list[int]:
         """The frames that frame `number` copies from, in order."""
         wanted = {number - back for back in self.protocol.recent} | self.anchors()
         return sorted(frame for frame in wanted if frame in self.kept)
@@ -95,7 +108,8 @@ class References:
         return {first + anchor for anchor in self.protocol.anchors} | set(late)
 
     def remember(self, number: int, reference: Reference) -> None:
-        """Keep frame `number`, features as `prepare` gave them, and forget those that nothing will ask again."""
+        """Keep frame `number`, features as `prepare` gave them, and forget those that nothing will
+        ask again."""
         if self.first is None:
             self.first = number
         elif reference.given_bk.any():
@@ -103,12 +117,15 @@ class References:
         self.kept[number] = reference
         oldest = number + 1 - max(self.protocol.recent, default=0)
         anchors = self.anchors()
-        self.kept = {frame: kept for frame, kept in self.kept.items() if frame >= oldest or frame in anchors}
+        self.kept = {
+            frame: kept for frame, kept in self.kept.items() if frame >= oldest or frame in anchors
+        }
 
-    def tell(self, number: int, *, exclusive: bool) -> None:
+    def backfill_labels(self, number: int, *, exclusive: bool) -> None:
         """Look in the other references for what was given in frame `number`.
 
-        They called it background, or what it was mistaken for; asked as they are, they would outvote the frame that knows better.
+        They called it background, or what it was mistaken for; asked as they are, they would
+        outvote the frame that knows better.
 
         Args:
             number: of the frame, remembered.
@@ -121,10 +138,17 @@ class References:
                 continue
             found_bkhw = self.attend(reference.features_bchw, [source]) * changed_bk11
             old_bkhw = reference.values_bkhw
-            told_bkhw = overruled(old_bkhw, found_bkhw, changed_bk11) if exclusive else torch.where(changed_bk11, found_bkhw, old_bkhw)
+            told_bkhw = (
+                merge_given_labels(old_bkhw, found_bkhw, changed_bk11)
+                if exclusive
+                else torch.where(changed_bk11, found_bkhw, old_bkhw)
+            )
             self.kept[frame] = reference._replace(values_bkhw=told_bkhw)
 
     def select(self, rows: list[int]) -> None:
         """Go on with these of the videos; the others have ended."""
-        self.kept = {frame: Reference(*(side[rows] for side in reference)) for frame, reference in self.kept.items()}
+        self.kept = {
+            frame: Reference(*(side[rows] for side in reference))
+            for frame, reference in self.kept.items()
+        }
         self.whitening = self.whitening and Whitening(*(side[rows] for side in self.whitening))

@@ -1,4 +1,5 @@
-"""A video's frames and labels in, labels of every frame out, one at a time: memory does not grow with the video.
+"""A video's frames and labels in, labels of every frame out, one at a time: memory does not grow
+with the video.
 
 Shapes: b videos, t frames, c channels, k labels or points, h w cells, H W pixels.
 """
@@ -15,7 +16,7 @@ from torch import Tensor
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.propagation.backbone import Backbone, as_backbone
-from corrflow.propagation.labels import Labels, Located, Masks, Points
+from corrflow.propagation.labels import Labels, MaskLabels, PointLabels, TrackedPoints
 from corrflow.propagation.protocols import Protocol, find_protocol
 from corrflow.propagation.references import Reference, References
 
@@ -26,18 +27,23 @@ GivenPoints = Tensor | Mapping[int, Tensor]
 Output = TypeVar("Output")
 
 
-def propagate(model: Model, frames: Frames, labels: GivenMasks, protocol: str | Protocol = "paper") -> Tensor:
+def propagate(
+    model: Model, frames: Frames, labels: GivenMasks, protocol: str | Protocol = "paper"
+) -> Tensor:
     """Track labels through a video (paper, section 4.2).
 
     Args:
         model: from `load_model`, or any encoder as a `Backbone`; None will do for `identity`.
-        frames: `[T, 3, H, W]`, or any iterable of `[3, H, W]`: uint8, or floating in [0, 1]. Any H and W.
-        labels: whole numbers `[H, W]`, the first frame's: 0 for background, one number for each object, at most 255. Or such masks by
-            frame number: the objects in a mask get its pixels there, others keep what was tracked.
+        frames: `[T, 3, H, W]`, or any iterable of `[3, H, W]`: uint8, or floating in [0, 1]. Any H
+            and W.
+        labels: whole numbers `[H, W]`, the first frame's: 0 for background, one number for each
+            object, at most 255. Or such masks by frame number: the objects in a mask get its pixels
+            there, others keep what was tracked.
         protocol: a name of `PROTOCOLS`, or one of your own.
 
     Returns:
-        uint8 `[T, H, W]`: labels of every frame; as given where all is given, 0 before the first mask. `stream` yields them one at a time.
+        uint8 `[T, H, W]`: labels of every frame; as given where all is given, 0 before the first
+        mask. `stream` yields them one at a time.
 
     Raises:
         InputError: sizes that differ, labels out of range, an unknown protocol, no frame at all.
@@ -48,16 +54,23 @@ def propagate(model: Model, frames: Frames, labels: GivenMasks, protocol: str | 
     return torch.stack(tracked)
 
 
-def stream(model: Model, frames: Frames, labels: GivenMasks, protocol: str | Protocol = "paper") -> Iterator[Tensor]:
-    """`propagate`, frame by frame: yields uint8 `[H, W]` on the CPU; holds one frame and those that the protocol remembers."""
+def stream(
+    model: Model, frames: Frames, labels: GivenMasks, protocol: str | Protocol = "paper"
+) -> Iterator[Tensor]:
+    """`propagate`, frame by frame: yields uint8 `[H, W]` on the CPU; holds one frame and those that
+    the protocol remembers."""
     for outputs in stream_together(model, [frames], [labels], protocol):
         yield outputs[0]
 
 
 def stream_together(
-    model: Model, videos: Sequence[Frames], labels: Sequence[GivenMasks], protocol: str | Protocol = "paper"
+    model: Model,
+    videos: Sequence[Frames],
+    labels: Sequence[GivenMasks],
+    protocol: str | Protocol = "paper",
 ) -> Iterator[dict[int, Tensor]]:
-    """Several videos of one size in step, each frame of all of them encoded and compared at once: for a GPU that one would not fill.
+    """Several videos of one size in step, each frame of all of them encoded and compared at once:
+    for a GPU that one would not fill.
 
     Args:
         model: as `propagate` takes it.
@@ -66,28 +79,39 @@ def stream_together(
         protocol: as `propagate` takes it.
 
     Yields:
-        For each frame number, uint8 `[H, W]` by the number of the video, of those that have not ended.
+        For each frame number, uint8 `[H, W]` by the number of the video, of those that have not
+        ended.
 
     Raises:
         InputError: as `propagate`; videos of several sizes, or with labels in different frames.
     """
     chosen, backbone = find_protocol(protocol), needed(model, protocol)
     if not videos or len(videos) != len(labels):
-        raise InputError(f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1")
+        raise InputError(
+            f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1"
+        )
     given = [one if isinstance(one, Mapping) else {0: one} for one in labels]
-    masks = [Masks(one, backbone.stride, backbone.device, hard=chosen.hard) for one in given]
-    lanes = [Lane(iter(frames), mask, mask.size) for frames, mask in zip(videos, masks, strict=True)]
+    masks = [
+        MaskLabels(one, backbone.stride, backbone.device, hard=chosen.argmax_each_frame)
+        for one in given
+    ]
+    lanes = [
+        Lane(iter(frames), mask, mask.size) for frames, mask in zip(videos, masks, strict=True)
+    ]
     return track(backbone, lanes, chosen)
 
 
-def stream_points(model: Model, frames: Frames, points: GivenPoints, protocol: str | Protocol = "paper") -> Iterator[Located]:
+def stream_points(
+    model: Model, frames: Frames, points: GivenPoints, protocol: str | Protocol = "paper"
+) -> Iterator[TrackedPoints]:
     """Track points through a video, frame by frame.
 
     Args:
         model: as `propagate` takes it.
         frames: as `propagate` takes them.
-        points: x and y in pixels in the first frame, `[K, 2]`, (0, 0) the middle of the top left pixel; or such by frame number, NaN for
-            points that are not given there. A point may enter late, and be given anew.
+        points: x and y in pixels in the first frame, `[K, 2]`, (0, 0) the middle of the top left
+            pixel; or such by frame number, NaN for points that are not given there. A point may
+            enter late, and be given anew.
         protocol: as `propagate` takes it.
 
     Yields:
@@ -102,7 +126,7 @@ def stream_points(model: Model, frames: Frames, points: GivenPoints, protocol: s
         return
     size = int(first.shape[-2]), int(first.shape[-1])
     given = points if isinstance(points, Mapping) else {0: points}
-    located = Points(given, size, backbone.stride, backbone.device)
+    located = PointLabels(given, size, backbone.stride, backbone.device)
     for outputs in track(backbone, [Lane(chain_first(first, rest), located, size)], chosen):
         yield outputs[0]
 
@@ -139,26 +163,46 @@ def track(backbone: Backbone, lanes: list[Lane], protocol: Protocol) -> Iterator
     references, live = References(protocol, backbone), list(range(len(lanes)))
     given = lanes[0].labels.given
     for number in count():
-        frames = {lane: frame for lane in live if (frame := next_frame(lanes[lane], number)) is not None}
-        if number and len(frames) < len(live) and (unused := sorted(frame for frame in given if frame >= number)):
-            raise InputError(f"labels or points of frame {unused[0]}: the video has {number} frames: expected 0 to {number - 1}")
+        frames = {
+            lane: frame for lane in live if (frame := next_frame(lanes[lane], number)) is not None
+        }
+        if (
+            number
+            and len(frames) < len(live)
+            and (unused := sorted(frame for frame in given if frame >= number))
+        ):
+            raise InputError(
+                f"labels or points of frame {unused[0]}: the video has {number} frames: expected 0 "
+                f"to {number - 1}"
+            )
         if not frames:
             return
         if len(frames) < len(live):
             references.select([row for row, lane in enumerate(live) if lane in frames])
             live = list(frames)
         if not protocol.propagates or number < min(given):
-            yield {lane: lanes[lane].labels.settle(number, None) for lane in live}
+            yield {lane: lanes[lane].labels.decode(number, None) for lane in live}
             continue
         features_bchw = references.prepare(backbone.features(torch.stack(list(frames.values()))))
         copied_bkhw = references.copy(number, features_bchw)
-        copied = [None if copied_bkhw is None else copied_bkhw[row, : lanes[lane].labels.channels] for row, lane in enumerate(live)]
-        outputs = {lane: lanes[lane].labels.settle(number, mine) for lane, mine in zip(live, copied, strict=True)}
-        soft = [lanes[lane].labels.soft(number, None if protocol.hard else mine) for lane, mine in zip(live, copied, strict=True)]
-        marked = stacked([lanes[lane].labels.marked(number)[:, None, None] for lane in live])[:, :, 0, 0]
+        copied = [
+            None if copied_bkhw is None else copied_bkhw[row, : lanes[lane].labels.channels]
+            for row, lane in enumerate(live)
+        ]
+        outputs = {
+            lane: lanes[lane].labels.decode(number, mine)
+            for lane, mine in zip(live, copied, strict=True)
+        }
+        soft = [
+            lanes[lane].labels.encode(number, None if protocol.argmax_each_frame else mine)
+            for lane, mine in zip(live, copied, strict=True)
+        ]
+        marked = stacked([lanes[lane].labels.given_labels(number)[:, None, None] for lane in live])[
+            :, :, 0, 0
+        ]
         references.remember(number, Reference(features_bchw, stacked(soft), marked))
         if number in given and number > min(given):
-            references.tell(number, exclusive=lanes[0].labels.exclusive)
+            references.backfill_labels(number, exclusive=lanes[0].labels.exclusive)
         yield outputs
 
 
@@ -168,11 +212,16 @@ def next_frame(lane: Lane, number: int) -> Tensor | None:
         return None
     frame = torch.as_tensor(frame)
     if frame.shape != (3, *lane.size):
-        raise InputError(f"frame {number} is {list(frame.shape)}, expected {[3, *lane.size]}: the size of the labels")
+        raise InputError(
+            f"frame {number} is {list(frame.shape)}, expected {[3, *lane.size]}: the size of the "
+            "labels"
+        )
     return frame
 
 
 def stacked(soft: list[Tensor]) -> Tensor:
     """`[B, K, h, w]`, K the most that a lane has; the others get empty labels."""
     most = max(len(soft_khw) for soft_khw in soft)
-    return torch.stack([F.pad(soft_khw, (0, 0, 0, 0, 0, most - len(soft_khw))) for soft_khw in soft])
+    return torch.stack(
+        [F.pad(soft_khw, (0, 0, 0, 0, 0, most - len(soft_khw))) for soft_khw in soft]
+    )

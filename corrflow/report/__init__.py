@@ -1,4 +1,5 @@
-"""What evaluations found, for people: a table for the terminal, and one self-contained HTML page of tables, curves and overlays."""
+"""What evaluations found, for people: a table for the terminal, and one self-contained HTML page of
+tables, curves and overlays."""
 
 from corrflow.report.page import write_report
 from corrflow.report.text import text_table

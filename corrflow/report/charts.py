@@ -1,6 +1,7 @@
 """Curves over time as inline SVG, one figure for each sequence.
 
-Lines alone are SVG, stretched to the width that there is; words are HTML, so that they keep their size.
+Lines alone are SVG, stretched to the width that there is; words are HTML, so that they keep their
+size.
 """
 
 import math
@@ -23,7 +24,7 @@ Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Look:
+class LineStyle:
     """How a line is drawn."""
 
     label: str
@@ -37,14 +38,15 @@ class Look:
 class Line:
     """Of a chart."""
 
-    look: Look
+    look: LineStyle
     values: Values
     each: tuple[Values, ...] = ()
     """The objects' own."""
 
 
 def charts(comparison: Comparison) -> str:
-    """A figure for each sequence. One run: its measures in one chart. Several: a chart for each measure, with all runs in it."""
+    """A figure for each sequence. One run: its measures in one chart. Several: a chart for each
+    measure, with all runs in it."""
     drawn = "".join(sequence_figure(comparison, name) for name in comparison.sequences)
     return f'<div class="charts">{drawn}</div>' if drawn else ""
 
@@ -53,40 +55,76 @@ def sequence_figure(comparison: Comparison, sequence: str) -> str:
     """The charts of one sequence; nothing where it has no scores."""
     measures, runs = comparison.benchmark.curves, comparison.runs
     if len(runs) == 1:
-        panels = {"": [measure_line(runs[0], sequence, measure, Look(measure, i)) for i, measure in enumerate(measures)]}
+        panels = {
+            "": [
+                measure_line(runs[0], sequence, measure, LineStyle(measure, i))
+                for i, measure in enumerate(measures)
+            ]
+        }
     else:
         panels = {
-            m: [measure_line(run, sequence, m, Look(run.label, run.number, len(runs) <= THIN_RUNS)) for run in runs] for m in measures
+            m: [
+                measure_line(
+                    run, sequence, m, LineStyle(run.label, run.number, len(runs) <= THIN_RUNS)
+                )
+                for run in runs
+            ]
+            for m in measures
         }
     lines = {measure: [line for line in found if line] for measure, found in panels.items()}
-    drawn = "".join(panel(f"{sequence} {measure}".strip(), measure, found) for measure, found in lines.items() if found)
-    return f'<article class="chart"><h4>{escape(sequence)}</h4><div class="panels">{drawn}</div></article>' if drawn else ""
+    drawn = "".join(
+        panel(f"{sequence} {measure}".strip(), measure, found)
+        for measure, found in lines.items()
+        if found
+    )
+    return (
+        f'<article class="chart"><h4>{escape(sequence)}</h4><div '
+        f'class="panels">{drawn}</div></article>'
+        if drawn
+        else ""
+    )
 
 
-def measure_line(run: Run, sequence: str, measure: str, look: Look) -> Line | None:
+def measure_line(run: Run, sequence: str, measure: str, look: LineStyle) -> Line | None:
     """A measure's mean over the objects of a sequence, and each of them; None where it has none."""
-    each = [np.asarray(scores[measure], np.float64) for scores in run.scores(sequence).values() if scores.get(measure)]
+    each = [
+        np.asarray(scores[measure], np.float64)
+        for scores in run.scores(sequence).values()
+        if scores.get(measure)
+    ]
     if not each:
         return None
     length = max(map(len, each))
-    rows = [np.concatenate([np.full(length - len(values), np.nan), values]) for values in each]  # what enters late ends with the others
+    rows = [
+        np.concatenate([np.full(length - len(values), np.nan), values]) for values in each
+    ]  # what enters late ends with the others
     return Line(look, mean_over(np.stack(rows)), tuple(rows) if look.thin and len(rows) > 1 else ())
 
 
 def panel(name: str, measure: str, lines: list[Line]) -> str:
     """One chart with its key."""
-    top = scale_of(value for line in lines for values in (line.values, *line.each) for value in values)
+    top = scale_of(
+        value for line in lines for values in (line.values, *line.each) for value in values
+    )
     length = max(len(line.values) for line in lines)
     told = escape(f"{name} over time: " + "; ".join(map(describe, lines)))
-    thin = "".join(path(values, top, line.look.color, "each") for line in lines for values in line.each)
+    thin = "".join(
+        path(values, top, line.look.color, "each") for line in lines for values in line.each
+    )
     drawn = thin + "".join(path(line.values, top, line.look.color, "mean") for line in lines)
     grid = "".join(f'<path class="grid" d="M0,{y}H{WIDTH}"/>' for y in (0, HEIGHT // 2, HEIGHT))
-    key = "".join(f'<li class="c{line.look.color % COLORS}">{escape(line.look.label)} {number(mean(line.values))}</li>' for line in lines)
+    key = "".join(
+        f'<li class="c{line.look.color % COLORS}">{escape(line.look.label)} '
+        f"{number(mean(line.values))}</li>"
+        for line in lines
+    )
     title = f'<span class="measure">{escape(measure)}</span>' if measure else ""
     return (
         f'<figure><figcaption>{title}<ul class="key">{key}</ul></figcaption><div class="plot">'
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" aria-label="{told}">{grid}{drawn}</svg>'
-        f'<span class="y">{top:g}</span><span class="y half">{top / 2:g}</span><span class="y zero">0</span>'
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="{told}">{grid}{drawn}</svg>'
+        f'<span class="y">{top:g}</span><span class="y half">{top / 2:g}</span><span class="y '
+        'zero">0</span>'
         f'<span class="x">1</span><span class="x last">{length}</span></div></figure>'
     )
 
@@ -97,9 +135,15 @@ def path(values: Values, top: float, color: int, kind: str) -> str:
     x = np.linspace(0, WIDTH, len(values)) if len(values) > 1 else np.array([WIDTH / 2])
     y = HEIGHT * (1 - values / top)
     places = [None if math.isnan(b) else f"{a:.0f},{b:.1f}" for a, b in zip(x, y, strict=True)]
-    pieces = [list(piece) for defined, piece in groupby(places, key=lambda place: place is not None) if defined]
+    pieces = [
+        list(piece)
+        for defined, piece in groupby(places, key=lambda place: place is not None)
+        if defined
+    ]
     # a piece of one point is a line of no length, whose round ends are seen
-    drawn = "".join("M" + "L".join(map(str, piece)) + ("h0" if len(piece) == 1 else "") for piece in pieces)
+    drawn = "".join(
+        "M" + "L".join(map(str, piece)) + ("h0" if len(piece) == 1 else "") for piece in pieces
+    )
     return f'<path class="c{color % COLORS} {kind}" d="{drawn}"/>'
 
 
@@ -115,4 +159,7 @@ def describe(line: Line) -> str:
     defined = line.values[~np.isnan(line.values)]
     if not defined.size:
         return f"{line.look.label} not defined"
-    return f"{line.look.label} mean {number(mean(line.values))}, from {number(float(defined[0]))} to {number(float(defined[-1]))}"
+    return (
+        f"{line.look.label} mean {number(mean(line.values))}, from {number(float(defined[0]))} to "
+        f"{number(float(defined[-1]))}"
+    )

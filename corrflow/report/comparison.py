@@ -1,4 +1,5 @@
-"""Which runs are shown beside each other, what they are called, and the numbers that are asked of them. Writes nothing."""
+"""Which runs are shown beside each other, what they are called, and the numbers that are asked of
+them. Writes nothing."""
 
 import math
 from collections.abc import Iterable
@@ -59,18 +60,29 @@ class Comparison:
     @property
     def shared(self) -> list[str]:
         """Those of all runs."""
-        return [name for name in self.sequences if all(name in run.result.sequences for run in self.runs)]
+        return [
+            name
+            for name in self.sequences
+            if all(name in run.result.sequences for run in self.runs)
+        ]
 
     @property
     def leader(self) -> Run:
         """The run of the best figures."""
-        return min(self.runs, key=lambda run: best_first(run.result.overall.get(self.column, math.nan)))
+        return min(
+            self.runs, key=lambda run: best_first(run.result.overall.get(self.column, math.nan))
+        )
 
     @property
     def ranked(self) -> list[str]:
         """The leader's sequences, the best first; those without a figure are left out."""
-        figures = {name: self.leader.figure(name, self.column) for name in self.leader.result.sequences}
-        return sorted((name for name, value in figures.items() if not math.isnan(value)), key=lambda name: best_first(figures[name]))
+        figures = {
+            name: self.leader.figure(name, self.column) for name in self.leader.result.sequences
+        }
+        return sorted(
+            (name for name, value in figures.items() if not math.isnan(value)),
+            key=lambda name: best_first(figures[name]),
+        )
 
 
 def compare(results: Iterable[Result]) -> list[Comparison]:
@@ -79,17 +91,30 @@ def compare(results: Iterable[Result]) -> list[Comparison]:
     for result in results:
         by_benchmark.setdefault(result.benchmark, []).append(result)
     return [
-        Comparison(find_benchmark(name), tuple(Run(*numbered) for numbered in zip(labels(group), range(len(group)), group, strict=True)))
+        Comparison(
+            find_benchmark(name),
+            tuple(
+                Run(*numbered)
+                for numbered in zip(labels(group), range(len(group)), group, strict=True)
+            ),
+        )
         for name, group in by_benchmark.items()
     ]
 
 
 def labels(results: list[Result]) -> list[str]:
-    """The runs' names; where two are alike, with their protocols, and failing that, with their folders."""
+    """The runs' names; where two are alike, with their protocols, and failing that, with their
+    folders."""
     names = [result.name for result in results]
     for more in ([result.protocol for result in results], [str(result.out) for result in results]):
-        alike = {name: {detail for other, detail in zip(names, more, strict=True) if other == name} for name in names}
-        names = [f"{name}, {detail}" if len(alike[name]) > 1 else name for name, detail in zip(names, more, strict=True)]
+        alike = {
+            name: {detail for other, detail in zip(names, more, strict=True) if other == name}
+            for name in names
+        }
+        names = [
+            f"{name}, {detail}" if len(alike[name]) > 1 else name
+            for name, detail in zip(names, more, strict=True)
+        ]
     return names
 
 
@@ -99,7 +124,8 @@ def best_first(value: float) -> tuple[bool, float]:
 
 
 def best_of(column: str, values: list[float]) -> set[int]:
-    """Which of several values to mark: the highest ones, unless all are alike; none of decay: what is lost from the start decays least."""
+    """Which of several values to mark: the highest ones, unless all are alike; none of decay: what
+    is lost from the start decays least."""
     best = max((value for value in values if not math.isnan(value)), default=math.nan)
     found = {i for i, value in enumerate(values) if value == best}
     return set() if len(found) == len(values) or column.endswith("Decay") else found

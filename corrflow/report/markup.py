@@ -17,7 +17,8 @@ class Cell:
     """HTML."""
     value: float | str = ""
     bar: float | None = None
-    """A bar under the text: 0 to 1 from the left, or from the middle where it is `signed`, -1 to 1."""
+    """A bar under the text: 0 to 1 from the left, or from the middle where it is `signed`, -1 to
+    1."""
     signed: bool = False
     marked: bool = False
     """As the best."""
@@ -33,7 +34,8 @@ class Table:
     """Text."""
     rows: list[list[Cell]]
     spans: list[tuple[str, int]] | None = None
-    """Headings over several columns each, from the second on, with the number of columns; some may be empty."""
+    """Headings over several columns each, from the second on, with the number of columns; some may
+    be empty."""
     emphasised: frozenset[int] = frozenset()
     """Rows that stand out."""
 
@@ -59,12 +61,21 @@ def difference_cell(value: float, scale: float) -> Cell:
 def table(content: Table) -> str:
     """As HTML; it scrolls on its own where the screen is narrow."""
     kind = ' class="sortable"' if len(content.rows) > 1 else ""
-    spans = f"<tr><td></td>{''.join(span_markup(*span) for span in content.spans)}</tr>" if content.spans else ""
-    head = "".join(head_markup(name, cell) for name, cell in zip(content.head, content.rows[0], strict=True))
-    rows = "".join(row_markup(row, index in content.emphasised) for index, row in enumerate(content.rows))
+    spans = (
+        f"<tr><td></td>{''.join(span_markup(*span) for span in content.spans)}</tr>"
+        if content.spans
+        else ""
+    )
+    head = "".join(
+        head_markup(name, cell) for name, cell in zip(content.head, content.rows[0], strict=True)
+    )
+    rows = "".join(
+        row_markup(row, index in content.emphasised) for index, row in enumerate(content.rows)
+    )
     caption = escape(content.caption)
     return (
-        f'<div class="scroll" tabindex="0" role="group" aria-label="{caption}"><table{kind}><caption>{caption}</caption>'
+        '<div class="scroll" tabindex="0" role="group" '
+        f'aria-label="{caption}"><table{kind}><caption>{caption}</caption>'
         f'<thead>{spans}<tr class="names">{head}</tr></thead><tbody>{rows}</tbody></table></div>'
     )
 
@@ -78,7 +89,10 @@ def span_markup(text: str, columns: int) -> str:
 
 def head_markup(name: str, below: Cell) -> str:
     """A column's name, where its cells are."""
-    return f'<th scope="col"{" class=text" if isinstance(below.value, str) else ""}>{escape(name)}</th>'
+    return (
+        "<th "
+        f'scope="col"{" class=text" if isinstance(below.value, str) else ""}>{escape(name)}</th>'
+    )
 
 
 def row_markup(row: list[Cell], emphasised: bool) -> str:
@@ -90,9 +104,14 @@ def row_markup(row: list[Cell], emphasised: bool) -> str:
 
 def cell_markup(cell: Cell) -> str:
     """A cell, marked not by colour alone."""
-    shown = f'<b class="best">{cell.shown}<span class="unseen"> best</span></b>' if cell.marked else cell.shown
+    shown = (
+        f'<b class="best">{cell.shown}<span class="unseen"> best</span></b>'
+        if cell.marked
+        else cell.shown
+    )
     if cell.bar is None:
-        return f"<td{' class=text' if isinstance(cell.value, str) else ''}{sort_value(cell)}>{shown}</td>"
+        kind = " class=text" if isinstance(cell.value, str) else ""
+        return f"<td{kind}{sort_value(cell)}>{shown}</td>"
     kind = "signed " + ("more" if cell.bar >= 0 else "less") if cell.signed else "bar"
     return f'<td class="{kind}"{sort_value(cell)} style="--share:{abs(cell.bar):.3f}">{shown}</td>'
 

@@ -18,21 +18,30 @@ Item = TypeVar("Item")
 EXTREMES = 3  # best sequences that are shown, and worst ones
 FRAMES = 5  # of a sequence
 PAGE_BYTES = 8e6  # for all pictures of a page, roughly
-PICTURE_BYTES = 0.3  # of a pixel: JPEG at quality 80, in base64; 0.28 measured on overlays of five DAVIS sequences, most of them foliage
+# of a pixel: JPEG at quality 80, in base64; 0.28 measured on overlays of five DAVIS sequences, most
+# of them foliage
+PICTURE_BYTES = 0.3
 WIDTHS = 160, 480  # least and most pixels of a picture's width
 
 
 def extremes(comparison: Comparison, share: float) -> str:
-    """The best and the worst sequences of the leading run, as all runs have them; of what is not scored, a few evenly spread.
+    """The best and the worst sequences of the leading run, as all runs have them; of what is not
+    scored, a few evenly spread.
 
     `share` is the part of the page that they may fill, from 0 to 1.
     """
     groups = chosen(comparison)
     width = picture_width(sum(map(len, groups.values())) * len(comparison.runs) * FRAMES, share)
     several = len(comparison.runs) > 1 and comparison.ranked
-    told = note(f"Ranked by {short(comparison.column)} of {comparison.leader.label}.") if several else ""
+    told = (
+        note(f"Ranked by {short(comparison.column)} of {comparison.leader.label}.")
+        if several
+        else ""
+    )
     return told + "".join(
-        f"<h4>{title}</h4>" + "".join(card(comparison, name, width) for name in names) for title, names in groups.items() if names
+        f"<h4>{title}</h4>" + "".join(card(comparison, name, width) for name in names)
+        for title, names in groups.items()
+        if names
     )
 
 
@@ -62,9 +71,13 @@ def card(comparison: Comparison, sequence: str, width: int) -> str:
 def run_strip(comparison: Comparison, run: Run, sequence: str, width: int) -> str:
     """One run's figures and frames."""
     figures = [(column, run.figure(sequence, column)) for column in comparison.benchmark.headline]
-    told = " · ".join(f"{short(column)} {number(value)}" for column, value in figures if not math.isnan(value))
+    told = " · ".join(
+        f"{short(column)} {number(value)}" for column, value in figures if not math.isnan(value)
+    )
     name = f"<b>{escape(run.label)}</b> " if len(comparison.runs) > 1 else ""
-    return f'<p class="told">{name}{escape(told)}</p>' + strip(run.result.out / "overlays" / sequence, f"{sequence}, {run.label}", width)
+    return f'<p class="told">{name}{escape(told)}</p>' + strip(
+        run.result.out / "overlays" / sequence, f"{sequence}, {run.label}", width
+    )
 
 
 def strip(folder: Path, name: str, width: int) -> str:
@@ -73,29 +86,42 @@ def strip(folder: Path, name: str, width: int) -> str:
     if not files:
         return note(f"No overlays in {folder}.")
     frames = "".join(frame(path, name, width) for path in spread(files, FRAMES))
-    return f'<div class="strip" tabindex="0" role="group" aria-label="{escape(name)}: frames">{frames}</div>'
+    return (
+        f'<div class="strip" tabindex="0" role="group" aria-label="{escape(name)}: '
+        f'frames">{frames}</div>'
+    )
 
 
 def frame(path: Path, name: str, width: int) -> str:
     """One frame over its number."""
     stem = escape(path.stem)
-    return f'<figure><img alt="{escape(name)}, frame {stem}" {picture(path, width)}><figcaption>{stem}</figcaption></figure>'
+    return (
+        f'<figure><img alt="{escape(name)}, frame {stem}" '
+        f"{picture(path, width)}><figcaption>{stem}</figcaption></figure>"
+    )
 
 
 def spread(items: list[Item], count: int) -> list[Item]:
     """At most `count` of them, evenly spread."""
-    return [items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)]
+    return [
+        items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
+    ]
 
 
 def picture(path: Path, width: int) -> str:
-    """An image's size and source, a smaller copy as a data URI; InputError names a picture that can't be read."""
+    """An image's size and source, a smaller copy as a data URI; InputError names a picture that
+    can't be read."""
     buffer = io.BytesIO()
     try:
         with Image.open(path) as image:
             image.thumbnail((width, 4 * width))
             image.convert("RGB").save(buffer, "JPEG", quality=80)
             size = image.size
-    except (OSError, ValueError, SyntaxError) as error:  # what Pillow raises for damage of one kind or another
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+    ) as error:  # what Pillow raises for damage of one kind or another
         raise InputError(f"overlay {path}: not a readable image ({error})") from None
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'width="{size[0]}" height="{size[1]}" src="data:image/jpeg;base64,{data}"'

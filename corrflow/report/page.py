@@ -1,4 +1,5 @@
-"""The page: what comes on it in which order. It needs no network and no script; the script only sorts tables."""
+"""The page: what comes on it in which order. It needs no network and no script; the script only
+sorts tables."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +8,11 @@ from pathlib import Path
 from corrflow.benchmarks.published import DATA_SETS
 from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
-from corrflow.report.beside import published_section
 from corrflow.report.charts import THIN_RUNS, charts
 from corrflow.report.comparison import Comparison, Run, compare, memory, number, rate, short, signed
 from corrflow.report.markup import escape, note, section
 from corrflow.report.overlays import extremes
+from corrflow.report.published_table import published_section
 from corrflow.report.tables import object_table, overall_table, sequence_table, speed_table
 
 # nothing may be fetched, whatever a name in the data says
@@ -41,7 +42,10 @@ def write_report(path: Path, title: str, results: list[Result]) -> None:
         InputError: an overlay that can't be read.
     """
     comparisons = compare(results)
-    told = [(comparison, [part for part in parts(comparison, 1 / len(comparisons)) if part.content]) for comparison in comparisons]
+    told = [
+        (comparison, [part for part in parts(comparison, 1 / len(comparisons)) if part.content])
+        for comparison in comparisons
+    ]
     sections = "".join(benchmark_section(comparison, inner) for comparison, inner in told)
     body = header(title, told) + f"<main>{sections}{speed_section(comparisons)}</main>"
     with atomic_file(path) as file:
@@ -54,7 +58,8 @@ def document(title: str, body: str) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" href="data:,">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1"><link rel="icon" '
+        'href="data:,">'
         f"<title>{escape(title)}</title><style>{style}</style></head>\n<body>{body}<script>{script}</script></body></html>\n"
     )
 
@@ -64,17 +69,31 @@ def header(title: str, told: list[tuple[Comparison, list[Part]]]) -> str:
     links = [(comparison.benchmark.name, heading(comparison)) for comparison, _ in told]
     if len(told) == 1:
         links = [(part.key, part.title) for part in told[0][1]]
-    anchors = "".join(f'<a href="#{escape(key)}">{escape(name)}</a>' for key, name in [*links, ("speed", "Speed")])
-    return f'<header><h1>{escape(title)}</h1><nav aria-label="Parts of this page">{anchors}</nav></header>'
+    anchors = "".join(
+        f'<a href="#{escape(key)}">{escape(name)}</a>' for key, name in [*links, ("speed", "Speed")]
+    )
+    return (
+        f'<header><h1>{escape(title)}</h1><nav aria-label="Parts of this '
+        f'page">{anchors}</nav></header>'
+    )
 
 
 def parts(comparison: Comparison, share: float) -> list[Part]:
-    """What is told of a benchmark, in order; without content where there is nothing to tell. `share`: of the page's pictures."""
+    """What is told of a benchmark, in order; without content where there is nothing to tell.
+    `share`: of the page's pictures."""
     key = comparison.benchmark.name
     return [
         Part(f"{key}-published", "Beside published results", published_section(comparison)),
-        Part(f"{key}-overlays", "Best and worst sequences" if comparison.ranked else "Overlays", extremes(comparison, share)),
-        Part(f"{key}-sequences", "Sequence by sequence", differences(comparison) + sequence_table(comparison)),
+        Part(
+            f"{key}-overlays",
+            "Best and worst sequences" if comparison.ranked else "Overlays",
+            extremes(comparison, share),
+        ),
+        Part(
+            f"{key}-sequences",
+            "Sequence by sequence",
+            differences(comparison) + sequence_table(comparison),
+        ),
         Part(f"{key}-curves", "Over time", curves(comparison)),
         Part(f"{key}-objects", "Object by object", object_table(comparison)),
     ]
@@ -95,8 +114,16 @@ def heading(comparison: Comparison) -> str:
 def overview(comparison: Comparison) -> str:
     """What was evaluated, and what came of it."""
     if not comparison.scored:
-        told = "Nothing was scored: the truth is not at hand. The run's folder holds what is handed in."
-        return scope(comparison) + note(told, "warning") + one_run(comparison) + note(comparison.benchmark.note)
+        told = (
+            "Nothing was scored: the truth is not at hand. The run's folder holds what is handed "
+            "in."
+        )
+        return (
+            scope(comparison)
+            + note(told, "warning")
+            + one_run(comparison)
+            + note(comparison.benchmark.note)
+        )
     figures = overall_table(comparison) + note(comparison.benchmark.note)
     return scope(comparison) + uneven(comparison) + one_run(comparison) + figures
 
@@ -124,7 +151,10 @@ def uneven(comparison: Comparison) -> str:
     """A warning where the runs did not see the same sequences."""
     if len(comparison.shared) == len(comparison.sequences):
         return ""
-    told = f"The runs share {len(comparison.shared)} of {len(comparison.sequences)} sequences: their overall figures do not compare."
+    told = (
+        f"The runs share {len(comparison.shared)} of {len(comparison.sequences)} sequences: their "
+        "overall figures do not compare."
+    )
     return note(told, "warning")
 
 
@@ -134,9 +164,18 @@ def one_run(comparison: Comparison) -> str:
     if others:
         return ""
     columns = comparison.benchmark.headline if comparison.scored else ()
-    pairs = [(short(column), number(run.result.overall.get(column, math.nan))) for column in columns]
-    pairs += [("frames per second", rate(run.speed)), ("peak memory", memory(run.result.peak_bytes))]
-    return '<dl class="tiles">' + "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in pairs) + "</dl>"
+    pairs = [
+        (short(column), number(run.result.overall.get(column, math.nan))) for column in columns
+    ]
+    pairs += [
+        ("frames per second", rate(run.speed)),
+        ("peak memory", memory(run.result.peak_bytes)),
+    ]
+    return (
+        '<dl class="tiles">'
+        + "".join(f"<div><dt>{escape(name)}</dt><dd>{value}</dd></div>" for name, value in pairs)
+        + "</dl>"
+    )
 
 
 def differences(comparison: Comparison) -> str:
@@ -146,28 +185,41 @@ def differences(comparison: Comparison) -> str:
 
 
 def difference(comparison: Comparison, first: Run, other: Run) -> str:
-    """In how many sequences it is better, by how much, and where most and least; nothing where they share none."""
+    """In how many sequences it is better, by how much, and where most and least; nothing where they
+    share none."""
     column = comparison.column
-    gains = {name: other.figure(name, column) - first.figure(name, column) for name in comparison.shared}
+    gains = {
+        name: other.figure(name, column) - first.figure(name, column) for name in comparison.shared
+    }
     gains = {name: gain for name, gain in gains.items() if not math.isnan(gain)}
     if not gains:
         return ""
     most, least = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
     better, mean = sum(gain > 0 for gain in gains.values()), sum(gains.values()) / len(gains)
     where = f"from {signed(gains[least])} ({least}) to {signed(gains[most])} ({most})"
-    told = f"{other.label} against {first.label}: better in {better} of {plural(len(gains), 'sequence')}"
+    told = (
+        f"{other.label} against {first.label}: better in {better} of "
+        f"{plural(len(gains), 'sequence')}"
+    )
     return note(f"{told}, {short(column)} {signed(mean)} on average, {where}.", "finding")
 
 
 def curves(comparison: Comparison) -> str:
     """The charts, with a word on what they show."""
     drawn = charts(comparison)
-    several = any(len(run.scores(name)) > 1 for run in comparison.runs for name in comparison.sequences)
+    several = any(
+        len(run.scores(name)) > 1 for run in comparison.runs for name in comparison.sequences
+    )
     each = " Thin lines: each object." if several and len(comparison.runs) <= THIN_RUNS else ""
-    return drawn and note(f"Frames that count, from left to right; means over objects.{each}") + drawn
+    return (
+        drawn and note(f"Frames that count, from left to right; means over objects.{each}") + drawn
+    )
 
 
 def speed_section(comparisons: list[Comparison]) -> str:
     """How fast, and in how much memory."""
-    told = "Seconds of tracking, reading the frames included, of all jobs together. Memory of a process at its most; on CUDA, the device's."
+    told = (
+        "Seconds of tracking, reading the frames included, of all jobs together. Memory of a "
+        "process at its most; on CUDA, the device's."
+    )
     return section(2, "Speed", "speed", speed_table(comparisons), note(told))

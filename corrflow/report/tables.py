@@ -1,4 +1,5 @@
-"""The tables of figures: overall, per sequence, per object, and speed. `beside.py` has the one with other people's results."""
+"""The tables of figures: overall, per sequence, per object, and speed. `published_table.py` has the
+one with other people's results."""
 
 import math
 from collections.abc import Iterable
@@ -12,73 +13,144 @@ LONGEST = 200  # objects of a table that is open from the start
 
 def overall_table(comparison: Comparison) -> str:
     """The benchmark's global figures, a row for each run, the best of each column marked."""
-    columns = list(dict.fromkeys(column for run in comparison.runs for column in run.result.overall))
+    columns = list(
+        dict.fromkeys(column for run in comparison.runs for column in run.result.overall)
+    )
     rows: list[list[Cell]] = [[words(run.label)] for run in comparison.runs]
     for column in columns:
         values = [run.result.overall.get(column, math.nan) for run in comparison.runs]
-        best, scale = best_of(column, values), scale_of(values) if column == comparison.column and len(rows) > 1 else None
+        best, scale = (
+            best_of(column, values),
+            scale_of(values) if column == comparison.column and len(rows) > 1 else None,
+        )
         for index, value in enumerate(values):
             rows[index].append(figure_cell(value, scale, index in best))
     return table(Table("Overall figures of each run", ["run", *map(short, columns)], rows))
 
 
 def sequence_table(comparison: Comparison) -> str:
-    """A row for each sequence: of one run its headline figures, of several runs the first of them, side by side."""
-    return compared_sequences(comparison) if len(comparison.runs) > 1 and comparison.scored else listed_sequences(comparison)
+    """A row for each sequence: of one run its headline figures, of several runs the first of them,
+    side by side."""
+    return (
+        compared_sequences(comparison)
+        if len(comparison.runs) > 1 and comparison.scored
+        else listed_sequences(comparison)
+    )
 
 
 def listed_sequences(comparison: Comparison) -> str:
     """Headline figures; of what is not scored, lengths alone."""
     run, columns = comparison.runs[0], comparison.benchmark.headline if comparison.scored else ()
-    scales = [scale_of(run.figure(name, column) for name in comparison.sequences) for column in columns]
+    scales = [
+        scale_of(run.figure(name, column) for name in comparison.sequences) for column in columns
+    ]
     rows = [
-        [*sequence_cells(comparison, name), *(figure_cell(run.figure(name, c), scale) for c, scale in zip(columns, scales, strict=True))]
+        [
+            *sequence_cells(comparison, name),
+            *(
+                figure_cell(run.figure(name, c), scale)
+                for c, scale in zip(columns, scales, strict=True)
+            ),
+        ]
         for name in comparison.sequences
     ]
     return table(Table("Each sequence", ["sequence", "frames", *map(short, columns)], rows))
 
 
 def compared_sequences(comparison: Comparison) -> str:
-    """The first headline figure of each run, the best marked, and how far each run is from the first."""
+    """The first headline figure of each run, the best marked, and how far each run is from the
+    first."""
     column = comparison.column
     ends = difference_scale(comparison)
     rows = []
     for name in comparison.sequences:
         values = [run.figure(name, column) for run in comparison.runs]
-        figures = [figure_cell(value, marked=i in best_of(column, values)) for i, value in enumerate(values)]
-        rows.append([*sequence_cells(comparison, name), *figures, *(difference_cell(value - values[0], ends) for value in values[1:])])
+        figures = [
+            figure_cell(value, marked=i in best_of(column, values))
+            for i, value in enumerate(values)
+        ]
+        rows.append(
+            [
+                *sequence_cells(comparison, name),
+                *figures,
+                *(difference_cell(value - values[0], ends) for value in values[1:]),
+            ]
+        )
     names = [run.label for run in comparison.runs]
     spans = [("", 1), (short(column), len(names)), (f"minus {names[0]}", len(names) - 1)]
-    return table(Table(f"{short(column)} of each sequence", ["sequence", "frames", *names, *names[1:]], rows, spans))
+    return table(
+        Table(
+            f"{short(column)} of each sequence",
+            ["sequence", "frames", *names, *names[1:]],
+            rows,
+            spans,
+        )
+    )
 
 
 def difference_scale(comparison: Comparison) -> float:
     """The largest difference from the first run, at which a bar is full."""
     first, *others = comparison.runs
-    pairs = [(run.figure(name, comparison.column), first.figure(name, comparison.column)) for run in others for name in comparison.shared]
-    return max((abs(one - other) for one, other in pairs if not math.isnan(one - other)), default=0.0)
+    pairs = [
+        (run.figure(name, comparison.column), first.figure(name, comparison.column))
+        for run in others
+        for name in comparison.shared
+    ]
+    return max(
+        (abs(one - other) for one, other in pairs if not math.isnan(one - other)), default=0.0
+    )
 
 
 def sequence_cells(comparison: Comparison, sequence: str) -> list[Cell]:
     """Its name and its length."""
-    frames = next(run.result.sequences[sequence].frames for run in comparison.runs if sequence in run.result.sequences)
+    frames = next(
+        run.result.sequences[sequence].frames
+        for run in comparison.runs
+        if sequence in run.result.sequences
+    )
     return [words(sequence), Cell(str(frames), frames)]
 
 
 def object_table(comparison: Comparison) -> str:
-    """The figures of each object; nothing where each sequence has but one, and the table of sequences says it all."""
-    objects = list(dict.fromkeys(name for seq in comparison.sequences for run in comparison.runs for name in run.scores(seq)))
+    """The figures of each object; nothing where each sequence has but one, and the table of
+    sequences says it all."""
+    objects = list(
+        dict.fromkeys(
+            name
+            for seq in comparison.sequences
+            for run in comparison.runs
+            for name in run.scores(seq)
+        )
+    )
     if len(objects) <= len(comparison.sequences):
         return ""
     by_run = [object_figures(comparison, run) for run in comparison.runs]
     columns = object_columns(comparison, by_run)
     rows = [
-        [words(name), *(figure_cell(figures.get(name, {}).get(column, math.nan)) for figures in by_run for column in columns)]
+        [
+            words(name),
+            *(
+                figure_cell(figures.get(name, {}).get(column, math.nan))
+                for figures in by_run
+                for column in columns
+            ),
+        ]
         for name in objects
     ]
     spans = [(run.label, len(columns)) for run in comparison.runs] if len(by_run) > 1 else None
-    drawn = table(Table("Each object", ["object", *(short(column) for _ in by_run for column in columns)], rows, spans))
-    return f"<details><summary>All {len(rows):,} objects</summary>{drawn}</details>" if len(rows) > LONGEST else drawn
+    drawn = table(
+        Table(
+            "Each object",
+            ["object", *(short(column) for _ in by_run for column in columns)],
+            rows,
+            spans,
+        )
+    )
+    return (
+        f"<details><summary>All {len(rows):,} objects</summary>{drawn}</details>"
+        if len(rows) > LONGEST
+        else drawn
+    )
 
 
 def object_figures(comparison: Comparison, run: Run) -> dict[str, dict[str, float]]:
@@ -91,16 +163,33 @@ def object_figures(comparison: Comparison, run: Run) -> dict[str, dict[str, floa
 
 
 def object_columns(comparison: Comparison, by_run: list[dict[str, dict[str, float]]]) -> list[str]:
-    """All that are defined of objects; of several runs the headline ones, as many of them as there is room for."""
+    """All that are defined of objects; of several runs the headline ones, as many of them as there
+    is room for."""
     if len(by_run) == 1:
-        return list(dict.fromkeys(name for figures in by_run[0].values() for name, value in figures.items() if not math.isnan(value)))
+        return list(
+            dict.fromkeys(
+                name
+                for figures in by_run[0].values()
+                for name, value in figures.items()
+                if not math.isnan(value)
+            )
+        )
     headline = list(comparison.benchmark.headline)
     return headline if len(headline) * len(by_run) <= WIDEST else headline[:1]
 
 
 def speed_table(comparisons: Iterable[Comparison]) -> str:
     """Frames per second and memory of each run, by benchmark and protocol."""
-    head = ["run", "benchmark", "protocol", "sequences", "frames", "seconds", "frames/s", "peak memory"]
+    head = [
+        "run",
+        "benchmark",
+        "protocol",
+        "sequences",
+        "frames",
+        "seconds",
+        "frames/s",
+        "peak memory",
+    ]
     rows = [speed_row(comparison, run) for comparison in comparisons for run in comparison.runs]
     return table(Table("Speed and memory of each run", head, rows))
 

@@ -7,11 +7,15 @@ from corrflow.report.comparison import Comparison, compare, memory, number, rate
 
 
 def text_table(results: list[Result]) -> str:
-    """The headline figures, speed and memory of each result, in columns; a table for each benchmark."""
+    """The headline figures, speed and memory of each result, in columns; a table for each
+    benchmark."""
     comparisons = compare(results)
     tables = [lines(comparison) for comparison in comparisons]
     if len(comparisons) > 1:
-        tables = [[comparison.benchmark.name, *table] for comparison, table in zip(comparisons, tables, strict=True)]
+        tables = [
+            [comparison.benchmark.name, *table]
+            for comparison, table in zip(comparisons, tables, strict=True)
+        ]
     return "\n\n".join("\n".join(table) for table in tables)
 
 
@@ -25,7 +29,16 @@ def lines(comparison: Comparison) -> list[str]:
     for run in comparison.runs:
         values = [run.result.overall.get(column, math.nan) for column in columns]
         figures = [f"{fine(value):>{w}}" for value, w in zip(values, widths, strict=True)]
-        table.append("  ".join([f"{run.label:{width}}", *figures, f"{rate(run.speed):>9}", f"{memory(run.result.peak_bytes):>10}"]))
+        table.append(
+            "  ".join(
+                [
+                    f"{run.label:{width}}",
+                    *figures,
+                    f"{rate(run.speed):>9}",
+                    f"{memory(run.result.peak_bytes):>10}",
+                ]
+            )
+        )
     return table
 
 

@@ -1,6 +1,8 @@
-"""What is measured: the attention, a training step, a tracked frame; each as it is here and as it was released.
+"""What is measured: the attention, a training step, a tracked frame; each as it is here and as it
+was released.
 
-Every builder makes random inputs from a fixed seed and returns the work. Shapes: b batch, c k channels, h w cells, H W pixels.
+Every builder makes random inputs from a fixed seed and returns the work. Shapes: b batch, c k
+channels, h w cells, H W pixels.
 """
 
 import itertools
@@ -18,7 +20,7 @@ from torch import Tensor
 from corrflow.attention import choose_backend, restricted_attention
 from corrflow.attention.choice import BACKENDS, compiles_for, has_compiler, is_installed
 from corrflow.attention.window import Window
-from corrflow.color import color_classes
+from corrflow.color import quantize_colors
 from corrflow.encoder import STRIDE, EncoderConfig
 from corrflow.errors import InputError
 from corrflow.memory import keep_freed_memory
@@ -29,7 +31,7 @@ from corrflow.speed import cost, released
 from corrflow.speed.measure import BASELINE, Need, Variant, Work
 from corrflow.training.compute import ComputeConfig
 from corrflow.training.config import TrainerConfig, TrainingConfig
-from corrflow.training.distributed import Processes
+from corrflow.training.distributed import DistributedContext
 from corrflow.training.steplog import StepLog
 from corrflow.training.trainer import Trainer
 
@@ -53,8 +55,16 @@ class Sizes:
     """Of the features."""
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.height, self.width, self.channels) < 1 or self.radius < 0 or self.height % STRIDE or self.width % STRIDE:
-            raise InputError(f"bench: {self}: expected whole numbers from 1 on (radius from 0), sides multiples of {STRIDE}")
+        if (
+            min(self.batch, self.height, self.width, self.channels) < 1
+            or self.radius < 0
+            or self.height % STRIDE
+            or self.width % STRIDE
+        ):
+            raise InputError(
+                f"bench: {self}: expected whole numbers from 1 on (radius from 0), sides multiples "
+                f"of {STRIDE}"
+            )
 
     @property
     def area(self) -> tuple[int, int]:
@@ -64,23 +74,46 @@ class Sizes:
 
 def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """Forward alone, and forward with backward, of one copy of 16 classes."""
-    flops = sizes.batch * cost.attention_flops(*sizes.area, sizes.channels, CLASSES, Window(sizes.radius))
-    moved = sizes.batch * cost.attention_bytes(*sizes.area, sizes.channels, CLASSES, 2 if device.type == "cuda" else 4)
+    flops = sizes.batch * cost.attention_flops(
+        *sizes.area, sizes.channels, CLASSES, Window(sizes.radius)
+    )
+    moved = sizes.batch * cost.attention_bytes(
+        *sizes.area, sizes.channels, CLASSES, 2 if device.type == "cuda" else 4
+    )
     backends = [name for name in BACKENDS if serves(name, device)]
     found = []
     for name, backward in (("attention-forward", False), ("attention-forward-backward", True)):
-        need = Need(sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1))  # gradients are as large
-        found.append(Variant(name, BASELINE, partial(build_attention, "", sizes, str(device), backward), need))
-        found += [Variant(name, backend, partial(build_attention, backend, sizes, str(device), backward), need) for backend in backends]
-        if can_compile(device) and (device.type == "cuda" or not backward):  # torch has no backward of it on the CPU
-            found.append(Variant(name, "flex", partial(build_flex, sizes, str(device), backward), need))
+        need = Need(
+            sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1)
+        )  # gradients are as large
+        found.append(
+            Variant(
+                name, BASELINE, partial(build_attention, "", sizes, str(device), backward), need
+            )
+        )
+        found += [
+            Variant(
+                name, backend, partial(build_attention, backend, sizes, str(device), backward), need
+            )
+            for backend in backends
+        ]
+        if can_compile(device) and (
+            device.type == "cuda" or not backward
+        ):  # torch has no backward of it on the CPU
+            found.append(
+                Variant(name, "flex", partial(build_flex, sizes, str(device), backward), need)
+            )
     return found
 
 
 def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:
     """Forward with backward, as released and by the backend of choice."""
     chosen = choose_backend("auto", device)
-    return [v for v in attention_variants(sizes, device) if v.name == "attention-forward-backward" and v.variant in (BASELINE, chosen)]
+    return [
+        v
+        for v in attention_variants(sizes, device)
+        if v.name == "attention-forward-backward" and v.variant in (BASELINE, chosen)
+    ]
 
 
 def serves(backend: str, device: torch.device) -> bool:
@@ -97,17 +130,25 @@ def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> 
     """One copy; no backend's name for the released formulation."""
     inputs = attention_inputs(sizes, device, backward)
     if backend:
-        attend: Callable[..., Tensor] = partial(restricted_attention, radius=sizes.radius, backend=backend)
+        attend: Callable[..., Tensor] = partial(
+            restricted_attention, radius=sizes.radius, backend=backend
+        )
     else:
-        inputs = [x.detach().float().requires_grad_(backward) for x in inputs]  # it knew no other precision
+        inputs = [
+            x.detach().float().requires_grad_(backward) for x in inputs
+        ]  # it knew no other precision
         attend = partial(released.copy, window=Window(sizes.radius))
     return partial(run_attention, attend, inputs, backward)
 
 
 def attention_inputs(sizes: Sizes, device: str, backward: bool) -> list[Tensor]:
-    """Query, key `[B, C, h, w]` and value `[B, K, h, w]`; on CUDA the features in bfloat16, channels last, as an encoder gives them."""
+    """Query, key `[B, C, h, w]` and value `[B, K, h, w]`; on CUDA the features in bfloat16,
+    channels last, as an encoder gives them."""
     draw = torch.Generator().manual_seed(0)
-    features = [0.3 * torch.randn(sizes.batch, sizes.channels, *sizes.area, generator=draw) for _ in range(2)]
+    features = [
+        0.3 * torch.randn(sizes.batch, sizes.channels, *sizes.area, generator=draw)
+        for _ in range(2)
+    ]
     value = torch.randn(sizes.batch, CLASSES, *sizes.area, generator=draw).softmax(dim=1)
     if torch.device(device).type == "cuda":
         features = [x.to(torch.bfloat16).to(memory_format=torch.channels_last) for x in features]
@@ -131,7 +172,9 @@ def build_flex(sizes: Sizes, device: str, backward: bool) -> Work:
     (height, width), radius = sizes.area, sizes.radius
 
     def near(b: Any, h: Any, q: Any, k: Any) -> Any:
-        return ((q // width - k // width).abs() <= radius) & ((q % width - k % width).abs() <= radius)
+        return ((q // width - k // width).abs() <= radius) & (
+            (q % width - k % width).abs() <= radius
+        )
 
     mask = create_block_mask(near, None, None, height * width, height * width, device=device)
     compiled = torch.compile(flex_attention)
@@ -153,33 +196,67 @@ class Batch(NamedTuple):
 
 def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """A training step on clips of three frames: colours, both losses, backward, Adam."""
-    arguments = EncoderConfig(), sizes.batch, 3, sizes.height, sizes.width, Window(sizes.radius), CLASSES
+    arguments = (
+        EncoderConfig(),
+        sizes.batch,
+        3,
+        sizes.height,
+        sizes.width,
+        Window(sizes.radius),
+        CLASSES,
+    )
     need = Need(sizes.batch, cost.step_flops(*arguments), 0)
-    fast = [Variant("step", "corrflow", partial(build_step, ComputeConfig(), sizes, str(device)), need)]
+    fast = [
+        Variant("step", "corrflow", partial(build_step, ComputeConfig(), sizes, str(device)), need)
+    ]
     if device.type == "cpu":
         direct = ComputeConfig(convolution="direct")
-        fast.append(Variant("step", "corrflow, direct", partial(build_step, direct, sizes, str(device)), need))
+        fast.append(
+            Variant(
+                "step", "corrflow, direct", partial(build_step, direct, sizes, str(device)), need
+            )
+        )
     if device.type == "cuda":
         eager = ComputeConfig(compile="no")
-        fast.append(Variant("step", "corrflow, not compiled", partial(build_step, eager, sizes, str(device)), need))
+        fast.append(
+            Variant(
+                "step",
+                "corrflow, not compiled",
+                partial(build_step, eager, sizes, str(device)),
+                need,
+            )
+        )
         single = ComputeConfig(precision="float32")
-        fast.append(Variant("step", "corrflow, float32", partial(build_step, single, sizes, str(device)), need))
-    return [Variant("step", BASELINE, partial(build_released_step, sizes, str(device)), need), *fast]
+        fast.append(
+            Variant(
+                "step", "corrflow, float32", partial(build_step, single, sizes, str(device)), need
+            )
+        )
+    return [
+        Variant("step", BASELINE, partial(build_released_step, sizes, str(device)), need),
+        *fast,
+    ]
 
 
 def clips_of(sizes: Sizes) -> Tensor:
     """uint8 `[B, 3, 3, H, W]`: smooth random pictures that move a little."""
     draw = torch.Generator().manual_seed(0)
-    coarse = torch.rand(sizes.batch, 3, sizes.height // 16 + 1, sizes.width // 16 + 1, generator=draw)
+    coarse = torch.rand(
+        sizes.batch, 3, sizes.height // 16 + 1, sizes.width // 16 + 1, generator=draw
+    )
     large = F.interpolate(coarse, (sizes.height + 8, sizes.width + 8), mode="bicubic").clamp(0, 1)
-    frames = [large[..., 4 * t : 4 * t + sizes.height, 4 * t : 4 * t + sizes.width] for t in range(3)]
+    frames = [
+        large[..., 4 * t : 4 * t + sizes.height, 4 * t : 4 * t + sizes.width] for t in range(3)
+    ]
     return (torch.stack(frames, dim=1) * 255).byte()
 
 
 def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
     """The trainer's own step."""
     trainer = make_trainer(compute, device)
-    log = StepLog(trainer.config.trainer, trainer.processes, trainer.timer, trainer.trouble, None, lambda _: None)
+    log = StepLog(
+        trainer.config.trainer, trainer.context, trainer.timer, trainer.errors, None, lambda _: None
+    )
     batch = Batch(clips_of(sizes), ["bench"])
     return partial(trainer.train_step, batch, log)
 
@@ -187,8 +264,10 @@ def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
 def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
     """A trainer of random weights."""
     settings = TrainingConfig(compute=compute, trainer=TrainerConfig(pictures_every=0))
-    with tempfile.TemporaryDirectory() as empty:  # looked into for checkpoints, once; a step alone writes nothing
-        return Trainer(Path(empty), settings, Processes(0, 1, torch.device(device)))
+    with (
+        tempfile.TemporaryDirectory() as empty
+    ):  # looked into for checkpoints, once; a step alone writes nothing
+        return Trainer(Path(empty), settings, DistributedContext(0, 1, torch.device(device)))
 
 
 def build_released_step(sizes: Sizes, device: str) -> Work:
@@ -197,7 +276,9 @@ def build_released_step(sizes: Sizes, device: str) -> Work:
     model = CorrFlow().to(device).train()
     adam = torch.optim.Adam(model.parameters(), lr=2e-4)
     frames_bt3hw = clips_of(sizes).to(device).float() / 255
-    classes_bthw = color_classes(frames_bt3hw.flatten(0, 1)).view(sizes.batch, 3, sizes.height, sizes.width)
+    classes_bthw = quantize_colors(frames_bt3hw.flatten(0, 1)).view(
+        sizes.batch, 3, sizes.height, sizes.width
+    )
 
     def step() -> None:
         loss = released.losses(model, frames_bt3hw, classes_bthw, TRUTH)
@@ -209,8 +290,13 @@ def build_released_step(sizes: Sizes, device: str) -> Work:
 
 
 def encoder_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """The encoder alone in a step: three frames of each clip forward and backward, in the step's own precision and layout."""
-    need = Need(sizes.batch, 3 * 3 * sizes.batch * cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width), 0)
+    """The encoder alone in a step: three frames of each clip forward and backward, in the step's
+    own precision and layout."""
+    need = Need(
+        sizes.batch,
+        3 * 3 * sizes.batch * cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width),
+        0,
+    )
     return [Variant("encoder", "corrflow", partial(build_encoder, sizes, str(device)), need)]
 
 
@@ -232,15 +318,37 @@ def build_encoder(sizes: Sizes, device: str) -> Work:
 def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """One more frame of a video with three objects."""
     if sizes.batch != 1:
-        raise InputError(f"bench: inference, batch {sizes.batch}: expected 1: a video is tracked a frame at a time")
+        raise InputError(
+            f"bench: inference, batch {sizes.batch}: expected 1: a video is tracked a frame at a "
+            "time"
+        )
     encoder = EncoderConfig()
     flops = cost.encoder_flops(encoder, sizes.height, sizes.width)
-    need = Need(1, flops + cost.attention_flops(*sizes.area, encoder.features, OBJECTS + 1, Window(sizes.radius)), 0)
+    need = Need(
+        1,
+        flops
+        + cost.attention_flops(*sizes.area, encoder.features, OBJECTS + 1, Window(sizes.radius)),
+        0,
+    )
     return [
-        Variant("inference", BASELINE, partial(build_released_tracking, sizes, str(device), False), need),
-        Variant("inference", "released, memory kept", partial(build_released_tracking, sizes, str(device), True), need),
-        Variant("inference", "corrflow", partial(build_tracking, "paper", sizes, str(device)), need),
-        Variant("inference-memory", "corrflow", partial(build_tracking, "memory", sizes, str(device)), memory_need(sizes, flops)),
+        Variant(
+            "inference", BASELINE, partial(build_released_tracking, sizes, str(device), False), need
+        ),
+        Variant(
+            "inference",
+            "released, memory kept",
+            partial(build_released_tracking, sizes, str(device), True),
+            need,
+        ),
+        Variant(
+            "inference", "corrflow", partial(build_tracking, "paper", sizes, str(device)), need
+        ),
+        Variant(
+            "inference-memory",
+            "corrflow",
+            partial(build_tracking, "memory", sizes, str(device)),
+            memory_need(sizes, flops),
+        ),
     ]
 
 
@@ -249,13 +357,22 @@ def memory_need(sizes: Sizes, encoder_flops: int) -> Need:
     protocol = find_protocol("memory")
     references = len(protocol.recent) + len(protocol.anchors)
     window = Window(-(-protocol.radius // STRIDE))
-    return Need(1, encoder_flops + cost.attention_flops(*sizes.area, EncoderConfig().features, OBJECTS + 1, window, references), 0)
+    return Need(
+        1,
+        encoder_flops
+        + cost.attention_flops(
+            *sizes.area, EncoderConfig().features, OBJECTS + 1, window, references
+        ),
+        0,
+    )
 
 
 def first_labels(sizes: Sizes) -> Tensor:
     """int64 `[H, W]`: background and upright bars, one an object."""
     columns = torch.arange(sizes.width) * (2 * OBJECTS + 1) // sizes.width
-    return torch.where(columns % 2 == 1, (columns + 1) // 2, 0).expand(sizes.height, -1).contiguous()
+    return (
+        torch.where(columns % 2 == 1, (columns + 1) // 2, 0).expand(sizes.height, -1).contiguous()
+    )
 
 
 def build_tracking(protocol: str, sizes: Sizes, device: str) -> Work:
@@ -271,7 +388,8 @@ def build_tracking(protocol: str, sizes: Sizes, device: str) -> Work:
 
 
 def build_released_tracking(sizes: Sizes, device: str, keep: bool) -> Work:
-    """Both frames encoded anew each time, 16 classes whatever the objects; `keep` gives it our commands' setting of the memory."""
+    """Both frames encoded anew each time, 16 classes whatever the objects; `keep` gives it our
+    commands' setting of the memory."""
     if keep:
         keep_freed_memory()
     torch.manual_seed(0)

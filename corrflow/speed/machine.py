@@ -14,7 +14,8 @@ class Limits(NamedTuple):
     """Measured on one device, the best of a few rounds."""
 
     product: float
-    """Floating-point operations per second of a large matrix product; bfloat16 on CUDA, float32 on the CPU."""
+    """Floating-point operations per second of a large matrix product; bfloat16 on CUDA, float32 on
+    the CPU."""
     convolution: float
     """Of the encoder's commonest convolution, 3x3 of 256 channels, in the same precision."""
     bandwidth: float
@@ -26,7 +27,8 @@ class Limits(NamedTuple):
         return max(self.product, self.convolution)
 
     def raised(self, other: "Limits") -> "Limits":
-        """The higher of two measurements of each; a limit that was measured while the machine was busy is none."""
+        """The higher of two measurements of each; a limit that was measured while the machine was
+        busy is none."""
         return Limits(*(max(pair) for pair in zip(self, other, strict=True)))
 
 
@@ -39,11 +41,20 @@ def measure_limits(device: torch.device) -> Limits:
     kernel = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
     if cuda:
         frames, kernel = (x.to(memory_format=torch.channels_last) for x in (frames, kernel))
-    block, other = torch.ones(2, (1 << 30) if cuda else (1 << 27), device=device, dtype=torch.uint8)  # written once: the pages are there
+    block, other = torch.ones(
+        2, (1 << 30) if cuda else (1 << 27), device=device, dtype=torch.uint8
+    )  # written once: the pages are there
     with torch.inference_mode():
         return Limits(
             2 * side**3 / best_seconds(lambda: a @ b, device),
-            2 * batch * 64 * 64 * 9 * 256 * 256 / best_seconds(lambda: F.conv2d(frames, kernel, padding=1), device),
+            2
+            * batch
+            * 64
+            * 64
+            * 9
+            * 256
+            * 256
+            / best_seconds(lambda: F.conv2d(frames, kernel, padding=1), device),
             2 * block.numel() / best_seconds(lambda: other.copy_(block), device),
         )
 

@@ -1,5 +1,5 @@
-"""Measures variants of one work side by side: each in a process of its own, so that its memory is its own, and by turns, so that
-whatever else the machine does falls on all alike.
+"""Measures variants of one work side by side: each in a process of its own, so that its memory is
+its own, and by turns, so that whatever else the machine does falls on all alike.
 """
 
 import contextlib
@@ -43,7 +43,8 @@ class Variant(NamedTuple):
     variant: str
     """Of the way."""
     build: Callable[[], Work]
-    """Makes what the work needs and returns it; called in a new process, so a function of a module, or a `partial` of one."""
+    """Makes what the work needs and returns it; called in a new process, so a function of a module,
+    or a `partial` of one."""
     need: Need
     """What the work needs, however it is done."""
 
@@ -59,9 +60,11 @@ class Row:
     fastest: float
     slowest: float
     speedup: float | None
-    """Median over the rounds of the baseline's seconds over this variant's, of the same round; None without a baseline."""
+    """Median over the rounds of the baseline's seconds over this variant's, of the same round; None
+    without a baseline."""
     peak_mib: float | None
-    """Most memory beyond what was held before the first call, when inputs and weights were in place; None where nobody tells."""
+    """Most memory beyond what was held before the first call, when inputs and weights were in
+    place; None where nobody tells."""
     held_mib: float | None
     """What was held then; on the CPU with the interpreter and torch itself."""
     need: Need
@@ -75,14 +78,21 @@ class Measured(NamedTuple):
     """A line for each variant that could not run; the others go on without it."""
 
 
-def measure(variants: list[Variant], device: torch.device, repeats: int, on_round: Callable[[], object] = lambda: None) -> Measured:
+def measure(
+    variants: list[Variant],
+    device: torch.device,
+    repeats: int,
+    on_round: Callable[[], object] = lambda: None,
+) -> Measured:
     """Run each variant `repeats` times by turns, after a round that is not counted."""
     context = multiprocessing.get_context("spawn")
     runners = []
     try:
         for variant in variants:
             ours, theirs = context.Pipe()
-            process = context.Process(target=serve, args=(theirs, variant.build, str(device)), daemon=True)
+            process = context.Process(
+                target=serve, args=(theirs, variant.build, str(device)), daemon=True
+            )
             process.start()
             theirs.close()
             runners.append(Runner(variant, ours, process))
@@ -96,7 +106,10 @@ def measure(variants: list[Variant], device: torch.device, repeats: int, on_roun
         for runner in runners:
             runner.dismiss()
     working = [runner for runner in runners if not runner.failure]
-    return Measured([row_of(runner, working) for runner in working], [runner.failure for runner in runners if runner.failure])
+    return Measured(
+        [row_of(runner, working) for runner in working],
+        [runner.failure for runner in runners if runner.failure],
+    )
 
 
 class Runner:
@@ -146,12 +159,32 @@ class Runner:
 
 
 def row_of(runner: Runner, runners: list[Runner]) -> Row:
-    """The figures of a runner; the first round, in which things are compiled and cached, does not count."""
+    """The figures of a runner; the first round, in which things are compiled and cached, does not
+    count."""
     name, variant, seconds = runner.variant.name, runner.variant.variant, runner.seconds[1:]
-    base = next((r.seconds[1:] for r in runners if (r.variant.name, r.variant.variant) == (name, BASELINE)), None)
-    speedup = None if base is None else statistics.median(b / s for b, s in zip(base, seconds, strict=True))
-    peak, held = (None if x is None else x / MIB for x in (max(runner.peaks[1:], default=None), runner.held))
-    return Row(name, variant, statistics.median(seconds), min(seconds), max(seconds), speedup, peak, held, runner.variant.need)
+    base = next(
+        (r.seconds[1:] for r in runners if (r.variant.name, r.variant.variant) == (name, BASELINE)),
+        None,
+    )
+    speedup = (
+        None
+        if base is None
+        else statistics.median(b / s for b, s in zip(base, seconds, strict=True))
+    )
+    peak, held = (
+        None if x is None else x / MIB for x in (max(runner.peaks[1:], default=None), runner.held)
+    )
+    return Row(
+        name,
+        variant,
+        statistics.median(seconds),
+        min(seconds),
+        max(seconds),
+        speedup,
+        peak,
+        held,
+        runner.variant.need,
+    )
 
 
 def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None:
@@ -170,13 +203,16 @@ def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None
             pipe.send((seconds, None if peak is None or before is None else peak - before))
             if device.type == "cuda":
                 torch.cuda.empty_cache()  # the next one's turn
-    except Exception as error:  # the end of a process: whatever it is, the others go on and the user is told
+    except (
+        Exception
+    ) as error:  # the end of a process: whatever it is, the others go on and the user is told
         pipe.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 def time_calls(work: Work, device: torch.device) -> float:
-    """Seconds of a call. On CUDA of as many, one after the other, as fill a fifth of a second, after one that fills the allocator's
-    cache: alone, a short one would be the time of its launch, and a step would not overlap with the next as in training."""
+    """Seconds of a call. On CUDA of as many, one after the other, as fill a fifth of a second,
+    after one that fills the allocator's cache: alone, a short one would be the time of its launch,
+    and a step would not overlap with the next as in training."""
     if device.type != "cuda":
         begun = time.perf_counter()
         work()
@@ -195,12 +231,20 @@ def time_calls(work: Work, device: torch.device) -> float:
 
 def held_bytes(device: torch.device) -> float | None:
     """Memory held now: allocated on CUDA, resident on the CPU."""
-    return float(torch.cuda.memory_allocated(device)) if device.type == "cuda" else status_bytes("VmRSS")
+    return (
+        float(torch.cuda.memory_allocated(device))
+        if device.type == "cuda"
+        else status_bytes("VmRSS")
+    )
 
 
 def peak_bytes(device: torch.device) -> float | None:
     """The most memory held since `forget_peak`."""
-    return float(torch.cuda.max_memory_allocated(device)) if device.type == "cuda" else status_bytes("VmHWM")
+    return (
+        float(torch.cuda.max_memory_allocated(device))
+        if device.type == "cuda"
+        else status_bytes("VmHWM")
+    )
 
 
 def forget_peak(device: torch.device) -> bool:
@@ -220,5 +264,9 @@ def status_bytes(field: str) -> float | None:
     status = Path("/proc/self/status")
     if not status.exists():
         return None
-    sizes = (float(line.split()[1]) * 1024 for line in status.read_text().splitlines() if line.startswith(f"{field}:"))
+    sizes = (
+        float(line.split()[1]) * 1024
+        for line in status.read_text().splitlines()
+        if line.startswith(f"{field}:")
+    )
     return next(sizes, None)

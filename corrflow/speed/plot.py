@@ -8,7 +8,8 @@ from corrflow.speed.measure import Row
 
 
 def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> None:
-    """Seconds and extra memory against what grows, a pair of panels for each of `series`; a PNG at `path`.
+    """Seconds and extra memory against what grows, a pair of panels for each of `series`; a PNG at
+    `path`.
 
     Args:
         series: what grows (the label of the axis) -> its values, each with the rows measured there.
@@ -26,11 +27,23 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
     for column, (label, points) in enumerate(series.items()):
         values = [value for value, _ in points]
         for variant in dict.fromkeys(row.variant for _, rows in points for row in rows):
-            here = [(value, row) for value, rows in points for row in rows if row.variant == variant]  # one may lack where it did not fit
-            panels[0][column].plot([value for value, _ in here], [row.seconds for _, row in here], marker="o", label=variant)
+            here = [
+                (value, row) for value, rows in points for row in rows if row.variant == variant
+            ]  # one may lack where it did not fit
+            panels[0][column].plot(
+                [value for value, _ in here],
+                [row.seconds for _, row in here],
+                marker="o",
+                label=variant,
+            )
             extra = [(value, row.peak_mib) for value, row in here if row.peak_mib]
             if extra:
-                panels[1][column].plot([value for value, _ in extra], [peak for _, peak in extra], marker="o", label=variant)
+                panels[1][column].plot(
+                    [value for value, _ in extra],
+                    [peak for _, peak in extra],
+                    marker="o",
+                    label=variant,
+                )
         panels[0][column].set_ylabel("seconds")
         panels[1][column].set_ylabel("extra memory, MiB")
         panels[1][column].set_xlabel(label)

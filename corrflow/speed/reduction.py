@@ -1,4 +1,5 @@
-"""Measures all-reduce among processes: a flag, the gradients, four times as much; and what of it went over the loopback."""
+"""Measures all-reduce among processes: a flag, the gradients, four times as much; and what of it
+went over the loopback."""
 
 import os
 import statistics
@@ -12,7 +13,7 @@ import torch.distributed as dist
 from corrflow.encoder import EncoderConfig
 from corrflow.speed import cost
 from corrflow.speed.machine import synchronize
-from corrflow.training.distributed import Processes
+from corrflow.training.distributed import DistributedContext
 
 COUNTERS = Path("/proc/net/dev")  # of Linux: bytes that went out of each interface
 
@@ -25,13 +26,18 @@ class Reduction(NamedTuple):
     """Median."""
     fastest: float
     sent: float | None
-    """Bytes that all ranks together sent for one; None unless all are on this machine and its kernel counts."""
+    """Bytes that all ranks together sent for one; None unless all are on this machine and its
+    kernel counts."""
 
 
-def measure_reduction(processes: Processes, repeats: int) -> list[Reduction]:
+def measure_reduction(processes: DistributedContext, repeats: int) -> list[Reduction]:
     """Of a flag on the CPU and of gradients on the device, float32; every rank must call it."""
     gradient = cost.gradient_bytes(EncoderConfig())
-    sizes = [(4, torch.device("cpu")), (gradient, processes.device), (4 * gradient, processes.device)]
+    sizes = [
+        (4, torch.device("cpu")),
+        (gradient, processes.device),
+        (4 * gradient, processes.device),
+    ]
     return [measure_size(torch.zeros(size // 4, device=device), repeats) for size, device in sizes]
 
 
@@ -57,18 +63,25 @@ def loopback_bytes(device: torch.device) -> int | None:
     together = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
     if device.type == "cuda" or not together or not COUNTERS.exists():
         return None
-    lines = [line.split() for line in COUNTERS.read_text().splitlines() if line.strip().startswith("lo:")]
+    lines = [
+        line.split() for line in COUNTERS.read_text().splitlines() if line.strip().startswith("lo:")
+    ]
     return int(lines[0][9]) if lines else None
 
 
 def reduction_table(rows: list[Reduction], ranks: int) -> str:
-    """A line a size, with what a ring's ranks send by the formula, and the rate at which one of them did."""
+    """A line a size, with what a ring's ranks send by the formula, and the rate at which one of
+    them did."""
     lines = [
-        f"{ranks} processes\n{'bytes':>12} {'median ms':>10} {'fastest':>10} {'GB/s a rank':>12} {'sent, counted':>14} {'by formula':>12}"
+        f"{ranks} processes\n{'bytes':>12} {'median ms':>10} {'fastest':>10} {'GB/s a rank':>12} "
+        f"{'sent, counted':>14} {'by formula':>12}"
     ]
     for row in rows:
         formula = 2 * (ranks - 1) * row.bytes
         counted = "-" if row.sent is None else f"{row.sent:.0f}"
         rate = formula / ranks / row.seconds / 1e9
-        lines.append(f"{row.bytes:12} {row.seconds * 1e3:10.3f} {row.fastest * 1e3:10.3f} {rate:12.3f} {counted:>14} {formula:12}")
+        lines.append(
+            f"{row.bytes:12} {row.seconds * 1e3:10.3f} {row.fastest * 1e3:10.3f} {rate:12.3f} "
+            f"{counted:>14} {formula:12}"
+        )
     return "\n".join(lines)

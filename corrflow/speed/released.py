@@ -1,8 +1,10 @@
-"""The released formulation, for comparison of speed alone: every hop encodes both of its frames, correlates and unfolds.
+"""The released formulation, for comparison of speed alone: every hop encodes both of its frames,
+correlates and unfolds.
 
-Written from the description of what the released code computes (no line of it is here): 8 hops a training step, so 16 encodings and
-8 correlations; the correlation by `spatial-correlation-sampler` where that is installed, else a product for each shift; exact zeros
-taken for padding; a softmax over the 169 affinities; the reference's colours unfolded into 169 copies, border cells repeated.
+Written from the description of what the released code computes (no line of it is here): 8 hops a
+training step, so 16 encodings and 8 correlations; the correlation by `spatial-correlation-sampler`
+where that is installed, else a product for each shift; exact zeros taken for padding; a softmax
+over the 169 affinities; the reference's colours unfolded into 169 copies, border cells repeated.
 
 Shapes: b batch, k colour classes, h w cells at stride 4, H W pixels, s shifts of the window.
 """
@@ -17,8 +19,8 @@ from corrflow.attention import reference
 from corrflow.attention.choice import is_installed
 from corrflow.attention.window import Window
 from corrflow.encoder import STRIDE
+from corrflow.loss import color_loss
 from corrflow.model import CorrFlow
-from corrflow.objective import color_loss
 from corrflow.palette import CLASSES
 
 PADDING = -1e10  # the logit of what is taken for padding
@@ -29,7 +31,9 @@ def copy(query_bchw: Tensor, key_bchw: Tensor, value_bkhw: Tensor, window: Windo
     dots_bshw = correlate(query_bchw, key_bchw, window)
     weights_bshw = dots_bshw.masked_fill(dots_bshw == 0, PADDING).softmax(dim=1)
     edged = F.pad(value_bkhw, (window.radius,) * 4, mode="replicate")
-    unfolded_bkshw = F.unfold(edged, window.side).view(*value_bkhw.shape[:2], window.side**2, *value_bkhw.shape[2:])
+    unfolded_bkshw = F.unfold(edged, window.side).view(
+        *value_bkhw.shape[:2], window.side**2, *value_bkhw.shape[2:]
+    )
     return torch.einsum("bshw,bkshw->bkhw", weights_bshw, unfolded_bkshw)
 
 
@@ -39,13 +43,19 @@ def correlate(query_bchw: Tensor, key_bchw: Tensor, window: Window) -> Tensor:
         return reference.correlate(query_bchw, key_bchw, window)
     from spatial_correlation_sampler import spatial_correlation_sample
 
-    sampled: Tensor = spatial_correlation_sample(query_bchw.contiguous(), key_bchw.contiguous(), patch_size=window.side)
+    sampled: Tensor = spatial_correlation_sample(
+        query_bchw.contiguous(), key_bchw.contiguous(), patch_size=window.side
+    )
     return sampled.flatten(1, 2)
 
 
 def correlation_name() -> str:
     """How the correlation is computed here, for the record."""
-    return "sampler" if is_installed("sampler") else "products by shift (spatial-correlation-sampler is not installed)"
+    return (
+        "sampler"
+        if is_installed("sampler")
+        else "products by shift (spatial-correlation-sampler is not installed)"
+    )
 
 
 def hop(model: CorrFlow, source_b3hw: Tensor, target_b3hw: Tensor, colors_bkhw: Tensor) -> Tensor:
@@ -54,11 +64,20 @@ def hop(model: CorrFlow, source_b3hw: Tensor, target_b3hw: Tensor, colors_bkhw: 
     return copy(target_bchw, reference_bchw, colors_bkhw, Window(model.config.radius))
 
 
-def losses(model: CorrFlow, frames_bt3hw: Tensor, classes_bthw: Tensor, truth: bool, cycle_weight: float = 0.1) -> Tensor:
-    """The training loss of clips of three frames, scalar: two hops of the short loss, two and four of the long one's cycles."""
+def losses(
+    model: CorrFlow,
+    frames_bt3hw: Tensor,
+    classes_bthw: Tensor,
+    truth: bool,
+    cycle_weight: float = 0.1,
+) -> Tensor:
+    """The training loss of clips of three frames, scalar: two hops of the short loss, two and four
+    of the long one's cycles."""
     frames, classes = frames_bt3hw.unbind(dim=1), classes_bthw.unbind(dim=1)
     first = hop(model, frames[0], frames[1], shrunk_labels(classes[0]))
-    second = hop(model, frames[1], frames[2], shrunk_labels(classes[1]) if truth else carried(first))
+    second = hop(
+        model, frames[1], frames[2], shrunk_labels(classes[1]) if truth else carried(first)
+    )
     short = color_loss(first, classes[1]) + color_loss(second, classes[2])
     long = torch.zeros_like(short)
     for path in ((0, 1, 0), (0, 1, 2, 1, 0)):
@@ -77,8 +96,11 @@ def track(model: CorrFlow, previous_13hw: Tensor, frame_13hw: Tensor, labels_1hw
 
 
 def shrunk_labels(classes_bhw: Tensor) -> Tensor:
-    """One class for each cell, one-hot `[B, K, H/4, W/4]`: the truncated mean of class numbers (a defect, kept for its cost)."""
-    middle_b1hw = F.interpolate(classes_bhw[:, None].float(), scale_factor=1 / STRIDE, mode="bilinear").long()
+    """One class for each cell, one-hot `[B, K, H/4, W/4]`: the truncated mean of class numbers (a
+    defect, kept for its cost)."""
+    middle_b1hw = F.interpolate(
+        classes_bhw[:, None].float(), scale_factor=1 / STRIDE, mode="bilinear"
+    ).long()
     return F.one_hot(middle_b1hw[:, 0], CLASSES).movedim(-1, 1).float()
 
 

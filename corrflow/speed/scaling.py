@@ -1,7 +1,8 @@
-"""What a training step would take on many GPUs, on paper: arithmetic, all-reduce, what of it hides behind backward, reading. Pure.
+"""What a training step would take on many GPUs, on paper: arithmetic, all-reduce, what of it hides
+behind backward, reading. Pure.
 
-Predicted from the work that `cost.py` counts and from rates that the caller states. docs/scaling.md derives each term and says what was
-measured. Times are seconds, sizes bytes.
+Predicted from the work that `cost.py` counts and from rates that the caller states. docs/scaling.md
+derives each term and says what was measured. Times are seconds, sizes bytes.
 """
 
 from dataclasses import dataclass
@@ -21,7 +22,8 @@ CLIP_FRAMES = 3
 
 @dataclass(frozen=True)
 class ScalingConfig:
-    """Predict training on many GPUs from counted work and stated rates. Nothing is measured: put in your own rates."""
+    """Predict training on many GPUs from counted work and stated rates. Nothing is measured: put in
+    your own rates."""
 
     gpus: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """Numbers of GPUs to predict for."""
@@ -37,7 +39,8 @@ class ScalingConfig:
     """Share of it that a step reaches."""
     gpus_per_node: int = 8
     nvlink_gbyte: float = 450.0
-    """10^9 bytes a second from a GPU to another of its node: by their datasheets 450 of an H100, 300 of an A100."""
+    """10^9 bytes a second from a GPU to another of its node: by their datasheets 450 of an H100,
+    300 of an A100."""
     network_gbit: float = 400.0
     """10^9 bits a second out of a node, over all its cards."""
     reached: float = 0.8
@@ -63,14 +66,34 @@ class ScalingConfig:
 
     def __post_init__(self) -> None:
         rates = (
-            self.peak_tflops, self.nvlink_gbyte, self.network_gbit, self.bucket_mib, self.disk_mbyte, self.frame_kbyte, self.worker_clips,
+            self.peak_tflops, self.nvlink_gbyte, self.network_gbit, self.bucket_mib,
+            self.disk_mbyte, self.frame_kbyte, self.worker_clips,
         )  # fmt: skip
-        counts = (*self.gpus, self.batch, self.size, self.gpus_per_node, self.save_every, self.sample_frames)
+        counts = (
+            *self.gpus,
+            self.batch,
+            self.size,
+            self.gpus_per_node,
+            self.save_every,
+            self.sample_frames,
+        )
         waits = (self.global_batch, self.nvlink_us, self.network_us, self.flag_us)
-        if not self.gpus or min(counts) < 1 or min(rates) <= 0 or min(waits) < 0 or self.size % STRIDE:
-            raise InputError(f"scaling: {self}: expected rates above 0, counts from 1 on, times from 0, size a multiple of {STRIDE}")
+        if (
+            not self.gpus
+            or min(counts) < 1
+            or min(rates) <= 0
+            or min(waits) < 0
+            or self.size % STRIDE
+        ):
+            raise InputError(
+                f"scaling: {self}: expected rates above 0, counts from 1 on, times from 0, size a "
+                f"multiple of {STRIDE}"
+            )
         if not 0 < self.achieved <= 1 or not 0 < self.reached <= 1:
-            raise InputError(f"scaling: achieved {self.achieved}, reached {self.reached}: expected above 0, at most 1")
+            raise InputError(
+                f"scaling: achieved {self.achieved}, reached {self.reached}: expected above 0, at "
+                "most 1"
+            )
 
     def clips(self, gpus: int) -> int:
         """Of each GPU; 0 where the global batch does not divide."""
@@ -128,28 +151,38 @@ def predict(config: ScalingConfig) -> list[Prediction]:
 def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     """All terms of one step."""
     encoder, nodes, clips = EncoderConfig(), config.nodes(gpus), config.clips(gpus)
-    flops = cost.step_flops(encoder, clips, CLIP_FRAMES, config.size, config.size, Window(), CLASSES)
+    flops = cost.step_flops(
+        encoder, clips, CLIP_FRAMES, config.size, config.size, Window(), CLASSES
+    )
     compute = flops / (config.peak_tflops * 1e12 * config.achieved)
     bandwidth, hop = link(config, gpus)
     found = buckets(encoder, config.size, config.bucket_mib)
     reduce = sum(ring_seconds(bucket.bytes, gpus, bandwidth, hop) for bucket in found)
-    exposed = exposed_seconds(found, gpus, bandwidth, hop, compute * 2 / 3)  # backward is twice its forward
+    exposed = exposed_seconds(
+        found, gpus, bandwidth, hop, compute * 2 / 3
+    )  # backward is twice its forward
     flag = ring_seconds(0, gpus, bandwidth, config.flag_us * MICRO)
     saving = cost.checkpoint_bytes(encoder) / (config.disk_mbyte * 1e6) / config.save_every
     device = compute + exposed
-    step = max(device, flag) + saving  # the host runs ahead of the device, so the flag costs only where it is the longer
-    losses = {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "checkpoint": saving}
+    step = (
+        max(device, flag) + saving
+    )  # the host runs ahead of the device, so the flag costs only where it is the longer
+    losses = (
+        {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "checkpoint": saving}
+    )
     worst = max(losses, key=lambda name: losses[name])
     served = min(gpus, config.gpus_per_node) * clips / step
     local, whole = clip_bytes(config)
     return Prediction(
         gpus, nodes, clips, compute, reduce, exposed, flag, saving, step, (compute + saving) / step,
-        worst if losses[worst] > 0.05 * step else "arithmetic", local * served, whole * served, clips / step / config.worker_clips,
+        worst if losses[worst] > 0.05 * step else "arithmetic", local * served, whole * served,
+        clips / step / config.worker_clips,
     )  # fmt: skip
 
 
 def link(config: ScalingConfig, gpus: int) -> tuple[float, float]:
-    """Bytes a second and seconds of a hop of the slowest link of the ring. It enters and leaves each node once."""
+    """Bytes a second and seconds of a hop of the slowest link of the ring. It enters and leaves
+    each node once."""
     inner, outer = config.nvlink_gbyte * GIGA, config.network_gbit * GIGA / 8
     if config.nodes(gpus) == 1:
         return inner * config.reached, config.nvlink_us * MICRO
@@ -157,12 +190,16 @@ def link(config: ScalingConfig, gpus: int) -> tuple[float, float]:
 
 
 def ring_seconds(size: float, ranks: int, bandwidth: float, hop: float) -> float:
-    """All-reduce by a ring: 2 (n - 1) rounds, in each of which every rank sends an n-th of the bytes to the next."""
+    """All-reduce by a ring: 2 (n - 1) rounds, in each of which every rank sends an n-th of the
+    bytes to the next."""
     return 2 * (ranks - 1) * (size / ranks / bandwidth + hop)
 
 
-def exposed_seconds(found: list[Bucket], ranks: int, bandwidth: float, hop: float, backward: float) -> float:
-    """Of the buckets' all-reduces, one after the other as they get ready, what comes after backward's end."""
+def exposed_seconds(
+    found: list[Bucket], ranks: int, bandwidth: float, hop: float, backward: float
+) -> float:
+    """Of the buckets' all-reduces, one after the other as they get ready, what comes after
+    backward's end."""
     if ranks == 1:
         return 0.0
     end = 0.0
@@ -172,10 +209,11 @@ def exposed_seconds(found: list[Bucket], ranks: int, bandwidth: float, hop: floa
 
 
 def buckets(encoder: EncoderConfig, size: int, limit_mib: float) -> list[Bucket]:
-    """As DDP fills them: the last weights first; a bucket ends with the tensor that brings it to its limit, 1 MiB for the first.
+    """As DDP fills them: the last weights first; a bucket ends with the tensor that brings it to
+    its limit, 1 MiB for the first.
 
-    A weight's gradient is there once the backward of the clip's first frame, the last to be done, has passed its layer: frames are
-    encoded one by one.
+    A weight's gradient is there once the backward of the clip's first frame, the last to be done,
+    has passed its layer: frames are encoded one by one.
     """
     weights = list(cost.encoder_weights(encoder, size, size))[::-1]
     total = sum(weight.flops for weight in weights)
@@ -190,7 +228,8 @@ def buckets(encoder: EncoderConfig, size: int, limit_mib: float) -> list[Bucket]
 
 
 def clip_bytes(config: ScalingConfig) -> tuple[float, float]:
-    """Read for a clip whose frames follow each other: its json and its own frames; or the whole sample."""
+    """Read for a clip whose frames follow each other: its json and its own frames; or the whole
+    sample."""
     frame = config.frame_kbyte * 1e3
     return NOTE_BYTES + CLIP_FRAMES * frame, config.sample_frames * frame
 
@@ -198,13 +237,17 @@ def clip_bytes(config: ScalingConfig) -> tuple[float, float]:
 def scaling_table(rows: list[Prediction]) -> str:
     """A line for each row: times in milliseconds, reading in 10^6 bytes a second of a node."""
     head = (
-        f"{'GPUs':>5} {'nodes':>5} {'clips':>6} {'compute':>8} {'reduce':>8} {'exposed':>8} {'flag':>7} {'step':>8} "
-        f"{'clips/s':>9} {'of linear':>9}  {'limited by':10} {'MB/s local':>10} {'whole':>7} {'cores/GPU':>9}"
+        f"{'GPUs':>5} {'nodes':>5} {'clips':>6} {'compute':>8} {'reduce':>8} {'exposed':>8} "
+        f"{'flag':>7} {'step':>8} "
+        f"{'clips/s':>9} {'of linear':>9}  {'limited by':10} {'MB/s local':>10} {'whole':>7} "
+        f"{'cores/GPU':>9}"
     )
     lines = [
-        f"{row.gpus:5} {row.nodes:5} {row.gpus * row.clips:6} {row.compute * 1e3:8.2f} {row.reduce * 1e3:8.2f} {row.exposed * 1e3:8.2f} "
+        f"{row.gpus:5} {row.nodes:5} {row.gpus * row.clips:6} {row.compute * 1e3:8.2f} "
+        f"{row.reduce * 1e3:8.2f} {row.exposed * 1e3:8.2f} "
         f"{row.flag * 1e3:7.2f} {row.step * 1e3:8.2f} {row.gpus * row.clips / row.step:9.0f} "
-        f"{row.efficiency:9.0%}  {row.limit:10} {row.local / 1e6:10.0f} {row.whole / 1e6:7.0f} {row.workers:9.1f}"
+        f"{row.efficiency:9.0%}  {row.limit:10} {row.local / 1e6:10.0f} {row.whole / 1e6:7.0f} "
+        f"{row.workers:9.1f}"
         for row in rows
     ]
     return "\n".join([head, *lines])

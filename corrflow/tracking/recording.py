@@ -1,4 +1,5 @@
-"""All that is kept of a tracked video: `NAME.mp4` with the tracks drawn over it, `NAME.csv`, `NAME.json`, and of objects `NAME-masks/`."""
+"""All that is kept of a tracked video: `NAME.mp4` with the tracks drawn over it, `NAME.csv`,
+`NAME.json`, and of objects `NAME-masks/`."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,9 +13,9 @@ import numpy as np
 
 from corrflow.drawing import Dots, draw_boxes, extent
 from corrflow.pictures import Pixels, overlay, write_mask
-from corrflow.propagation import Located
-from corrflow.tracking.film import Film, Reel, Sound
+from corrflow.propagation import TrackedPoints
 from corrflow.tracking.tables import Cell, Table
+from corrflow.tracking.video_writer import Sound, VideoFormat, VideoWriter
 
 Result = TypeVar("Result")
 NOWHERE: list[Cell] = [None, None, None, None]
@@ -43,22 +44,32 @@ class Recorded:
 
 
 class Recording(ABC, Generic[Result]):
-    """Written frame by frame; what is finished has its names, what is left unfinished leaves at most masks."""
+    """Written frame by frame; what is finished has its names, what is left unfinished leaves at
+    most masks."""
 
     columns: tuple[str, ...]
 
-    def __init__(self, out: Path, reel: Reel, sound: Sound | None, about: Recorded) -> None:
+    def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
         self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
-        head: dict[str, str | int | float] = {"video": about.video, "width": reel.width, "height": reel.height}
+        head: dict[str, str | int | float] = {
+            "video": about.video,
+            "width": reel.width,
+            "height": reel.height,
+        }
         with ExitStack() as opened:
             self.table = opened.enter_context(Table(out.with_suffix(""), self.columns, head))
-            self.film = opened.enter_context(Film(out, reel, sound))
+            self.film = opened.enter_context(VideoWriter(out, reel, sound))
             self.opened = opened.pop_all()
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.opened.__exit__(kind, error, trace)
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: Result) -> None:
@@ -87,7 +98,16 @@ class MaskRecording(Recording[Pixels]):
 
     columns = ("object", "area", "x0", "y0", "x1", "y1")
 
-    def __init__(self, out: Path, reel: Reel, sound: Sound | None, about: Recorded, objects: Sequence[int], *, boxes: bool) -> None:
+    def __init__(
+        self,
+        out: Path,
+        reel: VideoFormat,
+        sound: Sound | None,
+        about: Recorded,
+        objects: Sequence[int],
+        *,
+        boxes: bool,
+    ) -> None:
         super().__init__(out, reel, sound, about)
         self.objects, self.boxes, self.masks = sorted(objects), boxes, masks_folder(out)
 
@@ -99,12 +119,19 @@ class MaskRecording(Recording[Pixels]):
     def draw(self, pixels_hw3: Pixels, result: Pixels) -> Pixels:
         """Its objects tinted, and boxed if boxes were given."""
         tinted = overlay(pixels_hw3, result)
-        return draw_boxes(tinted, {number: extent(result == number) for number in self.objects}) if self.boxes else tinted
+        return (
+            draw_boxes(tinted, {number: extent(result == number) for number in self.objects})
+            if self.boxes
+            else tinted
+        )
 
     def rows(self, result: Pixels) -> list[list[Cell]]:
         """One for each object; without area there is no box."""
         areas = np.bincount(result.reshape(-1), minlength=256)
-        return [[number, int(areas[number]), *(extent(result == number) or NOWHERE)] for number in self.objects]
+        return [
+            [number, int(areas[number]), *(extent(result == number) or NOWHERE)]
+            for number in self.objects
+        ]
 
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; masks of an earlier, longer try go."""
@@ -115,24 +142,28 @@ class MaskRecording(Recording[Pixels]):
                 stale.unlink()
 
 
-class PointRecording(Recording[Located]):
+class PointRecording(Recording[TrackedPoints]):
     """Of points; 0, 0 is the centre of the first pixel."""
 
     columns = ("point", "x", "y", "visible", "confidence")
 
-    def __init__(self, out: Path, reel: Reel, sound: Sound | None, about: Recorded) -> None:
+    def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
         super().__init__(out, reel, sound, about)
         self.dots = Dots()
 
-    def draw(self, pixels_hw3: Pixels, result: Located) -> Pixels:
+    def draw(self, pixels_hw3: Pixels, result: TrackedPoints) -> Pixels:
         """Its points as dots with tails."""
         return self.dots.draw(pixels_hw3, result.xy.numpy(), result.visible.numpy())
 
-    def rows(self, result: Located) -> list[list[Cell]]:
+    def rows(self, result: TrackedPoints) -> list[list[Cell]]:
         """One for each point; no place before its first frame."""
-        found = zip(result.xy.tolist(), result.visible.tolist(), result.confidence.tolist(), strict=True)
+        found = zip(
+            result.xy.tolist(), result.visible.tolist(), result.confidence.tolist(), strict=True
+        )
         return [
-            [number, None, None, False, 0.0] if np.isnan(x) else [number, round(x, 2), round(y, 2), visible, round(confidence, 4)]
+            [number, None, None, False, 0.0]
+            if np.isnan(x)
+            else [number, round(x, 2), round(y, 2), visible, round(confidence, 4)]
             for number, ((x, y), visible, confidence) in enumerate(found, 1)
         ]
 

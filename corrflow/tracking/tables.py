@@ -1,4 +1,5 @@
-"""What was tracked, as numbers: one CSV and one JSON, a row for each frame and each object or point, written as the frames come."""
+"""What was tracked, as numbers: one CSV and one JSON, a row for each frame and each object or
+point, written as the frames come."""
 
 import csv
 import json
@@ -12,21 +13,32 @@ Cell = int | float | bool | None
 
 
 class Table:
-    """`STEM.csv` and `STEM.json`. They appear when they are finished; left unfinished, they leave nothing."""
+    """`STEM.csv` and `STEM.json`. They appear when they are finished; left unfinished, they leave
+    nothing."""
 
-    def __init__(self, stem: Path, columns: Sequence[str], head: dict[str, str | int | float]) -> None:
+    def __init__(
+        self, stem: Path, columns: Sequence[str], head: dict[str, str | int | float]
+    ) -> None:
         """Open the files.
 
         Args:
             stem: path without a suffix.
-            columns: names of the cells of a row, behind `frame` and `seconds`; the first names what the rows are about.
+            columns: names of the cells of a row, behind `frame` and `seconds`; the first names what
+                the rows are about.
             head: facts that the JSON begins with; its `frames` have the rows.
         """
         self.columns, self.opened = tuple(columns), ExitStack()
-        self.names = {suffix: stem.with_name(f"{stem.name}{suffix}") for suffix in (".csv", ".json")}
-        self.unfinished = {suffix: path.with_name(f".{path.name}.tmp") for suffix, path in self.names.items()}
+        self.names = {
+            suffix: stem.with_name(f"{stem.name}{suffix}") for suffix in (".csv", ".json")
+        }
+        self.unfinished = {
+            suffix: path.with_name(f".{path.name}.tmp") for suffix, path in self.names.items()
+        }
         stem.parent.mkdir(parents=True, exist_ok=True)
-        files = [self.opened.enter_context(path.open("w", newline="", encoding="utf-8")) for path in self.unfinished.values()]
+        files = [
+            self.opened.enter_context(path.open("w", newline="", encoding="utf-8"))
+            for path in self.unfinished.values()
+        ]
         self.csv, self.json = csv.writer(files[0], lineterminator="\n"), files[1]
         self.csv.writerow(("frame", "seconds", *self.columns))
         self.json.write(json.dumps(head, ensure_ascii=False).removesuffix("}") + ', "frames": [')
@@ -35,7 +47,12 @@ class Table:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         self.opened.close()
         for path in self.unfinished.values():
             path.unlink(missing_ok=True)
@@ -43,9 +60,13 @@ class Table:
     def add(self, number: int, seconds: float, rows: Sequence[Sequence[Cell]]) -> None:
         """The next frame's rows, with its number and time; None is an empty cell."""
         for row in rows:
-            self.csv.writerow((number, round(seconds, 6), *("" if cell is None else plain(cell) for cell in row)))
+            self.csv.writerow(
+                (number, round(seconds, 6), *("" if cell is None else plain(cell) for cell in row))
+            )
         found = [dict(zip(self.columns, row, strict=True)) for row in rows]
-        frame = json.dumps({"frame": number, "seconds": round(seconds, 6), f"{self.columns[0]}s": found})
+        frame = json.dumps(
+            {"frame": number, "seconds": round(seconds, 6), f"{self.columns[0]}s": found}
+        )
         self.json.write(f"{',' if self.count else ''}\n{frame}")
         self.count += 1
 

@@ -15,7 +15,16 @@ import torch
 
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
-from corrflow.model import CorrFlow, ModelConfig, config_of, describe, load_model, load_weights, read_checkpoint, weights_of
+from corrflow.model import (
+    CorrFlow,
+    ModelConfig,
+    config_to_dict,
+    find_state_dict,
+    load_model,
+    load_weights,
+    read_checkpoint,
+    read_model_config,
+)
 
 FOLDER = "checkpoints"
 BEST = "best.pt"
@@ -27,12 +36,19 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / FOLDER / f"step-{step:08d}.pt"
 
 
-def save_checkpoint(run: Path, step: int, model: CorrFlow, optimizer: torch.optim.Optimizer, more: dict[str, Any] | None = None) -> Path:
-    """Write the state after `step` steps, and what `more` the trainer keeps. A failure is raised: who can't save is not to go on."""
+def save_checkpoint(
+    run: Path,
+    step: int,
+    model: CorrFlow,
+    optimizer: torch.optim.Optimizer,
+    more: dict[str, Any] | None = None,
+) -> Path:
+    """Write the state after `step` steps, and what `more` the trainer keeps. A failure is raised:
+    who can't save is not to go on."""
     path = checkpoint_path(run, step)
     state = {
         "step": step,
-        "model_config": describe(model.config),
+        "model_config": config_to_dict(model.config),
         "model": model.state_dict(),
         "optimizer": optimizer.state_dict(),
         **(more or {}),
@@ -45,7 +61,11 @@ def save_checkpoint(run: Path, step: int, model: CorrFlow, optimizer: torch.opti
 def checkpoints(run: Path) -> list[Path]:
     """All of a run, oldest first."""
     folder = run / FOLDER
-    return sorted(path for path in folder.iterdir() if NAME.match(path.name)) if folder.is_dir() else []
+    return (
+        sorted(path for path in folder.iterdir() if NAME.match(path.name))
+        if folder.is_dir()
+        else []
+    )
 
 
 def step_of(path: Path) -> int:
@@ -53,11 +73,15 @@ def step_of(path: Path) -> int:
     return int(NAME.match(path.name)[1])  # type: ignore[index]
 
 
-def restore(run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: int | None = None) -> dict[str, Any] | None:
-    """Load the newest checkpoint that can be read, or that of step `only`; returns what it holds, None if the run has none.
+def restore(
+    run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: int | None = None
+) -> dict[str, Any] | None:
+    """Load the newest checkpoint that can be read, or that of step `only`; returns what it holds,
+    None if the run has none.
 
     Raises:
-        InputError: checkpoints are there and none can be read, or they are of another architecture; no checkpoint of step `only`.
+        InputError: checkpoints are there and none can be read, or they are of another architecture;
+            no checkpoint of step `only`.
     """
     found = [path for path in checkpoints(run) if only in (None, step_of(path))]
     for path in reversed(found):
@@ -71,28 +95,42 @@ def restore(run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: 
     if found:
         raise InputError(f"{run}: none of its {len(found)} checkpoints can be read")
     if only is not None:
-        raise InputError(f"checkpoint {checkpoint_path(run, only)}: not to be seen from here: expected a folder that all processes share")
+        raise InputError(
+            f"checkpoint {checkpoint_path(run, only)}: not to be seen from here: expected a folder "
+            "that all processes share"
+        )
     return None
 
 
-def restore_state(state: dict[str, Any], path: Path, model: CorrFlow, optimizer: torch.optim.Optimizer) -> None:
-    """Put a checkpoint's weights and moments in place; InputError if it is of another architecture."""
-    if (found := config_of(state, path)) != model.config:
-        raise InputError(f"checkpoint {path}: another architecture: {found}, expected {model.config}")
-    load_weights(model, weights_of(state), path)
+def restore_state(
+    state: dict[str, Any], path: Path, model: CorrFlow, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put a checkpoint's weights and moments in place; InputError if it is of another
+    architecture."""
+    if (found := read_model_config(state, path)) != model.config:
+        raise InputError(
+            f"checkpoint {path}: another architecture: {found}, expected {model.config}"
+        )
+    load_weights(model, find_state_dict(state), path)
     optimizer.load_state_dict(state["optimizer"])
-    for weight, moments in optimizer.state.items():  # fused Adam takes their layout for the weights', which differs between devices
+    for (
+        weight,
+        moments,
+    ) in (
+        optimizer.state.items()
+    ):  # fused Adam takes their layout for the weights', which differs between devices
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(weight).copy_(moments[name])
 
 
-def starting_model(start: str, config: ModelConfig) -> CorrFlow:
-    """The model of `trainer.start`, which one of `config` may begin with: the encoder's weights do not depend on radius and affinity scale.
+def initial_model(start: str, config: ModelConfig) -> CorrFlow:
+    """The model of `trainer.start`, which one of `config` may begin with: the encoder's weights do
+    not depend on radius and inverse temperature.
 
     Raises:
         InputError: as `load_model`; another encoder, or another input.
     """
-    model = load_model(None if start == "shipped" else start)
+    model = load_model(None if start == "pretrained" else start)
     found, wanted = (model.config.encoder, model.config.input), (config.encoder, config.input)
     if found != wanted:
         raise InputError(f"trainer.start {start}: another architecture: {found}, expected {wanted}")
@@ -100,7 +138,8 @@ def starting_model(start: str, config: ModelConfig) -> CorrFlow:
 
 
 def parameters_digest(model: CorrFlow) -> str:
-    """A short name of the weights, the same wherever they are; BatchNorm's statistics, which each process has for itself, left out."""
+    """A short name of the weights, the same wherever they are; BatchNorm's statistics, which each
+    process has for itself, left out."""
     digest = hashlib.sha256()
     for weight in model.parameters():
         digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
@@ -111,12 +150,16 @@ def load_average(model: CorrFlow, state: dict[str, Any], run: Path, step: int) -
     """Put a checkpoint's averaged weights into `model`; InputError if it has none."""
     path = checkpoint_path(run, step)
     if "average" not in state:
-        raise InputError(f"checkpoint {path}: no averaged weights: expected a run with trainer.ema_clips from its start")
+        raise InputError(
+            f"checkpoint {path}: no averaged weights: expected a run with trainer.ema_clips from "
+            "its start"
+        )
     load_weights(model, state["average"], path)
 
 
-def thin_out(run: Path, keep: int, keep_every: int) -> None:
-    """Remove all but the last `keep` checkpoints and those whose step is a multiple of `keep_every` (0: none is)."""
+def prune(run: Path, keep: int, keep_every: int) -> None:
+    """Remove all but the last `keep` checkpoints and those whose step is a multiple of `keep_every`
+    (0: none is)."""
     for path in checkpoints(run)[:-keep]:
         if not keep_every or step_of(path) % keep_every:
             path.unlink()
@@ -125,7 +168,8 @@ def thin_out(run: Path, keep: int, keep_every: int) -> None:
 
 
 def keep_best(run: Path, step: int) -> None:
-    """Let `best.pt` be the checkpoint of `step`, which `thin_out` may then remove: the same bytes, or a copy where links can't be had."""
+    """Let `best.pt` be the checkpoint of `step`, which `prune` may then remove: the same bytes, or
+    a copy where links can't be had."""
     path = checkpoint_path(run, step)
     temporary = path.with_name(f".{BEST}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
@@ -138,33 +182,40 @@ def keep_best(run: Path, step: int) -> None:
         temporary.replace(path.with_name(BEST))
 
 
-def settle_best(run: Path, step: int) -> dict[str, Any] | None:
-    """Make `best.pt` what it was after `step` steps, from which a run goes on; returns its validation, None without one.
+def restore_best(run: Path, step: int) -> dict[str, Any] | None:
+    """Make `best.pt` what it was after `step` steps, from which a run goes on; returns its
+    validation, None without one.
 
-    One of a later step is of a past that is done again, perhaps otherwise: it goes. The checkpoint of `step` itself may be the best,
-    if the run was cut before it could become it.
+    One of a later step is of a past that is done again, perhaps otherwise: it goes. The checkpoint
+    of `step` itself may be the best, if the run was cut before it could become it.
     """
     best, here = run / FOLDER / BEST, checkpoint_path(run, step)
     held = read_validation(best)
     if best.exists() and (held is None or held["step"] > step):
-        why = "no validation can be read in it" if held is None else f"of step {held['step']}, and the run goes on from step {step}"
+        why = (
+            "no validation can be read in it"
+            if held is None
+            else f"of step {held['step']}, and the run goes on from step {step}"
+        )
         warnings.warn(f"{best}: removed: {why}", stacklevel=2)
         best.unlink()
         held = None
     own = read_validation(here)
-    if own and (held is None or beats(own, held)):
+    if own and (held is None or is_better(own, held)):
         keep_best(run, step)
         return own
     return held
 
 
-def beats(validation: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Whether a validation is better than the best so far; one of other sequences or settings is no measure for it."""
+def is_better(validation: dict[str, Any], best: dict[str, Any] | None) -> bool:
+    """Whether a validation is better than the best so far; one of other sequences or settings is no
+    measure for it."""
     return best is None or validation["of"] != best["of"] or validation["jf"] > best["jf"]
 
 
 def read_validation(path: Path) -> dict[str, Any] | None:
-    """The validation that a checkpoint holds (`step`, `jf` and `of`: what was validated); None if it has none or can't be read."""
+    """The validation that a checkpoint holds (`step`, `jf` and `of`: what was validated); None if
+    it has none or can't be read."""
     try:
         state = read_checkpoint(path)
     except InputError:

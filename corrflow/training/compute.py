@@ -1,4 +1,5 @@
-"""How a step is computed: which attention, in what precision, compiled or not. Speed and rounding; what is learnt is decided elsewhere."""
+"""How a step is computed: which attention, in what precision, compiled or not. Speed and rounding;
+what is learnt is decided elsewhere."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -19,8 +20,16 @@ class Compute(NamedTuple):
     winograd: bool
 
     def __str__(self) -> str:
-        encoder = "compiled encoder" if self.compiled else "encoder by Winograd's way" if self.winograd else "encoder as it is"
-        return f"{self.attention} attention, {str(self.precision).removeprefix('torch.')}, {encoder}"
+        encoder = (
+            "compiled encoder"
+            if self.compiled
+            else "encoder by Winograd convolution"
+            if self.winograd
+            else "encoder as it is"
+        )
+        return (
+            f"{self.attention} attention, {str(self.precision).removeprefix('torch.')}, {encoder}"
+        )
 
 
 @dataclass(frozen=True)
@@ -30,23 +39,39 @@ class ComputeConfig:
     attention: Asked = "auto"
     """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the encoder's convolutions; auto: bfloat16 (autocast) on CUDA of compute capability 8.0, else float32."""
+    """Of the encoder's convolutions; auto: bfloat16 (autocast) on CUDA of compute capability 8.0,
+    else float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the encoder by torch.compile, for which a C++ compiler is needed; auto: where bfloat16 is."""
+    """Compile the encoder by torch.compile, for which a C++ compiler is needed; auto: where
+    bfloat16 is."""
     convolution: Literal["auto", "direct", "winograd"] = "auto"
-    """How wide 3x3 convolutions are computed; auto: by Winograd's way on the CPU in float32, nearly twice as fast, else directly."""
+    """How wide 3x3 convolutions are computed; auto: by Winograd convolution on the CPU in float32,
+    nearly twice as fast, else directly."""
 
     def choose(self, device: torch.device) -> Compute:
         """What `auto` stands for on `device`; InputError where a choice can't be had there."""
         fast = compiles_for(device)
         half = self.precision == "bfloat16" or (self.precision == "auto" and fast)
         if self.compile == "yes" and not (fast if device.type == "cuda" else has_compiler()):
-            wanted = "a C++ compiler and Python's headers (apt install g++ python3-dev); on CUDA, compute capability 8.0 and triton"
+            wanted = (
+                "a C++ compiler and Python's headers (apt install g++ python3-dev); on CUDA, "
+                "compute capability 8.0 and triton"
+            )
             raise InputError(f"compute: compile yes on {device.type}: expected {wanted}")
         compiled = self.compile == "yes" or (self.compile == "auto" and fast)
         plain = not half and not compiled and device.type == "cpu"
         if self.convolution == "winograd" and not plain:
-            given = f"{'bfloat16' if half else 'float32'}, {'compiled' if compiled else 'not compiled'}"
-            raise InputError(f"compute: convolution winograd on {device.type}, {given}: expected cpu, float32, not compiled")
+            given = (
+                f"{'bfloat16' if half else 'float32'}, {'compiled' if compiled else 'not compiled'}"
+            )
+            raise InputError(
+                f"compute: convolution winograd on {device.type}, {given}: expected cpu, float32, "
+                "not compiled"
+            )
         winograd = plain and self.convolution != "direct"
-        return Compute(choose_backend(self.attention, device), torch.bfloat16 if half else torch.float32, compiled, winograd)
+        return Compute(
+            choose_backend(self.attention, device),
+            torch.bfloat16 if half else torch.float32,
+            compiled,
+            winograd,
+        )

@@ -1,4 +1,5 @@
-"""What a training run is told: the settings of the loop, and the tree of all that decides what is learnt and how it is computed."""
+"""What a training run is told: the settings of the loop, and the tree of all that decides what is
+learnt and how it is computed."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -7,8 +8,8 @@ import torch
 
 from corrflow import color, palette
 from corrflow.errors import InputError
+from corrflow.loss import LossConfig
 from corrflow.model import ModelConfig
-from corrflow.objective import ObjectiveConfig
 from corrflow.training.compute import ComputeConfig
 from corrflow.training.schedule import ScheduleConfig
 from corrflow.training.validation import ValidationConfig
@@ -23,17 +24,20 @@ class TrainerConfig:
     batch: int = 6
     """Clips of a global batch, over all processes; a run may go on with another."""
     accumulate: int = 1
-    """Parts, one after the other, in which a process computes its clips of a batch: less memory, the same clips and random draws. The
-    gradients are those of the whole but for BatchNorm, which sees the clips of one part at a time."""
+    """Parts, one after the other, in which a process computes its clips of a batch: less memory,
+    the same clips and random draws. The gradients are those of the whole but for BatchNorm, which
+    sees the clips of one part at a time."""
     clip_norm: float = 0.0
     """Longest gradient; a longer one is shortened to it. 0: none is, as released."""
     sync_batch_norm: bool = False
     """BatchNorm sees the clips of all processes together (CUDA alone); for few clips a process."""
     ema_clips: float = 0.0
-    """Keep an average of the weights over about the last so many clips, which is what is validated and used; 0: none."""
+    """Keep an average of the weights over about the last so many clips, which is what is validated
+    and used; 0: none."""
     start: str = ""
-    """Checkpoint whose weights, averaged if it has such, a new run begins with: a file that `load_model` takes, or `shipped`, the model
-    that comes with corrflow. Unless given, random weights."""
+    """Checkpoint whose weights, averaged if it has such, a new run begins with: a file that
+    `load_model` takes, or `pretrained`, the pretrained model. Unless given, random
+    weights."""
     seed: int = 0
     """Of the weights, the order of the clips and every random draw."""
     log_every: int = 10
@@ -47,45 +51,73 @@ class TrainerConfig:
     pictures_every: int = 500
     """Steps between two sets of pictures; 0: none."""
     spike_factor: float = 5.0
-    """A loss above so many times the median of the last 100 is a spike; 0: none is looked for. In 200 steps of the recipe smoke the
-    highest was 1.1 times it."""
+    """A loss above so many times the median of the last 100 is a spike; 0: none is looked for. In
+    200 steps of the recipe smoke the highest was 1.1 times it."""
     on_spike: Literal["warn", "stop"] = "warn"
     """What a spike does: a line that names it, or the end of the run."""
     profile: int = 0
     """Steps to trace after a few that warm up, into RUN/profile; 0: none."""
 
     def __post_init__(self) -> None:
-        from_1 = (self.steps, self.batch, self.accumulate, self.log_every, self.save_every, self.keep)
-        from_0 = (self.keep_every, self.pictures_every, self.seed, self.clip_norm, self.ema_clips, self.profile)
+        from_1 = (
+            self.steps,
+            self.batch,
+            self.accumulate,
+            self.log_every,
+            self.save_every,
+            self.keep,
+        )
+        from_0 = (
+            self.keep_every,
+            self.pictures_every,
+            self.seed,
+            self.clip_norm,
+            self.ema_clips,
+            self.profile,
+        )
         if min(from_1) < 1 or min(from_0) < 0:
             names = "steps, batch, accumulate, log_every, save_every, keep"
             raise InputError(f"trainer: {self}: expected {names} >= 1, the others >= 0")
         if self.spike_factor and self.spike_factor <= 1:
-            raise InputError(f"trainer: spike_factor {self.spike_factor}: expected more than 1, or 0")
+            raise InputError(
+                f"trainer: spike_factor {self.spike_factor}: expected more than 1, or 0"
+            )
 
     def check(self, world: int, device: torch.device) -> None:
         """Refuse what can't be done by so many processes, or there.
 
         Raises:
-            InputError: parts that don't divide a process's clips; synchronised BatchNorm on the CPU.
+            InputError: parts that don't divide a process's clips; synchronised BatchNorm on the
+                CPU.
         """
         clips = self.batch // world
         if self.batch % (world * self.accumulate):
             fitting = [str(n) for n in range(1, clips + 1) if self.batch % (world * n) == 0]
-            told = f"one of {', '.join(fitting)}" if fitting else "a batch that divides by the processes"
-            raise InputError(f"trainer: accumulate {self.accumulate}: {self.batch} clips on {world} processes: expected {told}")
+            told = (
+                f"one of {', '.join(fitting)}"
+                if fitting
+                else "a batch that divides by the processes"
+            )
+            raise InputError(
+                f"trainer: accumulate {self.accumulate}: {self.batch} clips on {world} processes: "
+                f"expected {told}"
+            )
         if self.sync_batch_norm and device.type != "cuda":
-            raise InputError(f"trainer: sync_batch_norm on {device.type}: expected cuda: torch has it for no other device")
+            raise InputError(
+                f"trainer: sync_batch_norm on {device.type}: expected cuda: torch has it for no "
+                "other device"
+            )
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides what is learnt from the clips, how a step is computed, and how it is looked at."""
+    """Everything that decides what is learnt from the clips, how a step is computed, and how it is
+    looked at."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     bottleneck: color.BottleneckConfig = field(default_factory=color.BottleneckConfig)
     target: palette.TargetConfig = field(default_factory=palette.TargetConfig)
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     compute: ComputeConfig = field(default_factory=ComputeConfig)

@@ -1,4 +1,5 @@
-"""Draws what runs have logged: how well each tracked, and its loss, against the clips that it had seen."""
+"""Draws what runs have logged: how well each tracked, and its loss, against the clips that it had
+seen."""
 
 from pathlib import Path
 from statistics import fmean
@@ -14,18 +15,24 @@ Curve = list[tuple[int, float]]  # clips seen, value
 
 
 def read_curves(run: Path) -> tuple[Curve, Curve]:
-    """J&F of each validation of a run (with the untrained model none), and its loss; InputError if it has logged nothing."""
+    """J&F of each validation of a run (with the untrained model none), and its loss; InputError if
+    it has logged nothing."""
     lines = [line for line in read_lines(run / METRICS) if "clips" in line]
     if not lines:
-        raise InputError(f"run {run}: no step with a count of clips in its {METRICS}: nothing to draw")
+        raise InputError(
+            f"run {run}: no step with a count of clips in its {METRICS}: nothing to draw"
+        )
     every = -(-len(lines) // POINTS)
     parts = [lines[first : first + every] for first in range(0, len(lines), every)]
     loss = [(part[-1]["clips"], fmean(line["loss"] for line in part)) for part in parts]
-    return [(line["clips"], line["validation_jf"]) for line in lines if "validation_jf" in line], loss
+    return [
+        (line["clips"], line["validation_jf"]) for line in lines if "validation_jf" in line
+    ], loss
 
 
 def draw_curves(runs: dict[str, tuple[Curve, Curve]], path: Path) -> None:
-    """A PNG at `path`: J&F on the left, the loss on the right, a line for each run; InputError if matplotlib is not installed."""
+    """A PNG at `path`: J&F on the left, the loss on the right, a line for each run; InputError if
+    matplotlib is not installed."""
     check_matplotlib()
     from matplotlib.figure import Figure
 
@@ -33,7 +40,13 @@ def draw_curves(runs: dict[str, tuple[Curve, Curve]], path: Path) -> None:
     panels: list[Any] = list(figure.subplots(1, 2))
     for name, curves in runs.items():
         for panel, curve, mark in zip(panels, curves, ("o", ""), strict=True):
-            panel.plot([clips for clips, _ in curve], [value for _, value in curve], marker=mark, markersize=4, label=name)
+            panel.plot(
+                [clips for clips, _ in curve],
+                [value for _, value in curve],
+                marker=mark,
+                markersize=4,
+                label=name,
+            )
     for panel, label in zip(panels, ("J&F", "loss"), strict=True):
         panel.set_xlabel("clips")
         panel.set_ylabel(label)

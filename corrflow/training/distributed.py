@@ -18,79 +18,81 @@ SETTLE_SECONDS = 3.0  # from a process's first trouble until the others have tol
 
 
 @dataclass(frozen=True)
-class PatienceConfig:
+class TimeoutConfig:
     """How long processes wait for one another before they end with a message."""
 
     join_seconds: float = 300.0
     """For all to come together at the start."""
     stall_seconds: float = 600.0
-    """For any that is late in a step; more than evaluation on one process, or a slow read, may take."""
+    """For any that is late in a step; more than evaluation on one process, or a slow read, may
+    take."""
 
     def __post_init__(self) -> None:
         if min(self.join_seconds, self.stall_seconds) <= 0:
-            raise InputError(f"patience: {self}: expected seconds above 0")
+            raise InputError(f"timeouts: {self}: expected seconds above 0")
 
 
-class LostError(RuntimeError):
+class LostRankError(RuntimeError):
     """Processes of the job can't be reached; the message names them."""
 
 
 @dataclass(frozen=True)
-class Processes:
+class DistributedContext:
     """This process among those of the job."""
 
     rank: int
-    world: int
+    world_size: int
     device: torch.device
     hosts: tuple[str, ...] = ()
     """The node of each process, by rank."""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is rank 0, which writes."""
         return self.rank == 0
 
-    def any(self, flag: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether `flag` holds on any rank. A collective."""
-        return bool(self.most(int(flag)))
+        return bool(self.all_reduce_max(int(flag)))
 
-    def most(self, number: int) -> int:
-        """The largest number of any rank. A collective: every rank must call it at the same place."""
-        if self.world == 1:
+    def all_reduce_max(self, number: int) -> int:
+        """The largest number of any rank. A collective: every rank must call it at the same
+        place."""
+        if self.world_size == 1:
             return number
         largest = torch.tensor([number])  # on the CPU, through gloo: no device is waited for
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest.item())
 
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce_mean(self, values: torch.Tensor) -> torch.Tensor:
         """The mean over ranks. A collective."""
-        return self.sum(values) / self.world
+        return self.all_reduce_sum(values) / self.world_size
 
-    def sum(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over ranks. A collective."""
-        if self.world == 1:
+        if self.world_size == 1:
             return values
         summed = values.detach().clone()
         dist.all_reduce(summed)
         return summed
 
-    def spread(self, *tensors: torch.Tensor) -> None:
+    def broadcast(self, *tensors: torch.Tensor) -> None:
         """Overwrite tensors with those of rank 0. A collective."""
-        if self.world > 1:
+        if self.world_size > 1:
             for tensor in tensors:
                 dist.broadcast(tensor, src=0)
 
-    def agree(self, number: int) -> int:
+    def broadcast_number(self, number: int) -> int:
         """Rank 0's number, on every rank. A collective."""
-        if self.world == 1:
+        if self.world_size == 1:
             return number
         told = torch.tensor([number])
         dist.broadcast(told, src=0)
         return int(told.item())
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Until every rank is here. A collective."""
-        if self.world > 1:
+        if self.world_size > 1:
             dist.barrier()
 
 
@@ -106,72 +108,99 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         return torch.device("cpu")
     found = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if local_rank >= found:
-        raise InputError(f"device cuda: {found} here, {local_rank + 1} or more processes: expected a device for each")
+        raise InputError(
+            f"device cuda: {found} here, {local_rank + 1} or more processes: expected a device for "
+            "each"
+        )
     return torch.device("cuda", local_rank)
 
 
 @contextmanager
-def joined_processes(device: str, patience: PatienceConfig | None = None) -> Iterator[Processes]:
-    """Join the job that RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT tell of (torchrun sets them too);
-    without them this process is alone.
+def init_distributed(
+    device: str, timeouts: TimeoutConfig | None = None
+) -> Iterator[DistributedContext]:
+    """Join the job that RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT
+    tell of (torchrun sets them too); without them this process is alone.
 
     Raises:
-        LostError: others didn't come, or can't be reached any more.
+        LostRankError: others didn't come, or can't be reached any more.
     """
-    patience = patience or PatienceConfig()
+    timeouts = timeouts or TimeoutConfig()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     here = choose_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     host = os.environ.get("NODE_NAME", socket.gethostname())
     if here.type == "cuda":
         torch.cuda.set_device(here)
     if world == 1:
-        yield Processes(rank, world, here, (host,))
+        yield DistributedContext(rank, world, here, (host,))
         return
-    if here.type == "cpu":  # processes of one machine share its cores; OMP_NUM_THREADS may ask for fewer
+    if (
+        here.type == "cpu"
+    ):  # processes of one machine share its cores; OMP_NUM_THREADS may ask for fewer
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
-        torch.set_num_threads(max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local_world)))
-    store = meet(rank, world, patience.join_seconds)
-    hosts = gather_hosts(store, rank, world, host, patience.join_seconds)
-    backend, limit = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo", timedelta(seconds=patience.stall_seconds)
-    dist.init_process_group(backend, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=limit)
+        torch.set_num_threads(
+            max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local_world))
+        )
+    store = connect_store(rank, world, timeouts.join_seconds)
+    hosts = gather_hosts(store, rank, world, host, timeouts.join_seconds)
+    backend, limit = (
+        "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo",
+        timedelta(seconds=timeouts.stall_seconds),
+    )
+    dist.init_process_group(
+        backend, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=limit
+    )
     with ExitStack() as group:
         group.callback(dist.destroy_process_group)
         try:
-            yield Processes(rank, world, here, hosts)
+            yield DistributedContext(rank, world, here, hosts)
         except RuntimeError as error:
             if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
                 raise
-            group.pop_all()  # the group is left as it is: to take it down would be to wait for those who are lost
-            raise LostError(describe_lost(store, rank, hosts, patience.stall_seconds)) from error
+            # the group is left as it is: to take it down would be to wait for those who are lost
+            group.pop_all()
+            raise LostRankError(
+                describe_lost(store, rank, hosts, timeouts.stall_seconds)
+            ) from error
 
 
-def meet(rank: int, world: int, seconds: float) -> Store:
+def connect_store(rank: int, world: int, seconds: float) -> Store:
     """The store that rank 0 keeps for all."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun keeps it itself
         attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
-        return PrefixStore(attempt, TCPStore(address, port, world, False, timedelta(seconds=seconds)))
+        return PrefixStore(
+            attempt, TCPStore(address, port, world, False, timedelta(seconds=seconds))
+        )
     try:
-        return TCPStore(address, port, world, rank == 0, timedelta(seconds=seconds), wait_for_workers=False)
+        return TCPStore(
+            address, port, world, rank == 0, timedelta(seconds=seconds), wait_for_workers=False
+        )
     except dist.DistError as error:
         if rank == 0:
-            raise LostError(f"rank 0 can't listen on {address}:{port}: {first_line(error)}") from None
-        raise LostError(f"rank {rank}: no answer from rank 0 at {address}:{port} within {seconds:g} s") from None
+            raise LostRankError(
+                f"rank 0 can't listen on {address}:{port}: {first_line(error)}"
+            ) from None
+        raise LostRankError(
+            f"rank {rank}: no answer from rank 0 at {address}:{port} within {seconds:g} s"
+        ) from None
 
 
 def gather_hosts(store: Store, rank: int, world: int, host: str, seconds: float) -> tuple[str, ...]:
-    """The nodes of all processes, once each has said its own; LostError names those that don't."""
+    """The nodes of all processes, once each has said its own; LostRankError names those that
+    don't."""
     keys = [f"host/{of}" for of in range(world)]
     try:
         store.set(keys[rank], host)
         store.wait(keys, timedelta(seconds=seconds))
         return tuple(store.get(key).decode() for key in keys)
     except RuntimeError:
-        came = [of for of, key in enumerate(keys) if answers(store, key)]
+        came = [of for of, key in enumerate(keys) if is_set(store, key)]
         missing = ", ".join(str(of) for of in range(world) if of not in came)
         nodes = sorted({store.get(keys[of]).decode() for of in came})
-        raise LostError(
-            f"rank {', '.join(map(str, missing))} of {world} didn't come within {seconds:g} s; the others are on {', '.join(nodes)}"
+        raise LostRankError(
+            f"rank {', '.join(map(str, missing))} of {world} didn't come within {seconds:g} s; the "
+            f"others are on {', '.join(nodes)}"
         ) from None
 
 
@@ -180,7 +209,7 @@ def describe_lost(store: Store, rank: int, hosts: tuple[str, ...], seconds: floa
     try:
         store.set(f"lost/{rank}", "somebody")
         time.sleep(SETTLE_SECONDS)
-        silent = [of for of in range(len(hosts)) if not answers(store, f"lost/{of}")]
+        silent = [of for of in range(len(hosts)) if not is_set(store, f"lost/{of}")]
     except RuntimeError:  # the store is rank 0's
         silent = [0]
     if not silent:
@@ -189,7 +218,7 @@ def describe_lost(store: Store, rank: int, hosts: tuple[str, ...], seconds: floa
     return f"lost {named}: ended, or no answer for {seconds:g} s"
 
 
-def answers(store: Store, key: str) -> bool:
+def is_set(store: Store, key: str) -> bool:
     """Whether a key is set."""
     return bool(store.check([key]))
 

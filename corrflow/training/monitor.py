@@ -1,4 +1,5 @@
-"""What a run tells: `metrics.jsonl`, a line for each step, and TensorBoard curves and pictures. Rank 0 alone writes."""
+"""What a run tells: `metrics.jsonl`, a line for each step, and TensorBoard curves and pictures.
+Rank 0 alone writes."""
 
 import json
 import math
@@ -13,22 +14,25 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import flow_to_image
 
-from corrflow.color import class_colors, rgb_of, rgb_to_lab
+from corrflow.color import class_colors, from_input_space, rgb_to_lab
 from corrflow.encoder import STRIDE
 from corrflow.files import atomic_file
+from corrflow.loss import backward_cycles, forward_hops
 from corrflow.model import CorrFlow
-from corrflow.objective import backward_cycles, forward_hops
 from corrflow.palette import PUBLISHED, Palette
-from corrflow.training.anomalies import WINDOW
+from corrflow.training.failures import WINDOW
 from corrflow.training.timing import PARTS, REDUCE
 
 METRICS = "metrics.jsonl"
 LAST_BYTES = 65_536  # of the log, among which is a whole line
 GROUPS = {
-    "loss": "loss/total", "short": "loss/short", "long": "loss/long", "learning_rate": "schedule/learning_rate",
-    "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second", "data_wait": "speed/data_wait_share",
+    "loss": "loss/total", "hop_loss": "loss/hop", "cycle_loss": "loss/cycle",
+    "learning_rate": "schedule/learning_rate",
+    "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second",
+    "data_wait": "speed/data_wait_share",
     "gradient_norm": "health/gradient_norm", "memory_gb": "health/memory_gb",
-    "validation_jf": "validation/J&F", "validation_j": "validation/J", "validation_f": "validation/F",
+    "validation_jf": "validation/J&F", "validation_j": "validation/J",
+    "validation_f": "validation/F",
     **{f"time_{part}": f"time/{part}" for part in (*PARTS, REDUCE, "other")},
 }  # fmt: skip
 SEQUENCES = "validation_sequences"
@@ -38,7 +42,8 @@ class Monitor:
     """The log of one run. Holds open files; `close` it."""
 
     def __init__(self, run: Path, step: int) -> None:
-        """Continue the log of `run` after `step` steps: what an earlier try wrote beyond is dropped, since it is done again."""
+        """Continue the log of `run` after `step` steps: what an earlier try wrote beyond is
+        dropped, since it is done again."""
         self.path = run / METRICS
         keep = [line for line in read_lines(self.path) if line["step"] <= step]
         with atomic_file(self.path) as file:
@@ -48,12 +53,16 @@ class Monitor:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def steps(self, lines: list[dict[str, Any]]) -> None:
-        """Log consecutive steps; each line has `step` and numbers, those of `validation_sequences` by name."""
+        """Log consecutive steps; each line has `step` and numbers, those of `validation_sequences`
+        by name."""
         self.append("".join(json.dumps(line) + "\n" for line in lines).encode())
         for line in lines:
             figures = {tag: line[name] for name, tag in GROUPS.items() if name in line}
             if SEQUENCES in line:
-                figures |= {f"validation_sequence/{name}": figure for name, figure in line[SEQUENCES].items()}
+                figures |= {
+                    f"validation_sequence/{name}": figure
+                    for name, figure in line[SEQUENCES].items()
+                }
             for tag, figure in figures.items():
                 self.board.add_scalar(tag, figure, line["step"])
 
@@ -72,7 +81,11 @@ class Monitor:
     def pictures(self, group: str, pictures: dict[str, Tensor], step: int) -> None:
         """Show pictures, `[3, H, W]`, uint8 or in [0, 1] each."""
         for name, picture_3hw in pictures.items():
-            self.board.add_image(f"{group}/{name}", picture_3hw.clamp(0, 255 if picture_3hw.dtype == torch.uint8 else 1).cpu(), step)
+            self.board.add_image(
+                f"{group}/{name}",
+                picture_3hw.clamp(0, 255 if picture_3hw.dtype == torch.uint8 else 1).cpu(),
+                step,
+            )
         self.board.flush()
 
     def flush(self) -> None:
@@ -115,7 +128,7 @@ def read_last(run: Path) -> dict[str, Any]:
     return {}
 
 
-class Scene(NamedTuple):
+class ClipVisualization(NamedTuple):
     """What one clip looked like to the model: its true colours and what it made of them."""
 
     frames_t3hw: Tensor
@@ -124,51 +137,68 @@ class Scene(NamedTuple):
 
 
 @torch.no_grad()
-def draw_pictures(model: CorrFlow, scene: Scene, palette: Palette = PUBLISHED) -> dict[str, Tensor]:
+def draw_clip(
+    model: CorrFlow, clip: ClipVisualization, palette: Palette = PUBLISHED
+) -> dict[str, Tensor]:
     """Pictures of one clip: each is its frames side by side, `[3, H, T W]` in [0, 1].
 
-    Frame 0 of `reconstructed` is the true one; the others are the model's own copies. `cycle` is frame 0 after each cycle.
+    Frame 0 of `reconstructed` is the true one; the others are the model's own copies. `cycle` is
+    frame 0 after each cycle.
     """
     was_training = model.training
     model.eval()
-    features = [model.encoder(frame_3hw[None]) for frame_3hw in scene.inputs_t3hw]
-    colors_1tkhw = scene.colors_tkhw[None]
+    features = [model.encoder(frame_3hw[None]) for frame_3hw in clip.inputs_t3hw]
+    colors_1tkhw = clip.colors_tkhw[None]
     _, copies = forward_hops(model, features, colors_1tkhw, (False,) * (len(features) - 2))
     cycles = backward_cycles(model, features, copies)
-    flows = [copy_flow(model, target, source) for source, target in pairwise(features)]
+    flows = [attention_flow(model, target, source) for source, target in pairwise(features)]
     model.train(was_training)
-    lightness_thw = F.avg_pool2d(rgb_to_lab(scene.frames_t3hw)[:, :1], STRIDE)[:, 0]
-    copied_tkhw = torch.cat([scene.colors_tkhw[:1], *copies])
+    lightness_thw = F.avg_pool2d(rgb_to_lab(clip.frames_t3hw)[:, :1], STRIDE)[:, 0]
+    copied_tkhw = torch.cat([clip.colors_tkhw[:1], *copies])
     cycled_nkhw = torch.cat(cycles)
     return {
-        "input": side_by_side(scene.frames_t3hw),
-        "bottlenecked": side_by_side(rgb_of(scene.inputs_t3hw, model.config.input)),
-        "true_colors": side_by_side(enlarge(class_colors(scene.colors_tkhw, lightness_thw, palette))),
-        "reconstructed": side_by_side(enlarge(class_colors(copied_tkhw, lightness_thw, palette))),
-        "cycle": side_by_side(enlarge(class_colors(cycled_nkhw, lightness_thw[:1].expand(len(cycled_nkhw), -1, -1), palette))),
-        "flow": side_by_side(enlarge(torch.cat([flow_picture(flow, model.config.radius) for flow in flows]))),
+        "input": side_by_side(clip.frames_t3hw),
+        "bottlenecked": side_by_side(from_input_space(clip.inputs_t3hw, model.config.input)),
+        "true_colors": side_by_side(
+            upsample(class_colors(clip.colors_tkhw, lightness_thw, palette))
+        ),
+        "reconstructed": side_by_side(upsample(class_colors(copied_tkhw, lightness_thw, palette))),
+        "cycle": side_by_side(
+            upsample(
+                class_colors(
+                    cycled_nkhw, lightness_thw[:1].expand(len(cycled_nkhw), -1, -1), palette
+                )
+            )
+        ),
+        "flow": side_by_side(
+            upsample(torch.cat([flow_picture(flow, model.config.radius) for flow in flows]))
+        ),
     }
 
 
-def copy_flow(model: CorrFlow, target: Tensor, reference: Tensor) -> Tensor:
+def attention_flow(model: CorrFlow, target: Tensor, reference: Tensor) -> Tensor:
     """Where each cell copies from, on average, less where it is: `[1, 2, h, w]` (x, y) in cells."""
     height, width = target.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     place_12hw = torch.stack([columns, rows])[None].to(target)
-    return model.copy(target, reference, place_12hw) - place_12hw
+    return model.propagate_values(target, reference, place_12hw) - place_12hw
 
 
 def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
-    """Flow as colours (hue: direction, saturation: length, full at the window's corner), `[1, 3, h, w]` in [0, 1]."""
+    """Flow as colours (hue: direction, saturation: length, full at the window's corner),
+    `[1, 3, h, w]` in [0, 1]."""
     longest = math.hypot(radius, radius)
-    # flow_to_image scales by the longest vector of the picture; one more row with a known length makes pictures comparable
-    flow_12hw = flow_12hw.nan_to_num(0.0, longest, -longest)  # a step can be bad before its loss shows it, in the next
+    # flow_to_image scales by the longest vector of the picture; one more row with a known length
+    # makes pictures comparable
+    flow_12hw = flow_12hw.nan_to_num(
+        0.0, longest, -longest
+    )  # a step can be bad before its loss shows it, in the next
     ruler = torch.full_like(flow_12hw[..., :1, :], longest / math.sqrt(2))
     colors: Tensor = flow_to_image(torch.cat([flow_12hw, ruler], dim=-2)[0].float())
     return colors[None, :, :-1].float() / 255
 
 
-def enlarge(picture_n3hw: Tensor) -> Tensor:
+def upsample(picture_n3hw: Tensor) -> Tensor:
     """From cells to pixels, blocks left visible."""
     return F.interpolate(picture_n3hw, scale_factor=STRIDE, mode="nearest")
 

@@ -1,4 +1,5 @@
-"""Learning rate and scheduled sampling as pure functions of the clips seen, so that resuming needs nothing but their count."""
+"""Learning rate and scheduled sampling as pure functions of the clips seen, so that resuming needs
+nothing but their count."""
 
 from dataclasses import dataclass
 
@@ -16,36 +17,50 @@ class ScheduleConfig:
     base_batch: int = 6
     """Clips of the global batch that learning_rate is meant for."""
     batch_power: float = 0.5
-    """At another batch the rate is learning_rate * (batch / base_batch) ** batch_power: 0.5, the square root, since Adam divides by
-    the gradient's deviation, which falls with the root of the batch (1 suits plain descent); 0: one rate for all."""
+    """At another batch the rate is learning_rate * (batch / base_batch) ** batch_power: 0.5, the
+    square root, since Adam divides by the gradient's deviation, which falls with the root of the
+    batch (1 suits plain descent); 0: one rate for all."""
     warmup_clips: int = 0
     """Clips over which the rate rises linearly from nothing; 0 as released."""
     halve_after: tuple[int, ...] = (400_000, 600_000, 800_000, 1_000_000)
     """Clips after which the learning rate halves, again each time."""
-    truth_first: float = 0.9
+    teacher_forcing_start: float = 0.9
     """Probability, at the start, that a hop starts from true colours (paper, section 3.3)."""
-    truth_last: float = 0.6
+    teacher_forcing_end: float = 0.6
     """The same at the end."""
-    truth_clips: int = 1_000_000
+    teacher_forcing_clips: int = 1_000_000
     """Clips over which it falls, linearly; the length of the training that is planned."""
 
     def __post_init__(self) -> None:
-        shares = (self.truth_first, self.truth_last)
-        if self.learning_rate <= 0 or min(self.truth_clips, self.base_batch) < 1 or min(shares) < 0 or max(shares) > 1:
-            raise InputError(f"schedule: {self}: expected learning_rate > 0, truth_clips and base_batch >= 1, probabilities from 0 to 1")
+        shares = (self.teacher_forcing_start, self.teacher_forcing_end)
+        if (
+            self.learning_rate <= 0
+            or min(self.teacher_forcing_clips, self.base_batch) < 1
+            or min(shares) < 0
+            or max(shares) > 1
+        ):
+            raise InputError(
+                f"schedule: {self}: expected learning_rate > 0, teacher_forcing_clips and "
+                "base_batch >= 1, probabilities from 0 to 1"
+            )
         if self.warmup_clips < 0 or not 0 <= self.batch_power <= 1:
-            raise InputError(f"schedule: {self}: expected warmup_clips >= 0, batch_power from 0 to 1")
+            raise InputError(
+                f"schedule: {self}: expected warmup_clips >= 0, batch_power from 0 to 1"
+            )
 
-    def rate(self, clips: int, batch: int) -> float:
+    def learning_rate_at(self, clips: int, batch: int) -> float:
         """The learning rate of a step on `batch` clips after so many others."""
         peak: float = self.learning_rate * (batch / self.base_batch) ** self.batch_power
         warm = min((clips + batch) / self.warmup_clips, 1.0) if self.warmup_clips else 1.0
         return peak * warm * 0.5 ** sum(clips >= mark for mark in self.halve_after)
 
-    def truth(self, clips: int) -> float:
+    def teacher_forcing_at(self, clips: int) -> float:
         """The probability of true colours after so many clips: epsilon."""
-        done = min(clips / self.truth_clips, 1.0)
-        return self.truth_first + (self.truth_last - self.truth_first) * done
+        done = min(clips / self.teacher_forcing_clips, 1.0)
+        return (
+            self.teacher_forcing_start
+            + (self.teacher_forcing_end - self.teacher_forcing_start) * done
+        )
 
 
 def step_generator(seed: int, step: int) -> torch.Generator:

@@ -1,4 +1,5 @@
-"""Steps on their way to the log: their numbers stay on the device until `settle`, the one place where it is waited for.
+"""Steps on their way to the log: their numbers stay on the device until `synchronize`, the one
+place where it is waited for.
 
 What is written, and how, is in `monitor.py`.
 """
@@ -11,9 +12,9 @@ import torch
 from torch import Tensor
 
 from corrflow.memory import peak_bytes
-from corrflow.training.anomalies import LossSpikeError, NonFiniteError, SpikeWatch, Trouble
 from corrflow.training.config import TrainerConfig
-from corrflow.training.distributed import Processes
+from corrflow.training.distributed import DistributedContext
+from corrflow.training.failures import ErrorSync, LossSpikeError, NonFiniteError, SpikeDetector
 from corrflow.training.monitor import Monitor
 from corrflow.training.timing import StepTimer
 
@@ -24,12 +25,20 @@ class StepLog:
     """Steps since the last look."""
 
     def __init__(
-        self, config: TrainerConfig, processes: Processes, timer: StepTimer, trouble: Trouble, monitor: Monitor | None, on_step: OnStep
+        self,
+        config: TrainerConfig,
+        processes: DistributedContext,
+        timer: StepTimer,
+        trouble: ErrorSync,
+        monitor: Monitor | None,
+        on_step: OnStep,
     ) -> None:
         """`monitor`: on rank 0, where lines go, those of earlier tries among them. A collective."""
         self.config, self.processes, self.timer, self.trouble = config, processes, timer, trouble
         self.monitor, self.on_step = monitor, on_step
-        self.watch = SpikeWatch(config.spike_factor, monitor.losses if monitor else [], processes)
+        self.watch = SpikeDetector(
+            config.spike_factor, monitor.losses if monitor else [], processes
+        )
         self.numbers: list[Tensor] = []
         self.keys: list[list[str]] = []
         self.lines: list[dict[str, Any]] = []
@@ -41,7 +50,7 @@ class StepLog:
         self.lines.append(line)
         self.keys.append(keys)
 
-    def settle(self) -> None:
+    def synchronize(self) -> None:
         """Look at the losses of the steps since the last time; all ranks do so at the same step.
 
         Raises:
@@ -49,7 +58,7 @@ class StepLog:
         """
         if not self.numbers:
             return
-        table = self.processes.mean(torch.stack(self.numbers)).tolist()
+        table = self.processes.all_reduce_mean(torch.stack(self.numbers)).tolist()
         passed = self.timer.seconds
         times = self.timer.milliseconds(len(table))
         speed = {
@@ -61,21 +70,31 @@ class StepLog:
         keys, self.numbers, self.keys = self.keys, [], []
         before = len(self.lines) - len(table)
         for number, (total, short, long, norm) in enumerate(table):
-            self.lines[before + number] |= {"loss": total, "short": short, "long": long, "gradient_norm": norm, **speed}
-            self.judge(before + number, ", ".join(keys[number]))
+            self.lines[before + number] |= {
+                "loss": total,
+                "hop_loss": short,
+                "cycle_loss": long,
+                "gradient_norm": norm,
+                **speed,
+            }
+            self.check_loss(before + number, ", ".join(keys[number]))
         self.timer.restart()
 
-    def judge(self, number: int, keys: str) -> None:
-        """Look for what is wrong with a step. Mean losses and the reduced gradient are the same on all ranks: so is the verdict."""
+    def check_loss(self, number: int, keys: str) -> None:
+        """Look for what is wrong with a step. Mean losses and the reduced gradient are the same on
+        all ranks: so is the verdict."""
         line = self.lines[number]
         step, loss, norm = line["step"], line["loss"], line["gradient_norm"]
         place = f"its clips on rank {self.processes.rank}: {keys}"
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise NonFiniteError(f"step {step}: loss {loss}, gradient norm {norm}; {place}")
-        median = self.watch.look(loss)
+        median = self.watch.median_below(loss)
         if median is None:
             return
-        found = f"step {step}: loss {loss:.4g} is {loss / median:.1f} times the median {median:.4g} of those before; {place}"
+        found = (
+            f"step {step}: loss {loss:.4g} is {loss / median:.1f} times the median {median:.4g} of "
+            f"those before; {place}"
+        )
         if self.config.on_spike == "warn":
             self.trouble.warn(found)
             return
@@ -87,12 +106,12 @@ class StepLog:
         """Log what is settled, `more` with the last step of it."""
         if self.monitor and self.lines:
             self.lines[-1] |= more
-            with self.trouble.kept(writing=str(self.monitor.path.parent)):
+            with self.trouble.capture(writing=str(self.monitor.path.parent)):
                 self.monitor.steps(self.lines)
             self.on_step(self.lines[-1])
         self.lines = []
 
     def flush(self) -> None:
         """Settle and write."""
-        self.settle()
+        self.synchronize()
         self.write({})

@@ -1,4 +1,5 @@
-"""Where a step's time goes: the parts of it, by the clock on the CPU and by events on CUDA, which is never waited for within a step."""
+"""Where a step's time goes: the parts of it, by the clock on the CPU and by events on CUDA, which
+is never waited for within a step."""
 
 import time
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ class StepTimer:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """The block is part `name` of a step. `data` is the wait for the next batch, which the device does not take part in."""
+        """The block is part `name` of a step. `data` is the wait for the next batch, which the
+        device does not take part in."""
         mark = time.perf_counter if name == "data" else self.mark
         begin = mark()
         try:
@@ -66,8 +68,9 @@ class StepTimer:
     def milliseconds(self, steps: int) -> dict[str, float]:
         """Of each part, a step, by `time_PART`; after the device was waited for.
 
-        `time_other` is what remains of the time that passed; nothing, where the wait for data was hidden behind the device's work.
-        `time_allreduce` is the time in which any gradients travelled.
+        `time_other` is what remains of the time that passed; nothing, where the wait for data was
+        hidden behind the device's work. `time_allreduce` is the time in which any gradients
+        travelled.
         """
         if self.cuda:
             torch.cuda.synchronize()

@@ -1,4 +1,5 @@
-"""A few steps under torch's profiler, as a Chrome trace (chrome://tracing, ui.perfetto.dev): what runs when, and for how long."""
+"""A few steps under torch's profiler, as a Chrome trace (chrome://tracing, ui.perfetto.dev): what
+runs when, and for how long."""
 
 import errno
 import os
@@ -8,7 +9,9 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 FOLDER = "profile"
-WARM_STEPS = 3  # before those that are traced: the first ones compile, choose algorithms and fill caches
+WARM_STEPS = (
+    3  # before those that are traced: the first ones compile, choose algorithms and fill caches
+)
 
 
 class Tracer:
@@ -17,7 +20,10 @@ class Tracer:
     def __init__(self, run: Path, steps: int, step: int, device: torch.device) -> None:
         """`step` steps are done."""
         self.run, self.first, self.last = run, step + WARM_STEPS, step + WARM_STEPS + steps
-        self.activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if device.type == "cuda" else [])]
+        self.activities = [
+            ProfilerActivity.CPU,
+            *([ProfilerActivity.CUDA] if device.type == "cuda" else []),
+        ]
         self.profiler: profile | None = None
 
     def after(self, step: int) -> Path | None:
@@ -34,7 +40,9 @@ class Tracer:
         profiler.stop()
         path = self.run / FOLDER / f"rank0-step{self.first + 1:08d}-{step:08d}.json"
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(f".{path.stem}.{os.getpid()}.json")  # the profiler writes by name, and packs what ends in .gz
+        temporary = path.with_name(
+            f".{path.stem}.{os.getpid()}.json"
+        )  # the profiler writes by name, and packs what ends in .gz
         try:
             profiler.export_chrome_trace(str(temporary))
             with temporary.open("rb") as file:  # the profiler does not say when a disk is full

@@ -1,4 +1,5 @@
-"""The training loop: an iterable of clips in, checkpoints and a log out. Knows neither where clips come from nor who may stop it.
+"""The training loop: an iterable of clips in, checkpoints and a log out. Knows neither where clips
+come from nor who may stop it.
 
 Shapes: b clips of this rank, t frames of a clip, k colour classes, h w pixels or cells.
 """
@@ -14,26 +15,26 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from corrflow.loss import CorrespondenceLoss
 from corrflow.model import CorrFlow
-from corrflow.objective import Recursion
 from corrflow.training import inputs
-from corrflow.training.anomalies import Trouble
-from corrflow.training.average import Average
 from corrflow.training.checkpoint import (
-    beats,
     checkpoint_path,
+    initial_model,
+    is_better,
     keep_best,
     load_average,
+    prune,
     restore,
+    restore_best,
     save_checkpoint,
-    settle_best,
-    starting_model,
-    thin_out,
 )
 from corrflow.training.config import TrainingConfig
-from corrflow.training.distributed import Processes
-from corrflow.training.inputs import ClipBatch, Look, StepInput
-from corrflow.training.monitor import Monitor, Scene, draw_pictures
+from corrflow.training.distributed import DistributedContext
+from corrflow.training.ema import EMA
+from corrflow.training.failures import ErrorSync
+from corrflow.training.inputs import ClipBatch, InputPipeline, StepInput
+from corrflow.training.monitor import ClipVisualization, Monitor, draw_clip
 from corrflow.training.schedule import step_generator
 from corrflow.training.steplog import OnStep, StepLog
 from corrflow.training.timing import StepTimer
@@ -44,74 +45,96 @@ from corrflow.training.validation import Validator
 class Trainer:
     """A model in training: its weights, its optimizer, its step."""
 
-    def __init__(self, run: Path, config: TrainingConfig, processes: Processes, say: Callable[[str], None] | None = None) -> None:
-        """Make a new model, or take up where the newest checkpoint of `run` left off; `say` is given warnings, stderr by default."""
-        config.trainer.check(processes.world, processes.device)
-        self.run, self.config, self.processes = run, config, processes
-        self.trouble = Trouble(processes, say)
+    def __init__(
+        self,
+        run: Path,
+        config: TrainingConfig,
+        processes: DistributedContext,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        """Make a new model, or take up where the newest checkpoint of `run` left off; `say` is
+        given warnings, stderr by default."""
+        config.trainer.check(processes.world_size, processes.device)
+        self.run, self.config, self.context = run, config, processes
+        self.errors = ErrorSync(processes, say)
         self.timer = StepTimer(processes.device)
         self.validator = Validator(config.validation, processes)
-        self.seen_as = Look(config.target.targets(), config.model.input, config.bottleneck)
+        self.input_pipeline = InputPipeline(
+            config.target.targets(), config.model.input, config.bottleneck
+        )
         self.compute = config.compute.choose(processes.device)
         self.model = self.new_model()
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr=config.schedule.learning_rate, fused=True)
-        self.average = Average(self.model, config.trainer.ema_clips) if config.trainer.ema_clips else None
-        self.step, self.clips, self.batch_before = self.resume()
+        self.optimizer = torch.optim.Adam(
+            self.model.parameters(), lr=config.schedule.learning_rate, fused=True
+        )
+        self.ema = EMA(self.model, config.trainer.ema_clips) if config.trainer.ema_clips else None
+        self.step, self.clips_seen, self.previous_batch = self.resume()
         self.saved = self.step
-        self.best = settle_best(run, self.step) if processes.leads else None
+        self.best = restore_best(run, self.step) if processes.is_main else None
         self.validation: dict[str, Any] | None = None  # that of the present step
-        self.bad = torch.zeros((), device=processes.device)  # 1 from the first gradient on that is no number
+        self.found_inf = torch.zeros(
+            (), device=processes.device
+        )  # 1 from the first gradient on that is no number
         if self.compute.compiled:
             self.model.encoder.compile()
-        self.recursion = self.distributed(Recursion(self.model.train(), config.objective, self.seen_as.targets))
+        self.loss_module = self.wrap_ddp(
+            CorrespondenceLoss(self.model.train(), config.loss, self.input_pipeline.targets)
+        )
 
     def new_model(self) -> CorrFlow:
         """The model at random, or as another run left it, in the layout that its device likes."""
         torch.manual_seed(self.config.trainer.seed)  # the initial weights, the same on every rank
         model = CorrFlow(self.config.model, self.compute.attention)
         if start := self.config.trainer.start:
-            model.load_state_dict(starting_model(start, self.config.model).state_dict())
+            model.load_state_dict(initial_model(start, self.config.model).state_dict())
         if self.config.trainer.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        # channels last is faster on CUDA's tensor cores and what Winograd's way wants; else slower than the plain layout on the CPU
-        last = model.encoder.use_winograd(self.compute.winograd) or self.processes.device.type == "cuda"
+        # channels last is faster on CUDA's tensor cores and what Winograd convolution wants; else
+        # slower than the plain layout on the CPU
+        last = (
+            model.encoder.use_winograd(self.compute.winograd) or self.context.device.type == "cuda"
+        )
         layout = torch.channels_last if last else torch.contiguous_format
-        return model.to(self.processes.device).to(memory_format=layout)
+        return model.to(self.context.device).to(memory_format=layout)
 
     def resume(self) -> tuple[int, int, int]:
-        """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the last one; zeros for a new run."""
+        """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the
+        last one; zeros for a new run."""
         # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
-        found = restore(self.run, self.model, self.optimizer) if self.processes.leads else None
-        step = self.processes.agree(found["step"] if found else 0)
-        if step and not self.processes.leads:
+        found = restore(self.run, self.model, self.optimizer) if self.context.is_main else None
+        step = self.context.broadcast_number(found["step"] if found else 0)
+        if step and not self.context.is_main:
             found = restore(self.run, self.model, self.optimizer, only=step)
         if not found:
             return 0, 0, 0
-        if self.average:
-            load_average(self.average.model, found, self.run, step)
-        batch = self.config.trainer.batch
-        if "clips" not in found:  # written when the batch could not change
-            return step, step * batch, batch
+        if self.ema:
+            load_average(self.ema.model, found, self.run, step)
         return step, found["clips"], found["batch"]
 
-    def distributed(self, recursion: Recursion) -> nn.Module:
+    def wrap_ddp(self, recursion: CorrespondenceLoss) -> nn.Module:
         """The recursion as DDP wraps it, if there are several processes."""
-        if self.processes.world == 1:
+        if self.context.world_size == 1:
             return recursion
-        devices = [self.processes.device.index] if self.processes.device.type == "cuda" else None
-        # BatchNorm's running statistics take no part in training; those of rank 0 are saved, and validation spreads them
+        devices = [self.context.device.index] if self.context.device.type == "cuda" else None
+        # BatchNorm's running statistics take no part in training; those of rank 0 are saved, and
+        # validation spreads them
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # of its new name in torch 2.15, which earlier ones don't know
+            warnings.simplefilter(
+                "ignore", FutureWarning
+            )  # of its new name in torch 2.15, which earlier ones don't know
             wrapped = DistributedDataParallel(recursion, devices, broadcast_buffers=False)
         wrapped.register_comm_hook(None, self.timer.reduce)
         return wrapped
 
     @property
     def next_batch(self) -> int:
-        """The number of the first global batch that is wholly new, in an order dealt to batches of the present size."""
-        return -(-self.clips // self.config.trainer.batch)
+        """The number of the first global batch that is wholly new, in an order dealt to batches of
+        the present size."""
+        return -(-self.clips_seen // self.config.trainer.batch)
 
-    def fit(self, batches: Iterator[ClipBatch], should_stop: Callable[[], bool], on_step: OnStep) -> bool:
+    def fit(
+        self, batches: Iterator[ClipBatch], should_stop: Callable[[], bool], on_step: OnStep
+    ) -> bool:
         """Train to the last step, or until any rank should stop; saves at the end either way.
 
         Args:
@@ -123,30 +146,36 @@ class Trainer:
             Whether the last step was reached.
 
         Raises:
-            RecurringError: on all ranks: a loss that is no number, before weights or checkpoints are touched; a spike that is to stop.
-            WriteError: on rank 0, when the log or a checkpoint can't be written; on the others, ElsewhereError.
-            Exception: what `batches` raised, on its rank; on the others, ElsewhereError.
+            RecurringError: on all ranks: a loss that is no number, before weights or checkpoints
+                are touched; a spike that is to stop.
+            WriteError: on rank 0, when the log or a checkpoint can't be written; on the others,
+                OtherRankError.
+            Exception: what `batches` raised, on its rank; on the others, OtherRankError.
         """
         settings, monitor = self.config.trainer, None
-        if self.processes.leads:
-            with self.trouble.kept(writing=str(self.run)):
+        if self.context.is_main:
+            with self.errors.capture(writing=str(self.run)):
                 monitor = Monitor(self.run, self.step)
-        log = StepLog(settings, self.processes, self.timer, self.trouble, monitor, on_step)
-        tracer = Tracer(self.run, settings.profile, self.step, self.processes.device) if self.processes.leads else None
+        log = StepLog(settings, self.context, self.timer, self.errors, monitor, on_step)
+        tracer = (
+            Tracer(self.run, settings.profile, self.step, self.context.device)
+            if self.context.is_main
+            else None
+        )
         self.timer.restart()
         try:
             while self.step < settings.steps:
-                with self.timer.part("data"), self.trouble.kept():
+                with self.timer.part("data"), self.errors.capture():
                     batch = next(batches)
-                if self.trouble.tell(stop=should_stop()):
+                if self.errors.raise_on_all_ranks(stop=should_stop()):
                     break
                 self.train_step(batch, log)
-                self.look(log, tracer)
+                self.log_validate_save(log, tracer)
             log.flush()
             self.finish(monitor, tracer)
         finally:
             if monitor:
-                with suppress(OSError) if self.trouble.error else nullcontext():
+                with suppress(OSError) if self.errors.error else nullcontext():
                     monitor.close()
         return self.step >= settings.steps
 
@@ -154,132 +183,174 @@ class Trainer:
         """One forward, backward and optimizer step; the device is not waited for."""
         settings, schedule = self.config.trainer, self.config.schedule
         draw = step_generator(settings.seed, self.step)
-        epsilon, rate = schedule.truth(self.clips), schedule.rate(self.clips, settings.batch)
+        epsilon, rate = (
+            schedule.teacher_forcing_at(self.clips_seen),
+            schedule.learning_rate_at(self.clips_seen, settings.batch),
+        )
         with self.timer.part("copy"):
             data = self.prepare(batch.clips, draw)
-        truth = tuple((torch.rand(data.inputs_bt3hw.shape[1] - 2, generator=draw) < epsilon).tolist())
+        truth = tuple(
+            (torch.rand(data.inputs_bt3hw.shape[1] - 2, generator=draw) < epsilon).tolist()
+        )
         losses = self.backward(data, truth)
         with self.timer.part("optimizer"):
             norm = self.update(rate)
         log.add(
-            torch.cat([losses, norm[None]]), {"step": self.step, "clips": self.clips, "epsilon": epsilon, "learning_rate": rate}, batch.keys
+            torch.cat([losses, norm[None]]),
+            {
+                "step": self.step,
+                "clips": self.clips_seen,
+                "epsilon": epsilon,
+                "learning_rate": rate,
+            },
+            batch.keys,
         )
         every = settings.pictures_every
         if every and (self.step % every == 0 or self.step == 1):
-            self.show(data, log)
+            self.log_pictures(data, log)
 
     def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
         """Clips to colours and input."""
-        return inputs.prepare(clips_bt3hw, self.seen_as, draw, self.processes)
+        return inputs.prepare(clips_bt3hw, self.input_pipeline, draw, self.context)
 
     def backward(self, data: StepInput, truth: tuple[bool, ...]) -> Tensor:
-        """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the losses of this rank, `[3]`."""
+        """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the
+        losses of this rank, `[3]`."""
         self.optimizer.zero_grad()
         parts, losses = data.parts(self.config.trainer.accumulate), []
         for number, part in enumerate(parts, 1):
-            with self.apart(number < len(parts)):
+            with self.no_sync(number < len(parts)):
                 with (
                     self.timer.part("forward"),
-                    torch.autocast(self.processes.device.type, torch.bfloat16, enabled=self.compute.precision == torch.bfloat16),
+                    torch.autocast(
+                        self.context.device.type,
+                        torch.bfloat16,
+                        enabled=self.compute.precision == torch.bfloat16,
+                    ),
                 ):
-                    found = self.recursion(part.inputs_bt3hw, part.colors_btkhw, part.classes_btmhw, truth)
+                    found = self.loss_module(
+                        part.inputs_bt3hw, part.colors_btkhw, part.classes_btmhw, truth
+                    )
                 with self.timer.part("backward"):
                     (found.total / len(parts)).backward()
             losses.append(torch.stack([loss.detach() for loss in found]))
         return torch.stack(losses).mean(dim=0)
 
-    def apart(self, yes: bool) -> AbstractContextManager[None]:
+    def no_sync(self, yes: bool) -> AbstractContextManager[None]:
         """Where gradients are added up on this rank alone, if `yes`."""
-        return self.recursion.no_sync() if yes and isinstance(self.recursion, DistributedDataParallel) else nullcontext()
+        return (
+            self.loss_module.no_sync()
+            if yes and isinstance(self.loss_module, DistributedDataParallel)
+            else nullcontext()
+        )
 
     def update(self, rate: float) -> Tensor:
         """The optimizer's step; returns the norm of the gradient as it was found."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        settings, trained = self.config.trainer, [p for p in self.model.parameters() if p.grad is not None]
+        settings, trained = (
+            self.config.trainer,
+            [p for p in self.model.parameters() if p.grad is not None],
+        )
         norm = get_total_norm([p.grad for p in trained if p.grad is not None])
         if settings.clip_norm:
             clip_grads_with_norm_(trained, settings.clip_norm, norm)
-        # fused Adam leaves everything as it is where this is 1, as GradScaler has it: no wait for the device to look. It stays 1,
-        # so that no step follows the bad one. DDP has reduced the gradients: norm and decision are the same on every rank
-        self.bad = torch.maximum(self.bad, (~norm.isfinite()).float())
-        self.optimizer.found_inf = self.bad  # type: ignore[attr-defined]
+        # fused Adam leaves everything as it is where this is 1, as GradScaler has it: no wait for
+        # the device to look. It stays 1, so that no step follows the bad one. DDP has reduced the
+        # gradients: norm and decision are the same on every rank
+        self.found_inf = torch.maximum(self.found_inf, (~norm.isfinite()).float())
+        self.optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
         self.optimizer.step()
         self.step += 1
-        self.clips += settings.batch
-        if self.average:
-            self.average.update(self.model, settings.batch, self.clips)
+        self.clips_seen += settings.batch
+        if self.ema:
+            self.ema.update(self.model, settings.batch, self.clips_seen)
         return norm
 
-    def look(self, log: StepLog, tracer: Tracer | None) -> None:
+    def log_validate_save(self, log: StepLog, tracer: Tracer | None) -> None:
         """What is due after a step: the log, a validation, a checkpoint, a trace."""
         settings, last = self.config.trainer, self.step == self.config.trainer.steps
-        save, validate = self.step % settings.save_every == 0, self.validator.due(self.step)
+        save, validate = self.step % settings.save_every == 0, self.validator.is_due(self.step)
         if last or save or validate or self.step % settings.log_every == 0:
-            log.settle()
+            log.synchronize()
             log.write(self.validate(log.monitor) if validate else {})
         if (save and not last) or self.is_best:
             self.save(log.monitor)
         if tracer:
-            with self.trouble.kept(writing=str(self.run)):
-                self.tell_of(tracer.after(self.step))
+            with self.errors.capture(writing=str(self.run)):
+                self.report_trace(tracer.after(self.step))
 
     def validate(self, monitor: Monitor | None) -> dict[str, Any]:
-        """Score the weights that a user would get; returns the figures for the step's line. A collective."""
-        model = self.average.model if self.average else self.model
-        self.processes.spread(*model.buffers())  # rank 0's statistics of BatchNorm are the ones that count, and go into checkpoints
-        found = self.validator.look(model)
+        """Score the weights that a user would get; returns the figures for the step's line. A
+        collective."""
+        model = self.ema.model if self.ema else self.model
+        self.context.broadcast(
+            *model.buffers()
+        )  # rank 0's statistics of BatchNorm are the ones that count, and go into checkpoints
+        found = self.validator.validate(model)
         self.validation = {"step": self.step, "jf": found.mean, "of": self.validator.identity}
         if monitor:
-            with self.trouble.kept(writing=str(self.run)):
+            with self.errors.capture(writing=str(self.run)):
                 monitor.pictures("validation", found.pictures, self.step)
         self.timer.restart()  # it is no step's time
-        return found.line()
+        return found.log_line()
 
     @property
     def is_best(self) -> bool:
         """Whether this very step was validated, and better than all before; rank 0 knows."""
         now = self.validation
-        return self.processes.leads and now is not None and now["step"] == self.step and beats(now, self.best)
+        return (
+            self.context.is_main
+            and now is not None
+            and now["step"] == self.step
+            and is_better(now, self.best)
+        )
 
-    def show(self, data: StepInput, log: StepLog) -> None:
-        """Pictures of the step's first clip, on rank 0; the losses are looked at first, since those of a bad step can't be drawn."""
-        log.settle()
+    def log_pictures(self, data: StepInput, log: StepLog) -> None:
+        """Pictures of the step's first clip, on rank 0; the losses are looked at first, since those
+        of a bad step can't be drawn."""
+        log.synchronize()
         if log.monitor:
-            palette = self.seen_as.targets[0].palette
-            scene = Scene(data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0, :, : len(palette)])
-            with torch.compiler.set_stance("force_eager"):  # one frame in eval mode is not worth a compilation
-                pictures = draw_pictures(self.model, scene, palette)
-            with self.trouble.kept(writing=str(self.run)):
+            palette = self.input_pipeline.targets[0].palette
+            scene = ClipVisualization(
+                data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0, :, : len(palette)]
+            )
+            with torch.compiler.set_stance(
+                "force_eager"
+            ):  # one frame in eval mode is not worth a compilation
+                pictures = draw_clip(self.model, scene, palette)
+            with self.errors.capture(writing=str(self.run)):
                 log.monitor.pictures("clip", pictures, self.step)
 
     def save(self, monitor: Monitor | None) -> None:
-        """Write a checkpoint of this step, on rank 0; the others go on, and hear at their next meeting if it failed."""
-        if not monitor or self.saved == self.step or self.trouble.error:
+        """Write a checkpoint of this step, on rank 0; the others go on, and hear at their next
+        meeting if it failed."""
+        if not monitor or self.saved == self.step or self.errors.error:
             return
-        more: dict[str, Any] = {"clips": self.clips, "batch": self.config.trainer.batch}
-        if self.average:
-            more["average"] = self.average.model.state_dict()
+        more: dict[str, Any] = {"clips": self.clips_seen, "batch": self.config.trainer.batch}
+        if self.ema:
+            more["average"] = self.ema.model.state_dict()
         if self.validation and self.validation["step"] == self.step:
             more["validation"] = self.validation
-        with self.trouble.kept(writing=str(checkpoint_path(self.run, self.step))):
+        with self.errors.capture(writing=str(checkpoint_path(self.run, self.step))):
             monitor.flush()
             save_checkpoint(self.run, self.step, self.model, self.optimizer, more)
             self.saved = self.step
             if self.is_best:
                 keep_best(self.run, self.step)
                 self.best = self.validation
-            thin_out(self.run, self.config.trainer.keep, self.config.trainer.keep_every)
+            prune(self.run, self.config.trainer.keep, self.config.trainer.keep_every)
 
     def finish(self, monitor: Monitor | None, tracer: Tracer | None) -> None:
-        """The last checkpoint, and the end of all ranks together: one that left first would be taken for one that failed."""
+        """The last checkpoint, and the end of all ranks together: one that left first would be
+        taken for one that failed."""
         self.save(monitor)
         if tracer:
-            with self.trouble.kept(writing=str(self.run)):
-                self.tell_of(tracer.close(self.step))
-        self.trouble.tell()
+            with self.errors.capture(writing=str(self.run)):
+                self.report_trace(tracer.close(self.step))
+        self.errors.raise_on_all_ranks()
 
-    def tell_of(self, trace: Path | None) -> None:
+    def report_trace(self, trace: Path | None) -> None:
         """Say where a trace was written."""
         if trace:
-            self.trouble.say(f"trace for chrome://tracing or ui.perfetto.dev: {trace}")
+            self.errors.say(f"trace for chrome://tracing or ui.perfetto.dev: {trace}")

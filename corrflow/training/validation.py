@@ -1,6 +1,8 @@
-"""Validation while training: masks propagated through a DAVIS tree, its sequences divided among the ranks; nothing is trained by it.
+"""Validation while training: masks propagated through a DAVIS tree, its sequences divided among the
+ranks; nothing is trained by it.
 
-The scores are those of `benchmarks/`, of which a run alone keeps the masks. Shapes: s sequences, h w pixels.
+The scores are those of `benchmarks/`, of which a run alone keeps the masks. Shapes: s sequences, h
+w pixels.
 """
 
 import time
@@ -21,10 +23,10 @@ from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels, overlay, read_frame
 from corrflow.propagation import find_protocol, stream
 from corrflow.scale import Scale
-from corrflow.training.anomalies import Trouble
-from corrflow.training.distributed import Processes
+from corrflow.training.distributed import DistributedContext
+from corrflow.training.failures import ErrorSync
 
-MOMENTS = 4  # of a sequence, in its picture
+PICTURE_FRAMES = 4  # of a sequence, in its picture
 PANEL = (214, 120)  # pixels of each, width and height: a quarter of 480p
 
 
@@ -49,7 +51,10 @@ class ValidationConfig:
 
     def __post_init__(self) -> None:
         if self.every < 1 or min(self.sequences, self.pictures) < 0 or 0 < self.size < 8 * STRIDE:
-            raise InputError(f"validation: {self}: expected every >= 1, sequences and pictures >= 0, size 0 or at least {8 * STRIDE}")
+            raise InputError(
+                f"validation: {self}: expected every >= 1, sequences and pictures >= 0, size 0 or "
+                f"at least {8 * STRIDE}"
+            )
         find_protocol(self.protocol)
 
     def find(self) -> list[DavisSequence]:
@@ -58,7 +63,7 @@ class ValidationConfig:
         return found[: self.sequences or None]
 
 
-class Validated(NamedTuple):
+class ValidationResult(NamedTuple):
     """What came of a validation, the same on every rank."""
 
     region: float
@@ -76,85 +81,134 @@ class Validated(NamedTuple):
         """J&F."""
         return (self.region + self.boundary) / 2
 
-    def line(self) -> dict[str, Any]:
+    def log_line(self) -> dict[str, Any]:
         """For the step's line of the log."""
-        figures = {"jf": self.mean, "j": self.region, "f": self.boundary, "seconds": self.seconds, "sequences": self.sequences}
+        figures = {
+            "jf": self.mean,
+            "j": self.region,
+            "f": self.boundary,
+            "seconds": self.seconds,
+            "sequences": self.sequences,
+        }
         return {f"validation_{name}": figure for name, figure in figures.items()}
 
 
 class Validator:
     """Validates on one set of sequences."""
 
-    def __init__(self, config: ValidationConfig, processes: Processes) -> None:
-        self.config, self.processes = config, processes
+    def __init__(self, config: ValidationConfig, processes: DistributedContext) -> None:
+        self.config, self.context = config, processes
         self.sequences = config.find()
-        self.identity = [config.year, config.protocol, config.size, *(s.name for s in self.sequences)]
+        self.identity = [
+            config.year,
+            config.protocol,
+            config.size,
+            *(s.name for s in self.sequences),
+        ]
         """What figures must share to be compared."""
 
-    def due(self, step: int) -> bool:
+    def is_due(self, step: int) -> bool:
         """Whether the weights after `step` steps are validated."""
         return bool(self.sequences) and step % self.config.every == 0
 
-    def look(self, model: CorrFlow) -> Validated:
-        """Validate `model`, which is left as it was. A collective; the model must be the same on every rank.
+    def validate(self, model: CorrFlow) -> ValidationResult:
+        """Validate `model`, which is left as it was. A collective; the model must be the same on
+        every rank.
 
         Raises:
-            InputError: a frame or mask that can't be read, on the rank that tried; nothing to score, on all.
-            ElsewhereError: on the others.
+            InputError: a frame or mask that can't be read, on the rank that tried; nothing to
+                score, on all.
+            OtherRankError: on the others.
         """
         begun = time.perf_counter()
         scores_s3 = torch.zeros(len(self.sequences), 3, dtype=torch.float64)
         shown = self.sequences[: self.config.pictures]
-        strips_s3hw = torch.zeros(len(shown), 3, 2 * PANEL[1], MOMENTS * PANEL[0], dtype=torch.uint8)
-        trouble = Trouble(self.processes)
-        with trouble.kept(), torch.compiler.set_stance("force_eager"):  # frames of many sizes are not worth a compilation each
+        strips_s3hw = torch.zeros(
+            len(shown), 3, 2 * PANEL[1], PICTURE_FRAMES * PANEL[0], dtype=torch.uint8
+        )
+        trouble = ErrorSync(self.context)
+        with (
+            trouble.capture(),
+            torch.compiler.set_stance("force_eager"),
+        ):  # frames of many sizes are not worth a compilation each
             for index in self.share():
                 predicted, true = track(model, self.sequences[index], self.config)
-                scores_s3[index] = torch.tensor(summed_scores(self.config.year, self.sequences[index], predicted), dtype=torch.float64)
+                scores_s3[index] = torch.tensor(
+                    summed_scores(self.config.year, self.sequences[index], predicted),
+                    dtype=torch.float64,
+                )
                 if index < len(shown):
                     strips_s3hw[index] = picture(self.sequences[index], predicted, true)
-        trouble.tell()
+        trouble.raise_on_all_ranks()
         # zeros from all ranks but one: the sums are exact, whatever their order
-        return self.summarise(self.processes.sum(scores_s3), self.processes.sum(strips_s3hw), time.perf_counter() - begun)
+        return self.summarise(
+            self.context.all_reduce_sum(scores_s3),
+            self.context.all_reduce_sum(strips_s3hw),
+            time.perf_counter() - begun,
+        )
 
     def share(self) -> list[int]:
         """The sequences of this rank, by number: dealt in turn, the longest first."""
         order = sorted(range(len(self.sequences)), key=lambda i: (-self.sequences[i].length, i))
-        return order[self.processes.rank :: self.processes.world]
+        return order[self.context.rank :: self.context.world_size]
 
-    def summarise(self, scores_s3: Tensor, strips_s3hw: Tensor, seconds: float) -> Validated:
+    def summarise(self, scores_s3: Tensor, strips_s3hw: Tensor, seconds: float) -> ValidationResult:
         """Means over objects, as the benchmark has them."""
         region, boundary, count = scores_s3.sum(dim=0).tolist()
         if not count:
-            raise InputError(f"validation {self.config.root}: no object in any first mask, or no sequence of 3 frames: nothing to score")
-        each = {s.name: (j + f) / 2 / n for s, (j, f, n) in zip(self.sequences, scores_s3.tolist(), strict=True) if n}
+            raise InputError(
+                f"validation {self.config.root}: no object in any first mask, or no sequence of 3 "
+                "frames: nothing to score"
+            )
+        each = {
+            s.name: (j + f) / 2 / n
+            for s, (j, f, n) in zip(self.sequences, scores_s3.tolist(), strict=True)
+            if n
+        }
         pictures = {s.name: strip for s, strip in zip(self.sequences, strips_s3hw, strict=False)}
-        return Validated(region / count, boundary / count, each, pictures, seconds)
+        return ValidationResult(region / count, boundary / count, each, pictures, seconds)
 
 
-def track(model: CorrFlow, sequence: DavisSequence, config: ValidationConfig) -> tuple[list[Pixels], list[Pixels]]:
+def track(
+    model: CorrFlow, sequence: DavisSequence, config: ValidationConfig
+) -> tuple[list[Pixels], list[Pixels]]:
     """Predicted and true masks `[H, W]` of all frames, at the true ones' size."""
     davis = Davis(config.year)
-    true = davis.truth(sequence)
+    true = davis.ground_truth(sequence)
     scale = Scale.of(true[0].shape[1], true[0].shape[0], config.size)
-    frames = (torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0) for frame_hw3 in davis.frames(sequence))
-    tracked = stream(model, frames, torch.from_numpy(scale.shrink(true[0])), find_protocol(config.protocol))
+    frames = (
+        torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0)
+        for frame_hw3 in davis.frames(sequence)
+    )
+    tracked = stream(
+        model, frames, torch.from_numpy(scale.shrink(true[0])), find_protocol(config.protocol)
+    )
     return [scale.enlarge(labels_hw.numpy()) for labels_hw in tracked], true
 
 
-def summed_scores(year: Literal[2016, 2017], sequence: DavisSequence, predicted: list[Pixels]) -> tuple[float, float, int]:
-    """J and F of a sequence, summed over its objects, and their number; those without a frame that counts are left out."""
-    scores = [statistics(score) for score in Davis(year).score(sequence, predicted).values() if score["J"]]
+def summed_scores(
+    year: Literal[2016, 2017], sequence: DavisSequence, predicted: list[Pixels]
+) -> tuple[float, float, int]:
+    """J and F of a sequence, summed over its objects, and their number; those without a frame that
+    counts are left out."""
+    scores = [
+        statistics(score) for score in Davis(year).score(sequence, predicted).values() if score["J"]
+    ]
     return sum(j.mean for j, _ in scores), sum(f.mean for _, f in scores), len(scores)
 
 
 def picture(sequence: DavisSequence, predicted: list[Pixels], true: list[Pixels]) -> Tensor:
     """Moments of a sequence side by side, predicted masks above true ones; uint8 `[3, H, W]`."""
-    moments = np.linspace(0, len(predicted) - 1, MOMENTS).round().astype(int)
+    moments = np.linspace(0, len(predicted) - 1, PICTURE_FRAMES).round().astype(int)
     depth = video_depth(sequence.paths)
     frames = [read_frame(sequence.paths[i], depth) for i in moments]
     rows = []
     for masks in (predicted, true):
-        panels = [Image.fromarray(overlay(frame, masks[i])) for frame, i in zip(frames, moments, strict=True)]
-        rows.append(np.concatenate([np.asarray(ImageOps.pad(panel, PANEL)) for panel in panels], axis=1))
+        panels = [
+            Image.fromarray(overlay(frame, masks[i]))
+            for frame, i in zip(frames, moments, strict=True)
+        ]
+        rows.append(
+            np.concatenate([np.asarray(ImageOps.pad(panel, PANEL)) for panel in panels], axis=1)
+        )
     return torch.from_numpy(np.concatenate(rows)).movedim(-1, 0)

@@ -27,13 +27,17 @@ def flags(tree, tmp_path):
 
 
 def content(out):
-    masks = {str(path.relative_to(out)): path.read_bytes() for path in (out / "masks").rglob("*.png")}
+    masks = {
+        str(path.relative_to(out)): path.read_bytes() for path in (out / "masks").rglob("*.png")
+    }
     return masks | {name: (out / name).read_bytes() for name in TEXTS}
 
 
 def wait_until_gone(job):
     for _ in range(400):
-        if not subprocess.run(["squeue", "-hj", job], capture_output=True, text=True, check=False).stdout.strip():
+        if not subprocess.run(
+            ["squeue", "-hj", job], capture_output=True, text=True, check=False
+        ).stdout.strip():
             return
         time.sleep(0.3)
     raise AssertionError(f"job {job} is still in the queue")
@@ -42,7 +46,8 @@ def wait_until_gone(job):
 def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert command("eval", *flags, "--out", whole).returncode == 0
-    fault = '[ "$SLURM_ARRAY_TASK_ID" != 1 ] || kill -9 $$'  # as a node would, before the job has done anything
+    # as a node would, before the job has done anything
+    fault = '[ "$SLURM_ARRAY_TASK_ID" != 1 ] || kill -9 $$'
     begun = command("eval", *flags, "--out", out, *JOBS, "--cluster.setup", fault)
     assert begun.returncode == 0, begun.stderr
     last = re.search(r"which track, and (\d+),", begun.stdout).group(1)
@@ -55,7 +60,12 @@ def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags,
     assert ended.returncode == 0, ended.stderr
     assert "1 of 4 sequences to do, 8 frames: submitted" in ended.stdout
     assert "J&F" in ended.stdout
-    assert kept.items() <= {path.name: path.stat().st_mtime_ns for path in (out / "sequences").glob("*.json")}.items()
+    assert (
+        kept.items()
+        <= {
+            path.name: path.stat().st_mtime_ns for path in (out / "sequences").glob("*.json")
+        }.items()
+    )
     assert content(out) == content(whole)
     assert (out / "report.html").exists()
 
@@ -68,5 +78,9 @@ def test_a_job_that_fails_says_why_in_its_log_and_to_who_follows(command, flags,
     line = done.stderr.splitlines()[-1]
     assert "1 of 4 sequences are not done (val-002): the same command goes on; frame " in line
     assert "val-002/00004.jpg: not a readable image" in line
-    logs = [path for path in (tmp_path / "out/logs").glob("*_log.err") if "00004.jpg: not a readable image" in path.read_text()]
+    logs = [
+        path
+        for path in (tmp_path / "out/logs").glob("*_log.err")
+        if "00004.jpg: not a readable image" in path.read_text()
+    ]
     assert any(re.fullmatch(r"\d+_2_0_log\.err", path.name) for path in logs)

@@ -1,4 +1,5 @@
-"""`train.py --nodes` on a real SLURM: what happens to jobs happens to these, and they end with the weights of one that was left alone."""
+"""`train.py --nodes` on a real SLURM: what happens to jobs happens to these, and they end with the
+weights of one that was left alone."""
 
 import json
 import os
@@ -14,11 +15,24 @@ from conftest import ROOT, TIMEOUT_SECONDS, TINY
 
 pytestmark = pytest.mark.usefixtures("cluster")
 STEPS = 240
-JOB = ("--gpus-per-node", 1, "--cluster.cpus", 1, "--cluster.memory-gb", 2, "--cluster.minutes", 20, "--patience.join-seconds", 60)
+JOB = (
+    "--gpus-per-node",
+    1,
+    "--cluster.cpus",
+    1,
+    "--cluster.memory-gb",
+    2,
+    "--cluster.minutes",
+    20,
+    "--timeouts.join-seconds",
+    60,
+)
 
 
 def slurm(*words):
-    return subprocess.run(list(map(str, words)), capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS).stdout.strip()
+    return subprocess.run(
+        list(map(str, words)), capture_output=True, text=True, check=True, timeout=TIMEOUT_SECONDS
+    ).stdout.strip()
 
 
 class Run:
@@ -26,9 +40,37 @@ class Run:
 
     def __init__(self, data, folder, *flags, nodes=2, steps=STEPS):
         self.folder, self.steps = folder, steps
-        shape = ("--trainer.steps", steps, "--trainer.save-every", 10, "--trainer.log-every", 5, "--stream.workers", 1)
-        line = [sys.executable, ROOT / "launch/train.py", "--data", data, "--run", folder, *TINY, *JOB, *shape, "--nodes", nodes, *flags]
-        done = subprocess.run(list(map(str, line)), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+        shape = (
+            "--trainer.steps",
+            steps,
+            "--trainer.save-every",
+            10,
+            "--trainer.log-every",
+            5,
+            "--stream.workers",
+            1,
+        )
+        line = [
+            sys.executable,
+            ROOT / "launch/train.py",
+            "--data",
+            data,
+            "--run",
+            folder,
+            *TINY,
+            *JOB,
+            *shape,
+            "--nodes",
+            nodes,
+            *flags,
+        ]
+        done = subprocess.run(
+            list(map(str, line)),
+            capture_output=True,
+            text=True,
+            timeout=TIMEOUT_SECONDS,
+            check=False,
+        )
         assert done.returncode == 0, done.stderr
         self.told = done.stdout
         self.job = json.loads((folder / "job.json").read_text())["job"]
@@ -40,29 +82,52 @@ class Run:
     def await_that(self, holds, seconds=TIMEOUT_SECONDS):
         deadline = time.monotonic() + seconds
         while not holds():
-            assert time.monotonic() < deadline, f"{self.queue()}\n{self.log()[-3000:]}\n{self.log(1)[-3000:]}"
+            assert time.monotonic() < deadline, (
+                f"{self.queue()}\n{self.log()[-3000:]}\n{self.log(1)[-3000:]}"
+            )
             time.sleep(0.2)
 
     def queue(self):
-        return slurm("squeue", "-h", "-j", self.job, "-o", "%T %r %N") if self.job in slurm("squeue", "-h", "-o", "%A").split() else ""
+        return (
+            slurm("squeue", "-h", "-j", self.job, "-o", "%T %r %N")
+            if self.job in slurm("squeue", "-h", "-o", "%A").split()
+            else ""
+        )
 
     def await_saved(self, attempt=1):
         """Until its so-many-th attempt has saved a checkpoint."""
-        self.await_that(lambda: len(self.attempts()) == attempt and self.newest() > self.attempts()[-1]["step"])
+        self.await_that(
+            lambda: len(self.attempts()) == attempt and self.newest() > self.attempts()[-1]["step"]
+        )
 
     def newest(self):
-        return max((int(path.stem.removeprefix("step-")) for path in (self.folder / "checkpoints").glob("step-*.pt")), default=0)
+        return max(
+            (
+                int(path.stem.removeprefix("step-"))
+                for path in (self.folder / "checkpoints").glob("step-*.pt")
+            ),
+            default=0,
+        )
 
     def await_end(self, seconds=TIMEOUT_SECONDS):
-        self.await_that(lambda: not self.queue() or self.queue().startswith(("COMPLETED", "FAILED", "CANCELLED")), seconds)
+        self.await_that(
+            lambda: (
+                not self.queue() or self.queue().startswith(("COMPLETED", "FAILED", "CANCELLED"))
+            ),
+            seconds,
+        )
         return self.log()
 
     def weights(self):
-        state = torch.load(self.folder / "checkpoints" / f"step-{self.steps:08d}.pt", weights_only=True)["model"]
+        state = torch.load(
+            self.folder / "checkpoints" / f"step-{self.steps:08d}.pt", weights_only=True
+        )["model"]
         return torch.cat([tensor.double().flatten() for tensor in state.values()])
 
     def lines(self):
-        return [json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()]
+        return [
+            json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()
+        ]
 
     def attempts(self):
         path = self.folder / "attempts.jsonl"
@@ -74,7 +139,11 @@ class Run:
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
-                variables = dict(pair.split("=", 1) for pair in (folder / "environ").read_text().split("\0") if "=" in pair)
+                variables = dict(
+                    pair.split("=", 1)
+                    for pair in (folder / "environ").read_text().split("\0")
+                    if "=" in pair
+                )
                 words = (folder / "cmdline").read_text().split("\0")
             except OSError:
                 continue
@@ -100,7 +169,11 @@ def daemon(name, *words):
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_text().rstrip("\0").split("\0")
-            variables = dict(pair.split("=", 1) for pair in (folder / "environ").read_text().split("\0") if "=" in pair)
+            variables = dict(
+                pair.split("=", 1)
+                for pair in (folder / "environ").read_text().split("\0")
+                if "=" in pair
+            )
         except OSError:
             continue
         if Path(command[0]).name == name and tuple(command[1:]) == words:
@@ -123,22 +196,48 @@ def test_two_nodes_train_to_the_end_and_hold_equal_weights(whole):
     assert f"code {whole.folder}/snapshots/001/code" in whole.log()
     assert "rank 0 of 2 on n1, cpu" in whole.log(0)
     assert "rank 1 of 2 on n2, cpu" in whole.log(1)
-    digests = {line.split()[-1] for rank in (0, 1) for line in whole.log(rank).splitlines() if ": weights " in line}
+    digests = {
+        line.split()[-1]
+        for rank in (0, 1)
+        for line in whole.log(rank).splitlines()
+        if ": weights " in line
+    }
     assert len(digests) == 1
     assert [line["step"] for line in whole.lines()] == list(range(1, STEPS + 1))
     assert [attempt["left"] for attempt in whole.attempts()] == ["finished"]
-    for words in (f"submitted {whole.job}", f"{whole.job}_0_log.out", "tensorboard --logdir", f"scancel {whole.job}"):
+    for words in (
+        f"submitted {whole.job}",
+        f"{whole.job}_0_log.out",
+        "tensorboard --logdir",
+        f"scancel {whole.job}",
+    ):
         assert words in whole.told
     assert (whole.folder / "snapshots/001/git.txt").read_text()
     assert "torch==" in (whole.folder / "snapshots/001/environment.txt").read_text()
 
 
-def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_repeats_nothing(packed, whole, tmp_path):
+def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_repeats_nothing(
+    packed, whole, tmp_path
+):
     run = Run(packed, tmp_path / "run")
     run.await_saved()
-    slurm("scancel", "--signal=USR2", run.job)  # as SLURM does before the time limit; its own clock counts in minutes
+    slurm(
+        "scancel", "--signal=USR2", run.job
+    )  # as SLURM does before the time limit; its own clock counts in minutes
     run.await_saved(attempt=2)
-    slurm("sbatch", "-p", "high", "-N2", "--exclusive", "-J", "urgent", "-o", "/dev/null", "--wrap", "sleep 5")
+    slurm(
+        "sbatch",
+        "-p",
+        "high",
+        "-N2",
+        "--exclusive",
+        "-J",
+        "urgent",
+        "-o",
+        "/dev/null",
+        "--wrap",
+        "sleep 5",
+    )
     run.await_saved(attempt=3)
     slurm("scontrol", "requeue", run.job)
     run.await_end()
@@ -157,7 +256,7 @@ def test_a_killed_rank_brings_the_job_back(packed, whole, tmp_path):
 
 
 def test_a_hanging_rank_is_named_and_ended(packed, whole, tmp_path):
-    run = Run(packed, tmp_path / "run", "--patience.stall-seconds", 10)
+    run = Run(packed, tmp_path / "run", "--timeouts.stall-seconds", 10)
     run.await_saved()
     begun = time.monotonic()
     os.kill(run.processes(1)[0], signal.SIGSTOP)
@@ -167,7 +266,9 @@ def test_a_hanging_rank_is_named_and_ended(packed, whole, tmp_path):
     check_equal(run, whole)
 
 
-def test_a_lost_node_and_a_restarted_controller_cost_no_more_than_the_steps_since_the_last_checkpoint(packed, whole, tmp_path):
+def test_a_lost_node_and_a_restarted_controller_cost_only_steps_since_the_last_checkpoint(
+    packed, whole, tmp_path
+):
     run = Run(packed, tmp_path / "run")
     run.await_saved()
     controller, command, variables = daemon("slurmctld")
@@ -187,8 +288,11 @@ def test_a_lost_node_and_a_restarted_controller_cost_no_more_than_the_steps_sinc
 
 
 def test_it_goes_on_with_other_nodes_and_a_cancelled_job_stays_away(packed, whole, tmp_path):
-    """One process that takes its clips in two parts computes what two do, but for the order of sums and for BatchNorm's averages."""
-    for attempt, (nodes, *flags) in enumerate(((2,), (1, "--procs", 2), (1, "--trainer.accumulate", 2)), 1):
+    """One process that takes its clips in two parts computes what two do, but for the order of sums
+    and for BatchNorm's averages."""
+    for attempt, (nodes, *flags) in enumerate(
+        ((2,), (1, "--procs", 2), (1, "--trainer.accumulate", 2)), 1
+    ):
         run = Run(packed, tmp_path / "run", *flags, nodes=nodes)
         run.await_saved(attempt)
         slurm("scancel", run.job)
@@ -196,19 +300,38 @@ def test_it_goes_on_with_other_nodes_and_a_cancelled_job_stays_away(packed, whol
         assert slurm("sacct", "-nX", "-j", run.job, "-o", "State").startswith("CANCELLED")
         if attempt < 3:
             done = run.lines()
-            assert [line["loss"] for line in done] == [line["loss"] for line in whole.lines()[: len(done)]]
+            assert [line["loss"] for line in done] == [
+                line["loss"] for line in whole.lines()[: len(done)]
+            ]
     run = Run(packed, tmp_path / "run", nodes=2)
     run.await_end()
     assert [line["step"] for line in run.lines()] == list(range(1, STEPS + 1))
-    assert [line["loss"] for line in run.lines()] == pytest.approx([line["loss"] for line in whole.lines()], rel=1e-4)
-    assert [(len(attempt["nodes"]), attempt["world"]) for attempt in run.attempts()] == [(2, 2), (1, 2), (1, 1), (2, 2)]
+    assert [line["loss"] for line in run.lines()] == pytest.approx(
+        [line["loss"] for line in whole.lines()], rel=1e-4
+    )
+    assert [(len(attempt["nodes"]), attempt["world"]) for attempt in run.attempts()] == [
+        (2, 2),
+        (1, 2),
+        (1, 1),
+        (2, 2),
+    ]
 
 
 def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, whole, tmp_path):
     fault = tmp_path / "fault" / "sitecustomize.py"  # python imports it before anything else
     fault.parent.mkdir()
-    fault.write_text('import os, time\nif os.environ.get("SLURM_PROCID") == "1":\n    time.sleep(1e6)\n')
-    run = Run(packed, tmp_path / "run", "--cluster.environment", "PYTHONPATH", fault.parent, "--patience.join-seconds", 5)
+    fault.write_text(
+        'import os, time\nif os.environ.get("SLURM_PROCID") == "1":\n    time.sleep(1e6)\n'
+    )
+    run = Run(
+        packed,
+        tmp_path / "run",
+        "--cluster.environment",
+        "PYTHONPATH",
+        fault.parent,
+        "--timeouts.join-seconds",
+        5,
+    )
     run.await_that(lambda: "rank 1 of 2 didn't come within 5 s; the others are on n1" in run.log())
     fault.unlink()
     run.await_end()
@@ -224,7 +347,9 @@ def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, who
     ],
 )
 def test_what_slurm_refuses_is_told_in_its_words(packed, command, tmp_path, flags, words):
-    done = command("train", "--data", packed, "--run", tmp_path / "run", *TINY, *JOB, "--nodes", 2, *flags)
+    done = command(
+        "train", "--data", packed, "--run", tmp_path / "run", *TINY, *JOB, "--nodes", 2, *flags
+    )
     assert done.returncode == 2
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("train.py: error: SLURM refused the job: ")
@@ -233,10 +358,27 @@ def test_what_slurm_refuses_is_told_in_its_words(packed, command, tmp_path, flag
     assert not list((tmp_path / "run/snapshots").iterdir())
 
 
-def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(packed, command, tmp_path):
-    flags, steps = ("--cluster.nodelist", "n1,n2", "--cluster.qos", ""), 100 * STEPS  # it is cancelled
+def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(
+    packed, command, tmp_path
+):
+    flags, steps = (
+        ("--cluster.nodelist", "n1,n2", "--cluster.qos", ""),
+        100 * STEPS,
+    )  # it is cancelled
     run = Run(packed, tmp_path / "run", *flags, steps=steps)
-    again = command("train", "--data", packed, "--run", run.folder, *TINY, *JOB, "--nodes", 2, "--trainer.steps", steps)
+    again = command(
+        "train",
+        "--data",
+        packed,
+        "--run",
+        run.folder,
+        *TINY,
+        *JOB,
+        "--nodes",
+        2,
+        "--trainer.steps",
+        steps,
+    )
     assert again.returncode == 2
     assert f"job {run.job} has it" in again.stderr
     run.await_saved()

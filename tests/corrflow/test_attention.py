@@ -14,13 +14,25 @@ from corrflow import InputError, restricted_attention
 from corrflow.attention import choice, choose_backend, tiled
 from corrflow.attention.choice import is_installed
 
-RELEASED = sorted({path.name: path for path in (*(SHARED / "oracle").glob("a_col*.npz"), *DATA.glob("a_col*.npz"))}.values())
-# where the released code takes an exact zero inside of the image for padding, ours differs on purpose
+RELEASED = sorted(
+    {
+        path.name: path
+        for path in (*(SHARED / "oracle").glob("a_col*.npz"), *DATA.glob("a_col*.npz"))
+    }.values()
+)
+# where the released code takes an exact zero inside of the image for padding, ours differs on
+# purpose
 ZERO_RULE = ("inbounds_zero", "all_zero")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_triton = pytest.mark.skipif(not is_installed("triton"), reason="triton is not installed")
-needs_sampler = pytest.mark.skipif(not is_installed("sampler"), reason="spatial-correlation-sampler is not installed")
-FAST = ["tiled", pytest.param("triton", marks=needs_triton), pytest.param("sampler", marks=needs_sampler)]
+needs_sampler = pytest.mark.skipif(
+    not is_installed("sampler"), reason="spatial-correlation-sampler is not installed"
+)
+FAST = [
+    "tiled",
+    pytest.param("triton", marks=needs_triton),
+    pytest.param("sampler", marks=needs_sampler),
+]
 
 
 def attention_on_its_device(*inputs, backend, **settings):
@@ -37,17 +49,26 @@ def central_mean(x):
 def released_case(path):
     """Fixture, query, key and value."""
     fixture = np.load(path)
-    query, key = (torch.tensor(fixture[name], requires_grad=True) for name in ("feats_t", "feats_r"))
-    value = torch.tensor(fixture["prep"]) if "prep" in fixture else central_mean(torch.tensor(fixture["quantized_r"]))
+    query, key = (
+        torch.tensor(fixture[name], requires_grad=True) for name in ("feats_t", "feats_r")
+    )
+    value = (
+        torch.tensor(fixture["prep"])
+        if "prep" in fixture
+        else central_mean(torch.tensor(fixture["quantized_r"]))
+    )
     return fixture, query, key, value
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-@pytest.mark.parametrize("path", [p for p in RELEASED if not any(z in p.name for z in ZERO_RULE)], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in RELEASED if not any(z in p.name for z in ZERO_RULE)], ids=lambda p: p.stem
+)
 def test_equals_the_released_code(path, backend):
     fixture, query, key, value = released_case(path)
     out = attention_on_its_device(query, key, value, backend=backend)
-    # the interpreter's products, NumPy's, add up in another order for each shape of block and each processor: 2e-5 of a logit of 200
+    # the interpreter's products, NumPy's, add up in another order for each shape of block and each
+    # processor: 2e-5 of a logit of 200
     coarser = 2 if INTERPRETED and backend == "triton" and "large" in path.name else 1
     np.testing.assert_allclose(out.detach(), fixture["out"], rtol=0, atol=1e-6 * coarser)
     limit = 1e-5 * coarser
@@ -57,11 +78,15 @@ def test_equals_the_released_code(path, backend):
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-@pytest.mark.parametrize("path", [p for p in RELEASED if any(z in p.name for z in ZERO_RULE)], ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [p for p in RELEASED if any(z in p.name for z in ZERO_RULE)], ids=lambda p: p.stem
+)
 def test_equals_the_released_code_in_float64_but_for_its_zero_rule(path, backend):
     fixture, query, key, value = released_case(path)
     ours = attention_on_its_device(query, key, value, backend=backend).detach().numpy()
-    expected, sees_a_zero = exact_attention(*(x.detach().double().numpy() for x in (query, key, value)))
+    expected, sees_a_zero = exact_attention(
+        *(x.detach().double().numpy() for x in (query, key, value))
+    )
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
     kept = np.broadcast_to(~sees_a_zero[:, None], ours.shape)
     np.testing.assert_allclose(ours[kept], fixture["out"][kept], rtol=0, atol=1e-6)
@@ -70,19 +95,31 @@ def test_equals_the_released_code_in_float64_but_for_its_zero_rule(path, backend
 
 def exact_attention(query, key, value, radius=6):
     """The definition, cell by cell; and which cells see an exact zero inside of the image."""
-    out, zeros = np.zeros((len(query), value.shape[1], *query.shape[2:])), np.zeros((len(query), *query.shape[2:]), dtype=bool)
+    out, zeros = (
+        np.zeros((len(query), value.shape[1], *query.shape[2:])),
+        np.zeros((len(query), *query.shape[2:]), dtype=bool),
+    )
     for b, y, x in np.ndindex(zeros.shape):
-        rows, columns = slice(max(y - radius, 0), y + radius + 1), slice(max(x - radius, 0), x + radius + 1)
+        rows, columns = (
+            slice(max(y - radius, 0), y + radius + 1),
+            slice(max(x - radius, 0), x + radius + 1),
+        )
         logits = np.einsum("c,chw->hw", query[b, :, y, x], key[b, :, rows, columns])
         weights = np.exp(logits - logits.max())
-        out[b, :, y, x] = np.einsum("hw,khw->k", weights / weights.sum(), value[b, :, rows, columns])
+        out[b, :, y, x] = np.einsum(
+            "hw,khw->k", weights / weights.sum(), value[b, :, rows, columns]
+        )
         zeros[b, y, x] = (logits == 0).any()
     return out, zeros
 
 
 def random_case(seed, batch, references, channels, values, height, width, dtype=torch.float64):
     draw = torch.Generator().manual_seed(seed)
-    shapes = (batch, channels, height, width), (batch, references, channels, height, width), (batch, references, values, height, width)
+    shapes = (
+        (batch, channels, height, width),
+        (batch, references, channels, height, width),
+        (batch, references, values, height, width),
+    )
     return [torch.randn(shape, generator=draw).to(dtype).requires_grad_() for shape in shapes]
 
 
@@ -93,10 +130,16 @@ def outputs_and_gradients(inputs, **settings):
 
 
 SHAPES = {
-    "seed": st.integers(0, 1000), "batch": st.integers(1, 2), "references": st.integers(1, 3), "channels": st.integers(1, 20),
-    "values": st.integers(1, 5), "height": st.integers(1, 20), "width": st.integers(1, 37), "radius": st.integers(0, 9),
+    "seed": st.integers(0, 1000),
+    "batch": st.integers(1, 2),
+    "references": st.integers(1, 3),
+    "channels": st.integers(1, 20),
+    "values": st.integers(1, 5),
+    "height": st.integers(1, 20),
+    "width": st.integers(1, 37),
+    "radius": st.integers(0, 9),
     "scale": st.sampled_from([1.0, 0.3]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("backend", [name for name in FAST if "triton" not in str(name)])
@@ -104,17 +147,24 @@ SHAPES = {
 @given(**SHAPES, top_k=st.sampled_from([0, 0, 1, 5, 200]))
 def test_fast_paths_equal_the_reference_with_gradients(backend, radius, scale, top_k, **shape):
     inputs, how = random_case(**shape), {"radius": radius, "scale": scale, "top_k": top_k}
-    fast, plain = (outputs_and_gradients(inputs, **how, backend=name) for name in (backend, "reference"))
+    fast, plain = (
+        outputs_and_gradients(inputs, **how, backend=name) for name in (backend, "reference")
+    )
     for ours, theirs in zip(fast, plain, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
 
 
 @needs_triton
 @settings(max_examples=10, deadline=None)
-@given(**SHAPES | {"height": st.integers(1, 12), "width": st.integers(1, 19), "radius": st.integers(0, 5)})
+@given(
+    **SHAPES
+    | {"height": st.integers(1, 12), "width": st.integers(1, 19), "radius": st.integers(0, 5)}
+)
 def test_triton_equals_the_reference_with_gradients(radius, scale, **shape):
     inputs, how = random_case(**shape, dtype=torch.float32), {"radius": radius, "scale": scale}
-    fused, plain = (outputs_and_gradients(inputs, **how, backend=name) for name in ("triton", "reference"))
+    fused, plain = (
+        outputs_and_gradients(inputs, **how, backend=name) for name in ("triton", "reference")
+    )
     for ours, theirs in zip(fused, plain, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
@@ -123,7 +173,10 @@ def test_triton_equals_the_reference_with_gradients(radius, scale, **shape):
 @pytest.mark.parametrize(("channels", "values"), [(64, 48), (200, 3)])
 def test_triton_serves_wide_features_and_many_values(channels, values):
     inputs = random_case(1, 1, 1, channels, values, 9, 11, dtype=torch.float32)
-    fused, plain = (outputs_and_gradients(inputs, radius=3, scale=0.1, backend=name) for name in ("triton", "reference"))
+    fused, plain = (
+        outputs_and_gradients(inputs, radius=3, scale=0.1, backend=name)
+        for name in ("triton", "reference")
+    )
     for ours, theirs in zip(fused, plain, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
@@ -133,21 +186,42 @@ def test_triton_serves_wide_features_and_many_values(channels, values):
 def test_triton_takes_half_precision_and_adds_up_in_float32(dtype, monkeypatch):
     if INTERPRETED:
         monkeypatch.setattr(
-            importlib.import_module("corrflow.attention.kernels"), "product", importlib.import_module("wide_product").product
+            importlib.import_module("corrflow.attention.kernels"),
+            "product",
+            importlib.import_module("wide_product").product,
         )
     inputs = random_case(5, 1, 2, 16, 4, 9, 14, dtype=dtype)
-    fused, plain = (outputs_and_gradients(inputs, radius=4, scale=0.5, backend=name) for name in ("triton", "reference"))
+    fused, plain = (
+        outputs_and_gradients(inputs, radius=4, scale=0.5, backend=name)
+        for name in ("triton", "reference")
+    )
     assert fused[0].dtype == torch.float32
     for ours, theirs in zip(fused, plain, strict=True):
         assert ours.dtype == theirs.dtype
-        assert (ours - theirs).float().norm() < (2e-3 if dtype == torch.float16 else 1e-2) * theirs.float().norm()
+        assert (ours - theirs).float().norm() < (
+            2e-3 if dtype == torch.float16 else 1e-2
+        ) * theirs.float().norm()
 
 
 @needs_triton
 def test_triton_kernels_compile_for_hopper_within_its_shared_memory():
     environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
-    command = [sys.executable, "-W", "ignore", str(ROOT / "tests" / "corrflow" / "compile_kernels.py"), "64x16", "512x16"]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=TIMEOUT_SECONDS)
+    command = [
+        sys.executable,
+        "-W",
+        "ignore",
+        str(ROOT / "scripts" / "compile_kernels.py"),
+        "64x16",
+        "512x16",
+    ]
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env=environment,
+        check=False,
+        timeout=TIMEOUT_SECONDS,
+    )
     assert done.returncode == 0, done.stderr
     used = [int(line.split()[-1]) for line in done.stdout.splitlines()]
     assert len(used) == 12
@@ -160,7 +234,9 @@ def test_gradients_are_those_of_the_function(backend, top_k):
     inputs = random_case(3, 1, 2, 2, 2, 4, 5)
 
     def attention(query, key, value):
-        return restricted_attention(query, key, value, radius=2, scale=0.5, top_k=top_k, backend=backend)
+        return restricted_attention(
+            query, key, value, radius=2, scale=0.5, top_k=top_k, backend=backend
+        )
 
     assert torch.autograd.gradcheck(attention, inputs)
 
@@ -168,14 +244,29 @@ def test_gradients_are_those_of_the_function(backend, top_k):
 @pytest.mark.parametrize("backend", ["reference", *FAST])
 def test_several_references_share_one_softmax(backend):
     query, key, value = random_case(2, 1, 2, 4, 3, 5, 6, dtype=torch.float32)
-    alone = [attention_on_its_device(query, key[:, r], value[:, r], radius=2, backend=backend) for r in range(2)]
-    twice = attention_on_its_device(query, key[:, :1].expand_as(key), value[:, :1].expand_as(value), radius=2, backend=backend)
+    alone = [
+        attention_on_its_device(query, key[:, r], value[:, r], radius=2, backend=backend)
+        for r in range(2)
+    ]
+    twice = attention_on_its_device(
+        query, key[:, :1].expand_as(key), value[:, :1].expand_as(value), radius=2, backend=backend
+    )
     torch.testing.assert_close(twice, alone[0])
     faint = torch.stack([key[:, 0], torch.zeros_like(key[:, 1])], dim=1)
     strong = query * 200  # against a reference of zeros, one that is found at all takes everything
-    both = attention_on_its_device(strong, torch.stack([query, torch.zeros_like(query)], dim=1), value, radius=2, backend=backend)
-    torch.testing.assert_close(both, attention_on_its_device(strong, query, value[:, 0], radius=2, backend=backend))
-    assert not torch.allclose(attention_on_its_device(query, faint, value, radius=2, backend=backend), alone[0])
+    both = attention_on_its_device(
+        strong,
+        torch.stack([query, torch.zeros_like(query)], dim=1),
+        value,
+        radius=2,
+        backend=backend,
+    )
+    torch.testing.assert_close(
+        both, attention_on_its_device(strong, query, value[:, 0], radius=2, backend=backend)
+    )
+    assert not torch.allclose(
+        attention_on_its_device(query, faint, value, radius=2, backend=backend), alone[0]
+    )
 
 
 @pytest.mark.parametrize("backend", ["reference", "tiled"])
@@ -190,7 +281,10 @@ def test_of_equal_cells_as_many_count_as_were_asked_for(backend):
     zeros, value = torch.zeros(1, 1, 1, 3), torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 1, 3)
     copied = restricted_attention(zeros, zeros, value, radius=2, top_k=1, backend=backend)
     assert torch.isin(copied, value).all()
-    assert torch.isin(restricted_attention(zeros, zeros, value, radius=2, top_k=2, backend=backend), torch.tensor([1.5, 2.5, 3.0])).all()
+    assert torch.isin(
+        restricted_attention(zeros, zeros, value, radius=2, top_k=2, backend=backend),
+        torch.tensor([1.5, 2.5, 3.0]),
+    ).all()
 
 
 def test_the_likest_are_found_among_many_references_a_few_at_a_time(monkeypatch):
@@ -198,13 +292,18 @@ def test_the_likest_are_found_among_many_references_a_few_at_a_time(monkeypatch)
     expected = restricted_attention(query, key, value, radius=3, top_k=7, backend="reference")
     for slab in (1, 3 * 2 * 256 * 19 * 18, tiled.SLAB):
         monkeypatch.setattr(tiled, "SLAB", slab)
-        torch.testing.assert_close(restricted_attention(query, key, value, radius=3, top_k=7, backend="tiled"), expected)
+        torch.testing.assert_close(
+            restricted_attention(query, key, value, radius=3, top_k=7, backend="tiled"), expected
+        )
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
 def test_an_exact_zero_inside_of_the_image_counts_as_any_other_number(backend):
     zeros, value = torch.zeros(1, 4, 3, 3), torch.arange(9.0).view(1, 1, 3, 3)
-    torch.testing.assert_close(attention_on_its_device(zeros, zeros, value, radius=6, backend=backend), torch.full((1, 1, 3, 3), 4.0))
+    torch.testing.assert_close(
+        attention_on_its_device(zeros, zeros, value, radius=6, backend=backend),
+        torch.full((1, 1, 3, 3), 4.0),
+    )
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
@@ -265,8 +364,13 @@ def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
     assert choose_backend("auto", CUDA) == "tiled"
 
 
-@pytest.mark.parametrize(("backend", "command"), [("sampler", "pip install --no-build-isolation"), ("triton", "pip install triton")])
-def test_a_missing_backend_is_named_with_the_command_that_installs_it(monkeypatch, backend, command):
+@pytest.mark.parametrize(
+    ("backend", "command"),
+    [("sampler", "pip install --no-build-isolation"), ("triton", "pip install triton")],
+)
+def test_a_missing_backend_is_named_with_the_command_that_installs_it(
+    monkeypatch, backend, command
+):
     monkeypatch.setattr(choice, "is_installed", lambda backend: False)
     with pytest.raises(InputError, match=f"backend {backend}: .* is not installed: {command}"):
         choose_backend(backend, CUDA)

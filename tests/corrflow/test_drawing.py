@@ -15,7 +15,9 @@ def places(*rows):
 
 
 def test_a_dot_is_filled_where_it_is_seen_and_hollow_where_it_is_hidden():
-    drawn = Dots().draw(GREY, places((40, 50), (100, 50), (np.nan, np.nan)), np.array([True, False, False]))
+    drawn = Dots().draw(
+        GREY, places((40, 50), (100, 50), (np.nan, np.nan)), np.array([True, False, False])
+    )
     assert tuple(drawn[50, 40]) == color(1)
     assert tuple(drawn[50, 100]) == (90, 90, 90)
     assert (drawn[50, 97:104] != 90).any()
@@ -46,18 +48,27 @@ def test_there_is_a_colour_for_any_number():
 
 
 def test_a_table_is_there_when_it_is_finished_and_not_before(tmp_path):
-    with Table(tmp_path / "a.b", ("point", "x", "visible"), {"video": "ä.mp4", "width": 8}) as table:
+    with Table(
+        tmp_path / "a.b", ("point", "x", "visible"), {"video": "ä.mp4", "width": 8}
+    ) as table:
         table.add(3, 0.0, [(1, 2.5, True), (2, None, False)])
         table.add(4, 12345.678901, [(1, 3.0, False), (2, None, False)])
         assert not (tmp_path / "a.b.csv").exists()
         table.finish()
     with (tmp_path / "a.b.csv").open() as file:
         rows = list(csv.reader(file))
-    assert rows[:3] == [["frame", "seconds", "point", "x", "visible"], ["3", "0.0", "1", "2.5", "1"], ["3", "0.0", "2", "", "0"]]
+    assert rows[:3] == [
+        ["frame", "seconds", "point", "x", "visible"],
+        ["3", "0.0", "1", "2.5", "1"],
+        ["3", "0.0", "2", "", "0"],
+    ]
     told = json.loads((tmp_path / "a.b.json").read_text())
     assert (told["video"], told["frames"][1]["seconds"]) == ("ä.mp4", 12345.678901)
     assert told["frames"][0]["points"][1] == {"point": 2, "x": None, "visible": False}
     assert len(list(tmp_path.iterdir())) == 2
-    with pytest.raises(RuntimeError, match="in between"), Table(tmp_path / "c", ("point",), {"video": ""}):
+    with (
+        pytest.raises(RuntimeError, match="in between"),
+        Table(tmp_path / "c", ("point",), {"video": ""}),
+    ):
         raise RuntimeError("in between")
     assert len(list(tmp_path.iterdir())) == 2

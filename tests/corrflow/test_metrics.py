@@ -5,16 +5,28 @@ import pytest
 from conftest import DATA, SHARED
 
 from corrflow import InputError
-from corrflow.metrics import boundary_accuracy, boundary_map, mean, mean_over, region_similarity, summarise
+from corrflow.metrics import (
+    boundary_accuracy,
+    boundary_map,
+    mean,
+    mean_over,
+    region_similarity,
+    summarise,
+)
 
 FIXTURE = np.load(DATA / "e_metrics.npz")
 
 
-@pytest.mark.parametrize("index", range(len(FIXTURE["names"])), ids=lambda i: str(FIXTURE["names"][i]))
+@pytest.mark.parametrize(
+    "index", range(len(FIXTURE["names"])), ids=lambda i: str(FIXTURE["names"][i])
+)
 def test_equal_to_the_official_figures(index):
     name = FIXTURE["names"][index]
     height, width = FIXTURE[f"shape/{name}"]
-    pred, true = (np.unpackbits(FIXTURE[f"{side}/{name}"])[: height * width].reshape(height, width) for side in ("pred", "gt"))
+    pred, true = (
+        np.unpackbits(FIXTURE[f"{side}/{name}"])[: height * width].reshape(height, width)
+        for side in ("pred", "gt")
+    )
     assert region_similarity(pred, true) == pytest.approx(FIXTURE["J_official"][index], abs=1e-12)
     assert boundary_accuracy(pred, true) == pytest.approx(FIXTURE["F_official"][index], abs=1e-12)
 
@@ -50,20 +62,27 @@ def test_decay_is_the_first_quarter_less_the_last():
     assert decay == pytest.approx(np.mean([1.0, 1.0, 0.9]) - np.mean([0.1, 0.0, 0.0]))
 
 
-@pytest.mark.skipif(not (SHARED / "data/davis16-dev").exists(), reason="the DAVIS development sequences are not here")
+@pytest.mark.skipif(
+    not (SHARED / "data/davis16-dev").exists(),
+    reason="the DAVIS development sequences are not here",
+)
 def test_the_identity_baseline_is_the_published_protocols_figure(tmp_path):
     from corrflow.benchmarks.davis import statistics
+    from launch.configs.evaluate import EvalJob
     from launch.eval import evaluate_job
-    from launch.eval_config import EvalJob
 
-    result = evaluate_job(EvalJob("davis2016", SHARED / "data/davis16-dev", tmp_path, protocol="identity"))
+    result = evaluate_job(
+        EvalJob("davis2016", SHARED / "data/davis16-dev", tmp_path, protocol="identity")
+    )
     with (SHARED / "oracle/identity_baseline_davis16.csv").open() as file:
         expected = {row["sequence"]: row for row in csv.DictReader(file)}
     assert len(result.scores) == 5
     for name, score in result.scores.items():
         for kind, found in zip("JF", statistics(score), strict=True):
             for column, value in found._asdict().items():
-                assert value == pytest.approx(float(expected[name][f"{kind}_{column}"]), abs=1e-4), (name, kind, column)
+                assert value == pytest.approx(
+                    float(expected[name][f"{kind}_{column}"]), abs=1e-4
+                ), (name, kind, column)
 
 
 def test_means_are_of_what_is_defined():

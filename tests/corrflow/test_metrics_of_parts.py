@@ -8,7 +8,8 @@ def test_a_worked_example_of_mean_iou():
     true = np.array([[0, 0, 1, 1], [2, 2, 2, 255]])
     pred = np.array([[0, 1, 1, 1], [2, 2, 0, 0]])
     both, either = class_areas(pred, true, 4)
-    # 0: one of {true 2, pred 2 that count (the one on void does not)} -> 1 of 3; 1: 2 of 3; 2: 2 of 3; 3: nowhere
+    # 0: one of {true 2, pred 2 that count (the one on void does not)} -> 1 of 3; 1: 2 of 3; 2: 2 of
+    # 3; 3: nowhere
     assert both.tolist() == [1, 2, 2, 0]
     assert either.tolist() == [3, 3, 3, 0]
     assert mean_iou(both, either) == pytest.approx((1 / 3 + 2 / 3 + 2 / 3) / 3)
@@ -37,7 +38,8 @@ def test_average_precision_of_equally_sure_detections_is_precision_times_recall(
     # 3 of 4 predicted are right, of 6 true ones: precision 3/4 up to recall 1/2, then nothing
     assert average_precision(3, 4, 6) == pytest.approx(3 / 8)
     assert average_precision(0, 0, 6) == 0
-    # three predicted, all right about one true instance; with a fourth that is wrong, precision is 3/4
+    # three predicted, all right about one true instance; with a fourth that is wrong, precision is
+    # 3/4
     assert average_precision(3, 3, 1) == 1
     assert average_precision(3, 4, 1) == pytest.approx(3 / 4)
     assert np.isnan(average_precision(0, 4, 0))

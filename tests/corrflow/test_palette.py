@@ -3,7 +3,16 @@ import pytest
 import torch
 
 from corrflow import InputError, color
-from corrflow.palette import LAB64, PUBLISHED, Target, TargetConfig, fit_palette, palette_digest, read_palette, write_palette
+from corrflow.palette import (
+    LAB64,
+    PUBLISHED,
+    Target,
+    TargetConfig,
+    fit_palette,
+    palette_digest,
+    read_palette,
+    write_palette,
+)
 
 
 def test_unless_told_the_classes_are_the_published_ones():
@@ -17,7 +26,11 @@ def test_a_palette_comes_back_from_its_file(tmp_path, text):
     path.write_text(text)
     palette = read_palette(path)
     write_palette(palette, tmp_path / "again.csv")
-    assert read_palette(tmp_path / "again.csv") == palette == TargetConfig(str(path)).targets()[0].palette
+    assert (
+        read_palette(tmp_path / "again.csv")
+        == palette
+        == TargetConfig(str(path)).targets()[0].palette
+    )
     assert palette_digest(palette) == palette_digest(read_palette(tmp_path / "again.csv"))
     assert palette_digest(palette) != palette_digest(palette[::-1])
 
@@ -44,16 +57,20 @@ def test_refuses_a_palette_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: can't be read"):
         TargetConfig(str(tmp_path / "none.csv")).targets()
     with pytest.raises(InputError, match=r"none\.csv: can't be read"):
-        TargetConfig(beside=str(tmp_path / "none.csv")).targets()
+        TargetConfig(second_palette=str(tmp_path / "none.csv")).targets()
 
 
 def test_classes_may_be_asked_for_beside_others():
-    first, beside = TargetConfig(beside=str(LAB64), share=0.25, lightness=0.5).targets()
+    first, beside = TargetConfig(
+        second_palette=str(LAB64), second_share=0.25, lightness=0.5
+    ).targets()
     assert (first, beside) == (Target(PUBLISHED, 0.75, 0.5), Target(read_palette(LAB64), 0.25, 0.5))
     assert np.array(beside.palette).shape == (64, 3)
 
 
-@pytest.mark.parametrize("settings", [{"share": 0.0}, {"share": 1.0}, {"lightness": 0.0}])
+@pytest.mark.parametrize(
+    "settings", [{"second_share": 0.0}, {"second_share": 1.0}, {"lightness": 0.0}]
+)
 def test_refuses_targets_that_count_for_nothing(settings):
     with pytest.raises(InputError, match="expected between 0 and 1, and more than 0"):
         TargetConfig(**settings)
@@ -62,14 +79,18 @@ def test_refuses_targets_that_count_for_nothing(settings):
 def test_clusters_are_found_the_commonest_first():
     draw = np.random.default_rng(0)
     centers, counts = np.array([[-40.0, 10.0], [5.0, 5.0], [60.0, -30.0]]), (50, 200, 100)
-    points = np.concatenate([c + draw.normal(0, 1, (n, 2)) for c, n in zip(centers, counts, strict=True)])
+    points = np.concatenate(
+        [c + draw.normal(0, 1, (n, 2)) for c, n in zip(centers, counts, strict=True)]
+    )
     found = fit_palette(points, 3)
     np.testing.assert_allclose(found, centers[[1, 2, 0]], atol=0.5)
     assert fit_palette(points, 3) == found
 
 
 def test_what_l_weighs_decides_which_colours_are_alike():
-    lab = np.array([[20.0, 0.0, 0.0], [60.0, 0.0, 0.0], [20.0, 15.0, 0.0], [60.0, 15.0, 0.0]], dtype=np.float32).repeat(5, axis=0)
+    lab = np.array(
+        [[20.0, 0.0, 0.0], [60.0, 0.0, 0.0], [20.0, 15.0, 0.0], [60.0, 15.0, 0.0]], dtype=np.float32
+    ).repeat(5, axis=0)
     assert sorted(fit_palette(lab, 2)) == [(20.0, 7.5, 0.0), (60.0, 7.5, 0.0)]
     assert sorted(fit_palette(lab, 2, lightness=0.1)) == [(40.0, 0.0, 0.0), (40.0, 15.0, 0.0)]
 
@@ -77,8 +98,8 @@ def test_what_l_weighs_decides_which_colours_are_alike():
 def test_a_shadow_changes_the_class_of_lab_unless_l_weighs_little():
     palette = ((30.0, 0.0, 0.0), (60.0, 10.0, 0.0))
     shadow = color.lab_to_rgb(torch.tensor([40.0, 9.0, 0.0])[None, :, None, None])
-    assert color.color_classes(shadow, palette).item() == 0
-    assert color.color_classes(shadow, palette, lightness=0.3).item() == 1
+    assert color.quantize_colors(shadow, palette).item() == 0
+    assert color.quantize_colors(shadow, palette, lightness=0.3).item() == 1
 
 
 def test_refuses_more_classes_than_colours():
@@ -90,18 +111,27 @@ def test_refuses_more_classes_than_colours():
 
 def test_classes_of_lab_tell_light_from_dark():
     palette = ((10.0, 0.0, 0.0), (90.0, 0.0, 0.0), (54.0, 80.0, 67.0))
-    rgb = torch.tensor([[0.05, 0.95, 1.0], [0.05, 0.95, 0.0], [0.05, 0.95, 0.0]])[None, :, None]  # dark, light, red
-    classes = color.color_classes(rgb, palette)
+    rgb = torch.tensor([[0.05, 0.95, 1.0], [0.05, 0.95, 0.0], [0.05, 0.95, 0.0]])[
+        None, :, None
+    ]  # dark, light, red
+    classes = color.quantize_colors(rgb, palette)
     assert classes.tolist() == [[[0, 1, 2]]]
-    shown = color.class_colors(color.shrink_labels(classes, 3, stride=1), torch.zeros(1, 1, 3), palette)
+    shown = color.class_colors(
+        color.labels_to_soft_grid(classes, 3, stride=1), torch.zeros(1, 1, 3), palette
+    )
     torch.testing.assert_close(shown, rgb, atol=0.1, rtol=0)
 
 
 def test_every_pixel_gets_its_nearest_class():
     rgb = torch.rand(1, 3, 9, 9, generator=torch.Generator().manual_seed(0))
     lab = color.rgb_to_lab(rgb)[0].flatten(1).T
-    for palette, colors in ((((50.0, 0.0, 0.0), (30.0, 20.0, 20.0), (70.0, -30.0, 5.0)), lab), (PUBLISHED[:5], lab[:, 1:])):
+    for palette, colors in (
+        (((50.0, 0.0, 0.0), (30.0, 20.0, 20.0), (70.0, -30.0, 5.0)), lab),
+        (PUBLISHED[:5], lab[:, 1:]),
+    ):
         distance = torch.cdist(colors, torch.tensor(palette))
-        found = color.color_classes(rgb, palette).flatten()
+        found = color.quantize_colors(rgb, palette).flatten()
         chosen = distance.gather(1, found[:, None])[:, 0]
-        assert (chosen <= distance.min(dim=1).values + 0.7).all()  # ab comes from a table, up to 0.35 off
+        assert (
+            chosen <= distance.min(dim=1).values + 0.7
+        ).all()  # ab comes from a table, up to 0.35 off

@@ -29,14 +29,20 @@ def test_a_picture_in_other_colours_is_refused_with_one_of_them(tmp_path):
     picture[3, 5] = (200, 10, 10)
     Image.fromarray(picture).save(tmp_path / "m.png")
     with pytest.raises(
-        InputError, match=r"m.png: in colours, and \(200, 10, 10\) is none of the DAVIS palette: expected an indexed or grey PNG"
+        InputError,
+        match=(
+            r"m.png: in colours, and \(200, 10, 10\) is none of the DAVIS palette: expected an "
+            r"indexed or grey PNG"
+        ),
     ):
         read_labels(tmp_path / "m.png")
 
 
 def test_a_grey_picture_is_its_numbers_whatever_its_mode(tmp_path):
     Image.effect_noise((8, 8), 50).convert("RGB").save(tmp_path / "m.png")
-    np.testing.assert_array_equal(read_labels(tmp_path / "m.png"), np.asarray(Image.open(tmp_path / "m.png"))[..., 0])
+    np.testing.assert_array_equal(
+        read_labels(tmp_path / "m.png"), np.asarray(Image.open(tmp_path / "m.png"))[..., 0]
+    )
 
 
 def squares(*values, background=0, side=12):
@@ -65,8 +71,12 @@ def indexed(index_hw, *colors, **options):
 WHITE = squares(255, 255, side=40)
 SOFT = {
     "blurred": Image.fromarray(WHITE).filter(ImageFilter.GaussianBlur(1.5)),
-    "resized": Image.fromarray(WHITE[::2, ::2]).resize(WHITE.shape[::-1], Image.Resampling.BILINEAR),
-    "resized by lanczos": Image.fromarray(WHITE[::3, ::3]).resize(WHITE.shape[::-1], Image.Resampling.LANCZOS),
+    "resized": Image.fromarray(WHITE[::2, ::2]).resize(
+        WHITE.shape[::-1], Image.Resampling.BILINEAR
+    ),
+    "resized by lanczos": Image.fromarray(WHITE[::3, ::3]).resize(
+        WHITE.shape[::-1], Image.Resampling.LANCZOS
+    ),
     "video range": Image.fromarray(WHITE).point(lambda v: 16 + v * 219 // 255),
 }
 
@@ -127,7 +137,9 @@ def test_a_soft_edge_of_16_bits_is_cut_at_half(tmp_path):
     np.testing.assert_array_equal(found, (soft > 32767).astype(np.uint8))
 
 
-@pytest.mark.parametrize("values", [(1, 2, 3), (31,), (5, 17), (38, 75, 113), (50, 100, 150, 200), (200,), (128,)])
+@pytest.mark.parametrize(
+    "values", [(1, 2, 3), (31,), (5, 17), (38, 75, 113), (50, 100, 150, 200), (200,), (128,)]
+)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_numbers_are_objects_however_far_apart(tmp_path, values, dtype):
     labels_hw = squares(*values)
@@ -153,7 +165,9 @@ def test_a_number_may_be_of_a_single_pixel(tmp_path):
     ],
 )
 def test_what_could_be_shades_or_objects_is_refused_with_its_values(tmp_path, picture, told):
-    words = f"m.png: {told}: can't tell shades from objects: expected white on black, objects' numbers"
+    words = (
+        f"m.png: {told}: can't tell shades from objects: expected white on black, objects' numbers"
+    )
     with pytest.raises(InputError, match=words):
         read_mask(saved(tmp_path / "m.png", picture))
 
@@ -232,7 +246,9 @@ def test_several_objects_in_strange_colours_on_what_is_transparent_are_refused(t
 def test_a_soft_alpha_in_a_palette_is_cut_at_half(tmp_path):
     alpha_hw = np.asarray(SOFT["resized"])
     levels, index_hw = np.unique(alpha_hw, return_inverse=True)
-    image = indexed(index_hw.reshape(alpha_hw.shape).astype(np.uint8), *[(255, 255, 255)] * len(levels))
+    image = indexed(
+        index_hw.reshape(alpha_hw.shape).astype(np.uint8), *[(255, 255, 255)] * len(levels)
+    )
     found = read_mask(saved(tmp_path / "m.png", image, transparency=bytes(levels.tolist())))
     np.testing.assert_array_equal(found, (alpha_hw >= 128).astype(np.uint8))
 
@@ -294,7 +310,11 @@ def test_a_grey_ramp_of_shades_or_objects_is_refused(tmp_path):
 
 def turned(picture, orientation):
     """How a camera stores an upright picture that it was turned for, and the note that says so."""
-    back = {3: Image.Transpose.ROTATE_180, 6: Image.Transpose.ROTATE_90, 7: Image.Transpose.TRANSVERSE}
+    back = {
+        3: Image.Transpose.ROTATE_180,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+    }
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
     return picture.transpose(back[orientation]), exif

@@ -13,7 +13,8 @@ SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
 class Matcher(CorrFlow):
-    """A model whose features are the pixels' own colours, sharply compared: it tracks what it should."""
+    """A model whose features are the pixels' own colours, sharply compared: it tracks what it
+    should."""
 
     def encode(self, frames):
         return 40 * F.normalize(F.avg_pool2d(frames, 4) - 0.5, dim=1)
@@ -23,7 +24,9 @@ def moving_square(count=6, step=4):
     frames, masks = torch.zeros(count, 3, 40, 48), torch.zeros(count, 40, 48, dtype=torch.uint8)
     frames[:, 2] = 1.0
     for t in range(count):
-        frames[t, :, 8:24, 4 + step * t : 20 + step * t] = torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+        frames[t, :, 8:24, 4 + step * t : 20 + step * t] = torch.tensor([1.0, 0.0, 0.0])[
+            :, None, None
+        ]
         masks[t, 8:24, 4 + step * t : 20 + step * t] = 3
     return frames, masks
 
@@ -40,17 +43,32 @@ def test_a_moving_square_is_followed_but_for_the_rounding_of_its_corners():
 COLUMNS, ROWS = torch.arange(48).expand(40, -1), torch.arange(40)[:, None]
 
 
-@pytest.mark.parametrize("thin", [(COLUMNS >= 18) & (COLUMNS < 22), (COLUMNS - ROWS).abs() < 4], ids=["half of two cells", "aslant"])
+@pytest.mark.parametrize(
+    "thin",
+    [(COLUMNS >= 18) & (COLUMNS < 22), (COLUMNS - ROWS).abs() < 4],
+    ids=["half of two cells", "aslant"],
+)
 def test_what_stands_still_keeps_its_thin_parts(thin):
-    tracked = corrflow.propagate(Matcher(), torch.zeros(20, 3, 40, 48), thin.byte(), protocol=Protocol("of each place itself", radius=0))
+    tracked = corrflow.propagate(
+        Matcher(),
+        torch.zeros(20, 3, 40, 48),
+        thin.byte(),
+        protocol=Protocol("of each place itself", radius=0),
+    )
     kept = tracked[-1] == 1
     assert (kept & thin).sum() >= 0.9 * (kept | thin).sum()
 
 
 @pytest.mark.parametrize(("protocol", "cubic"), [("paper", True), ("memory", False)])
-def test_masks_are_enlarged_cubically_where_decisions_are_carried_on_alone(monkeypatch, protocol, cubic):
-    told, as_it_is = [], labels.enlarged
-    monkeypatch.setattr(labels, "enlarged", lambda *given, cubic: (told.append(cubic), as_it_is(*given, cubic=cubic))[1])
+def test_masks_are_enlarged_cubically_where_decisions_are_carried_on_alone(
+    monkeypatch, protocol, cubic
+):
+    told, as_it_is = [], labels.upsample
+    monkeypatch.setattr(
+        labels,
+        "upsample",
+        lambda *given, cubic: (told.append(cubic), as_it_is(*given, cubic=cubic))[1],
+    )
     frames, masks = moving_square(count=3)
     corrflow.propagate(Matcher(), frames, masks[0], protocol)
     assert told == [cubic, cubic]
@@ -58,7 +76,10 @@ def test_masks_are_enlarged_cubically_where_decisions_are_carried_on_alone(monke
 
 def test_identity_keeps_the_first_labels_and_needs_no_model():
     frames, masks = moving_square()
-    assert torch.equal(corrflow.propagate(None, frames, masks[0], protocol="identity"), masks[:1].expand(len(masks), -1, -1))
+    assert torch.equal(
+        corrflow.propagate(None, frames, masks[0], protocol="identity"),
+        masks[:1].expand(len(masks), -1, -1),
+    )
 
 
 def test_any_size_comes_back_exactly_and_bytes_are_as_good_as_floats():
@@ -68,7 +89,10 @@ def test_any_size_comes_back_exactly_and_bytes_are_as_good_as_floats():
     assert from_bytes.shape == (3, 37, 51)
     torch.manual_seed(1)
     model = CorrFlow(SMALL).eval()
-    assert torch.equal(corrflow.propagate(model, frames, labels), corrflow.propagate(model, frames.float() / 255, labels))
+    assert torch.equal(
+        corrflow.propagate(model, frames, labels),
+        corrflow.propagate(model, frames.float() / 255, labels),
+    )
 
 
 def test_frames_are_taken_one_at_a_time_and_encoded_once():
@@ -90,8 +114,12 @@ def test_frames_are_taken_one_at_a_time_and_encoded_once():
 
 def test_an_object_out_of_the_windows_reach_is_not_found_there():
     frames, masks = moving_square(count=2, step=24)
-    tracked = corrflow.propagate(Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=4))
-    assert not (tracked[1] == 3)[:, 36:].any()  # the part of its new place that no window around it saw
+    tracked = corrflow.propagate(
+        Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=4)
+    )
+    assert not (tracked[1] == 3)[
+        :, 36:
+    ].any()  # the part of its new place that no window around it saw
     assert (corrflow.propagate(Matcher(), frames, masks[0])[1] == 3)[:, 36:].any()
 
 
@@ -106,7 +134,10 @@ def test_a_model_in_training_is_left_as_it_was():
 @pytest.mark.parametrize(
     ("labels", "words"),
     [
-        (torch.zeros(40, 40, dtype=torch.uint8), r"frame 0 is \[3, 40, 48\], expected \[3, 40, 40\]"),
+        (
+            torch.zeros(40, 40, dtype=torch.uint8),
+            r"frame 0 is \[3, 40, 48\], expected \[3, 40, 40\]",
+        ),
         (torch.zeros(40, 48), "expected whole numbers"),
         (torch.full((40, 48), 256), "0 to 255"),
         (torch.zeros(1, 40, 48, dtype=torch.uint8), "expected whole numbers"),
@@ -127,28 +158,48 @@ def test_refuses_an_unknown_protocol_and_no_frames():
 
 
 def released_shrinking(labels_nhw, classes):
-    """A defect of the released code: the truncated mean of the label numbers of the middle 2x2 of each cell."""
-    middle = F.interpolate(labels_nhw[:, None].float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True).long()
+    """A defect of the released code: the truncated mean of the label numbers of the middle 2x2 of
+    each cell."""
+    middle = F.interpolate(
+        labels_nhw[:, None].float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True
+    ).long()
     return F.one_hot(middle[:, 0], classes).movedim(-1, 1).float()
 
 
 def released_enlarging(shares_khw, stride, cubic):
     """The released code's: always linear."""
-    return F.interpolate(shares_khw[None], scale_factor=stride, mode="bilinear", align_corners=False)[0]
+    return F.interpolate(
+        shares_khw[None], scale_factor=stride, mode="bilinear", align_corners=False
+    )[0]
 
 
-@pytest.mark.skipif(not (SHARED / "oracle").exists(), reason="the released code's fixtures are not here")
+@pytest.mark.skipif(
+    not (SHARED / "oracle").exists(), reason="the released code's fixtures are not here"
+)
 @pytest.mark.parametrize("weights", ["base", "tracking"])
 @pytest.mark.parametrize("objects", ["binary", "multi"])
-def test_masks_equal_the_released_codes_when_labels_shrink_and_grow_as_there(monkeypatch, tmp_path, weights, objects):
-    base, fixture = (np.load(SHARED / "oracle" / name) for name in ("state_dict_seed0.npz", "d_inference_car-shadow_120x216.npz"))
+def test_masks_equal_the_released_codes_when_labels_shrink_and_grow_as_there(
+    monkeypatch, tmp_path, weights, objects
+):
+    base, fixture = (
+        np.load(SHARED / "oracle" / name)
+        for name in ("state_dict_seed0.npz", "d_inference_car-shadow_120x216.npz")
+    )
     state = {name: torch.tensor(base[name]) for name in base.files}
     if weights == "tracking":
         replaced = (name for name in fixture.files if name.startswith("tracking_state/"))
-        state |= {name.removeprefix("tracking_state/"): torch.tensor(fixture[name]) for name in replaced}
+        state |= {
+            name.removeprefix("tracking_state/"): torch.tensor(fixture[name]) for name in replaced
+        }
     torch.save({"state_dict": state}, tmp_path / "checkpoint.tar")
-    monkeypatch.setattr(labels, "shrink_labels", lambda labels_nhw, classes, stride: released_shrinking(labels_nhw, classes))
-    monkeypatch.setattr(labels, "enlarged", released_enlarging)
+    monkeypatch.setattr(
+        labels,
+        "labels_to_soft_grid",
+        lambda labels_nhw, classes, stride: released_shrinking(labels_nhw, classes),
+    )
+    monkeypatch.setattr(labels, "upsample", released_enlarging)
     expected = torch.tensor(fixture[f"{weights}_{objects}_masks"])
     frames = torch.tensor(fixture["frames_rgb"]).movedim(-1, 1)
-    assert torch.equal(corrflow.propagate(load_model(tmp_path / "checkpoint.tar"), frames, expected[0]), expected)
+    assert torch.equal(
+        corrflow.propagate(load_model(tmp_path / "checkpoint.tar"), frames, expected[0]), expected
+    )

@@ -1,4 +1,5 @@
-"""What the protocols do with a video: several references, objects that enter late, points, videos in step, encoders of other makes."""
+"""What the protocols do with a video: several references, objects that enter late, points, videos
+in step, encoders of other makes."""
 
 import itertools
 import resource
@@ -14,7 +15,7 @@ from corrflow import Backbone, CorrFlow, InputError, ModelConfig, Protocol
 from corrflow.encoder import EncoderConfig
 from corrflow.propagation import PROTOCOLS, find_protocol, stream, stream_points, stream_together
 from corrflow.propagation.backbone import digest, load_backbone
-from corrflow.propagation.labels import overruled
+from corrflow.propagation.labels import merge_given_labels
 from corrflow.propagation.references import ENTRIES, Reference, References, Whitening
 
 TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
@@ -30,8 +31,12 @@ SHARP = Backbone(colors, stride=4, name="colours")
 
 
 def scene(places, size=(40, 64)):
-    """Frames `[T, 3, H, W]` and masks of squares on blue, red (3) and green (7); `places`: the columns of each by frame, None: absent."""
-    frames, masks = torch.zeros(len(places), 3, *size), torch.zeros(len(places), *size, dtype=torch.uint8)
+    """Frames `[T, 3, H, W]` and masks of squares on blue, red (3) and green (7); `places`: the
+    columns of each by frame, None: absent."""
+    frames, masks = (
+        torch.zeros(len(places), 3, *size),
+        torch.zeros(len(places), *size, dtype=torch.uint8),
+    )
     frames[:, 2] = 1.0
     for t, columns in enumerate(places):
         for (label, channel, row), column in zip(((3, 0, 4), (7, 1, 22)), columns, strict=True):
@@ -73,7 +78,12 @@ def test_frames_before_the_first_mask_are_empty():
 @pytest.mark.parametrize("name", TRACKING)
 def test_an_object_that_was_there_before_it_was_given_is_not_outvoted_by_the_frames_before(name):
     frames, masks = scene([(4 + 4 * t, 76 - 4 * t) for t in range(16)], size=(40, 96))
-    tracked = corrflow.propagate(SHARP, frames, {0: torch.where(masks[0] == 3, 3, 0), 8: torch.where(masks[8] == 7, 7, 0)}, name)
+    tracked = corrflow.propagate(
+        SHARP,
+        frames,
+        {0: torch.where(masks[0] == 3, 3, 0), 8: torch.where(masks[8] == 7, 7, 0)},
+        name,
+    )
     assert not (tracked[:8] == 7).any()
     assert ((tracked != masks).sum(dim=(1, 2))[8:] <= 10 * 8).all()
 
@@ -115,10 +125,16 @@ def test_with_a_memory_an_object_comes_back_and_without_it_stays_lost():
 
 @pytest.mark.parametrize("name", [*TRACKING, "identity"])
 def test_videos_in_step_are_tracked_as_each_alone(name):
-    walks = [(4 + 4 * t, None) for t in range(5)], [(4, 40 - 4 * t) for t in range(8)], [(None, 8 + 4 * t) for t in range(3)]
+    walks = (
+        [(4 + 4 * t, None) for t in range(5)],
+        [(4, 40 - 4 * t) for t in range(8)],
+        [(None, 8 + 4 * t) for t in range(3)],
+    )
     videos = [scene(walk) for walk in walks]
     together = [[], [], []]
-    for outputs in stream_together(SHARP, [frames for frames, _ in videos], [masks[0] for _, masks in videos], name):
+    for outputs in stream_together(
+        SHARP, [frames for frames, _ in videos], [masks[0] for _, masks in videos], name
+    ):
         for video, labels in outputs.items():
             together[video].append(labels)
     for (frames, masks), tracked in zip(videos, together, strict=True):
@@ -134,25 +150,37 @@ def test_videos_in_step_must_be_alike():
 
 
 def camera(count):
-    """Frames `[3, 64, 96]` of a wall without two like places, past which the camera moves a cell to the right each frame."""
+    """Frames `[3, 64, 96]` of a wall without two like places, past which the camera moves a cell to
+    the right each frame."""
     texture = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))
     wall = F.interpolate(texture, scale_factor=8, mode="bicubic").clamp(0, 1)[0]
     return [wall[:, 8:72, 16 + 4 * t : 112 + 4 * t] for t in range(count)]
 
 
-NEIGHBOURS = Backbone(lambda x: F.unfold(F.avg_pool2d(x, 4) - 0.5, 3, padding=1).view(len(x), 27, x.shape[2] // 4, -1), 4, scale=100)
+NEIGHBOURS = Backbone(
+    lambda x: F.unfold(F.avg_pool2d(x, 4) - 0.5, 3, padding=1).view(
+        len(x), 27, x.shape[2] // 4, -1
+    ),
+    4,
+    scale=100,
+)
 
 
 @pytest.mark.parametrize("name", TRACKING)
 def test_points_are_followed_and_one_may_enter_late(name):
     nan = float("nan")
-    given = {0: torch.tensor([[60.0, 30.0], [nan, nan]]), 2: torch.tensor([[nan, nan], [70.0, 20.0]])}
+    given = {
+        0: torch.tensor([[60.0, 30.0], [nan, nan]]),
+        2: torch.tensor([[nan, nan], [70.0, 20.0]]),
+    }
     found = list(stream_points(NEIGHBOURS, camera(6), given, name))
     assert found[1].xy[1].isnan().all()
     assert [point.visible.tolist() for point in found] == [[True, False]] * 2 + [[True, True]] * 4
     for t, point in enumerate(found):
         assert (point.xy[0] - torch.tensor([60.0 - 4 * t, 30.0])).abs().max() < 2.0, t
-        assert t < 2 or (point.xy[1] - torch.tensor([70.0 - 4 * (t - 2), 20.0])).abs().max() < 2.0, t
+        assert (
+            t < 2 or (point.xy[1] - torch.tensor([70.0 - 4 * (t - 2), 20.0])).abs().max() < 2.0
+        ), t
     assert torch.equal(found[2].xy[1], torch.tensor([70.0, 20.0]))
 
 
@@ -165,7 +193,15 @@ def test_a_point_comes_back_where_it_was_given():
 
 
 def test_a_point_on_something_unlike_anything_else_is_found_to_a_fraction_of_a_cell():
-    protocol = Protocol("exact", anchors=(0,), recent=(1,), radius=12, top_k=4, temperature=0.005, hard=False)
+    protocol = Protocol(
+        "exact",
+        anchors=(0,),
+        recent=(1,),
+        radius=12,
+        top_k=4,
+        temperature=0.005,
+        argmax_each_frame=False,
+    )
     located = list(stream_points(NEIGHBOURS, camera(5), torch.tensor([[60.0, 30.0]]), protocol))
     for t, point in enumerate(located):
         assert (point.xy[0] - torch.tensor([60.0 - 4 * t, 30.0])).abs().max() < 1.0, t
@@ -199,7 +235,9 @@ def test_refuses_points_that_are_none(points, words):
 
 def test_labels_of_frames_that_never_come_are_told():
     frames, masks = scene([(4, 40)] * 3)
-    with pytest.raises(InputError, match=r"labels or points of frame 7: the video has 3 frames: expected 0 to 2"):
+    with pytest.raises(
+        InputError, match=r"labels or points of frame 7: the video has 3 frames: expected 0 to 2"
+    ):
         corrflow.propagate(SHARP, frames, {0: masks[0], 7: masks[0]})
     with pytest.raises(InputError, match="frame 3: the video has 3 frames"):
         list(stream_points(SHARP, frames, {3: torch.zeros(1, 2)}))
@@ -210,7 +248,9 @@ def test_masks_of_any_whole_numbers_are_taken(kind):
     frames, masks = scene([(4, None)] * 2)
     one = (masks[0] > 0).to(torch.uint8)
     given = one.numpy() if kind == "numpy" else one.to(kind)
-    assert torch.equal(corrflow.propagate(SHARP, frames, {0: given}), corrflow.propagate(SHARP, frames, one))
+    assert torch.equal(
+        corrflow.propagate(SHARP, frames, {0: given}), corrflow.propagate(SHARP, frames, one)
+    )
 
 
 def test_shares_that_were_wholly_of_a_changed_label_become_background():
@@ -219,7 +259,7 @@ def test_shares_that_were_wholly_of_a_changed_label_become_background():
     old[1, 0, 1] = 0.5
     new = torch.zeros(3, 1, 2)
     new[2, 0, 0] = 0.25
-    told = overruled(old, new, torch.tensor([False, False, True])[:, None, None])
+    told = merge_given_labels(old, new, torch.tensor([False, False, True])[:, None, None])
     torch.testing.assert_close(told[:, 0], torch.tensor([[0.75, 0.0], [0.0, 1.0], [0.25, 0.0]]))
 
 
@@ -236,7 +276,9 @@ def test_an_encoder_that_an_evaluation_is_to_know_again_needs_a_name():
 
 
 def test_a_backend_that_does_not_serve_an_encoder_gives_way():
-    wide = Backbone(lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, attention="triton")  # 900 channels, and not on CUDA either
+    wide = Backbone(
+        lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, attention="triton"
+    )  # 900 channels, and not on CUDA either
     frames, masks = scene([(4, 40)] * 2)
     for name in ("paper", "memory"):
         assert corrflow.propagate(wide, frames, masks[0], name).shape == masks.shape
@@ -256,7 +298,9 @@ def test_the_references_are_those_of_the_protocol_and_bounded():
         references = References(protocol, SHARP)
         for number in range(3, 90):  # the first mask was in frame 3
             wanted = {3 + a for a in protocol.anchors} | {number - back for back in protocol.recent}
-            assert references.asked(number) == sorted(frame for frame in wanted if 3 <= frame < number)
+            assert references.select_frames(number) == sorted(
+                frame for frame in wanted if 3 <= frame < number
+            )
             references.remember(number, empty_reference(given=number == 3))
         assert len(references.kept) <= len(protocol.anchors) + max(protocol.recent)
 
@@ -265,7 +309,7 @@ def test_frames_in_which_objects_enter_stay_the_last_few():
     references = References(PROTOCOLS["memory"], SHARP)
     for number in range(200):
         references.remember(number, empty_reference(given=number % 10 == 0))
-    assert [frame for frame in references.asked(200) if frame < 179] == [0, 160, 170]
+    assert [frame for frame in references.select_frames(200) if frame < 179] == [0, 160, 170]
     assert len(references.kept) <= 1 + ENTRIES + 20
 
 
@@ -298,7 +342,9 @@ def test_an_encoder_of_any_stride_tracks_frames_of_any_size(stride):
     frames, masks = scene([(4 + 2 * t, 40) for t in range(4)], size=(41, 67))
     encoder = Backbone(lambda x: 40 * F.normalize(F.avg_pool2d(x, stride) - 0.5, dim=1), stride)
     for name in TRACKING:
-        tracked = corrflow.propagate(encoder, frames, masks[0], replace(find_protocol(name), radius=12))
+        tracked = corrflow.propagate(
+            encoder, frames, masks[0], replace(find_protocol(name), radius=12)
+        )
         assert tracked.shape == masks.shape
         assert (tracked == masks).float().mean() > 0.8
 
@@ -325,7 +371,8 @@ def test_an_encoder_is_found_by_file_and_name(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(
         "import corrflow\nimport torch.nn.functional as F\n\n"
-        "def build(device):\n    return corrflow.Backbone(lambda x: F.avg_pool2d(x, 8), 8, 'mine', device=device)\n\n"
+        "def build(device):\n    return corrflow.Backbone(lambda x: F.avg_pool2d(x, 8), 8, 'mine', "
+        "device=device)\n\n"
         "def wrong(device):\n    return 3\n"
     )
     device = torch.device("cpu")
@@ -341,7 +388,10 @@ def test_an_encoder_is_found_by_file_and_name(tmp_path):
             load_backbone(place, device)
 
 
-@pytest.mark.parametrize("wrong", [{"radius": -1}, {"recent": (0,)}, {"recent": ()}, {"temperature": -0.1}, {"anchors": (-1,)}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"radius": -1}, {"recent": (0,)}, {"recent": ()}, {"temperature": -0.1}, {"anchors": (-1,)}],
+)
 def test_refuses_a_protocol_that_makes_no_sense(wrong):
     with pytest.raises(InputError, match="expected"):
         Protocol("x", **wrong)
@@ -349,12 +399,16 @@ def test_refuses_a_protocol_that_makes_no_sense(wrong):
 
 def test_a_model_of_ours_keeps_its_scale_and_takes_every_protocol():
     torch.manual_seed(0)
-    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, affinity_scale=0.5)).eval()
+    model = CorrFlow(
+        ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
+    ).eval()
     frames, masks = scene([(4, 40), (8, 36)])
     for name in TRACKING:
         assert corrflow.propagate(model, frames, masks[0], name).shape == masks.shape
     by_hand = Backbone(model.encode, 4, scale=0.5)
-    assert torch.equal(corrflow.propagate(by_hand, frames, masks[0]), corrflow.propagate(model, frames, masks[0]))
+    assert torch.equal(
+        corrflow.propagate(by_hand, frames, masks[0]), corrflow.propagate(model, frames, masks[0])
+    )
 
 
 def test_propagation_needs_no_part_of_training():
@@ -366,28 +420,36 @@ def test_propagation_needs_no_part_of_training():
 
 def test_whitened_features_have_no_favourite_direction():
     draw = torch.Generator().manual_seed(0)
-    mixed_bchw = (torch.randn(8, 8, generator=draw) @ torch.randn(2, 8, 60 * 40, generator=draw) + 5).view(2, 8, 60, 40)
-    cells_bcp = Whitening.of(mixed_bchw, 0.0).apply(mixed_bchw).flatten(2)
+    mixed_bchw = (
+        torch.randn(8, 8, generator=draw) @ torch.randn(2, 8, 60 * 40, generator=draw) + 5
+    ).view(2, 8, 60, 40)
+    cells_bcp = Whitening.fit(mixed_bchw, 0.0).apply(mixed_bchw).flatten(2)
     torch.testing.assert_close(cells_bcp.mean(dim=2), torch.zeros(2, 8), atol=1e-4, rtol=0)
-    torch.testing.assert_close(cells_bcp @ cells_bcp.mT / (60 * 40), torch.eye(8).expand(2, 8, 8), atol=1e-3, rtol=0)
+    torch.testing.assert_close(
+        cells_bcp @ cells_bcp.mT / (60 * 40), torch.eye(8).expand(2, 8, 8), atol=1e-3, rtol=0
+    )
 
 
 def test_a_floor_leaves_directions_without_variance_small():
     features_bchw = torch.zeros(1, 4, 10, 10)
     features_bchw[0, 0] = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
-    whitened = Whitening.of(features_bchw, 0.5).apply(features_bchw)
+    whitened = Whitening.fit(features_bchw, 0.5).apply(features_bchw)
     assert whitened.isfinite().all() and whitened[0, 1:].abs().max() < 1e-6
-    assert Whitening.of(torch.ones(1, 4, 3, 3), 0.5).apply(torch.ones(1, 4, 3, 3)).abs().max() < 1e-3
+    assert (
+        Whitening.fit(torch.ones(1, 4, 3, 3), 0.5).apply(torch.ones(1, 4, 3, 3)).abs().max() < 1e-3
+    )
 
 
 def test_features_are_whitened_as_the_first_frame_says():
     references = References(replace(PROTOCOLS["memory"], whitening=0.2), SHARP)
-    first, second = (torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(n)) for n in range(2))
+    first, second = (
+        torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(n)) for n in range(2)
+    )
     references.prepare(first)
     alone = References(replace(PROTOCOLS["memory"], whitening=0.2), SHARP)
     alone.prepare(first[1:])
     both = references.prepare(second)
-    torch.testing.assert_close(both, F.normalize(Whitening.of(first, 0.2).apply(second), dim=1))
+    torch.testing.assert_close(both, F.normalize(Whitening.fit(first, 0.2).apply(second), dim=1))
     references.select([1])
     torch.testing.assert_close(references.prepare(second[1:]), alone.prepare(second[1:]))
     torch.testing.assert_close(references.prepare(second[1:]), both[1:])

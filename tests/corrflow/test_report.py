@@ -16,17 +16,18 @@ from corrflow.benchmarks.davis import Davis
 from corrflow.benchmarks.published import DATA_SETS, DAVIS_2016, DAVIS_2017
 from corrflow.benchmarks.results import Result, SequenceResult
 from corrflow.report import text_table, write_report
-from corrflow.report.beside import published_section
 from corrflow.report.charts import POINTS, path, thinned
 from corrflow.report.comparison import best_of, compare, labels
 from corrflow.report.overlays import PAGE_BYTES, PICTURE_BYTES, picture_width
+from corrflow.report.published_table import published_section
 
 NAMES = ["alpha", "bravo", "charlie", "delta", "echo", "foxtrot", "golf", "hotel"]
 TITLE = "A <b>title</b> & more"
 
 
 class Joints(Davis):
-    """Points in percent, as some benchmarks have them: a stand-in with what the report asks of a benchmark."""
+    """Points in percent, as some benchmarks have them: a stand-in with what the report asks of a
+    benchmark."""
 
     kind = "points"
     headline = ("PCK@0.1", "PCK@0.2")
@@ -37,29 +38,47 @@ class Joints(Davis):
         self.name = "joints"
 
     def figures(self, scores):
-        return {name: float(np.nanmean([np.nanmean(score[name]) for score in scores.values()])) for name in self.headline}
+        return {
+            name: float(np.nanmean([np.nanmean(score[name]) for score in scores.values()]))
+            for name in self.headline
+        }
 
 
 @pytest.fixture(scope="module", autouse=True)
 def joints():
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(registry.BENCHMARKS, "joints", Joints())
-        patch.setitem(DATA_SETS, "davis2017", replace(DATA_SETS["davis2017"], sequences=tuple(NAMES)))
+        patch.setitem(
+            DATA_SETS, "davis2017", replace(DATA_SETS["davis2017"], sequences=tuple(NAMES))
+        )
         yield
 
 
 def make(out, name, level, benchmark="davis2017", names=tuple(NAMES), scored=True):
-    """A result in which each sequence is a little worse than the one before; each has two objects, of which one enters late."""
+    """A result in which each sequence is a little worse than the one before; each has two objects,
+    of which one enters late."""
     rules = registry.find_benchmark(benchmark)
-    measures, unit, undefined = (("J", "F"), 1, []) if rules.curves == ("J", "F") else (rules.headline, 100, [math.nan, math.nan])
+    measures, unit, undefined = (
+        (("J", "F"), 1, [])
+        if rules.curves == ("J", "F")
+        else (rules.headline, 100, [math.nan, math.nan])
+    )
     sequences = {}
     for n, sequence in enumerate(names):
         for t in range(6):
             write_overlay(out / name / "overlays" / sequence / f"{t:05d}.jpg", shade=20 * n)
-        curve = [unit * (level - 0.05 * n + offset) for offset in (0.05, 0.03, 0.01, -0.01, -0.03, -0.05)]
+        curve = [
+            unit * (level - 0.05 * n + offset) for offset in (0.05, 0.03, 0.01, -0.01, -0.03, -0.05)
+        ]
         objects = {f"{sequence}_1": curve, f"{sequence}_2": [*undefined, *curve[2:4]]}
-        scores = {key: dict.fromkeys(measures, values) for key, values in objects.items()} if scored else {}
-        sequences[sequence] = SequenceResult(10, 2.0, scores, rules.figures(scores) if scored else {})
+        scores = (
+            {key: dict.fromkeys(measures, values) for key, values in objects.items()}
+            if scored
+            else {}
+        )
+        sequences[sequence] = SequenceResult(
+            10, 2.0, scores, rules.figures(scores) if scored else {}
+        )
     result = Result(name, benchmark, "paper", out / name, {}, sequences, 3 * 2**29)
     return replace(result, overall=rules.figures(result.scores)) if scored else result
 
@@ -73,7 +92,10 @@ def write_overlay(path, shade):
 def pages(tmp_path_factory):
     """A page of each kind."""
     out = tmp_path_factory.mktemp("pages")
-    low, high = make(out, "baseline", 0.5), make(out, "a-run-of-a-long-name-<i>such-as-people-give</i>", 0.8)
+    low, high = (
+        make(out, "baseline", 0.5),
+        make(out, "a-run-of-a-long-name-<i>such-as-people-give</i>", 0.8),
+    )
     points = make(out, "joints", 0.7, "joints")
     kinds = {
         "one": [high],
@@ -89,11 +111,14 @@ def pages(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, pages):
-    """Opens a page; when the test is over, nothing may have been asked of the network or complained about."""
+    """Opens a page; when the test is over, nothing may have been asked of the network or complained
+    about."""
     told, asked, contexts = [], [], []
 
     def call(name, **options):
-        contexts.append(browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options}))
+        contexts.append(
+            browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
+        )
         page = contexts[-1].new_page()
         page.on("console", lambda message: told.append(message.text))
         page.on("pageerror", lambda error: told.append(str(error)))
@@ -116,16 +141,22 @@ def test_pictures_load_and_everything_has_a_name(visit, name):
     page = visit(name)
     assert page.title() == TITLE
     assert page.locator("h1").inner_text() == TITLE
-    images = page.eval_on_selector_all("img", "all => all.map(i => [i.naturalWidth > 0, i.alt.length > 0])")
+    images = page.eval_on_selector_all(
+        "img", "all => all.map(i => [i.naturalWidth > 0, i.alt.length > 0])"
+    )
     assert len(images) >= 6 * 5
     assert all(loaded and named for loaded, named in images)
     assert page.eval_on_selector_all("svg", "all => all.every(s => s.getAttribute('aria-label'))")
-    levels = page.eval_on_selector_all("h1,h2,h3,h4,h5", "all => all.map(h => Number(h.tagName[1]))")
+    levels = page.eval_on_selector_all(
+        "h1,h2,h3,h4,h5", "all => all.map(h => Number(h.tagName[1]))"
+    )
     assert levels[0] == 1
     assert all(after - before <= 1 for before, after in pairwise(levels))
     keys = page.eval_on_selector_all("[id]", "all => all.map(e => e.id)")
     assert len(keys) == len(set(keys))
-    links = page.eval_on_selector_all("nav a", "all => all.map(a => a.getAttribute('href').slice(1))")
+    links = page.eval_on_selector_all(
+        "nav a", "all => all.map(a => a.getAttribute('href').slice(1))"
+    )
     assert set(links) <= set(keys)
 
 
@@ -137,11 +168,13 @@ def test_a_narrow_screen_scrolls_tables_and_not_the_page(visit, name):
 
 CONTRAST = """all => all.map(e => {
   const channels = text => text.match(/[\\d.]+/g).map(Number);
-  const light = c => [0, 1, 2].map(i => c[i] / 255).map(v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4)
+  const linear = v => v <= .04045 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = c => [0, 1, 2].map(i => linear(c[i] / 255))
     .reduce((sum, v, i) => sum + v * [.2126, .7152, .0722][i], 0);
   let behind = e;
-  while (behind.parentElement && channels(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
-  const [a, b] = [light(channels(getComputedStyle(e).color)), light(channels(getComputedStyle(behind).backgroundColor))];
+  const background = element => channels(getComputedStyle(element).backgroundColor);
+  while (behind.parentElement && background(behind)[3] === 0) behind = behind.parentElement;
+  const [a, b] = [light(channels(getComputedStyle(e).color)), light(background(behind))];
   return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
 })"""
 
@@ -149,14 +182,24 @@ CONTRAST = """all => all.map(e => {
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_words_are_legible_in_both_schemes(visit, scheme):
     page = visit("two", color_scheme=scheme)
-    red, *_ = map(int, re.findall(r"\d+", page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")))
+    red, *_ = map(
+        int,
+        re.findall(
+            r"\d+", page.eval_on_selector("body", "e => getComputedStyle(e).backgroundColor")
+        ),
+    )
     assert red < 40 if scheme == "dark" else red > 240
-    words = "p, h1, h2, h3, h4, h5, td, th, th button, figcaption, li, .badge, .best, .source, nav a, .plot span"
+    words = (
+        "p, h1, h2, h3, h4, h5, td, th, th button, figcaption, li, .badge, .best, .source, nav a, "
+        ".plot span"
+    )
     assert min(page.eval_on_selector_all(words, CONTRAST)) >= 4.5
 
 
 def column(page, part, index):
-    return page.eval_on_selector_all(f"#davis2017-{part} tbody tr", f"rows => rows.map(r => r.cells[{index}].innerText.trim())")
+    return page.eval_on_selector_all(
+        f"#davis2017-{part} tbody tr", f"rows => rows.map(r => r.cells[{index}].innerText.trim())"
+    )
 
 
 def test_tables_sort_by_a_click_on_a_name(visit):
@@ -195,24 +238,34 @@ def test_the_best_and_the_worst_are_shown(visit):
     page = visit("one")
     shown = page.eval_on_selector_all("#davis2017-overlays h5", "all => all.map(h => h.innerText)")
     assert shown == [*NAMES[:3], *NAMES[:-4:-1]]
-    captions = page.eval_on_selector("#davis2017-overlays .strip", "e => [...e.querySelectorAll('figcaption')].map(c => c.innerText)")
+    captions = page.eval_on_selector(
+        "#davis2017-overlays .strip",
+        "e => [...e.querySelectorAll('figcaption')].map(c => c.innerText)",
+    )
     assert captions == ["00000", "00001", "00002", "00004", "00005"]
 
 
 def test_runs_are_compared_with_the_first(visit):
     page = visit("two")
-    assert "better in 8 of 8 sequences, J&F +0.300 on average" in page.locator("#davis2017-sequences .finding").inner_text()
+    assert (
+        "better in 8 of 8 sequences, J&F +0.300 on average"
+        in page.locator("#davis2017-sequences .finding").inner_text()
+    )
     assert column(page, "sequences", 4) == ["+0.300"] * 8
     assert page.locator("#davis2017-sequences td:nth-child(4) .best").count() == 8
     assert page.locator("#davis2017-sequences td:nth-child(3) .best").count() == 0
     # two panels, J and F, in each a line of each run
     assert page.locator("#davis2017-curves .chart").first.locator("path.mean").count() == 4
-    assert "baseline mean 0.5" in page.locator("#davis2017-curves svg").first.get_attribute("aria-label")
+    assert "baseline mean 0.5" in page.locator("#davis2017-curves svg").first.get_attribute(
+        "aria-label"
+    )
 
 
 def test_what_others_published_is_marked(visit):
     page = visit("two")
-    rows = page.eval_on_selector_all("#davis2017-published tbody tr", "all => all.map(r => [r.className, r.cells[0].innerText])")
+    rows = page.eval_on_selector_all(
+        "#davis2017-published tbody tr", "all => all.map(r => [r.className, r.cells[0].innerText])"
+    )
     kinds = {text.split("\n")[0]: (kind, text) for kind, text in rows}
     assert kinds["baseline"] == ("ours", "baseline\nmeasured here")
     assert kinds["CRW"] == ("", "CRW\npublished Jabri, Owens & Efros, NeurIPS 2020")
@@ -238,14 +291,22 @@ def test_without_public_truth_there_are_pictures_and_no_figures(visit):
 
 def test_each_benchmark_has_its_part_and_speed_has_all(visit):
     page = visit("both")
-    assert page.eval_on_selector_all("h2", "all => all.map(h => h.innerText)") == ["DAVIS-2017, validation", "joints", "Speed"]
-    speeds = page.eval_on_selector_all("#speed tbody tr", "all => all.map(r => [...r.cells].map(c => c.innerText))")
+    assert page.eval_on_selector_all("h2", "all => all.map(h => h.innerText)") == [
+        "DAVIS-2017, validation",
+        "joints",
+        "Speed",
+    ]
+    speeds = page.eval_on_selector_all(
+        "#speed tbody tr", "all => all.map(r => [...r.cells].map(c => c.innerText))"
+    )
     assert speeds[0] == ["baseline", "davis2017", "paper", "8", "80", "16", "5.0", "1.50 GiB"]
     assert [row[1] for row in speeds] == ["davis2017", "davis2017", "joints"]
 
 
 def test_the_text_has_a_table_for_each_benchmark(tmp_path):
-    lines = text_table([make(tmp_path, "a", 0.5), make(tmp_path, "points", 0.5, "joints")]).splitlines()
+    lines = text_table(
+        [make(tmp_path, "a", 0.5), make(tmp_path, "points", 0.5, "joints")]
+    ).splitlines()
     assert lines[0] == "davis2017"
     assert lines[1].split() == ["J&F", "J", "F", "frames/s", "memory"]
     assert lines[2].split() == ["a", "0.3250", "0.3250", "0.3250", "5.0", "1.50", "GiB"]
@@ -270,7 +331,9 @@ def test_a_run_without_figures_goes_last_and_does_not_lead(tmp_path):
         write_report(tmp_path / "r.html", "", order)
         page = (tmp_path / "r.html").read_text()
         assert "Best and worst sequences" in page
-        section = page[page.index('id="davis2017-published"') : page.index('id="davis2017-overlays"')]
+        section = page[
+            page.index('id="davis2017-published"') : page.index('id="davis2017-overlays"')
+        ]
         figures = re.findall(r'<td class="bar" data-value="([\d.]+)"', section)
         assert [float(value) for value in figures] == sorted(map(float, figures), reverse=True)
         assert len(figures) == 1 + len(DATA_SETS["davis2017"].published)
@@ -306,12 +369,15 @@ def test_the_sequences_of_davis_2017_are_thirty_with_those_of_2016_among_them():
 
 
 def test_of_several_runs_those_that_compare_stand_beside_published_results(tmp_path):
-    whole, part = make(tmp_path, "whole", 0.5), make(tmp_path, "part", 0.6, names=("alpha", "bravo"))
-    ahead = replace(make(tmp_path, "ahead", 0.9), ahead=5)
-    section = published_section(*compare([part, whole, ahead]))
+    whole, part = (
+        make(tmp_path, "whole", 0.5),
+        make(tmp_path, "part", 0.6, names=("alpha", "bravo")),
+    )
+    reset = replace(make(tmp_path, "reset_gap", 0.9), reset_gap=5)
+    section = published_section(*compare([part, whole, reset]))
     assert section.count("measured here") == 1
     assert re.search(r">whole <span class=\"source\">", section)
-    assert published_section(*compare([part, ahead])) == ""
+    assert published_section(*compare([part, reset])) == ""
 
 
 def test_a_very_long_table_of_objects_is_folded(tmp_path, monkeypatch):
@@ -333,7 +399,9 @@ def test_only_what_is_better_is_marked():
 
 def test_runs_of_other_sequences_are_warned_of(tmp_path):
     few = make(tmp_path, "few", 0.5, names=("alpha", "bravo"))
-    write_report(tmp_path / "r.html", "", [few, make(tmp_path, "one", 0.6, names=("bravo", "india"))])
+    write_report(
+        tmp_path / "r.html", "", [few, make(tmp_path, "one", 0.6, names=("bravo", "india"))]
+    )
     assert "The runs share 1 of 3 sequences" in (tmp_path / "r.html").read_text()
     assert compare([few])[0].leader.label == "few"
 

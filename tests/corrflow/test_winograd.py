@@ -12,7 +12,11 @@ from corrflow.winograd import convolve
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_values_and_gradients_equal_the_plain_convolution(size, layout):
     draw = torch.Generator().manual_seed(1)
-    x_nchw = torch.randn(2, 5, *size, generator=draw, dtype=torch.float64).to(memory_format=layout).requires_grad_()
+    x_nchw = (
+        torch.randn(2, 5, *size, generator=draw, dtype=torch.float64)
+        .to(memory_format=layout)
+        .requires_grad_()
+    )
     kernel = torch.randn(7, 5, 3, 3, generator=draw, dtype=torch.float64).requires_grad_()
     ours, plain = convolve(x_nchw, kernel), F.conv2d(x_nchw, kernel, padding=1)
     torch.testing.assert_close(ours, plain)
@@ -24,7 +28,10 @@ def test_values_and_gradients_equal_the_plain_convolution(size, layout):
 
 def test_single_precision_loses_little():
     draw = torch.Generator().manual_seed(2)
-    x_nchw, kernel = torch.randn(2, 256, 24, 24, generator=draw), torch.randn(256, 256, 3, 3, generator=draw)
+    x_nchw, kernel = (
+        torch.randn(2, 256, 24, 24, generator=draw),
+        torch.randn(256, 256, 3, 3, generator=draw),
+    )
     plain = F.conv2d(x_nchw, kernel, padding=1)
     assert (convolve(x_nchw, kernel) - plain).abs().max() < 3e-5 * plain.abs().max()
 
@@ -46,4 +53,6 @@ def test_an_encoder_goes_either_way_with_the_same_weights():
     assert list(encoder.state_dict()) == names
     assert not encoder.use_winograd(False)
     torch.testing.assert_close(encoder(frames), plain, atol=0, rtol=0)
-    assert not Encoder(EncoderConfig(widths=(8, 16, 32, 32), depths=(1, 1, 1, 1))).use_winograd(True), "narrow ones stay as they are"
+    assert not Encoder(EncoderConfig(widths=(8, 16, 32, 32), depths=(1, 1, 1, 1))).use_winograd(
+        True
+    ), "narrow ones stay as they are"

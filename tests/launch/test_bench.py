@@ -53,7 +53,9 @@ def test_step_writes_a_row_for_each_variant_beside_the_released_one(in_threads, 
     path = tmp_path / "rows.json"
     assert bench.main(flags("step", 32, path)) == 0
     ways = ("released", "corrflow", "corrflow, direct")
-    check_rows(path, capsys.readouterr().out, {("step", way) for way in ways} | {("encoder", "corrflow")})
+    check_rows(
+        path, capsys.readouterr().out, {("step", way) for way in ways} | {("encoder", "corrflow")}
+    )
 
 
 def test_inference_writes_a_row_for_each_variant_beside_the_released_one(command, tmp_path):
@@ -61,16 +63,22 @@ def test_inference_writes_a_row_for_each_variant_beside_the_released_one(command
     done = command("bench", *flags("inference", 32, path))
     assert done.returncode == 0, done.stderr
     ways = ("released", "released, memory kept", "corrflow")
-    check_rows(path, done.stdout, {("inference", way) for way in ways} | {("inference-memory", "corrflow")})
+    check_rows(
+        path, done.stdout, {("inference", way) for way in ways} | {("inference-memory", "corrflow")}
+    )
 
 
 def test_attention_measures_every_backend_that_is_here(in_threads, tmp_path, monkeypatch):
-    monkeypatch.setattr(bench.cases, "can_compile", lambda device: False)  # FlexAttention takes a minute to compile
+    monkeypatch.setattr(
+        bench.cases, "can_compile", lambda device: False
+    )  # FlexAttention takes a minute to compile
     path = tmp_path / "rows.json"
     assert bench.main(flags("attention", 32, path)) == 0
     rows = json.loads(path.read_text())
     for name in ("attention-forward", "attention-forward-backward"):
-        assert {"released", "reference", "tiled"} <= {row["variant"] for row in rows if row["name"] == name}
+        assert {"released", "reference", "tiled"} <= {
+            row["variant"] for row in rows if row["name"] == name
+        }
 
 
 @pytest.mark.parametrize(
@@ -88,18 +96,27 @@ def test_refuses_what_makes_no_sense(refused, flags, words):
 
 
 def test_scaling_predicts_a_line_for_each_number_of_gpus(capsys):
-    assert bench.main(["scaling", "--gpus", "8", "64", "--network-gbit", "100", "--batch", "32"]) == 0
+    assert (
+        bench.main(["scaling", "--gpus", "8", "64", "--network-gbit", "100", "--batch", "32"]) == 0
+    )
     told = capsys.readouterr().out
     assert told.startswith("a prediction, not a measurement")
     lines = [line.split() for line in told.splitlines()[-2:]]
-    assert [(line[0], line[1], line[2]) for line in lines] == [("8", "1", "256"), ("64", "8", "2048")]
+    assert [(line[0], line[1], line[2]) for line in lines] == [
+        ("8", "1", "256"),
+        ("64", "8", "2048"),
+    ]
 
 
 def test_scaling_refuses_a_batch_that_no_number_of_gpus_divides(refused):
-    assert "none of (4, 64) GPUs divides it" in refused("bench", "scaling", "--gpus", 4, 64, "--global-batch", 6)
+    assert "none of (4, 64) GPUs divides it" in refused(
+        "bench", "scaling", "--gpus", 4, 64, "--global-batch", 6
+    )
 
 
-@pytest.mark.skipif(not Path("/proc/net/dev").exists(), reason="the kernel's counters of sent bytes are not here")
+@pytest.mark.skipif(
+    not Path("/proc/net/dev").exists(), reason="the kernel's counters of sent bytes are not here"
+)
 def test_a_reduction_sends_the_bytes_of_the_formula(command):
     done = command("bench", "reduce", "--procs", 2, "--repeats", 3, "--device", "cpu")
     assert done.returncode == 0, done.stderr

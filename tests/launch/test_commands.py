@@ -1,4 +1,5 @@
-"""The commands as a user types them: pack, evaluate; real input, and wrong input. Tracking is in `test_track.py`."""
+"""The commands as a user types them: pack, evaluate; real input, and wrong input. Tracking is in
+`test_track.py`."""
 
 import importlib
 import shutil
@@ -20,45 +21,98 @@ from launch.demo import verdict
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
-    return save_checkpoint(tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters()))
+    return save_checkpoint(
+        tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters())
+    )
 
 
 def test_eval_prints_the_figures_and_names_its_page(command, tree, checkpoint, tmp_path):
-    done = command("eval", "--benchmark", "davis2017", "--root", tree, "--checkpoint", checkpoint, "--out", tmp_path)
+    done = command(
+        "eval",
+        "--benchmark",
+        "davis2017",
+        "--root",
+        tree,
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        tmp_path,
+    )
     assert done.returncode == 0, done.stderr
     assert "J&F" in done.stdout
-    assert {"masks", "overlays", "report.html", "metrics.json", "global_results-val.csv", "per-sequence_results-val.csv"} <= {
-        path.name for path in tmp_path.iterdir()
-    }
+    assert {
+        "masks",
+        "overlays",
+        "report.html",
+        "metrics.json",
+        "global_results-val.csv",
+        "per-sequence_results-val.csv",
+    } <= {path.name for path in tmp_path.iterdir()}
 
 
 def test_eval_refuses_what_is_not_there(refused, tree, checkpoint, tmp_path):
     assert "expected a DAVIS tree" in refused(
-        "eval", "--benchmark", "davis2016", "--root", tmp_path, "--out", tmp_path / "o", "--checkpoint", "none"
+        "eval",
+        "--benchmark",
+        "davis2016",
+        "--root",
+        tmp_path,
+        "--out",
+        tmp_path / "o",
+        "--checkpoint",
+        "none",
     )
     flags = ("--root", tree, "--out", tmp_path / "o", "--checkpoint", tmp_path / "none.pt")
     assert "no such file" in refused("eval", "--benchmark", "davis2016", *flags)
     (tmp_path / "file").touch()
-    assert "file" in refused("eval", "--benchmark", "davis2016", "--root", tree, "--out", tmp_path / "file", "--protocol", "identity")
+    assert "file" in refused(
+        "eval",
+        "--benchmark",
+        "davis2016",
+        "--root",
+        tree,
+        "--out",
+        tmp_path / "file",
+        "--protocol",
+        "identity",
+    )
     copy = shutil.copytree(tree, tmp_path / "copy")
     Image.new("P", (60, 48)).save(copy / "Annotations/480p/val-001/00003.png")
     flags = ("--root", copy, "--out", tmp_path / "o2", "--protocol", "identity")
-    assert "val-001/00003.png is 60x48: expected 64x48" in refused("eval", "--benchmark", "davis2017", *flags)
+    assert "val-001/00003.png is 60x48: expected 64x48" in refused(
+        "eval", "--benchmark", "davis2017", *flags
+    )
     flags = ("--root", tree, "--out", tmp_path / "o")
     assert "davis2015" in refused("eval", "--benchmark", "davis2015", *flags)
 
 
 def test_shard_says_what_it_packed(command, tree, tmp_path):
-    done = command("shard", "--source", tree / "JPEGImages/480p", "--out", tmp_path / "out", "--fps", 25, "--procs", 2)
+    done = command(
+        "shard",
+        "--source",
+        tree / "JPEGImages/480p",
+        "--out",
+        tmp_path / "out",
+        "--fps",
+        25,
+        "--procs",
+        2,
+    )
     assert done.returncode == 0, done.stderr
     assert "packed 4 of 4 videos: 4 segments, 32 frames" in done.stdout
 
 
 def test_shard_refuses_what_is_not_there(refused, tmp_path):
-    assert "no such file or folder" in refused("shard", "--source", tmp_path / "none", "--out", tmp_path / "o")
+    assert "no such file or folder" in refused(
+        "shard", "--source", tmp_path / "none", "--out", tmp_path / "o"
+    )
     (tmp_path / "empty").mkdir()
-    assert "no videos there" in refused("shard", "--source", tmp_path / "empty", "--out", tmp_path / "o")
-    assert "size '7'" in refused("shard", "--source", tmp_path, "--out", tmp_path / "o", "--size", 7)
+    assert "no videos there" in refused(
+        "shard", "--source", tmp_path / "empty", "--out", tmp_path / "o"
+    )
+    assert "size '7'" in refused(
+        "shard", "--source", tmp_path, "--out", tmp_path / "o", "--size", 7
+    )
     assert "--source" in refused("shard", "--sauce", tmp_path, "--out", tmp_path / "o")
 
 
@@ -81,12 +135,20 @@ def test_the_demo_fails_unless_trained_beats_both():
     def result(name, figure):
         return Result(name, "davis2017", "paper", Path(), {"J&F-Mean": figure}, {}, 1)
 
-    assert verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.45)]) == 0
-    assert verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.39)]) == 1
-    assert verdict([result("identity", 0.1), result("untrained", 0.4), result("trained", 0.45)]) == 1
+    assert (
+        verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.45)]) == 0
+    )
+    assert (
+        verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.39)]) == 1
+    )
+    assert (
+        verdict([result("identity", 0.1), result("untrained", 0.4), result("trained", 0.45)]) == 1
+    )
 
 
-@pytest.mark.skipif(not (SHARED / "data/train_clips").exists(), reason="the real clips are not here")
+@pytest.mark.skipif(
+    not (SHARED / "data/train_clips").exists(), reason="the real clips are not here"
+)
 def test_real_clips_are_packed(command, tmp_path):
     clip = min((SHARED / "data/train_clips").glob("*.mp4"), key=lambda path: path.stat().st_size)
     done = command("shard", "--source", clip, "--out", tmp_path / "out")

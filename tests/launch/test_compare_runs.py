@@ -20,10 +20,18 @@ def runs(tree, tmp_path_factory):
 
 
 def test_finished_evaluations_are_compared(runs, tmp_path, capsys):
-    assert report.main([str(runs / "first"), str(runs / "second"), "--out", str(tmp_path / "new" / "r.html")]) == 0
+    assert (
+        report.main(
+            [str(runs / "first"), str(runs / "second"), "--out", str(tmp_path / "new" / "r.html")]
+        )
+        == 0
+    )
     told = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in told] == ["J&F", "first", "second", "report:"]
-    assert "second against first: better in 0 of 4 sequences, J&amp;F +0.000" in (tmp_path / "new" / "r.html").read_text()
+    assert (
+        "second against first: better in 0 of 4 sequences, J&amp;F +0.000"
+        in (tmp_path / "new" / "r.html").read_text()
+    )
 
 
 def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, refused):
@@ -31,7 +39,9 @@ def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, 
     (begun / "metrics.json").unlink()
     assert "all sequences are done, but it was not ended" in refused("report", begun)
     (begun / "sequences" / "val-002.json").unlink()
-    assert "begun: is not finished: 1 of 4 sequences are not done (val-002)" in refused("report", begun)
+    assert "begun: is not finished: 1 of 4 sequences are not done (val-002)" in refused(
+        "report", begun
+    )
 
 
 def change(path, edit):
@@ -44,15 +54,39 @@ def change(path, edit):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda run: (run / "metrics.json").write_text('{"name": '), "metrics.json: damaged: not JSON"),
+        (
+            lambda run: (run / "metrics.json").write_text('{"name": '),
+            "metrics.json: damaged: not JSON",
+        ),
         (lambda run: (run / "speed.json").write_bytes(b"\xff"), "speed.json: damaged: not JSON"),
-        (lambda run: change(run / "metrics.json", lambda told: told.update(sequences=[])), "metrics.json or speed.json is not what"),
-        (lambda run: change(run / "metrics.json", lambda told: told.update(sequences={})), "metrics.json or speed.json is not what"),
-        (lambda run: change(run / "metrics.json", lambda told: told.update(overall=[1])), "metrics.json or speed.json is not what"),
-        (lambda run: (run / "speed.json").write_text("[]"), "metrics.json or speed.json is not what"),
-        (lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").write_text("no")), "plan.json: damaged: not JSON"),
-        (lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").write_text("[]")), "plan.json: not what this version writes"),
-        (lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").unlink()), "no evaluation was begun there"),
+        (
+            lambda run: change(run / "metrics.json", lambda told: told.update(sequences=[])),
+            "metrics.json or speed.json is not what",
+        ),
+        (
+            lambda run: change(run / "metrics.json", lambda told: told.update(sequences={})),
+            "metrics.json or speed.json is not what",
+        ),
+        (
+            lambda run: change(run / "metrics.json", lambda told: told.update(overall=[1])),
+            "metrics.json or speed.json is not what",
+        ),
+        (
+            lambda run: (run / "speed.json").write_text("[]"),
+            "metrics.json or speed.json is not what",
+        ),
+        (
+            lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").write_text("no")),
+            "plan.json: damaged: not JSON",
+        ),
+        (
+            lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").write_text("[]")),
+            "plan.json: not what this version writes",
+        ),
+        (
+            lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").unlink()),
+            "no evaluation was begun there",
+        ),
     ],
 )
 def test_a_damaged_run_is_one_line(runs, tmp_path, refused, damage, words):
@@ -69,8 +103,12 @@ def test_wrong_input_is_one_line(runs, tmp_path, refused):
     assert "given before: expected each run once" in refused("report", first, first)
     assert "is a folder: expected a file to write" in refused("report", first, "--out", tmp_path)
     (tmp_path / "file").touch()
-    assert "file is a file: expected a folder" in refused("report", first, "--out", tmp_path / "file" / "r.html")
-    assert "r.html: can't be written to (" in refused("report", first, "--out", "/proc/nowhere/r.html")
+    assert "file is a file: expected a folder" in refused(
+        "report", first, "--out", tmp_path / "file" / "r.html"
+    )
+    assert "r.html: can't be written to (" in refused(
+        "report", first, "--out", "/proc/nowhere/r.html"
+    )
     old = shutil.copytree(first, tmp_path / "old")
     (old / "metrics.json").write_text(json.dumps({"name": "old"}))
     assert "metrics.json or speed.json is not what this version writes" in refused("report", old)

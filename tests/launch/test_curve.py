@@ -15,7 +15,9 @@ def log(run, lines):
 
 def steps(count, validated=()):
     more = {step: {"validation_jf": value} for step, value in validated}
-    return [{"step": n, "clips": 4 * n, "loss": 10 / n, **more.get(n, {})} for n in range(1, count + 1)]
+    return [
+        {"step": n, "clips": 4 * n, "loss": 10 / n, **more.get(n, {})} for n in range(1, count + 1)
+    ]
 
 
 def test_a_curve_has_every_validation_and_means_of_the_loss(tmp_path):
@@ -28,7 +30,10 @@ def test_a_curve_has_every_validation_and_means_of_the_loss(tmp_path):
 
 def test_runs_are_drawn_and_told(command, tmp_path):
     pytest.importorskip("matplotlib")
-    runs = [log(tmp_path / name, steps(20, [(10, 0.25), (20, jf)])) for name, jf in (("one", 0.5), ("two", 0.75))]
+    runs = [
+        log(tmp_path / name, steps(20, [(10, 0.25), (20, jf)]))
+        for name, jf in (("one", 0.5), ("two", 0.75))
+    ]
     done = command("curve", *runs, "--out", tmp_path / "curve.png").stdout
     assert "two: 80 clips, loss 0.500 of late" in done
     assert "       80 clips  J&F 0.7500" in done

@@ -14,9 +14,9 @@ from corrflow import CorrFlow, InputError, ModelConfig, load_model, propagate
 from corrflow.benchmarks.plan import read_plan
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
-from launch import claim
 from launch import eval as command_of_eval
-from launch.eval_config import EvalJob
+from launch.common import run_config
+from launch.configs.evaluate import EvalJob
 from slurm.array import Submitted
 from slurm.status import JobState
 
@@ -27,7 +27,9 @@ TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
-    return save_checkpoint(tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters()))
+    return save_checkpoint(
+        tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -55,19 +57,31 @@ def queue(monkeypatch):
 
     monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
     monkeypatch.setattr(command_of_eval, "submit_array", submit)
-    monkeypatch.setattr(claim, "job_state", lambda _: JobState("UNKNOWN"))
+    monkeypatch.setattr(run_config, "job_state", lambda _: JobState("UNKNOWN"))
     threads = torch.get_num_threads()
     yield submitted
     torch.set_num_threads(threads)  # jobs that are run here set them
 
 
 def content(out):
-    masks = {str(path.relative_to(out)): path.read_bytes() for path in (out / "masks").rglob("*.png")}
+    masks = {
+        str(path.relative_to(out)): path.read_bytes() for path in (out / "masks").rglob("*.png")
+    }
     return masks | {name: (out / name).read_bytes() for name in TEXTS}
 
 
 def flags(tree, checkpoint, out, *more):
-    told = ("--benchmark", "davis2017", "--root", tree, "--checkpoint", checkpoint, "--out", out, *more)
+    told = (
+        "--benchmark",
+        "davis2017",
+        "--root",
+        tree,
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        out,
+        *more,
+    )
     return [str(flag) for flag in told]
 
 
@@ -81,7 +95,9 @@ def test_processes_here_make_what_one_makes(here, tree, checkpoint, whole, tmp_p
     assert capfd.readouterr().out.startswith("evaluated already:\n")
 
 
-def test_local_jobs_are_processes_here_though_slurm_is_installed(silent_slurm, tree, tmp_path, capfd):
+def test_local_jobs_are_processes_here_though_slurm_is_installed(
+    silent_slurm, tree, tmp_path, capfd
+):
     line = ["--benchmark", "davis2017", "--root", str(tree), "--protocol", "identity"]
     here = ["--out", str(tmp_path / "here"), "--jobs", "2", "--local"]
     assert command_of_eval.main([*line, *here]) == 0
@@ -90,7 +106,9 @@ def test_local_jobs_are_processes_here_though_slurm_is_installed(silent_slurm, t
     assert content(tmp_path / "here") == content(tmp_path / "one")
 
 
-def test_a_cluster_that_does_not_answer_is_one_line(silent_slurm, refused, tree, checkpoint, tmp_path):
+def test_a_cluster_that_does_not_answer_is_one_line(
+    silent_slurm, refused, tree, checkpoint, tmp_path
+):
     told = refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--jobs", 2))
     assert "jobs 2: no SLURM cluster answers" in told
     assert "--local for processes here" in told
@@ -102,7 +120,9 @@ def test_local_without_jobs_is_refused(refused, tree, checkpoint, tmp_path):
     assert "local: expected --jobs N with it" in told
 
 
-def test_jobs_of_an_array_in_any_order_end_with_the_bytes_of_one(queue, tree, checkpoint, whole, tmp_path, capsys):
+def test_jobs_of_an_array_in_any_order_end_with_the_bytes_of_one(
+    queue, tree, checkpoint, whole, tmp_path, capsys
+):
     line = flags(tree, checkpoint, tmp_path, "--jobs", 9)
     assert command_of_eval.main(line) == 0
     told = capsys.readouterr().out
@@ -120,7 +140,9 @@ def test_a_job_that_died_is_submitted_alone(queue, tree, checkpoint, whole, tmp_
     assert len(queue) == 3
     queue[0]()
     queue[2]()
-    with pytest.raises(InputError, match=r"1 of 4 sequences are not done \(val-001\): the same command goes on$"):
+    with pytest.raises(
+        InputError, match=r"1 of 4 sequences are not done \(val-001\): the same command goes on$"
+    ):
         command_of_eval.end_array(str(tmp_path))
     queue.clear()
     command_of_eval.main(line)
@@ -136,7 +158,9 @@ def test_a_checkpoint_that_vanished_is_told_by_the_last_job(queue, tree, checkpo
     (tmp_path / "gone.pt").unlink()
     with pytest.raises(InputError, match="no such file"):
         queue[0]()
-    with pytest.raises(InputError, match=r"4 of 4 sequences are not done .*; checkpoint .*gone.pt: no such file"):
+    with pytest.raises(
+        InputError, match=r"4 of 4 sequences are not done .*; checkpoint .*gone.pt: no such file"
+    ):
         command_of_eval.end_array(str(tmp_path / "out"))
 
 
@@ -150,11 +174,15 @@ def test_a_checkpoint_that_was_replaced_is_refused(queue, tree, checkpoint, tmp_
         queue[0]()
 
 
-def test_what_is_wrong_is_found_before_anything_is_submitted(queue, refused, tree, checkpoint, tmp_path):
+def test_what_is_wrong_is_found_before_anything_is_submitted(
+    queue, refused, tree, checkpoint, tmp_path
+):
     torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pt")
     line = flags(tree, tmp_path / "other.pt", tmp_path / "out", "--jobs", 2)
     assert "another architecture" in refused("eval", *line)
-    assert "expected a DAVIS tree" in refused("eval", *flags(tmp_path, checkpoint, tmp_path / "out", "--jobs", 2))
+    assert "expected a DAVIS tree" in refused(
+        "eval", *flags(tmp_path, checkpoint, tmp_path / "out", "--jobs", 2)
+    )
     assert "jobs -1" in refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--jobs", -1))
     assert not queue
     assert not (tmp_path / "out").exists()
@@ -166,16 +194,23 @@ def test_a_folder_of_another_evaluation_is_refused(refused, tree, checkpoint, tm
     assert "holds another evaluation: name is 'identity' there and 'step-00000001' here; " in told
 
 
-def test_a_frame_that_can_not_be_read_is_one_line_and_the_rest_is_kept(here, command, tree, checkpoint, tmp_path):
+def test_a_frame_that_can_not_be_read_is_one_line_and_the_rest_is_kept(
+    here, command, tree, checkpoint, tmp_path
+):
     root = shutil.copytree(tree, tmp_path / "tree")
     (root / "JPEGImages/480p/val-002/00004.jpg").write_bytes(b"no picture")
     done = command("eval", *flags(root, checkpoint, tmp_path / "out"))
     assert (done.returncode, "Traceback" in done.stderr) == (2, False), done.stderr
     assert "val-002/00004.jpg: not a readable image" in done.stderr.splitlines()[-1]
-    assert [sequence.name for sequence in read_plan(tmp_path / "out").left()] == ["val-002", "val-003"]
+    assert [sequence.name for sequence in read_plan(tmp_path / "out").left()] == [
+        "val-002",
+        "val-003",
+    ]
 
 
-def test_a_process_here_that_fails_ends_all_with_its_reason(here, tree, checkpoint, tmp_path, capfd):
+def test_a_process_here_that_fails_ends_all_with_its_reason(
+    here, tree, checkpoint, tmp_path, capfd
+):
     root = shutil.copytree(tree, tmp_path / "tree")
     (root / "JPEGImages/480p/val-001/00004.jpg").write_bytes(b"no picture")
     assert command_of_eval.main(flags(root, checkpoint, tmp_path / "out", "--jobs", 2)) == 2
@@ -195,7 +230,16 @@ def mine(device):
 
 def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path, capsys):
     (tmp_path / "encoders.py").write_text(ENCODER)
-    line = ["--benchmark", "davis2017", "--root", str(tree), "--encoder", f"{tmp_path / 'encoders.py'}:mine", "--protocol", "crw"]
+    line = [
+        "--benchmark",
+        "davis2017",
+        "--root",
+        str(tree),
+        "--encoder",
+        f"{tmp_path / 'encoders.py'}:mine",
+        "--protocol",
+        "crw",
+    ]
     line += ["--attention", "reference"]
     assert command_of_eval.main([*line, "--out", str(tmp_path / "array"), "--jobs", "2"]) == 0
     for task in queue:
@@ -204,7 +248,14 @@ def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path
     told = capsys.readouterr().out
     assert "mine" in told
     command_of_eval.evaluate_job(
-        EvalJob("davis2017", tree, tmp_path / "one", encoder=f"{tmp_path / 'encoders.py'}:mine", protocol="crw", attention="reference")
+        EvalJob(
+            "davis2017",
+            tree,
+            tmp_path / "one",
+            encoder=f"{tmp_path / 'encoders.py'}:mine",
+            protocol="crw",
+            attention="reference",
+        )
     )
     assert content(tmp_path / "array") == content(tmp_path / "one")
     told = json.loads((tmp_path / "one/plan.json").read_text())
@@ -212,75 +263,120 @@ def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path
 
 
 def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tmp_path):
-    assert EvalJob("davis2017", tree, tmp_path, protocol="memory", frames=0).chosen_protocol.recent == ()
-    job = EvalJob("davis2017", tree, tmp_path, str(checkpoint), protocol="memory", radius=8, frames=3, top_k=10)
+    assert (
+        EvalJob("davis2017", tree, tmp_path, protocol="memory", frames=0).chosen_protocol.recent
+        == ()
+    )
+    job = EvalJob(
+        "davis2017",
+        tree,
+        tmp_path,
+        str(checkpoint),
+        protocol="memory",
+        radius=8,
+        frames=3,
+        top_k=10,
+    )
     assert command_of_eval.evaluate_job(job).protocol == "memory, radius 8, recent 3"
     told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
     assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 10)
 
 
-def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(tree, checkpoint, whole, tmp_path, refused):
+def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
+    tree, checkpoint, whole, tmp_path, refused
+):
     """The videos are 64x48."""
     line = EvalJob("davis2017", tree, tmp_path / "small", str(checkpoint), size=32)
     assert command_of_eval.evaluate_job(line).protocol == "paper, size 32"
     masks = sorted((tmp_path / "small/masks").rglob("*.png"))
-    assert {Image.open(path).size for path in (*masks, *(tmp_path / "small/overlays").rglob("*.jpg"))} == {(64, 48)}
+    assert {
+        Image.open(path).size for path in (*masks, *(tmp_path / "small/overlays").rglob("*.jpg"))
+    } == {(64, 48)}
     assert content(tmp_path / "small") != content(whole)
     first = [path for path in masks if path.stem == "00000"]
     for path in first:  # what was given, at 43x32 and back
         true = Image.open(tree / "Annotations/480p" / path.parent.name / path.name)
-        there = true.resize((43, 32), Image.Resampling.NEAREST).resize((64, 48), Image.Resampling.NEAREST)
+        there = true.resize((43, 32), Image.Resampling.NEAREST).resize(
+            (64, 48), Image.Resampling.NEAREST
+        )
         assert np.array_equal(np.asarray(Image.open(path)), np.asarray(there))
     command_of_eval.evaluate_job(replace(line, out=tmp_path / "own", size=48))
-    own = {name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"}  # which tells the size
+    own = {
+        name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"
+    }  # which tells the size
     assert own.items() < content(whole).items()
     with pytest.raises(InputError, match="size is 32 there and 0 here"):
         command_of_eval.evaluate_job(replace(line, size=0))
     flags = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o", "--size")
-    assert "size 31: expected 0 or more, and of size 0 or at least 32" in refused("eval", *flags, 31).replace("\n", " ")
+    assert "size 31: expected 0 or more, and of size 0 or at least 32" in refused(
+        "eval", *flags, 31
+    ).replace("\n", " ")
 
 
-def test_unless_told_the_model_that_comes_along_is_evaluated(tree, checkpoint, whole, tmp_path, monkeypatch):
-    monkeypatch.setattr("corrflow.model.SHIPPED", checkpoint)
+def test_unless_told_the_model_that_comes_along_is_evaluated(
+    tree, checkpoint, whole, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("corrflow.model.PRETRAINED", checkpoint)
     command_of_eval.evaluate_job(EvalJob("davis2017", tree, tmp_path))
     told = json.loads((tmp_path / "plan.json").read_text())
     assert (told["name"], told["checkpoint"]) == ("corrflow", "")
-    same = [{name: data for name, data in content(out).items() if name.startswith("masks")} for out in (whole, tmp_path)]
+    same = [
+        {name: data for name, data in content(out).items() if name.startswith("masks")}
+        for out in (whole, tmp_path)
+    ]
     assert same[0] == same[1]
 
 
 def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tmp_path):
     line = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o")
-    assert "expected one of them" in refused("eval", *line, "--encoder", "a:b", "--checkpoint", checkpoint)
+    assert "expected one of them" in refused(
+        "eval", *line, "--encoder", "a:b", "--checkpoint", checkpoint
+    )
     assert "expected package.module:function" in refused("eval", *line, "--encoder", "nothing")
-    assert "protocol 'papier': expected one of paper, memory" in refused("eval", *line, "--protocol", "papier")
-    assert "benchmark 'davis2015': expected one of davis2016" in refused("eval", "--benchmark", "davis2015", *line[2:])
+    assert "protocol 'papier': expected one of paper, memory" in refused(
+        "eval", *line, "--protocol", "papier"
+    )
+    assert "benchmark 'davis2015': expected one of davis2016" in refused(
+        "eval", "--benchmark", "davis2015", *line[2:]
+    )
     assert "frames -1" in refused("eval", *line, "--frames", -1)
     assert "a frame to copy from" in refused("eval", *line, "--frames", 0)
     assert "radius=-3" in refused("eval", *line, "--radius", -3)
 
 
-def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(tree, checkpoint, whole, tmp_path, refused):
-    truth = {path.parent.name: sorted(path.parent.glob("*.png")) for path in (tree / "Annotations/480p").glob("*/00000.png")}
+def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(
+    tree, checkpoint, whole, tmp_path, refused
+):
+    truth = {
+        path.parent.name: sorted(path.parent.glob("*.png"))
+        for path in (tree / "Annotations/480p").glob("*/00000.png")
+    }
 
     def kept(out, name):
-        return [np.asarray(Image.open(path)) for path in sorted((out / "masks" / name).glob("*.png"))]
+        return [
+            np.asarray(Image.open(path)) for path in sorted((out / "masks" / name).glob("*.png"))
+        ]
 
-    stay = EvalJob("davis2017", tree, tmp_path / "stay", protocol="identity", ahead=3)
-    assert command_of_eval.evaluate_job(stay).protocol == "identity, ahead 3"
+    stay = EvalJob("davis2017", tree, tmp_path / "stay", protocol="identity", reset_gap=3)
+    assert command_of_eval.evaluate_job(stay).protocol == "identity, reset gap 3"
     for name, paths in truth.items():
         for number, mask in enumerate(kept(stay.out, name)):
             assert np.array_equal(mask, np.asarray(Image.open(paths[max(number - 3, 0)])))
-    job = EvalJob("davis2017", tree, tmp_path / "one", str(checkpoint), ahead=1)
+    job = EvalJob("davis2017", tree, tmp_path / "one", str(checkpoint), reset_gap=1)
     command_of_eval.evaluate_job(job)
     assert content(job.out) != content(whole)
     name = min(truth)
     for number, mask in enumerate(kept(job.out, name)[1:], 1):
         given = np.asarray(Image.open(truth[name][number - 1]))
-        frames = [np.asarray(Image.open(tree / "JPEGImages/480p" / name / f"{t:05d}.jpg")) for t in (number - 1, number)]
+        frames = [
+            np.asarray(Image.open(tree / "JPEGImages/480p" / name / f"{t:05d}.jpg"))
+            for t in (number - 1, number)
+        ]
         clip = torch.from_numpy(np.stack(frames)).movedim(-1, 1)
-        assert np.array_equal(mask, propagate(load_model(checkpoint), clip, torch.from_numpy(given.copy()))[1].numpy())
-    with pytest.raises(InputError, match="ahead is 1 there and 0 here"):
-        command_of_eval.evaluate_job(replace(job, ahead=0))
-    flags = ("--protocol", "identity", "--root", tree, "--out", tmp_path / "o", "--ahead")
-    assert "ahead -1" in refused("eval", "--benchmark", "davis2017", *flags, -1)
+        assert np.array_equal(
+            mask, propagate(load_model(checkpoint), clip, torch.from_numpy(given.copy()))[1].numpy()
+        )
+    with pytest.raises(InputError, match="reset_gap is 1 there and 0 here"):
+        command_of_eval.evaluate_job(replace(job, reset_gap=0))
+    flags = ("--protocol", "identity", "--root", tree, "--out", tmp_path / "o", "--reset-gap")
+    assert "reset-gap -1" in refused("eval", "--benchmark", "davis2017", *flags, -1)

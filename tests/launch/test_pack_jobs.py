@@ -5,7 +5,7 @@ import pytest
 from launch import shard
 from shards.errors import InputError
 from shards.files import sha256_of
-from shards.pack import PackConfig, pack, prepare, read_plan
+from shards.packing.pack import PackConfig, pack, prepare, read_plan
 
 SMALL = PackConfig(fps=25.0, segment=4)
 
@@ -31,7 +31,13 @@ def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path,
     plan = prepare(source, tmp_path / "out", SMALL)
     for number in (0, 2):
         shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
-    with pytest.raises(InputError, match=r"1 of 4 units are not packed \(1 videos, from val-001 on\): the same command goes on"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"1 of 4 units are not packed \(1 videos, from val-001 on\): the same command goes "
+            r"on"
+        ),
+    ):
         shard.pack_end(str(tmp_path / "out"))
     assert [unit.number for unit in read_plan(tmp_path / "out").units if not unit.report()] == [1]
     pack(source, tmp_path / "out", SMALL, processes=1)
@@ -44,8 +50,19 @@ def test_a_job_without_a_plan_is_refused(tmp_path):
         shard.pack_slice(str(tmp_path), 0, 1, 1)
 
 
-def test_local_jobs_are_processes_here_though_slurm_is_installed(silent_slurm, source, packed, tmp_path):
-    flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--fps", "25", "--segment", "4"]
+def test_local_jobs_are_processes_here_though_slurm_is_installed(
+    silent_slurm, source, packed, tmp_path
+):
+    flags = [
+        "--source",
+        str(source),
+        "--out",
+        str(tmp_path / "out"),
+        "--fps",
+        "25",
+        "--segment",
+        "4",
+    ]
     assert shard.main([*flags, "--jobs", "2", "--local"]) == 0
     assert content(tmp_path / "out") == content(packed)
 
@@ -59,7 +76,18 @@ def test_a_cluster_that_does_not_answer_is_one_line(silent_slurm, refused, sourc
 
 def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(shard, "goes_to_slurm", lambda jobs, local: False)
-    flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--fps", "25", "--segment", "4", "--jobs", "2"]
+    flags = [
+        "--source",
+        str(source),
+        "--out",
+        str(tmp_path / "out"),
+        "--fps",
+        "25",
+        "--segment",
+        "4",
+        "--jobs",
+        "2",
+    ]
     assert shard.main(flags) == 0
     assert "packed 4 of 4 videos" in capsys.readouterr().out
     assert content(tmp_path / "out") == content(packed)
@@ -96,7 +124,9 @@ def test_a_disk_that_is_full_is_one_line(command, source, tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, limit[1]))
     try:
-        done = command("shard", "--source", source, "--out", tmp_path / "out", "--fps", 25, "--procs", 2)
+        done = command(
+            "shard", "--source", source, "--out", tmp_path / "out", "--fps", 25, "--procs", 2
+        )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     last = done.stderr.strip().splitlines()[-1]
@@ -106,4 +136,6 @@ def test_a_disk_that_is_full_is_one_line(command, source, tmp_path):
 
 
 def test_a_place_that_cannot_be_written_to_is_one_line(refused, source):
-    assert "/proc/nowhere: can't be written to" in refused("shard", "--source", source, "--out", "/proc/nowhere")
+    assert "/proc/nowhere: can't be written to" in refused(
+        "shard", "--source", source, "--out", "/proc/nowhere"
+    )

@@ -26,13 +26,16 @@ def test_order_prints_the_same_batches_however_they_are_divided(packed, capsys):
 
 
 def test_order_prints_what_training_reads(packed, capsys):
-    from shards.clip import ClipConfig
-    from shards.corpus import open_corpus
-    from shards.order import Order
-    from shards.stream import ClipDataset, StreamConfig, read_batches
+    from shards.reading.clip import ClipConfig
+    from shards.reading.corpus import open_corpus
+    from shards.reading.order import ClipOrder
+    from shards.reading.stream import ClipDataset, StreamConfig, read_batches
 
     corpus = open_corpus(packed)
-    batches = read_batches(ClipDataset(corpus, Order(corpus.samples, 0, 2, 64), ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=0))
+    batches = read_batches(
+        ClipDataset(corpus, ClipOrder(corpus.samples, 0, 2, 64), ClipConfig(size=32), 0, 1, 0),
+        StreamConfig(workers=0),
+    )
     printed = lines(capsys, "order", "--data", packed, "--batch", 2, "--steps", 8, "--json")
     assert [json.loads(line) for line in printed] == [next(batches).keys for _ in range(8)]
 
@@ -57,10 +60,10 @@ def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
 def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, more):
     from corrflow.color import rgb_to_lab
     from corrflow.palette import read_palette
-    from shards.clip import ClipConfig
-    from shards.corpus import open_corpus
-    from shards.order import Order
-    from shards.stream import ClipDataset, StreamConfig, read_batches
+    from shards.reading.clip import ClipConfig
+    from shards.reading.corpus import open_corpus
+    from shards.reading.order import ClipOrder
+    from shards.reading.stream import ClipDataset, StreamConfig, read_batches
 
     flags = ("palette", "--data", packed, "--classes", 6, "--clips", 16, *more, "--out")
     assert "6 classes of" in lines(capsys, *flags, tmp_path / "p.csv")[-1]
@@ -69,7 +72,10 @@ def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, mo
     lines(capsys, *flags, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
     corpus = open_corpus(packed)
-    batches = read_batches(ClipDataset(corpus, Order(corpus.samples, 1, 8, 64), ClipConfig(size=32), 0, 1, 0), StreamConfig(workers=0))
+    batches = read_batches(
+        ClipDataset(corpus, ClipOrder(corpus.samples, 1, 8, 64), ClipConfig(size=32), 0, 1, 0),
+        StreamConfig(workers=0),
+    )
     lab = rgb_to_lab(next(batches).clips[:, 0].float() / 255).movedim(1, -1).reshape(-1, 3).numpy()
     colors = lab if more else lab[:, 1:]
     distance = np.linalg.norm(colors[:, None] - palette, axis=-1).min(axis=1)

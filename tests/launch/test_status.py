@@ -6,7 +6,9 @@ from launch.status import in_words, listed
 
 
 def test_a_run_here_tells_how_far_it_is(packed, tmp_path, command):
-    subprocess.run(train(packed, tmp_path / "run", "--trainer.steps", 3), check=True, capture_output=True)
+    subprocess.run(
+        train(packed, tmp_path / "run", "--trainer.steps", 3), check=True, capture_output=True
+    )
     told = command("status", tmp_path / "run").stdout.splitlines()
     assert told[0] == f"run         {tmp_path / 'run'}"
     assert told[1] == "here        finished"
@@ -15,7 +17,15 @@ def test_a_run_here_tells_how_far_it_is(packed, tmp_path, command):
     assert told[4].startswith("checkpoint  step-00000003.pt, ")
     heads, row = command("status", "--all", tmp_path).stdout.splitlines()
     assert heads.split()[:3] == ["run", "job", "state"]
-    assert row.split()[:7] == [str(tmp_path / "run"), "here", "FINISHED", "-", "3", "3", row.split()[6]]
+    assert row.split()[:7] == [
+        str(tmp_path / "run"),
+        "here",
+        "FINISHED",
+        "-",
+        "3",
+        "3",
+        row.split()[6],
+    ]
 
 
 def test_what_is_no_run_is_one_line(refused, tmp_path):
@@ -25,4 +35,10 @@ def test_what_is_no_run_is_one_line(refused, tmp_path):
 
 def test_attempts_and_times_in_words():
     assert listed(["told to leave", "told to leave", "finished"]) == "told to leave x2, finished"
-    assert [in_words(s) for s in (-1, 42, 780, 18_720, 267_840)] == ["0 s", "42 s", "13 min", "5.2 h", "3.1 days"]
+    assert [in_words(s) for s in (-1, 42, 780, 18_720, 267_840)] == [
+        "0 s",
+        "42 s",
+        "13 min",
+        "5.2 h",
+        "3.1 days",
+    ]

@@ -1,4 +1,5 @@
-"""launch/track.py as a user types it: what it writes of masks, points and boxes; Ctrl-C; wrong input, line by line."""
+"""launch/track.py as a user types it: what it writes of masks, points and boxes; Ctrl-C; wrong
+input, line by line."""
 
 import csv
 import json
@@ -21,8 +22,8 @@ from PIL import Image
 from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.encoder import EncoderConfig
 from corrflow.training.checkpoint import save_checkpoint
-from launch.given import Marked, Stage, read_masks
 from launch.track import main, patience
+from launch.tracking.prompts import Prompts, VideoInfo, read_masks
 
 WIDTH, HEIGHT = 65, 47
 
@@ -31,14 +32,21 @@ WIDTH, HEIGHT = 65, 47
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
-    return save_checkpoint(tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters()))
+    return save_checkpoint(
+        tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters())
+    )
 
 
 def write_video(path, count=7, stamps=None, sound=False):
-    """Frames of an odd size with a red square, at 10 a second, or at those stamps, in seconds of which there are a thousand."""
+    """Frames of an odd size with a red square, at 10 a second, or at those stamps, in seconds of
+    which there are a thousand."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264" if path.suffix == ".mp4" else "ffv1", rate=10)
-        stream.width, stream.height, stream.pix_fmt = WIDTH + sound, HEIGHT + sound, "yuv420p" if path.suffix == ".mp4" else "bgr0"
+        stream.width, stream.height, stream.pix_fmt = (
+            WIDTH + sound,
+            HEIGHT + sound,
+            "yuv420p" if path.suffix == ".mp4" else "bgr0",
+        )
         heard = container.add_stream("aac", rate=16000) if sound else None
         for t in range(count):
             pixels = np.full((HEIGHT + sound, WIDTH + sound, 3), 40, np.uint8)
@@ -48,7 +56,9 @@ def write_video(path, count=7, stamps=None, sound=False):
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
         for n in range(16 if heard else 0):
-            block = av.AudioFrame.from_ndarray(np.zeros((1, 1000), np.float32), format="fltp", layout="mono")
+            block = av.AudioFrame.from_ndarray(
+                np.zeros((1, 1000), np.float32), format="fltp", layout="mono"
+            )
             block.sample_rate, block.pts = 16000, 1000 * n
             container.mux(heard.encode(block))
         if heard:
@@ -78,7 +88,16 @@ def track(checkpoint, tmp_path):
     """Runs the command well, in this process; returns the path of the video that it wrote."""
 
     def call(video, *flags, out="tracked.mp4"):
-        given = ("--video", video, "--checkpoint", checkpoint, "--out", tmp_path / out, "--device", "cpu")
+        given = (
+            "--video",
+            video,
+            "--checkpoint",
+            checkpoint,
+            "--out",
+            tmp_path / out,
+            "--device",
+            "cpu",
+        )
         assert main([str(part) for part in (*given, *flags)]) == 0
         return tmp_path / out
 
@@ -104,28 +123,55 @@ def test_a_mask_is_followed_and_everything_is_written(track, video, mask, capfd)
     out = track(video, "--mask", mask)
     with av.open(str(out)) as container:
         stream = container.streams.video[0]
-        assert (stream.codec_context.name, stream.codec_context.pix_fmt, float(stream.average_rate)) == ("h264", "yuv420p", 10.0)
+        assert (
+            stream.codec_context.name,
+            stream.codec_context.pix_fmt,
+            float(stream.average_rate),
+        ) == ("h264", "yuv420p", 10.0)
     frames = frames_of(out)
     assert [frame.shape for frame in frames] == [(48, 66, 3)] * 7
-    assert np.abs(frames[0][20, 15] - (174, 15, 15)).max() < 30  # half the object's red, half the palette's
+    assert (
+        np.abs(frames[0][20, 15] - (174, 15, 15)).max() < 30
+    )  # half the object's red, half the palette's
     assert np.abs(frames[0][40, 60] - 40).max() < 12
     labels = labels_of(out)
     assert [found.shape for found in labels] == [(HEIGHT, WIDTH)] * 7
     assert np.array_equal(labels[0], np.asarray(Image.open(mask)) // 255)
     rows = rows_of(out)
-    assert rows[0] == {"frame": "0", "seconds": "0.0", "object": "1", "area": "400", "x0": "5", "y0": "10", "x1": "25", "y1": "30"}
+    assert rows[0] == {
+        "frame": "0",
+        "seconds": "0.0",
+        "object": "1",
+        "area": "400",
+        "x0": "5",
+        "y0": "10",
+        "x1": "25",
+        "y1": "30",
+    }
     assert [int(row["area"]) for row in rows] == [int((found == 1).sum()) for found in labels]
     told = json.loads(out.with_suffix(".json").read_text())
-    assert (told["video"], told["width"], told["height"], len(told["frames"])) == ("my.mkv", WIDTH, HEIGHT, 7)
+    assert (told["video"], told["width"], told["height"], len(told["frames"])) == (
+        "my.mkv",
+        WIDTH,
+        HEIGHT,
+        7,
+    )
     assert "frames/s" in capfd.readouterr().err
-    assert told["frames"][0]["objects"] == [{"object": 1, "area": 400, "x0": 5, "y0": 10, "x1": 25, "y1": 30}]
+    assert told["frames"][0]["objects"] == [
+        {"object": 1, "area": 400, "x0": 5, "y0": 10, "x1": 25, "y1": 30}
+    ]
 
 
 def test_points_are_drawn_and_told(track, video):
     out = track(video, "--points", "15,20", "3=40.5,8")
     rows = rows_of(out)
     assert len(rows) == 14
-    assert {name: rows[0][name] for name in ("point", "x", "y", "visible")} == {"point": "1", "x": "15.0", "y": "20.0", "visible": "1"}
+    assert {name: rows[0][name] for name in ("point", "x", "y", "visible")} == {
+        "point": "1",
+        "x": "15.0",
+        "y": "20.0",
+        "visible": "1",
+    }
     assert (rows[1]["x"], rows[1]["visible"]) == ("", "0")
     assert (rows[7]["x"], rows[7]["y"]) == ("40.5", "8.0")
     assert json.loads(out.with_suffix(".json").read_text())["frames"][0]["points"][1]["x"] is None
@@ -136,7 +182,10 @@ def test_points_are_drawn_and_told(track, video):
 def test_boxes_are_objects(track, video):
     out = track(video, "--box", "5,10,25,30", "40,5,60,15")
     rows = rows_of(out)
-    assert [(row["object"], row["area"], row["x0"], row["y1"]) for row in rows[:2]] == [("1", "400", "5", "30"), ("2", "200", "40", "15")]
+    assert [(row["object"], row["area"], row["x0"], row["y1"]) for row in rows[:2]] == [
+        ("1", "400", "5", "30"),
+        ("2", "200", "40", "15"),
+    ]
     assert set(np.unique(labels_of(out)[0])) == {0, 1, 2}
 
 
@@ -151,7 +200,9 @@ def test_masks_of_several_frames_may_be_a_folder_and_go_backwards(track, video, 
     backwards = labels_of(track(video, *flags, "--backward"))
     assert (backwards[0][15, 10], backwards[0][15, 50]) == (1, 2)
     assert np.array_equal(backwards[2] == 1, labels[2] == 1)
-    assert all(np.array_equal(one, other) for one, other in zip(labels[4:], backwards[4:], strict=True))
+    assert all(
+        np.array_equal(one, other) for one, other in zip(labels[4:], backwards[4:], strict=True)
+    )
 
 
 def test_stamps_and_sound_are_those_of_the_video_though_tracking_starts_late(track, tmp_path):
@@ -161,7 +212,10 @@ def test_stamps_and_sound_are_those_of_the_video_though_tracking_starts_late(tra
     with av.open(str(out)) as container, av.open(str(video)) as source:
         times = [frame.time for frame in container.decode(video=0)]
         assert times == pytest.approx([n / 10 for n in uneven], abs=1e-3)
-        heard, stored = ([bytes(p) for p in opened.demux(audio=0) if p.size] for opened in map(av.open, map(str, (out, video))))
+        heard, stored = (
+            [bytes(p) for p in opened.demux(audio=0) if p.size]
+            for opened in map(av.open, map(str, (out, video)))
+        )
         assert heard == stored
         assert source.streams.audio[0].codec_context.name == "aac"
     assert [bool(found.any()) for found in labels_of(out)] == [False] * 3 + [True] * 2
@@ -223,14 +277,20 @@ def test_one_mask_that_is_called_as_a_frame_is_that_frames(track, tmp_path):
         mask = write_mask(tmp_path / f"{name}.png")
         labels = labels_of(track(frames, "--mask", mask, "--protocol", "identity"))
         assert [bool(found.any()) for found in labels] == [place >= begin for place in range(4)]
-    labels = labels_of(track(frames, "--mask", mask.with_name("00003.png"), "--start", 2, "--protocol", "identity"))
+    labels = labels_of(
+        track(frames, "--mask", mask.with_name("00003.png"), "--start", 2, "--protocol", "identity")
+    )
     assert [bool(found.any()) for found in labels] == [False, True, True, True]
 
 
 def test_numbers_that_a_folder_does_not_have_are_refused(line, tmp_path):
     frames = write_frames(tmp_path / "frames", range(1, 5))
-    assert "frame 0: the video has 4 frames: expected 1 to 4" in line("--points", "0=5,5", video=frames)
-    assert "frame 5: the video has 4 frames: expected 1 to 4" in line("--box", "5=5,10,25,30", video=frames)
+    assert "frame 0: the video has 4 frames: expected 1 to 4" in line(
+        "--points", "0=5,5", video=frames
+    )
+    assert "frame 5: the video has 4 frames: expected 1 to 4" in line(
+        "--box", "5=5,10,25,30", video=frames
+    )
 
 
 def write_damaged(path, count=60):
@@ -249,7 +309,18 @@ def write_damaged(path, count=60):
 
 def test_what_comes_before_damage_is_kept(checkpoint, tmp_path, capfd):
     video, out = write_damaged(tmp_path / "cut.mp4"), tmp_path / "tracked.mp4"
-    flags = ("--video", video, "--checkpoint", checkpoint, "--out", out, "--device", "cpu", "--protocol", "paper")
+    flags = (
+        "--video",
+        video,
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+        "--protocol",
+        "paper",
+    )
     assert main([str(flag) for flag in (*flags, "--box", "5,10,25,30")]) == 1
     count = len(frames_of(out))
     assert 20 < count < 60
@@ -274,7 +345,9 @@ def test_pixels_that_are_not_square_are_marked_and_written_as_a_player_shows_the
             pixels[16:48, 12:24] = (220, 30, 30)  # as shown from 24 to 48
             container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
         container.mux(stream.encode())
-    Image.fromarray(np.pad(np.full((32, 24), 255, np.uint8), ((16, 16), (24, 48)))).save(tmp_path / "mask.png")
+    Image.fromarray(np.pad(np.full((32, 24), 255, np.uint8), ((16, 16), (24, 48)))).save(
+        tmp_path / "mask.png"
+    )
     out = track(tmp_path / "wide.mp4", "--mask", tmp_path / "mask.png", "--protocol", "identity")
     assert [frame.shape for frame in frames_of(out)] == [(64, 96, 3)] * 3
     assert (rows_of(out)[0]["x0"], rows_of(out)[0]["x1"]) == ("24", "48")
@@ -290,11 +363,26 @@ def test_masks_of_a_longer_try_do_not_stay(track, video, mask, tmp_path):
 
 def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
     video, out = write_video(tmp_path / "long.mkv", 2000), tmp_path / "tracked.mp4"
-    flags = ("--video", video, "--box", "5,10,25,30", "--checkpoint", checkpoint, "--out", out, "--device", "cpu")
+    flags = (
+        "--video",
+        video,
+        "--box",
+        "5,10,25,30",
+        "--checkpoint",
+        checkpoint,
+        "--out",
+        out,
+        "--device",
+        "cpu",
+    )
     line = [sys.executable, str(ROOT / "launch/track.py"), *map(str, flags)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + TIMEOUT_SECONDS
-    while not (tmp_path / "tracked-masks/00003.png").exists() and process.poll() is None and time.monotonic() < until:
+    while (
+        not (tmp_path / "tracked-masks/00003.png").exists()
+        and process.poll() is None
+        and time.monotonic() < until
+    ):
         time.sleep(0.02)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=TIMEOUT_SECONDS)
@@ -302,7 +390,12 @@ def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
     count = len(frames_of(out))
     assert 4 <= count < 2000
     assert f"interrupted; the first {count} frames are kept: {out}" in told
-    assert len(labels_of(out)) == len(rows_of(out)) == len(json.loads(out.with_suffix(".json").read_text())["frames"]) == count
+    assert (
+        len(labels_of(out))
+        == len(rows_of(out))
+        == len(json.loads(out.with_suffix(".json").read_text())["frames"])
+        == count
+    )
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
@@ -322,7 +415,11 @@ def line(refused, video, checkpoint, tmp_path):
 
     def call(*flags, **change):
         given = {"video": video, "checkpoint": checkpoint, "out": tmp_path / "o.mp4", **change}
-        told = refused("track", *(part for name, value in given.items() for part in (f"--{name}", value)), *flags)
+        told = refused(
+            "track",
+            *(part for name, value in given.items() for part in (f"--{name}", value)),
+            *flags,
+        )
         assert not [path for path in tmp_path.iterdir() if path.name.startswith(("o.", ".o"))]
         return told
 
@@ -347,7 +444,9 @@ def test_videos_and_checkpoints_that_are_none_are_refused(line, mask, checkpoint
 
 
 def test_masks_that_do_not_fit_are_refused(line, video, mask, tree, tmp_path):
-    assert "is 64x48, the video 65x47: expected one size" in line("--mask", tree / "Annotations/480p/val-000/00000.png")
+    assert "is 64x48, the video 65x47: expected one size" in line(
+        "--mask", tree / "Annotations/480p/val-000/00000.png"
+    )
     assert "no such file" in line("--mask", tmp_path / "none.png")
     assert "not a readable image" in line("--mask", video)
     Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / "blank.png")
@@ -363,7 +462,10 @@ def test_masks_that_do_not_fit_are_refused(line, video, mask, tree, tmp_path):
 
 
 def test_points_and_boxes_that_do_not_fit_are_refused(line):
-    assert "point 65,20: is outside the video of 65x47: expected x from 0 to 64, y from 0 to 46" in line("--points", "65,20")
+    assert (
+        "point 65,20: is outside the video of 65x47: expected x from 0 to 64, y from 0 to 46"
+        in line("--points", "65,20")
+    )
     assert "point 10: expected x,y in pixels" in line("--points", "10")
     assert "point 10,x: expected x,y" in line("--points", "3=10,x")
     assert "frame 9: the video has 7 frames" in line("--points", "9=10,10")
@@ -384,30 +486,44 @@ def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
     assert "port 0" in line("--mask", mask, "--port", 0)
 
 
-def test_a_command_without_a_video_or_a_model_says_what_it_lacks(refused, checkpoint, tmp_path, monkeypatch):
-    assert "video None, out None: expected both, or --browser" in refused("track", "--checkpoint", checkpoint, "--points", "1,2")
-    monkeypatch.setattr("corrflow.model.SHIPPED", tmp_path / "none.pt")  # a copy without the model that comes along
-    assert "this copy of corrflow comes without a model: expected one by --checkpoint" in refused("track", "--browser")
+def test_a_command_without_a_video_or_a_model_says_what_it_lacks(
+    refused, checkpoint, tmp_path, monkeypatch
+):
+    assert "video None, out None: expected both, or --browser" in refused(
+        "track", "--checkpoint", checkpoint, "--points", "1,2"
+    )
+    monkeypatch.setattr(
+        "corrflow.model.PRETRAINED", tmp_path / "none.pt"
+    )  # a copy without the pretrained model
+    assert "this copy of corrflow comes without a model: expected one by --checkpoint" in refused(
+        "track", "--browser"
+    )
 
 
 def test_nothing_that_is_read_is_overwritten(line, tree, mask, tmp_path):
     frames = shutil.copytree(tree / "JPEGImages/480p/val-000", tmp_path / "walk-masks")
-    assert "would overwrite the video" in line("--mask", mask, video=frames, out=tmp_path / "walk.mp4")
+    assert "would overwrite the video" in line(
+        "--mask", mask, video=frames, out=tmp_path / "walk.mp4"
+    )
     (tmp_path / "my.mp4").write_bytes(b"precious")
-    assert "would overwrite the video" in line("--mask", mask, video=tmp_path / "my.mp4", out=tmp_path / "my.mp4")
+    assert "would overwrite the video" in line(
+        "--mask", mask, video=tmp_path / "my.mp4", out=tmp_path / "my.mp4"
+    )
     (tmp_path / "tracked-masks").mkdir()
     edited = write_mask(tmp_path / "tracked-masks/00003.png")
     assert "would overwrite mask" in line("--mask", f"3={edited}", out=tmp_path / "tracked.mp4")
 
 
 def test_later_boxes_lie_over_earlier_ones():
-    masks = read_masks(Marked(box=("0,0,4,4", "2,2,6,6", "5=1,1,2,2")), Stage(8, 8, 6))
+    masks = read_masks(Prompts(box=("0,0,4,4", "2,2,6,6", "5=1,1,2,2")), VideoInfo(8, 8, 6))
     assert (masks[0][1, 1], masks[0][3, 3], masks[5][1, 1]) == (1, 2, 3)
     with pytest.raises(InputError, match="an empty value"):
-        read_masks(Marked(box=("",)), Stage(8, 8, 6))
+        read_masks(Prompts(box=("",)), VideoInfo(8, 8, 6))
 
 
-@pytest.mark.skipif(not (SHARED / "data/train_clips").exists(), reason="the real clips are not here")
+@pytest.mark.skipif(
+    not (SHARED / "data/train_clips").exists(), reason="the real clips are not here"
+)
 def test_a_real_clip_is_tracked(track):
     clip = min((SHARED / "data/train_clips").glob("*.mp4"), key=lambda path: path.stat().st_size)
     out = track(clip, "--points", "20,20", "--size", 64)

@@ -18,16 +18,26 @@ from corrflow.encoder import Encoder
 from corrflow.propagation import PROTOCOLS
 from corrflow.training.checkpoint import checkpoint_path
 from launch import train as command_of_train
-from launch.recipes import RECIPES, find_recipe
-from shards.pack import PackConfig
+from launch.configs.recipes import RECIPES, find_recipe
+from shards.packing.pack import PackConfig
 
 
 def train(packed, run, *flags):
-    return [sys.executable, str(ROOT / "launch/train.py"), "--data", str(packed), "--run", str(run), *TINY, *map(str, flags)]
+    return [
+        sys.executable,
+        str(ROOT / "launch/train.py"),
+        "--data",
+        str(packed),
+        "--run",
+        str(run),
+        *TINY,
+        *map(str, flags),
+    ]
 
 
 def trained(packed, run, *flags):
-    """Train to the end in this process, which has imported torch already; what is cut or has several ranks is a command's."""
+    """Train to the end in this process, which has imported torch already; what is cut or has
+    several ranks is a command's."""
     assert command_of_train.main(train(packed, run, *flags)[2:]) == 0
 
 
@@ -53,15 +63,32 @@ def wait_for(path, process, seconds=TIMEOUT_SECONDS):
 def whole(packed, tmp_path_factory):
     """A run of forty steps that nothing happened to, with its checkpoints of steps 12 and 40."""
     run = tmp_path_factory.mktemp("whole")
-    flags = ("--trainer.steps", 40, "--trainer.save-every", 12, "--trainer.keep", 9, "--stream.workers", 2)
+    flags = (
+        "--trainer.steps",
+        40,
+        "--trainer.save-every",
+        12,
+        "--trainer.keep",
+        9,
+        "--stream.workers",
+        2,
+    )
     subprocess.run(train(packed, run, *flags), check=True, capture_output=True)
     return run
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
-def test_stopped_by_a_signal_and_run_again_it_ends_with_the_same_weights(packed, whole, tmp_path, number, code):
-    command = train(packed, tmp_path, "--trainer.steps", 40, "--trainer.save-every", 2, "--stream.workers", 2)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_stopped_by_a_signal_and_run_again_it_ends_with_the_same_weights(
+    packed, whole, tmp_path, number, code
+):
+    command = train(
+        packed, tmp_path, "--trainer.steps", 40, "--trainer.save-every", 2, "--stream.workers", 2
+    )
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     wait_for(tmp_path / "checkpoints/step-00000002.pt", process)
     os.killpg(process.pid, number)  # the data workers too, as a terminal or SLURM does
     told = process.communicate(timeout=TIMEOUT_SECONDS)[0]
@@ -79,7 +106,8 @@ def test_two_processes_see_the_same_batches_and_hold_the_same_weights(packed, wh
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "2 x cpu" in done.stdout
     assert (tmp_path / "checkpoints/step-00000006.pt").exists()
-    # the same clips and draws; BatchNorm sees each process's half of the batch, so that losses are near and not equal
+    # the same clips and draws; BatchNorm sees each process's half of the batch, so that losses are
+    # near and not equal
     assert lines(tmp_path)[0]["loss"] == pytest.approx(lines(whole)[0]["loss"], rel=0.05)
     assert load_model(tmp_path / "checkpoints/step-00000006.pt").config.radius == 2
     trained(packed, tmp_path, "--trainer.steps", 8)  # goes on alone
@@ -88,7 +116,9 @@ def test_two_processes_see_the_same_batches_and_hold_the_same_weights(packed, wh
 
 def test_frames_smaller_than_the_crop_are_told_once_before_the_first_step(packed, tmp_path):
     flags = ("--trainer.steps", 1, "--procs", 2, "--stream.workers", 2, "--clip.size", 64)
-    done = subprocess.run(train(packed, tmp_path, *flags), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        train(packed, tmp_path, *flags), capture_output=True, text=True, check=True
+    )
     told = "8 of 8 packed segments have frames smaller than the crop of 64 pixels (the smallest 48)"
     assert (done.stdout + done.stderr).count("smaller than") == 1
     before, line, after = done.stdout.partition(told)
@@ -98,8 +128,21 @@ def test_frames_smaller_than_the_crop_are_told_once_before_the_first_step(packed
 
 
 def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
-    command = train(packed, tmp_path, "--trainer.steps", 5000, "--trainer.save-every", 2, "--procs", 2, "--stream.workers", 1)
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True)
+    command = train(
+        packed,
+        tmp_path,
+        "--trainer.steps",
+        5000,
+        "--trainer.save-every",
+        2,
+        "--procs",
+        2,
+        "--stream.workers",
+        1,
+    )
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True
+    )
     wait_for(tmp_path / "checkpoints/step-00000002.pt", process)
     os.killpg(process.pid, signal.SIGINT)
     told = process.communicate(timeout=TIMEOUT_SECONDS)[0]
@@ -116,23 +159,44 @@ def test_two_processes_killed_with_their_launcher_end_with_the_same_weights(pack
     wait_for(tmp_path / "cut/checkpoints/step-00000002.pt", process)
     process.kill()
     process.wait()
-    subprocess.run(command, capture_output=True, check=True)  # at once: what is left of the first is waited for
+    subprocess.run(
+        command, capture_output=True, check=True
+    )  # at once: what is left of the first is waited for
     assert torch.equal(weights(tmp_path / "cut", 30), weights(tmp_path / "whole", 30))
     assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(1, 31))
 
 
 def test_two_processes_validate_together_and_learn_as_without(packed, tree, tmp_path):
-    flags = ("--trainer.steps", 5, "--procs", 2, "--trainer.accumulate", 2, "--trainer.ema-clips", 8, "--trainer.save-every", 2)
+    flags = (
+        "--trainer.steps",
+        5,
+        "--procs",
+        2,
+        "--trainer.accumulate",
+        2,
+        "--trainer.ema-clips",
+        8,
+        "--trainer.save-every",
+        2,
+    )
     watch = ("--validation.root", tree, "--validation.every", 2, "--trainer.profile", 1)
     subprocess.run(train(packed, tmp_path / "plain", *flags), capture_output=True, check=True)
-    subprocess.run(train(packed, tmp_path / "watched", *flags, *watch), capture_output=True, check=True)
+    subprocess.run(
+        train(packed, tmp_path / "watched", *flags, *watch), capture_output=True, check=True
+    )
     assert torch.equal(weights(tmp_path / "plain", 5), weights(tmp_path / "watched", 5))
-    validated = {line["step"]: line["validation_jf"] for line in lines(tmp_path / "watched") if "validation_jf" in line}
+    validated = {
+        line["step"]: line["validation_jf"]
+        for line in lines(tmp_path / "watched")
+        if "validation_jf" in line
+    }
     assert list(validated) == [2, 4]
     assert all(line["time_allreduce"] > 0 for line in lines(tmp_path / "watched"))
     for step, figure in validated.items():  # divided among two, the figures are those of one
         model = load_model(checkpoint_path(tmp_path / "watched", step))
-        found = evaluate("davis2017", tree, model, PROTOCOLS["paper"], tmp_path / str(step), "again")
+        found = evaluate(
+            "davis2017", tree, model, PROTOCOLS["paper"], tmp_path / str(step), "again"
+        )
         assert figure == pytest.approx(found.overall["J&F-Mean"], abs=1e-9)
     best = torch.load(tmp_path / "watched/checkpoints/best.pt", weights_only=True)["validation"]
     assert (validated[best["step"]], best["jf"]) == (max(validated.values()),) * 2
@@ -140,10 +204,17 @@ def test_two_processes_validate_together_and_learn_as_without(packed, tree, tmp_
 
 def test_parts_of_a_process_learn_as_processes_of_that_size(packed, tmp_path):
     """BatchNorm sees a clip at a time in both; the sums of the gradients are rounded otherwise."""
-    for name, flags in (("parts", ("--procs", 2, "--trainer.accumulate", 2)), ("processes", ("--procs", 4))):
-        subprocess.run(train(packed, tmp_path / name, "--trainer.steps", 3, *flags), capture_output=True, check=True)
+    for name, flags in (
+        ("parts", ("--procs", 2, "--trainer.accumulate", 2)),
+        ("processes", ("--procs", 4)),
+    ):
+        subprocess.run(
+            train(packed, tmp_path / name, "--trainer.steps", 3, *flags),
+            capture_output=True,
+            check=True,
+        )
     for one, other in zip(lines(tmp_path / "parts"), lines(tmp_path / "processes"), strict=True):
-        for name in ("loss", "short", "long", "gradient_norm"):
+        for name in ("loss", "hop_loss", "cycle_loss", "gradient_norm"):
             assert one[name] == pytest.approx(other[name], rel=1e-3)
 
 
@@ -163,7 +234,9 @@ def test_a_run_goes_on_with_another_batch_and_says_what_that_means(packed, tmp_p
 
 def own_lines(stderr):
     """What the command itself says, without progress bars and torch's notes."""
-    return [line[line.index("train.py: ") :] for line in stderr.splitlines() if "train.py: " in line]
+    return [
+        line[line.index("train.py: ") :] for line in stderr.splitlines() if "train.py: " in line
+    ]
 
 
 def test_a_full_disk_ends_all_processes_with_one_line_and_keeps_what_there_was(packed, tmp_path):
@@ -172,13 +245,24 @@ def test_a_full_disk_ends_all_processes_with_one_line_and_keeps_what_there_was(p
     before = (tmp_path / "checkpoints/step-00000002.pt").read_bytes()
 
     def limit():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        resource.setrlimit(
+            resource.RLIMIT_FSIZE, (len(before) // 2, resource.getrlimit(resource.RLIMIT_FSIZE)[1])
+        )
 
     flags = ("--procs", 2, "--trainer.save-every", 2, "--stream.workers", 1)
     command = train(packed, tmp_path, "--trainer.steps", 50, *flags)
-    done = subprocess.run(command, capture_output=True, text=True, preexec_fn=limit, timeout=TIMEOUT_SECONDS, check=False)
+    done = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
     path = tmp_path / "checkpoints/step-00000004.pt"
-    assert own_lines(done.stderr) == [f"train.py: rank 0: stopped at step 4: {path} can't be written: File too large"], done.stderr
+    assert own_lines(done.stderr) == [
+        f"train.py: rank 0: stopped at step 4: {path} can't be written: File too large"
+    ], done.stderr
     assert (done.returncode, "Traceback" in done.stderr) == (1, False)
     assert [file.name for file in path.parent.iterdir()] == ["step-00000002.pt"]
     assert path.with_name("step-00000002.pt").read_bytes() == before
@@ -187,10 +271,21 @@ def test_a_full_disk_ends_all_processes_with_one_line_and_keeps_what_there_was(p
 
 
 def test_clips_that_do_not_come_on_one_rank_end_all_processes_with_its_line(packed, tmp_path):
-    stuck = f'exec 2>/dev/null; case {{}} in *.tar) [ "$RANK" = 1 ] && sleep 20;; esac; cat {packed}/{{}}'
+    stuck = (
+        f'exec 2>/dev/null; case {{}} in *.tar) [ "$RANK" = 1 ] && sleep 20;; esac; cat '
+        f"{packed}/{{}}"
+    )
     flags = ("--procs", 2, "--stream.workers", 1, "--stream.stall-seconds", 2, "--trainer.steps", 4)
-    done = subprocess.run(train(f"pipe:{stuck}", tmp_path, *flags), capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
-    wanted = "train.py: rank 1: stopped at step 0: batch 0: no clips came for 2 s (stream.stall_seconds)"
+    done = subprocess.run(
+        train(f"pipe:{stuck}", tmp_path, *flags),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    wanted = (
+        "train.py: rank 1: stopped at step 0: batch 0: no clips came for 2 s (stream.stall_seconds)"
+    )
     told = own_lines(done.stderr)
     assert len(told) == 1, done.stderr
     assert told[0].startswith(wanted)
@@ -198,8 +293,12 @@ def test_clips_that_do_not_come_on_one_rank_end_all_processes_with_its_line(pack
 
 
 def test_a_loss_that_is_no_number_has_an_exit_code_of_its_own(packed, tmp_path):
-    command = train(packed, tmp_path, "--procs", 2, "--trainer.steps", 9, "--schedule.learning-rate", 1e30)
-    done = subprocess.run(command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False)
+    command = train(
+        packed, tmp_path, "--procs", 2, "--trainer.steps", 9, "--schedule.learning-rate", 1e30
+    )
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=TIMEOUT_SECONDS, check=False
+    )
     assert done.returncode == 3, done.stderr
     told = {line[:17] for line in own_lines(done.stderr)}
     # the second to stop may be ended before it has said so, where the machine is busy
@@ -211,7 +310,17 @@ def test_a_loss_that_is_no_number_has_an_exit_code_of_its_own(packed, tmp_path):
 def test_torchrun_works_too(packed, tmp_path):
     flags = train(packed, tmp_path, "--trainer.steps", 2)[1:]
     subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--", *flags], check=True, capture_output=True
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node=2",
+            "--",
+            *flags,
+        ],
+        check=True,
+        capture_output=True,
     )
     assert [line["step"] for line in lines(tmp_path)] == [1, 2]
 
@@ -223,29 +332,27 @@ def test_a_finished_run_goes_on_when_asked_for_more_steps(packed, whole, tmp_pat
 
 
 def test_a_run_folder_of_another_configuration_is_refused(packed, whole, refused):
-    line = refused("train", "--data", packed, "--run", whole, *TINY, "--schedule.learning-rate", "0.1")
-    assert "belongs to another configuration: schedule.learning_rate is 0.0002 there and 0.1 here" in line
-
-
-def test_a_run_from_before_a_setting_goes_on_with_what_it_did(packed, tmp_path, refused):
-    trained(packed, tmp_path, "--trainer.steps", 1)
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["training"]["model"]["input"], config["training"]["target"], config["palette_digest"]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    line = refused("train", "--data", packed, "--run", tmp_path, *TINY, "--model.input", "lab", "--trainer.batch", 8)
-    assert "model.input is 'rgb' there and 'lab' here: expected" in line  # and the batch may be another
-    for name in ("base_batch", "batch_power", "warmup_clips"):
-        del config["training"]["schedule"][name]
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    line = refused("train", "--data", packed, "--run", tmp_path, *TINY, "--trainer.batch", "8")
-    assert "schedule.batch_power is 0.0 there and 0.5 here" in line
-    assert "trainer.batch is 4 there and 8 here" in line  # its checkpoints do not say how many clips they have seen
-    trained(packed, tmp_path, "--trainer.steps", 2, "--schedule.batch-power", 0)
-    assert lines(tmp_path)[1]["learning_rate"] == 2e-4
+    line = refused(
+        "train", "--data", packed, "--run", whole, *TINY, "--schedule.learning-rate", "0.1"
+    )
+    assert (
+        "belongs to another configuration: schedule.learning_rate is 0.0002 there and 0.1 here"
+        in line
+    )
 
 
 def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tmp_path):
-    command("shard", "--source", tree / "JPEGImages/480p/val-000", "--out", tmp_path, "--fps", 25, "--procs", 1)
+    command(
+        "shard",
+        "--source",
+        tree / "JPEGImages/480p/val-000",
+        "--out",
+        tmp_path,
+        "--fps",
+        25,
+        "--procs",
+        1,
+    )
     assert "data_digest is" in refused("train", "--data", tmp_path, "--run", whole, *TINY)
 
 
@@ -255,17 +362,27 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.stepz", "3"], "--trainer.steps"),
         (["--trainer.steps", "many"], "many"),
         (["--trainer.batch", "0"], "batch"),
-        (["--recipe", "magic"], "recipe 'magic': expected one of gpu, released, oxuva, gpus64, cpu, large, ablation, demo, smoke"),
+        (
+            ["--recipe", "magic"],
+            "recipe 'magic': expected one of gpu, released, oxuva, gpus64, cpu, large, ablation, "
+            "demo, smoke",
+        ),
         (["--procs", "-1"], "procs -1"),
         (["--trainer.seed", "-1"], "seed=-1"),
         (["--bottleneck.keep", "2"], "keep 2.0"),
         (["--recipe"], "recipe ''"),
-        (["--procs", "3"], "a global batch of 4 clips can't be divided by 3 processes: 1, 2 or 4 would do"),
+        (
+            ["--procs", "3"],
+            "a global batch of 4 clips can't be divided by 3 processes: 1, 2 or 4 would do",
+        ),
         (["--stream.workers", "-1"], "workers -1"),
         (["--procs", "16", "--trainer.batch", "16"], "8 shards for 16 processes"),
         (["--clip.size", "30"], "size 30"),
         (["--device", "cuda", "--procs", "99"], "device cuda"),
-        (["--trainer.accumulate", "3"], "accumulate 3: 4 clips on 1 processes: expected one of 1, 2, 4"),
+        (
+            ["--trainer.accumulate", "3"],
+            "accumulate 3: 4 clips on 1 processes: expected one of 1, 2, 4",
+        ),
         (["--trainer.sync-batch-norm"], "sync_batch_norm on cpu: expected cuda"),
         (["--trainer.spike-factor", "0.5"], "spike_factor 0.5"),
         (["--validation.root", "/nowhere"], "/nowhere/JPEGImages/480p: no such folder"),
@@ -278,7 +395,9 @@ def test_a_mistake_in_a_flag_is_one_line(packed, tmp_path, refused, flags, words
 
 
 def test_data_that_is_not_there_is_one_line(tmp_path, refused):
-    assert "no manifest.json there" in refused("train", "--data", tmp_path / "none", "--run", tmp_path / "run")
+    assert "no manifest.json there" in refused(
+        "train", "--data", tmp_path / "none", "--run", tmp_path / "run"
+    )
     assert "--data" in refused("train", "--run", tmp_path / "run")
 
 
@@ -288,11 +407,20 @@ def test_every_recipe_is_a_valid_job(name):
     trainer, world = job.training.trainer, 64 if name == "gpus64" else 1
     trainer.check(world, torch.device("cpu"))
     assert trainer.batch // world % max(job.stream.workers, 1) == 0
-    assert all(word in RECIPES[name].__doc__ for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: "))
+    assert all(
+        word in RECIPES[name].__doc__
+        for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: ")
+    )
 
 
 @pytest.mark.parametrize(
-    ("name", "short_side"), [("gpu", PackConfig().size), ("gpus64", PackConfig().size), ("cpu", "168"), ("ablation", "168")]
+    ("name", "short_side"),
+    [
+        ("gpu", PackConfig().size),
+        ("gpus64", PackConfig().size),
+        ("cpu", "168"),
+        ("ablation", "168"),
+    ],
 )
 def test_crops_have_room_to_be_shifted_either_way_in_frames_as_packed(name, short_side):
     clip = find_recipe(name).clip
@@ -307,16 +435,29 @@ def test_the_large_recipe_is_the_default_with_another_encoder():
     assert sum(p.numel() for p in Encoder(large.training.model.encoder).parameters()) == 11_859_840
 
 
-@pytest.mark.parametrize("place", ["palette", "beside"])
-def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(packed, whole, tmp_path, refused, place):
+@pytest.mark.parametrize("place", ["palette", "second_palette"])
+def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(
+    packed, whole, tmp_path, refused, place
+):
     palette = tmp_path / "palette.csv"
     palette.write_text("20,0,0\n50,5,-5\n80,-10,20\n50,40,30\n")
-    flags = (f"--target.{place}", palette, "--model.input", "lab", "--trainer.pictures-every", 3, "--trainer.save-every", 6)
+    flags = (
+        f"--target.{place}",
+        palette,
+        "--model.input",
+        "lab",
+        "--trainer.pictures-every",
+        3,
+        "--trainer.save-every",
+        6,
+    )
     for run, steps in (("whole", 12), ("cut", 6), ("cut", 12)):
         trained(packed, tmp_path / run, *flags, "--trainer.steps", steps)
     assert torch.equal(weights(tmp_path / "cut", 12), weights(tmp_path / "whole", 12))
     assert load_model(tmp_path / "whole/checkpoints/step-00000012.pt").config.input == "lab"
-    assert not torch.equal(weights(whole, 12), weights(tmp_path / "whole", 12))  # of the recipe's own target and input
+    assert not torch.equal(
+        weights(whole, 12), weights(tmp_path / "whole", 12)
+    )  # of the recipe's own target and input
     moved = palette.rename(tmp_path / "moved.csv")
     again = (f"--target.{place}", moved, *flags[2:], "--trainer.steps", 13)
     trained(packed, tmp_path / "cut", *again)
@@ -332,27 +473,60 @@ def test_a_run_that_begins_with_other_weights_belongs_to_them(packed, whole, tmp
     moved = start.rename(tmp_path / "moved.pt")
     trained(packed, tmp_path / "run", *flags, moved)
     shutil.copy(checkpoint_path(whole, 40), moved)
-    assert "start_digest is" in refused("train", *train(packed, tmp_path / "run", *flags, moved)[2:])
+    assert "start_digest is" in refused(
+        "train", *train(packed, tmp_path / "run", *flags, moved)[2:]
+    )
 
 
 def test_the_released_recipe_is_the_released_schedule():
     released = find_recipe("released")
     schedule, trainer = released.training.schedule, released.training.trainer
-    assert (released.clip.size, released.clip.fit, trainer.batch, trainer.accumulate, trainer.clip_norm) == (256, "squash", 6, 1, 0)
-    rates = {0: 2e-4, 399_999: 2e-4, 400_000: 1e-4, 600_000: 5e-5, 800_000: 2.5e-5, 1_000_000: 1.25e-5}
-    assert {clips: schedule.rate(clips, trainer.batch) for clips in rates} == rates
+    assert (
+        released.clip.size,
+        released.clip.fit,
+        trainer.batch,
+        trainer.accumulate,
+        trainer.clip_norm,
+    ) == (256, "squash", 6, 1, 0)
+    rates = {
+        0: 2e-4,
+        399_999: 2e-4,
+        400_000: 1e-4,
+        600_000: 5e-5,
+        800_000: 2.5e-5,
+        1_000_000: 1.25e-5,
+    }
+    assert {clips: schedule.learning_rate_at(clips, trainer.batch) for clips in rates} == rates
 
 
-@pytest.mark.parametrize(("name", "rate"), [("cpu", 8e-4), ("demo", 1e-3), ("gpu", 2e-4 * 8**0.5), ("gpus64", 1.6e-3)])
+@pytest.mark.parametrize(
+    ("name", "rate"), [("cpu", 8e-4), ("demo", 1e-3), ("gpu", 2e-4 * 8**0.5), ("gpus64", 1.6e-3)]
+)
 def test_a_recipes_learning_rate_is_the_one_it_names(name, rate):
     training = find_recipe(name).training
-    assert training.schedule.rate(training.schedule.warmup_clips, training.trainer.batch) == pytest.approx(rate, rel=1e-12)
+    assert training.schedule.learning_rate_at(
+        training.schedule.warmup_clips, training.trainer.batch
+    ) == pytest.approx(rate, rel=1e-12)
 
 
-def test_a_step_that_ruins_the_weights_is_told_as_such_though_it_is_shown_on_the_board(packed, tmp_path):
-    flags = ("--schedule.learning-rate", "1e30", "--trainer.pictures-every", 1, "--trainer.steps", 4)
-    done = subprocess.run(train(packed, tmp_path, *flags), capture_output=True, text=True, check=False)
+def test_a_step_that_ruins_the_weights_is_told_as_such_though_it_is_shown_on_the_board(
+    packed, tmp_path
+):
+    flags = (
+        "--schedule.learning-rate",
+        "1e30",
+        "--trainer.pictures-every",
+        1,
+        "--trainer.steps",
+        4,
+    )
+    done = subprocess.run(
+        train(packed, tmp_path, *flags), capture_output=True, text=True, check=False
+    )
     assert done.returncode == 3, done.stderr
     assert "stopped at step 2: step 2: loss nan" in done.stderr
     assert not (tmp_path / "checkpoints").exists()
-    assert json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[-1])["left"] == "stopped itself"
+    assert (
+        json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[-1])["left"]
+        == "stopped itself"
+    )

@@ -19,7 +19,9 @@ def test_the_same_seed_gives_the_same_video_and_another_another():
 def test_motion_there_and_back_is_the_same_place():
     for layer in make_layers(SCENE, np.random.default_rng(0)):
         pixels = np.random.default_rng(1).uniform(0, 60, (20, 2))
-        np.testing.assert_allclose(layer.motion.to_pixel(layer.motion.to_texture(pixels, 4.0), 4.0), pixels, atol=1e-6)
+        np.testing.assert_allclose(
+            layer.motion.to_pixel(layer.motion.to_texture(pixels, 4.0), 4.0), pixels, atol=1e-6
+        )
 
 
 def test_visible_points_lie_on_their_object_and_hidden_ones_do_not():
@@ -34,12 +36,18 @@ def test_visible_points_lie_on_their_object_and_hidden_ones_do_not():
 
 
 def test_some_points_are_hidden_and_light_and_noise_change_a_still_scene():
-    videos = [render(SceneConfig(frames=12, height=64, width=96, objects=(3, 4)), seed) for seed in range(3)]
+    videos = [
+        render(SceneConfig(frames=12, height=64, width=96, objects=(3, 4)), seed)
+        for seed in range(3)
+    ]
     assert any(not video.visible_nt.all() for video in videos)
     still = SceneConfig(frames=8, height=64, width=96, speed=0.0, noise=0.0)
     brightness = render(still, 1).frames_thw3.mean(axis=(1, 2, 3))
     assert np.ptp(brightness) > 5
-    rough, smooth = (render(SceneConfig(frames=1, height=64, width=96, noise=n), 2).frames_thw3.astype(float) for n in (0.1, 0.0))
+    rough, smooth = (
+        render(SceneConfig(frames=1, height=64, width=96, noise=n), 2).frames_thw3.astype(float)
+        for n in (0.1, 0.0)
+    )
     assert 10 < (rough - smooth).std() < 40
 
 
@@ -64,7 +72,10 @@ def test_the_tree_is_that_of_davis(tree):
     names = (tree / "ImageSets/2017/val.txt").read_text().split()
     assert names == ["val-000", "val-001", "val-002", "val-003"]
     for name in names:
-        frames, masks = (sorted((tree / kind / "480p" / name).iterdir()) for kind in ("JPEGImages", "Annotations"))
+        frames, masks = (
+            sorted((tree / kind / "480p" / name).iterdir())
+            for kind in ("JPEGImages", "Annotations")
+        )
         assert [p.stem for p in frames] == [p.stem for p in masks] == [f"{t:05d}" for t in range(8)]
         with Image.open(masks[0]) as mask:
             assert mask.mode == "P"
@@ -72,7 +83,9 @@ def test_the_tree_is_that_of_davis(tree):
         assert np.load(tree / "Tracks/480p" / f"{name}.npz")["points"].shape[1:] == (8, 2)
 
 
-@pytest.mark.parametrize("change", [{"frames": 0}, {"height": 8}, {"objects": (3, 2)}, {"objects": (0, 0)}])
+@pytest.mark.parametrize(
+    "change", [{"frames": 0}, {"height": 8}, {"objects": (3, 2)}, {"objects": (0, 0)}]
+)
 def test_impossible_scenes_are_refused(change):
     with pytest.raises(InputError, match="scene"):
         SceneConfig(**change)

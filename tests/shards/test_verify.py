@@ -28,7 +28,13 @@ def rewrite(path, change):
     change(samples)
     with wds.TarWriter(str(path), encoder=False) as tar:
         for sample in samples:
-            tar.write({name: value for name, value in sample.items() if name in ("__key__", "json") or name.endswith(".jpg")})
+            tar.write(
+                {
+                    name: value
+                    for name, value in sample.items()
+                    if name in ("__key__", "json") or name.endswith(".jpg")
+                }
+            )
 
 
 def test_an_untouched_folder_has_no_damage_on_any_number_of_processes(copy):
@@ -47,7 +53,9 @@ def test_a_missing_a_truncated_and_a_strange_shard_are_named(copy):
     assert any(line.startswith(f"{second.name}: 3000 bytes, the manifest says") for line in found)
     within = [line for line in found if line.startswith(second.name) and "bytes" not in line]
     assert any(line.startswith(f"{second.name}, sample #0: not readable") for line in within)
-    assert any(line.endswith("holds 0 samples and 0 frames, the manifest says 1 and 4") for line in within)
+    assert any(
+        line.endswith("holds 0 samples and 0 frames, the manifest says 1 and 4") for line in within
+    )
     assert f"{strange.name}: is not in the manifest" in found
 
 
@@ -61,7 +69,10 @@ def test_a_damaged_frame_is_named_with_its_sample(copy):
 
     rewrite(path, spoil)
     found = damages(copy)
-    assert any(line.startswith(f"{path.name}, sample {key}: 001.jpg is not a readable JPEG") for line in found)
+    assert any(
+        line.startswith(f"{path.name}, sample {key}: 001.jpg is not a readable JPEG")
+        for line in found
+    )
     assert f"{path.name}, sample {key}: 002.jpg is missing" in found
 
 

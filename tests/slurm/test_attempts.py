@@ -11,7 +11,10 @@ def test_an_attempt_that_ends_is_one_attempt(tmp_path):
     log_attempt(tmp_path, attempt(1.0))
     log_attempt(tmp_path, attempt(2.0))
     log_attempt(tmp_path, replace(attempt(2.0), step=30, left="told to leave"))
-    assert [(found.step, found.left) for found in read_attempts(tmp_path)] == [(10, ""), (30, "told to leave")]
+    assert [(found.step, found.left) for found in read_attempts(tmp_path)] == [
+        (10, ""),
+        (30, "told to leave"),
+    ]
 
 
 def test_a_line_that_a_kill_cut_spoils_nothing(tmp_path):

@@ -17,7 +17,11 @@ def named(monkeypatch):
 
 def test_the_example_is_a_profile(named):
     found = named("example")
-    assert (found.partition, found.gpus_per_node, found.setup) == ("gpu", 8, ("module load cuda/12.8",))
+    assert (found.partition, found.gpus_per_node, found.setup) == (
+        "gpu",
+        8,
+        ("module load cuda/12.8",),
+    )
     assert named(str(PROFILES / "example.toml")) == found
 
 
@@ -57,7 +61,9 @@ def test_a_mistake_in_a_profile_is_named_with_its_file(tmp_path, named, text, wo
 
 
 def test_a_profile_that_is_not_there_is_refused_with_those_that_are(named):
-    with pytest.raises(InputError, match=r"cluster 'nowhere': expected a path to a TOML file, or one of .*example"):
+    with pytest.raises(
+        InputError, match=r"cluster 'nowhere': expected a path to a TOML file, or one of .*example"
+    ):
         named("nowhere")
     with pytest.raises(InputError, match="No such file"):
         named("no/where.toml")
@@ -78,7 +84,12 @@ def test_gpus_are_asked_for_as_the_cluster_wants_it(config, flag):
 
 def test_needs_are_told_for_each_process():
     found = ClusterConfig(cpus=3, memory_gb=1.5, minutes=60, partition="p").parameters(processes=4)
-    assert (found["slurm_mem"], found["cpus_per_task"], found["tasks_per_node"], found["slurm_partition"]) == ("6144M", 3, 4, "p")
+    assert (
+        found["slurm_mem"],
+        found["cpus_per_task"],
+        found["tasks_per_node"],
+        found["slurm_partition"],
+    ) == ("6144M", 3, 4, "p")
     assert "slurm_account" not in found
     assert ClusterConfig(memory_gb=0).parameters()["slurm_mem"] == "0"
 
@@ -87,9 +98,23 @@ def test_a_jobs_shell_gets_its_variables(tmp_path):
     import subprocess
 
     config = ClusterConfig(
-        interface="ib0", scratch=f"{tmp_path}/$WHO", environment={"TOLD": 'a "b" `c` $WHO'}, setup=("export LAST=$TMPDIR",)
+        interface="ib0",
+        scratch=f"{tmp_path}/$WHO",
+        environment={"TOLD": 'a "b" `c` $WHO'},
+        setup=("export LAST=$TMPDIR",),
     )
-    script = "\n".join([*config.setup_lines(), 'echo "$TOLD|$NCCL_SOCKET_IFNAME|$GLOO_SOCKET_IFNAME|$LAST|$TRITON_CACHE_DIR"'])
-    told = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True, env={"WHO": "me", "PATH": "/usr/bin:/bin"})
+    script = "\n".join(
+        [
+            *config.setup_lines(),
+            'echo "$TOLD|$NCCL_SOCKET_IFNAME|$GLOO_SOCKET_IFNAME|$LAST|$TRITON_CACHE_DIR"',
+        ]
+    )
+    told = subprocess.run(
+        ["bash", "-c", script],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={"WHO": "me", "PATH": "/usr/bin:/bin"},
+    )
     assert told.stdout.strip() == f'a "b" `c` me|ib0|ib0|{tmp_path}/me|{tmp_path}/me/triton'
     assert (tmp_path / "me").is_dir()

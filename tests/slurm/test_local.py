@@ -10,7 +10,7 @@ from conftest import TIMEOUT_SECONDS
 
 from slurm import local
 from slurm.local import run_processes
-from slurm.preemption import StopFlag
+from slurm.signals import SignalHandler
 
 
 def python(code):
@@ -30,14 +30,30 @@ def gone(pid, seconds=TIMEOUT_SECONDS):
 
 
 def test_each_process_knows_its_place(tmp_path):
-    code = f"import os; open(f'{tmp_path}/' + os.environ['RANK'], 'w').write(os.environ['WORLD_SIZE'] + os.environ['LOCAL_RANK'])"
+    code = (
+        f"import os; open(f'{tmp_path}/' + os.environ['RANK'], 'w').write(os.environ['WORLD_SIZE'] "
+        "+ os.environ['LOCAL_RANK'])"
+    )
     assert run_processes(python(code), 3) == 0
-    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"0": "30", "1": "31", "2": "32"}
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {
+        "0": "30",
+        "1": "31",
+        "2": "32",
+    }
 
 
 def test_one_failure_ends_all_and_is_the_exit_code():
     begun = time.monotonic()
-    assert run_processes(python("import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else time.sleep(1200)"), 2) == 7
+    assert (
+        run_processes(
+            python(
+                "import os, sys, time; sys.exit(7) if os.environ['RANK'] == '1' else "
+                "time.sleep(1200)"
+            ),
+            2,
+        )
+        == 7
+    )
     assert time.monotonic() - begun < TIMEOUT_SECONDS
 
 
@@ -58,7 +74,10 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
         f"open('{tmp_path}/' + os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(1200)"
     )
     parent = subprocess.Popen(
-        python(f"import sys; from slurm.local import run_processes; run_processes([sys.executable, '-c', {child!r}], 2)")
+        python(
+            "import sys; from slurm.local import run_processes; run_processes([sys.executable, "
+            f"'-c', {child!r}], 2)"
+        )
     )
     while len([p for p in tmp_path.iterdir() if p.read_text()]) < 2:
         time.sleep(0.05)
@@ -69,7 +88,7 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
 
 def test_a_signal_sets_the_flag_and_a_second_interrupt_ends():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    with StopFlag() as flag:
+    with SignalHandler() as flag:
         assert (flag(), flag.exit_code) == (False, 0)
         os.kill(os.getpid(), signal.SIGTERM)
         assert (flag(), flag.exit_code) == (True, 143)

@@ -1,4 +1,5 @@
-"""Data sets of a few tiny videos, each in the exact layout of the real one, with a truth that can be worked by hand.
+"""Data sets of a few tiny videos, each in the exact layout of the real one, with a truth that can
+be worked by hand.
 
 A background of noise that stands still, squares of one colour that move by whole pixels.
 """
@@ -39,24 +40,38 @@ def save(path, labels_hw):
 
 
 def youtube_vos(root, truth=True):
-    """A split with a video of five frames, with a second object from the third on, and one of one frame; with truth, all are annotated.
+    """A split with a video of five frames, with a second object from the third on, and one of one
+    frame; with truth, all are annotated.
 
-    Object 1 (a dog: seen) is 12 pixels wide and moves by 2 a frame; object 2 (a guitar: unseen) stands still.
+    Object 1 (a dog: seen) is 12 pixels wide and moves by 2 a frame; object 2 (a guitar: unseen)
+    stands still.
     """
     places = [(1, 10 + 2 * t, 8, 12) for t in range(5)]
-    labels = [squares(place, *([(2, 40, 30, 10)] if t >= 2 else [])) for t, place in enumerate(places)]
+    labels = [
+        squares(place, *([(2, 40, 30, 10)] if t >= 2 else [])) for t, place in enumerate(places)
+    ]
     for t, labels_hw in enumerate(labels):
         save(root / f"JPEGImages/0a1b2c3d4e/{5 * t:05d}.jpg", labels_hw)
         if truth or t == 0:
             write_mask(root / f"Annotations/0a1b2c3d4e/{5 * t:05d}.png", labels_hw)
     if not truth:  # the validation split has the new object alone
-        write_mask(root / "Annotations/0a1b2c3d4e/00010.png", np.where(labels[2] == 2, 2, 0).astype(np.uint8))
+        write_mask(
+            root / "Annotations/0a1b2c3d4e/00010.png",
+            np.where(labels[2] == 2, 2, 0).astype(np.uint8),
+        )
     save(root / "JPEGImages/ff00ff00ff/00000.jpg", labels[0])
     write_mask(root / "Annotations/ff00ff00ff/00000.png", labels[0])
     names = [f"{5 * t:05d}" for t in range(5)]
-    objects = {"1": {"category": "dog", "frames": names}, "2": {"category": "guitar", "frames": names[2:]}}
+    objects = {
+        "1": {"category": "dog", "frames": names},
+        "2": {"category": "guitar", "frames": names[2:]},
+    }
     alone = {"1": {"category": "dog", "frames": names[:1]}}
-    (root / "meta.json").write_text(json.dumps({"videos": {"0a1b2c3d4e": {"objects": objects}, "ff00ff00ff": {"objects": alone}}}))
+    (root / "meta.json").write_text(
+        json.dumps(
+            {"videos": {"0a1b2c3d4e": {"objects": objects}, "ff00ff00ff": {"objects": alone}}}
+        )
+    )
     return labels
 
 
@@ -66,17 +81,25 @@ def davis_test(root):
     (root / "ImageSets/2017/test-dev.txt").write_text("aerobatics\nchamaleon\n")
     for name, length in (("aerobatics", 4), ("chamaleon", 1)):
         for t in range(length):
-            save(root / f"JPEGImages/480p/{name}/{t:05d}.jpg", squares((1, 10 + 2 * t, 8, 12), (2, 40, 30, 10)))
-        write_mask(root / f"Annotations/480p/{name}/00000.png", squares((1, 10, 8, 12), (2, 40, 30, 10)))
+            save(
+                root / f"JPEGImages/480p/{name}/{t:05d}.jpg",
+                squares((1, 10 + 2 * t, 8, 12), (2, 40, 30, 10)),
+            )
+        write_mask(
+            root / f"Annotations/480p/{name}/00000.png", squares((1, 10, 8, 12), (2, 40, 30, 10))
+        )
 
 
 def jhmdb(root):
     """A class of two videos, one of them to test on: four frames, and a fifth without joints.
 
-    The joints lie in a box of 30 x 40 pixels, diagonal 50, and all move right by 2.5 a frame; the last is outside of the first frame.
+    The joints lie in a box of 30 x 40 pixels, diagonal 50, and all move right by 2.5 a frame; the
+    last is outside of the first frame.
     """
     (root / "splits").mkdir(parents=True)
-    (root / "splits/wave_test_split1.txt").write_text("train_me.avi 1 \nApril_09_wave_u_nm_np1_ba_goo_0.avi 2 \nleft_out.avi 0 \n")
+    (root / "splits/wave_test_split1.txt").write_text(
+        "train_me.avi 1 \nApril_09_wave_u_nm_np1_ba_goo_0.avi 2 \nleft_out.avi 0 \n"
+    )
     (root / "splits/wave_test_split2.txt").write_text("other.avi 2 \n")
     video = root / "Rename_Images/wave/April_09_wave_u_nm_np1_ba_goo_0"
     for t in range(5):
@@ -86,29 +109,47 @@ def jhmdb(root):
     joints_tk2 = np.stack([first + np.array((2.5 * t, 0)) for t in range(4)])
     path = root / "joint_positions/wave/April_09_wave_u_nm_np1_ba_goo_0/joint_positions.mat"
     path.parent.mkdir(parents=True)
-    savemat(path, {"pos_img": joints_tk2.transpose(2, 1, 0) + 1, "pos_world": joints_tk2.transpose(2, 1, 0), "viewpoint": "S"})
+    savemat(
+        path,
+        {
+            "pos_img": joints_tk2.transpose(2, 1, 0) + 1,
+            "pos_world": joints_tk2.transpose(2, 1, 0),
+            "viewpoint": "S",
+        },
+    )
     return joints_tk2
 
 
 def vip(root):
-    """VIP_Fine with one video of three frames: hair (2) of two people, and the upper clothes (5) of one, who moves by 4 a frame."""
+    """VIP_Fine with one video of three frames: hair (2) of two people, and the upper clothes (5) of
+    one, who moves by 4 a frame."""
     base = root / "VIP_Fine"
     (base / "lists").mkdir(parents=True)
     (base / "lists/val_videos.txt").write_text("videos10\n")
     for t in range(3):
         name = f"videos10/{25 * t + 1:012d}"
-        save(base / f"Images/{name}.jpg", squares((2, 10 + 4 * t, 4, 8), (2, 44, 4, 8), (4, 10 + 4 * t, 12, 16)))
-        write_mask(base / f"Annotations/Category_ids/{name}.png", squares((2, 10 + 4 * t, 4, 8), (2, 44, 4, 8), (5, 10 + 4 * t, 12, 16)))
-        write_mask(base / f"Annotations/Instance_ids/{name}.png", squares((1, 10 + 4 * t, 4, 8), (3, 44, 4, 8), (2, 10 + 4 * t, 12, 16)))
+        save(
+            base / f"Images/{name}.jpg",
+            squares((2, 10 + 4 * t, 4, 8), (2, 44, 4, 8), (4, 10 + 4 * t, 12, 16)),
+        )
+        write_mask(
+            base / f"Annotations/Category_ids/{name}.png",
+            squares((2, 10 + 4 * t, 4, 8), (2, 44, 4, 8), (5, 10 + 4 * t, 12, 16)),
+        )
+        write_mask(
+            base / f"Annotations/Instance_ids/{name}.png",
+            squares((1, 10 + 4 * t, 4, 8), (3, 44, 4, 8), (2, 10 + 4 * t, 12, 16)),
+        )
         (base / f"Annotations/Instance_ids/{name}.txt").write_text("1 2 1\n2 5 1\n3 2 2\n")
 
 
 def badja(root):
-    """A horse of DAVIS, seven frames of 256 x 160, labelled in the third, fifth and seventh; and an animal whose frames are not handed out.
+    """A horse of DAVIS, seven frames of 256 x 160, labelled in the third, fifth and seventh; and an
+    animal whose frames are not handed out.
 
-    Its segmentation is 50 x 50 pixels: 100 x 100 once it is 512 x 320, so that 0.2 of the root of its area is 20. It moves by 3 a
-    frame, 6 of those. Two joints are visible in the first labelled frame, of which one is hidden in the last; a third comes later; a
-    fourth is above the picture.
+    Its segmentation is 50 x 50 pixels: 100 x 100 once it is 512 x 320, so that 0.2 of the root of
+    its area is 20. It moves by 3 a frame, 6 of those. Two joints are visible in the first labelled
+    frame, of which one is hidden in the last; a third comes later; a fourth is above the picture.
     """
     labels = []
     for t in range(7):
@@ -116,15 +157,32 @@ def badja(root):
         save(root / f"DAVIS/JPEGImages/Full-Resolution/horse/{t:05d}.jpg", labels_hw)
         write_mask(root / f"DAVIS/Annotations/Full-Resolution/horse/{t:05d}.png", labels_hw)
         joints, visible = [[0, 0]] * 37, [False] * 37
-        for joint, (y, x), seen in ((8, (40, 30), True), (15, (60, 50), t < 6), (33, (50, 60), t >= 4), (8 + 2, (-9, 60), True)):
+        for joint, (y, x), seen in (
+            (8, (40, 30), True),
+            (15, (60, 50), t < 6),
+            (33, (50, 60), t >= 4),
+            (8 + 2, (-9, 60), True),
+        ):
             joints[joint], visible[joint] = [y, x + 3 * t], seen
-        image, segmentation = (f"DAVIS/{kind}/Full-Resolution/horse/{t:05d}" for kind in ("JPEGImages", "Annotations"))
-        label = {"segmentation_path": f"{segmentation}.png", "image_path": f"{image}.jpg", "visibility": visible, "joints": joints}
+        image, segmentation = (
+            f"DAVIS/{kind}/Full-Resolution/horse/{t:05d}" for kind in ("JPEGImages", "Annotations")
+        )
+        label = {
+            "segmentation_path": f"{segmentation}.png",
+            "image_path": f"{image}.jpg",
+            "visibility": visible,
+            "joints": joints,
+        }
         labels += [label] if t in (2, 4, 6) else []
     (root / "joint_annotations").mkdir()
     (root / "joint_annotations/horse.json").write_text(json.dumps(labels))
     tiger = [
-        {**label, "image_path": "extra_videos/tiger/rgb/0007.png", "segmentation_path": "extra_videos/tiger/0007.png"} for label in labels
+        {
+            **label,
+            "image_path": "extra_videos/tiger/rgb/0007.png",
+            "segmentation_path": "extra_videos/tiger/0007.png",
+        }
+        for label in labels
     ]
     (root / "joint_annotations/tiger.json").write_text(json.dumps(tiger))
 
@@ -132,8 +190,9 @@ def badja(root):
 def tapvid(path):
     """The pickle with two videos: of five frames of 40 x 64, and of one frame.
 
-    In pixels of 256 x 256, from the corner: point 0 stands at (64, 64) and is hidden in the last frame; point 1 begins at (100, 100) and
-    moves right by 3 a frame; point 2 is first seen in the third frame, at (30, 200), and stands; point 3 is never seen.
+    In pixels of 256 x 256, from the corner: point 0 stands at (64, 64) and is hidden in the last
+    frame; point 1 begins at (100, 100) and moves right by 3 a frame; point 2 is first seen in the
+    third frame, at (30, 200), and stands; point 3 is never seen.
     """
     points = np.zeros((4, 5, 2))
     points[0], points[2] = (64, 64), (30, 200)

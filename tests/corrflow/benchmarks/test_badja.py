@@ -27,7 +27,7 @@ def test_animals_are_read_as_downloaded_from_the_first_label_to_the_last(tmp_pat
     assert (sequence.name, sequence.length) == ("horse", 5)
     assert BADJA.frame_names(sequence) == ["00002", "00003", "00004", "00005", "00006"]
     assert {frame.shape for frame in BADJA.frames(sequence)} == {(320, 512, 3)}
-    given = BADJA.given(sequence)
+    given = BADJA.initial_labels(sequence)
     assert list(given) == [0]
     assert given[0].shape == (20, 2)
     # row 40, column 30 + 3 x 2 of 256 x 160: centres of pixels, twice as far from the corner
@@ -42,29 +42,40 @@ def test_perfect_joints_score_1(tmp_path):
     predicted[0] = 0  # the first labelled frame does not count
     scores = BADJA.score(sequence, located(predicted))
     assert BADJA.figures(scores) == {"PCK@0.2": 1}
-    assert scores["horse_neck"]["PCK@0.2"] == pytest.approx([1, np.nan], nan_ok=True)  # hidden in the last labelled frame
-    assert list(scores) == ["horse_upper-right-1", "horse_neck"]  # the nose comes later: it was not given
+    assert scores["horse_neck"]["PCK@0.2"] == pytest.approx(
+        [1, np.nan], nan_ok=True
+    )  # hidden in the last labelled frame
+    assert list(scores) == [
+        "horse_upper-right-1",
+        "horse_neck",
+    ]  # the nose comes later: it was not given
 
 
 def test_the_figure_of_joints_that_stand_is_that_worked_by_hand(tmp_path):
     badja(tmp_path)
     (sequence,) = BADJA.read(tmp_path)
     scores = BADJA.score(sequence, located(truth(sequence)[:1].repeat(5, 0)))
-    # the limit is 20; two frames later the truth is 12 away, four frames later 24; the neck is hidden there
+    # the limit is 20; two frames later the truth is 12 away, four frames later 24; the neck is
+    # hidden there
     assert scores["horse_upper-right-1"]["PCK@0.2"] == [1, 0]
     assert BADJA.figures(scores)["PCK@0.2"] == pytest.approx(2 / 3)
 
 
 def test_each_video_counts_alike():
     scores = {"bear_nose": [1.0, 1.0, 1.0], "bear_jaw": [0.0], "rs_dog_nose": [0.0]}
-    assert BADJA.figures({name: {"PCK@0.2": hits} for name, hits in scores.items()})["PCK@0.2"] == pytest.approx((3 / 4 + 0) / 2)
+    assert BADJA.figures({name: {"PCK@0.2": hits} for name, hits in scores.items()})[
+        "PCK@0.2"
+    ] == pytest.approx((3 / 4 + 0) / 2)
 
 
 def test_an_extra_video_is_read_where_it_is_there(tmp_path):
     badja(tmp_path)
     for t in range(7, 10):
         save(tmp_path / f"extra_videos/tiger/rgb/{t:04d}.png", squares(height=80, width=128))
-        save(tmp_path / f"extra_videos/tiger/segmentations/{t:04d}.png", squares(height=80, width=128))
+        save(
+            tmp_path / f"extra_videos/tiger/segmentations/{t:04d}.png",
+            squares(height=80, width=128),
+        )
     labels = json.loads((tmp_path / "joint_annotations/tiger.json").read_text())[:2]
     for label, t in zip(labels, (7, 9), strict=True):
         label["image_path"] = f"extra_videos/tiger/rgb/{t:04d}.png"
@@ -87,24 +98,51 @@ FRAMES = "DAVIS/JPEGImages/Full-Resolution/horse"
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda r: (r / FRAMES / "00004.jpg").unlink(), "00004.jpg: no such file: horse.json labels it"),
-        (lambda r: (r / FRAMES / "00003.jpg").unlink(), "horse: 4 frames from 2 to 6, which horse.json labels: expected 5"),
-        (lambda r: (r / "DAVIS/Annotations/Full-Resolution/horse/00006.png").unlink(), "00006.png: no such file"),
+        (
+            lambda r: (r / FRAMES / "00004.jpg").unlink(),
+            "00004.jpg: no such file: horse.json labels it",
+        ),
+        (
+            lambda r: (r / FRAMES / "00003.jpg").unlink(),
+            "horse: 4 frames from 2 to 6, which horse.json labels: expected 5",
+        ),
+        (
+            lambda r: (r / "DAVIS/Annotations/Full-Resolution/horse/00006.png").unlink(),
+            "00006.png: no such file",
+        ),
         (lambda r: shutil.rmtree(r / "DAVIS"), "horse/00002.jpg: no such file"),
-        (lambda r: (r / "joint_annotations/horse.json").write_text("[{}]"), "labels .*horse.json: expected a list of image_path"),
-        (lambda r: (r / "joint_annotations/horse.json").write_text("[]"), "labels .*horse.json: no labelled frame"),
+        (
+            lambda r: (r / "joint_annotations/horse.json").write_text("[{}]"),
+            "labels .*horse.json: expected a list of image_path",
+        ),
+        (
+            lambda r: (r / "joint_annotations/horse.json").write_text("[]"),
+            "labels .*horse.json: no labelled frame",
+        ),
         (
             lambda r: edit(r, lambda label: label.update(image_path="DAVIS/cover.jpg")),
             "image_path .*cover.jpg: expected a name that ends with",
         ),
-        (lambda r: edit(r, lambda label: label["joints"].__setitem__(3, [1])), "horse.json: expected joints as 37 rows of two numbers"),
+        (
+            lambda r: edit(r, lambda label: label["joints"].__setitem__(3, [1])),
+            "horse.json: expected joints as 37 rows of two numbers",
+        ),
         (
             lambda r: edit(r, lambda label: label["joints"].__setitem__(3, ["a", 1])),
             "horse.json: expected joints as 37 rows of two numbers",
         ),
-        (lambda r: (r / FRAMES / "00002.jpg").write_bytes(b"no picture"), "horse/00002.jpg: not a readable image"),
-        (lambda r: (r / "joint_annotations/horse.json").unlink(), "no ANIMAL.json there of which .* has the frames"),
-        (lambda r: shutil.rmtree(r / "joint_annotations"), "joint_annotations: no such folder: expected BADJA with"),
+        (
+            lambda r: (r / FRAMES / "00002.jpg").write_bytes(b"no picture"),
+            "horse/00002.jpg: not a readable image",
+        ),
+        (
+            lambda r: (r / "joint_annotations/horse.json").unlink(),
+            "no ANIMAL.json there of which .* has the frames",
+        ),
+        (
+            lambda r: shutil.rmtree(r / "joint_annotations"),
+            "joint_annotations: no such folder: expected BADJA with",
+        ),
     ],
 )
 def test_what_is_wrong_with_badja_is_told(tmp_path, spoil, words):
@@ -126,8 +164,11 @@ def test_an_animal_without_a_visible_joint_is_refused(tmp_path):
     badja(tmp_path)
     edit(tmp_path, lambda label: label.update(visibility=[False] * 37))
     (sequence,) = BADJA.read(tmp_path)
-    with pytest.raises(InputError, match=r"labels of horse: 00002.jpg: no point is visible in the picture: nothing to track"):
-        BADJA.given(sequence)
+    with pytest.raises(
+        InputError,
+        match=r"labels of horse: 00002.jpg: no point is visible in the picture: nothing to track",
+    ):
+        BADJA.initial_labels(sequence)
 
 
 def test_labels_of_another_number_of_joints_are_told(tmp_path):

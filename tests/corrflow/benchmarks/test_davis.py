@@ -57,9 +57,14 @@ def test_each_object_counts_alike(tmp_path):
 def test_either_years_list_is_read_and_no_image_sets_mean_all(copy):
     (copy / "ImageSets/2017/val.txt").write_text("val-002\n")
     assert [s.name for s in davis.read_sequences(copy, 2017)] == ["val-002"]
-    assert [s.name for s in davis.read_sequences(copy, 2016)] == ["val-002"]  # the only list that there is
+    assert [s.name for s in davis.read_sequences(copy, 2016)] == [
+        "val-002"
+    ]  # the only list that there is
     (copy / "ImageSets/480p").mkdir()
-    lines = [f"/JPEGImages/480p/val-001/{t:05d}.jpg /Annotations/480p/val-001/{t:05d}.png" for t in range(8)]
+    lines = [
+        f"/JPEGImages/480p/val-001/{t:05d}.jpg /Annotations/480p/val-001/{t:05d}.png"
+        for t in range(8)
+    ]
     (copy / "ImageSets/480p/val.txt").write_text("\n".join(lines))
     assert [s.name for s in davis.read_sequences(copy, 2016)] == ["val-001"]
     assert [s.name for s in davis.read_sequences(copy, 2017)] == ["val-002"]
@@ -73,7 +78,9 @@ def test_an_empty_or_missing_list_does_not_mean_all(copy, year):
     with pytest.raises(InputError, match=r"ImageSets/2017/val.txt: names no sequence$"):
         davis.read_sequences(copy, year)
     (copy / "ImageSets/2017/val.txt").rename(copy / "ImageSets/2017/train.txt")
-    with pytest.raises(InputError, match=rf"ImageSets/{year}/val.txt: no such file: expected a DAVIS tree with"):
+    with pytest.raises(
+        InputError, match=rf"ImageSets/{year}/val.txt: no such file: expected a DAVIS tree with"
+    ):
         davis.read_sequences(copy, year)
 
 
@@ -88,11 +95,18 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
     sequences = davis.read_sequences(tree, 2017)
     torch.manual_seed(0)
     model = CorrFlow(SMALL).eval()
-    results = [evaluate("davis2017", tree, m, PROTOCOLS[p], tmp_path / p, p) for m, p in ((None, "identity"), (model, "paper"))]
+    results = [
+        evaluate("davis2017", tree, m, PROTOCOLS[p], tmp_path / p, p)
+        for m, p in ((None, "identity"), (model, "paper"))
+    ]
     for sequence in sequences:
         for frame in sequence.paths:
             with Image.open(tmp_path / "paper/masks" / sequence.name / f"{frame.stem}.png") as mask:
-                assert (mask.mode, mask.size, mask.getpalette()[:768]) == ("P", (64, 48), PALETTE[: len(mask.getpalette())])
+                assert (mask.mode, mask.size, mask.getpalette()[:768]) == (
+                    "P",
+                    (64, 48),
+                    PALETTE[: len(mask.getpalette())],
+                )
             assert (tmp_path / "paper/overlays" / sequence.name / f"{frame.stem}.jpg").exists()
     metrics = json.loads((tmp_path / "paper/metrics.json").read_text())
     again = {
@@ -118,10 +132,22 @@ def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda t: shutil.rmtree(t / "Annotations"), "Annotations/480p: no such folder: expected a DAVIS tree"),
-        (lambda t: (t / "JPEGImages/480p/val-001/00004.jpg").unlink(), "val-001: frame 4 is missing after 00003.jpg"),
-        (lambda t: (t / "Annotations/480p/val-001/00007.png").unlink(), "sequence val-001: frame 00007.jpg has no mask 00007.png"),
-        (lambda t: shutil.rmtree(t / "JPEGImages/480p/val-003"), "JPEGImages/480p/val-003: no such folder"),
+        (
+            lambda t: shutil.rmtree(t / "Annotations"),
+            "Annotations/480p: no such folder: expected a DAVIS tree",
+        ),
+        (
+            lambda t: (t / "JPEGImages/480p/val-001/00004.jpg").unlink(),
+            "val-001: frame 4 is missing after 00003.jpg",
+        ),
+        (
+            lambda t: (t / "Annotations/480p/val-001/00007.png").unlink(),
+            "sequence val-001: frame 00007.jpg has no mask 00007.png",
+        ),
+        (
+            lambda t: shutil.rmtree(t / "JPEGImages/480p/val-003"),
+            "JPEGImages/480p/val-003: no such folder",
+        ),
     ],
 )
 def test_an_incomplete_tree_is_refused(copy, spoil, words):
@@ -140,13 +166,17 @@ def test_an_incomplete_tree_is_refused(copy, spoil, words):
         (davis.DavisTest(), "DAVIS-2017-test-dev-480p.zip"),
     ],
 )
-def test_a_tree_of_full_resolution_is_refused_with_the_release_to_take(tmp_path, size, benchmark, release):
+def test_a_tree_of_full_resolution_is_refused_with_the_release_to_take(
+    tmp_path, size, benchmark, release
+):
     davis_test(tmp_path)
     for kind in ("JPEGImages", "Annotations"):
         (tmp_path / kind / "480p").rename(tmp_path / kind / size)
     with pytest.raises(InputError) as error:
         benchmark.read(tmp_path)
-    words = f"no such folder, only {size}: official figures are of 480p: expected the tree of {release}"
+    words = (
+        f"no such folder, only {size}: official figures are of 480p: expected the tree of {release}"
+    )
     assert str(error.value) == f"{tmp_path}/JPEGImages/480p: {words}"
 
 
@@ -175,7 +205,7 @@ def test_void_is_background_as_the_official_semisupervised_evaluation_has_it(tmp
     one_sequence(tmp_path, [square(1, 255)] * 3)
     benchmark = davis.Davis(2017)
     (sequence,) = benchmark.read(tmp_path)
-    np.testing.assert_array_equal(benchmark.given(sequence)[0], square(1))
+    np.testing.assert_array_equal(benchmark.initial_labels(sequence)[0], square(1))
     scores = benchmark.score(sequence, [square(1), square(1, 1), square(1)])
     # of 200 predicted pixels 100 are right, the others lie on void
     assert scores["bear_1"]["J"] == [0.5]
@@ -186,7 +216,7 @@ def test_each_value_but_0_is_the_object_of_2016(tmp_path):
     one_sequence(tmp_path, [square(255, 128, 3)] * 3)
     benchmark = davis.Davis(2016)
     (sequence,) = benchmark.read(tmp_path)
-    np.testing.assert_array_equal(benchmark.given(sequence)[0], square(1, 1, 1))
+    np.testing.assert_array_equal(benchmark.initial_labels(sequence)[0], square(1, 1, 1))
     assert benchmark.score(sequence, [square(1, 1, 1)] * 3)["bear"] == {"J": [1.0], "F": [1.0]}
 
 
@@ -194,7 +224,7 @@ def test_the_border_of_a_trimap_is_the_object_of_2016(tmp_path):
     trimap = square(128, side=12)
     trimap[6:16, 3:13] = 255  # 100 pixels within 144
     (sequence,) = davis.Davis(2016).read(one_sequence(tmp_path, [trimap] * 3))
-    np.testing.assert_array_equal(davis.Davis(2016).given(sequence)[0], square(1, side=12))
+    np.testing.assert_array_equal(davis.Davis(2016).initial_labels(sequence)[0], square(1, side=12))
     scores = davis.Davis(2016).score(sequence, [(trimap == 255).astype(np.uint8)] * 3)
     assert scores["bear"]["J"] == [pytest.approx(100 / 144)]
 
@@ -203,27 +233,46 @@ def test_a_number_that_no_object_of_the_first_mask_has_counts_as_officially(tmp_
     one_sequence(tmp_path, [square(1, 3)] * 3)
     benchmark = davis.Davis(2017)
     scores = benchmark.score(benchmark.read(tmp_path)[0], [square(1, 3)] * 3)
-    assert {name: score["J"] for name, score in scores.items()} == {"bear_1": [1.0], "bear_2": [1.0], "bear_3": [1.0]}
+    assert {name: score["J"] for name, score in scores.items()} == {
+        "bear_1": [1.0],
+        "bear_2": [1.0],
+        "bear_3": [1.0],
+    }
 
 
 def test_a_first_mask_without_objects_is_refused(tmp_path):
     (sequence,) = davis.Davis(2017).read(one_sequence(tmp_path / "a", [square()] * 3))
     with pytest.raises(InputError, match=r"bear/00000.png: holds no object: nothing to track$"):
-        davis.Davis(2017).given(sequence)
+        davis.Davis(2017).initial_labels(sequence)
     (sequence,) = davis.Davis(2017).read(one_sequence(tmp_path / "b", [square(255)] * 3))
-    with pytest.raises(InputError, match=r"nothing to track; 255 is void in DAVIS-2017, the object in DAVIS-2016: --benchmark davis2016$"):
-        davis.Davis(2017).given(sequence)
-    assert davis.Davis(2016).given(sequence)[0].sum() == 100
+    with pytest.raises(
+        InputError,
+        match=(
+            r"nothing to track; 255 is void in DAVIS-2017, the object in DAVIS-2016: "
+            r"--benchmark davis2016$"
+        ),
+    ):
+        davis.Davis(2017).initial_labels(sequence)
+    assert davis.Davis(2016).initial_labels(sequence)[0].sum() == 100
 
 
 @pytest.mark.parametrize("length", [1, 2])
 def test_a_video_without_a_frame_that_counts_has_no_score(tmp_path, length):
-    result = evaluate("davis2017", one_sequence(tmp_path, [square(1)] * length), None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+    result = evaluate(
+        "davis2017",
+        one_sequence(tmp_path, [square(1)] * length),
+        None,
+        PROTOCOLS["identity"],
+        tmp_path / "out",
+        "identity",
+    )
     assert result.frames == length
     assert all(np.isnan(value) for value in result.overall.values())
     one_sequence(tmp_path, [square(1)] * 4, name="camel")
     shutil.rmtree(tmp_path / "out")
-    result = evaluate("davis2017", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
+    result = evaluate(
+        "davis2017", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity"
+    )
     assert result.overall["J&F-Mean"] == 1
 
 
@@ -236,16 +285,36 @@ def test_an_empty_sequence_is_refused(copy):
 
 def test_a_mask_of_another_size_is_refused(copy):
     write_mask(copy / "Annotations/480p/val-001/00003.png", square(1))
-    with pytest.raises(InputError, match=r"mask .*val-001/00003.png is 50x40: expected 64x48, the size of the others of its sequence"):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"mask .*val-001/00003.png is 50x40: expected 64x48, the size of the others of its "
+            r"sequence"
+        ),
+    ):
         evaluate("davis2017", copy, None, PROTOCOLS["identity"], copy / "out", "identity")
 
 
 def test_test_dev_is_tracked_and_handed_in(tmp_path):
     davis_test(tmp_path / "davis")
-    result = evaluate("davis2017-test", tmp_path / "davis", None, PROTOCOLS["identity"], tmp_path / "out", "identity")
-    assert (result.overall, result.frames, list(result.sequences)) == ({}, 5, ["aerobatics", "chamaleon"])
+    result = evaluate(
+        "davis2017-test",
+        tmp_path / "davis",
+        None,
+        PROTOCOLS["identity"],
+        tmp_path / "out",
+        "identity",
+    )
+    assert (result.overall, result.frames, list(result.sequences)) == (
+        {},
+        5,
+        ["aerobatics", "chamaleon"],
+    )
     with zipfile.ZipFile(tmp_path / "out/submission.zip") as archive:
-        assert archive.namelist() == [*[f"aerobatics/{t:05d}.png" for t in range(4)], "chamaleon/00000.png"]
+        assert archive.namelist() == [
+            *[f"aerobatics/{t:05d}.png" for t in range(4)],
+            "chamaleon/00000.png",
+        ]
         with archive.open("aerobatics/00003.png") as file, Image.open(file) as image:
             assert (image.mode, image.size, image.getpalette()) == ("P", (64, 48), PALETTE)
             assert np.unique(np.asarray(image)).tolist() == [0, 1, 2]
@@ -254,8 +323,12 @@ def test_test_dev_is_tracked_and_handed_in(tmp_path):
 
 def test_test_dev_needs_its_list_and_first_masks(tmp_path):
     davis_test(tmp_path)
-    (tmp_path / "Annotations/480p/aerobatics/00000.png").rename(tmp_path / "Annotations/480p/aerobatics/00001.png")
-    with pytest.raises(InputError, match=r"sequence aerobatics: frame 00000.jpg has no mask 00000.png"):
+    (tmp_path / "Annotations/480p/aerobatics/00000.png").rename(
+        tmp_path / "Annotations/480p/aerobatics/00001.png"
+    )
+    with pytest.raises(
+        InputError, match=r"sequence aerobatics: frame 00000.jpg has no mask 00000.png"
+    ):
         davis.DavisTest().read(tmp_path)
 
 
@@ -269,11 +342,20 @@ def discs(*places):
 
 
 def made_up():
-    """Truth and predictions of two sequences, with void, an object that goes, a number that none has, one that is lost."""
-    first = [discs((1, 20 + 3 * t, 30, 12), (3, 60, 20 + 2 * t, 9), (255, 75, 60, 8)) for t in range(9)]
+    """Truth and predictions of two sequences, with void, an object that goes, a number that none
+    has, one that is lost."""
+    first = [
+        discs((1, 20 + 3 * t, 30, 12), (3, 60, 20 + 2 * t, 9), (255, 75, 60, 8)) for t in range(9)
+    ]
     second = [discs((1, 45, 30 + t, 15)) if t < 4 else discs() for t in range(6)]
-    moved = [np.zeros_like(m) if t == 5 else np.roll(np.where(m == 255, 1, m), (t % 3, -t % 4), (0, 1)) for t, m in enumerate(first)]
-    return {"first": (first, moved), "second": (second, [np.roll(second[0], t, 1) for t in range(6)])}
+    moved = [
+        np.zeros_like(m) if t == 5 else np.roll(np.where(m == 255, 1, m), (t % 3, -t % 4), (0, 1))
+        for t, m in enumerate(first)
+    ]
+    return {
+        "first": (first, moved),
+        "second": (second, [np.roll(second[0], t, 1) for t in range(6)]),
+    }
 
 
 def test_figures_of_sequences_are_those_of_the_official_package(tmp_path):
@@ -282,7 +364,8 @@ def test_figures_of_sequences_are_those_of_the_official_package(tmp_path):
         one_sequence(tmp_path, true, name)
         sequence = davis.read_sequence(tmp_path, name)
         scores |= davis.Davis(2017).score(sequence, predicted)
-    # what evaluation_method.py --task semi-supervised of davis2017-evaluation makes of the same PNGs
+    # what evaluation_method.py --task semi-supervised of davis2017-evaluation makes of the same
+    # PNGs
     official = {
         "J&F-Mean": 0.6441534755929661,
         "J-Mean": 0.685856730167054,

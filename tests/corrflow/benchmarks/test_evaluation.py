@@ -1,4 +1,5 @@
-"""The three steps of an evaluation, whoever does which part; `tests/launch/test_eval_jobs.py` has them as commands."""
+"""The three steps of an evaluation, whoever does which part; `tests/launch/test_eval_jobs.py` has
+them as commands."""
 
 import json
 import math
@@ -20,7 +21,14 @@ from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.benchmarks import evaluation
 from corrflow.benchmarks.davis import Davis
 from corrflow.benchmarks.evaluation import evaluate, finish, groups, run_group, run_sequences, track
-from corrflow.benchmarks.plan import Done, Evaluation, deal, noting_failure, prepare, read_plan
+from corrflow.benchmarks.plan import (
+    Evaluation,
+    SequenceRecord,
+    deal,
+    noting_failure,
+    prepare,
+    read_plan,
+)
 from corrflow.benchmarks.results import read_result
 from corrflow.encoder import EncoderConfig
 from corrflow.model import weights_digest
@@ -32,18 +40,29 @@ TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json
 
 def small_model(seed=0):
     torch.manual_seed(seed)
-    return CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2), "tiled").eval()
+    return CorrFlow(
+        ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2), "tiled"
+    ).eval()
 
 
 def about(root, model):
     """What `evaluate` writes down."""
-    return Evaluation("davis2017", str(root), "m", PAPER, weights_digest(model), device="cpu", attention="tiled")
+    return Evaluation(
+        "davis2017", str(root), "m", PAPER, weights_digest(model), device="cpu", attention="tiled"
+    )
 
 
 def content(out):
     """All files but those that tell of seconds."""
-    told = {path: path.read_bytes() for name in ("masks", "overlays") for path in (out / name).rglob("*") if path.is_file()}
-    return {str(path.relative_to(out)): data for path, data in told.items()} | {name: (out / name).read_bytes() for name in TEXTS}
+    told = {
+        path: path.read_bytes()
+        for name in ("masks", "overlays")
+        for path in (out / name).rglob("*")
+        if path.is_file()
+    }
+    return {str(path.relative_to(out)): data for path, data in told.items()} | {
+        name: (out / name).read_bytes() for name in TEXTS
+    }
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +91,10 @@ def test_the_number_of_threads_changes_nothing(tree, whole, tmp_path):
     finally:
         torch.set_num_threads(before)
     assert content(tmp_path) == content(whole)
-    threads = [{line["threads"] for line in json.loads((out / "speed.json").read_text()).values()} for out in (whole, tmp_path)]
+    threads = [
+        {line["threads"] for line in json.loads((out / "speed.json").read_text()).values()}
+        for out in (whole, tmp_path)
+    ]
     assert threads[0] != threads[1]
 
 
@@ -97,7 +119,9 @@ def test_those_in_step_are_alike_and_within_bounds(tree, tmp_path, monkeypatch):
     sequences = davis.read(root)
 
     def names(lanes):
-        return sorted(tuple(sequence.name for sequence in group) for group in groups(davis, sequences, lanes))
+        return sorted(
+            tuple(sequence.name for sequence in group) for group in groups(davis, sequences, lanes)
+        )
 
     assert names(1) == [("val-000",), ("val-001",), ("val-002",), ("val-003",)]
     assert names(8) == [("val-000", "val-001", "val-003"), ("val-002",)]
@@ -111,7 +135,9 @@ def test_nor_does_it_with_many_references(tree, tmp_path):
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            evaluate("davis2017", tree, small_model(), PROTOCOLS["memory"], tmp_path / str(threads), "m")
+            evaluate(
+                "davis2017", tree, small_model(), PROTOCOLS["memory"], tmp_path / str(threads), "m"
+            )
     finally:
         torch.set_num_threads(before)
     assert content(tmp_path / "1") == content(tmp_path / "3")
@@ -138,13 +164,23 @@ run_sequences(plan, plan.sequences, small_model(), die)
 def test_a_killed_job_redoes_its_last_sequence_alone(tree, whole, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
     here = Path(__file__)
-    line = [sys.executable, "-c", KILLED, str(tmp_path), "13", str(here.parent), str(here.parents[2])]
+    line = [
+        sys.executable,
+        "-c",
+        KILLED,
+        str(tmp_path),
+        "13",
+        str(here.parent),
+        str(here.parents[2]),
+    ]
     assert subprocess.run(line, timeout=TIMEOUT_SECONDS, check=False).returncode == -9
     assert [sequence.name for sequence in plan.left()] == ["val-001", "val-002", "val-003"]
     kept = tmp_path / "sequences/val-000.json"
     before = kept.stat()
     (tmp_path / "overlays/val-001").mkdir(parents=True)
-    (tmp_path / "overlays/val-001/.00003.jpg.123.tmp").touch()  # what a kill in the middle of a write leaves
+    (
+        tmp_path / "overlays/val-001/.00003.jpg.123.tmp"
+    ).touch()  # what a kill in the middle of a write leaves
     told = []
     run_sequences(plan, plan.sequences, small_model(), told.append)
     finish(plan)
@@ -155,11 +191,16 @@ def test_a_killed_job_redoes_its_last_sequence_alone(tree, whole, tmp_path):
 
 def test_sequences_that_are_missing_are_named_and_counted(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
-    words = r"4 of 4 sequences are not done \(val-000, val-001, val-002, ...\): the same command goes on$"
+    words = (
+        r"4 of 4 sequences are not done \(val-000, val-001, val-002, ...\): the same command goes "
+        r"on$"
+    )
     with pytest.raises(InputError, match=words):
         finish(plan)
     run_sequences(plan, [plan.sequences[i] for i in (0, 1, 3)], small_model())
-    with pytest.raises(InputError, match=r"1 of 4 sequences are not done \(val-002\): the same command goes on$"):
+    with pytest.raises(
+        InputError, match=r"1 of 4 sequences are not done \(val-002\): the same command goes on$"
+    ):
         finish(plan)
     assert not (tmp_path / "metrics.json").exists()
 
@@ -170,9 +211,15 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
     good = frame.read_bytes()
     frame.write_bytes(b"no picture")
     plan = prepare(about(root, small_model()), tmp_path / "out")
-    with pytest.raises(InputError, match=r"00004\.jpg: not a readable image"), noting_failure(plan, list(plan.sequences)):
+    with (
+        pytest.raises(InputError, match=r"00004\.jpg: not a readable image"),
+        noting_failure(plan, list(plan.sequences)),
+    ):
         run_sequences(plan, plan.sequences, small_model())
-    with pytest.raises(InputError, match=r"3 of 4 sequences are not done .*; frame .*val-001/00004.jpg: not a readable image"):
+    with pytest.raises(
+        InputError,
+        match=r"3 of 4 sequences are not done .*; frame .*val-001/00004.jpg: not a readable image",
+    ):
         finish(plan)
     frame.write_bytes(good)
     plan = prepare(about(root, small_model()), tmp_path / "out")
@@ -185,10 +232,16 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"weights": "beef"}, "weights is '[0-9a-f]{16}' there and 'beef' here: expected a folder of its own"),
+        (
+            {"weights": "beef"},
+            "weights is '[0-9a-f]{16}' there and 'beef' here: expected a folder of its own",
+        ),
         ({"protocol": Protocol("paper", radius=36)}, "protocol.radius is 24 there and 36 here"),
         ({"benchmark": "davis2016"}, "benchmark is 'davis2017' there and 'davis2016' here"),
-        ({"name": "x", "seed": 3, "device": "cuda", "attention": "triton"}, "seed is 0 there and 3 here; .*; and 1 more: expected"),
+        (
+            {"name": "x", "seed": 3, "device": "cuda", "attention": "triton"},
+            "seed is 0 there and 3 here; .*; and 1 more: expected",
+        ),
     ],
 )
 def test_a_folder_of_another_evaluation_is_refused(tree, tmp_path, change, words):
@@ -206,9 +259,13 @@ def test_other_data_are_refused(tree, tmp_path):
     plan = prepare(asked, tmp_path / "out")
     for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
         (root / kind / "480p/val-001" / f"00007.{suffix}").unlink()
-    with pytest.raises(InputError, match=r"holds another evaluation: sequences\.val-001 is 8 there and 7 here"):
+    with pytest.raises(
+        InputError, match=r"holds another evaluation: sequences\.val-001 is 8 there and 7 here"
+    ):
         prepare(asked, tmp_path / "out")
-    with pytest.raises(InputError, match=r"the data have changed: sequences\.val-001 is 8 there and 7 here"):
+    with pytest.raises(
+        InputError, match=r"the data have changed: sequences\.val-001 is 8 there and 7 here"
+    ):
         read_plan(plan.out)
 
 
@@ -222,14 +279,18 @@ def test_other_data_are_refused(tree, tmp_path):
 def test_a_list_without_a_sequence_is_refused(tmp_path, name, empty):
     {"youtube-vos": youtube_vos, "davis2017-test": davis_test}[name](tmp_path)
     empty(tmp_path)
-    with pytest.raises(InputError, match=f"its list for {name} names no sequence: nothing to evaluate"):
+    with pytest.raises(
+        InputError, match=f"its list for {name} names no sequence: nothing to evaluate"
+    ):
         evaluate(name, tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
 
 
 def test_two_sequences_of_one_name_are_refused(tmp_path):
     vip(tmp_path)
     (tmp_path / "VIP_Fine/lists/val_videos.txt").write_text("videos10\nImages/videos10\n")
-    with pytest.raises(InputError, match="vip has two sequences videos10: expected a name of its own for each"):
+    with pytest.raises(
+        InputError, match="vip has two sequences videos10: expected a name of its own for each"
+    ):
         evaluate("vip", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
 
 
@@ -252,15 +313,24 @@ def test_results_of_a_version_that_gave_other_figures_do_not_count(tree, tmp_pat
 def test_scores_come_back_to_the_last_bit(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
     draw = random.Random(0)
-    scores = {f"val-000_{k}": {"J": [draw.random() for _ in range(50)], "F": [draw.random() / 3 for _ in range(50)]} for k in (1, 2)}
-    done = Done(plan.digest, scores, 52, 1 / 3, 10**9, 1, "here")
+    scores = {
+        f"val-000_{k}": {
+            "J": [draw.random() for _ in range(50)],
+            "F": [draw.random() / 3 for _ in range(50)],
+        }
+        for k in (1, 2)
+    }
+    done = SequenceRecord(plan.digest, scores, 52, 1 / 3, 10**9, 1, "here")
     plan.keep(plan.sequences[0], done)
     assert plan.result(plan.sequences[0]) == done
 
 
 def test_a_result_is_kept_as_strict_json(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
-    plan.keep(plan.sequences[0], Done(plan.digest, {"val-000_1": {"J": [1.0, math.nan]}}, 2, 1.0, 1, 1, "here"))
+    plan.keep(
+        plan.sequences[0],
+        SequenceRecord(plan.digest, {"val-000_1": {"J": [1.0, math.nan]}}, 2, 1.0, 1, 1, "here"),
+    )
     assert "NaN" not in (tmp_path / "sequences/val-000.json").read_text()
     kept = plan.result(plan.sequences[0]).scores["val-000_1"]["J"]
     assert kept[0] == 1
@@ -285,7 +355,9 @@ def test_a_damaged_plan_is_named(tree, tmp_path, content):
     asked = prepare(about(tree, small_model()), tmp_path).evaluation
     (tmp_path / "plan.json").write_text(content)
     for refused in (lambda: prepare(asked, tmp_path), lambda: read_plan(tmp_path)):
-        with pytest.raises(InputError, match=r"plan.json: (damaged: not JSON|not what this version writes)"):
+        with pytest.raises(
+            InputError, match=r"plan.json: (damaged: not JSON|not what this version writes)"
+        ):
             refused()
 
 
@@ -314,21 +386,29 @@ def test_a_job_without_a_plan_is_refused(tmp_path):
         read_plan(tmp_path)
 
 
-@pytest.mark.parametrize(("name", "make"), [("tapvid", lambda root: tapvid(root / "tapvid_davis.pkl")), ("davis2017-test", davis_test)])
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [("tapvid", lambda root: tapvid(root / "tapvid_davis.pkl")), ("davis2017-test", davis_test)],
+)
 def test_tracking_ahead_of_the_truth_needs_the_truth_of_every_frame(tmp_path, name, make):
     root = make(tmp_path) or tmp_path
-    with pytest.raises(InputError, match=f"benchmark {name}: has no true mask of every frame: expected davis2016 or davis2017"):
-        prepare(Evaluation(name, str(root), "m", PROTOCOLS["identity"], ahead=1), tmp_path / "out")
+    with pytest.raises(
+        InputError,
+        match=f"benchmark {name}: has no true mask of every frame: expected davis2016 or davis2017",
+    ):
+        prepare(
+            Evaluation(name, str(root), "m", PROTOCOLS["identity"], reset_gap=1), tmp_path / "out"
+        )
     assert not (tmp_path / "out").exists()
 
 
 def test_a_result_says_how_far_ahead_of_the_truth_it_was_tracked(tree, tmp_path):
     for ahead in (0, 2):
-        told = Evaluation("davis2017", str(tree), "m", PROTOCOLS["identity"], ahead=ahead)
+        told = Evaluation("davis2017", str(tree), "m", PROTOCOLS["identity"], reset_gap=ahead)
         plan = prepare(told, tmp_path / str(ahead))
         run_sequences(plan, plan.sequences, None)
         assert finish(plan) == read_result(plan.out)
-        assert read_result(plan.out).ahead == ahead
+        assert read_result(plan.out).reset_gap == ahead
 
 
 def test_a_digest_names_architecture_and_weights():
@@ -340,12 +420,15 @@ def test_a_digest_names_architecture_and_weights():
 
 
 def test_points_are_told_in_the_datas_pixels_whatever_the_tracked_size(tmp_path):
-    """Copied from where they are, they stay where they were given: on frames of 256x256, tracked at 64x64."""
+    """Copied from where they are, they stay where they were given: on frames of 256x256, tracked at
+    64x64."""
     tapvid(tmp_path / "tapvid_davis.pkl")
     told = Evaluation("tapvid", str(tmp_path), "m", PROTOCOLS["identity"], size=64)
     plan = prepare(told, tmp_path / "out")
     goat = plan.sequences[0]
-    given = plan.benchmark.given(goat)
+    given = plan.benchmark.initial_labels(goat)
     tracked = [outputs[0] for outputs in track(plan, [goat], None)]
     np.testing.assert_allclose(tracked[0].xy[:2], given[0][:2], atol=1e-4)
-    np.testing.assert_allclose(tracked[4].xy, np.where(np.isnan(given[0]), given[2], given[0]), atol=1e-4)
+    np.testing.assert_allclose(
+        tracked[4].xy, np.where(np.isnan(given[0]), given[2], given[0]), atol=1e-4
+    )

@@ -27,7 +27,8 @@ FINDER = b"\0\5\x16\7\0\2\0\0Mac OS X\xe2\xff"  # what a ._ file begins with
 
 
 def sprinkle(root):
-    """Leave in each folder what macOS, a network drive, Windows and a desktop do: files, and folders with copies of the data."""
+    """Leave in each folder what macOS, a network drive, Windows and a desktop do: files, and
+    folders with copies of the data."""
     folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
     for folder in folders:
         there = sorted(folder.iterdir())

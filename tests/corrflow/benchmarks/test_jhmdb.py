@@ -23,14 +23,17 @@ def located(xy_tk2):
 def test_the_test_videos_of_split_1_are_read_as_downloaded(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
-    assert (sequence.name, sequence.length) == ("wave-April_09_wave_u_nm_np1_ba_goo_0", 4)  # the fifth frame has no joints
+    assert (sequence.name, sequence.length) == (
+        "wave-April_09_wave_u_nm_np1_ba_goo_0",
+        4,
+    )  # the fifth frame has no joints
     assert JHMDB.frame_names(sequence) == ["00001", "00002", "00003", "00004"]
     assert len(list(JHMDB.frames(sequence))) == 4
-    given = JHMDB.given(sequence)[0]
+    given = JHMDB.initial_labels(sequence)[0]
     assert (given.dtype, given.shape) == (np.float32, (15, 2))
     np.testing.assert_allclose(given[:14], joints_tk2[0, :14])
     assert np.isnan(given[14]).all()  # outside of the picture
-    assert list(JHMDB.given(sequence)) == [0]
+    assert list(JHMDB.initial_labels(sequence)) == [0]
 
 
 def test_perfect_joints_score_1_whatever_becomes_of_one_that_was_not_given(tmp_path):
@@ -47,9 +50,12 @@ def test_perfect_joints_score_1_whatever_becomes_of_one_that_was_not_given(tmp_p
 def test_the_figures_of_joints_that_stand_are_those_worked_by_hand(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
-    # the box's diagonal is 50, 0.6 of it 30: limits 3, 6, 9, 12, 15; the truth moves away by 2.5, 5, 7.5
+    # the box's diagonal is 50, 0.6 of it 30: limits 3, 6, 9, 12, 15; the truth moves away by 2.5,
+    # 5, 7.5
     figures = JHMDB.figures(JHMDB.score(sequence, located(joints_tk2[:1].repeat(4, 0))))
-    assert figures == pytest.approx({"PCK@0.1": 1 / 3, "PCK@0.2": 2 / 3, "PCK@0.3": 1, "PCK@0.4": 1, "PCK@0.5": 1})
+    assert figures == pytest.approx(
+        {"PCK@0.1": 1 / 3, "PCK@0.2": 2 / 3, "PCK@0.3": 1, "PCK@0.4": 1, "PCK@0.5": 1}
+    )
     lost = joints_tk2.copy()
     lost[3, 0] = np.nan  # the neck, in one frame of three: a miss
     figures = JHMDB.figures(JHMDB.score(sequence, located(lost)))
@@ -59,13 +65,20 @@ def test_the_figures_of_joints_that_stand_are_those_worked_by_hand(tmp_path):
 def test_each_joint_counts_alike_however_many_videos_it_is_in():
     # the neck in two videos, in all 1 of 3 frames; the belly in one, always
     scores = {"a_neck": [0.0, 0.0], "b_neck": [1.0], "a_belly": [1.0, 1.0]}
-    figures = JHMDB.figures({name: {f"PCK@{alpha}": hits for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)} for name, hits in scores.items()})
+    figures = JHMDB.figures(
+        {
+            name: {f"PCK@{alpha}": hits for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)}
+            for name, hits in scores.items()
+        }
+    )
     assert figures["PCK@0.1"] == pytest.approx((1 / 3 + 1) / 2)
 
 
 def test_a_video_of_one_frame_has_no_score(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
-    savemat(tmp_path / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": joints_tk2[0].T + 1})
+    savemat(
+        tmp_path / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": joints_tk2[0].T + 1}
+    )
     (sequence,) = JHMDB.read(tmp_path)
     assert sequence.length == 1
     scores = JHMDB.score(sequence, located(joints_tk2[:1]))
@@ -76,10 +89,14 @@ def test_what_is_kept_of_joints_is_plain_json(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
     joints_tk2[1, 14] = np.nan
-    JHMDB.keep(sequence, located(joints_tk2), tmp_path / "out")
+    JHMDB.write_predictions(sequence, located(joints_tk2), tmp_path / "out")
     told = json.loads((tmp_path / f"out/points/{sequence.name}.json").read_text())
     assert [frame["frame"] for frame in told] == ["00001", "00002", "00003", "00004"]
-    assert (told[1]["xy"][0], told[1]["xy"][14], told[1]["visible"][14]) == ([7.5, 3.0], [None, None], False)
+    assert (told[1]["xy"][0], told[1]["xy"][14], told[1]["visible"][14]) == (
+        [7.5, 3.0],
+        [None, None],
+        False,
+    )
 
 
 def test_videos_of_one_name_in_two_classes_are_told_apart(tmp_path):
@@ -96,28 +113,60 @@ def test_videos_of_one_name_in_two_classes_are_told_apart(tmp_path):
 
 def test_a_person_outside_of_the_first_picture_is_refused(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
-    savemat(tmp_path / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": joints_tk2.transpose(2, 1, 0) + 100})
+    savemat(
+        tmp_path / f"joint_positions/{VIDEO}/joint_positions.mat",
+        {"pos_img": joints_tk2.transpose(2, 1, 0) + 100},
+    )
     (sequence,) = JHMDB.read(tmp_path)
-    with pytest.raises(InputError, match=r"00001.png: no point is visible in the picture: nothing to track"):
-        JHMDB.given(sequence)
+    with pytest.raises(
+        InputError, match=r"00001.png: no point is visible in the picture: nothing to track"
+    ):
+        JHMDB.initial_labels(sequence)
 
 
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda r: (r / f"joint_positions/{VIDEO}/joint_positions.mat").unlink(), "joint_positions.mat: no such file"),
-        (lambda r: (r / f"joint_positions/{VIDEO}/joint_positions.mat").write_bytes(b"no"), "not a MATLAB file with pos_img"),
-        (lambda r: (r / f"Rename_Images/{VIDEO}/00003.png").unlink(), "frame 3 is missing after 00002.png"),
-        (lambda r: (r / "splits/wave_test_split1.txt").write_text("a.avi\n"), "wave_test_split1.txt: expected lines of a video's file and"),
-        (lambda r: (r / "splits/wave_test_split1.txt").write_text("a.avi 1\n"), "splits: no CLASS_test_split1.txt with a test video"),
-        (lambda r: (r / "splits/wave_test_split1.txt").write_text("gone.avi 2\n"), "Rename_Images/wave/gone: no such folder"),
-        (lambda r: (r / "splits").rename(r / "elsewhere"), "splits: no such folder: expected JHMDB with splits/"),
         (
-            lambda r: savemat(r / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": np.zeros((2, 14, 3))}),
+            lambda r: (r / f"joint_positions/{VIDEO}/joint_positions.mat").unlink(),
+            "joint_positions.mat: no such file",
+        ),
+        (
+            lambda r: (r / f"joint_positions/{VIDEO}/joint_positions.mat").write_bytes(b"no"),
+            "not a MATLAB file with pos_img",
+        ),
+        (
+            lambda r: (r / f"Rename_Images/{VIDEO}/00003.png").unlink(),
+            "frame 3 is missing after 00002.png",
+        ),
+        (
+            lambda r: (r / "splits/wave_test_split1.txt").write_text("a.avi\n"),
+            "wave_test_split1.txt: expected lines of a video's file and",
+        ),
+        (
+            lambda r: (r / "splits/wave_test_split1.txt").write_text("a.avi 1\n"),
+            "splits: no CLASS_test_split1.txt with a test video",
+        ),
+        (
+            lambda r: (r / "splits/wave_test_split1.txt").write_text("gone.avi 2\n"),
+            "Rename_Images/wave/gone: no such folder",
+        ),
+        (
+            lambda r: (r / "splits").rename(r / "elsewhere"),
+            "splits: no such folder: expected JHMDB with splits/",
+        ),
+        (
+            lambda r: savemat(
+                r / f"joint_positions/{VIDEO}/joint_positions.mat",
+                {"pos_img": np.zeros((2, 14, 3))},
+            ),
             "pos_img is [2, 14, 3]: expected [2, 15, frames]",
         ),
         (
-            lambda r: savemat(r / f"joint_positions/{VIDEO}/joint_positions.mat", {"pos_img": np.zeros((2, 15, 9))}),
+            lambda r: savemat(
+                r / f"joint_positions/{VIDEO}/joint_positions.mat",
+                {"pos_img": np.zeros((2, 15, 9))},
+            ),
             "5 frames and joints of 9",
         ),
     ],

@@ -52,5 +52,11 @@ def test_a_folder_of_no_benchmark_is_refused(tmp_path, name):
 
 
 def test_an_unknown_benchmark_is_refused_with_the_names():
-    with pytest.raises(InputError, match="benchmark 'kinetics': expected one of davis2016, davis2017, davis2017-test, youtube-vos, jhmdb"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "benchmark 'kinetics': expected one of davis2016, davis2017, davis2017-test, "
+            "youtube-vos, jhmdb"
+        ),
+    ):
         find_benchmark("kinetics")

@@ -13,13 +13,16 @@ TAPVID = TapVid()
 
 
 def located(xy_nt2, visible_nt):
-    return [SimpleNamespace(xy=xy, visible=visible) for xy, visible in zip(xy_nt2.swapaxes(0, 1), visible_nt.T, strict=True)]
+    return [
+        SimpleNamespace(xy=xy, visible=visible)
+        for xy, visible in zip(xy_nt2.swapaxes(0, 1), visible_nt.T, strict=True)
+    ]
 
 
 def standing(sequence):
     """Each point where it was given, and always visible."""
     xy_nt2 = np.full(sequence.xy_nt2.shape, np.nan)
-    for frame, xy_n2 in TAPVID.given(sequence).items():
+    for frame, xy_n2 in TAPVID.initial_labels(sequence).items():
         new = ~np.isnan(xy_n2[:, 0])
         xy_nt2[new, frame:] = xy_n2[new, None]
     return located(xy_nt2, ~np.isnan(xy_nt2[..., 0]))
@@ -31,11 +34,14 @@ def test_the_pickle_is_read_as_downloaded(tmp_path):
     assert [s.name for s in TAPVID.read(path)] == ["goat", "still"]
     assert (goat.length, still.length) == (5, 1)
     assert {frame.shape for frame in TAPVID.frames(goat)} == {(256, 256, 3)}
-    given = TAPVID.given(goat)
+    given = TAPVID.initial_labels(goat)
     assert list(given) == [0, 2]
-    # from the corner in the pickle, from the centre of the first pixel here; the point that is never seen is left out
+    # from the corner in the pickle, from the centre of the first pixel here; the point that is
+    # never seen is left out
     np.testing.assert_allclose(given[0], [(63.5, 63.5), (99.5, 99.5), (np.nan, np.nan)], atol=1e-4)
-    np.testing.assert_allclose(given[2], [(np.nan, np.nan), (np.nan, np.nan), (29.5, 199.5)], atol=1e-4)
+    np.testing.assert_allclose(
+        given[2], [(np.nan, np.nan), (np.nan, np.nan), (29.5, 199.5)], atol=1e-4
+    )
 
 
 def test_perfect_tracks_score_1(tmp_path):
@@ -49,9 +55,11 @@ def test_the_figures_of_points_that_stand_are_those_worked_by_hand(tmp_path):
     tapvid(tmp_path / "tapvid_davis.pkl")
     goat, _ = TAPVID.read(tmp_path)
     figures = TAPVID.figures(TAPVID.score(goat, standing(goat)))
-    # frames that count: point 0 in 1-4, hidden in 4; point 1 in 1-4, 3, 6, 9, 12 away; point 2 in 3 and 4. All are said to be visible
+    # frames that count: point 0 in 1-4, hidden in 4; point 1 in 1-4, 3, 6, 9, 12 away; point 2 in 3
+    # and 4. All are said to be visible
     assert figures["occlusion_accuracy"] == pytest.approx(9 / 10)
-    # of nine visible: three of point 0, two of point 2, and of point 1 none within 1 and 2, one within 4, two within 8, four within 16
+    # of nine visible: three of point 0, two of point 2, and of point 1 none within 1 and 2, one
+    # within 4, two within 8, four within 16
     within = {1: 5 / 9, 2: 5 / 9, 4: 6 / 9, 8: 7 / 9, 16: 9 / 9}
     # false alarms: the hidden one, and those of point 1 that are too far
     jaccard = {1: 5 / (9 + 5), 2: 5 / (9 + 5), 4: 6 / (9 + 4), 8: 7 / (9 + 3), 16: 9 / (9 + 1)}
@@ -68,7 +76,10 @@ def test_each_video_counts_alike_and_one_of_one_frame_not_at_all(tmp_path):
     alone = TAPVID.score(still, standing(still))
     assert all(np.isnan(value) for value in TAPVID.figures(alone).values())
     assert TAPVID.figures(scores | alone) == TAPVID.figures(scores)
-    perfect = {name.replace("goat", "sheep"): score for name, score in TAPVID.score(goat, located(goat.xy_nt2, goat.visible_nt)).items()}
+    perfect = {
+        name.replace("goat", "sheep"): score
+        for name, score in TAPVID.score(goat, located(goat.xy_nt2, goat.visible_nt)).items()
+    }
     assert TAPVID.figures(scores | perfect)["occlusion_accuracy"] == pytest.approx((9 / 10 + 1) / 2)
 
 
@@ -79,35 +90,82 @@ class Harmful:
 
 def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5):
     """A pickle of one video of these shapes."""
-    return pickle.dumps({"goat": {"video": np.zeros(video, np.uint8), "points": np.full(points, at), "occluded": np.zeros(occluded, bool)}})
+    return pickle.dumps(
+        {
+            "goat": {
+                "video": np.zeros(video, np.uint8),
+                "points": np.full(points, at),
+                "occluded": np.zeros(occluded, bool),
+            }
+        }
+    )
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (pickle.dumps({"goat": Harmful()}), r"not TAP-Vid's pickle of arrays \(it holds posix.system\)"),
+        (
+            pickle.dumps({"goat": Harmful()}),
+            r"not TAP-Vid's pickle of arrays \(it holds posix.system\)",
+        ),
         (b"no pickle", "not TAP-Vid's pickle of arrays"),
         (pickle.dumps([1]), "list: expected a dictionary of videos"),
-        (pickle.dumps({"goat": {}}), "video goat: expected a dictionary of video, points and occluded"),
+        (
+            pickle.dumps({"goat": {}}),
+            "video goat: expected a dictionary of video, points and occluded",
+        ),
         (
             of_goat(points=(1, 3, 2), occluded=(1, 3)),
             r"video goat: points \[1, 3, 2\], occluded \[1, 3\]: expected \[N, 2, 2\] and \[N, 2\]",
         ),
-        (of_goat(video=(2, 8, 8, 4)), r"video goat: video uint8 \[2, 8, 8, 4\]: expected uint8 \[T, H, W, 3\]"),
-        (of_goat(video=(0, 8, 8, 3)), r"video goat: video uint8 \[0, 8, 8, 3\]: expected uint8 \[T, H, W, 3\]"),
+        (
+            of_goat(video=(2, 8, 8, 4)),
+            r"video goat: video uint8 \[2, 8, 8, 4\]: expected uint8 \[T, H, W, 3\]",
+        ),
+        (
+            of_goat(video=(0, 8, 8, 3)),
+            r"video goat: video uint8 \[0, 8, 8, 3\]: expected uint8 \[T, H, W, 3\]",
+        ),
         (of_goat(points=(2,), occluded=()), r"video goat: points \[2\], occluded \[\]: expected"),
-        (of_goat(points=(1, 2, 1, 2), occluded=(1, 2, 1)), r"video goat: points \[1, 2, 1, 2\], occluded \[1, 2, 1\]: expected"),
+        (
+            of_goat(points=(1, 2, 1, 2), occluded=(1, 2, 1)),
+            r"video goat: points \[1, 2, 1, 2\], occluded \[1, 2, 1\]: expected",
+        ),
         (of_goat(at=np.nan), "video goat: a visible point is at NaN or infinity"),
         (
-            pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": [["a"]], "occluded": [[1], [2, 3]]}}),
+            pickle.dumps(
+                {
+                    "goat": {
+                        "video": np.zeros((2, 8, 8, 3), np.uint8),
+                        "points": [["a"]],
+                        "occluded": [[1], [2, 3]],
+                    }
+                }
+            ),
             "video goat: expected a dict",
         ),
         (
-            pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": [[["a"] * 2] * 2], "occluded": [[0, 0]]}}),
+            pickle.dumps(
+                {
+                    "goat": {
+                        "video": np.zeros((2, 8, 8, 3), np.uint8),
+                        "points": [[["a"] * 2] * 2],
+                        "occluded": [[0, 0]],
+                    }
+                }
+            ),
             "video goat: points <U1, occluded int64: expected numbers",
         ),
         (
-            pickle.dumps({"goat": {"video": np.zeros((2, 8, 8, 3), np.uint8), "points": np.zeros((1, 2, 2)), "occluded": np.ones((1, 2))}}),
+            pickle.dumps(
+                {
+                    "goat": {
+                        "video": np.zeros((2, 8, 8, 3), np.uint8),
+                        "points": np.zeros((1, 2, 2)),
+                        "occluded": np.ones((1, 2)),
+                    }
+                }
+            ),
             "video goat: no point is ever visible",
         ),
     ],
@@ -121,7 +179,9 @@ def test_what_is_wrong_with_a_pickle_is_told_and_none_runs(tmp_path, monkeypatch
 
 
 def test_a_folder_without_the_pickle_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"tapvid_davis.pkl: no such file: expected tapvid_davis.pkl of TAP-Vid"):
+    with pytest.raises(
+        InputError, match=r"tapvid_davis.pkl: no such file: expected tapvid_davis.pkl of TAP-Vid"
+    ):
         TAPVID.read(tmp_path)
 
 

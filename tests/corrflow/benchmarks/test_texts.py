@@ -24,7 +24,11 @@ TEXTS = {
 def encoded(text, encoding):
     """As an editor of Windows saves it."""
     text = text.replace("\n", "\r\n")
-    return ("\ufeff" + text).encode("utf-16-be") if encoding == "utf-16-be-bom" else text.encode(encoding)
+    return (
+        ("\ufeff" + text).encode("utf-16-be")
+        if encoding == "utf-16-be-bom"
+        else text.encode(encoding)
+    )
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
@@ -53,7 +57,7 @@ def test_so_are_the_lists_of_davis_and_the_classes_of_instances(tree, tmp_path, 
     (sequence,) = instances.read(tmp_path)
     classes = sequence.labels[0].with_suffix(".txt")
     classes.write_bytes(encoded(classes.read_text(), encoding))
-    assert instances.given(sequence)[0].max() == 3
+    assert instances.initial_labels(sequence)[0].max() == 3
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -25,9 +25,9 @@ def test_the_validation_videos_are_read_as_downloaded(tmp_path):
     assert PARTS.read(tmp_path) == [sequence]
     assert (sequence.name, sequence.length) == ("videos10", 3)
     assert PARTS.frame_names(sequence) == ["000000000001", "000000000026", "000000000051"]
-    assert np.unique(PARTS.given(sequence)[0]).tolist() == [0, 2, 5]
+    assert np.unique(PARTS.initial_labels(sequence)[0]).tolist() == [0, 2, 5]
     (instances,) = INSTANCES.read(tmp_path)
-    assert np.unique(INSTANCES.given(instances)[0]).tolist() == [0, 1, 2, 3]
+    assert np.unique(INSTANCES.initial_labels(instances)[0]).tolist() == [0, 1, 2, 3]
     assert len(list(PARTS.frames(sequence))) == 3
 
 
@@ -60,10 +60,13 @@ def test_the_average_precision_of_copied_instances_is_that_worked_by_hand(tmp_pa
     vip(tmp_path)
     (sequence,) = INSTANCES.read(tmp_path)
     figures = INSTANCES.figures(INSTANCES.score(sequence, truth(sequence)[:1] * 3))
-    # hair: 6 true and 6 predicted; the standing one is always right, the other overlaps by 1, 1/3, 0: right in 5 up to 0.3, then in 4
-    # clothes: 3 and 3; overlaps 1, 3/5, 1/3: right in 3 up to 0.3, in 2 up to 0.5, then in 1. Precision is recall: squares of the shares
+    # hair: 6 true and 6 predicted; the standing one is always right, the other overlaps by 1, 1/3,
+    # 0: right in 5 up to 0.3, then in 4 clothes: 3 and 3; overlaps 1, 3/5, 1/3: right in 3 up to
+    # 0.3, in 2 up to 0.5, then in 1. Precision is recall: squares of the shares
     hair = {t: (5 / 6 if t <= 0.3 else 4 / 6) ** 2 for t in np.arange(1, 10) / 10}
-    clothes = {t: (1 if t <= 0.3 else 2 / 3 if t <= 0.5 else 1 / 3) ** 2 for t in np.arange(1, 10) / 10}
+    clothes = {
+        t: (1 if t <= 0.3 else 2 / 3 if t <= 0.5 else 1 / 3) ** 2 for t in np.arange(1, 10) / 10
+    }
     assert figures["AP^r@0.5"] == pytest.approx((hair[0.5] + clothes[0.5]) / 2)
     assert figures["AP^r"] == pytest.approx(np.mean([(hair[t] + clothes[t]) / 2 for t in hair]))
 
@@ -83,7 +86,7 @@ def test_numbers_of_instances_may_change_from_frame_to_frame(tmp_path):
 def test_what_is_kept_is_what_the_releases_evaluation_reads(tmp_path):
     vip(tmp_path)
     (sequence,) = INSTANCES.read(tmp_path)
-    INSTANCES.keep(sequence, truth(sequence), tmp_path / "out")
+    INSTANCES.write_predictions(sequence, truth(sequence), tmp_path / "out")
     with Image.open(tmp_path / "out/masks/videos10/000000000026.png") as image:
         assert (image.mode, image.size, image.getpalette()) == ("P", (64, 48), PALETTE[:768])
     assert (tmp_path / "out/masks/videos10/000000000026.txt").read_text() == "2 1\n5 1\n2 1\n"
@@ -96,13 +99,34 @@ CATEGORIES = f"{BASE}/Annotations/Category_ids/videos10"
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (lambda r: (r / CATEGORIES / "000000000026.png").unlink(), "frame 000000000026.jpg has no labels 000000000026.png"),
-        (lambda r: (r / BASE / "Images/videos10/000000000026.jpg").unlink(), "frame 000000000026 is missing, which"),
-        (lambda r: shutil.rmtree(r / BASE / "Images"), "Images: no such folder: expected VIP_Fine with Images"),
-        (lambda r: (r / BASE / "lists/val_videos.txt").write_text(""), "val_videos.txt: names no video"),
-        (lambda r: (r / BASE / "lists/val_videos.txt").unlink(), "val_videos.txt: no such file: expected VIP_Fine"),
-        (lambda r: write_mask(r / CATEGORIES / "000000000026.png", squares(width=60)), "000000000026.png is 60x48: expected 64x48"),
-        (lambda r: save(r / BASE / "Images/videos10/000000000026.jpg", squares(width=60)), "000000000026.jpg is 60x48: expected 64x48"),
+        (
+            lambda r: (r / CATEGORIES / "000000000026.png").unlink(),
+            "frame 000000000026.jpg has no labels 000000000026.png",
+        ),
+        (
+            lambda r: (r / BASE / "Images/videos10/000000000026.jpg").unlink(),
+            "frame 000000000026 is missing, which",
+        ),
+        (
+            lambda r: shutil.rmtree(r / BASE / "Images"),
+            "Images: no such folder: expected VIP_Fine with Images",
+        ),
+        (
+            lambda r: (r / BASE / "lists/val_videos.txt").write_text(""),
+            "val_videos.txt: names no video",
+        ),
+        (
+            lambda r: (r / BASE / "lists/val_videos.txt").unlink(),
+            "val_videos.txt: no such file: expected VIP_Fine",
+        ),
+        (
+            lambda r: write_mask(r / CATEGORIES / "000000000026.png", squares(width=60)),
+            "000000000026.png is 60x48: expected 64x48",
+        ),
+        (
+            lambda r: save(r / BASE / "Images/videos10/000000000026.jpg", squares(width=60)),
+            "000000000026.jpg is 60x48: expected 64x48",
+        ),
     ],
 )
 def test_what_is_wrong_with_vip_is_told(tmp_path, spoil, words):
@@ -120,22 +144,35 @@ def test_first_labels_without_a_part_are_refused(tmp_path):
     (sequence,) = PARTS.read(tmp_path)
     write_mask(tmp_path / CATEGORIES / "000000000001.png", squares())
     with pytest.raises(InputError, match=r"000000000001.png: holds no part: nothing to track"):
-        PARTS.given(sequence)
+        PARTS.initial_labels(sequence)
 
 
 @pytest.mark.parametrize(
     ("listed", "words"),
     [
-        ("1 2 1\n2 5 1\n", "000000000001.txt: 3, which 000000000001.png holds, is not in the list: expected 1 to 19"),
-        ("1 2 1\n2 5 1\n3 20 2\n", "000000000001.txt: 3, which 000000000001.png holds, is of class 20: expected 1 to 19"),
-        ("11 2 1\n12 5 1\n", "000000000001.txt: 1, which 000000000001.png holds, is not in the list"),
+        (
+            "1 2 1\n2 5 1\n",
+            "000000000001.txt: 3, which 000000000001.png holds, is not in the list: expected 1 to "
+            "19",
+        ),
+        (
+            "1 2 1\n2 5 1\n3 20 2\n",
+            "000000000001.txt: 3, which 000000000001.png holds, is of class 20: expected 1 to 19",
+        ),
+        (
+            "11 2 1\n12 5 1\n",
+            "000000000001.txt: 1, which 000000000001.png holds, is not in the list",
+        ),
     ],
 )
 def test_an_instance_of_no_known_class_is_told(tmp_path, listed, words):
     vip(tmp_path)
     (tmp_path / "VIP_Fine/Annotations/Instance_ids/videos10/000000000001.txt").write_text(listed)
     (sequence,) = INSTANCES.read(tmp_path)
-    for refused in (lambda: INSTANCES.given(sequence), lambda: INSTANCES.score(sequence, truth(sequence))):
+    for refused in (
+        lambda: INSTANCES.initial_labels(sequence),
+        lambda: INSTANCES.score(sequence, truth(sequence)),
+    ):
         with pytest.raises(InputError, match=words):
             refused()
 
@@ -144,7 +181,10 @@ def test_a_list_of_instances_that_is_missing_or_none_is_told(tmp_path):
     vip(tmp_path)
     (sequence,) = INSTANCES.read(tmp_path)
     path = tmp_path / "VIP_Fine/Annotations/Instance_ids/videos10/000000000051.txt"
-    for spoil, words in ((lambda: path.write_text("hair\n"), "expected lines of an instance's number"), (path.unlink, "no such file")):
+    for spoil, words in (
+        (lambda: path.write_text("hair\n"), "expected lines of an instance's number"),
+        (path.unlink, "no such file"),
+    ):
         spoil()
         with pytest.raises(InputError, match=words):
             INSTANCES.score(sequence, truth(sequence))

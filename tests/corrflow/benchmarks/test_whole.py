@@ -1,4 +1,5 @@
-"""Each benchmark from its data to its figures and files: identity, whose figures are worked by hand, a small random model, eval.py."""
+"""Each benchmark from its data to its figures and files: identity, whose figures are worked by
+hand, a small random model, eval.py."""
 
 import json
 import zipfile
@@ -29,12 +30,23 @@ BUILT = {
 # how they come about is beside each benchmark's own tests
 IDENTITY = {
     "davis2017-test": {},
-    "youtube-vos": {"J_seen": (10 / 14 + 8 / 16 + 6 / 18 + 4 / 20) / 4, "J_unseen": 1, "F_unseen": 1},
+    "youtube-vos": {
+        "J_seen": (10 / 14 + 8 / 16 + 6 / 18 + 4 / 20) / 4,
+        "J_unseen": 1,
+        "F_unseen": 1,
+    },
     "jhmdb": {"PCK@0.1": 1 / 3, "PCK@0.2": 2 / 3, "PCK@0.3": 1, "PCK@0.4": 1, "PCK@0.5": 1},
-    "vip": {"IoU-hair": 288 / 480, "IoU-upper-clothes": 36 / 60, "mIoU": (288 / 480 + 36 / 60 + 7776 / 8352) / 3},
+    "vip": {
+        "IoU-hair": 288 / 480,
+        "IoU-upper-clothes": 36 / 60,
+        "mIoU": (288 / 480 + 36 / 60 + 7776 / 8352) / 3,
+    },
     "vip-instances": {"AP^r@0.5": (4 / 6) ** 2},
     "badja": {"PCK@0.2": 2 / 3},
-    "tapvid": {"occlusion_accuracy": 9 / 10, "average_jaccard": (5 / 14 + 5 / 14 + 6 / 13 + 7 / 12 + 9 / 10) / 5},
+    "tapvid": {
+        "occlusion_accuracy": 9 / 10,
+        "average_jaccard": (5 / 14 + 5 / 14 + 6 / 13 + 7 / 12 + 9 / 10) / 5,
+    },
 }
 
 
@@ -47,7 +59,8 @@ def data(request, tmp_path_factory):
 
 
 def check_files(name, root, out):
-    """What was predicted for each frame is there, an overlay of each, and the archive where one is handed in."""
+    """What was predicted for each frame is there, an overlay of each, and the archive where one is
+    handed in."""
     benchmark = BENCHMARKS[name]
     for sequence in benchmark.read(root):
         names, size = benchmark.frame_names(sequence), next(benchmark.frames(sequence)).shape[1::-1]
@@ -55,7 +68,10 @@ def check_files(name, root, out):
         with Image.open(out / "overlays" / sequence.name / f"{names[-1]}.jpg") as overlay:
             assert overlay.size == size
         if benchmark.kind == "points":
-            assert [frame["frame"] for frame in json.loads((out / "points" / f"{sequence.name}.json").read_text())] == names
+            assert [
+                frame["frame"]
+                for frame in json.loads((out / "points" / f"{sequence.name}.json").read_text())
+            ] == names
         for frame in names if benchmark.kind == "masks" else []:
             with Image.open(out / "masks" / sequence.name / f"{frame}.png") as mask:
                 assert (mask.mode, mask.size) == ("P", size)
@@ -83,9 +99,27 @@ def test_a_random_model_tracks_it(data, tmp_path):
 
 def test_eval_takes_it_by_its_name(data, tmp_path, capsys):
     name, root = data
-    assert main(["--benchmark", name, "--root", str(root), "--out", str(tmp_path), "--protocol", "identity", "--device", "cpu"]) == 0
+    assert (
+        main(
+            [
+                "--benchmark",
+                name,
+                "--root",
+                str(root),
+                "--out",
+                str(tmp_path),
+                "--protocol",
+                "identity",
+                "--device",
+                "cpu",
+            ]
+        )
+        == 0
+    )
     assert "report" in capsys.readouterr().out
-    assert {"metrics.json", "speed.json", "report.html"} <= {path.name for path in tmp_path.iterdir()}
+    assert {"metrics.json", "speed.json", "report.html"} <= {
+        path.name for path in tmp_path.iterdir()
+    }
     if name == "youtube-vos":
         with zipfile.ZipFile(tmp_path / "submission.zip") as archive:
             assert len(archive.namelist()) == 6
@@ -102,7 +136,11 @@ def test_parts_in_any_order_end_with_the_files_of_one_run(data, tmp_path):
     finish(read_plan(parts))
 
     def content(out):
-        files = [path for path in out.rglob("*") if path.is_file() and path.name != "speed.json" and path.parent.name != "sequences"]
+        files = [
+            path
+            for path in out.rglob("*")
+            if path.is_file() and path.name != "speed.json" and path.parent.name != "sequences"
+        ]
         return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
     assert len(content(whole)) > 2

@@ -28,33 +28,49 @@ def test_a_split_is_read_as_downloaded(tmp_path):
     labels = youtube_vos(tmp_path / "valid")
     sequences = VOS.read(tmp_path)
     assert sequences == VOS.read(tmp_path / "valid")
-    assert [(s.name, s.length, s.has_truth) for s in sequences] == [("0a1b2c3d4e", 5, True), ("ff00ff00ff", 1, True)]
+    assert [(s.name, s.length, s.has_truth) for s in sequences] == [
+        ("0a1b2c3d4e", 5, True),
+        ("ff00ff00ff", 1, True),
+    ]
     assert VOS.frame_names(sequences[0]) == ["00000", "00005", "00010", "00015", "00020"]
     frames = list(VOS.frames(sequences[0]))
     assert (len(frames), frames[0].shape, frames[0].dtype) == (5, (48, 64, 3), np.uint8)
-    given = VOS.given(sequences[0])
+    given = VOS.initial_labels(sequences[0])
     assert list(given) == [0, 2]
     np.testing.assert_array_equal(given[0], labels[0])
-    np.testing.assert_array_equal(given[2], np.where(labels[2] == 2, 2, 0))  # object 1, which is there too, is not given again
+    np.testing.assert_array_equal(
+        given[2], np.where(labels[2] == 2, 2, 0)
+    )  # object 1, which is there too, is not given again
 
 
 def test_perfect_masks_score_1_and_a_late_object_counts_from_behind_its_first_frame(tmp_path):
     labels = youtube_vos(tmp_path)
     sequence = VOS.read(tmp_path)[0]
     scores = VOS.score(sequence, labels)
-    assert {name: len(score["J"]) for name, score in scores.items()} == {"0a1b2c3d4e_1-seen": 4, "0a1b2c3d4e_2-unseen": 2}
-    assert VOS.figures(scores) == {"Overall": 1, "J_seen": 1, "J_unseen": 1, "F_seen": 1, "F_unseen": 1}
+    assert {name: len(score["J"]) for name, score in scores.items()} == {
+        "0a1b2c3d4e_1-seen": 4,
+        "0a1b2c3d4e_2-unseen": 2,
+    }
+    assert VOS.figures(scores) == {
+        "Overall": 1,
+        "J_seen": 1,
+        "J_unseen": 1,
+        "F_seen": 1,
+        "F_unseen": 1,
+    }
 
 
 def test_the_figures_of_copied_masks_are_those_worked_by_hand(tmp_path):
     youtube_vos(tmp_path)
     first, alone = VOS.read(tmp_path)
-    scores = VOS.score(first, carried(VOS.given(first), 5))
+    scores = VOS.score(first, carried(VOS.initial_labels(first), 5))
     # 12 pixels wide, n frames later 2n farther: 12 - 2n of 12 + 2n columns are common
     by_hand = [10 / 14, 8 / 16, 6 / 18, 4 / 20]
     assert scores["0a1b2c3d4e_1-seen"]["J"] == pytest.approx(by_hand)
     assert scores["0a1b2c3d4e_2-unseen"]["J"] == [1, 1]
-    scores |= VOS.score(alone, list(VOS.given(alone).values()))  # of one frame, that is given: nothing to add
+    scores |= VOS.score(
+        alone, list(VOS.initial_labels(alone).values())
+    )  # of one frame, that is given: nothing to add
     figures = VOS.figures(scores)
     assert figures["J_seen"] == pytest.approx(np.mean(by_hand))
     assert (figures["J_unseen"], figures["F_unseen"]) == (1, 1)
@@ -64,13 +80,15 @@ def test_the_figures_of_copied_masks_are_those_worked_by_hand(tmp_path):
 def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
     youtube_vos(tmp_path / "valid", truth=False)
     sequence = VOS.read(tmp_path)[0]
-    given = VOS.given(sequence)
+    given = VOS.initial_labels(sequence)
     assert list(given) == [0, 2]
     predicted = carried(given, 5)
     assert VOS.score(sequence, predicted) == {}
     out = tmp_path / "out"
-    VOS.keep(sequence, predicted, out)
-    write_mask(out / "masks/0a1b2c3d4e/00007.png", predicted[0])  # of a download of all frames: none that the server asks for
+    VOS.write_predictions(sequence, predicted, out)
+    write_mask(
+        out / "masks/0a1b2c3d4e/00007.png", predicted[0]
+    )  # of a download of all frames: none that the server asks for
     VOS.write_tables({}, out)
     before = (out / "submission.zip").read_bytes()
     VOS.write_tables({}, out)
@@ -85,9 +103,18 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
 
 def test_a_mask_of_an_objects_first_frame_does_not_tell_of_the_truth(tmp_path):
     youtube_vos(tmp_path, truth=False)
-    for number in (15, 20):  # three frames are left, and two of them have a mask, since an object is first there
+    for number in (
+        15,
+        20,
+    ):  # three frames are left, and two of them have a mask, since an object is first there
         (tmp_path / f"JPEGImages/0a1b2c3d4e/{number:05d}.jpg").unlink()
-    edit_meta(tmp_path, lambda o: [o["1"].update(frames=["00000", "00005", "00010"]), o["2"].update(frames=["00010"])])
+    edit_meta(
+        tmp_path,
+        lambda o: [
+            o["1"].update(frames=["00000", "00005", "00010"]),
+            o["2"].update(frames=["00010"]),
+        ],
+    )
     assert [sequence.has_truth for sequence in VOS.read(tmp_path)] == [False, False]
 
 
@@ -95,7 +122,10 @@ def test_truth_is_of_a_whole_split(tmp_path):
     youtube_vos(tmp_path)
     for number in (5, 10):  # another video, without its truth
         save(tmp_path / f"JPEGImages/ff00ff00ff/{number:05d}.jpg", squares())
-    with pytest.raises(InputError, match=r"2 of 5 masks .* are missing \(ff00ff00ff/00005.png, ff00ff00ff/00010.png\)"):
+    with pytest.raises(
+        InputError,
+        match=r"2 of 5 masks .* are missing \(ff00ff00ff/00005.png, ff00ff00ff/00010.png\)",
+    ):
         VOS.read(tmp_path)
 
 
@@ -103,8 +133,15 @@ def test_tables_have_a_row_for_each_video_of_which_there_are_scores(tmp_path):
     labels = youtube_vos(tmp_path)
     sequence = VOS.read(tmp_path)[0]
     VOS.write_tables(VOS.score(sequence, labels), tmp_path / "out")
-    assert (tmp_path / "out/global_results.csv").read_text().splitlines()[0] == "Overall,J_seen,J_unseen,F_seen,F_unseen"
-    assert (tmp_path / "out/per-sequence_results.csv").read_text().splitlines()[1].startswith("0a1b2c3d4e,1.000000,1.000000")
+    assert (tmp_path / "out/global_results.csv").read_text().splitlines()[
+        0
+    ] == "Overall,J_seen,J_unseen,F_seen,F_unseen"
+    assert (
+        (tmp_path / "out/per-sequence_results.csv")
+        .read_text()
+        .splitlines()[1]
+        .startswith("0a1b2c3d4e,1.000000,1.000000")
+    )
 
 
 def test_training_has_65_categories():
@@ -127,11 +164,15 @@ def blank(folder):
     [
         (
             lambda r: (r / "Annotations/0a1b2c3d4e/00015.png").unlink(),
-            "Annotations: 1 of 3 masks behind the first of an object are missing (0a1b2c3d4e/00015.png): expected all",
+            "Annotations: 1 of 3 masks behind the first of an object are missing "
+            "(0a1b2c3d4e/00015.png): expected all",
         ),
         (
-            lambda r: [(r / f"Annotations/0a1b2c3d4e/{n}.png").unlink() for n in ("00005", "00015")],
-            "2 of 3 masks behind the first of an object are missing (0a1b2c3d4e/00005.png, 0a1b2c3d4e/00015.png)",
+            lambda r: [
+                (r / f"Annotations/0a1b2c3d4e/{n}.png").unlink() for n in ("00005", "00015")
+            ],
+            "2 of 3 masks behind the first of an object are missing (0a1b2c3d4e/00005.png, "
+            "0a1b2c3d4e/00015.png)",
         ),
         (
             lambda r: (r / "Annotations/0a1b2c3d4e/00000.png").unlink(),
@@ -141,21 +182,54 @@ def blank(folder):
             lambda r: write_mask(r / "Annotations/0a1b2c3d4e/00010.png", squares((1, 14, 8, 12))),
             "00010.png: does not hold object 2: meta.json says that it is first there",
         ),
-        (lambda r: edit_meta(r, lambda o: o["2"].update(frames=[])), "video 0a1b2c3d4e: expected objects with category and frames"),
-        (lambda r: (r / "JPEGImages/0a1b2c3d4e/00015.jpg").unlink(), "JPEGImages/0a1b2c3d4e: frame 00015 is missing, which meta.json"),
-        (lambda r: (r / "JPEGImages/ff00ff00ff/00000.jpg").unlink(), "ff00ff00ff: no numbered .jpg or .jpeg or .png files there"),
-        (lambda r: (r / "meta.json").unlink(), "meta.json: no such file: expected a split of YouTube-VOS"),
-        (lambda r: (r / "meta.json").write_text("{}"), "meta.json: expected videos, each with objects by number"),
-        (lambda r: edit_meta(r, lambda o: o["2"].pop("category")), "video 0a1b2c3d4e: expected objects with category and frames"),
-        (lambda r: edit_meta(r, lambda o: o.update({"3": o["1"]})), "0a1b2c3d4e/00000.png: does not hold object 3"),
-        (lambda r: blank(r / "Annotations/0a1b2c3d4e"), "Annotations/0a1b2c3d4e/00000.png: does not hold object 1"),
+        (
+            lambda r: edit_meta(r, lambda o: o["2"].update(frames=[])),
+            "video 0a1b2c3d4e: expected objects with category and frames",
+        ),
+        (
+            lambda r: (r / "JPEGImages/0a1b2c3d4e/00015.jpg").unlink(),
+            "JPEGImages/0a1b2c3d4e: frame 00015 is missing, which meta.json",
+        ),
+        (
+            lambda r: (r / "JPEGImages/ff00ff00ff/00000.jpg").unlink(),
+            "ff00ff00ff: no numbered .jpg or .jpeg or .png files there",
+        ),
+        (
+            lambda r: (r / "meta.json").unlink(),
+            "meta.json: no such file: expected a split of YouTube-VOS",
+        ),
+        (
+            lambda r: (r / "meta.json").write_text("{}"),
+            "meta.json: expected videos, each with objects by number",
+        ),
+        (
+            lambda r: edit_meta(r, lambda o: o["2"].pop("category")),
+            "video 0a1b2c3d4e: expected objects with category and frames",
+        ),
+        (
+            lambda r: edit_meta(r, lambda o: o.update({"3": o["1"]})),
+            "0a1b2c3d4e/00000.png: does not hold object 3",
+        ),
+        (
+            lambda r: blank(r / "Annotations/0a1b2c3d4e"),
+            "Annotations/0a1b2c3d4e/00000.png: does not hold object 1",
+        ),
         (
             lambda r: (blank(r / "Annotations/0a1b2c3d4e"), edit_meta(r, dict.clear)),
             "0a1b2c3d4e: no mask holds an object: nothing to track",
         ),
-        (lambda r: edit_meta(r, lambda o: o.pop("2")), "00010.png: holds object 2: meta.json has [1]"),
-        (lambda r: write_mask(r / "Annotations/0a1b2c3d4e/00010.png", squares(width=60)), "00010.png is 60x48: expected 64x48"),
-        (lambda r: save(r / "JPEGImages/0a1b2c3d4e/00010.jpg", squares(width=60)), "00010.jpg is 60x48: expected 64x48"),
+        (
+            lambda r: edit_meta(r, lambda o: o.pop("2")),
+            "00010.png: holds object 2: meta.json has [1]",
+        ),
+        (
+            lambda r: write_mask(r / "Annotations/0a1b2c3d4e/00010.png", squares(width=60)),
+            "00010.png is 60x48: expected 64x48",
+        ),
+        (
+            lambda r: save(r / "JPEGImages/0a1b2c3d4e/00010.jpg", squares(width=60)),
+            "00010.jpg is 60x48: expected 64x48",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_split_is_told(tmp_path, spoil, words):
@@ -163,7 +237,7 @@ def test_what_is_wrong_with_a_split_is_told(tmp_path, spoil, words):
     spoil(tmp_path)
     with pytest.raises(InputError) as error:
         for sequence in VOS.read(tmp_path):
-            VOS.given(sequence)
+            VOS.initial_labels(sequence)
             list(VOS.frames(sequence))
     assert words in str(error.value)
     assert "\n" not in str(error.value)

@@ -5,11 +5,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from corrflow import CorrFlow, ModelConfig, restricted_attention
 from corrflow.attention.window import Window
 from corrflow.encoder import EncoderConfig
-from corrflow.objective import ObjectiveConfig, Recursion
+from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.speed import cost
 
 
-@pytest.mark.parametrize("config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
+@pytest.mark.parametrize(
+    "config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)]
+)
 def test_the_encoders_operations_are_those_that_torch_counts(config):
     model = CorrFlow(ModelConfig(config)).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -34,12 +36,22 @@ def test_cells_beyond_the_image_are_not_counted():
 
 
 @pytest.mark.parametrize(("frames", "truth"), [(3, (True,)), (5, (True, False, True))])
-def test_the_recursion_makes_as_many_copies_of_as_many_values_as_counted(monkeypatch, frames, truth):
+def test_the_recursion_makes_as_many_copies_of_as_many_values_as_counted(
+    monkeypatch, frames, truth
+):
     model, copied = CorrFlow(ModelConfig(EncoderConfig((4, 4, 4, 4), (1, 1, 1, 1), 4))), []
-    original = model.copy
-    monkeypatch.setattr(model, "copy", lambda *inputs: (copied.append(inputs[2].shape[1]), original(*inputs))[1])
-    clip = torch.rand(1, frames, 3, 16, 16), torch.full((1, frames, 16, 4, 4), 1 / 16), torch.zeros(1, frames, 16, 16).long()
-    Recursion(model, ObjectiveConfig())(*clip, truth)
+    original = model.propagate_values
+    monkeypatch.setattr(
+        model,
+        "propagate_values",
+        lambda *inputs: (copied.append(inputs[2].shape[1]), original(*inputs))[1],
+    )
+    clip = (
+        torch.rand(1, frames, 3, 16, 16),
+        torch.full((1, frames, 16, 4, 4), 1 / 16),
+        torch.zeros(1, frames, 16, 16).long(),
+    )
+    CorrespondenceLoss(model, LossConfig())(*clip, truth)
     assert len(copied) == cost.copies_of_recursion(frames)
     assert sum(copied) <= cost.values_of_recursion(frames, 16)
     assert truth != (True,) or sum(copied) == cost.values_of_recursion(frames, 16)
@@ -53,7 +65,9 @@ def test_the_released_step_costs_five_times_ours():
     assert cost.affinity_bytes(4096, Window()) == 4096 * 169 * 4
 
 
-@pytest.mark.parametrize("config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
+@pytest.mark.parametrize(
+    "config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)]
+)
 def test_the_encoder_keeps_for_backward_the_bytes_that_were_counted(config):
     model, kept = CorrFlow(ModelConfig(config)).train(), {}
     weights = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
@@ -65,6 +79,8 @@ def test_the_encoder_keeps_for_backward_the_bytes_that_were_counted(config):
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         features = model.encode(torch.zeros(2, 3, 64, 96))
     pictures = sum(size for place, size in kept.items() if place not in weights)
-    statistics = 8 * sum(m.num_features for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    statistics = 8 * sum(
+        m.num_features for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)
+    )
     assert features.requires_grad
     assert pictures - statistics == 2 * cost.activation_bytes(config, 64, 96)

@@ -39,7 +39,9 @@ def test_speedups_are_against_the_released_variant_of_the_same_work():
         Variant("other", "ours", partial(sleeper, 0.01), NEED),
     ]
     rounds = []
-    (theirs, ours, other), failures = measure(variants, CPU, repeats=3, on_round=lambda: rounds.append(1))
+    (theirs, ours, other), failures = measure(
+        variants, CPU, repeats=3, on_round=lambda: rounds.append(1)
+    )
     assert not failures
     assert len(rounds) == 4
     assert (ours.name, ours.variant, ours.need) == ("nap", "ours", NEED)
@@ -50,7 +52,10 @@ def test_speedups_are_against_the_released_variant_of_the_same_work():
 
 
 def test_extra_memory_is_that_of_the_work_alone():
-    meals = [Variant("meal", "large", partial(eater, 200), NEED), Variant("meal", "small", partial(eater, 20), NEED)]
+    meals = [
+        Variant("meal", "large", partial(eater, 200), NEED),
+        Variant("meal", "small", partial(eater, 20), NEED),
+    ]
     large, small = measure(meals, CPU, repeats=1).rows
     assert 190 < large.peak_mib < 240
     assert 15 < small.peak_mib < 60
@@ -58,10 +63,20 @@ def test_extra_memory_is_that_of_the_work_alone():
 
 @pytest.mark.parametrize(
     ("build", "words"),
-    [(broken, "meal, ours: InputError: no such thing here"), (dying, "meal, ours: its process died (exit code 9)")],
+    [
+        (broken, "meal, ours: InputError: no such thing here"),
+        (dying, "meal, ours: its process died (exit code 9)"),
+    ],
 )
 def test_a_variant_that_can_not_run_is_named_and_the_others_go_on(build, words):
-    rows, failures = measure([Variant("meal", "ours", build, NEED), Variant("meal", "other", partial(sleeper, 0.01), NEED)], CPU, repeats=1)
+    rows, failures = measure(
+        [
+            Variant("meal", "ours", build, NEED),
+            Variant("meal", "other", partial(sleeper, 0.01), NEED),
+        ],
+        CPU,
+        repeats=1,
+    )
     assert [row.variant for row in rows] == ["other"]
     assert len(failures) == 1
     assert words in failures[0]

@@ -11,8 +11,12 @@ def series(peak=10.0):
     def row(variant, seconds):
         return Row("work", variant, seconds, seconds, seconds, 1.0, peak, 1.0, Need(1, 1, 0))
 
-    points = [(side, [row("released", side / 64), row("corrflow", side / 640)]) for side in (64, 128)]
-    return {"side": [*points, (256, [row("corrflow", 0.4)])]}  # where the released formulation did not fit
+    points = [
+        (side, [row("released", side / 64), row("corrflow", side / 640)]) for side in (64, 128)
+    ]
+    return {
+        "side": [*points, (256, [row("corrflow", 0.4)])]
+    }  # where the released formulation did not fit
 
 
 @pytest.mark.parametrize("peak", [10.0, None])

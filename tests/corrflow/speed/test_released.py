@@ -4,7 +4,7 @@ import torch
 from corrflow import CorrFlow, ModelConfig, restricted_attention
 from corrflow.attention.window import Window
 from corrflow.encoder import EncoderConfig
-from corrflow.objective import ObjectiveConfig, Recursion
+from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.palette import CLASSES
 from corrflow.propagation import Protocol, propagate
 from corrflow.speed import released
@@ -15,7 +15,9 @@ SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 def test_the_released_pointer_computes_what_ours_does():
     query, key, value = (torch.randn(2, n, 9, 11) for n in (8, 8, 3))
     theirs = released.copy(query, key, value, Window(3))
-    torch.testing.assert_close(theirs, restricted_attention(query, key, value, radius=3), atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        theirs, restricted_attention(query, key, value, radius=3), atol=1e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("truth", [True, False])
@@ -24,7 +26,7 @@ def test_the_released_step_has_our_losses(truth):
     model = CorrFlow(SMALL).eval()
     frames, classes = torch.rand(2, 3, 3, 32, 32), torch.randint(CLASSES, (2, 3, 32, 32))
     colors = released.shrunk_labels(classes.flatten(0, 1)).unflatten(0, (2, 3))
-    ours = Recursion(model, ObjectiveConfig())(frames, colors, classes, (truth,))
+    ours = CorrespondenceLoss(model, LossConfig())(frames, colors, classes, (truth,))
     torch.testing.assert_close(released.losses(model, frames, classes, truth), ours.total)
 
 
@@ -34,6 +36,8 @@ def test_the_released_tracking_gives_our_labels_where_cells_are_of_one_label():
     labels = torch.randint(3, (8, 12)).repeat_interleave(4, 0).repeat_interleave(4, 1)
     with torch.no_grad():
         theirs = released.track(model, frames[0], frames[1], labels[None])[0]
-    near = Protocol("near", radius=4 * SMALL.radius, hard=False)  # enlarged linearly, as theirs
+    near = Protocol(
+        "near", radius=4 * SMALL.radius, argmax_each_frame=False
+    )  # enlarged linearly, as theirs
     ours = propagate(model, frames[:, 0], labels, near)
     assert torch.equal(theirs, ours[1])

@@ -1,4 +1,5 @@
-"""The prediction for many GPUs, held to values worked by hand, to torch's own buckets and to a checkpoint's own size."""
+"""The prediction for many GPUs, held to values worked by hand, to torch's own buckets and to a
+checkpoint's own size."""
 
 import itertools
 from dataclasses import replace
@@ -9,12 +10,16 @@ import torch.distributed as dist
 
 from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.encoder import EncoderConfig
-from corrflow.objective import ObjectiveConfig, Recursion
+from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.speed import cost, scaling
 from corrflow.speed.scaling import Bucket, ScalingConfig, exposed_seconds, predict, ring_seconds
 from corrflow.training.checkpoint import save_checkpoint
 
-ENCODERS = [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10), EncoderConfig((16, 32, 32, 64), (2, 1, 2, 1), 7)]
+ENCODERS = [
+    EncoderConfig(),
+    EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10),
+    EncoderConfig((16, 32, 32, 64), (2, 1, 2, 1), 7),
+]
 
 
 @pytest.mark.parametrize("config", ENCODERS)
@@ -38,20 +43,26 @@ def test_buckets_are_those_of_ddp(config, limit):
     limits = [1 << 20, limit << 20]
     told, _ = dist._compute_bucket_assignment_by_size(last_first, limits, [False] * len(last_first))
     found = scaling.buckets(config, 64, limit)
-    assert [bucket.bytes for bucket in found] == [sum(4 * last_first[index].numel() for index in bucket) for bucket in told]
+    assert [bucket.bytes for bucket in found] == [
+        sum(4 * last_first[index].numel() for index in bucket) for bucket in told
+    ]
     assert found[-1].ready == 1.0
 
 
 def test_gradients_are_ready_in_the_last_third_as_backward_takes_the_first_frame_last():
     early, late = scaling.buckets(EncoderConfig(), 256, 25)
     assert (early.bytes, late.bytes) == (2_951_424, 18_215_168)
-    # by hand: the head's 0.295 and the last convolution's 1.18 of 11.5 M multiplications a cell, 2/3 of backward gone before
+    # by hand: the head's 0.295 and the last convolution's 1.18 of 11.5 M multiplications a cell,
+    # 2/3 of backward gone before
     weights = 64 * 256 * 9, 256 * 256 * 9
-    assert early.ready == pytest.approx((2 + 2 * 4096 * sum(weights) / cost.encoder_flops(EncoderConfig(), 256, 256)) / 3)
+    assert early.ready == pytest.approx(
+        (2 + 2 * 4096 * sum(weights) / cost.encoder_flops(EncoderConfig(), 256, 256)) / 3
+    )
 
 
 def test_no_gradient_is_there_before_backward_has_come_to_the_clips_first_frame():
-    """What `ready` rests on: frame by frame, the last first, so that a weight waits for the first frame's share."""
+    """What `ready` rests on: frame by frame, the last first, so that a weight waits for the first
+    frame's share."""
     model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 4, 4), (1, 1, 1, 1), 4), radius=1))
     order = []
     for name, weight in model.encoder.named_parameters():
@@ -64,13 +75,33 @@ def test_no_gradient_is_there_before_backward_has_come_to_the_clips_first_frame(
             out.register_hook(lambda _: order.append(place))
 
         module.register_forward_hook(watch)
-    clip = torch.rand(1, 3, 3, 16, 16), torch.full((1, 3, 16, 4, 4), 1 / 16), torch.zeros(1, 3, 16, 16).long()
-    Recursion(model, ObjectiveConfig())(*clip, (True,)).total.backward()
-    frames = ["head of frame 2", "stem of frame 2", "head of frame 1", "stem of frame 1", "head of frame 0", "head.bias"]
-    assert [order.index(place) for place in frames] == sorted(order.index(place) for place in frames)
-    passed = ["head.weight", "layer4.0.residual.3.weight", "layer1.0.residual.0.weight", "stem.0.weight"]
+    clip = (
+        torch.rand(1, 3, 3, 16, 16),
+        torch.full((1, 3, 16, 4, 4), 1 / 16),
+        torch.zeros(1, 3, 16, 16).long(),
+    )
+    CorrespondenceLoss(model, LossConfig())(*clip, (True,)).total.backward()
+    frames = [
+        "head of frame 2",
+        "stem of frame 2",
+        "head of frame 1",
+        "stem of frame 1",
+        "head of frame 0",
+        "head.bias",
+    ]
+    assert [order.index(place) for place in frames] == sorted(
+        order.index(place) for place in frames
+    )
+    passed = [
+        "head.weight",
+        "layer4.0.residual.3.weight",
+        "layer1.0.residual.0.weight",
+        "stem.0.weight",
+    ]
     assert order.index("head of frame 0") < order.index(passed[0])
-    assert [order.index(place) for place in passed] == sorted(order.index(place) for place in passed)
+    assert [order.index(place) for place in passed] == sorted(
+        order.index(place) for place in passed
+    )
 
 
 def test_a_ring_by_hand():
@@ -83,16 +114,21 @@ def test_only_what_ends_after_backward_is_exposed():
     # 2 ranks at 1 GB/s, no hops: a bucket takes its bytes in ns
     early, late = Bucket(30_000_000, 0.5), Bucket(20_000_000, 1.0)
     assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.1) == pytest.approx(0.02)
-    assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.04) == pytest.approx(0.03)  # the first ends 10 ms late
+    assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.04) == pytest.approx(
+        0.03
+    )  # the first ends 10 ms late
     assert exposed_seconds([early, late], 1, 1e9, 0, backward=0.04) == 0
 
 
 def test_two_nodes_by_hand():
     config = ScalingConfig(
-        gpus=(1, 16), batch=10, peak_tflops=426, achieved=0.5, network_gbit=80, reached=1.0, nvlink_us=0, network_us=0, flag_us=0,
+        gpus=(1, 16), batch=10, peak_tflops=426, achieved=0.5, network_gbit=80, reached=1.0,
+        nvlink_us=0, network_us=0, flag_us=0,
     )  # fmt: skip
     one, many = predict(config)
-    assert one.compute == pytest.approx(10 * 426e9 / 213e12, rel=0.002)  # 426 GFLOP a clip, docs/performance.md
+    assert one.compute == pytest.approx(
+        10 * 426e9 / 213e12, rel=0.002
+    )  # 426 GFLOP a clip, docs/performance.md
     assert one.step == one.compute + one.saving
     assert (one.limit, one.efficiency, one.exposed, one.flag) == ("arithmetic", 1.0, 0, 0)
     # 15/16 of 21.17 MB twice at 10 GB/s; all but the first bucket comes after backward
@@ -118,7 +154,9 @@ def test_the_papers_batch_feeds_six_gpus_at_most():
 
 
 def test_more_bandwidth_never_slows_a_step():
-    rows = [predict(ScalingConfig(gpus=(64,), network_gbit=gbit))[0] for gbit in (10, 25, 100, 200, 400)]
+    rows = [
+        predict(ScalingConfig(gpus=(64,), network_gbit=gbit))[0] for gbit in (10, 25, 100, 200, 400)
+    ]
     assert [row.step for row in rows] == sorted((row.step for row in rows), reverse=True)
     assert rows[0].efficiency < 0.5 < rows[-1].efficiency < 1
 
@@ -133,7 +171,17 @@ def test_a_checkpoint_has_the_bytes_that_were_counted(tmp_path):
     assert size == pytest.approx(cost.checkpoint_bytes(EncoderConfig()), rel=0.002)
 
 
-@pytest.mark.parametrize("change", [{"batch": 0}, {"gpus": ()}, {"achieved": 1.5}, {"network_gbit": 0.0}, {"size": 30}, {"flag_us": -1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"batch": 0},
+        {"gpus": ()},
+        {"achieved": 1.5},
+        {"network_gbit": 0.0},
+        {"size": 30},
+        {"flag_us": -1.0},
+    ],
+)
 def test_refuses_what_makes_no_sense(change):
     with pytest.raises(InputError, match="scaling: "):
         replace(ScalingConfig(), **change)

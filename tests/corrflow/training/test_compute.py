@@ -10,16 +10,17 @@ from corrflow.attention import choice
 from corrflow.attention.choice import has_compiler
 from corrflow.training import compute
 from corrflow.training.compute import Compute, ComputeConfig
-from corrflow.training.distributed import Processes
+from corrflow.training.distributed import DistributedContext
 from corrflow.training.trainer import Trainer
 from launch import train
-from shards.pack import PackConfig, pack
+from shards.packing.pack import PackConfig, pack
 from shards.synthetic import SceneConfig, write_tree
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 # the demo at half its widths and a third of its side: bfloat16 is emulated on the CPU, and slow
 SMALLER = [
-    "--recipe", "demo", "--model.encoder.widths", "16", "32", "64", "64", "--clip.size", "32", "--trainer.steps", "90",
+    "--recipe", "demo", "--model.encoder.widths", "16", "32", "64", "64", "--clip.size", "32",
+    "--trainer.steps", "90",
     "--trainer.pictures-every", "0", "--stream.workers", "0", "--device", "cpu", "--procs", "1",
 ]  # fmt: skip
 
@@ -28,12 +29,18 @@ def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
     monkeypatch.setattr(choice, "is_installed", lambda backend: True)
     monkeypatch.setattr(choice, "has_compiler", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert ComputeConfig().choose(CPU) == Compute("tiled", torch.float32, compiled=False, winograd=True)
-    assert ComputeConfig().choose(CUDA) == Compute("triton", torch.bfloat16, compiled=True, winograd=False)
+    assert ComputeConfig().choose(CPU) == Compute(
+        "tiled", torch.float32, compiled=False, winograd=True
+    )
+    assert ComputeConfig().choose(CUDA) == Compute(
+        "triton", torch.bfloat16, compiled=True, winograd=False
+    )
     forced = ComputeConfig("reference", "float32", "no").choose(CUDA)
     assert str(forced) == "reference attention, float32, encoder as it is"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    assert ComputeConfig().choose(CUDA) == Compute("tiled", torch.float32, compiled=False, winograd=False)
+    assert ComputeConfig().choose(CUDA) == Compute(
+        "tiled", torch.float32, compiled=False, winograd=False
+    )
 
 
 def test_compilation_is_refused_where_nothing_can_compile(monkeypatch):
@@ -43,15 +50,27 @@ def test_compilation_is_refused_where_nothing_can_compile(monkeypatch):
 
 
 def test_winograds_way_is_refused_where_it_would_not_be_gone():
-    assert str(ComputeConfig(convolution="winograd").choose(CPU)).endswith("encoder by Winograd's way")
+    assert str(ComputeConfig(convolution="winograd").choose(CPU)).endswith(
+        "encoder by Winograd convolution"
+    )
     assert not ComputeConfig(convolution="direct").choose(CPU).winograd
-    with pytest.raises(InputError, match="convolution winograd on cpu, bfloat16, not compiled: expected cpu, float32, not compiled"):
+    with pytest.raises(
+        InputError,
+        match=(
+            "convolution winograd on cpu, bfloat16, not compiled: expected cpu, float32, not "
+            "compiled"
+        ),
+    ):
         ComputeConfig(precision="bfloat16", convolution="winograd").choose(CPU)
 
 
-def test_what_is_not_installed_is_refused_before_anything_is_written(refused, packed, tmp_path, monkeypatch):
+def test_what_is_not_installed_is_refused_before_anything_is_written(
+    refused, packed, tmp_path, monkeypatch
+):
     monkeypatch.setattr(choice, "is_installed", lambda backend: backend not in choice.NEEDS)
-    told = refused("train", "--data", packed, "--run", tmp_path / "run", "--compute.attention", "sampler")
+    told = refused(
+        "train", "--data", packed, "--run", tmp_path / "run", "--compute.attention", "sampler"
+    )
     assert "spatial_correlation_sampler is not installed: pip install" in told
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError):
@@ -59,26 +78,47 @@ def test_what_is_not_installed_is_refused_before_anything_is_written(refused, pa
 
 
 def losses_of(run):
-    return np.array([json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()])
+    return np.array(
+        [json.loads(line)["loss"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    )
 
 
 def test_bfloat16_learns_the_demo_as_float32_does(tmp_path):
     write_tree(tmp_path / "videos", "train", 6, SceneConfig(frames=8, height=48, width=64), seed=1)
-    pack(tmp_path / "videos" / "JPEGImages" / "480p", tmp_path / "shards", PackConfig(fps=25, segment=4), processes=1)
+    pack(
+        tmp_path / "videos" / "JPEGImages" / "480p",
+        tmp_path / "shards",
+        PackConfig(fps=25, segment=4),
+        processes=1,
+    )
     for precision in ("float32", "bfloat16"):
-        flags = ["--data", str(tmp_path / "shards"), "--run", str(tmp_path / precision), "--compute.precision", precision]
+        flags = [
+            "--data",
+            str(tmp_path / "shards"),
+            "--run",
+            str(tmp_path / precision),
+            "--compute.precision",
+            precision,
+        ]
         assert train.main([*SMALLER, *flags]) == 0
-    single, half = (np.convolve(losses_of(tmp_path / name), np.ones(10) / 10, "valid") for name in ("float32", "bfloat16"))
+    single, half = (
+        np.convolve(losses_of(tmp_path / name), np.ones(10) / 10, "valid")
+        for name in ("float32", "bfloat16")
+    )
     assert single[-20:].mean() < 0.85 * single[0]
     np.testing.assert_allclose(half, single, rtol=0.05)  # 0.025 was measured
     assert not np.array_equal(half, single)
 
 
-@pytest.mark.skipif(not has_compiler(), reason="torch.compile needs a C++ compiler and Python's headers")
+@pytest.mark.skipif(
+    not has_compiler(), reason="torch.compile needs a C++ compiler and Python's headers"
+)
 def test_a_compiled_encoder_trains_as_the_plain_one(tmp_path):
     from test_trainer import ALONE, batches, config
 
-    plain, compiled = (replace(config(steps=3), compute=ComputeConfig(compile=how)) for how in ("no", "yes"))
+    plain, compiled = (
+        replace(config(steps=3), compute=ComputeConfig(compile=how)) for how in ("no", "yes")
+    )
     lines = {}
     for name, settings in (("plain", plain), ("compiled", compiled)):
         trainer = Trainer(tmp_path / name, settings, ALONE)
@@ -86,4 +126,9 @@ def test_a_compiled_encoder_trains_as_the_plain_one(tmp_path):
         lines[name] = losses_of(tmp_path / name)
         weights = trainer.model.state_dict()
     np.testing.assert_allclose(lines["compiled"], lines["plain"], rtol=1e-4)
-    assert weights.keys() == Trainer(tmp_path / "other", plain, Processes(0, 1, CPU)).model.state_dict().keys()
+    assert (
+        weights.keys()
+        == Trainer(tmp_path / "other", plain, DistributedContext(0, 1, CPU))
+        .model.state_dict()
+        .keys()
+    )

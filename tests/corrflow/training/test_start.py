@@ -6,7 +6,7 @@ from test_trainer import ALONE, SMALL, config, fit
 
 from corrflow import InputError, load_model
 from corrflow.model import export_model
-from corrflow.training.checkpoint import checkpoint_path, starting_model
+from corrflow.training.checkpoint import checkpoint_path, initial_model
 from corrflow.training.trainer import Trainer
 
 
@@ -22,7 +22,7 @@ def earlier(tmp_path):
 
 def test_a_run_begins_with_another_ones_averaged_weights_and_its_own_schedule(earlier, tmp_path):
     trainer = Trainer(tmp_path / "later", config(start=str(earlier)), ALONE)
-    assert (trainer.step, trainer.clips) == (0, 0)
+    assert (trainer.step, trainer.clips_seen) == (0, 0)
     assert same(trainer.model.state_dict(), load_model(earlier, weights="average").state_dict())
     assert not same(trainer.model.state_dict(), load_model(earlier, weights="last").state_dict())
 
@@ -34,22 +34,33 @@ def test_it_resumes_from_its_own_checkpoints_to_the_last_bit(earlier, tmp_path):
     fit(tmp_path / "cut", begun, stop=lambda: next(calls))
     fit(tmp_path / "cut", begun)
     fit(tmp_path / "random", config())
-    whole, cut, random = (load_model(checkpoint_path(tmp_path / name, 6)).state_dict() for name in ("whole", "cut", "random"))
+    whole, cut, random = (
+        load_model(checkpoint_path(tmp_path / name, 6)).state_dict()
+        for name in ("whole", "cut", "random")
+    )
     assert same(whole, cut)
     assert not same(whole, random)
 
 
-def test_the_model_that_comes_along_is_called_shipped(earlier, tmp_path, monkeypatch):
-    export_model(earlier, tmp_path / "shipped.pt")
-    monkeypatch.setattr("corrflow.model.SHIPPED", tmp_path / "shipped.pt")
-    assert same(starting_model("shipped", SMALL).state_dict(), load_model(tmp_path / "shipped.pt").state_dict())
+def test_the_pretrained_model_is_called_pretrained(earlier, tmp_path, monkeypatch):
+    export_model(earlier, tmp_path / "pretrained.pt")
+    monkeypatch.setattr("corrflow.model.PRETRAINED", tmp_path / "pretrained.pt")
+    assert same(
+        initial_model("pretrained", SMALL).state_dict(),
+        load_model(tmp_path / "pretrained.pt").state_dict(),
+    )
 
 
-def test_another_encoder_or_input_is_refused_and_another_affinity_scale_is_not(earlier):
-    starting_model(str(earlier), replace(SMALL, affinity_scale=SMALL.affinity_scale / 8, radius=3))
+def test_another_encoder_or_input_is_refused_and_another_inverse_temperature_is_not(earlier):
+    initial_model(
+        str(earlier), replace(SMALL, inverse_temperature=SMALL.inverse_temperature / 8, radius=3)
+    )
     wider = replace(SMALL, encoder=replace(SMALL.encoder, features=32))
     for other in (wider, replace(SMALL, input="lab")):
-        with pytest.raises(InputError, match=r"trainer\.start .*step-00000004\.pt: another architecture: .*, expected "):
-            starting_model(str(earlier), other)
+        with pytest.raises(
+            InputError,
+            match=r"trainer\.start .*step-00000004\.pt: another architecture: .*, expected ",
+        ):
+            initial_model(str(earlier), other)
     with pytest.raises(InputError, match=r"none\.pt: no such file"):
-        starting_model("none.pt", SMALL)
+        initial_model("none.pt", SMALL)

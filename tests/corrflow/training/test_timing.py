@@ -36,7 +36,10 @@ def test_each_part_gets_its_own_time_and_together_they_are_the_step(tmp_path, mo
     for name, milliseconds in parts.items():
         assert milliseconds > 1000 * slept.get(name, 0)
     assert sum(parts.values()) == pytest.approx(1000 * 2 / line["clips_per_second"], rel=0.02)
-    assert parts["data"] + parts["copy"] + parts["optimizer"] < sum(parts.values()) - parts["forward"] - parts["backward"]
+    assert (
+        parts["data"] + parts["copy"] + parts["optimizer"]
+        < sum(parts.values()) - parts["forward"] - parts["backward"]
+    )
     assert line["data_wait"] == pytest.approx(parts["data"] / sum(parts.values()), rel=0.02)
     assert line["time_allreduce"] == 0
 

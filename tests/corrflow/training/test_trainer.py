@@ -7,15 +7,15 @@ from torch import Tensor
 
 from corrflow import InputError, ModelConfig
 from corrflow.encoder import EncoderConfig
-from corrflow.training.anomalies import NonFiniteError, WriteError
 from corrflow.training.checkpoint import checkpoint_path, checkpoints
 from corrflow.training.config import TrainerConfig, TrainingConfig
-from corrflow.training.distributed import Processes, choose_device
+from corrflow.training.distributed import DistributedContext, choose_device
+from corrflow.training.failures import NonFiniteError, WriteError
 from corrflow.training.monitor import read_lines
 from corrflow.training.schedule import ScheduleConfig
 from corrflow.training.trainer import Trainer
 
-ALONE = Processes(0, 1, torch.device("cpu"))
+ALONE = DistributedContext(0, 1, torch.device("cpu"))
 SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
@@ -25,16 +25,26 @@ class Batch(NamedTuple):
 
 
 def config(steps=6, **trainer):
-    settings = TrainerConfig(steps=steps, batch=2, log_every=2, save_every=2, keep=2, pictures_every=0, seed=3)
+    settings = TrainerConfig(
+        steps=steps, batch=2, log_every=2, save_every=2, keep=2, pictures_every=0, seed=3
+    )
     settings = TrainerConfig(**{**settings.__dict__, **trainer})
-    return TrainingConfig(model=SMALL, schedule=ScheduleConfig(truth_clips=20), trainer=settings)
+    return TrainingConfig(
+        model=SMALL, schedule=ScheduleConfig(teacher_forcing_clips=20), trainer=settings
+    )
 
 
 def batches(start=0, count=2):
     """A fixed batch for each step."""
     step = start
     while True:
-        clips = torch.randint(0, 256, (count, 3, 3, 16, 16), generator=torch.Generator().manual_seed(step), dtype=torch.uint8)
+        clips = torch.randint(
+            0,
+            256,
+            (count, 3, 3, 16, 16),
+            generator=torch.Generator().manual_seed(step),
+            dtype=torch.uint8,
+        )
         yield Batch(clips, [f"clip-{step}a", f"clip-{step}b"])
         step += 1
 
@@ -57,8 +67,11 @@ def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not
     resumed, finished = fit(tmp_path / "cut", config())
     assert finished
     assert torch.equal(weights(resumed), weights(whole))
-    keep = ("step", "loss", "short", "long", "gradient_norm", "epsilon", "learning_rate")
-    lines = [[{k: line[k] for k in keep} for line in read_lines(tmp_path / run / "metrics.jsonl")] for run in ("whole", "cut")]
+    keep = ("step", "loss", "hop_loss", "cycle_loss", "gradient_norm", "epsilon", "learning_rate")
+    lines = [
+        [{k: line[k] for k in keep} for line in read_lines(tmp_path / run / "metrics.jsonl")]
+        for run in ("whole", "cut")
+    ]
     assert lines[0] == lines[1]
     assert [line["step"] for line in lines[0]] == [1, 2, 3, 4, 5, 6]
 
@@ -69,12 +82,16 @@ def test_steps_logged_after_the_last_checkpoint_are_logged_once(tmp_path):
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')  # a kill in the middle of a line
     fit(tmp_path, config(steps=6))
-    assert [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3, 4, 5, 6]
+    assert [
+        json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
+    ] == [1, 2, 3, 4, 5, 6]
 
 
 def test_old_checkpoints_go_and_marked_ones_stay(tmp_path):
     fit(tmp_path, config(steps=12, keep_every=4))
-    assert [path.name for path in checkpoints(tmp_path)] == [f"step-{step:08d}.pt" for step in (4, 8, 10, 12)]
+    assert [path.name for path in checkpoints(tmp_path)] == [
+        f"step-{step:08d}.pt" for step in (4, 8, 10, 12)
+    ]
 
 
 def test_a_truncated_checkpoint_is_passed_over(tmp_path):
@@ -102,14 +119,20 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path, monk
     def poisoned(clips, draw):
         data = good(clips, draw)
         snapshots.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
-        return data._replace(inputs_bt3hw=data.inputs_bt3hw * float("nan")) if trainer.step == 1 else data
+        return (
+            data._replace(inputs_bt3hw=data.inputs_bt3hw * float("nan"))
+            if trainer.step == 1
+            else data
+        )
 
     monkeypatch.setattr(trainer, "prepare", poisoned)
     with pytest.raises(NonFiniteError, match=r"step 2: loss nan.*clip-1a, clip-1b"):
         trainer.fit(batches(), lambda: False, lambda _: None)
     assert not checkpoints(tmp_path)
     assert not torch.equal(snapshots[0], snapshots[1])  # step 1 was done
-    assert torch.equal(torch.cat([p.flatten() for p in trainer.model.parameters()]), snapshots[1])  # steps 2 and 3 were not
+    assert torch.equal(
+        torch.cat([p.flatten() for p in trainer.model.parameters()]), snapshots[1]
+    )  # steps 2 and 3 were not
 
 
 def first_step(run, **trainer):
@@ -117,13 +140,19 @@ def first_step(run, **trainer):
     made = Trainer(run, config(steps=1, batch=4, **trainer), ALONE)
     made.model.eval()
     seen = []
-    made.recursion.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
+    made.loss_module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     made.fit(batches(count=4), lambda: False, lambda _: None)
     inputs = [torch.cat(tensors) for tensors in zip(*(step[:3] for step in seen), strict=True)]
-    return inputs, [step[3] for step in seen], torch.cat([p.grad.flatten() for p in made.model.parameters()])
+    return (
+        inputs,
+        [step[3] for step in seen],
+        torch.cat([p.grad.flatten() for p in made.model.parameters()]),
+    )
 
 
-def test_accumulated_parts_have_the_inputs_and_without_batchnorm_the_gradients_of_the_whole(tmp_path):
+def test_accumulated_parts_have_the_inputs_and_without_batchnorm_the_gradients_of_the_whole(
+    tmp_path,
+):
     inputs, truth, gradient = first_step(tmp_path / "whole")
     for parts in (2, 4):
         same, truths, accumulated = first_step(tmp_path / str(parts), accumulate=parts)
@@ -135,9 +164,15 @@ def test_accumulated_parts_have_the_inputs_and_without_batchnorm_the_gradients_o
 def test_a_long_gradient_is_cut_and_logged_as_it_was(tmp_path):
     whole, _ = fit(tmp_path / "whole", config(steps=1))
     cut, _ = fit(tmp_path / "cut", config(steps=1, clip_norm=0.01))
-    norms = [read_lines(tmp_path / name / "metrics.jsonl")[0]["gradient_norm"] for name in ("whole", "cut")]
+    norms = [
+        read_lines(tmp_path / name / "metrics.jsonl")[0]["gradient_norm"]
+        for name in ("whole", "cut")
+    ]
     assert norms[0] == norms[1] > 0.01
-    gradients = [torch.cat([p.grad.flatten() for p in trainer.model.parameters()]) for trainer in (whole, cut)]
+    gradients = [
+        torch.cat([p.grad.flatten() for p in trainer.model.parameters()])
+        for trainer in (whole, cut)
+    ]
     assert gradients[1].norm().item() == pytest.approx(0.01, rel=1e-3)
     torch.testing.assert_close(gradients[1], gradients[0] * (0.01 / norms[0]), rtol=1e-3, atol=1e-9)
 
@@ -145,7 +180,10 @@ def test_a_long_gradient_is_cut_and_logged_as_it_was(tmp_path):
 @pytest.mark.parametrize(
     ("trainer", "words"),
     [
-        ({"accumulate": 3, "batch": 4}, "accumulate 3: 4 clips on 1 processes: expected one of 1, 2, 4"),
+        (
+            {"accumulate": 3, "batch": 4},
+            "accumulate 3: 4 clips on 1 processes: expected one of 1, 2, 4",
+        ),
         ({"sync_batch_norm": True}, "sync_batch_norm on cpu: expected cuda"),
     ],
 )
@@ -157,25 +195,22 @@ def test_what_can_not_be_done_here_is_refused(tmp_path, trainer, words):
 def test_another_batch_goes_on_from_the_clips_that_were_seen(tmp_path):
     fit(tmp_path, config(steps=3))
     trainer = Trainer(tmp_path, config(steps=5, batch=4), ALONE)
-    assert (trainer.step, trainer.clips, trainer.batch_before, trainer.next_batch) == (3, 6, 2, 2)
+    assert (trainer.step, trainer.clips_seen, trainer.previous_batch, trainer.next_batch) == (
+        3,
+        6,
+        2,
+        2,
+    )
     trainer.fit(batches(trainer.next_batch, count=4), lambda: False, lambda _: None)
-    assert trainer.clips == 14
+    assert trainer.clips_seen == 14
     again = Trainer(tmp_path, config(steps=9, batch=3), ALONE)
-    assert (again.clips, again.batch_before, again.next_batch) == (14, 4, 5)
+    assert (again.clips_seen, again.previous_batch, again.next_batch) == (14, 4, 5)
     lines = read_lines(tmp_path / "metrics.jsonl")
-    assert [line["epsilon"] for line in lines] == pytest.approx([0.9 - 0.3 * clips / 20 for clips in (0, 2, 4, 6, 10)])
+    assert [line["epsilon"] for line in lines] == pytest.approx(
+        [0.9 - 0.3 * clips / 20 for clips in (0, 2, 4, 6, 10)]
+    )
     rates = [2e-4 * (batch / 6) ** 0.5 for batch in (2, 2, 2, 4, 4)]
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates)
-
-
-def test_a_checkpoint_from_before_clips_were_counted_has_seen_whole_batches(tmp_path):
-    fit(tmp_path, config(steps=2))
-    path = checkpoint_path(tmp_path, 2)
-    state = torch.load(path, weights_only=True)
-    del state["clips"], state["batch"]
-    torch.save(state, path)
-    trainer = Trainer(tmp_path, config(), ALONE)
-    assert (trainer.step, trainer.clips, trainer.batch_before) == (2, 4, 2)
 
 
 def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
@@ -190,7 +225,9 @@ def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
     again = Trainer(tmp_path, config(), ALONE)
     for weight, moments in again.optimizer.state.items():
         assert moments["exp_avg"].stride() == weight.stride()
-    for ours, theirs in zip(again.optimizer.state.values(), trainer.optimizer.state.values(), strict=True):
+    for ours, theirs in zip(
+        again.optimizer.state.values(), trainer.optimizer.state.values(), strict=True
+    ):
         assert torch.equal(ours["exp_avg"], theirs["exp_avg"])
 
 
@@ -208,28 +245,52 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
         return EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
 
     board = read_board()
-    assert set(board.Tags()["images"]) == {f"clip/{n}" for n in ("input", "bottlenecked", "true_colors", "reconstructed", "cycle", "flow")}
-    wanted = {"loss/total", "loss/short", "loss/long", "schedule/learning_rate", "schedule/epsilon"}
+    assert set(board.Tags()["images"]) == {
+        f"clip/{n}"
+        for n in ("input", "bottlenecked", "true_colors", "reconstructed", "cycle", "flow")
+    }
+    wanted = {"loss/total", "loss/hop", "loss/cycle", "schedule/learning_rate", "schedule/epsilon"}
     again = config(steps=4, pictures_every=2)
-    checkpoint_path(tmp_path, 2).unlink()  # killed before the first checkpoint: the steps are done again, and shown once
+    checkpoint_path(
+        tmp_path, 2
+    ).unlink()  # killed before the first checkpoint: the steps are done again, and shown once
     fit(tmp_path, again)
-    wanted |= {f"time/{part}" for part in ("data", "copy", "forward", "backward", "allreduce", "optimizer", "other")}
-    wanted |= {"speed/clips_per_second", "speed/data_wait_share", "health/gradient_norm", "health/memory_gb"}
+    wanted |= {
+        f"time/{part}"
+        for part in ("data", "copy", "forward", "backward", "allreduce", "optimizer", "other")
+    }
+    wanted |= {
+        "speed/clips_per_second",
+        "speed/data_wait_share",
+        "health/gradient_norm",
+        "health/memory_gb",
+    }
     assert set(board.Tags()["scalars"]) == wanted
     assert [event.step for event in read_board().Scalars("loss/total")] == [1, 2, 3, 4]
 
 
 def test_the_model_learns_to_copy(tmp_path):
-    clips = torch.nn.functional.interpolate(torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), size=32).mul(255).byte()
+    clips = (
+        torch.nn.functional.interpolate(
+            torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0)), size=32
+        )
+        .mul(255)
+        .byte()
+    )
     moving = torch.stack([clips.roll(shift, dims=-1) for shift in (0, 4, 8)], dim=1)
     settings = config(steps=60, log_every=60, save_every=60)
-    settings = TrainingConfig(model=SMALL, schedule=ScheduleConfig(learning_rate=3e-3), trainer=settings.trainer)
+    settings = TrainingConfig(
+        model=SMALL, schedule=ScheduleConfig(learning_rate=3e-3), trainer=settings.trainer
+    )
     fit(tmp_path, settings, source=iter(lambda: Batch(moving[:2], ["a", "b"]), None))
     losses = [line["loss"] for line in read_lines(tmp_path / "metrics.jsonl")]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
 
-@pytest.mark.parametrize(("name", "words"), [("tpu", "expected auto, cpu or cuda"), ("cuda", "expected a device for each")])
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("tpu", "expected auto, cpu or cuda"), ("cuda", "expected a device for each")],
+)
 def test_a_device_that_is_not_there_is_refused(name, words):
     with pytest.raises(InputError, match=words):
         choose_device(name, local_rank=torch.cuda.device_count())

@@ -11,17 +11,19 @@ from corrflow.benchmarks.evaluation import evaluate
 from corrflow.propagation import PROTOCOLS
 from corrflow.scale import resized
 from corrflow.training import trainer as trainer_module
-from corrflow.training.checkpoint import checkpoint_path, read_validation, thin_out
-from corrflow.training.distributed import Processes
+from corrflow.training.checkpoint import checkpoint_path, prune, read_validation
+from corrflow.training.distributed import DistributedContext
 from corrflow.training.monitor import read_lines
 from corrflow.training.trainer import Trainer
-from corrflow.training.validation import Validated, ValidationConfig, Validator
+from corrflow.training.validation import ValidationConfig, ValidationResult, Validator
 
 BEST = "checkpoints/best.pt"
 
 
 def settings(tree, validation=(), **trainer):
-    return replace(config(**trainer), validation=ValidationConfig(root=tree, every=2, **dict(validation)))
+    return replace(
+        config(**trainer), validation=ValidationConfig(root=tree, every=2, **dict(validation))
+    )
 
 
 def run_to_end(run, training):
@@ -46,9 +48,14 @@ def test_validation_changes_no_bit_of_training(tree, tmp_path, average):
     plain = run_to_end(tmp_path / "plain", config(ema_clips=average))
     watched = run_to_end(tmp_path / "watched", settings(tree, {"size": 32}, ema_clips=average))
     assert torch.equal(weights(plain), weights(watched))
-    losses = [[line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")] for name in ("plain", "watched")]
+    losses = [
+        [line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")]
+        for name in ("plain", "watched")
+    ]
     assert losses[0] == losses[1]
-    assert ["validation_jf" in line for line in read_lines(tmp_path / "watched" / "metrics.jsonl")] == [False, True] * 3
+    assert [
+        "validation_jf" in line for line in read_lines(tmp_path / "watched" / "metrics.jsonl")
+    ] == [False, True] * 3
 
 
 def test_figures_and_overlays_are_on_the_board_once(tree, tmp_path):
@@ -65,7 +72,10 @@ def test_figures_and_overlays_are_on_the_board_once(tree, tmp_path):
 
 
 def test_sequences_are_dealt_to_all_ranks_longest_first(tree):
-    shares = [Validator(ValidationConfig(tree), Processes(rank, 3, torch.device("cpu"))).share() for rank in range(3)]
+    shares = [
+        Validator(ValidationConfig(tree), DistributedContext(rank, 3, torch.device("cpu"))).share()
+        for rank in range(3)
+    ]
     assert sorted(index for share in shares for index in share) == [0, 1, 2, 3]
     assert [len(share) for share in shares] == [2, 1, 1]
     validator = Validator(ValidationConfig(tree, sequences=2), ALONE)
@@ -74,14 +84,21 @@ def test_sequences_are_dealt_to_all_ranks_longest_first(tree):
 
 
 def test_a_smaller_side_is_enlarged_again():
-    small = resized(torch.arange(48, dtype=torch.uint8).view(6, 8).numpy(), (4, 3), Image.Resampling.NEAREST)
+    small = resized(
+        torch.arange(48, dtype=torch.uint8).view(6, 8).numpy(), (4, 3), Image.Resampling.NEAREST
+    )
     assert small.shape == (3, 4)
     assert resized(small, (8, 6), Image.Resampling.NEAREST).shape == (6, 8)
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
-    [({"every": 0}, "every >= 1"), ({"size": 8}, "at least 32"), ({"protocol": "magic"}, "protocol 'magic'"), ({"pictures": -1}, ">= 0")],
+    [
+        ({"every": 0}, "every >= 1"),
+        ({"size": 8}, "at least 32"),
+        ({"protocol": "magic"}, "protocol 'magic'"),
+        ({"pictures": -1}, ">= 0"),
+    ],
 )
 def test_impossible_settings_are_refused(change, words):
     with pytest.raises(InputError, match=words):
@@ -95,14 +112,14 @@ def scripted(monkeypatch):
 
     def look(validator, model):
         jf = figures[validator.at]
-        return Validated(jf, jf, {"a": jf}, {}, 0.0)
+        return ValidationResult(jf, jf, {"a": jf}, {}, 0.0)
 
     def due(validator, step):
         validator.at = step
         return step in figures
 
-    monkeypatch.setattr(Validator, "look", look)
-    monkeypatch.setattr(Validator, "due", due)
+    monkeypatch.setattr(Validator, "validate", look)
+    monkeypatch.setattr(Validator, "is_due", due)
     return figures
 
 
@@ -117,9 +134,11 @@ def test_the_best_checkpoint_stays_with_its_step_and_figure(tree, tmp_path, scri
     assert best(tmp_path) == (3, 0.7)
     assert torch.load(tmp_path / BEST, weights_only=True)["step"] == 3
     assert not checkpoint_path(tmp_path, 3).exists()
-    thin_out(tmp_path, keep=1, keep_every=0)
+    prune(tmp_path, keep=1, keep_every=0)
     assert best(tmp_path) == (3, 0.7)
-    assert [line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "validation_jf" in line] == [2, 3, 6]
+    assert [
+        line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "validation_jf" in line
+    ] == [2, 3, 6]
 
 
 def test_a_resumed_run_remembers_what_it_has_to_beat(tree, tmp_path, scripted):
@@ -131,7 +150,9 @@ def test_a_resumed_run_remembers_what_it_has_to_beat(tree, tmp_path, scripted):
     assert best(tmp_path) == (8, 0.8)
 
 
-def test_a_run_killed_before_its_best_was_linked_links_it_when_it_goes_on(tree, tmp_path, scripted, monkeypatch):
+def test_a_run_killed_before_its_best_was_linked_links_it_when_it_goes_on(
+    tree, tmp_path, scripted, monkeypatch
+):
     scripted |= {2: 0.5, 4: 0.7, 6: 0.6}
 
     def killed(run, step):
@@ -152,7 +173,9 @@ def test_a_best_of_steps_that_are_done_again_goes(tree, tmp_path, scripted):
     run_to_end(tmp_path, settings(tree, steps=4))
     checkpoint_path(tmp_path, 4).unlink()
     scripted |= {4: 0.4, 6: 0.3}
-    with pytest.warns(UserWarning, match=r"best\.pt: removed: of step 4, and the run goes on from step 2"):
+    with pytest.warns(
+        UserWarning, match=r"best\.pt: removed: of step 4, and the run goes on from step 2"
+    ):
         run_to_end(tmp_path, settings(tree, steps=6))
     assert best(tmp_path) == (2, 0.5)
 

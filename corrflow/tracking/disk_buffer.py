@@ -1,0 +1,98 @@
+"""Where what is too much for memory is put for a while: a nameless file beside the output, read
+back by number in any order."""
+
+import io
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from PIL import Image
+
+from corrflow.pictures import Pixels
+
+JPEG = {
+    "quality": 95,
+    "subsampling": 0,
+}  # 0.1 to 0.2 MB a frame of 480x854; lossless would be ten times as much
+
+
+class DiskBuffer:
+    """Records on disk, numbered from 0 as they come. The file has no name, so that it is gone
+    however the process ends."""
+
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
+        self.ends = [0]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.file.close()
+
+    def __len__(self) -> int:
+        return len(self.ends) - 1
+
+    def append(self, record: bytes) -> None:
+        """One more."""
+        self.file.seek(self.ends[-1])
+        self.file.write(record)
+        self.ends.append(self.ends[-1] + len(record))
+
+    def __getitem__(self, number: int) -> bytes:
+        start, end = self.ends[number], self.ends[number + 1]
+        self.file.seek(start)
+        return self.file.read(end - start)
+
+
+class CompressedMasks(Mapping[int, Pixels]):
+    """Masks by frame number, compressed in memory: those of a whole video fit."""
+
+    def __init__(self, height: int, width: int) -> None:
+        self.shape = (height, width)
+        self.packed: dict[int, bytes] = {}
+
+    def __setitem__(self, number: int, labels_hw: Pixels) -> None:
+        self.packed[number] = pack_labels(labels_hw)
+
+    def __getitem__(self, number: int) -> Pixels:
+        return unpack_labels(self.packed[number], self.shape)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(sorted(self.packed))
+
+    def __len__(self) -> int:
+        return len(self.packed)
+
+
+def pack_labels(labels_hw: Pixels) -> bytes:
+    """Labels to a few kilobytes."""
+    return zlib.compress(np.ascontiguousarray(labels_hw).tobytes(), level=1)
+
+
+def unpack_labels(packed: bytes, shape: tuple[int, int]) -> Pixels:
+    """And back."""
+    return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape).copy()
+
+
+def pack_frame(pixels_hw3: Pixels) -> bytes:
+    """A frame as JPEG of the best quality that is worth its size."""
+    out = io.BytesIO()
+    Image.fromarray(pixels_hw3).save(out, "JPEG", **JPEG)
+    return out.getvalue()
+
+
+def unpack_frame(packed: bytes) -> Pixels:
+    """And back."""
+    with Image.open(io.BytesIO(packed)) as image:
+        return np.array(image)

@@ -1,0 +1,1 @@
+"""What several commands share: flags, a run's configuration, submission to SLURM."""

@@ -1,0 +1,190 @@
+"""Whose a run's folder is: the configuration that it belongs to, what of that may change, and which
+process works there now."""
+
+import errno
+import fcntl
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import IO, Any
+
+from corrflow import InputError
+from corrflow.files import atomic_file
+from corrflow.model import weights_digest
+from corrflow.palette import palette_digest
+from corrflow.training.checkpoint import initial_model
+from corrflow.training.distributed import DistributedContext
+from launch.configs.train import TrainJob
+from shards.manifest import Manifest
+from slurm.status import job_state
+
+# what may change when a run is taken up again: where and how fast it runs, how long, how often it
+# speaks; and the batch, whose clips are counted, so that other machines can go on with it. All else
+# decides the weights.
+RESUMABLE_FIELDS = {
+    "data", "target.palette", "target.second_palette", "trainer.start", "quarantine", "run",
+    "procs", "device", "nodes", "gpus_per_node", "follow", "dry_run", "stream.workers",
+    "stream.prefetch", "stream.stall_seconds", "compute.attention", "compute.precision",
+    "compute.compile", "compute.convolution", "trainer.steps", "trainer.batch",
+    "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep",
+    "trainer.keep_every", "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike",
+    "trainer.profile", "validation.root", "validation.every", "validation.year",
+    "validation.protocol", "validation.sequences", "validation.size", "validation.pictures",
+}  # fmt: skip
+RESUMABLE_GROUPS = ("cluster.", "timeouts.")
+LOCK = ".lock"
+LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
+TAKEN = {errno.EACCES, errno.EAGAIN}  # what a lock that another process has is told by
+JOBS = "jobs.json"  # of an evaluation that was left to SLURM
+
+
+def read_config(run: Path) -> dict[str, Any]:
+    """The configuration that a run belongs to; InputError if it is no run."""
+    try:
+        found: dict[str, Any] = json.loads((run / "config.json").read_text())
+    except FileNotFoundError:
+        raise InputError(f"run {run}: no config.json there: expected the folder of a run") from None
+    return found
+
+
+def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
+    """Check that the run's `config.json` is of the same run, and write it; one process of several
+    writes.
+
+    Raises:
+        InputError: the folder belongs to another configuration; names what differs.
+    """
+    path = job.run / "config.json"
+    asked = {**json.loads(json.dumps(asdict(job), default=str)), **digests(job, manifest)}
+    if path.exists():
+        found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
+        different = [
+            f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
+            for name in sorted(found.keys() | wanted.keys())
+            if name not in RESUMABLE_FIELDS
+            and not name.startswith(RESUMABLE_GROUPS)
+            and found.get(name) != wanted.get(name)
+        ]
+        if different:
+            raise InputError(
+                f"{job.run}: belongs to another configuration: {'; '.join(different)}: expected a "
+                "folder of its own"
+            )
+    if not write:
+        return
+    try:
+        with atomic_file(path) as file:
+            file.write(json.dumps(asked, indent=1).encode() + b"\n")
+    except OSError as error:
+        raise InputError(f"run {job.run}: can't be written to ({error.strerror})") from None
+
+
+def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
+    """What names the content of the files that a run learns from, wherever they lie; InputError if
+    one can't be read."""
+    start = job.training.trainer.start
+    first, *second = job.training.target.targets()
+    return {
+        "data_digest": manifest.digest(),
+        "palette_digest": palette_digest(first.palette),
+        "second_palette_digest": palette_digest(second[0].palette) if second else "",
+        "start_digest": weights_digest(initial_model(start, job.training.model)) if start else "",
+    }
+
+
+@contextmanager
+def held_run(run: Path, processes: DistributedContext) -> Iterator[None]:
+    """Keep a run to one job at a time: an earlier one that was killed may still be leaving, and is
+    waited for.
+
+    Raises:
+        InputError: it is still there after a minute.
+    """
+    if not processes.is_main:
+        yield
+        return
+    with held(run, f"run {run}", "training", LOCK_SECONDS):
+        yield
+
+
+@contextmanager
+def held_evaluation(out: Path) -> Iterator[None]:
+    """Keep an evaluation's folder to one command at a time; the processes and jobs that it starts
+    are its own.
+
+    Raises:
+        InputError: another command is at work there, or jobs that one has left to SLURM.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
+    with held(out, str(out), "evaluating", seconds=0.0):
+        if (out / JOBS).exists():
+            array, last = json.loads((out / JOBS).read_text())
+            if (state := job_state(last)).alive:
+                told = f"jobs {array} and {last} are evaluating there ({state.state})"
+                raise InputError(
+                    f"{out}: {told}: expected them to end first (scancel {array} {last})"
+                )
+        yield
+
+
+def note_jobs(out: Path, array: str, last: str) -> None:
+    """Leave word that an evaluation was left to SLURM: an array, and the job that ends it."""
+    with atomic_file(out / JOBS) as file:
+        file.write(json.dumps([array, last]).encode() + b"\n")
+
+
+@contextmanager
+def held(folder: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
+    """Keep other processes out of a folder, on other nodes too where its file system passes locks
+    on, as NFS does.
+
+    The system gives the lock back when this process ends, however it ends. Processes that it starts
+    do not have it. Where the file system has no locks, a line says so, and nobody is kept out.
+
+    Raises:
+        InputError: after `seconds` another process still has it; names it.
+    """
+    with (folder / LOCK).open("a+") as file:
+        deadline = time.monotonic() + seconds
+        while not locked(file, name):
+            if time.monotonic() >= deadline:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+                raise InputError(f"{name}: {holder} is {doing} there: expected one at a time")
+            time.sleep(0.2)
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
+        file.flush()
+        yield
+
+
+def locked(file: IO[str], name: str) -> bool:
+    """Whether this process has the lock now, or there are none to have."""
+    try:
+        # not flock, which processes that this one starts would hold on to
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in TAKEN:
+            return False
+        told = f"its file system has no locks ({error.strerror}): start one command at a time"
+        print(f"{name}: {told}", file=sys.stderr, flush=True)
+    return True
+
+
+def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"a": {"b": 1}}` to `{"a.b": 1}`; the name that flags leave out, `training`, is left out
+    here too."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        place = prefix if name == "training" else f"{prefix}{name}."
+        flat |= flattened(value, place) if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat

@@ -1,0 +1,134 @@
+"""The configs of `launch/bench.py`: what each flag means."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+import tyro
+
+from corrflow import InputError
+from corrflow.speed.cases import Sizes
+from shards.packing.pack import PackConfig
+from shards.reading.clip import ClipConfig
+from shards.reading.stream import StreamConfig
+
+# batch, height and width in pixels, rounds; those of a CUDA device below
+BENCH_SIZES = {
+    "attention": (2, 256, 256, 10),
+    "step": (2, 256, 256, 3),
+    "inference": (1, 480, 848, 5),
+    "growth": (2, 256, 256, 1),
+}
+BENCH_SIZES_CUDA = {
+    "attention": (32, 256, 256, 20),
+    "step": (16, 256, 256, 10),
+    "inference": (1, 480, 848, 50),
+    "growth": (8, 256, 256, 5),
+}
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """Measure speed and memory, beside the released formulation and beside what the machine can
+    do."""
+
+    work: tyro.conf.Positional[Literal["attention", "step", "inference", "growth"]]
+    """attention: one copy; step: a training step; inference: one more frame of a video; growth: by
+    image side and radius."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto: CUDA where there is one."""
+    json: Path | None = None
+    """File for the rows."""
+    plot: Path | None = None
+    """PNG for the curves of `growth`."""
+    repeats: int = 0
+    """Rounds that count; 0: enough for the work."""
+    batch: int = 0
+    """Frames or clips at a time; 0: that of the work."""
+    height: int = 0
+    """Of the frames, in pixels; 0: that of the work."""
+    width: int = 0
+    """Of the frames, in pixels; 0: that of the work."""
+    radius: int = 6
+    """Half the window's side, in cells of 4 pixels."""
+
+    def __post_init__(self) -> None:
+        if min(self.repeats, self.batch, self.height, self.width) < 0:
+            raise InputError(f"bench: {self}: expected whole numbers from 1 on, or 0 to choose")
+        if self.plot and self.work != "growth":
+            raise InputError(f"bench: plot {self.plot}: expected with growth alone")
+
+    def rounds(self, device: torch.device) -> int:
+        """Rounds that count."""
+        return self.repeats or bench_sizes(device)[self.work][3]
+
+    def sizes(self, device: torch.device) -> Sizes:
+        """How large the work is."""
+        batch, height, width, _ = bench_sizes(device)[self.work]
+        return Sizes(self.batch or batch, self.height or height, self.width or width, self.radius)
+
+
+@dataclass(frozen=True)
+class PackBenchJob:
+    """Measure what packing costs one core, beside decoding and encoding alone."""
+
+    source: Path
+    """Video files, as launch/shard.py takes them."""
+    videos: int = 64
+    """The first so many."""
+    repeats: int = 3
+    """Rounds."""
+    pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
+
+    def __post_init__(self) -> None:
+        if min(self.videos, self.repeats) < 1:
+            raise InputError(
+                f"bench: videos {self.videos}, repeats {self.repeats}: expected 1 or more"
+            )
+
+
+@dataclass(frozen=True)
+class LoaderBenchJob:
+    """Measure how many clips a second a worker reads, beside decoding their JPEGs alone."""
+
+    data: str
+    """Shards: folder, URL or pipe:COMMAND."""
+    batch: int = 8
+    """Clips of a batch."""
+    steps: int = 500
+    """Batches of the long run, given by tenths; 100000 to see whether it slows down."""
+    repeats: int = 5
+    """Rounds of the comparison."""
+    window: int = 64
+    """Clips that are shuffled together in each slot of the batch."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    stream: StreamConfig = field(default_factory=lambda: StreamConfig(workers=1))
+
+    def __post_init__(self) -> None:
+        if min(self.batch, self.steps, self.repeats) < 1 or self.stream.workers < 1:
+            raise InputError(f"bench: {self}: expected batch, steps, repeats and workers from 1 on")
+
+
+@dataclass(frozen=True)
+class ReduceBenchJob:
+    """Measure how long an all-reduce of the gradients takes among processes."""
+
+    procs: int = 2
+    """Processes on this machine; those of torchrun are taken as they are."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the gradients are; auto: CUDA where there is one."""
+    repeats: int = 30
+    """All-reduces of each size."""
+
+    def __post_init__(self) -> None:
+        if self.procs < 2 or self.repeats < 1:
+            raise InputError(
+                f"bench: procs {self.procs}, repeats {self.repeats}: expected 2 or more, and 1 or "
+                "more"
+            )
+
+
+def bench_sizes(device: torch.device) -> dict[str, tuple[int, int, int, int]]:
+    """Those that suit a device."""
+    return BENCH_SIZES_CUDA if device.type == "cuda" else BENCH_SIZES

@@ -1,0 +1,1 @@
+"""What only the tracking application needs: prompts, the page, the pass through a video."""

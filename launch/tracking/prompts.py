@@ -1,0 +1,196 @@
+"""What a user marks, from flags to frame numbers: masks, points or boxes, each checked against the
+video."""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from corrflow import InputError
+from corrflow.pictures import Pixels, read_mask
+from corrflow.scale import Points
+from corrflow.tracking.disk_buffer import CompressedMasks
+from shards.video.video_reader import FrameNames
+
+KEYED = re.compile(r"^(?:(\d+)=)?(.+)$", re.DOTALL)
+TRAILING_NUMBER = re.compile(r"(\d+)\)?$")  # as frames of a folder have it
+PLACE = re.compile(r"^(-?\d+(?:\.\d*)?),(-?\d+(?:\.\d*)?)$")
+BOX = re.compile(r"^(-?\d+),(-?\d+),(-?\d+),(-?\d+)$")
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """One kind of marks, as the flags have them: `VALUE`, or `FRAME=VALUE`."""
+
+    mask: tuple[str, ...] = ()
+    points: tuple[str, ...] = ()
+    box: tuple[str, ...] = ()
+    start: int | None = None
+    """The frame of those that don't name theirs; None: the first."""
+
+    def __post_init__(self) -> None:
+        kinds = [
+            f"--{name}"
+            for name, given in (("mask", self.mask), ("points", self.points), ("box", self.box))
+            if given
+        ]
+        if len(kinds) != 1:
+            raise InputError(
+                f"track: {' and '.join(kinds) or 'nothing marked'}: expected one of --mask, "
+                "--points, --box"
+            )
+        if self.start is not None and self.start < 0:
+            raise InputError(f"track: start {self.start}: expected a frame's number, from 0 on")
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """The video that marks must fit."""
+
+    width: int
+    height: int
+    count: int
+    """Frames."""
+    names: FrameNames = field(default_factory=FrameNames)
+
+
+def read_masks(marked: Prompts, stage: VideoInfo) -> CompressedMasks:
+    """Objects by place of the frame, from masks or boxes; InputError for what does not fit."""
+    masks = CompressedMasks(stage.height, stage.width)
+    for number, path in mask_files(marked):
+        place = mask_place(number, path, stage)
+        if place in masks:
+            taken = stage.names.number(place)
+            raise InputError(
+                f"mask {path}: frame {taken} has a mask already: expected one for each frame"
+            )
+        masks[place] = fitting_mask(path, stage)
+    for index, value in enumerate(marked.box, 1):
+        number, corners = keyed(value, marked.start)
+        place = find_place(number, stage, f"box {corners}")
+        x0, y0, x1, y1 = read_box(corners, stage)
+        labels_hw = (
+            masks[place] if place in masks else np.zeros((stage.height, stage.width), np.uint8)
+        )
+        labels_hw[y0:y1, x0:x1] = index
+        masks[place] = labels_hw
+    return masks
+
+
+def read_points(marked: Prompts, stage: VideoInfo) -> dict[int, Points]:
+    """Points by place of the frame, `[k, 2]` with NaN where a point is marked in another frame;
+    InputError for what does not fit."""
+    points: dict[int, Points] = {}
+    for index, value in enumerate(marked.points):
+        number, xy = keyed(value, marked.start)
+        place = find_place(number, stage, f"point {xy}")
+        rows = points.setdefault(place, np.full((len(marked.points), 2), np.nan, np.float32))
+        rows[index] = read_place(xy, stage)
+    return points
+
+
+def mask_paths(marked: Prompts) -> list[Path]:
+    """The files that are read."""
+    return [path for _, path in mask_files(marked)]
+
+
+def mask_files(marked: Prompts) -> list[tuple[int | None, Path]]:
+    """Frame numbers and masks; a folder's are named by their numbers. None: no number was given."""
+    files: list[tuple[int | None, Path]] = []
+    for value in marked.mask:
+        path = Path(value)
+        if path.is_dir():
+            found = [file for file in sorted(path.glob("*.png")) if not file.name.startswith(".")]
+            if not found:
+                raise InputError(
+                    f"mask {path}: no PNG there: expected masks named by frame number, as 00057.png"
+                )
+            files += [(file_number(file), file) for file in found]
+        else:
+            number, name = keyed(value, marked.start)
+            files.append((number, Path(name)))
+    return files
+
+
+def file_number(path: Path) -> int:
+    """The frame that a mask of a folder belongs to."""
+    found = TRAILING_NUMBER.search(path.stem)
+    if found is None:
+        raise InputError(
+            f"mask {path}: expected a name that ends in the frame's number, as 00057.png"
+        )
+    return int(found[1])
+
+
+def keyed(value: str, start: int | None) -> tuple[int | None, str]:
+    """`FRAME=VALUE`, or a value that belongs to frame `start`; None is the first."""
+    found = KEYED.match(value)
+    if found is None:
+        raise InputError("track: an empty value: expected a mask, a point x,y or a box x0,y0,x1,y1")
+    return (start if found[1] is None else int(found[1])), found[2]
+
+
+def mask_place(number: int | None, path: Path, stage: VideoInfo) -> int:
+    """The place from 0 of a mask's frame: of the one that is asked for, or else in a folder the one
+    that is called as the mask is."""
+    if number is None and stage.names.files:
+        return stage.names.place_of(path.stem) or 0
+    return find_place(number, stage, f"mask {path}")
+
+
+def find_place(number: int | None, stage: VideoInfo, what: str) -> int:
+    """The place from 0 of the frame that the user calls `number`, None for the first; InputError if
+    it isn't there."""
+    if number is None:
+        return 0
+    place = stage.names.place(number)
+    if place is None or place >= stage.count:
+        first, last = stage.names.number(0), stage.names.number(stage.count - 1)
+        raise InputError(
+            f"{what}: frame {number}: the video has {stage.count} frames: expected {first} to "
+            f"{last}"
+        )
+    return place
+
+
+def fitting_mask(path: Path, stage: VideoInfo) -> Pixels:
+    """A mask of the video's size with something in it."""
+    labels_hw = read_mask(path)
+    if labels_hw.shape != (stage.height, stage.width):
+        sizes = f"{labels_hw.shape[1]}x{labels_hw.shape[0]}, the video {stage.width}x{stage.height}"
+        raise InputError(f"mask {path} is {sizes}: expected one size")
+    if not labels_hw.any():
+        raise InputError(f"mask {path}: is empty: expected objects marked 1, 2, ... or 255")
+    return labels_hw
+
+
+def read_place(place: str, stage: VideoInfo) -> tuple[float, float]:
+    """`x,y` inside the frame."""
+    found = PLACE.match(place)
+    if found is None:
+        raise InputError(f"point {place}: expected x,y in pixels, or FRAME=x,y")
+    x, y = float(found[1]), float(found[2])
+    if not (0 <= x <= stage.width - 1 and 0 <= y <= stage.height - 1):
+        limits = f"x from 0 to {stage.width - 1}, y from 0 to {stage.height - 1}"
+        raise InputError(
+            f"point {place}: is outside the video of {stage.width}x{stage.height}: expected "
+            f"{limits}"
+        )
+    return x, y
+
+
+def read_box(corners: str, stage: VideoInfo) -> tuple[int, int, int, int]:
+    """`x0,y0,x1,y1` inside the frame, at least one pixel wide and high."""
+    found = BOX.match(corners)
+    if found is None:
+        raise InputError(
+            f"box {corners}: expected x0,y0,x1,y1 in whole pixels, or FRAME=x0,y0,x1,y1"
+        )
+    x0, y0, x1, y1 = (int(part) for part in found.groups())
+    if not (0 <= x0 < x1 <= stage.width and 0 <= y0 < y1 <= stage.height):
+        raise InputError(
+            f"box {corners}: expected 0 <= x0 < x1 <= {stage.width} and 0 <= y0 < y1 <= "
+            f"{stage.height}, the video's size"
+        )
+    return x0, y0, x1, y1

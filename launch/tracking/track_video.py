@@ -1,0 +1,184 @@
+"""A video tracked from what was marked, to files: what the command and the page both do. The marks'
+syntax is in `prompts.py`."""
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import tee
+from pathlib import Path
+from typing import Any, TypeVar
+
+from corrflow import CorrFlow, InputError
+from corrflow.scale import Scale
+from corrflow.tracking.recording import (
+    MaskRecording,
+    PointRecording,
+    Recorded,
+    Recording,
+    masks_folder,
+)
+from corrflow.tracking.tracker import MaskTracker, PointTracker, Tracker, check_reached
+from corrflow.tracking.video_writer import VideoFormat
+from launch.tracking.prompts import Prompts, VideoInfo, mask_paths, read_masks, read_points
+from shards.video.video_reader import BrokenVideoError, Picture, VideoReader, open_video_reader
+
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class TrackRequest:
+    """What is to be tracked, and how."""
+
+    video: Path
+    prompts: Prompts
+    out: Path
+    backward: bool
+    size: int
+    """Short side at which to track, in pixels."""
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Who looks on."""
+
+    show: Callable[[Iterable[Any], int, str], Iterable[Any]]
+    """Passes things through, of which there will be so many, and shows how far they are."""
+    stopped: Callable[[], bool]
+    """Asked after each frame; True ends the tracking there."""
+
+    def look(self, things: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+        """Things, shown as they pass; StoppedError between two of them."""
+        for thing in self.show(things, total, what):
+            yield thing
+            if self.stopped():
+                raise StoppedError
+
+
+class StoppedError(Exception):
+    """Somebody asked for the end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What has been written."""
+
+    frames: int
+    whole: bool
+    """Whether that is all of the video."""
+    damage: str = ""
+    """Why it can't be read any further, if that is why it ended."""
+
+
+class Unbroken:
+    """The frames of a video up to where it can't be decoded further, if there is such a place;
+    `damage` then says why."""
+
+    def __init__(self, frames: Iterable[Picture]) -> None:
+        self.frames, self.damage = frames, ""
+
+    def __iter__(self) -> Iterator[Picture]:
+        try:
+            yield from self.frames
+        except BrokenVideoError as error:
+            self.damage = str(error)
+
+
+def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcome:
+    """Track, and write film, tables and masks. Memory does not grow with the video.
+
+    A video that is damaged at some place is tracked up to there.
+
+    Raises:
+        InputError: something given is wrong, or the video is damaged before anything is marked;
+            nothing is left then but masks of the frames before.
+        StoppedError: before the first frame was written.
+    """
+    check_names(order)
+    try:
+        with ExitStack() as opened:
+            footage = opened.enter_context(open_video_reader(order.video))
+            follower = prepare(order, model, footage)
+            if order.backward:
+                opened.enter_context(track_backward(order, follower, watch))
+            return record(order, footage, follower, watch)
+    except BrokenVideoError as error:
+        raise InputError(f"video {order.video}: {error}") from None
+
+
+def check_names(order: TrackRequest) -> None:
+    """InputError for results that would overwrite what is read."""
+    if order.out.suffix.lower() != ".mp4":
+        raise InputError(f"out {order.out}: expected a name that ends in .mp4")
+    masks = masks_folder(order.out).resolve()
+    if order.video.resolve() in (order.out.resolve(), masks):
+        raise InputError(
+            f"out {order.out}: would overwrite the video itself: expected another name"
+        )
+    if given := next(
+        (path for path in mask_paths(order.prompts) if path.resolve().parent == masks), None
+    ):
+        raise InputError(f"out {order.out}: would overwrite mask {given}: expected another name")
+
+
+def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader) -> Tracker[Any, Any]:
+    """The follower of what is marked, once it is known to fit."""
+    stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
+    scale = Scale.of(footage.width, footage.height, order.size)
+    if order.prompts.points:
+        return PointTracker(model, scale, read_points(order.prompts, stage), order.protocol)
+    return MaskTracker(model, scale, read_masks(order.prompts, stage), order.protocol)
+
+
+def track_backward(order: TrackRequest, follower: Tracker[Any, Any], watch: Progress) -> Any:
+    """The backward pass; its result is to be closed."""
+    total = follower.newest + 1
+    with open_video_reader(order.video) as footage:
+        frames = (picture.pixels for picture in footage.frames)
+        return follower.track_backward(
+            frames, order.out.parent, lambda things, what: watch.look(things, total, what)
+        )
+
+
+def record(
+    order: TrackRequest, footage: VideoReader, follower: Tracker[Any, Any], watch: Progress
+) -> Outcome:
+    """The forward pass, written as it goes."""
+    source = Unbroken(footage.frames)
+    shown, seen = tee(source)
+    results = follower.track(picture.pixels for picture in seen)
+    with open_recording(order, footage, follower) as recording:
+        whole = True
+        for picture, found in watch.show(
+            zip(shown, results, strict=True), footage.count, "tracking"
+        ):
+            recording.add(picture.pixels, picture.stamp, found)
+            if watch.stopped():
+                whole = recording.count == footage.count
+                break
+        else:
+            if source.damage and recording.count <= follower.first:
+                raise BrokenVideoError(source.damage)
+            if not source.damage:
+                check_reached(follower.latest, recording.count)
+        recording.finish(whole=whole and not source.damage)
+    return Outcome(recording.count, whole and not source.damage, source.damage)
+
+
+def open_recording(
+    order: TrackRequest, footage: VideoReader, follower: Tracker[Any, Any]
+) -> Recording[Any]:
+    """Of the kind that suits."""
+    reel = VideoFormat(footage.width, footage.height, footage.tick, footage.fps)
+    sound = (footage.sound.stream, footage.sound.packets) if footage.sound else None
+    about = Recorded(order.video.name, footage.names)
+    if isinstance(follower, MaskTracker):
+        boxes = bool(order.prompts.box)
+        return MaskRecording(order.out, reel, sound, about, list(follower.begins), boxes=boxes)
+    return PointRecording(order.out, reel, sound, about)
+
+
+def written(order: TrackRequest) -> list[Path]:
+    """The files and folders that a finished order leaves."""
+    masks = [] if order.prompts.points else [masks_folder(order.out)]
+    return [order.out, order.out.with_suffix(".csv"), order.out.with_suffix(".json"), *masks]

@@ -1,0 +1,516 @@
+"""Packs videos into tar shards: decoded, sampled, sized, cut into segments of consecutive frames.
+
+Three steps, each of which may be killed and begun again. `prepare` lists the videos and divides
+them into units by their number alone. `pack_units` packs units, here or in many jobs at once, each
+by one process into parts under `.parts/`; a unit is done once its report is there. `finish` makes
+shards of the parts and writes the manifest. Same videos and settings, same bytes, whoever packed
+what.
+"""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from shards.errors import InputError
+from shards.files import atomic_file
+from shards.manifest import NAME, Counts, Manifest, read_manifest, write_manifest
+from shards.packing.parts import Part, PartWriter
+from shards.packing.reshard import make_shards
+from shards.process_pool import run_in_processes, tick
+from shards.samples import sample_bytes
+from shards.video.decode import FOLDER_FPS, Damage, Frame, Sampling, Sizing, decode
+from shards.video.sources import Video, survey
+
+PARTS = ".parts"
+PLAN = "plan.json"
+FAILED, TOO_SHORT = "failures.csv", "too-short.csv"
+UNITS = 64  # at least, where there are as many videos: work for that many processes
+# at most: what is lost when packing is cut short, and enough to fill a shard of about 100 MB with
+# short videos
+UNIT_VIDEOS = 128
+
+# what is put up with unless one says otherwise: a data set of which more is broken was not
+# downloaded to its end
+FAILURE_PERCENT, FAILURES = 10.0, 10
+
+
+@dataclass(frozen=True)
+class PackConfig:
+    """How videos become samples."""
+
+    fps: float = 6.25
+    """Frames a second that are kept, by time stamp; 6.25 is every fourth of Kinetics' 25."""
+    every: int = 0
+    """Keep every n-th frame instead, whatever the time; 0: by --fps."""
+    folder_fps: float = FOLDER_FPS
+    """Frames a second that folders of frames are taken to have."""
+    size: str = "256"
+    """Short side in pixels (smaller videos stay as they are), or WIDTHxHEIGHT to squash every
+    frame."""
+    quality: int = 90
+    """Of the JPEGs, 1 to 95; frames that are JPEGs of the right size already are kept as they
+    are."""
+    segment: int = 32
+    """Frames of a sample, at most."""
+    shortest: int = 3
+    """Frames of a sample, at least: a clip must fit."""
+    shard_mb: float = 100.0
+    """About how large a shard is cut, in 10^6 bytes."""
+    spread: int = 32
+    """Shards of a small set, at least, where it has as many samples: they can then be divided among
+    processes."""
+
+    def __post_init__(self) -> None:
+        lengths = (
+            self.shortest - 1,
+            self.segment - self.shortest + 1,
+            self.spread,
+            self.quality,
+            self.every + 1,
+        )
+        if (
+            min(self.fps, self.folder_fps, self.shard_mb, *lengths) <= 0
+            or self.quality > 95
+            or self.segment > 1000
+        ):
+            raise InputError(
+                f"pack: {self}: expected positive numbers, 2 <= shortest <= segment <= 1000, "
+                "quality <= 95, every >= 0"
+            )
+        self.sizing()
+
+    def sizing(self) -> Sizing:
+        """`size`, understood."""
+        numbers = self.size.split("x")
+        if len(numbers) > 2 or not all(n.isdecimal() and int(n) >= 8 for n in numbers):
+            raise InputError(
+                f"pack: size {self.size!r}: expected a short side such as 256, or WIDTHxHEIGHT "
+                "such as 256x256"
+            )
+        return (
+            Sizing(int(numbers[0]))
+            if len(numbers) == 1
+            else Sizing(squash=(int(numbers[0]), int(numbers[1])))
+        )
+
+    def sampling(self) -> Sampling:
+        """Which frames are kept."""
+        return Sampling(self.fps, self.every, self.folder_fps)
+
+
+class Failure(NamedTuple):
+    """A video that could not be packed."""
+
+    video: str
+    reason: str
+    good_frames: int
+    """Frames that could be decoded, of those that would have been kept."""
+
+
+class ShortVideo(NamedTuple):
+    """A video that gave no segment."""
+
+    video: str
+    frames: int
+    """As sampled."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a unit."""
+
+    digest: str
+    """Of the unit it was."""
+    parts: list[Part]
+    failures: list[Failure]
+    too_short: list[ShortVideo]
+    short_frames: int
+
+
+@dataclass(frozen=True)
+class Unit:
+    """Neighbouring videos that are packed by one process."""
+
+    out: Path
+    number: int
+    videos: list[Video]
+    config: PackConfig
+    digest: str
+    """Names settings and videos: an old report about others doesn't count."""
+
+    @property
+    def report_path(self) -> Path:
+        """Is there once the unit is done."""
+        return self.out / PARTS / f"{self.number:05d}.json"
+
+    def report(self) -> Report | None:
+        """What became of it; None if it is still to be done."""
+        try:
+            found = json.loads(self.report_path.read_text())
+        except FileNotFoundError:
+            return None
+        found["parts"] = [Part(**part) for part in found["parts"]]
+        found["failures"] = [Failure(*failure) for failure in found["failures"]]
+        found["too_short"] = [ShortVideo(*short) for short in found["too_short"]]
+        return Report(**found) if found["digest"] == self.digest else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A packing: what of, how, and into which units."""
+
+    out: Path
+    settings: dict[str, Any]
+    """Everything that decides the bytes, in plain types."""
+    units: list[Unit]
+    max_failures: int
+    """Broken videos that are put up with."""
+    passed_over: dict[str, int]
+    """Files of the source that are no videos, by suffix."""
+
+    @property
+    def videos(self) -> int:
+        """In all units."""
+        return sum(len(unit.videos) for unit in self.units)
+
+
+def pack(
+    source: Path, out: Path, config: PackConfig, processes: int, max_failures: float | None = None
+) -> Manifest:
+    """Pack all videos of `source` into shards under `out`; what was packed before is not done
+    again.
+
+    Args:
+        source: see `survey`.
+        out: a new folder, or one in which this packing was begun, or ended.
+        config: how.
+        processes: at the same time.
+        max_failures: percent of the videos that may be broken; None: 10 percent, and at least 10
+            videos.
+
+    Raises:
+        InputError: no videos, none or too few of them readable, or `out` holds another packing.
+    """
+    plan = prepare(source, out, config, max_failures)
+    if plan is None:
+        return read_manifest(out)
+    pack_units(plan, plan.units, processes)
+    return finish(plan)
+
+
+def prepare(
+    source: Path, out: Path, config: PackConfig, max_failures: float | None = None
+) -> Plan | None:
+    """List the videos and leave the plan in `out`; None if all is packed already."""
+    videos, passed_over = survey(source)
+    listed = [
+        [video.key, str(video.path.absolute()), video.listed, size_of(video.path)]
+        for video in videos
+    ]
+    digest = hashlib.sha256(
+        json.dumps([[key, frames, size] for key, _, frames, size in listed]).encode()
+    ).hexdigest()[:16]
+    settings = {**asdict(config), "videos": len(videos), "source_digest": digest}
+    if (out / NAME).exists():
+        if (found := read_manifest(out).settings) != settings:
+            raise InputError(
+                f"{out}: holds shards of {differences(found, settings)}: expected a new folder "
+                "(remove it to pack anew)"
+            )
+        shutil.rmtree(out / PARTS, ignore_errors=True)
+        return None
+    path = out / PARTS / PLAN
+    if path.exists():
+        found = json.loads(path.read_text())["settings"]
+        if {name: found[name] for name in asdict(config)} != asdict(config):
+            raise InputError(
+                f"{out}: half packed with {differences(found, settings)}: expected the same "
+                "settings (remove it to pack anew)"
+            )
+    elif any(out.glob("*.tar")):
+        raise InputError(f"{out}: holds tar files of something else: expected a new folder")
+    try:
+        with atomic_file(path) as file:
+            plan = {
+                "settings": settings,
+                "max_failures": allowed(max_failures, len(videos)),
+                "passed_over": passed_over,
+                "videos": listed,
+            }
+            file.write(json.dumps(plan).encode())
+    except OSError as error:
+        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
+    begun = read_plan(out)
+    forgive(begun)
+    return begun
+
+
+def allowed(percent: float | None, videos: int) -> int:
+    """Broken videos that are put up with."""
+    return (
+        max(FAILURES, int(FAILURE_PERCENT * videos / 100))
+        if percent is None
+        else int(percent * videos / 100)
+    )
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file; 0 for a folder, or what is not there or may not be looked at."""
+    try:
+        return path.stat().st_size if path.is_file() else 0
+    except OSError:
+        return 0
+
+
+def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
+    """Settings that are not the same."""
+    return "; ".join(
+        f"{name} {found.get(name)} (asked: {asked[name]})"
+        for name in asked
+        if found.get(name) != asked[name]
+    )
+
+
+def read_plan(out: Path) -> Plan:
+    """What `prepare` left in `out`; InputError if there is nothing."""
+    path = out / PARTS / PLAN
+    if not path.exists():
+        raise InputError(f"{out}: no packing was begun there")
+    found = json.loads(path.read_text())
+    listed = found["videos"]
+    config = PackConfig(**{name: found["settings"][name] for name in asdict(PackConfig())})
+    units = []
+    for number, (low, high) in enumerate(divide(len(listed))):
+        videos = [Video(key, Path(path), frames) for key, path, frames, _ in listed[low:high]]
+        content = json.dumps(
+            [asdict(config), [[key, frames, size] for key, _, frames, size in listed[low:high]]]
+        )
+        units.append(
+            Unit(out, number, videos, config, hashlib.sha256(content.encode()).hexdigest()[:16])
+        )
+    return Plan(out, found["settings"], units, found["max_failures"], found["passed_over"])
+
+
+def divide(videos: int) -> list[tuple[int, int]]:
+    """Units as borders in the list of videos; a function of their number."""
+    count = min(videos, max(UNITS, -(-videos // UNIT_VIDEOS)))
+    return list(pairwise(videos * i // count for i in range(count + 1)))
+
+
+def forgive(plan: Plan) -> None:
+    """If an earlier try was given up for its broken videos, those will be tried again: somebody may
+    have mended them."""
+    reports = [(unit, report) for unit in plan.units if (report := unit.report())]
+    if sum(len(report.failures) for _, report in reports) > plan.max_failures:
+        for unit, report in reports:
+            if report.failures:
+                unit.report_path.unlink()
+
+
+def pack_units(
+    plan: Plan,
+    units: list[Unit],
+    processes: int,
+    on_video: Callable[[int], object] = lambda _: None,
+) -> None:
+    """Pack those of `units` that are not done.
+
+    Args:
+        plan: of which they are.
+        units: all, or one job's.
+        processes: at the same time.
+        on_video: told, now and then, how many videos were done since it was last told; first of all
+            those of an earlier try.
+
+    Raises:
+        InputError: more videos are broken than the plan puts up with.
+    """
+    reports = [(unit, unit.report()) for unit in units]
+    failures = [failure for _, report in reports if report for failure in report.failures]
+    on_video(sum(len(unit.videos) for unit, report in reports if report))
+    left = [(unit, plan.max_failures) for unit, report in reports if not report]
+    for found in run_in_processes(pack_unit, left, processes, on_video):
+        failures += found
+        check_failures(plan, failures)
+
+
+def check_failures(plan: Plan, failures: list[Failure]) -> None:
+    """InputError if there are too many."""
+    if len(failures) > plan.max_failures:
+        write_table(plan.out / FAILED, Failure._fields, failures)
+        raise InputError(
+            f"{plan.out}: {len(failures)} of {plan.videos} videos are broken, more than the "
+            f"{plan.max_failures} that are put up with "
+            f"(--max-failures): {failures[0].video}: {failures[0].reason}; see {plan.out / FAILED}"
+        )
+
+
+def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
+    """Pack one unit's videos into parts, then leave its report; returns its failures, of which more
+    than allowed end it early."""
+    unit, max_failures = job
+    failures: list[Failure] = []
+    too_short: list[ShortVideo] = []
+    short_frames = 0
+    with PartWriter(unit.out / PARTS, f"{unit.number:05d}", unit.config.shard_mb * 1e6) as writer:
+        for video in unit.videos:
+            before = writer.place()
+            good, damage, left = pack_video(video, unit.config, writer)
+            if damage:
+                writer.take_back(before)
+                failures.append(Failure(video.key, damage.reason, good))
+                if len(failures) > max_failures:
+                    return failures
+            else:
+                if writer.place() == before:
+                    too_short.append(ShortVideo(video.key, good))
+                short_frames += left
+            tick()
+        parts = writer.finish()
+    with atomic_file(unit.report_path) as file:
+        file.write(
+            json.dumps(
+                asdict(Report(unit.digest, parts, failures, too_short, short_frames))
+            ).encode()
+        )
+    return failures
+
+
+def pack_video(
+    video: Video, config: PackConfig, writer: PartWriter
+) -> tuple[int, Damage | None, int]:
+    """Write a video's samples.
+
+    Returns:
+        Its good frames; the first damage, if any, behind which frames are still counted but no
+        longer written; and how many frames made no segment, at its end or where its size changes.
+    """
+    segments = Segments(video, config, writer)
+    good = 0
+    damage: Damage | None = None
+    for found in decode(video, config.sampling(), config.sizing(), threads=1):
+        if isinstance(found, Damage):
+            damage = damage or found
+            continue
+        good += 1
+        if not damage:
+            segments.add(found)
+    if not damage:
+        segments.end()
+    return good, damage, segments.left_out
+
+
+class Segments:
+    """The samples of one video in the making: runs of consecutive frames of one size."""
+
+    def __init__(self, video: Video, config: PackConfig, writer: PartWriter) -> None:
+        self.video, self.config, self.writer = video, config, writer
+        self.frames: list[Frame] = []
+        self.jpegs: list[bytes] = []
+        self.written = 0
+        self.left_out = 0
+        """Frames of runs that were too short for a sample."""
+
+    def add(self, frame: Frame) -> None:
+        """The next frame; of another size than the last one's, it begins a new sample."""
+        if self.frames and frame.image.size != self.frames[0].image.size:
+            self.end()
+        self.frames.append(frame)
+        self.jpegs.append(frame.jpeg or encode_jpeg(frame, self.config.quality))
+        if len(self.frames) == self.config.segment:
+            self.end()
+
+    def end(self) -> None:
+        """Write the frames that are there, if they are enough for a sample."""
+        if len(self.frames) >= self.config.shortest:
+            sample = segment_bytes(self.video, self.written, self.frames, self.jpegs)
+            self.writer.write(sample, len(self.frames), min(self.frames[0].image.size))
+            self.written += 1
+        else:
+            self.left_out += len(self.frames)
+        self.frames, self.jpegs = [], []
+
+
+def encode_jpeg(frame: Frame, quality: int) -> bytes:
+    """A frame as JPEG."""
+    buffer = io.BytesIO()
+    frame.image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
+
+
+def segment_bytes(video: Video, number: int, segment: list[Frame], jpegs: list[bytes]) -> bytes:
+    """A segment as a sample: frames, and a `json` that says where they are from."""
+    image = segment[0].image
+    about = {
+        "source": video.key,
+        "frames": len(segment),
+        "seconds": [round(frame.seconds, 4) for frame in segment],
+        "width": image.width,
+        "height": image.height,
+    }
+    return sample_bytes(f"{video.key}/{number:06d}", about, jpegs)
+
+
+def finish(plan: Plan) -> Manifest:
+    """Parts to shards, and the manifest.
+
+    Raises:
+        InputError: units are missing, says which; too many videos are broken; or none gave a
+            sample.
+    """
+    reports = [report for unit in plan.units if (report := unit.report())]
+    if len(reports) < len(plan.units):
+        missing = [unit for unit in plan.units if not unit.report()]
+        videos = sum(len(unit.videos) for unit in missing)
+        raise InputError(
+            f"{plan.out}: {len(missing)} of {len(plan.units)} units are not packed ({videos} "
+            f"videos, from {missing[0].videos[0].key} on): "
+            "the same command goes on"
+        )
+    for leftover in plan.out.glob(".*.tmp"):  # of a process that was killed here
+        leftover.unlink()
+    failures = [failure for report in reports for failure in report.failures]
+    check_failures(plan, failures)
+    write_table(plan.out / FAILED, Failure._fields, failures)
+    too_short = [short for report in reports for short in report.too_short]
+    write_table(plan.out / TOO_SHORT, ShortVideo._fields, too_short)
+    parts = [part for report in reports for part in report.parts]
+    if not parts:
+        first = f"; the first: {failures[0].video}: {failures[0].reason}" if failures else ""
+        shutil.rmtree(plan.out / PARTS)
+        raise InputError(
+            f"{plan.out}: none of {plan.videos} videos gave a sample: {len(failures)} broken, "
+            f"{len(too_short)} too short{first}"
+        )
+    shards = make_shards(
+        plan.out,
+        plan.out / PARTS,
+        parts,
+        plan.units[0].config.shard_mb * 1e6,
+        plan.units[0].config.spread,
+    )
+    short_frames = sum(report.short_frames for report in reports)
+    counts = Counts(plan.videos, len(failures), len(too_short), short_frames)
+    short_sides = Counter(side for part in parts for side in part.short_sides)
+    manifest = Manifest(plan.settings, counts, tuple(shards), dict(sorted(short_sides.items())))
+    write_manifest(plan.out, manifest)
+    shutil.rmtree(plan.out / PARTS)
+    return manifest
+
+
+def write_table(path: Path, head: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> None:
+    """A CSV with a line for each row; it is there even when there is none."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(head)
+    writer.writerows(rows)
+    with atomic_file(path) as file:
+        file.write(text.getvalue().encode())

@@ -1,0 +1,107 @@
+"""Parts of any size to shards of the right size: a sample is a run of bytes, so samples are moved,
+never read."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from shards.errors import InputError
+from shards.files import atomic_file, sha256_of
+from shards.manifest import Shard
+from shards.packing.parts import Part
+from shards.samples import END
+
+COPY_BYTES = 1 << 22
+
+
+def make_shards(
+    out: Path, folder: Path, parts: list[Part], limit: float, spread: int
+) -> list[Shard]:
+    """Shards `shard-000000.tar` and so on in `out` of the parts in `folder`, in their order.
+
+    The parts are renamed where they have about the right size, else cut anew. Cut short, it can be
+    done again.
+
+    Args:
+        out: for the shards; those of an earlier try that are none now are removed.
+        folder: of the parts.
+        parts: what was packed.
+        limit: bytes of a shard, about.
+        spread: shards at least, where there are as many samples.
+
+    Raises:
+        InputError: a part is gone.
+    """
+    samples, size = sum(len(part.frames) for part in parts), sum(part.bytes for part in parts)
+    wanted = max(min(spread, samples), round(size / limit), 1)
+    if wanted <= len(parts) <= 2 * wanted:
+        shards = [
+            renamed(folder / part.name, out / f"shard-{number:06d}.tar", part)
+            for number, part in enumerate(parts)
+        ]
+    else:
+        for part in parts:
+            if not (folder / part.name).exists():
+                raise InputError(f"{folder / part.name}: is gone: remove {folder} to pack anew")
+        ends = [samples * number // wanted for number in range(wanted + 1)]
+        shards = [
+            cut(out / f"shard-{n:06d}.tar", folder, parts, ends[n], ends[n + 1])
+            for n in range(wanted)
+        ]
+    names = {shard.name for shard in shards}
+    for stranger in out.glob("shard-[0-9][0-9][0-9][0-9][0-9][0-9].tar"):
+        if stranger.name not in names:
+            stranger.unlink()
+    return shards
+
+
+def renamed(part_path: Path, path: Path, part: Part) -> Shard:
+    """A part that is a shard as it is; one that is gone was renamed by an earlier try.
+
+    Raises:
+        InputError: it is nowhere.
+    """
+    if part_path.exists():
+        part_path.replace(path)
+    elif not path.exists() or sha256_of(path) != part.sha256:
+        raise InputError(f"{part_path}: is gone: remove {part_path.parent} to pack anew")
+    return Shard(
+        path.name, len(part.frames), sum(part.frames), part.bytes, part.sha256, tuple(part.offsets)
+    )
+
+
+def cut(path: Path, folder: Path, parts: list[Part], first: int, stop: int) -> Shard:
+    """A shard of the samples `first` to `stop`, counted over all parts."""
+    offsets, frames = [0], 0
+    with atomic_file(path) as file:
+        for part, low, high in pieces(parts, first, stop):
+            copy(folder / part.name, part.offsets[low], part.offsets[high], file)
+            base = offsets[-1] - part.offsets[low]
+            offsets += [base + offset for offset in part.offsets[low + 1 : high + 1]]
+            frames += sum(part.frames[low:high])
+        file.write(END)
+    return Shard(
+        path.name, stop - first, frames, offsets[-1] + len(END), sha256_of(path), tuple(offsets)
+    )
+
+
+def pieces(parts: list[Part], first: int, stop: int) -> Iterator[tuple[Part, int, int]]:
+    """The samples `first` to `stop` of all, as samples of each part."""
+    begin = 0
+    for part in parts:
+        count = len(part.frames)
+        low, high = max(first - begin, 0), min(stop - begin, count)
+        if low < high:
+            yield part, low, high
+        begin += count
+
+
+def copy(path: Path, start: int, stop: int, file: IO[bytes]) -> None:
+    """Append the bytes `start` to `stop` of a file."""
+    with path.open("rb") as source:
+        source.seek(start)
+        left = stop - start
+        while left:
+            content = source.read(min(left, COPY_BYTES))
+            left -= len(content)
+            file.write(content)

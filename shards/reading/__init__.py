@@ -1,0 +1,1 @@
+"""Tar shards to clips, in a fixed order."""

@@ -1,0 +1,190 @@
+"""Which clips make the n-th global batch. Pure: nothing is read, and every answer takes the same
+short time at any n.
+
+A pass permutes the shards and lays their samples in a row. The row is cut into as many *logical
+streams* as a global batch has slots, and slot s of every batch comes from stream s. Ranks and
+workers only divide the streams among themselves, so the batches are the same on any number of them,
+and to resume takes nothing but the number of the batch.
+
+The samples of a pass need not divide by the streams: stream s has handed out
+`(passes * samples + s) // streams` samples after so many whole passes. These add up to
+`passes * samples` exactly, and no stream is ever more than one ahead of another.
+
+A stream's part of a pass is shuffled in windows, so that a reader holds one window and a place in
+the middle can be rebuilt.
+
+With several visits, each sample lies in the row so many times, one behind the other: what is said
+of samples here holds for visits.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shards.errors import InputError
+
+# what a random draw is for: the first number of its address
+SHARDS, WINDOW = 1, 2
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Visits `first` to `stop` of a shard, to be read in this order; visit v is to sample
+    `v // visits`."""
+
+    shard: int
+    first: int
+    stop: int
+
+
+class Visit(NamedTuple):
+    """One clip of one sample."""
+
+    shard: int
+    sample: int
+    """Within the shard."""
+    number: int
+    """Of the visits to the sample in this pass, from 0."""
+
+
+@dataclass(frozen=True)
+class Window:
+    """Samples that are read together and handed out shuffled."""
+
+    pass_: int
+    pieces: tuple[Piece, ...]
+    permutation: tuple[int, ...]
+    """The n-th sample handed out is the `permutation[n]`-th read."""
+    skip: int
+    """How many were handed out before the place that was asked for."""
+
+
+@dataclass(frozen=True)
+class ClipOrder:
+    """The order of all clips of a training run."""
+
+    samples: tuple[int, ...]
+    """In each shard."""
+    seed: int
+    streams: int
+    """Slots of a global batch."""
+    window: int = 64
+    """Samples that are shuffled together within a stream."""
+    clips_per_segment: int = 1
+    """Clips that a pass takes of each sample."""
+
+    def __post_init__(self) -> None:
+        if (
+            sum(self.samples) < 1
+            or min(self.samples, default=0) < 0
+            or min(self.streams, self.window, self.clips_per_segment) < 1
+        ):
+            counts = (
+                f"{sum(self.samples)} samples, {self.streams} streams, window {self.window}, "
+                f"{self.clips_per_segment} visits"
+            )
+            raise InputError(f"order: {counts}: expected at least 1 of each")
+
+    @cached_property
+    def total(self) -> int:
+        """Clips of a pass."""
+        return sum(self.samples) * self.clips_per_segment
+
+    def samples_consumed(self, stream: int, passes: int) -> int:
+        """Samples that a stream gives in its first `passes` passes."""
+        return (passes * self.total + stream) // self.streams
+
+    def pass_of(self, stream: int, position: int) -> int:
+        """The pass in which a stream gives its `position`-th sample."""
+        return -((stream - (position + 1) * self.streams) // self.total) - 1
+
+    def first_sample(self, stream: int, pass_: int) -> int:
+        """Where a stream's part starts in the row of a pass."""
+        return sum(
+            self.samples_consumed(s, pass_ + 1) - self.samples_consumed(s, pass_)
+            for s in range(stream)
+        )
+
+    def shard_permutation(self, pass_: int) -> NDArray[np.int64]:
+        """The order of the shards in a pass."""
+        return np.random.default_rng([self.seed, SHARDS, pass_]).permutation(len(self.samples))
+
+    def windows(self, stream: int, position: int) -> Iterator[Window]:
+        """What a stream reads from its `position`-th sample on, for ever."""
+        pass_ = self.pass_of(stream, position)
+        skip = position - self.samples_consumed(stream, pass_)
+        while True:
+            length = self.samples_consumed(stream, pass_ + 1) - self.samples_consumed(stream, pass_)
+            start = self.first_sample(stream, pass_)
+            for number in range(skip // self.window, -(-length // self.window)):
+                low, high = number * self.window, min((number + 1) * self.window, length)
+                draw = np.random.default_rng([self.seed, WINDOW, pass_, stream, number])
+                permutation = tuple(draw.permutation(high - low).tolist())
+                yield Window(
+                    pass_,
+                    self.pieces(pass_, start + low, start + high),
+                    permutation,
+                    max(skip - low, 0),
+                )
+            pass_, skip = pass_ + 1, 0
+
+    def pieces(self, pass_: int, low: int, high: int) -> tuple[Piece, ...]:
+        """Samples `low` to `high` of a pass's row, as pieces of shards."""
+        shards = self.shard_permutation(pass_)
+        ends = np.cumsum(np.asarray(self.samples)[shards]) * self.clips_per_segment
+        found = []
+        for place in range(int(np.searchsorted(ends, low, side="right")), len(shards)):
+            shard, end = int(shards[place]), int(ends[place])
+            begin = end - self.samples[shard] * self.clips_per_segment
+            if begin >= high:
+                break
+            if begin < end:  # else the shard is empty
+                found.append(Piece(shard, max(low - begin, 0), min(high, end) - begin))
+        return tuple(found)
+
+    def visits_of(self, window: Window) -> list[Visit]:
+        """What a window reads, in that order."""
+        return [
+            Visit(p.shard, v // self.clips_per_segment, v % self.clips_per_segment)
+            for p in window.pieces
+            for v in range(p.first, p.stop)
+        ]
+
+
+def streams_of(streams: int, rank: int, ranks: int, worker: int, workers: int) -> range:
+    """The streams that a worker of a rank reads, neighbours in the batch.
+
+    Every rank has as many. Workers may have one more or less than each other; of more workers than
+    a rank has streams, some have none.
+
+    Raises:
+        InputError: the ranks don't divide the streams; names numbers that would do.
+    """
+    per_rank = streams_per_rank(streams, ranks)
+    first = rank * per_rank
+    begin, end = worker * per_rank // workers, (worker + 1) * per_rank // workers
+    return range(first + begin, first + end)
+
+
+def streams_per_rank(streams: int, ranks: int) -> int:
+    """How many of the streams each rank reads; InputError where they can't be divided evenly."""
+    if streams % ranks:
+        fitting = [n for n in range(1, streams + 1) if streams % n == 0]
+        raise InputError(
+            f"a global batch of {streams} clips can't be divided by {ranks} processes: "
+            f"{listed(fitting)} would do"
+        )
+    return streams // ranks
+
+
+def listed(numbers: list[int]) -> str:
+    """`1, 2 or 4`."""
+    return (
+        " or ".join([", ".join(map(str, numbers[:-1])), str(numbers[-1])])
+        if len(numbers) > 1
+        else str(numbers[0])
+    )

@@ -1,0 +1,178 @@
+"""Fetches clips from shards, still as JPEGs: the frames alone by their place in a local file, or
+whole samples through webdataset.
+
+Both give the same clips, which a test holds them to. The first reads a tenth of the bytes; the
+second reads any store.
+"""
+
+import io
+import json
+import os
+import tarfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, Any, NamedTuple
+
+from shards.errors import InputError
+from shards.manifest import Shard
+from shards.reading.clip import ClipSample
+from shards.reading.corpus import Corpus
+from shards.reading.order import ClipOrder, Visit, Window
+from shards.reading.stores import FolderStore
+from shards.samples import NOTE_BYTES, NeedMoreError, iterate_samples, parse_note
+
+OPEN_FILES = 32  # of a reader: shards that it is likely to come back to
+
+Choose = Callable[[str, int, int], ClipSample]
+"""(key, frames, visit) to what is taken of a sample."""
+
+
+class Undecoded(NamedTuple):
+    """A clip as it lies in its shard."""
+
+    jpegs: list[bytes]
+    cut: ClipSample
+    place: str
+    """Its shard's full name."""
+    shard: str
+    """The shard's name in the manifest."""
+    key: str
+    """Of the segment."""
+
+    @property
+    def name(self) -> str:
+        """`sample key:frame,frame,...`."""
+        return f"{self.key}:{','.join(map(str, self.cut.frames))}"
+
+    def damaged(self, place: int, reason: str) -> InputError:
+        """The error that the `place`-th frame of the clip is; `reason` says what is wrong with
+        it."""
+        return InputError(
+            f"shard {self.place}, sample {self.key}: frame {self.cut.frames[place]} {reason} "
+            f"(to train without the sample: `{self.shard} {self.key}` in a file, --quarantine FILE)"
+        )
+
+
+class Reader:
+    """Reads the visits of windows, in the order in which they are handed out."""
+
+    def __init__(self, corpus: Corpus, order: ClipOrder) -> None:
+        self.corpus, self.order = corpus, order
+        self.files: OrderedDict[str, IO[bytes]] = OrderedDict()
+        self.numbers: dict[int, list[int]] = {
+            shard: corpus.numbers(shard) for shard in corpus.taken_out
+        }
+
+    def read(self, window: Window, choose: Choose) -> Iterator[Undecoded]:
+        """The clips of a window, from the one on that is asked for first."""
+        visits = self.order.visits_of(window)
+        wanted = [visits[index] for index in window.permutation[window.skip :]]
+        if isinstance(self.corpus.store, FolderStore):
+            yield from (self.fetch(visit, choose) for visit in wanted)
+        else:
+            held = self.read_in_order(sorted(wanted), choose)
+            yield from (held[visit] for visit in wanted)
+
+    def number_of(self, visit: Visit) -> int:
+        """Which sample of its shard a visit is to."""
+        return (
+            self.numbers[visit.shard][visit.sample] if visit.shard in self.numbers else visit.sample
+        )
+
+    def fetch(self, visit: Visit, choose: Choose) -> Undecoded:
+        """One clip of a local shard: what its json says, then the run of bytes from its first frame
+        to its last."""
+        shard, number = self.corpus.manifest.shards[visit.shard], self.number_of(visit)
+        start, stop = shard.offsets[number], shard.offsets[number + 1]
+        with self.naming(shard, number):
+            file = self.opened(shard)
+            try:
+                note, length = parse_note(
+                    os.pread(file.fileno(), min(NOTE_BYTES, stop - start), start)
+                )
+            except NeedMoreError as more:
+                note, length = parse_note(os.pread(file.fileno(), more.args[0], start))
+            cut = choose(note["key"], note["frames"], visit.number)
+            places = [note["jpegs"][frame] for frame in cut.frames]
+            first, last = places[0][0], sum(places[-1])
+            content = os.pread(file.fileno(), last - first, start + length + first)
+            if len(content) < last - first:
+                raise ValueError(
+                    "the file ends within the sample, at byte "
+                    f"{start + length + first + len(content)}"
+                )
+            jpegs = [content[place - first : place - first + size] for place, size in places]
+        return Undecoded(jpegs, cut, self.corpus.store.place(shard.name), shard.name, note["key"])
+
+    def opened(self, shard: Shard) -> IO[bytes]:
+        """Its file, kept open for a while."""
+        if shard.name not in self.files:
+            self.files[shard.name] = self.corpus.store.open(shard.name, 0, shard.bytes, shard.bytes)
+            if len(self.files) > OPEN_FILES:
+                self.files.popitem(last=False)[1].close()
+        self.files.move_to_end(shard.name)
+        return self.files[shard.name]
+
+    def read_in_order(self, visits: list[Visit], choose: Choose) -> dict[Visit, Undecoded]:
+        """Clips of neighbouring samples, through webdataset; nothing but their own frames is
+        held."""
+        held = {}
+        for shard_number in dict.fromkeys(visit.shard for visit in visits):
+            shard = self.corpus.manifest.shards[shard_number]
+            wanted: dict[int, list[Visit]] = {}
+            for visit in visits:
+                if visit.shard == shard_number:
+                    wanted.setdefault(self.number_of(visit), []).append(visit)
+            place = self.corpus.store.place(shard.name)
+            for number, sample in self.samples(shard, sorted(wanted)):
+                for visit in wanted[number]:
+                    with self.naming(shard, number):
+                        key, frames = sample["__key__"], json.loads(sample["json"])["frames"]
+                        cut = choose(key, frames, visit.number)
+                        jpegs = [sample[f"{frame:03d}.jpg"] for frame in cut.frames]
+                        held[visit] = Undecoded(jpegs, cut, place, shard.name, key)
+        return held
+
+    def samples(self, shard: Shard, numbers: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Samples of a shard, read in one go; each is taken apart alone, so that damage is its own,
+        and what lies between is left."""
+        store, (low, high) = self.corpus.store, (numbers[0], numbers[-1] + 1)
+        with (
+            self.naming(shard, low),
+            store.open(shard.name, shard.offsets[low], shard.offsets[high], shard.bytes) as file,
+        ):
+            for number in range(low, high):
+                with self.naming(shard, number):
+                    content = file.read(shard.offsets[number + 1] - shard.offsets[number])
+                    if number in numbers:
+                        found = list(iterate_samples(io.BytesIO(content), store.place(shard.name)))
+                        if len(found) != 1:
+                            raise ValueError(f"{len(found)} samples lie there")
+                        yield number, found[0]
+
+    @contextmanager
+    def naming(self, shard: Shard, number: int) -> Iterator[None]:
+        """An error while a sample is read names it, and is told how to leave it out."""
+        place = self.corpus.store.place(shard.name)
+        try:
+            yield
+        except (InputError, GeneratorExit):
+            raise
+        except OSError as error:
+            raise InputError(
+                f"shard {place}: sample #{number}: {error.strerror or error}"
+            ) from None
+        except (
+            tarfile.TarError,
+            ValueError,
+            KeyError,
+            IndexError,
+            TypeError,
+            NeedMoreError,
+        ) as error:  # many kinds for one fact
+            line = f"{shard.name} #{number}"
+            raise InputError(
+                f"shard {place}: not readable at sample #{number} ({error}) (to train without it: "
+                f"`{line}` in a file, --quarantine FILE)"
+            ) from error

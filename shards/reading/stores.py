@@ -1,0 +1,357 @@
+"""Where shards lie, and how their bytes are read: a folder, a web server, or the output of a
+command.
+
+What comes over a network breaks: reading goes on at the byte where it stopped, a few times, and
+then the error names file and byte.
+"""
+
+import io
+import os
+import re
+import select
+import shlex
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import IO, Protocol
+from urllib.parse import quote
+
+from shards.errors import InputError
+from shards.manifest import NAME, Manifest, parse_manifest, read_manifest
+
+TRIES = 5  # without a single new byte
+STALL_SECONDS = 30.0  # without a byte, until the connection is given up
+BACKOFF_SECONDS = 0.5  # before the second try; doubled before each further one
+RETRIED = {408, 425, 429, 500, 502, 503, 504}  # answers that another try may better
+
+
+class Store(ABC):
+    """Named files of bytes."""
+
+    @abstractmethod
+    def manifest(self) -> Manifest:
+        """What lies there."""
+
+    @abstractmethod
+    def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
+        """The bytes `start` to `stop` of a file that has `size`."""
+
+    @abstractmethod
+    def place(self, name: str) -> str:
+        """A file's full name, for errors."""
+
+
+def open_store(data: str | Path) -> Store:
+    """The store that `--data` names: a folder, `http(s)://HOST/FOLDER`, or `pipe:COMMAND` in which
+    `{}` stands for the file's name."""
+    text = str(data)
+    if text.startswith("pipe:"):
+        if "{}" not in text:
+            raise InputError(
+                f"data {text!r}: expected {{}} in the command, for the file's name: pipe:cat "
+                f"/data/{{}}"
+            )
+        return PipeStore(text.removeprefix("pipe:"))
+    if text.startswith(("http:/", "https:/")):
+        return WebStore(text)
+    return FolderStore(Path(data))
+
+
+class FolderStore(Store):
+    """A folder of this machine or a network folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def manifest(self) -> Manifest:
+        """Read it; every shard must be there at its full size."""
+        manifest = read_manifest(self.folder)
+        for shard in manifest.shards:
+            path = self.folder / shard.name
+            size = path.stat().st_size if path.exists() else None
+            if size != shard.bytes:
+                raise InputError(
+                    f"shard {path}: {'missing' if size is None else f'{size} bytes'}: the manifest "
+                    f"says {shard.bytes} bytes"
+                )
+        return manifest
+
+    def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
+        """From the byte `start` on."""
+        file = (self.folder / name).open("rb")
+        file.seek(start)
+        return file
+
+    def place(self, name: str) -> str:
+        """Its path."""
+        return str(self.folder / name)
+
+
+class WebStore(Store):
+    """A folder of a web server."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
+
+    def manifest(self) -> Manifest:
+        """Read it."""
+        place = self.place(NAME)
+        return parse_manifest(
+            Resumed(lambda byte: web_bytes(place, byte, None, None), place, None).read(), place
+        )
+
+    def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
+        """Those bytes alone, if the server can; else it sends what comes before them too."""
+        place = self.place(name)
+        return io.BufferedReader(
+            Resumed(
+                lambda byte: web_bytes(place, start + byte, stop, size), place, stop - start, start
+            ),
+            1 << 20,
+        )
+
+    def place(self, name: str) -> str:
+        """Its URL."""
+        return f"{self.url}/{quote(name)}"
+
+
+class PipeStore(Store):
+    """What a command prints: an object store's own program, say."""
+
+    def __init__(self, command: str) -> None:
+        self.command = command
+
+    def manifest(self) -> Manifest:
+        """Read it."""
+        return parse_manifest(
+            Resumed(lambda byte: PipeBytes(self.place(NAME), byte), self.place(NAME), None).read(),
+            self.place(NAME),
+        )
+
+    def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
+        """From the byte `start` on: the command prints those before it, too."""
+        place = self.place(name)
+        return io.BufferedReader(
+            Resumed(lambda byte: PipeBytes(place, start + byte), place, stop - start, start),
+            1 << 20,
+        )
+
+    def place(self, name: str) -> str:
+        """The command."""
+        return f"pipe:{self.command.replace('{}', shlex.quote(name))}"
+
+
+class Source(Protocol):
+    """An open connection."""
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Fill some of the buffer; 0 at the end."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+class BrokenError(OSError):
+    """A connection that broke; another try may be better."""
+
+
+class Resumed(io.RawIOBase):
+    """Bytes of a source that is opened again where it broke.
+
+    Raises, when read:
+        InputError: it broke too often at one byte, or can't be had; names place and byte.
+    """
+
+    def __init__(
+        self, reopen: Callable[[int], Source], place: str, length: int | None, first: int = 0
+    ) -> None:
+        """Read `length` bytes, or until the source ends well, from what `reopen(byte)` gives;
+        `first` is where byte 0 lies in the file."""
+        self.reopen, self.place, self.length, self.first = reopen, place, length, first
+        self.position = self.failures = 0
+        self.source: Source | None = None
+
+    def readable(self) -> bool:
+        """Yes."""
+        return True
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        """Some more bytes."""
+        buffer = memoryview(buffer).cast("B")
+        if self.length is not None:
+            buffer = buffer[: self.length - self.position]
+        while len(buffer):
+            try:
+                self.source = self.source or self.reopen(self.position)
+                count = self.source.readinto(buffer)
+                if count == 0 and self.length is not None:
+                    raise BrokenError(f"ended after {self.position} of {self.length} bytes")
+            except (
+                OSError,
+                HTTPException,
+            ) as error:  # TimeoutError, refused connections and resets are OSErrors
+                self.retry(error)
+                continue
+            self.position, self.failures = self.position + count, 0 if count else self.failures
+            return count
+        return 0
+
+    def retry(self, error: Exception) -> None:
+        """Wait before the next try; InputError if there will be none."""
+        self.drop()
+        self.failures += 1
+        if self.failures >= TRIES:
+            text = str(getattr(error, "reason", None) or error) or type(error).__name__
+            raise InputError(
+                f"{self.place}: byte {self.first + self.position}: {text} ({TRIES} tries)"
+            ) from None
+        time.sleep(BACKOFF_SECONDS * 2 ** (self.failures - 1))
+
+    def drop(self) -> None:
+        """Give the connection up."""
+        source, self.source = self.source, None
+        if source:
+            source.close()
+
+    def close(self) -> None:
+        """End."""
+        self.drop()
+        super().close()
+
+
+class WebBytes:
+    """The body of an answer, which must be as long as it said."""
+
+    def __init__(self, answer: HTTPResponse | io.BytesIO, left: int | None) -> None:
+        self.answer, self.left = answer, left
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Some more bytes."""
+        content = self.answer.read1(
+            min(len(buffer), 1 << 18)
+        )  # what has come, so that none of it is lost if no more does
+        if self.left is not None:
+            self.left -= len(content)
+            if not content and self.left > 0:
+                raise BrokenError(f"the connection ended {self.left} bytes early")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def close(self) -> None:
+        """Hang up."""
+        self.answer.close()
+
+
+def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBytes:
+    """The bytes `start` to `stop` of a URL.
+
+    Raises:
+        InputError: the server says that it has no such file, or one of another size.
+        OSError: anything that another try may better.
+    """
+    wanted = f"bytes={start}-{'' if stop is None else stop - 1}"
+    request = urllib.request.Request(
+        url, headers={"Range": wanted, "Accept-Encoding": "identity", "User-Agent": "corrflow"}
+    )
+    try:
+        answer = urllib.request.urlopen(request, timeout=STALL_SECONDS)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416 and stop is None:  # the file ended where the last try did
+            return WebBytes(io.BytesIO(), 0)
+        if error.code == 416 and error.headers["Content-Range"]:
+            check_size(url, range_of(error.headers["Content-Range"])[1], size)
+        if error.code in RETRIED:
+            raise BrokenError(f"HTTP {error.code} {error.reason}") from None
+        raise InputError(f"{url}: byte {start}: HTTP {error.code} {error.reason}") from None
+    partial = answer.status == 206
+    length = int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
+    first, whole = range_of(answer.headers["Content-Range"]) if partial else (0, length)
+    body = WebBytes(answer, length)
+    try:
+        check_size(url, whole, size)
+        if first > start:
+            raise BrokenError(f"the server answered from byte {first} on")
+        skip(body, start - first)
+    except BaseException:
+        body.close()
+        raise
+    return body
+
+
+def range_of(header: str | None) -> tuple[int, int | None]:
+    """First byte and whole size of `Content-Range: bytes 5-9/20`; BrokenError if it is something
+    else."""
+    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header or "")
+    if not found:
+        raise BrokenError(f"the server answered with the range {header!r}")
+    return int(found[1] or 0), None if found[2] == "*" else int(found[2])
+
+
+def check_size(url: str, found: int | None, expected: int | None) -> None:
+    """InputError if both are known and differ."""
+    if found is not None and expected is not None and found != expected:
+        raise InputError(f"shard {url}: {found} bytes: the manifest says {expected} bytes")
+
+
+class PipeBytes:
+    """What a command prints from some byte on."""
+
+    def __init__(self, place: str, start: int) -> None:
+        self.process = subprocess.Popen(
+            place.removeprefix("pipe:"),
+            shell=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            bufsize=0,
+            start_new_session=True,
+        )
+        try:
+            skip(self, start)
+        except BaseException:
+            self.close()
+            raise
+
+    def readinto(self, buffer: memoryview) -> int:
+        """Some more bytes."""
+        assert self.process.stdout
+        ready, _, _ = select.select([self.process.stdout], [], [], STALL_SECONDS)
+        if not ready:
+            raise TimeoutError(f"no byte in {STALL_SECONDS:.0f} s")
+        content = os.read(self.process.stdout.fileno(), min(len(buffer), 1 << 18))
+        if not content and (code := self.exit_code()):
+            raise BrokenError(f"the command ended with exit code {code}")
+        buffer[: len(content)] = content
+        return len(content)
+
+    def exit_code(self) -> int:
+        """Of the command, which has closed its output."""
+        try:
+            return self.process.wait(STALL_SECONDS)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(
+                f"the command closed its output and did not end in {STALL_SECONDS:.0f} s"
+            ) from None
+
+    def close(self) -> None:
+        """Stop the command."""
+        assert self.process.stdout
+        self.process.stdout.close()
+        if self.process.poll() is None:
+            os.killpg(self.process.pid, 9)
+        self.process.wait()
+
+
+def skip(source: Source, count: int) -> None:
+    """Read `count` bytes and forget them."""
+    buffer = memoryview(bytearray(1 << 18))
+    while count:
+        got = source.readinto(buffer[: min(count, len(buffer))])
+        if not got:
+            raise BrokenError(f"ended {count} bytes before what is wanted")
+        count -= got

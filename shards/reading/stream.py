@@ -1,0 +1,321 @@
+"""Reads the clips in the order that `order.py` says, with as many worker processes as asked for."""
+
+import atexit
+import itertools
+import math
+import mmap
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from shards.errors import InputError, StallError
+from shards.manifest import Manifest
+from shards.reading.clip import ClipConfig, ClipSample, DamagedFrameError, decode_clip, sample_clip
+from shards.reading.corpus import Corpus
+from shards.reading.order import ClipOrder, streams_of, streams_per_rank
+from shards.reading.read import Reader, Undecoded
+
+
+class Batch(NamedTuple):
+    """A rank's part of a global batch."""
+
+    clips: Tensor
+    """uint8 `[B, T, 3, H, W]`, in memory `[B, T, H, W, 3]`."""
+    keys: list[str]
+    """`sample key:frame,frame,...` of each clip."""
+
+
+@dataclass(frozen=True)
+class StreamConfig:
+    """How a rank reads its clips. None of it changes which clips come."""
+
+    workers: int = 2
+    """Processes that read and decode, no more of which are started than the rank has clips in a
+    batch; 0 reads in the training process itself."""
+    prefetch: int = 2
+    """Batches that each worker keeps ready."""
+    decode: Literal["worker", "device"] = "worker"
+    """Where JPEGs are decoded: by the workers, or on the device by the training process (nvJPEG on
+    CUDA, whose pixels differ a little)."""
+
+    stall_seconds: int = 600
+    """Longest wait for a worker's clips, after which the run ends with an error; a tenth of it
+    brings a warning. 0: for ever. Without workers there is the warning alone."""
+
+    def __post_init__(self) -> None:
+        if min(self.workers, self.stall_seconds) < 0 or self.prefetch < 1:
+            told = (
+                f"workers {self.workers}, prefetch {self.prefetch}, stall_seconds "
+                f"{self.stall_seconds}"
+            )
+            raise InputError(f"stream: {told}: expected >= 0, >= 1 and >= 0")
+
+
+class Share(NamedTuple):
+    """What a worker says when its part of a batch is ready."""
+
+    slot: int
+    """Of its shared memory, where the clips lie."""
+    keys: list[str]
+
+
+class ClipDataset(IterableDataset[list[Undecoded] | Share]):
+    """The parts of the global batches, from number `start` on, that one worker of one rank
+    reads."""
+
+    def __init__(
+        self, corpus: Corpus, order: ClipOrder, clip: ClipConfig, rank: int, ranks: int, start: int
+    ) -> None:
+        super().__init__()
+        self.corpus, self.order, self.clip = corpus, order, clip
+        self.rank, self.ranks, self.start = rank, ranks, start
+        self.slots: list[Tensor] | None = None
+        """Of each worker uint8 `[slots, B, T, H, W, 3]`, where it puts decoded clips, B those of
+        its share of a batch; None: JPEGs are given instead."""
+
+    def share_of(self, worker: int, workers: int) -> range:
+        """The logical streams of one of the rank's workers."""
+        return streams_of(self.order.streams, self.rank, self.ranks, worker, workers)
+
+    def worker_count(self, config: StreamConfig) -> int:
+        """How many share the rank's streams, each with one at least; 1 without workers, too."""
+        return min(max(config.workers, 1), streams_per_rank(self.order.streams, self.ranks))
+
+    def __iter__(self) -> Iterator[list[Undecoded] | Share]:
+        info = get_worker_info()
+        worker, workers = (info.id, info.num_workers) if info else (0, 1)
+        reader = Reader(self.corpus, self.order)
+        streams = [self.undecoded(stream, reader) for stream in self.share_of(worker, workers)]
+        for number in itertools.count():
+            found = [next(stream) for stream in streams]
+            if self.slots is None:
+                yield found
+            else:
+                slots = self.slots[worker]
+                slot = number % len(slots)
+                decode_into(found, self.clip, slots[slot])
+                yield Share(slot, [clip.name for clip in found])
+
+    def undecoded(self, stream: int, reader: Reader) -> Iterator[Undecoded]:
+        """The clips of one logical stream as JPEGs, for ever."""
+        for window in self.order.windows(stream, self.start):
+            yield from reader.read(window, partial(self.choose, window.pass_))
+
+    def choose(self, pass_: int, key: str, frames: int, visit: int) -> ClipSample:
+        """What a pass takes of a segment."""
+        return sample_clip(self.clip, frames, self.order.seed, pass_, key, visit)
+
+
+def decode_into(found: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor) -> None:
+    """JPEGs to pixels, on the device of `clips_bthw3`, which is written; InputError names a frame
+    that is damaged.
+
+    In memory the colours lie innermost, as JPEG decoders give them: to turn them over would cost a
+    third of the decoding.
+    """
+    for clip, out_thw3 in zip(found, clips_bthw3, strict=True):
+        try:
+            decode_clip(clip.jpegs, clip.cut, config, out_thw3.permute(0, 3, 1, 2))
+        except DamagedFrameError as error:
+            raise clip.damaged(error.place, error.reason) from None
+
+
+def shared_slots(dataset: ClipDataset, config: StreamConfig) -> list[Tensor]:
+    """Memory for the clips that workers have ready, which they and this process share from their
+    fork on.
+
+    Of each worker uint8 `[slots, B, T, H, W, 3]`, B no more than its share of a batch.
+
+    It is used over and over: fresh pages cost a worker a third of its time, and what lies here
+    needs neither a file descriptor a batch nor room in /dev/shm. The loader lets a worker begin
+    batch n + prefetch when batch n is taken, so one slot more than that is enough.
+    """
+    workers, side = dataset.worker_count(config), dataset.clip.size
+    shares = [len(dataset.share_of(worker, workers)) for worker in range(workers)]
+    found = []
+    for share in shares:
+        shape = (config.prefetch + 1, share, dataset.clip.frames, side, side, 3)
+        memory = mmap.mmap(-1, math.prod(shape))
+        found.append(torch.frombuffer(memory, dtype=torch.uint8).view(shape))
+    return found
+
+
+def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str]]:
+    """The names of the clips of each global batch, put together from its ranks and their workers as
+    training would, nothing decoded.
+
+    Args:
+        datasets: one for each rank, in their order.
+        workers: of each rank, any number; 0 reads as one.
+    """
+    slots = [
+        dataset.undecoded(stream, Reader(dataset.corpus, dataset.order))
+        for dataset in datasets
+        for worker in range(max(workers, 1))
+        for stream in dataset.share_of(worker, max(workers, 1))
+    ]
+    while True:
+        yield [next(slot).name for slot in slots]
+
+
+def read_batches(
+    dataset: ClipDataset, config: StreamConfig, device: torch.device | None = None
+) -> Iterator[Batch]:
+    """A rank's batches, for ever: the parts that its workers read, put together in the order of the
+    slots.
+
+    Args:
+        dataset: what is read.
+        config: by how many.
+        device: where clips are decoded if the config says so.
+
+    Raises:
+        InputError: see `check_data`; or a shard that is damaged, by its name.
+        StallError: clips that did not come within `config.stall_seconds`.
+    """
+    check_data(dataset)
+    count = dataset.worker_count(config)
+    dataset.slots = shared_slots(dataset, config) if config.decode == "worker" else None
+    forked = {
+        "prefetch_factor": config.prefetch,
+        "worker_init_fn": leave_signals,
+        "multiprocessing_context": "fork",
+        "timeout": config.stall_seconds,
+    }
+    workers: dict[str, Any] = {"num_workers": count, **forked} if config.workers else {}
+    parts = iter(DataLoader(dataset, batch_size=None, **workers))
+
+    # the loader ends its workers once it is forgotten, which a traceback that holds it puts off for
+    # ever: they ignore the SIGTERM that Python's exit would send them, and it would wait
+    def end() -> None:
+        if config.workers:
+            parts._shutdown_workers()  # type: ignore[attr-defined]
+
+    atexit.register(end)
+    try:
+        for number in itertools.count(dataset.start):
+            try:
+                with slow_warning(
+                    f"rank {dataset.rank}: batch {number}", config.stall_seconds / 10
+                ):
+                    share = [next(parts) for _ in range(count)]
+            except (
+                InputError
+            ) as error:  # a worker's arrives wrapped in its traceback; its own line is the last
+                raise InputError(
+                    str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")
+                ) from None
+            except RuntimeError as error:
+                if not str(error).startswith("DataLoader timed out"):
+                    raise
+                stuck = list(parts._workers)  # type: ignore[attr-defined]
+                end()
+                for (
+                    worker
+                ) in stuck:  # it ignores SIGTERM, and Python would wait for it when it exits
+                    worker.kill()
+                told = (
+                    f"batch {number}: no clips came for {config.stall_seconds} s "
+                    "(stream.stall_seconds)"
+                )
+                raise StallError(f"{told}: expected the storage to answer sooner") from None
+            yield collect(share, dataset, device)
+    finally:
+        end()
+        atexit.unregister(end)
+
+
+@contextmanager
+def slow_warning(place: str, seconds: float) -> Iterator[None]:
+    """A line on stderr if the block takes longer than `seconds`; 0: none."""
+
+    def warn() -> None:
+        print(
+            f"\n{place}: warning: no clips for {seconds:.3g} s; still waiting",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    timer = threading.Timer(seconds, warn)
+    timer.daemon = True
+    if seconds:
+        timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None) -> Batch:
+    """What the workers have ready, as one batch in memory of its own; or decoded only now."""
+    if dataset.slots is not None:
+        ready = [slots[part.slot] for slots, part in zip(dataset.slots, share, strict=True)]
+        clips_bthw3 = torch.cat(ready)
+        keys = [key for part in share for key in part.keys]
+    else:
+        found = [clip for part in share for clip in part]
+        side = dataset.clip.size
+        clips_bthw3 = torch.empty(
+            len(found), dataset.clip.frames, side, side, 3, dtype=torch.uint8, device=device
+        )
+        decode_into(found, dataset.clip, clips_bthw3)
+        keys = [clip.name for clip in found]
+    return Batch(clips_bthw3.permute(0, 1, 4, 2, 3), keys)
+
+
+def check_data(dataset: ClipDataset) -> None:
+    """Refuse, before the first step, what would fail at some later one.
+
+    Raises:
+        InputError: ranks that don't divide the batch; fewer shards than processes; clips longer
+            than the shortest segments.
+    """
+    streams_per_rank(dataset.order.streams, dataset.ranks)
+    manifest, place = dataset.corpus.manifest, dataset.corpus.store.place("")
+    if len(manifest.shards) < dataset.ranks:
+        raise InputError(
+            f"{place}: {len(manifest.shards)} shards for {dataset.ranks} processes: expected at "
+            "least one shard for each"
+        )
+    shortest = manifest.settings["shortest"]
+    if dataset.clip.frames > shortest:
+        raise InputError(
+            f"clip: {dataset.clip.frames} frames: {place} has segments as short as {shortest} "
+            "(pack with --shortest)"
+        )
+
+
+def enlarged_line(manifest: Manifest, clip: ClipConfig) -> str:
+    """How many segments have frames smaller than the clips, and what to do about it, in a line.
+
+    Nothing if none has, or if the manifest does not say: shards that were packed before it did.
+    """
+    small = {side: count for side, count in manifest.short_sides.items() if side < clip.size}
+    if not small:
+        return ""
+    smallest = min(small)
+    advice = f"--clip.size {max(smallest // 4 * 4, 4)}"
+    if min(map(int, manifest.settings["size"].split("x"))) < clip.size:
+        advice += f", or pack with --size {clip.size}"  # else the videos themselves are as small
+    square = "crop" if clip.fit == "crop" else "square"
+    return (
+        f"{sum(small.values())} of {manifest.samples} packed segments have frames smaller than "
+        f"the {square} of {clip.size} pixels (the smallest {smallest}): they are enlarged "
+        f"({advice})"
+    )
+
+
+def leave_signals(_: int) -> None:
+    """Signals reach the whole process group; the trainer decides what they mean, the workers read
+    on until it leaves."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -1,0 +1,221 @@
+"""Which videos there are: below a folder, or in a list. How they are decoded is in `decode.py`."""
+
+import codecs
+import csv
+import io
+import os
+import re
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from shards.errors import InputError
+from shards.video.container import is_video
+
+# taken at their word; what is called otherwise is a video if a decoder opens it
+VIDEO_SUFFIXES = {
+    ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
+    ".3gp",
+    ".3g2", ".mts", ".m2ts", ".vob", ".gif", ".f4v", ".mxf", ".asf", ".divx", ".m2v", ".qt",
+    ".y4m", ".ivf",
+}  # fmt: skip
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
+LIST_SUFFIXES = {".csv", ".txt", ".lst"}
+SYSTEM_FOLDERS = {
+    "@eaDir",
+    "__MACOSX",
+}  # of a NAS's previews and a Mac's archives; others are hidden by a dot
+LINE_END = re.compile(r"\r\n|\r|\n")  # splitlines() would also split at letters that names may hold
+TRAILING_NUMBER = re.compile(
+    r"(\d+)\)?$"
+)  # of image_00001, and of frame (1), as Windows numbers copies
+
+
+@dataclass(frozen=True)
+class Video:
+    """A video file or a folder of frames."""
+
+    key: str
+    """Its path below the source folder, without the suffix: the sample keys start with it."""
+    path: Path
+    listed: int | None = None
+    """Frames that a list says it has."""
+
+
+class Survey(NamedTuple):
+    """What a source holds."""
+
+    videos: list[Video]
+    passed_over: dict[str, int]
+    """Files that are no videos, counted by suffix, the most frequent first; hidden ones are not
+    counted."""
+
+
+def find_videos(source: Path) -> list[Video]:
+    """The videos of `source`, see `survey`."""
+    return survey(source).videos
+
+
+def survey(source: Path) -> Survey:
+    """All videos of `source`: those below a folder in the order of their paths, those of a list in
+    its order, or the one video itself.
+
+    Args:
+        source: a folder, a video, a list (`.csv`, `.txt`, `.lst`), or `-` for a list on standard
+            input.
+
+    Raises:
+        InputError: nothing is there, or nothing that is a video; a list that names a video twice.
+    """
+    if str(source) == "-":
+        return Survey(read_list(sys.stdin.buffer.read(), "standard input", Path()), {})
+    try:
+        source.stat()
+        if source.is_file() and source.suffix.lower() in LIST_SUFFIXES:
+            return Survey(read_list(source.read_bytes(), str(source), source.parent), {})
+    except FileNotFoundError:
+        raise InputError(f"source {source}: no such file or folder") from None
+    except OSError as error:
+        raise InputError(f"source {source}: {error.strerror}") from None
+    passed_over: Counter[str] = Counter()
+    if source.is_file():
+        paths = [source] if looks_like_video(source) else []
+        root = source.parent
+    else:
+        root = source
+        paths = sorted(walk(source, passed_over))
+    if not paths:
+        kinds = ", ".join(sorted(VIDEO_SUFFIXES))
+        others = f"; passed over: {counted(dict(passed_over.most_common()))}" if passed_over else ""
+        raise InputError(
+            f"source {source}: no videos there: expected video files ({kinds}, or what else a "
+            "decoder opens), "
+            f"folders of numbered images, or a .csv list of either{others}"
+        )
+    videos = named([(path.relative_to(root), path, None) for path in paths])
+    return Survey(videos, dict(passed_over.most_common()))
+
+
+def counted(passed_over: dict[str, int]) -> str:
+    """`12 .jpg, 3 .txt, 1 without suffix`."""
+    return ", ".join(
+        f"{count} {suffix or 'without suffix'}" for suffix, count in passed_over.items()
+    )
+
+
+def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
+    """Video files and frame folders below a folder; what is neither is counted in `passed_over`."""
+
+    def refuse(error: OSError) -> None:
+        raise InputError(f"source {error.filename}: {error.strerror}")
+
+    seen = {os.path.realpath(source)}
+    for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
+        visible = sorted(filter(is_visible, subfolders), reverse=True)
+        places = {os.path.realpath(Path(folder, name)): name for name in visible}
+        subfolders[:] = sorted(
+            name for place, name in places.items() if place not in seen
+        )  # links may go in circles
+        seen |= places.keys()
+        files = [Path(folder, name) for name in names if is_visible(name)]
+        frames = [file for file in files if frame_number(file) is not None]
+        if len(frames) > 1:
+            yield Path(folder)
+            files = sorted(set(files).difference(frames))
+        for file in files:
+            if looks_like_video(file):
+                yield file
+            else:
+                passed_over[file.suffix.lower()] += 1
+
+
+def is_visible(name: str) -> bool:
+    """Whether a file or folder is the user's own, not one that a system keeps beside them."""
+    return not name.startswith(".") and name not in SYSTEM_FOLDERS
+
+
+def looks_like_video(path: Path) -> bool:
+    """By its suffix, or else by its content."""
+    suffix = path.suffix.lower()
+    return suffix in VIDEO_SUFFIXES or (
+        suffix not in IMAGE_SUFFIXES and path.is_file() and is_video(path)
+    )
+
+
+def frame_number(path: Path) -> int | None:
+    """The number that an image's name ends with: 1 of `image_00001.jpg` or `frame (1).png`; None if
+    it is no frame of a folder."""
+    if path.suffix.lower() not in IMAGE_SUFFIXES or not is_visible(path.name):
+        return None
+    found = TRAILING_NUMBER.search(path.stem)
+    return int(found[1]) if found else None
+
+
+def read_list(content: bytes, name: str, root: Path) -> list[Video]:
+    """The videos of a list: a line each, `path` or `path,frames`, paths relative to `root`; a first
+    line `path...` is a head.
+
+    What isn't there is found out when it is to be packed, as one more broken video: lists outlive
+    the videos that they name.
+
+    Raises:
+        InputError: nothing is listed, or a video twice.
+    """
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        content = content.decode("utf-16", errors="surrogatepass").encode(
+            "utf-8", errors="surrogatepass"
+        )
+    if b"\0" in content:
+        raise InputError(f"{name}: is no text in UTF-8 or UTF-16: expected a line for each video")
+    found: list[tuple[Path, Path, int | None]] = []
+    lines: dict[Path, int] = {}
+    for number, line in enumerate(
+        LINE_END.split(os.fsdecode(content.removeprefix(codecs.BOM_UTF8))), 1
+    ):
+        entry, frames = read_line(line)
+        if not entry or (number == 1 and entry.lower() == "path"):
+            continue
+        path = Path(os.path.normpath(root / entry))
+        if path in lines:
+            raise InputError(
+                f"{name}, line {number}: {entry!r} was named in line {lines[path]}: expected each "
+                "video once"
+            )
+        lines[path] = number
+        found.append((Path(entry), path, frames))
+    if not found:
+        raise InputError(f"{name}: lists no videos: expected a line each, `path` or `path,frames`")
+    return named(found)
+
+
+def read_line(line: str) -> tuple[str, int | None]:
+    """`path,frames`, or a path alone, in which commas are its own."""
+    cells = next(csv.reader(io.StringIO(line)), [])
+    if len(cells) > 1 and (cells[1].strip().isdecimal() or cells[0].strip().lower() == "path"):
+        return cells[0].strip(), int(cells[1]) if cells[1].strip().isdecimal() else None
+    return (cells[0].strip() if len(cells) == 1 else line.strip()), None
+
+
+def named(found: list[tuple[Path, Path, int | None]]) -> list[Video]:
+    """Videos with keys of their own, from (relative path, path, listed frames)."""
+    videos, taken = [], set[str]()
+    for relative, path, listed in found:
+        whole = (
+            os.path.normpath(relative).lstrip("/.") or path.name.strip(".") or path.resolve().name
+        )
+        pure = PurePosixPath(
+            os.fsencode(whole).decode(errors="backslashreplace")
+        )  # file names are bytes, keys are text
+        folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises where one may not look
+        key = str(
+            pure if folder or pure.suffix.lower() not in VIDEO_SUFFIXES else pure.with_suffix("")
+        )
+        key = str(pure) if key in taken else key  # a.mp4 beside a.webm
+        while key in taken:
+            key += "_"
+        taken.add(key)
+        videos.append(Video(key, path, listed))
+    return videos

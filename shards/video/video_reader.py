@@ -1,0 +1,264 @@
+"""A video opened to be watched from its first frame to its last: frames with their time stamps, and
+sound. Decoding is in `decode.py`."""
+
+import itertools
+import math
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.format import Flags
+from numpy.typing import NDArray
+
+from shards.errors import InputError
+from shards.video.container import open_container, open_video, pixel_aspect
+from shards.video.decode import (
+    FOLDER_FPS,
+    Damage,
+    Frame,
+    Painter,
+    Sampling,
+    Sizing,
+    decode,
+    frame_files,
+)
+from shards.video.sources import Video
+
+# the format whose headers count frames; in others the number is a hint
+COUNTED = "mov,mp4,m4a,3gp,3g2,mj2"
+
+
+class BrokenVideoError(Exception):
+    """A source that can't be decoded to its end; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One frame."""
+
+    pixels: NDArray[np.uint8]
+    """RGB `[H, W, 3]`, upright."""
+    stamp: int
+    """When it is shown, in the footage's ticks; larger than the one before."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a video, as it is stored."""
+
+    stream: av.AudioStream
+    packets: Iterator["av.Packet[av.AudioStream]"]
+    """To be read once; stamped on the clock of the pictures."""
+
+
+@dataclass(frozen=True)
+class VideoReader:
+    """A video opened to be read once, from its first frame to its last, at its own size and
+    speed."""
+
+    width: int
+    height: int
+    fps: float
+    """On average."""
+    count: int
+    """Frames in all, as the file says or else by its packets: what comes out may be a few less."""
+    tick: Fraction
+    """Seconds; the unit of the stamps."""
+    frames: Iterator[Picture]
+    """Raises BrokenVideoError where the video can't be decoded further."""
+    sound: Sound | None
+    names: "FrameNames"
+    """What its frames are called."""
+
+
+@dataclass(frozen=True)
+class FrameNames:
+    """What the frames of a video are called: of a folder as their files are, whose numbers have no
+    gaps; of a video file by their place from 0."""
+
+    files: tuple[tuple[int, str], ...] = ()
+    """Number and name, without suffix, of each frame of a folder; none for a video file."""
+
+    def number(self, place: int) -> int:
+        """The number that a user knows the frame by, of its place from 0."""
+        return self.files[place][0] if self.files else place
+
+    def name(self, place: int) -> str:
+        """What a file about the frame is called, without suffix."""
+        return self.files[place][1] if self.files else f"{place:05d}"
+
+    def place(self, number: int) -> int | None:
+        """The place of the frame that a user calls `number`; None if a folder has none of it."""
+        if not self.files:
+            return number
+        place = number - self.files[0][0]
+        return place if 0 <= place < len(self.files) else None
+
+    def place_of(self, name: str) -> int | None:
+        """The place of the frame that a file of this name is about; None if there is none."""
+        if not self.files:
+            return int(name) if name.isdecimal() else None
+        return self.places.get(name)
+
+    @cached_property
+    def places(self) -> dict[str, int]:
+        """Of a folder's frames, by name."""
+        return {name: place for place, (_, name) in enumerate(self.files)}
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a file says of its video stream."""
+
+    fps: float = FOLDER_FPS
+    count: int = 0
+    tick: Fraction = 1 / Fraction(FOLDER_FPS)
+    zero: Fraction = Fraction(0)
+    """The time that counts as 0, in seconds."""
+
+
+@contextmanager
+def open_video_reader(path: Path) -> Iterator[VideoReader]:
+    """Open a video file or a folder of numbered frames.
+
+    Raises:
+        InputError: nothing is there.
+        BrokenVideoError: it is no video, or can't be decoded to its end.
+    """
+    if not path.exists():
+        raise InputError(f"video {path}: no such file or folder")
+    decoded = decode(Video(path.stem, path), Sampling(math.inf), Sizing())
+    first = whole(next(decoded, None))
+    width, height = first.image.size
+    names = folder_names(path) if path.is_dir() else FrameNames()
+    facts = Facts(count=len(names.files)) if path.is_dir() else file_facts(path)
+    frames = pictures(itertools.chain([first], map(whole, decoded)), facts)
+    with ExitStack() as stack:
+        stack.callback(frames.close)
+        sound = (
+            None
+            if path.is_dir()
+            else open_sound(stack.enter_context(open_container(path)), facts.zero)
+        )
+        yield VideoReader(width, height, facts.fps, facts.count, facts.tick, frames, sound, names)
+
+
+def folder_names(folder: Path) -> FrameNames:
+    """Of a folder of numbered frames."""
+    return FrameNames(tuple((number, path.stem) for number, path in frame_files(folder)))
+
+
+def whole(found: Frame | Damage | None) -> Frame:
+    """A frame; BrokenVideoError if it is none."""
+    if not isinstance(found, Frame):
+        raise BrokenVideoError("no frames" if found is None else found.reason)
+    return found
+
+
+def pictures(frames: Iterator[Frame], facts: Facts) -> Generator[Picture, None, None]:
+    """Pixels and stamps. A stamp that is missing, or not behind the last one, is made up: an
+    encoder takes no other."""
+    usual, zero = max(round(1 / (facts.fps * facts.tick)), 1), round(facts.zero / facts.tick)
+    stamp, size = -usual, None
+    for index, frame in enumerate(frames):
+        size = size or frame.image.size
+        if frame.image.size != size:
+            sizes = f"{frame.image.width}x{frame.image.height}, those before {size[0]}x{size[1]}"
+            raise BrokenVideoError(f"frame {index} is {sizes}: expected one size")
+        stamp = (
+            stamp + usual
+            if frame.stamp is None
+            else max(frame.stamp - zero, stamp + 1 if index else frame.stamp - zero)
+        )
+        yield Picture(np.asarray(frame.image.convert("RGB")), stamp)
+
+
+def file_facts(path: Path) -> Facts:
+    """Of a file that has a video stream."""
+    with open_video(path) as (container, stream):
+        # where stamps may jump, as in recordings of a broadcast, they begin anywhere; elsewhere a
+        # late beginning is meant
+        zero = (
+            Fraction(container.start_time or 0, av.time_base)
+            if Flags.ts_discont in Flags(container.format.flags)
+            else Fraction(0)
+        )
+        counted = stream.frames
+        return Facts(
+            fps=float(stream.average_rate or FOLDER_FPS),
+            tick=stream.time_base or 1 / Fraction(FOLDER_FPS),
+            zero=zero,
+            count=counted if counted and container.format.name == COUNTED else count_packets(path),
+        )
+
+
+def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
+    """One frame of a video file, RGB `[H, W, 3]`, without decoding all before it; of a number
+    beyond the end, the last frame.
+
+    Raises:
+        InputError: nothing is there.
+        BrokenVideoError: it is no video, or that frame can't be decoded.
+    """
+    with open_video_reader(path) as footage:  # tells what is wrong with the file, if anything
+        first = next(footage.frames)
+    with open_video(path) as (container, stream):
+        stamps = sorted(
+            packet.pts
+            for packet in container.demux(stream)
+            if packet.size and not packet.is_discard and packet.pts is not None
+        )
+        if number == 0 or not stamps:
+            return first.pixels
+        wanted = stamps[min(number, len(stamps) - 1)]
+        container.seek(wanted, stream=stream)
+        try:
+            found = next(
+                frame
+                for frame in container.decode(stream)
+                if frame.pts is not None and frame.pts >= wanted
+            )
+        except (StopIteration, av.FFmpegError):
+            raise BrokenVideoError(f"frame {number} can't be decoded") from None
+        painter = Painter(Sizing(), pixel_aspect(stream))
+        return np.asarray(painter.paint(found).convert("RGB"))
+
+
+def count_packets(path: Path) -> int:
+    """Of the video stream: how many frames it will give, without decoding them."""
+    with open_video(path) as (container, stream):
+        packets = container.demux(stream)
+        return sum(bool(packet.size) and not packet.is_discard for packet in packets)
+
+
+def open_sound(container: InputContainer, zero: Fraction) -> Sound | None:
+    """The sound that a player would choose; None if there is none, or none that can be decoded."""
+    stream = container.streams.best("audio")
+    if not isinstance(stream, av.AudioStream) or stream.time_base is None:
+        return None
+    return Sound(stream, stamped(container, stream, round(zero / stream.time_base)))
+
+
+def stamped(
+    container: InputContainer, stream: av.AudioStream, zero: int
+) -> Iterator["av.Packet[av.AudioStream]"]:
+    """Packets of sound, on the pictures' clock; up to damage, if there is any: it is the pictures
+    that count."""
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.FFmpegError:
+            return
+        if packet is None:
+            return
+        if packet.size and packet.pts is not None:
+            packet.pts -= zero
+            packet.dts = packet.pts if packet.dts is None else packet.dts - zero
+            yield packet

@@ -1,0 +1,242 @@
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import SHARED
+
+from corrflow import CorrFlow, ModelConfig, load_model
+from corrflow.encoder import EncoderConfig
+from corrflow.loss import CorrespondenceLoss, LossConfig, color_loss, smooth
+from corrflow.model import rename_released
+from corrflow.palette import Target
+
+ORACLE = SHARED / "oracle"
+SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+
+
+def plain_losses(model, frames, colors, classes, truth):
+    """The paper's section 3 word for word: each hop encodes both of its frames and copies one
+    thing."""
+
+    def hop(source, target, values):
+        copied = model.propagate_values(
+            model.encode(frames[:, target]), model.encode(frames[:, source]), values
+        )
+        return F.interpolate(copied, scale_factor=4, mode="bilinear")
+
+    def shrunk(enlarged):
+        return F.interpolate(enlarged, scale_factor=0.25, mode="bilinear")
+
+    def loss(enlarged, t):
+        return F.nll_loss((enlarged + 1e-8).log(), classes[:, t])
+
+    first = hop(0, 1, colors[:, 0])
+    second = hop(1, 2, colors[:, 1] if truth else shrunk(first))
+    short = loss(first, 1) + loss(second, 2)
+    there = hop(1, 2, shrunk(first))
+    cycles = hop(1, 0, shrunk(first)), hop(1, 0, shrunk(hop(2, 1, shrunk(there))))
+    return short, sum(loss(cycle, 0) for cycle in cycles)
+
+
+@pytest.mark.parametrize("truth", [True, False])
+def test_the_shared_recursion_equals_the_plain_one_with_gradients(truth):
+    torch.manual_seed(0)
+    model = CorrFlow(SMALL).double().eval()
+    frames, classes = torch.rand(2, 3, 3, 24, 28).double(), torch.randint(16, (2, 3, 24, 28))
+    colors = torch.rand(2, 3, 16, 6, 7).double().softmax(dim=2)
+    parameters = list(model.parameters())
+    ours = CorrespondenceLoss(model, LossConfig(cycle_weight=0.25))(
+        frames, colors, classes, (truth,)
+    )
+    short, long = plain_losses(model, frames, colors, classes, truth)
+    torch.testing.assert_close(torch.stack(ours), torch.stack([short + 0.25 * long, short, long]))
+    for a, b in zip(
+        torch.autograd.grad(ours.total, parameters),
+        torch.autograd.grad(short + 0.25 * long, parameters),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-7)
+
+
+def test_frames_encoded_together_share_their_statistics():
+    torch.manual_seed(0)
+    model = CorrFlow(SMALL).train()
+    frames = torch.rand(2, 3, 3, 24, 28)
+    together, apart = (
+        CorrespondenceLoss(model, LossConfig(batch_frames=yes)).encode(frames)
+        for yes in (True, False)
+    )
+    wanted = model.encoder(frames.transpose(0, 1).flatten(0, 1)).unflatten(0, (3, 2))
+    torch.testing.assert_close(torch.stack(together), wanted)
+    assert (torch.stack(apart) - wanted).abs().max() > 1e-4
+    torch.testing.assert_close(
+        torch.stack(apart), torch.stack([model.encoder(frames[:, t]) for t in range(3)])
+    )
+
+
+def test_the_losses_of_two_targets_are_weighed_by_their_shares():
+    torch.manual_seed(0)
+    model = CorrFlow(SMALL).eval()
+    frames, classes = (
+        torch.rand(2, 3, 3, 16, 16),
+        torch.stack([torch.randint(3, (2, 3, 16, 16)), torch.randint(5, (2, 3, 16, 16))], dim=2),
+    )
+    colors = torch.rand(2, 3, 8, 4, 4)
+    few, many = (
+        Target(((0.0, 0.0),) * count, share, 1.0) for count, share in ((3, 0.75), (5, 0.25))
+    )
+    both = torch.stack(
+        CorrespondenceLoss(model, LossConfig(), (few, many))(frames, colors, classes, (False,))
+    )
+    apart = [
+        torch.stack(
+            CorrespondenceLoss(model, LossConfig())(frames, part, classes[:, :, m], (False,))
+        )
+        for m, part in enumerate(colors.split((3, 5), dim=2))
+    ]
+    torch.testing.assert_close(both, 0.75 * apart[0] + 0.25 * apart[1])
+
+
+def test_a_frame_is_encoded_once_and_a_pair_compared_once(monkeypatch):
+    model, calls = CorrFlow(SMALL), {"forward": 0, "propagate_values": 0}
+    for name, owner in (("forward", model.encoder), ("propagate_values", model)):
+        original = getattr(owner, name)
+        monkeypatch.setattr(
+            owner,
+            name,
+            lambda *a, name=name, original=original: (
+                calls.update({name: calls[name] + 1}),
+                original(*a),
+            )[1],
+        )
+    CorrespondenceLoss(model, LossConfig())(
+        torch.rand(1, 3, 3, 16, 16),
+        torch.rand(1, 3, 16, 4, 4),
+        torch.zeros(1, 3, 16, 16).long(),
+        (True,),
+    )
+    assert calls == {"forward": 3, "propagate_values": 4}
+
+
+def test_longer_clips_have_a_cycle_for_each_turning_point():
+    model = CorrFlow(SMALL)
+    frames, classes = torch.rand(1, 5, 3, 16, 16), torch.zeros(1, 5, 16, 16).long()
+    losses = CorrespondenceLoss(model, LossConfig())(
+        frames, torch.full((1, 5, 16, 4, 4), 1 / 16), classes, (True, False, True)
+    )
+    assert losses.hop_loss.item() == pytest.approx(4 * np.log(16), rel=1e-4)
+    assert losses.cycle_loss.item() == pytest.approx(4 * np.log(16), rel=1e-4)
+
+
+def test_the_filter_between_hops_is_enlarging_and_shrinking():
+    x = torch.rand(1, 3, 7, 5, dtype=torch.float64)
+    there_and_back = F.interpolate(
+        F.interpolate(x, scale_factor=4, mode="bilinear"), scale_factor=0.25, mode="bilinear"
+    )
+    torch.testing.assert_close(smooth(x), there_and_back)
+
+
+def test_a_certain_and_right_copy_costs_nothing():
+    certain = F.one_hot(torch.full((1, 4, 4), 3), 16).movedim(-1, 1).float()
+    assert color_loss(certain, torch.full((1, 16, 16), 3)).item() == pytest.approx(0.0, abs=1e-6)
+
+
+needs_oracle = pytest.mark.skipif(
+    not ORACLE.exists(), reason="the released code's fixtures are not here"
+)
+BOTH_PATHS = pytest.mark.parametrize(("name", "truth"), [("truth", True), ("sampled", False)])
+
+
+def released_case(tmp_path, name, truth, dtype):
+    """The model of the fixture, its losses on one of the two paths of scheduled sampling, and what
+    the released code computed."""
+    weights, inputs = (
+        np.load(ORACLE / "state_dict_seed0.npz"),
+        np.load(ORACLE / "b_model_forward.npz"),
+    )
+    torch.save(
+        {"epoch": 0, "state_dict": {name: torch.tensor(weights[name]) for name in weights.files}},
+        tmp_path / "checkpoint.tar",
+    )
+    model = load_model(tmp_path / "checkpoint.tar").train().to(dtype)
+    labels = torch.stack([torch.tensor(inputs[f"q{t}"])[:, 0] for t in range(3)], dim=1)
+    # the released shrinking of labels, a defect, injected: the truncated mean of the class numbers
+    # of the middle 2x2
+    middle = F.interpolate(
+        labels.float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True
+    ).long()
+    colors = F.one_hot(middle, 16).movedim(-1, 2).to(dtype)
+    frames = torch.stack([torch.tensor(inputs[f"frame{t}"]) for t in range(3)], dim=1).to(dtype)
+    losses = CorrespondenceLoss(model, LossConfig())(frames, colors, labels.long(), (truth,))
+    return model, losses, np.load(ORACLE / f"b_losses_{name}.npz")
+
+
+@needs_oracle
+@BOTH_PATHS
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_losses_equal_the_released_codes(tmp_path, name, truth, dtype):
+    _, losses, expected = released_case(tmp_path, name, truth, dtype)
+    for loss, key in zip(losses, ("l_total", "l_sim", "l_long"), strict=True):
+        assert loss.item() == pytest.approx(float(expected[key]), rel=1e-6)
+
+
+@needs_oracle
+@BOTH_PATHS
+def test_gradients_equal_the_released_codes_in_float64(tmp_path, name, truth):
+    model, losses, expected = released_case(tmp_path, name, truth, torch.float64)
+    losses.total.backward()
+    parameters = dict(model.named_parameters())
+    compared = [key for key in expected.files if key.startswith("grad_total_f64/")]
+    assert len(compared) == 10
+    for key in compared:
+        true = expected[key]
+        gradient = parameters[rename_released(key.split("/", 1)[1])].grad[: len(true)].numpy()
+        assert np.abs(gradient - true).max() <= 1e-6 * np.abs(true).max(), key
+
+
+@needs_oracle
+@BOTH_PATHS
+def test_gradients_and_one_adam_step_equal_the_released_codes(tmp_path, name, truth):
+    model, losses, expected = released_case(tmp_path, name, truth, torch.float32)
+    parameters = dict(model.named_parameters())
+    for which, loss in (
+        ("sim", losses.hop_loss),
+        ("long", losses.cycle_loss),
+        ("total", losses.total),
+    ):
+        gradients = dict(
+            zip(
+                parameters,
+                torch.autograd.grad(loss, list(parameters.values()), retain_graph=True),
+                strict=True,
+            )
+        )
+        norms = np.array(
+            [
+                gradients[rename_released(released)].norm().item()
+                for released in expected["param_names"]
+            ]
+        )
+        np.testing.assert_allclose(norms, expected[f"gradnorm_{which}"], rtol=1e-3)
+        for released in (
+            "feature_extraction.layer4.1.left.3.weight",
+            "post_convolution.weight",
+            "post_convolution.bias",
+        ):
+            true = expected[f"grad_{which}/{released}"]
+            assert (
+                np.abs(gradients[rename_released(released)][: len(true)].numpy() - true).max()
+                <= 1e-5 * np.abs(true).max()
+            )
+    for parameter, gradient in zip(parameters.values(), gradients.values(), strict=True):
+        parameter.grad = gradient
+    torch.optim.Adam(parameters.values(), lr=2e-4, fused=True).step()
+    for key in (key for key in expected.files if key.startswith("after_adam/")):
+        released, true = key.split("/", 1)[1], expected[key]
+        # Adam's first step is the sign of the gradient: where that is smaller than float32's error
+        # in early layers, either is right
+        gradient = np.abs(expected[f"grad_total/{released}"])
+        clear = gradient > 0.01 * gradient.max()
+        assert clear.mean() > 0.5
+        stepped = parameters[rename_released(released)].detach()[: len(true)].numpy()
+        np.testing.assert_allclose(stepped[clear], true[clear], rtol=0, atol=1e-6)

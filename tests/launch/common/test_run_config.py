@@ -1,0 +1,131 @@
+"""Who works in a folder: one command at a time, until it ends, however it ends."""
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from corrflow import InputError
+from launch import eval as command_of_eval
+from launch.common import run_config as claim
+from launch.common.run_config import held_evaluation, held_run, note_jobs
+from slurm.status import JobState
+
+HOLDER = """
+import sys
+from pathlib import Path
+from launch.common.run_config import held_evaluation
+with held_evaluation(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(out):
+    """Another process that has the folder."""
+    line = [sys.executable, "-c", HOLDER, str(out)]
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.stdin.close()
+
+
+def flags(tree, out, *more):
+    told = ("--benchmark", "davis2017", "--root", tree, "--out", out, "--protocol", "identity")
+    return [str(flag) for flag in (*told, "--device", "cpu", *more)]
+
+
+def test_a_second_evaluation_in_a_folder_is_told_of_the_first(refused, tree, tmp_path):
+    out = tmp_path / "out"
+    with holder(out) as process:
+        told = refused("eval", *flags(tree, out))
+        assert not (out / "plan.json").exists()
+    place = f"process {process.pid} on {socket.gethostname()}"
+    assert told == f"eval.py: error: {out}: {place} is evaluating there: expected one at a time"
+    assert command_of_eval.main(flags(tree, out)) == 0
+
+
+def test_a_holder_that_is_killed_is_in_nobodys_way(tree, tmp_path):
+    with holder(tmp_path) as process:
+        process.kill()
+        process.wait()
+        assert command_of_eval.main(flags(tree, tmp_path)) == 0
+
+
+def test_folders_beside_each_other_are_evaluated_in_at_once(tree, tmp_path):
+    with holder(tmp_path / "one"):
+        assert command_of_eval.main(flags(tree, tmp_path / "two")) == 0
+
+
+def test_processes_of_the_one_that_holds_the_folder_work_in_it_together(
+    tree, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: False)
+    assert command_of_eval.main(flags(tree, tmp_path, "--jobs", 2)) == 0
+    assert (tmp_path / "metrics.json").exists()
+
+
+def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(
+    refused, tree, tmp_path, monkeypatch
+):
+    states = {"18": JobState("PENDING")}
+    monkeypatch.setattr(claim, "job_state", lambda job: states[job])
+    monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
+    submitted = command_of_eval.Submitted("17", SimpleNamespace(job_id="18"))
+    monkeypatch.setattr(command_of_eval, "submit_array", lambda *_: submitted)
+    assert command_of_eval.main(flags(tree, tmp_path, "--jobs", 2)) == 0
+    told = refused("eval", *flags(tree, tmp_path))
+    words = (
+        "jobs 17 and 18 are evaluating there (PENDING): expected them to end first (scancel 17 18)"
+    )
+    assert told == f"eval.py: error: {tmp_path}: {words}"
+    states["18"] = JobState("CANCELLED")
+    assert command_of_eval.main(flags(tree, tmp_path)) == 0
+
+
+def test_jobs_that_slurm_no_longer_knows_are_in_nobodys_way(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "job_state", lambda _: JobState("UNKNOWN"))
+    note_jobs(tmp_path, "17", "18")
+    with held_evaluation(tmp_path):
+        pass
+
+
+def test_a_file_system_without_locks_is_told_of_and_worked_on(tmp_path, monkeypatch, capsys):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(claim.fcntl, "lockf", refuse)
+    with held_evaluation(tmp_path):
+        told = capsys.readouterr().err
+    words = (
+        f"{tmp_path}: its file system has no locks (No locks available): start one command at a "
+        "time\n"
+    )
+    assert told == words
+
+
+def test_a_run_is_held_as_a_folder_of_an_evaluation_is(tmp_path, monkeypatch):
+    monkeypatch.setattr(claim, "LOCK_SECONDS", 0.0)
+    leader, other = SimpleNamespace(is_main=True), SimpleNamespace(is_main=False)
+    with holder(tmp_path) as process:
+        words = rf"run .*: process {process.pid} on .* is training there: expected one at a time"
+        with pytest.raises(InputError, match=words), held_run(tmp_path, leader):
+            pass
+        with held_run(tmp_path, other):  # rank 0 asks for all
+            pass
+    with held_run(tmp_path, leader):
+        pass
+
+
+def test_a_folder_that_can_not_be_is_one_line(refused, tree, tmp_path):
+    (tmp_path / "file").write_text("")
+    told = refused("eval", *flags(tree, tmp_path / "file"))
+    assert told.endswith(f"{tmp_path / 'file'}: can't be written to (File exists)")

@@ -1,0 +1,200 @@
+"""The page of launch/track.py in a real browser: choose a video, click, drag, paint, track, and
+play the result."""
+
+import builtins
+import csv
+import re
+import signal
+import socket
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import ROOT, TIMEOUT_SECONDS
+from PIL import Image
+from test_track import HEIGHT, WIDTH, checkpoint, write_video
+
+from corrflow import InputError
+from launch.tracking.marking import paint, read_marks
+
+__all__ = ["checkpoint"]  # a fixture
+PHONE = {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def server(checkpoint):
+    """The page's address, as the command tells it."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    line = [
+        sys.executable,
+        str(ROOT / "launch/track.py"),
+        "--browser",
+        "--checkpoint",
+        str(checkpoint),
+        "--device",
+        "cpu",
+    ]
+    line += ["--port", str(port), "--protocol", "identity"]
+    # tests in the background of a shell have Ctrl-C ignored, and what they start would inherit that
+    process = subprocess.Popen(
+        line,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    told = process.stdout.readline() + process.stdout.readline()
+    address = re.search(r"http://127\.0\.0\.1:\d+", told)
+    assert address, told
+    yield address[0]
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=TIMEOUT_SECONDS) == 0
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory):
+    return write_video(
+        tmp_path_factory.mktemp("video") / "my.mkv"
+    )  # a format that browsers don't play
+
+
+@pytest.fixture
+def page(browser, server, video):
+    """The page with a video chosen; nothing may go wrong on it, and nothing be asked of other
+    hosts."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1200})  # all of it can be clicked
+    page.set_default_timeout(1000 * TIMEOUT_SECONDS)
+    wrong = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on(
+        "request",
+        lambda request: (
+            None
+            if request.url.startswith((server, "data:", "blob:"))
+            else wrong.append(request.url)
+        ),
+    )
+    page.goto(server)
+    page.set_input_files("#video input[type=file]", video)
+    page.wait_for_function(f"document.querySelector('#marks canvas')?.width === {WIDTH}")
+    yield page
+    page.close()
+    assert not wrong
+
+
+def at(page, x, y):
+    """A place in the video as one on the screen."""
+    box = page.locator("#marks canvas").bounding_box()
+    return box["x"] + (x + 0.5) / WIDTH * box["width"], box["y"] + (y + 0.5) / HEIGHT * box[
+        "height"
+    ]
+
+
+def drag(page, start, end):
+    page.mouse.move(*at(page, *start))
+    page.mouse.down()
+    page.mouse.move(*at(page, *end), steps=4)
+    page.mouse.up()
+
+
+def result(page, suffix, tmp_path):
+    """A file that the page offers when it is done, once the video plays."""
+    page.click("#start")
+    page.wait_for_selector("#result video")
+    playing = (
+        "async () => { const v = document.querySelector('#result video');"
+        " await v.play(); return [v.videoWidth, v.error] }"
+    )
+    assert page.evaluate(playing) == [WIDTH + 1, None]
+    with page.expect_download() as download:
+        page.locator(f"#files a[download$='{suffix}']").first.click()
+    download.value.save_as(tmp_path / f"got{suffix}")
+    return tmp_path / f"got{suffix}"
+
+
+def test_points_are_clicked_tracked_and_told(page, tmp_path):
+    for place in ((15, 20), (50, 40), (30, 30)):
+        page.mouse.click(*at(page, *place))
+    page.click("[data-act=undo]")
+    with result(page, ".csv", tmp_path).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(float(row["x"]), float(row["y"])) for row in rows[:2]] == [(15, 20), (50, 40)]
+    assert len(rows) == 7 * 2
+    assert "Tracked 7 frames" in page.inner_text("#told")
+
+
+def test_boxes_are_dragged_on_a_later_frame_and_followed_backwards(page, tmp_path):
+    page.locator("#frame input[type=number]").fill("4")
+    page.locator("#frame input[type=number]").press("Enter")
+    page.click("[data-mode=box]")
+    page.wait_for_timeout(1000)
+    drag(page, (40, 30), (20, 10))  # from any corner
+    page.locator("#backward input").check()
+    with result(page, ".csv", tmp_path).open() as file:
+        rows = list(csv.DictReader(file))
+    assert [rows[4][name] for name in ("x0", "y0", "x1", "y1")] == ["20", "10", "41", "31"]
+    assert int(rows[0]["area"]) > 0
+
+
+def test_objects_are_painted_and_rubbed_out_in_a_narrow_window(page, tmp_path):
+    page.set_viewport_size(PHONE)
+    assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
+    page.click("[data-mode=mask]")
+    page.locator("[name=size]").fill("6")
+    drag(page, (10, 10), (30, 10))
+    page.click("[data-object='2']")
+    drag(page, (10, 30), (50, 30))
+    page.click("[data-object='0']")
+    drag(page, (40, 30), (60, 30))
+    with zipfile.ZipFile(result(page, ".zip", tmp_path)) as packed:
+        first = np.asarray(Image.open(packed.open("00000.png")))
+    assert (first[10, 20], first[30, 20], first[30, 45], first[20, 20]) == (1, 2, 0, 0)
+
+
+def test_starting_without_marks_is_told_on_the_page(page):
+    page.click("#start")
+    page.get_by_text("nothing is marked").first.wait_for()
+
+
+def test_a_port_that_is_taken_is_one_line(refused, server, checkpoint):
+    port = server.rpartition(":")[2]
+    assert f"port {port}: is taken" in refused(
+        "track", "--browser", "--checkpoint", checkpoint, "--port", port
+    )
+
+
+def test_without_gradio_the_line_says_how_to_get_it(refused, checkpoint, monkeypatch):
+    real = builtins.__import__
+
+    def without(name, *rest, **named):
+        if name.partition(".")[0] == "gradio":
+            raise ModuleNotFoundError("no gradio", name="gradio")
+        return real(name, *rest, **named)
+
+    monkeypatch.delitem(sys.modules, "launch.tracking.page", raising=False)
+    monkeypatch.delitem(sys.modules, "launch.tracking.marking", raising=False)
+    monkeypatch.setattr(builtins, "__import__", without)
+    assert "the page needs gradio: pip install 'gradio>=6.31'" in refused(
+        "track", "--browser", "--checkpoint", checkpoint
+    )
+
+
+def test_strokes_are_round_and_the_last_one_counts(tmp_path):
+    strokes = [
+        {"object": 1, "radius": 3, "path": [[10, 10], [20, 10]]},
+        {"object": 0, "radius": 2, "path": [[20, 10]]},
+    ]
+    labels = paint(strokes, 40, 20)
+    assert (labels[10, 8], labels[7, 7], labels[13, 15], labels[10, 20], labels[10, 17]) == (
+        1,
+        0,
+        1,
+        0,
+        1,
+    )
+    with pytest.raises(InputError, match="nothing is marked"):
+        read_marks("", tmp_path)

@@ -1,0 +1,180 @@
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+from test_decode import (
+    BLUE,
+    GREEN,
+    RED,
+    TURNS,
+    YELLOW,
+    corners,
+    cut,
+    encode_silence,
+    frames_of,
+    moving,
+    quadrants,
+    set_display_matrix,
+    write,
+)
+from test_pack import write_folder, write_video
+
+from shards.errors import InputError
+from shards.video.decode import Sizing
+from shards.video.video_reader import BrokenVideoError, open_video_reader, picture_at
+
+UNEVEN = [0, 1, 5, 6, 20, 21, 60]  # twenty-fifths of a second
+
+
+def stamps_of(path):
+    """When the frames are shown, in seconds."""
+    with open_video_reader(path) as footage:
+        return [float(picture.stamp * footage.tick) for picture in footage.frames]
+
+
+def write_with_sound(path, codec="aac", rate=16000, seconds=2):
+    with av.open(str(path), "w") as output:
+        pictures, sound = output.add_stream("libx264", rate=25), output.add_stream(codec, rate=rate)
+        pictures.width, pictures.height, pictures.pix_fmt, sound.layout = 96, 64, "yuv420p", "mono"
+        for pixels in moving(10):
+            output.mux(pictures.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(pictures.encode())
+        encode_silence(output, sound, seconds)
+    return path
+
+
+def test_footage_says_its_size_and_speed_and_gives_every_frame(tmp_path):
+    paths = (
+        write_video(tmp_path / "a.mp4", fps=10),
+        write(tmp_path / "a.mkv", moving(10), rate=10),
+        write_folder(tmp_path / "b"),
+    )
+    for path, expected in zip(
+        paths, ((64, 48, 10, 10), (96, 64, 10, 10), (60, 40, 25, 10)), strict=True
+    ):
+        with open_video_reader(path) as footage:
+            assert (footage.width, footage.height, footage.fps, footage.count) == expected
+            assert [picture.pixels.shape for picture in footage.frames] == [
+                (footage.height, footage.width, 3)
+            ] * 10
+            assert footage.sound is None
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.mov"])
+def test_frames_keep_their_uneven_stamps(tmp_path, name):
+    path = write(tmp_path / name, moving(7), pts=UNEVEN)
+    assert stamps_of(path) == pytest.approx([n / 25 for n in UNEVEN], abs=1e-3)
+
+
+def test_a_late_beginning_is_kept_but_not_a_broadcasts_clock(tmp_path):
+    late = write(tmp_path / "late.mkv", moving(3), pts=[50, 51, 52])
+    assert stamps_of(late) == pytest.approx([2.0, 2.04, 2.08], abs=1e-3)
+    cast = write(tmp_path / "cast.ts", moving(3), pts=[90_000, 90_001, 90_002])
+    assert stamps_of(cast) == pytest.approx([0, 0.04, 0.08])
+
+
+def test_a_video_of_one_frame_is_one(tmp_path):
+    path = write(tmp_path / "one.mp4", moving(1))
+    with open_video_reader(path) as footage:
+        assert (footage.count, [picture.stamp for picture in footage.frames]) == (1, [0])
+
+
+@pytest.mark.parametrize("turn", [0, 90])
+def test_pixels_that_are_not_square_are_shown_as_players_do(tmp_path, turn):
+    path = write(tmp_path / "a.mp4", [quadrants(96, 64)] * 3, aspect=Fraction(4, 3))
+    if turn:
+        set_display_matrix(path, TURNS[turn])
+    size = (64, 128) if turn else (128, 64)
+    expected = (BLUE, RED, YELLOW, GREEN) if turn else (RED, GREEN, BLUE, YELLOW)
+    with open_video_reader(path) as footage:
+        assert (footage.width, footage.height) == size
+        pixels = next(footage.frames).pixels
+    np.testing.assert_allclose(corners(Image.fromarray(pixels)), expected, atol=6)
+    assert np.array_equal(picture_at(path, 0), pixels)
+    assert picture_at(path, 2).shape == pixels.shape
+    small = frames_of(path, sizing=Sizing(32))[0].image
+    assert small.size == (size[0] // 2, size[1] // 2)
+
+
+def test_frames_of_a_folder_keep_their_numbers_and_names(tmp_path):
+    for number in (3, 4, 5):
+        Image.new("RGB", (16, 16)).save(tmp_path / f"frame ({number}).png")
+    with open_video_reader(tmp_path) as footage:
+        names = footage.names
+    assert [names.number(place) for place in range(3)] == [3, 4, 5]
+    assert names.name(1) == "frame (4)"
+    assert [names.place(number) for number in (2, 3, 5, 6)] == [None, 0, 2, None]
+    assert (names.place_of("frame (5)"), names.place_of("00005")) == (2, None)
+
+
+def test_frames_of_a_file_are_numbered_from_0(tmp_path):
+    with open_video_reader(write(tmp_path / "a.mp4", moving(3))) as footage:
+        names = footage.names
+    assert (names.number(2), names.name(2), names.place(2)) == (2, "00002", 2)
+    assert (names.place_of("00002"), names.place_of("other")) == (2, None)
+
+
+def test_sound_comes_as_it_is_stored(tmp_path):
+    path = write_with_sound(tmp_path / "a.mp4")
+    with av.open(str(path)) as container:
+        stored = [(packet.pts, bytes(packet)) for packet in container.demux(audio=0) if packet.size]
+    with open_video_reader(path) as footage:
+        assert footage.sound.stream.codec_context.name == "aac"
+        assert [(packet.pts, bytes(packet)) for packet in footage.sound.packets] == stored
+
+
+def test_damaged_sound_ends_where_it_does_and_the_frames_come(tmp_path):
+    path = write_with_sound(tmp_path / "a.mkv", seconds=1)
+    shorter = cut(path, 0.8)
+    with av.open(str(path)) as container:
+        stored = sum(bool(packet.size) for packet in container.demux(audio=0))
+    with open_video_reader(shorter) as footage:
+        assert 0 < len(list(footage.sound.packets)) < stored
+        assert next(footage.frames).pixels.shape == (64, 96, 3)
+
+
+def test_footage_that_breaks_off_raises_where_it_does(tmp_path):
+    path = cut(write(tmp_path / "a.mp4", moving(100), container={"movflags": "faststart"}), 0.6)
+    seen = []
+    with (
+        open_video_reader(path) as footage,
+        pytest.raises(BrokenVideoError, match=r"Invalid data|ends after"),
+    ):
+        seen.extend(footage.frames)
+    assert footage.count == 100
+    (tmp_path / "text.mp4").write_text("no video")
+    with (
+        pytest.raises(BrokenVideoError, match="Invalid data"),
+        open_video_reader(tmp_path / "text.mp4"),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match="no such file or folder"),
+        open_video_reader(tmp_path / "none.mp4"),
+    ):
+        pass
+
+
+def test_frames_of_another_size_are_refused(tmp_path):
+    Image.new("RGB", (20, 10)).save(tmp_path / "0.png")
+    Image.new("RGB", (22, 10)).save(tmp_path / "1.png")
+    with (
+        open_video_reader(tmp_path) as footage,
+        pytest.raises(BrokenVideoError, match="frame 1 is 22x10, those before 20x10"),
+    ):
+        list(footage.frames)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx-vp9"), ("a.avi", "mpeg4")],
+)
+def test_any_frame_can_be_had_on_its_own(tmp_path, name, codec):
+    path = write(tmp_path / name, moving(40), codec)
+    with open_video_reader(path) as footage:
+        frames = [picture.pixels for picture in footage.frames]
+    for number in (0, 1, 17, 39):
+        assert np.array_equal(picture_at(path, number), frames[number])
+    assert np.array_equal(picture_at(path, 99), frames[-1])
