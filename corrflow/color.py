@@ -34,10 +34,11 @@ LAB_KNEE = 0.008856  # below it Lab's cube root is replaced by a line
 JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's released settings)
 
 InputSpace = Literal["rgb", "lab"]
+# what becomes 0 and 1 where frames are shown as Lab
 LAB_MIDDLE, LAB_REACH = (
     (50.0, 0.0, 0.0),
     (50.0, 128.0, 128.0),
-)  # what becomes 0 and 1 where frames are shown as Lab
+)
 
 
 @dataclass(frozen=True)
@@ -144,9 +145,8 @@ def table_ab(rgb_n3hw: Tensor) -> Tensor:
         for c, step in enumerate(TABLE_STEPS)
     ]
     table = ab_table(rgb_n3hw.device)
-    total = torch.full_like(
-        fixed[:, 0], 2048 + (2048 << 32), dtype=torch.int64
-    )  # half of the 16^3 that both are divided by
+    # half of the 16^3 that both are divided by
+    total = torch.full_like(fixed[:, 0], 2048 + (2048 << 32), dtype=torch.int64)
     for r, g, b in itertools.product((0, 1), repeat=3):
         total.addcmul_(
             table[places[0][r] + places[1][g] + places[2][b]],

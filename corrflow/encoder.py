@@ -108,9 +108,8 @@ class Encoder(nn.Module):
         self.layer4 = stage(w3, w4, d4, stride=1)
         self.head = nn.Conv2d(w4, config.features, 3, 1, 1)
         for module in self.modules():
-            if (
-                isinstance(module, nn.Conv2d) and module is not self.head
-            ):  # the head starts small, else the first affinities are hard
+            # the head starts small, else the first affinities are hard
+            if isinstance(module, nn.Conv2d) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def use_winograd(self, yes: bool) -> bool:

@@ -207,9 +207,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"checkpoint {path}: no such file") from None
-    except (
-        Exception
-    ) as error:  # garbage makes the unpickler raise anything; none of it is carried on from
+    # garbage makes the unpickler raise anything; none of it is carried on from
+    except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
             f"checkpoint {path}: not a readable checkpoint, truncated perhaps ({reason[:120]})"

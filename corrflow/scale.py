@@ -42,9 +42,8 @@ class Scale:
         pixel."""
         if self.tracked == self.video:
             return xy
-        inside = np.subtract(
-            self.tracked, 1
-        )  # a video's corner would come to lie beyond that of the smaller frame
+        # a video's corner would come to lie beyond that of the smaller frame
+        inside = np.subtract(self.tracked, 1)
         return np.clip((xy + 0.5) * self.factors - 0.5, 0, inside).astype(np.float32)
 
     def outward(self, xy: Points) -> Points:
@@ -64,7 +63,6 @@ class Scale:
 def resized(picture: Pixels, size: tuple[int, int], how: Image.Resampling) -> Pixels:
     """uint8 `[H, W]` or `[H, W, 3]` at another width and height; as it is at its own."""
     if picture.shape[:2] == size[::-1]:
-        return (
-            picture if picture.flags.writeable else picture.copy()
-        )  # torch takes what can be written to
+        # torch takes what can be written to
+        return picture if picture.flags.writeable else picture.copy()
     return np.array(Image.fromarray(picture).resize(size, how))

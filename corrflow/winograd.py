@@ -139,10 +139,11 @@ class Grid(NamedTuple):
         tiled = x_36pc.view(IN, IN, n, rows, columns, channels)
         x_nhwc = x_36pc.new_zeros(n, OUT * (rows + 1), OUT * (columns + 1), channels)
         blocks = x_nhwc.view(n, rows + 1, OUT, columns + 1, OUT, channels)
+        # the last two rows and columns of a tile's inputs belong to its neighbours' blocks
         for down in (
             0,
             1,
-        ):  # the last two rows and columns of a tile's inputs belong to its neighbours' blocks
+        ):
             for right in (0, 1):
                 part = tiled[
                     OUT * down : OUT * (down + 1), OUT * right : OUT * (right + 1)

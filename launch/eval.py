@@ -175,9 +175,8 @@ def work_as_worker(job: EvalJob) -> int:
     torch.set_num_threads(
         max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // world))
     )
-    work(
-        read_plan(job.out), rank, world, rank, shown=rank == 0
-    )  # the parts are about as long: one bar tells of all
+    # the parts are about as long: one bar tells of all
+    work(read_plan(job.out), rank, world, rank, shown=rank == 0)
     return 0
 
 

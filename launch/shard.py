@@ -44,10 +44,11 @@ from slurm.client import goes_to_slurm
 from slurm.tasks import Task
 
 LOGS = "logs"
+# pixels of the frames whose colours are clustered; clips that are shuffled together
 PALETTE_SIDE, PALETTE_WINDOW = (
     64,
     64,
-)  # pixels of the frames whose colours are clustered; clips that are shuffled together
+)
 
 
 def main(argv: list[str]) -> int:

@@ -136,9 +136,8 @@ def work(job: TrainJob, corpus: Corpus) -> int:
                 )
                 log_attempt(job.run, ended)
             processes.barrier()  # the first to leave a job has the others killed
-        return (
-            0 if finished else stop.exit_code or LEFT
-        )  # the signal may have come to another rank alone
+        # the signal may have come to another rank alone
+        return 0 if finished else stop.exit_code or LEFT
     except OtherRankError:
         time.sleep(ELSEWHERE_SECONDS)
         return FAILED

@@ -14,9 +14,8 @@ from corrflow.attention.window import Window
 
 HOPPER = GPUTarget("cuda", 90, 32)
 FEATURES = ("query", "key", "grad_query", "grad_key")
-ALIGNED = [
-    ["tt.divisibility", 16]
-]  # as the allocator's pointers are: loads are wide, and copied ahead through shared memory
+# as the allocator's pointers are: loads are wide, and copied ahead through shared memory
+ALIGNED = [["tt.divisibility", 16]]
 
 
 def compile_kernel(

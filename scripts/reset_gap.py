@@ -23,9 +23,8 @@ from corrflow.propagation.backbone import as_backbone
 from corrflow.scale import Scale
 
 SIZE, EVERY = 240, 4
-MEMORY = Protocol(
-    "memory", radius=24, top_k=10, temperature=0.05, argmax_each_frame=False
-)  # pixels of SIZE, half as many as of 480
+# pixels of SIZE, half as many as of 480
+MEMORY = Protocol("memory", radius=24, top_k=10, temperature=0.05, argmax_each_frame=False)
 WAYS = (Protocol("paper", radius=12), MEMORY, replace(MEMORY, name="whitened", whitening=0.2))
 GAPS = (1, 5)
 

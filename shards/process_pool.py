@@ -71,9 +71,8 @@ def run_in_processes(
             f"one of {processes} processes died, of too little memory perhaps: try fewer (--procs)"
         ) from None
     except BaseException:
-        for (
-            process
-        ) in multiprocessing.active_children():  # else Ctrl-C would wait for the jobs under way
+        # else Ctrl-C would wait for the jobs under way
+        for process in multiprocessing.active_children():
             process.terminate()
         raise
     finally:

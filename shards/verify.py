@@ -123,11 +123,12 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
         except KeyError:
             yield name, "is missing"
             continue
+        # what Pillow raises for damage of one kind or another
         except (
             OSError,
             ValueError,
             SyntaxError,
-        ) as error:  # what Pillow raises for damage of one kind or another
+        ) as error:
             yield name, f"is not a readable JPEG ({error})"
             continue
         expected = expected or size

@@ -61,9 +61,8 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
         if failed:
-            time.sleep(
-                SETTLE_SECONDS
-            )  # one's failure breaks the others' collectives: the mistake itself is to be told
+            # one's failure breaks the others' collectives: the mistake itself is to be told
+            time.sleep(SETTLE_SECONDS)
             failed = [code for process in processes if (code := process.poll())]
             return 2 if 2 in failed else (failed[0] if failed[0] > 0 else 128 - failed[0])
         if all(code == 0 for code in codes):

@@ -17,11 +17,12 @@ from slurm.rendezvous import distributed_variables
 LEFT = 75
 WOULD_RECUR = 3  # exit code of work that stopped itself for a reason that would come again
 OVER = ".over"  # suffix of the file, named by the job, that says so
+# exit codes after which a job stays out of the queue; 2 is a mistake of the user's
 DONE = (
     0,
     2,
     WOULD_RECUR,
-)  # exit codes after which a job stays out of the queue; 2 is a mistake of the user's
+)
 
 
 @dataclass(frozen=True)
@@ -56,9 +57,8 @@ class DistributedTask:
     def __call__(self) -> None:
         """Tell the process its place, make the call, end with its code."""
         for number in (signal.SIGUSR2, signal.SIGTERM):
-            signal.signal(
-                number, lambda *_: os._exit(LEFT)
-            )  # while modules are imported there is nothing to save
+            # while modules are imported there is nothing to save
+            signal.signal(number, lambda *_: os._exit(LEFT))
         os.environ.update(distributed_variables())
         over = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{OVER}")
         over.unlink(missing_ok=True)
@@ -68,9 +68,8 @@ class DistributedTask:
         if code in DONE:
             over.touch()
         if code:
-            os._exit(
-                code
-            )  # at once: Python's own end waits for connections to processes that are lost
+            # at once: Python's own end waits for connections to processes that are lost
+            os._exit(code)
 
 
 def requeue_lines(logs: Path) -> list[str]:

@@ -4,9 +4,8 @@ be absent."""
 import os
 from pathlib import Path
 
-if (
-    not Path("/dev/nvidiactl").exists()
-):  # without a GPU, kernels run in the interpreter; triton decides when it is first imported
+# without a GPU, kernels run in the interpreter; triton decides when it is first imported
+if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 # what is computed here is tiny: threads would wait for each other, worst of all while other
 # programs want the cores too
@@ -165,9 +164,8 @@ def browser() -> Iterator[Browser]:
     if found is None:
         pytest.skip("needs a browser (as root: apt-get install chromium)")
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=found, args=["--no-sandbox"]
-        )  # CI is root, whom its sandbox refuses
+        # CI is root, whom its sandbox refuses
+        browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()
 

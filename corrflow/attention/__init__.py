@@ -65,9 +65,8 @@ def restricted_attention(
         max(query.shape[1], value_brkhw.shape[2]),
     )
     attend = find_attend(choose_backend(backend, query.device, dtype, top_k, width))
-    with torch.autocast(
-        query.device.type, enabled=False
-    ):  # a softmax over dot products of 64 channels wants float32
+    # a softmax over dot products of 64 channels wants float32
+    with torch.autocast(query.device.type, enabled=False):
         return attend(query, key_brchw, value_brkhw, Window(radius, scale, top_k))
 
 

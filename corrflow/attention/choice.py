@@ -110,9 +110,8 @@ def has_compiler() -> bool:
 def find_attend(backend: str) -> Attend:
     """The function of a chosen backend."""
     if backend == "triton":
-        attend: Attend = importlib.import_module(
-            "corrflow.attention.fused"
-        ).attend  # compiles, and imports what may be absent
+        # compiles, and imports what may be absent
+        attend: Attend = importlib.import_module("corrflow.attention.fused").attend
         return attend
     return in_float32(
         {"reference": reference.attend, "tiled": tiled.attend, "sampler": sampler.attend}[backend]

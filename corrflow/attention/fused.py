@@ -80,9 +80,8 @@ class Launch:
         self.tiles = triton.cdiv(height, tiling.height) * triton.cdiv(width, tiling.width)
         self.batch, self.references = batch, references
         self.sizes = (height, width, references, window.scale)
-        precision = (
-            "tf32x3" if query_bhwc.dtype == torch.float32 else "tf32"
-        )  # of products of float32
+        # of products of float32
+        precision = "tf32x3" if query_bhwc.dtype == torch.float32 else "tf32"
         self.constants = {
             "C": channels, "K": classes, "RADIUS": window.radius, "BLOCK_C": padded(channels),
             "BLOCK_K": padded(classes),
@@ -121,9 +120,8 @@ class FusedAttention(torch.autograd.Function):
         query, key, value, out_bhwk, highest_bhw, total_bhw = ctx.saved_tensors
         launch = Launch(query, value, ctx.window)
         grad_bhwk = grad_out.contiguous()
-        mean_bhw = (grad_bhwk * out_bhwk).sum(
-            dim=-1
-        )  # sum over the window of weight x its gradient
+        # sum over the window of weight x its gradient
+        mean_bhw = (grad_bhwk * out_bhwk).sum(dim=-1)
         grad_query = grad_key = grad_value = None
         given = (query, key, value, grad_bhwk, highest_bhw, total_bhw, mean_bhw)
         if ctx.needs_input_grad[0]:

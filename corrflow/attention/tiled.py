@@ -22,9 +22,8 @@ from corrflow.attention.window import Window
 
 # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
 TILE = 16
-SLAB = (
-    1 << 21
-)  # logits that are searched for the likest at a time: 8 MiB, about what a core's caches hold
+# logits that are searched for the likest at a time: 8 MiB, about what a core's caches hold
+SLAB = 1 << 21
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:

@@ -168,6 +168,7 @@ def read_joints(path: Path) -> NDArray[np.float32]:
         joints = np.asarray(loadmat(str(path))["pos_img"], dtype=np.float32)
     except FileNotFoundError:
         raise InputError(f"joints {path}: no such file") from None
+    # what SciPy raises for damage
     except (
         OSError,
         ValueError,
@@ -175,7 +176,7 @@ def read_joints(path: Path) -> NDArray[np.float32]:
         TypeError,
         NotImplementedError,
         MatReadError,
-    ) as error:  # what SciPy raises for damage
+    ) as error:
         raise InputError(f"joints {path}: not a MATLAB file with pos_img ({error})") from None
     if joints.ndim == 2:  # MATLAB drops a last dimension of 1: a video of one frame
         joints = joints[..., None]

@@ -116,12 +116,13 @@ def read_result(out: Path) -> Result:
         peak = max(speed[name]["peak_bytes"] for name in sequences)
         names = (metrics["name"], metrics["benchmark"], metrics["protocol"])
         return Result(*names, out, dict(metrics["overall"]), sequences, peak, metrics["reset_gap"])
+    # ValueError: no sequence, or words where pairs are
     except (
         KeyError,
         TypeError,
         AttributeError,
         ValueError,
-    ) as error:  # ValueError: no sequence, or words where pairs are
+    ) as error:
         raise InputError(
             f"{out}: its {METRICS} or {SPEED} is not what this version writes ({error!r})"
         ) from None

@@ -8,6 +8,7 @@ from corrflow.benchmarks.benchmark import Scores
 from corrflow.files import atomic_file
 
 Figures = Callable[[Mapping[str, Scores]], dict[str, float]]
+# of every file in an archive, so that the same predictions make the same bytes
 DAY_ONE = (
     1980,
     1,
@@ -15,7 +16,7 @@ DAY_ONE = (
     0,
     0,
     0,
-)  # of every file in an archive, so that the same predictions make the same bytes
+)
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:

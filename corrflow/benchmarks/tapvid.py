@@ -175,10 +175,11 @@ class ArraysOnly(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """A function that NumPy needs, or an error."""
+        # either name, as old and new NumPy have it
         if (
             module.replace("numpy._core", "numpy.core"),
             name,
-        ) not in ARRAYS:  # either name, as old and new NumPy have it
+        ) not in ARRAYS:
             raise pickle.UnpicklingError(f"it holds {module}.{name}")
         return super().find_class(module, name)
 

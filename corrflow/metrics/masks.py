@@ -53,9 +53,8 @@ def boundary_accuracy(
     pred_edge, true_edge = boundary_map(pred_hw), boundary_map(true_hw)
     if not pred_edge.any() or not true_edge.any():
         return 1.0 if pred_edge.any() == true_edge.any() else 0.0
-    box = bounding_box(
-        pred_edge | true_edge
-    )  # no distance between two edge pixels needs more than this
+    # no distance between two edge pixels needs more than this
+    box = bounding_box(pred_edge | true_edge)
     pred_edge, true_edge = pred_edge[box], true_edge[box]
     precision = within(pred_edge, true_edge, radius)
     recall = within(true_edge, pred_edge, radius)

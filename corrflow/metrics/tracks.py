@@ -55,9 +55,8 @@ def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
     )
     counted_nt, visible_nt = ~np.isnan(occlusion_nt), ~np.isnan(within_nt)
     said_nt = counted_nt & (visible_nt == (occlusion_nt == 1))
-    passed_nt = np.round(
-        np.nan_to_num(within_nt) * len(THRESHOLDS)
-    )  # thresholds are nested: n passed are the n largest
+    # thresholds are nested: n passed are the n largest
+    passed_nt = np.round(np.nan_to_num(within_nt) * len(THRESHOLDS))
     near = [passed_nt >= len(THRESHOLDS) - index for index in range(len(THRESHOLDS))]
     position = [ratio(near_nt & visible_nt, visible_nt) for near_nt in near]
     jaccard = [jaccard_of(near_nt & visible_nt, said_nt, visible_nt) for near_nt in near]

@@ -85,9 +85,8 @@ class MaskLabels(Labels[Tensor]):
             hard,
         )
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
-        self.numbers = torch.unique(
-            torch.cat([numbers.new_zeros(1), numbers])
-        )  # labels may leave numbers out; channels do not
+        # labels may leave numbers out; channels do not
+        self.numbers = torch.unique(torch.cat([numbers.new_zeros(1), numbers]))
         self.channels = len(self.numbers)
         self.dense = {
             number: torch.searchsorted(self.numbers, hw.contiguous()).to(device)

@@ -51,6 +51,7 @@ class Protocol:
             )
 
 
+# frames back: as good as the last 20 in a row, at less than half of the comparisons
 FURTHER = (
     1,
     2,
@@ -59,7 +60,7 @@ FURTHER = (
     8,
     13,
     21,
-)  # frames back: as good as the last 20 in a row, at less than half of the comparisons
+)
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (

@@ -95,9 +95,8 @@ def measure_line(run: Run, sequence: str, measure: str, look: LineStyle) -> Line
     if not each:
         return None
     length = max(map(len, each))
-    rows = [
-        np.concatenate([np.full(length - len(values), np.nan), values]) for values in each
-    ]  # what enters late ends with the others
+    # what enters late ends with the others
+    rows = [np.concatenate([np.full(length - len(values), np.nan), values]) for values in each]
     return Line(look, mean_over(np.stack(rows)), tuple(rows) if look.thin and len(rows) > 1 else ())
 
 

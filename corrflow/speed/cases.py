@@ -83,9 +83,8 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     backends = [name for name in BACKENDS if serves(name, device)]
     found = []
     for name, backward in (("attention-forward", False), ("attention-forward-backward", True)):
-        need = Need(
-            sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1)
-        )  # gradients are as large
+        # gradients are as large
+        need = Need(sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1))
         found.append(
             Variant(
                 name, BASELINE, partial(build_attention, "", sizes, str(device), backward), need
@@ -97,9 +96,8 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
             )
             for backend in backends
         ]
-        if can_compile(device) and (
-            device.type == "cuda" or not backward
-        ):  # torch has no backward of it on the CPU
+        # torch has no backward of it on the CPU
+        if can_compile(device) and (device.type == "cuda" or not backward):
             found.append(
                 Variant(name, "flex", partial(build_flex, sizes, str(device), backward), need)
             )
@@ -134,9 +132,8 @@ def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> 
             restricted_attention, radius=sizes.radius, backend=backend
         )
     else:
-        inputs = [
-            x.detach().float().requires_grad_(backward) for x in inputs
-        ]  # it knew no other precision
+        # it knew no other precision
+        inputs = [x.detach().float().requires_grad_(backward) for x in inputs]
         attend = partial(released.copy, window=Window(sizes.radius))
     return partial(run_attention, attend, inputs, backward)
 
@@ -264,9 +261,8 @@ def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
 def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
     """A trainer of random weights."""
     settings = TrainingConfig(compute=compute, trainer=TrainerConfig(pictures_every=0))
-    with (
-        tempfile.TemporaryDirectory() as empty
-    ):  # looked into for checkpoints, once; a step alone writes nothing
+    # looked into for checkpoints, once; a step alone writes nothing
+    with tempfile.TemporaryDirectory() as empty:
         return Trainer(Path(empty), settings, DistributedContext(0, 1, torch.device(device)))
 
 

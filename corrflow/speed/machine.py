@@ -41,9 +41,8 @@ def measure_limits(device: torch.device) -> Limits:
     kernel = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
     if cuda:
         frames, kernel = (x.to(memory_format=torch.channels_last) for x in (frames, kernel))
-    block, other = torch.ones(
-        2, (1 << 30) if cuda else (1 << 27), device=device, dtype=torch.uint8
-    )  # written once: the pages are there
+    # written once: the pages are there
+    block, other = torch.ones(2, (1 << 30) if cuda else (1 << 27), device=device, dtype=torch.uint8)
     with torch.inference_mode():
         return Limits(
             2 * side**3 / best_seconds(lambda: a @ b, device),

@@ -203,9 +203,8 @@ def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None
             pipe.send((seconds, None if peak is None or before is None else peak - before))
             if device.type == "cuda":
                 torch.cuda.empty_cache()  # the next one's turn
-    except (
-        Exception
-    ) as error:  # the end of a process: whatever it is, the others go on and the user is told
+    # the end of a process: whatever it is, the others go on and the user is told
+    except Exception as error:
         pipe.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 

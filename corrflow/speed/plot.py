@@ -27,9 +27,10 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
     for column, (label, points) in enumerate(series.items()):
         values = [value for value, _ in points]
         for variant in dict.fromkeys(row.variant for _, rows in points for row in rows):
+            # one may lack where it did not fit
             here = [
                 (value, row) for value, rows in points for row in rows if row.variant == variant
-            ]  # one may lack where it did not fit
+            ]
             panels[0][column].plot(
                 [value for value, _ in here],
                 [row.seconds for _, row in here],

@@ -158,15 +158,13 @@ def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     bandwidth, hop = link(config, gpus)
     found = buckets(encoder, config.size, config.bucket_mib)
     reduce = sum(ring_seconds(bucket.bytes, gpus, bandwidth, hop) for bucket in found)
-    exposed = exposed_seconds(
-        found, gpus, bandwidth, hop, compute * 2 / 3
-    )  # backward is twice its forward
+    # backward is twice its forward
+    exposed = exposed_seconds(found, gpus, bandwidth, hop, compute * 2 / 3)
     flag = ring_seconds(0, gpus, bandwidth, config.flag_us * MICRO)
     saving = cost.checkpoint_bytes(encoder) / (config.disk_mbyte * 1e6) / config.save_every
     device = compute + exposed
-    step = (
-        max(device, flag) + saving
-    )  # the host runs ahead of the device, so the flag costs only where it is the longer
+    # the host runs ahead of the device, so the flag costs only where it is the longer
+    step = max(device, flag) + saving
     losses = (
         {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "checkpoint": saving}
     )

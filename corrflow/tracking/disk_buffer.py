@@ -14,10 +14,11 @@ from PIL import Image
 
 from corrflow.pictures import Pixels
 
+# 0.1 to 0.2 MB a frame of 480x854; lossless would be ten times as much
 JPEG = {
     "quality": 95,
     "subsampling": 0,
-}  # 0.1 to 0.2 MB a frame of 480x854; lossless would be ten times as much
+}
 
 
 class DiskBuffer:

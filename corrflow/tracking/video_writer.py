@@ -16,12 +16,14 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from corrflow.pictures import Pixels
 
+# codecs that MP4 holds and browsers play; other sound becomes AAC
 COPIED = {
     "aac",
     "mp3",
     "opus",
     "flac",
-}  # codecs that MP4 holds and browsers play; other sound becomes AAC
+}
+# Hz, those that AAC knows
 AAC_RATES = {
     96000,
     88200,
@@ -35,7 +37,7 @@ AAC_RATES = {
     12000,
     11025,
     8000,
-}  # Hz, those that AAC knows
+}
 QUALITY = (
     "20"  # x264's constant rate factor: no difference to be seen, at a third of the size of 15
 )
@@ -66,10 +68,11 @@ class VideoWriter:
         """Open the file that will be `path`; `sound` is what is stored elsewhere, with its packets
         on the clock of the frames."""
         self.path, self.tick = path, reel.tick
+        # 4:2:0 has no odd ones
         width, height = (
             reel.width + reel.width % 2,
             reel.height + reel.height % 2,
-        )  # 4:2:0 has no odd ones
+        )
         self.padding = ((0, reel.height % 2), (0, reel.width % 2), (0, 0))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.unfinished = path.with_name(f".{path.name}.tmp.mp4")

@@ -113,12 +113,8 @@ def restore_state(
         )
     load_weights(model, find_state_dict(state), path)
     optimizer.load_state_dict(state["optimizer"])
-    for (
-        weight,
-        moments,
-    ) in (
-        optimizer.state.items()
-    ):  # fused Adam takes their layout for the weights', which differs between devices
+    # fused Adam takes their layout for the weights', which differs between devices
+    for weight, moments in optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(weight).copy_(moments[name])
 

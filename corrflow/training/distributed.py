@@ -134,9 +134,8 @@ def init_distributed(
     if world == 1:
         yield DistributedContext(rank, world, here, (host,))
         return
-    if (
-        here.type == "cpu"
-    ):  # processes of one machine share its cores; OMP_NUM_THREADS may ask for fewer
+    # processes of one machine share its cores; OMP_NUM_THREADS may ask for fewer
+    if here.type == "cpu":
         local_world = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
         torch.set_num_threads(
             max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local_world))

@@ -103,9 +103,8 @@ class SpikeDetector:
         if losses:
             before[-len(losses[-WINDOW:]) :] = torch.tensor(losses[-WINDOW:], dtype=torch.float64)
         processes.broadcast(before)
-        self.losses = deque(
-            (loss for loss in before.tolist() if loss == loss), maxlen=WINDOW
-        )  # NaN: no loss yet
+        # NaN: no loss yet
+        self.losses = deque((loss for loss in before.tolist() if loss == loss), maxlen=WINDOW)
 
     def median_below(self, loss: float) -> float | None:
         """The median, if `loss` is a spike above it."""

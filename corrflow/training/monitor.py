@@ -190,9 +190,8 @@ def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
     longest = math.hypot(radius, radius)
     # flow_to_image scales by the longest vector of the picture; one more row with a known length
     # makes pictures comparable
-    flow_12hw = flow_12hw.nan_to_num(
-        0.0, longest, -longest
-    )  # a step can be bad before its loss shows it, in the next
+    # a step can be bad before its loss shows it, in the next
+    flow_12hw = flow_12hw.nan_to_num(0.0, longest, -longest)
     ruler = torch.full_like(flow_12hw[..., :1, :], longest / math.sqrt(2))
     colors: Tensor = flow_to_image(torch.cat([flow_12hw, ruler], dim=-2)[0].float())
     return colors[None, :, :-1].float() / 255

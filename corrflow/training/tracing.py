@@ -40,9 +40,8 @@ class Tracer:
         profiler.stop()
         path = self.run / FOLDER / f"rank0-step{self.first + 1:08d}-{step:08d}.json"
         path.parent.mkdir(exist_ok=True)
-        temporary = path.with_name(
-            f".{path.stem}.{os.getpid()}.json"
-        )  # the profiler writes by name, and packs what ends in .gz
+        # the profiler writes by name, and packs what ends in .gz
+        temporary = path.with_name(f".{path.stem}.{os.getpid()}.json")
         try:
             profiler.export_chrome_trace(str(temporary))
             with temporary.open("rb") as file:  # the profiler does not say when a disk is full

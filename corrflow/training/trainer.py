@@ -72,9 +72,8 @@ class Trainer:
         self.saved = self.step
         self.best = restore_best(run, self.step) if processes.is_main else None
         self.validation: dict[str, Any] | None = None  # that of the present step
-        self.found_inf = torch.zeros(
-            (), device=processes.device
-        )  # 1 from the first gradient on that is no number
+        # 1 from the first gradient on that is no number
+        self.found_inf = torch.zeros((), device=processes.device)
         if self.compute.compiled:
             self.model.encoder.compile()
         self.loss_module = self.wrap_ddp(
@@ -119,9 +118,8 @@ class Trainer:
         # BatchNorm's running statistics take no part in training; those of rank 0 are saved, and
         # validation spreads them
         with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore", FutureWarning
-            )  # of its new name in torch 2.15, which earlier ones don't know
+            # of its new name in torch 2.15, which earlier ones don't know
+            warnings.simplefilter("ignore", FutureWarning)
             wrapped = DistributedDataParallel(recursion, devices, broadcast_buffers=False)
         wrapped.register_comm_hook(None, self.timer.reduce)
         return wrapped
@@ -284,9 +282,8 @@ class Trainer:
         """Score the weights that a user would get; returns the figures for the step's line. A
         collective."""
         model = self.ema.model if self.ema else self.model
-        self.context.broadcast(
-            *model.buffers()
-        )  # rank 0's statistics of BatchNorm are the ones that count, and go into checkpoints
+        # rank 0's statistics of BatchNorm are the ones that count, and go into checkpoints
+        self.context.broadcast(*model.buffers())
         found = self.validator.validate(model)
         self.validation = {"step": self.step, "jf": found.mean, "of": self.validator.identity}
         if monitor:
@@ -315,9 +312,8 @@ class Trainer:
             scene = ClipVisualization(
                 data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0, :, : len(palette)]
             )
-            with torch.compiler.set_stance(
-                "force_eager"
-            ):  # one frame in eval mode is not worth a compilation
+            # one frame in eval mode is not worth a compilation
+            with torch.compiler.set_stance("force_eager"):
                 pictures = draw_clip(self.model, scene, palette)
             with self.errors.capture(writing=str(self.run)):
                 log.monitor.pictures("clip", pictures, self.step)

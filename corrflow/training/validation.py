@@ -127,10 +127,11 @@ class Validator:
             len(shown), 3, 2 * PANEL[1], PICTURE_FRAMES * PANEL[0], dtype=torch.uint8
         )
         trouble = ErrorSync(self.context)
+        # frames of many sizes are not worth a compilation each
         with (
             trouble.capture(),
             torch.compiler.set_stance("force_eager"),
-        ):  # frames of many sizes are not worth a compilation each
+        ):
             for index in self.share():
                 predicted, true = track(model, self.sequences[index], self.config)
                 scores_s3[index] = torch.tensor(

@@ -112,9 +112,8 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
     if job.dry_run:
         print(script_of(executor))
         return 0
-    device = (
-        [] if job.device == "cpu" else ["--device", "cuda"]
-    )  # a node whose GPUs fail must not train on its CPUs
+    # a node whose GPUs fail must not train on its CPUs
+    device = [] if job.device == "cpu" else ["--device", "cuda"]
     task = Task("launch.train:train_in_job", {"argv": [*argv, *device]})
     try:
         number = submit_distributed(executor, DistributedTask(task))

@@ -18,12 +18,10 @@ NOWHERE = Path()
 # pixels, so that what stands still moves up to 32 between two frames, most of it within the
 # window's 24; docs/results.md
 SHIFT = 16
-BETTER = ModelConfig(
-    inverse_temperature=0.125, input="lab"
-)  # than as released: 1/sqrt(64) keeps the copy soft; docs/results.md has both
-BOTH = TargetConfig(
-    second_palette=str(LAB64), second_share=0.4, lightness=0.3
-)  # the published classes and 64 of Lab: docs/results.md
+# than as released: 1/sqrt(64) keeps the copy soft; docs/results.md has both
+BETTER = ModelConfig(inverse_temperature=0.125, input="lab")
+# the published classes and 64 of Lab: docs/results.md
+BOTH = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)
 
 
 def released() -> TrainJob:

@@ -25,9 +25,8 @@ from shards.video.sources import VIDEO_SUFFIXES
 from shards.video.video_reader import BrokenVideoError, open_video_reader, picture_at
 
 Item = TypeVar("Item")
-THEME = gr.themes.Default(
-    font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]
-)  # none that would be fetched
+# none that would be fetched
+THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 LOCAL: dict[str, Any] = {
     "server_name": "127.0.0.1",
     "share": False,

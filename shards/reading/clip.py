@@ -154,11 +154,12 @@ def decode_with_pillow(jpeg: bytes, place: int) -> Tensor:
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
+    # what Pillow raises for damage of one kind or another
     except (
         OSError,
         ValueError,
         SyntaxError,
-    ):  # what Pillow raises for damage of one kind or another
+    ):
         raise DamagedFrameError(place) from None
 
 

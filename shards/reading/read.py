@@ -163,6 +163,7 @@ class Reader:
             raise InputError(
                 f"shard {place}: sample #{number}: {error.strerror or error}"
             ) from None
+        # many kinds for one fact
         except (
             tarfile.TarError,
             ValueError,
@@ -170,7 +171,7 @@ class Reader:
             IndexError,
             TypeError,
             NeedMoreError,
-        ) as error:  # many kinds for one fact
+        ) as error:
             line = f"{shard.name} #{number}"
             raise InputError(
                 f"shard {place}: not readable at sample #{number} ({error}) (to train without it: "

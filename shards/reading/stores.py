@@ -191,10 +191,11 @@ class Resumed(io.RawIOBase):
                 count = self.source.readinto(buffer)
                 if count == 0 and self.length is not None:
                     raise BrokenError(f"ended after {self.position} of {self.length} bytes")
+            # TimeoutError, refused connections and resets are OSErrors
             except (
                 OSError,
                 HTTPException,
-            ) as error:  # TimeoutError, refused connections and resets are OSErrors
+            ) as error:
                 self.retry(error)
                 continue
             self.position, self.failures = self.position + count, 0 if count else self.failures
@@ -232,9 +233,8 @@ class WebBytes:
 
     def readinto(self, buffer: memoryview) -> int:
         """Some more bytes."""
-        content = self.answer.read1(
-            min(len(buffer), 1 << 18)
-        )  # what has come, so that none of it is lost if no more does
+        # what has come, so that none of it is lost if no more does
+        content = self.answer.read1(min(len(buffer), 1 << 18))
         if self.left is not None:
             self.left -= len(content)
             if not content and self.left > 0:

@@ -208,9 +208,8 @@ def read_batches(
                     f"rank {dataset.rank}: batch {number}", config.stall_seconds / 10
                 ):
                     share = [next(parts) for _ in range(count)]
-            except (
-                InputError
-            ) as error:  # a worker's arrives wrapped in its traceback; its own line is the last
+            # a worker's arrives wrapped in its traceback; its own line is the last
+            except InputError as error:
                 raise InputError(
                     str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")
                 ) from None
@@ -219,9 +218,8 @@ def read_batches(
                     raise
                 stuck = list(parts._workers)  # type: ignore[attr-defined]
                 end()
-                for (
-                    worker
-                ) in stuck:  # it ignores SIGTERM, and Python would wait for it when it exits
+                # it ignores SIGTERM, and Python would wait for it when it exits
+                for worker in stuck:
                     worker.kill()
                 told = (
                     f"batch {number}: no clips came for {config.stall_seconds} s "

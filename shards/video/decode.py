@@ -27,10 +27,11 @@ from shards.video.sources import Video, frame_number
 
 FOLDER_FPS = 25.0  # frame folders don't say theirs; Kinetics' and OxUvA's common rate
 SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
+# formats that say how long they are; of others FFmpeg guesses by the bit rate
 TIMED = {
     "matroska,webm",
     "mov,mp4,m4a,3gp,3g2,mj2",
-}  # formats that say how long they are; of others FFmpeg guesses by the bit rate
+}
 SHORT_SECONDS, SHORT_PART = 1.0, 0.05  # of which that much may be missing: the larger of the two
 SPARING = {"h264", "hevc"}  # codecs whose decoders can pass over frames that no other refers to
 ERROR_NUMBER = re.compile(r"^\[Errno \d+\] ")
@@ -419,9 +420,8 @@ class Ticker:
             return index % self.sampling.every == 0
         if math.isinf(self.sampling.fps):
             return True
-        tick = int(
-            seconds * self.sampling.fps + 1e-6
-        )  # 1e-6: a stamp a rounding error early is on time
+        # 1e-6: a stamp a rounding error early is on time
+        tick = int(seconds * self.sampling.fps + 1e-6)
         if tick < self.due:
             return False
         self.due = tick + 1

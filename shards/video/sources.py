@@ -24,14 +24,14 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 LIST_SUFFIXES = {".csv", ".txt", ".lst"}
+# of a NAS's previews and a Mac's archives; others are hidden by a dot
 SYSTEM_FOLDERS = {
     "@eaDir",
     "__MACOSX",
-}  # of a NAS's previews and a Mac's archives; others are hidden by a dot
+}
 LINE_END = re.compile(r"\r\n|\r|\n")  # splitlines() would also split at letters that names may hold
-TRAILING_NUMBER = re.compile(
-    r"(\d+)\)?$"
-)  # of image_00001, and of frame (1), as Windows numbers copies
+# of image_00001, and of frame (1), as Windows numbers copies
+TRAILING_NUMBER = re.compile(r"(\d+)\)?$")
 
 
 @dataclass(frozen=True)
@@ -116,9 +116,8 @@ def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
         visible = sorted(filter(is_visible, subfolders), reverse=True)
         places = {os.path.realpath(Path(folder, name)): name for name in visible}
-        subfolders[:] = sorted(
-            name for place, name in places.items() if place not in seen
-        )  # links may go in circles
+        # links may go in circles
+        subfolders[:] = sorted(name for place, name in places.items() if place not in seen)
         seen |= places.keys()
         files = [Path(folder, name) for name in names if is_visible(name)]
         frames = [file for file in files if frame_number(file) is not None]
@@ -206,9 +205,8 @@ def named(found: list[tuple[Path, Path, int | None]]) -> list[Video]:
         whole = (
             os.path.normpath(relative).lstrip("/.") or path.name.strip(".") or path.resolve().name
         )
-        pure = PurePosixPath(
-            os.fsencode(whole).decode(errors="backslashreplace")
-        )  # file names are bytes, keys are text
+        # file names are bytes, keys are text
+        pure = PurePosixPath(os.fsencode(whole).decode(errors="backslashreplace"))
         folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises where one may not look
         key = str(
             pure if folder or pure.suffix.lower() not in VIDEO_SUFFIXES else pure.with_suffix("")

@@ -221,9 +221,8 @@ def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_re
 ):
     run = Run(packed, tmp_path / "run")
     run.await_saved()
-    slurm(
-        "scancel", "--signal=USR2", run.job
-    )  # as SLURM does before the time limit; its own clock counts in minutes
+    # as SLURM does before the time limit; its own clock counts in minutes
+    slurm("scancel", "--signal=USR2", run.job)
     run.await_saved(attempt=2)
     slurm(
         "sbatch",
@@ -361,10 +360,11 @@ def test_what_slurm_refuses_is_told_in_its_words(packed, command, tmp_path, flag
 def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(
     packed, command, tmp_path
 ):
+    # it is cancelled
     flags, steps = (
         ("--cluster.nodelist", "n1,n2", "--cluster.qos", ""),
         100 * STEPS,
-    )  # it is cancelled
+    )
     run = Run(packed, tmp_path / "run", *flags, steps=steps)
     again = command(
         "train",

@@ -49,9 +49,8 @@ def test_a_worked_example_of_tap_vid():
 
 def plain_figures(pred, said, true, visible, counted):
     """As the paper words it, point by point."""
-    counts = {
-        threshold: [0, 0, 0] for threshold in THRESHOLDS
-    }  # near, rightly said and near, false alarms
+    # near, rightly said and near, false alarms
+    counts = {threshold: [0, 0, 0] for threshold in THRESHOLDS}
     right = total = there = 0
     for n, t in np.argwhere(counted):
         total, there = total + 1, there + visible[n, t]

@@ -92,9 +92,8 @@ def test_features_and_copies_equal_the_released_codes(tmp_path, mode):
         middle = F.interpolate(
             labels[:, None].float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True
         ).long()
-        colors = (
-            F.one_hot(middle[:, 0], 16).movedim(-1, 1).float()
-        )  # the released shrinking of labels, a defect
+        # the released shrinking of labels, a defect
+        colors = F.one_hot(middle[:, 0], 16).movedim(-1, 1).float()
         np.testing.assert_allclose(
             model.propagate_values(features[t + 1], features[t], colors),
             fixture[f"out_{mode}_{t}to{t + 1}"],

@@ -111,9 +111,8 @@ def test_refuses_more_classes_than_colours():
 
 def test_classes_of_lab_tell_light_from_dark():
     palette = ((10.0, 0.0, 0.0), (90.0, 0.0, 0.0), (54.0, 80.0, 67.0))
-    rgb = torch.tensor([[0.05, 0.95, 1.0], [0.05, 0.95, 0.0], [0.05, 0.95, 0.0]])[
-        None, :, None
-    ]  # dark, light, red
+    # dark, light, red
+    rgb = torch.tensor([[0.05, 0.95, 1.0], [0.05, 0.95, 0.0], [0.05, 0.95, 0.0]])[None, :, None]
     classes = color.quantize_colors(rgb, palette)
     assert classes.tolist() == [[[0, 1, 2]]]
     shown = color.class_colors(
@@ -132,6 +131,5 @@ def test_every_pixel_gets_its_nearest_class():
         distance = torch.cdist(colors, torch.tensor(palette))
         found = color.quantize_colors(rgb, palette).flatten()
         chosen = distance.gather(1, found[:, None])[:, 0]
-        assert (
-            chosen <= distance.min(dim=1).values + 0.7
-        ).all()  # ab comes from a table, up to 0.35 off
+        # ab comes from a table, up to 0.35 off
+        assert (chosen <= distance.min(dim=1).values + 0.7).all()

@@ -117,9 +117,8 @@ def test_an_object_out_of_the_windows_reach_is_not_found_there():
     tracked = corrflow.propagate(
         Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=4)
     )
-    assert not (tracked[1] == 3)[
-        :, 36:
-    ].any()  # the part of its new place that no window around it saw
+    # the part of its new place that no window around it saw
+    assert not (tracked[1] == 3)[:, 36:].any()
     assert (corrflow.propagate(Matcher(), frames, masks[0])[1] == 3)[:, 36:].any()
 
 

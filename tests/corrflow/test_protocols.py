@@ -276,9 +276,8 @@ def test_an_encoder_that_an_evaluation_is_to_know_again_needs_a_name():
 
 
 def test_a_backend_that_does_not_serve_an_encoder_gives_way():
-    wide = Backbone(
-        lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, attention="triton"
-    )  # 900 channels, and not on CUDA either
+    # 900 channels, and not on CUDA either
+    wide = Backbone(lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, attention="triton")
     frames, masks = scene([(4, 40)] * 2)
     for name in ("paper", "memory"):
         assert corrflow.propagate(wide, frames, masks[0], name).shape == masks.shape

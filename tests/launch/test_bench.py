@@ -69,9 +69,8 @@ def test_inference_writes_a_row_for_each_variant_beside_the_released_one(command
 
 
 def test_attention_measures_every_backend_that_is_here(in_threads, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        bench.cases, "can_compile", lambda device: False
-    )  # FlexAttention takes a minute to compile
+    # FlexAttention takes a minute to compile
+    monkeypatch.setattr(bench.cases, "can_compile", lambda device: False)
     path = tmp_path / "rows.json"
     assert bench.main(flags("attention", 32, path)) == 0
     rows = json.loads(path.read_text())

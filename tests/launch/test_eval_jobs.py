@@ -301,9 +301,8 @@ def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
         )
         assert np.array_equal(np.asarray(Image.open(path)), np.asarray(there))
     command_of_eval.evaluate_job(replace(line, out=tmp_path / "own", size=48))
-    own = {
-        name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"
-    }  # which tells the size
+    # which tells the size
+    own = {name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"}
     assert own.items() < content(whole).items()
     with pytest.raises(InputError, match="size is 32 there and 0 here"):
         command_of_eval.evaluate_job(replace(line, size=0))

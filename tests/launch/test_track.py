@@ -130,9 +130,8 @@ def test_a_mask_is_followed_and_everything_is_written(track, video, mask, capfd)
         ) == ("h264", "yuv420p", 10.0)
     frames = frames_of(out)
     assert [frame.shape for frame in frames] == [(48, 66, 3)] * 7
-    assert (
-        np.abs(frames[0][20, 15] - (174, 15, 15)).max() < 30
-    )  # half the object's red, half the palette's
+    # half the object's red, half the palette's
+    assert np.abs(frames[0][20, 15] - (174, 15, 15)).max() < 30
     assert np.abs(frames[0][40, 60] - 40).max() < 12
     labels = labels_of(out)
     assert [found.shape for found in labels] == [(HEIGHT, WIDTH)] * 7
@@ -492,9 +491,8 @@ def test_a_command_without_a_video_or_a_model_says_what_it_lacks(
     assert "video None, out None: expected both, or --browser" in refused(
         "track", "--checkpoint", checkpoint, "--points", "1,2"
     )
-    monkeypatch.setattr(
-        "corrflow.model.PRETRAINED", tmp_path / "none.pt"
-    )  # a copy without the pretrained model
+    # a copy without the pretrained model
+    monkeypatch.setattr("corrflow.model.PRETRAINED", tmp_path / "none.pt")
     assert "this copy of corrflow comes without a model: expected one by --checkpoint" in refused(
         "track", "--browser"
     )

@@ -159,9 +159,8 @@ def test_two_processes_killed_with_their_launcher_end_with_the_same_weights(pack
     wait_for(tmp_path / "cut/checkpoints/step-00000002.pt", process)
     process.kill()
     process.wait()
-    subprocess.run(
-        command, capture_output=True, check=True
-    )  # at once: what is left of the first is waited for
+    # at once: what is left of the first is waited for
+    subprocess.run(command, capture_output=True, check=True)
     assert torch.equal(weights(tmp_path / "cut", 30), weights(tmp_path / "whole", 30))
     assert [line["step"] for line in lines(tmp_path / "cut")] == list(range(1, 31))
 
@@ -455,9 +454,8 @@ def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(
         trained(packed, tmp_path / run, *flags, "--trainer.steps", steps)
     assert torch.equal(weights(tmp_path / "cut", 12), weights(tmp_path / "whole", 12))
     assert load_model(tmp_path / "whole/checkpoints/step-00000012.pt").config.input == "lab"
-    assert not torch.equal(
-        weights(whole, 12), weights(tmp_path / "whole", 12)
-    )  # of the recipe's own target and input
+    # of the recipe's own target and input
+    assert not torch.equal(weights(whole, 12), weights(tmp_path / "whole", 12))
     moved = palette.rename(tmp_path / "moved.csv")
     again = (f"--target.{place}", moved, *flags[2:], "--trainer.steps", 13)
     trained(packed, tmp_path / "cut", *again)

@@ -42,13 +42,13 @@ def test_perfect_joints_score_1(tmp_path):
     predicted[0] = 0  # the first labelled frame does not count
     scores = BADJA.score(sequence, located(predicted))
     assert BADJA.figures(scores) == {"PCK@0.2": 1}
-    assert scores["horse_neck"]["PCK@0.2"] == pytest.approx(
-        [1, np.nan], nan_ok=True
-    )  # hidden in the last labelled frame
+    # hidden in the last labelled frame
+    assert scores["horse_neck"]["PCK@0.2"] == pytest.approx([1, np.nan], nan_ok=True)
+    # the nose comes later: it was not given
     assert list(scores) == [
         "horse_upper-right-1",
         "horse_neck",
-    ]  # the nose comes later: it was not given
+    ]
 
 
 def test_the_figure_of_joints_that_stand_is_that_worked_by_hand(tmp_path):

@@ -57,9 +57,8 @@ def test_each_object_counts_alike(tmp_path):
 def test_either_years_list_is_read_and_no_image_sets_mean_all(copy):
     (copy / "ImageSets/2017/val.txt").write_text("val-002\n")
     assert [s.name for s in davis.read_sequences(copy, 2017)] == ["val-002"]
-    assert [s.name for s in davis.read_sequences(copy, 2016)] == [
-        "val-002"
-    ]  # the only list that there is
+    # the only list that there is
+    assert [s.name for s in davis.read_sequences(copy, 2016)] == ["val-002"]
     (copy / "ImageSets/480p").mkdir()
     lines = [
         f"/JPEGImages/480p/val-001/{t:05d}.jpg /Annotations/480p/val-001/{t:05d}.png"

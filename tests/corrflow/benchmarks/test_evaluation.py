@@ -178,9 +178,8 @@ def test_a_killed_job_redoes_its_last_sequence_alone(tree, whole, tmp_path):
     kept = tmp_path / "sequences/val-000.json"
     before = kept.stat()
     (tmp_path / "overlays/val-001").mkdir(parents=True)
-    (
-        tmp_path / "overlays/val-001/.00003.jpg.123.tmp"
-    ).touch()  # what a kill in the middle of a write leaves
+    # what a kill in the middle of a write leaves
+    (tmp_path / "overlays/val-001/.00003.jpg.123.tmp").touch()
     told = []
     run_sequences(plan, plan.sequences, small_model(), told.append)
     finish(plan)

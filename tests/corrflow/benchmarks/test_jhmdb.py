@@ -23,10 +23,11 @@ def located(xy_tk2):
 def test_the_test_videos_of_split_1_are_read_as_downloaded(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
+    # the fifth frame has no joints
     assert (sequence.name, sequence.length) == (
         "wave-April_09_wave_u_nm_np1_ba_goo_0",
         4,
-    )  # the fifth frame has no joints
+    )
     assert JHMDB.frame_names(sequence) == ["00001", "00002", "00003", "00004"]
     assert len(list(JHMDB.frames(sequence))) == 4
     given = JHMDB.initial_labels(sequence)[0]

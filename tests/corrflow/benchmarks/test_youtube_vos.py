@@ -38,9 +38,8 @@ def test_a_split_is_read_as_downloaded(tmp_path):
     given = VOS.initial_labels(sequences[0])
     assert list(given) == [0, 2]
     np.testing.assert_array_equal(given[0], labels[0])
-    np.testing.assert_array_equal(
-        given[2], np.where(labels[2] == 2, 2, 0)
-    )  # object 1, which is there too, is not given again
+    # object 1, which is there too, is not given again
+    np.testing.assert_array_equal(given[2], np.where(labels[2] == 2, 2, 0))
 
 
 def test_perfect_masks_score_1_and_a_late_object_counts_from_behind_its_first_frame(tmp_path):
@@ -68,9 +67,8 @@ def test_the_figures_of_copied_masks_are_those_worked_by_hand(tmp_path):
     by_hand = [10 / 14, 8 / 16, 6 / 18, 4 / 20]
     assert scores["0a1b2c3d4e_1-seen"]["J"] == pytest.approx(by_hand)
     assert scores["0a1b2c3d4e_2-unseen"]["J"] == [1, 1]
-    scores |= VOS.score(
-        alone, list(VOS.initial_labels(alone).values())
-    )  # of one frame, that is given: nothing to add
+    # of one frame, that is given: nothing to add
+    scores |= VOS.score(alone, list(VOS.initial_labels(alone).values()))
     figures = VOS.figures(scores)
     assert figures["J_seen"] == pytest.approx(np.mean(by_hand))
     assert (figures["J_unseen"], figures["F_unseen"]) == (1, 1)
@@ -86,9 +84,8 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
     assert VOS.score(sequence, predicted) == {}
     out = tmp_path / "out"
     VOS.write_predictions(sequence, predicted, out)
-    write_mask(
-        out / "masks/0a1b2c3d4e/00007.png", predicted[0]
-    )  # of a download of all frames: none that the server asks for
+    # of a download of all frames: none that the server asks for
+    write_mask(out / "masks/0a1b2c3d4e/00007.png", predicted[0])
     VOS.write_tables({}, out)
     before = (out / "submission.zip").read_bytes()
     VOS.write_tables({}, out)
@@ -103,10 +100,11 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
 
 def test_a_mask_of_an_objects_first_frame_does_not_tell_of_the_truth(tmp_path):
     youtube_vos(tmp_path, truth=False)
+    # three frames are left, and two of them have a mask, since an object is first there
     for number in (
         15,
         20,
-    ):  # three frames are left, and two of them have a mask, since an object is first there
+    ):
         (tmp_path / f"JPEGImages/0a1b2c3d4e/{number:05d}.jpg").unlink()
     edit_meta(
         tmp_path,

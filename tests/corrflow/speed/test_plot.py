@@ -14,9 +14,8 @@ def series(peak=10.0):
     points = [
         (side, [row("released", side / 64), row("corrflow", side / 640)]) for side in (64, 128)
     ]
-    return {
-        "side": [*points, (256, [row("corrflow", 0.4)])]
-    }  # where the released formulation did not fit
+    # where the released formulation did not fit
+    return {"side": [*points, (256, [row("corrflow", 0.4)])]}
 
 
 @pytest.mark.parametrize("peak", [10.0, None])

@@ -36,8 +36,7 @@ def test_the_released_tracking_gives_our_labels_where_cells_are_of_one_label():
     labels = torch.randint(3, (8, 12)).repeat_interleave(4, 0).repeat_interleave(4, 1)
     with torch.no_grad():
         theirs = released.track(model, frames[0], frames[1], labels[None])[0]
-    near = Protocol(
-        "near", radius=4 * SMALL.radius, argmax_each_frame=False
-    )  # enlarged linearly, as theirs
+    # enlarged linearly, as theirs
+    near = Protocol("near", radius=4 * SMALL.radius, argmax_each_frame=False)
     ours = propagate(model, frames[:, 0], labels, near)
     assert torch.equal(theirs, ours[1])

@@ -114,9 +114,8 @@ def test_only_what_ends_after_backward_is_exposed():
     # 2 ranks at 1 GB/s, no hops: a bucket takes its bytes in ns
     early, late = Bucket(30_000_000, 0.5), Bucket(20_000_000, 1.0)
     assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.1) == pytest.approx(0.02)
-    assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.04) == pytest.approx(
-        0.03
-    )  # the first ends 10 ms late
+    # the first ends 10 ms late
+    assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.04) == pytest.approx(0.03)
     assert exposed_seconds([early, late], 1, 1e9, 0, backward=0.04) == 0
 
 
@@ -126,9 +125,8 @@ def test_two_nodes_by_hand():
         nvlink_us=0, network_us=0, flag_us=0,
     )  # fmt: skip
     one, many = predict(config)
-    assert one.compute == pytest.approx(
-        10 * 426e9 / 213e12, rel=0.002
-    )  # 426 GFLOP a clip, docs/performance.md
+    # 426 GFLOP a clip, docs/performance.md
+    assert one.compute == pytest.approx(10 * 426e9 / 213e12, rel=0.002)
     assert one.step == one.compute + one.saving
     assert (one.limit, one.efficiency, one.exposed, one.flag) == ("arithmetic", 1.0, 0, 0)
     # 15/16 of 21.17 MB twice at 10 GB/s; all but the first bucket comes after backward

@@ -148,9 +148,8 @@ def test_points_are_told_in_the_videos_pixels_whatever_the_tracked_size(seen):
     given = {0: np.array([[0, 0], [23, 15], [11.5, 7.5]], np.float32)}
     located = followed(PointTracker(None, Scale.of(*SIZE, 8), given, "paper"))
     np.testing.assert_array_equal(located[0].xy.numpy(), given[0])
-    np.testing.assert_allclose(
-        located[1].xy[2].numpy(), [13.5, 7.5], atol=1e-5
-    )  # a pixel at half the size is two
+    # a pixel at half the size is two
+    np.testing.assert_allclose(located[1].xy[2].numpy(), [13.5, 7.5], atol=1e-5)
 
 
 def test_a_frame_beyond_the_end_is_noticed_on_the_way_back(seen, tmp_path):

@@ -130,9 +130,8 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path, monk
         trainer.fit(batches(), lambda: False, lambda _: None)
     assert not checkpoints(tmp_path)
     assert not torch.equal(snapshots[0], snapshots[1])  # step 1 was done
-    assert torch.equal(
-        torch.cat([p.flatten() for p in trainer.model.parameters()]), snapshots[1]
-    )  # steps 2 and 3 were not
+    # steps 2 and 3 were not
+    assert torch.equal(torch.cat([p.flatten() for p in trainer.model.parameters()]), snapshots[1])
 
 
 def first_step(run, **trainer):
@@ -251,9 +250,8 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
     }
     wanted = {"loss/total", "loss/hop", "loss/cycle", "schedule/learning_rate", "schedule/epsilon"}
     again = config(steps=4, pictures_every=2)
-    checkpoint_path(
-        tmp_path, 2
-    ).unlink()  # killed before the first checkpoint: the steps are done again, and shown once
+    # killed before the first checkpoint: the steps are done again, and shown once
+    checkpoint_path(tmp_path, 2).unlink()
     fit(tmp_path, again)
     wanted |= {
         f"time/{part}"

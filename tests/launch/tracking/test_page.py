@@ -56,9 +56,8 @@ def server(checkpoint):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    return write_video(
-        tmp_path_factory.mktemp("video") / "my.mkv"
-    )  # a format that browsers don't play
+    # a format that browsers don't play
+    return write_video(tmp_path_factory.mktemp("video") / "my.mkv")
 
 
 @pytest.fixture

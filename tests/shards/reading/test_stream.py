@@ -108,9 +108,8 @@ def test_200_batches_are_the_same_on_any_number_of_ranks_and_workers(uneven):
     for ranks in (1, 2, 4):
         for workers in (0, 1, 2, 3):
             assert keys_of(uneven, 200, ranks, workers) == alone, (ranks, workers)
-    counts = Counter(
-        key.rpartition(":")[0] for batch in alone[: 21 * 8] for key in batch
-    )  # 96 passes of 21 segments
+    # 96 passes of 21 segments
+    counts = Counter(key.rpartition(":")[0] for batch in alone[: 21 * 8] for key in batch)
     assert set(counts.values()) == {96}
 
 
@@ -402,9 +401,8 @@ def test_clips_that_do_not_come_end_the_wait_after_a_warning(packed, monkeypatch
         StallError, match=r"batch 1: no clips came for 2 s \(stream\.stall_seconds\)"
     ):
         next(batches)
-    assert (
-        time.monotonic() - begun < TIMEOUT_SECONDS
-    )  # the worker is still asleep, and is not waited for
+    # the worker is still asleep, and is not waited for
+    assert time.monotonic() - begun < TIMEOUT_SECONDS
     assert "rank 0: batch 1: warning: no clips for 0.2 s; still waiting" in capfd.readouterr().err
 
 

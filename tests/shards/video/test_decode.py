@@ -169,9 +169,8 @@ def test_without_usable_stamps_every_frame_is_decoded(tmp_path):
     assert choose_ahead(video, Sampling(6.25)) is None
     headless = write(tmp_path / "h.ts", moving(40), gop=10)
     content = headless.read_bytes()
-    headless.write_bytes(
-        content[188 * (len(content) // 188 // 6) :]
-    )  # begins between two key frames
+    # begins between two key frames
+    headless.write_bytes(content[188 * (len(content) // 188 // 6) :])
     assert choose_ahead(Video("h", headless), Sampling(6.25)) is None
 
 
@@ -386,9 +385,8 @@ def test_a_count_that_is_no_more_than_a_hint_does_not_make_a_video_broken(tmp_pa
     source = write(tmp_path / "a.mp4", moving(100), rate=10)
     with av.open(str(source)) as opened, av.open(str(tmp_path / "a.avi"), "w") as output:
         stream = output.add_stream_from_template(opened.streams.video[0])
-        stream.time_base = Fraction(
-            1, 20
-        )  # two ticks a frame, as FFmpeg has it where frames come out of order
+        # two ticks a frame, as FFmpeg has it where frames come out of order
+        stream.time_base = Fraction(1, 20)
         plain = BitStreamFilterContext("h264_mp4toannexb", opened.streams.video[0])
         for stored in opened.demux(video=0):
             for packet in plain.filter(stored) if stored.size else ():
@@ -410,9 +408,8 @@ def test_a_count_that_is_no_more_than_a_hint_does_not_make_a_video_broken(tmp_pa
 def test_deep_grey_is_scaled_by_the_bits_that_are_used(tmp_path, bits, suffix):
     grey = np.arange(256, dtype=np.uint16).repeat(32).reshape(64, 128)
     for number in range(3):
-        dark = (
-            grey // 4 if number == 0 else grey
-        )  # one dark frame does not change what the video uses
+        # one dark frame does not change what the video uses
+        dark = grey // 4 if number == 0 else grey
         Image.fromarray((dark << (bits - 8)).astype(np.uint16)).save(
             tmp_path / f"{number}.{suffix}"
         )
