@@ -6,11 +6,11 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import av
 import torch
@@ -167,7 +167,7 @@ def measure_loading(
     sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
     workers = dataset.worker_count(config)
     # closed whatever happens: its workers would be waited for when Python ends
-    with closing(cast(Generator[Batch, None, None], read_batches(dataset, config))) as stream:
+    with closing(read_batches(dataset, config)) as stream:
         some = max(800 // order.streams, 1) * workers
         for _ in range(some):
             next(stream)
@@ -184,15 +184,9 @@ def measure_loading(
             rates.append(
                 some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)])
             )
-        by_tenth, memory = [], []
-        for _ in range(10):
-            count = max(batches // 10, 1)
-            begun = time.perf_counter()
-            for _ in range(count):
-                next(stream)
-                on_batch()
-            by_tenth.append(count * order.streams / workers / (time.perf_counter() - begun))
-            memory.append(max(own_memory_mb(), default=0.0))
+        tenths = measure_tenths(stream, max(batches // 10, 1), on_batch)
+    by_tenth = [order.streams / workers / seconds for seconds, _ in tenths]
+    memory = [megabytes for _, megabytes in tenths]
     return LoaderSpeed(
         statistics.median(limits),
         statistics.median(sized),
@@ -201,6 +195,21 @@ def measure_loading(
         memory,
         planning,
     )
+
+
+def measure_tenths(
+    stream: Iterator[Batch], count: int, on_batch: Callable[[], object]
+) -> list[tuple[float, float]]:
+    """Ten times `count` batches: seconds a batch, and the largest own memory of a worker in MB."""
+    tenths = []
+    for _ in range(10):
+        begun = time.perf_counter()
+        for _ in range(count):
+            next(stream)
+            on_batch()
+        seconds = (time.perf_counter() - begun) / count
+        tenths.append((seconds, max(own_memory_mb(), default=0.0)))
+    return tenths
 
 
 def decode_sized(sample: list[Undecoded], clip: ClipConfig) -> None:

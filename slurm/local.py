@@ -11,7 +11,8 @@ from types import FrameType
 
 GRACE_SECONDS = 20.0  # from one process's death, or a signal to them, until those left are killed
 POLL_SECONDS = 0.1
-SETTLE_SECONDS = 1.0
+# for the others to end by themselves once one has failed, and to say why; seldom all of it
+SETTLE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
 
 
@@ -62,7 +63,11 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         failed = [code for code in codes if code]
         if failed:
             # one's failure breaks the others' collectives: the mistake itself is to be told
-            time.sleep(SETTLE_SECONDS)
+            deadline = time.monotonic() + SETTLE_SECONDS
+            while None in [process.poll() for process in processes]:
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(POLL_SECONDS)
             failed = [code for process in processes if (code := process.poll())]
             return 2 if 2 in failed else (failed[0] if failed[0] > 0 else 128 - failed[0])
         if all(code == 0 for code in codes):

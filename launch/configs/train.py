@@ -1,6 +1,6 @@
 """The flags of the commands that train and pack. Those that evaluate and track are in
 `evaluate.py`, those that measure in `bench.py`. Which of them name a run is in
-`common/run_config.py`."""
+`launch/common/run_config.py`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path

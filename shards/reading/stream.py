@@ -7,7 +7,7 @@ import mmap
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -169,7 +169,7 @@ def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str
 
 def read_batches(
     dataset: ClipDataset, config: StreamConfig, device: torch.device | None = None
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """A rank's batches, for ever: the parts that its workers read, put together in the order of the
     slots.
 
@@ -203,33 +203,37 @@ def read_batches(
     atexit.register(end)
     try:
         for number in itertools.count(dataset.start):
-            try:
-                with slow_warning(
-                    f"rank {dataset.rank}: batch {number}", config.stall_seconds / 10
-                ):
-                    share = [next(parts) for _ in range(count)]
-            # a worker's arrives wrapped in its traceback; its own line is the last
-            except InputError as error:
-                raise InputError(
-                    str(error).strip().splitlines()[-1].removeprefix("shards.errors.InputError: ")
-                ) from None
-            except RuntimeError as error:
-                if not str(error).startswith("DataLoader timed out"):
-                    raise
-                stuck = list(parts._workers)  # type: ignore[attr-defined]
-                end()
-                # it ignores SIGTERM, and Python would wait for it when it exits
-                for worker in stuck:
-                    worker.kill()
-                told = (
-                    f"batch {number}: no clips came for {config.stall_seconds} s "
-                    "(stream.stall_seconds)"
-                )
-                raise StallError(f"{told}: expected the storage to answer sooner") from None
+            share = next_parts(parts, count, f"batch {number}", dataset.rank, config.stall_seconds)
             yield collect(share, dataset, device)
     finally:
         end()
         atexit.unregister(end)
+
+
+def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int) -> list[Any]:
+    """The next `count` parts of a loader's iterator, those of one batch.
+
+    Raises:
+        InputError: what a worker found damaged.
+        StallError: they did not come within `stall_seconds`; the workers are killed.
+    """
+    try:
+        with slow_warning(f"rank {rank}: {batch}", stall_seconds / 10):
+            return [next(parts) for _ in range(count)]
+    except InputError as error:
+        # a worker's arrives wrapped in its traceback; its own line is the last
+        told = str(error).strip().splitlines()[-1]
+        raise InputError(told.removeprefix("shards.errors.InputError: ")) from None
+    except RuntimeError as error:
+        if not str(error).startswith("DataLoader timed out"):
+            raise
+        stuck = list(parts._workers)
+        parts._shutdown_workers()
+        # they ignore SIGTERM, and Python would wait for them when it exits
+        for worker in stuck:
+            worker.kill()
+        told = f"{batch}: no clips came for {stall_seconds} s (stream.stall_seconds)"
+        raise StallError(f"{told}: expected the storage to answer sooner") from None
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Packing by several jobs; `tests/cluster/test_pack.py` has it on a real SLURM."""
+"""Packing by several jobs; `tests/cluster/test_cluster_pack.py` has it on a real SLURM."""
 
 import pytest
 
