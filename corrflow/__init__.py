@@ -6,16 +6,18 @@ README.md.
 
 from corrflow import metrics
 from corrflow.attention import restricted_attention
+from corrflow.encoders import Encoder, find_encoder
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow, ModelConfig, load_model
-from corrflow.propagation import Backbone, Protocol, propagate
+from corrflow.propagation import Protocol, propagate
 
 __all__ = [
-    "Backbone",
     "CorrFlow",
+    "Encoder",
     "InputError",
     "ModelConfig",
     "Protocol",
+    "find_encoder",
     "load_model",
     "metrics",
     "propagate",

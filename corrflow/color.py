@@ -1,24 +1,19 @@
-"""Colours: the clean classes a model is asked for, and the bottlenecked frames it is shown.
+"""Colours: RGB to Lab and back, and to the classes that a model predicts (paper, section 3.1).
 
-Targets are hard classes of Lab's ab plane, or of Lab; inputs lose channels at random so that a
-colour can't simply be looked up (paper, section 3.2). Everything is batched and runs where its
-tensors are; random draws come from a generator that the caller addresses.
+Everything is batched and runs where its tensors are. What changes frames at random before the
+encoder is shown them is in `augmentation.py`.
 
 Shapes: n frames, t frames of a clip, k colour classes, h w pixels or cells.
 """
 
 import itertools
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.transforms.v2 import functional as tv
 
-from corrflow.encoder import STRIDE
-from corrflow.errors import InputError
 from corrflow.palette import PUBLISHED, Palette
 
 # sRGB primaries to XYZ under D65, rows divided by the white point (0.950456, 1, 1.088754)
@@ -31,7 +26,6 @@ TABLE_SIDE = 33  # colours along each axis of the table that OpenCV's float Lab 
 TABLE_STEPS = (TABLE_SIDE**2, TABLE_SIDE, 1)
 TABLE_ONE = 1 << 14  # 1.0 in its fixed point: 32 cells of 16 sixteenths of 32
 LAB_KNEE = 0.008856  # below it Lab's cube root is replaced by a line
-JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's released settings)
 
 InputSpace = Literal["rgb", "lab"]
 # what becomes 0 and 1 where frames are shown as Lab
@@ -39,24 +33,6 @@ LAB_MIDDLE, LAB_REACH = (
     (50.0, 0.0, 0.0),
     (50.0, 128.0, 128.0),
 )
-
-
-@dataclass(frozen=True)
-class BottleneckConfig:
-    """How the input is impoverished (paper, section 3.2)."""
-
-    keep: float = 0.3
-    """Share of the steps whose input keeps its three channels; else one or two are zeroed (of Lab:
-    a or b, as MAST does)."""
-    jitter: float = 0.1
-    """Share of the frames whose brightness, contrast, saturation and hue are jittered, by 0.1
-    each."""
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.keep <= 1 and 0 <= self.jitter <= 1):
-            raise InputError(
-                f"bottleneck: keep {self.keep}, jitter {self.jitter}: expected shares from 0 to 1"
-            )
 
 
 @lru_cache
@@ -181,7 +157,7 @@ def class_colors(
     )
 
 
-def labels_to_soft_grid(labels_nhw: Tensor, classes: int, stride: int = STRIDE) -> Tensor:
+def labels_to_soft_grid(labels_nhw: Tensor, classes: int, stride: int) -> Tensor:
     """Integer labels to their shares in each cell: `[N, classes, H/stride, W/stride]`, summing to
     1.
 
@@ -191,46 +167,3 @@ def labels_to_soft_grid(labels_nhw: Tensor, classes: int, stride: int = STRIDE) 
     # not F.one_hot: its int64 takes twice the memory and comes channels last
     one_hot_nkhw = torch.zeros(len(labels_nhw), classes, height, width, device=labels_nhw.device)
     return F.avg_pool2d(one_hot_nkhw.scatter_(1, labels_nhw.long()[:, None], 1.0), stride)
-
-
-def drop_channels(
-    input_nt3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, space: InputSpace = "rgb"
-) -> Tensor:
-    """Zero n channels of all frames alike, and scale the rest by 3 / (3 - n); with probability
-    `keep` none.
-
-    One or two channels of RGB; of Lab, a or b. `draw` is a CPU generator; the same draw on every
-    rank drops the same channels.
-    """
-    if torch.rand((), generator=draw).item() < config.keep:
-        return input_nt3hw
-    if space == "rgb":
-        dropped = int(torch.randint(1, 3, (), generator=draw))
-        order = torch.randperm(3, generator=draw)
-    else:
-        dropped, order = 1, torch.randint(1, 3, (1,), generator=draw)
-    factor = torch.full((3,), 3 / (3 - dropped))
-    factor[order[:dropped]] = 0.0
-    return input_nt3hw * factor.to(input_nt3hw.device, non_blocking=True)[:, None, None]
-
-
-def jitter_frames(
-    rgb_n3hw: Tensor, config: BottleneckConfig, draw: torch.Generator, own: slice, total: int
-) -> Tensor:
-    """Jitter a random `config.jitter` of the frames, each by its own draw; RGB in [0, 1],
-    `[N, 3, H, W]`.
-
-    The draws are made for the `total` frames of the global batch; `own` are those that `rgb_n3hw`
-    holds.
-    """
-    chosen = (torch.rand(total, generator=draw) < config.jitter)[own].tolist()
-    change = ((torch.rand(total, 4, generator=draw) * 2 - 1) * JITTER)[own].tolist()
-    if not any(chosen):
-        return rgb_n3hw
-    out = rgb_n3hw.clone()
-    for i in (i for i, yes in enumerate(chosen) if yes):
-        brightness, contrast, saturation, hue = change[i]
-        frame = tv.adjust_brightness(rgb_n3hw[i], 1 + brightness)
-        frame = tv.adjust_contrast(frame, 1 + contrast)
-        out[i] = tv.adjust_hue(tv.adjust_saturation(frame, 1 + saturation), hue)
-    return out

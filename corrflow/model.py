@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from corrflow.attention import choose_backend, restricted_attention
 from corrflow.color import InputSpace, to_input_space
-from corrflow.encoder import STRIDE, Encoder, EncoderConfig
+from corrflow.encoders import Encoder, EncoderConfig, ExternalConfig, ResNetConfig
+from corrflow.encoders.encoder import check_features
+from corrflow.encoders.registry import read_config
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
@@ -35,14 +37,18 @@ RELEASED_NAMES = (
 class ModelConfig:
     """All that a checkpoint must say so that its weights can be used."""
 
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    encoder: EncoderConfig = field(default_factory=ResNetConfig)
+    """The network that makes features of frames: resnet18 (the paper's), resnet34, resnet18-half,
+    resnet10-tiny, torchvision:NAME, timm:NAME, or your own, package.module:function or
+    FILE.py:function."""
     radius: int = 6
-    """Half the side of the window in training, in cells of 4 pixels (paper, section 4.1: 13x13)."""
+    """Half the side of the attention's window in training, in cells of the encoder (paper, section
+    4.1: 13x13 cells)."""
     inverse_temperature: float = 1.0
     """Factor of the dot products; 1 as released, 0.125 = 1/sqrt(64) against divergence."""
     input: InputSpace = "rgb"
-    """What the encoder is shown: RGB as released, or Lab as MAST does; `encode` takes RGB either
-    way."""
+    """The colour space of the frames that the encoder is shown: RGB as released, or Lab as in
+    MAST."""
 
     def __post_init__(self) -> None:
         if self.radius < 0 or self.inverse_temperature <= 0:
@@ -56,42 +62,74 @@ class CorrFlow(nn.Module):
     """The correspondence model: features that find, in a reference frame, where each point of a
     target frame was."""
 
-    def __init__(self, config: ModelConfig | None = None, attention: str = "auto") -> None:
-        """Random weights; `attention` is a backend of `restricted_attention`, and may be changed at
-        any time."""
-        super().__init__()
-        self.config = config or ModelConfig()
-        self.attention = attention
-        self.encoder = Encoder(self.config.encoder)
-
-    def encode(self, frames: Tensor) -> Tensor:
-        """Features of frames (paper, section 3.1).
+    def __init__(
+        self,
+        config: ModelConfig | None = None,
+        attention: str = "auto",
+        encoder: Encoder | None = None,
+    ) -> None:
+        """A model of random weights, drawn from torch's global generator (`seeded_model` leaves
+        that alone).
 
         Args:
-            frames: RGB in [0, 1], floating, `[N, 3, H, W]`; H and W multiples of 4.
+            config: of the model.
+            attention: backend of `restricted_attention`; may be changed at any time.
+            encoder: one that is made already, instead of that of `config`.
+        """
+        super().__init__()
+        config = config or ModelConfig()
+        if encoder is not None:
+            config = replace(config, encoder=encoder.config or ExternalConfig(""))
+        self.config = config
+        self.attention = attention
+        self.encoder = encoder or config.encoder.build()
+        # says where the model is, even if its encoder has no weights
+        self.place: Tensor
+        self.register_buffer("place", torch.empty(0), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.place.device
+
+    @property
+    def stride(self) -> int:
+        """Pixels from one cell of the features to the next."""
+        return self.encoder.stride
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Compute the features of frames (paper, section 3.1).
+
+        Args:
+            frames: RGB in [0, 1], floating, `[N, 3, H, W]`; H and W multiples of the encoder's
+                stride.
 
         Returns:
-            `[N, C, H/4, W/4]`, C = 64 by default.
+            `[N, C, H/stride, W/stride]`; C = 64 and stride = 4 by default.
 
         Raises:
-            InputError: another shape, or integers.
+            InputError: another shape, or integers; an encoder whose features are not as it says.
         """
-        if (
-            frames.ndim != 4
-            or frames.shape[1] != 3
-            or frames.shape[2] % STRIDE
-            or frames.shape[3] % STRIDE
-        ):
-            raise InputError(
-                f"encode: frames {list(frames.shape)}: expected [N, 3, H, W] with H and W "
-                f"multiples of {STRIDE}"
-            )
+        if frames.ndim != 4 or frames.shape[1] != 3:
+            raise InputError(f"encode: frames {list(frames.shape)}: expected [N, 3, H, W]")
         if not frames.is_floating_point():
             raise InputError(
                 f"encode: frames of {frames.dtype}: expected floating RGB in [0, 1] (divide uint8 "
                 "by 255)"
             )
-        features: Tensor = self.encoder(to_input_space(frames, self.config.input))
+        return self.encode_input(to_input_space(frames, self.config.input))
+
+    def encode_input(self, input_n3hw: Tensor) -> Tensor:
+        """Compute the features of frames that are in the input's colour space already; as
+        `encode`."""
+        height, width = input_n3hw.shape[-2:]
+        if height % self.stride or width % self.stride:
+            raise InputError(
+                f"encode: frames {list(input_n3hw.shape)}: expected [N, 3, H, W] with H and W "
+                f"multiples of {self.stride}"
+            )
+        features: Tensor = self.encoder(input_n3hw)
+        check_features(features, input_n3hw, self.encoder)
         return features
 
     def propagate_values(
@@ -111,6 +149,17 @@ class CorrFlow(nn.Module):
 
 
 Weights = Literal["auto", "average", "last"]
+
+
+def seeded_model(config: ModelConfig, seed: int, attention: str = "auto") -> CorrFlow:
+    """A model of the random weights that `seed` names, on the CPU.
+
+    Layers draw their first weights from torch's global generator and from no other; it is set for
+    as long as that takes, and then put back as it was.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CorrFlow(config, attention)
 
 
 def load_model(
@@ -225,15 +274,17 @@ def read_model_config(state: dict[str, Any], path: str | Path) -> ModelConfig:
     default one."""
     if "model_config" not in state:
         return ModelConfig()
-    told = state["model_config"]
+    stored = state["model_config"]
     names = {f.name for f in fields(ModelConfig)}
-    if set(told) != names:
+    if set(stored) != names:
         raise InputError(
-            f"checkpoint {path}: model_config has {sorted(told)}, expected {sorted(names)}"
+            f"checkpoint {path}: model_config has {sorted(stored)}, expected {sorted(names)}"
         )
-    encoder = told["encoder"]
-    shape = EncoderConfig(tuple(encoder["widths"]), tuple(encoder["depths"]), encoder["features"])
-    return ModelConfig(shape, told["radius"], told["inverse_temperature"], told["input"])
+    try:
+        encoder = read_config(stored["encoder"])
+    except TypeError as error:
+        raise InputError(f"checkpoint {path}: model_config: {error}") from None
+    return ModelConfig(encoder, stored["radius"], stored["inverse_temperature"], stored["input"])
 
 
 def load_weights(model: CorrFlow, told: dict[str, Any], path: str | Path) -> None:
@@ -274,11 +325,17 @@ def rename_released(name: str) -> str:
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
     """`config` in plain types, as `read_model_config` reads it back."""
-    return asdict(config)
+    return {**asdict(config), "encoder": config.encoder.to_dict()}
 
 
 def weights_digest(model: CorrFlow) -> str:
-    """Names what a model computes, wherever it came from: architecture and weights."""
+    """Names what a model computes, wherever it came from: architecture and weights.
+
+    Raises:
+        InputError: an encoder that was made by hand, whose code has no name.
+    """
+    if model.config.encoder == ExternalConfig(""):
+        raise InputError("encoder: no name: expected one that corrflow.find_encoder finds")
     found = hashlib.sha256(json.dumps(config_to_dict(model.config)).encode())
     for name, tensor in model.state_dict().items():
         found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())

@@ -8,6 +8,7 @@ from PIL import Image
 
 from corrflow.pictures import Pixels
 
+SMALLEST_SIDE = 32  # of a video that is tracked, in pixels
 Points = NDArray[np.float32]  # [k, 2]: x, y in pixels
 
 

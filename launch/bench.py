@@ -20,7 +20,7 @@ import torch
 from tqdm import tqdm
 
 from corrflow import InputError
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.files import atomic_file
 from corrflow.memory import keep_freed_memory
 from corrflow.plotting import check_matplotlib
@@ -272,7 +272,7 @@ def predict_scaling(argv: list[str]) -> int:
         raise InputError(
             f"scaling: global-batch {config.global_batch}: none of {config.gpus} GPUs divides it"
         )
-    gradient = cost.gradient_bytes(EncoderConfig()) / 1e6
+    gradient = cost.gradient_bytes(ResNetConfig()) / 1e6
     print(
         f"a prediction, not a measurement: GPUs of {config.peak_tflops:g} TFLOP/s of which "
         f"{config.achieved:.0%} are reached, "

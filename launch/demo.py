@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, load_model
@@ -20,7 +19,7 @@ from corrflow.benchmarks.davis import read_sequences
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
-from corrflow.model import ModelConfig
+from corrflow.model import ModelConfig, seeded_model
 from corrflow.pictures import overlay, read_frame, read_mask
 from corrflow.propagation import PROTOCOLS
 from corrflow.report import text_table, write_report
@@ -135,8 +134,7 @@ def step(number: int, text: str) -> None:
 def evaluate_all(out: Path) -> list[Result]:
     """Identity, untrained, trained, and beside them the pretrained model, which has never seen a
     generated video."""
-    torch.manual_seed(0)
-    untrained = CorrFlow(ModelConfig(encoder=demo().training.model.encoder)).eval()
+    untrained = seeded_model(ModelConfig(encoder=demo().training.model.encoder), seed=0).eval()
     trained = load_model(checkpoints(out / "run")[-1])
     methods: list[tuple[str, CorrFlow | None, str]] = [
         ("identity", None, "identity"),

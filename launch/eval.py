@@ -6,7 +6,6 @@ The same command again does the sequences that are not done.
 
 import os
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,10 +15,16 @@ from corrflow.attention import choose_backend
 from corrflow.benchmarks.evaluation import finish, merge, progress, results, run_sequences
 from corrflow.benchmarks.plan import Evaluation, Plan, begin, noting_failure, plan_of, read_plan
 from corrflow.benchmarks.results import Result
+from corrflow.encoders.registry import find_encoder, name_of
 from corrflow.memory import keep_freed_memory
-from corrflow.model import PRETRAINED, CorrFlow, load_model, weights_digest
-from corrflow.propagation import Backbone
-from corrflow.propagation.backbone import digest, load_backbone
+from corrflow.model import (
+    PRETRAINED,
+    CorrFlow,
+    ModelConfig,
+    load_model,
+    seeded_model,
+    weights_digest,
+)
 from corrflow.report import text_table, write_report
 from corrflow.training.distributed import choose_device
 from launch.common.command import parse, run
@@ -90,39 +95,34 @@ def plan_job(job: EvalJob, away: bool) -> Plan:
             Evaluation(job.benchmark, root, name, protocol, size=job.size, reset_gap=job.reset_gap),
             job.out,
         )
-    if job.encoder:
-        place, device = absolute(job.encoder), torch.device("cpu")
-        weights = digest(load_backbone(place, device))
-        evaluation = Evaluation(
-            job.benchmark, root, name, protocol, weights, "none", place, 0, *how
-        )
-        return plan_of(evaluation, job.out)
-    checkpoint = (
-        job.checkpoint if job.checkpoint in ("", "none") else str(Path(job.checkpoint).absolute())
-    )
-    seed = job.seed if job.checkpoint == "none" else 0
-    weights = weights_digest(make_model(checkpoint, seed, torch.device("cpu"), "auto"))
+    encoder = name_of(find_encoder(job.encoder)) if job.encoder else ""
+    checkpoint, seed = job.checkpoint, 0
+    if checkpoint == "none":
+        seed = job.seed
+    elif checkpoint:
+        checkpoint = str(Path(checkpoint).absolute())
+    weights = weights_digest(make_model(checkpoint, encoder, seed, torch.device("cpu"), "auto"))
     evaluation = Evaluation(
-        job.benchmark, root, name, protocol, weights, checkpoint, "", seed, *how
+        job.benchmark, root, name, protocol, weights, checkpoint, encoder, seed, *how
     )
     return plan_of(evaluation, job.out)
 
 
-def absolute(encoder: str) -> str:
-    """A file's place, whatever folder a job runs in; a module's name as it is."""
-    source, _, function = encoder.rpartition(":")
-    return f"{Path(source).absolute()}:{function}" if source.endswith(".py") else encoder
+def make_model(
+    checkpoint: str, encoder: str, seed: int, device: torch.device, attention: str
+) -> CorrFlow:
+    """The model to evaluate: of a checkpoint, the pretrained one, an encoder of another make with
+    its published weights, or one of random weights."""
+    config = ModelConfig(encoder=find_encoder(encoder)) if encoder else ModelConfig()
+    if checkpoint == "none":
+        return seeded_model(config, seed, attention).to(device).eval()
+    if encoder:
+        published = config.encoder.build(published_weights=True)
+        return CorrFlow(config, attention, published).to(device).eval()
+    return load_model(checkpoint or None, device, attention)
 
 
-def make_model(checkpoint: str, seed: int, device: torch.device, attention: str) -> CorrFlow:
-    """The checkpoint's model, the one that comes with corrflow, or one of random weights."""
-    if checkpoint != "none":
-        return load_model(checkpoint or None, device, attention)
-    torch.manual_seed(seed)
-    return CorrFlow(attention=attention).to(device).eval()
-
-
-def find_model(evaluation: Evaluation, number: int) -> CorrFlow | Backbone | None:
+def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
     """The plan's model, on this machine's `number`-th device, counted round; InputError if its
     weights are no longer those."""
     if not evaluation.protocol.propagates:
@@ -131,15 +131,13 @@ def find_model(evaluation: Evaluation, number: int) -> CorrFlow | Backbone | Non
     device = choose_device(evaluation.device, number % count)
     attention = choose_backend(evaluation.attention, device, top_k=evaluation.protocol.top_k)
     print(f"{device.type}, {attention} attention", flush=True)
-    if evaluation.encoder:
-        return replace(
-            load_backbone(evaluation.encoder, device), device=device, attention=attention
-        )
-    model = make_model(evaluation.checkpoint, evaluation.seed, device, attention)
-    if (found := weights_digest(model)) != evaluation.weights:
+    model = make_model(
+        evaluation.checkpoint, evaluation.encoder, evaluation.seed, device, attention
+    )
+    if (weights := weights_digest(model)) != evaluation.weights:
         raise InputError(
-            f"checkpoint {evaluation.checkpoint}: its weights are {found}, not those that were "
-            f"planned: {evaluation.weights}"
+            f"checkpoint {evaluation.checkpoint or evaluation.encoder}: its weights are {weights}, "
+            f"not those that were planned: {evaluation.weights}"
         )
     return model
 
@@ -149,7 +147,8 @@ def method_name(job: EvalJob) -> str:
     if job.protocol == "identity":
         return "identity"
     if job.encoder:
-        return job.encoder.rpartition(":")[2]
+        name = job.encoder.rpartition(":")[2]
+        return f"{name}, untrained" if job.checkpoint == "none" else name
     return "untrained" if job.checkpoint == "none" else Path(job.checkpoint or PRETRAINED).stem
 
 

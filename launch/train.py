@@ -17,6 +17,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from corrflow.encoders.registry import name_of
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import (
     DistributedContext,
@@ -25,6 +26,7 @@ from corrflow.training.distributed import (
     init_distributed,
 )
 from corrflow.training.failures import OtherRankError, RecurringError, WriteError
+from corrflow.training.monitor import loss_terms
 from corrflow.training.trainer import Trainer
 from launch.common.command import parse, run
 from launch.common.run_config import check_run_config, held_run
@@ -49,6 +51,7 @@ FAILED = 1  # exit code; in a job, which is then tried again
 def main(argv: list[str]) -> int:
     """Train here, in this process or in several, or hand it to SLURM; returns the exit code."""
     job = read_flags(argv)
+    check_clip_size(job)
     corpus = open_corpus(job.data, job.quarantine)
     if is_worker_process():
         check_run_config(job, corpus.manifest, write=os.environ["RANK"] == "0")
@@ -88,6 +91,16 @@ def read_flags(argv: list[str]) -> TrainJob:
     chosen, rest = chooser.parse_known_args(argv)
     recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING)
     return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
+
+
+def check_clip_size(job: TrainJob) -> None:
+    """InputError unless clips divide into the cells of the encoder."""
+    stride = job.training.model.encoder.build().stride
+    if job.clip.size % stride:
+        raise InputError(
+            f"clip.size {job.clip.size}: expected a multiple of {stride}, the stride of encoder "
+            f"{name_of(job.training.model.encoder)}"
+        )
 
 
 def read_from(
@@ -186,9 +199,10 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: SignalHandler) 
 
         def show(line: dict[str, float]) -> None:
             bar.update(line["step"] - bar.n)
-            bar.set_postfix(
-                loss=f"{line['loss']:.3f}", wait=f"{line['data_wait']:.0%}", refresh=False
-            )
+            losses = {"loss": line["loss"], **loss_terms(line)}
+            shown = {name: f"{loss:.3f}" for name, loss in losses.items()}
+            shown["wait"] = f"{line['data_wait']:.0%}"
+            bar.set_postfix(shown, refresh=False)
 
         try:
             finished = trainer.fit(batches, stop, show)

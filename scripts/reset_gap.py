@@ -7,7 +7,6 @@ over sequences. Under three minutes for five sequences, 222 frames, on one core.
 """
 
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -17,9 +16,10 @@ from torch import Tensor
 
 from corrflow import load_model
 from corrflow.benchmarks.davis import Davis
+from corrflow.encoders import Encoder
 from corrflow.metrics import region_similarity
-from corrflow.propagation import Backbone, Protocol, stream
-from corrflow.propagation.backbone import as_backbone
+from corrflow.model import CorrFlow
+from corrflow.propagation import Protocol, stream
 from corrflow.scale import Scale
 
 SIZE, EVERY = 240, 4
@@ -29,21 +29,25 @@ WAYS = (Protocol("paper", radius=12), MEMORY, replace(MEMORY, name="whitened", w
 GAPS = (1, 5)
 
 
-def encoding_once(encode: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Frames are known again by their bytes: each of the six figures asks for them anew."""
-    kept: dict[bytes, Tensor] = {}
+class CachedEncoder(Encoder):
+    """Encodes each frame once, known by its bytes: each of the six figures asks for it anew."""
 
-    def look_up(frames_n3hw: Tensor) -> Tensor:
-        place = frames_n3hw.numpy().tobytes()
-        if place not in kept:
-            kept[place] = encode(frames_n3hw)
-        return kept[place]
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.stride, self.channels, self.config = encoder.stride, encoder.channels, encoder.config
+        self.cache: dict[bytes, Tensor] = {}
 
-    return look_up
+    def forward(self, frames_n3hw: Tensor) -> Tensor:
+        """The features, computed or looked up."""
+        key = frames_n3hw.numpy().tobytes()
+        if key not in self.cache:
+            self.cache[key] = self.encoder(frames_n3hw)
+        return self.cache[key]
 
 
 @torch.inference_mode()
-def measure(backbone: Backbone, root: Path) -> list[float]:
+def measure(model: CorrFlow, root: Path) -> list[float]:
     """J by gap and way."""
     davis = Davis(2016)
     found: dict[tuple[int, str], list[float]] = {
@@ -54,7 +58,7 @@ def measure(backbone: Backbone, root: Path) -> list[float]:
         height, width = truth[0].shape
         scale = Scale.of(width, height, SIZE)
         small = [torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0) for frame_hw3 in frames]
-        once = replace(backbone, encode=encoding_once(backbone.encode))
+        once = CorrFlow(model.config, encoder=CachedEncoder(model.encoder)).eval()
         for gap in GAPS:
             for way in WAYS:
                 scores = []
@@ -76,7 +80,7 @@ if __name__ == "__main__":
         model = load_model(None if checkpoint == "pretrained" else checkpoint)
         print(
             checkpoint,
-            *(f"{figure:.3f}" for figure in measure(as_backbone(model), Path(sys.argv[1]))),
+            *(f"{figure:.3f}" for figure in measure(model, Path(sys.argv[1]))),
             sep="  ",
             flush=True,
         )

@@ -38,8 +38,7 @@ TINY_SCENE = SceneConfig(frames=8, height=48, width=64, objects=(1, 2), speed=2.
 # a model and a batch so small that a step takes hundredths of a second
 TINY = [
     "--recipe", "released",
-    "--model.encoder.widths", "4", "4", "8", "8", "--model.encoder.depths", "1", "1", "1", "1",
-    "--model.encoder.features", "8", "--model.radius", "2", "--clip.size", "32",
+    "--model.encoder", "resnet10-tiny", "--model.radius", "2", "--clip.size", "32",
     "--clip.fit", "crop",
     "--trainer.batch", "4", "--trainer.log-every", "1", "--trainer.pictures-every", "0",
     "--stream.workers", "0", "--device", "cpu",

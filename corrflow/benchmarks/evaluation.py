@@ -23,13 +23,12 @@ from corrflow.benchmarks.results import Result, SequenceResult, write_metrics, w
 from corrflow.drawing import Dots
 from corrflow.errors import InputError
 from corrflow.memory import peak_bytes
-from corrflow.model import CorrFlow
+from corrflow.model import CorrFlow, weights_digest
 from corrflow.pictures import overlay, write_jpeg
-from corrflow.propagation import Backbone, Protocol, stream, stream_points, stream_together
-from corrflow.propagation.backbone import as_backbone, digest
+from corrflow.propagation import Protocol, stream, stream_points, stream_together
 from corrflow.scale import Scale
 
-Model = CorrFlow | Backbone | None
+Model = CorrFlow | None
 LANES = 8  # sequences in step on CUDA
 LANES_BYTES = 16 << 30  # that they may take
 # of a lane, by count: the encoder's largest maps, and 21 references of 64 channels, twice over
@@ -47,9 +46,9 @@ def evaluate(
         InputError: a frame or mask that can't be read, or of another size than the others; `out`
             holds another evaluation.
     """
-    weights, device, attention = (
-        (digest(model), device_of(model).type, model.attention) if model else ("", "auto", "auto")
-    )
+    weights, device, attention = "", "auto", "auto"
+    if model:
+        weights, device, attention = weights_digest(model), model.device.type, model.attention
     plan = prepare(
         Evaluation(
             benchmark,
@@ -197,7 +196,7 @@ def track_with_resets(plan: Plan, sequence: Sequence, model: Model) -> Iterator[
 
 def device_of(model: Model) -> torch.device:
     """Where it computes."""
-    return as_backbone(model).device if model else torch.device("cpu")
+    return model.device if model else torch.device("cpu")
 
 
 def describe(model: Model) -> str:

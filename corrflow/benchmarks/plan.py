@@ -42,8 +42,8 @@ class Evaluation:
     checkpoint: str = "none"
     """Where the jobs find the weights; it may move, since the digest tells them."""
     encoder: str = ""
-    """Where they find another encoder than ours: `package.module:function` or
-    `file.py:function`."""
+    """Name of an encoder that is evaluated with its published weights or, if `checkpoint` is none,
+    with random ones."""
     seed: int = 0
     """Of random weights."""
     size: int = 0

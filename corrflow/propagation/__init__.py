@@ -2,17 +2,15 @@
 
 Masks, parts, keypoints and points alike become soft maps over the cells of the encoder (`labels`),
 and are copied from the frames that the protocol remembers (`protocols`, `references`) to the next
-(`video`), by any encoder (`backbone`). What is scored is in `benchmarks/`.
+(`video`), by the features of any encoder (`features`). What is scored is in `benchmarks/`.
 """
 
-from corrflow.propagation.backbone import Backbone
 from corrflow.propagation.labels import TrackedPoints
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol
 from corrflow.propagation.video import propagate, stream, stream_points, stream_together
 
 __all__ = [
     "PROTOCOLS",
-    "Backbone",
     "Protocol",
     "TrackedPoints",
     "find_protocol",

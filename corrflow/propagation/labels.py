@@ -13,7 +13,7 @@ from torch import Tensor
 
 from corrflow.color import labels_to_soft_grid
 from corrflow.errors import InputError
-from corrflow.propagation.backbone import padded
+from corrflow.propagation.features import pad_to_stride
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
 NEAR = 2  # cells around a peak whose centre of mass is the point's place
@@ -64,7 +64,12 @@ class MaskLabels(Labels[Tensor]):
     exclusive = True
 
     def __init__(
-        self, labels: Mapping[int, Tensor], stride: int, device: torch.device, *, hard: bool
+        self,
+        labels: Mapping[int, Tensor],
+        stride: int,
+        device: torch.device,
+        *,
+        argmax_each_frame: bool,
     ) -> None:
         """Masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others.
         `argmax_each_frame`: what is decided is what is carried on."""
@@ -78,12 +83,10 @@ class MaskLabels(Labels[Tensor]):
                 f"labels of {sorted(map(list, shapes))}: expected at least one mask, and all of "
                 "one size"
             )
-        self.size, self.stride, self.given, self.hard = (
-            tuple(shapes.pop()),
-            stride,
-            set(labels),
-            hard,
-        )
+        self.size = tuple(shapes.pop())
+        self.stride = stride
+        self.given = set(labels)
+        self.argmax_each_frame = argmax_each_frame
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
         # labels may leave numbers out; channels do not
         self.numbers = torch.unique(torch.cat([numbers.new_zeros(1), numbers]))
@@ -127,14 +130,14 @@ class MaskLabels(Labels[Tensor]):
 
     def argmax(self, copied_khw: Tensor) -> Tensor:
         """Enlarge, and take the likeliest; int64 `[H, W]`."""
-        return upsample(copied_khw, self.stride, cubic=self.hard)[
+        return upsample(copied_khw, self.stride, cubic=self.argmax_each_frame)[
             :, : self.size[0], : self.size[1]
         ].argmax(dim=0)
 
     def soft_grid(self, labels_hw: Tensor) -> Tensor:
         """Labels to their shares of each cell, `[K, h, w]`."""
         return labels_to_soft_grid(
-            padded(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride
+            pad_to_stride(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride
         )[0]
 
 

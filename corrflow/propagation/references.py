@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.attention import restricted_attention
-from corrflow.propagation.backbone import Backbone
+from corrflow.model import CorrFlow
 from corrflow.propagation.labels import merge_given_labels
 from corrflow.propagation.protocols import Protocol
 
@@ -62,8 +62,8 @@ class References:
     """Features and soft labels of the frames that a protocol remembers; of several videos in step,
     frame by frame."""
 
-    def __init__(self, protocol: Protocol, backbone: Backbone) -> None:
-        self.protocol, self.backbone = protocol, backbone
+    def __init__(self, protocol: Protocol, model: CorrFlow) -> None:
+        self.protocol, self.model = protocol, model
         self.kept: dict[int, Reference] = {}
         self.entries: list[int] = []
         self.first: int | None = None
@@ -86,12 +86,14 @@ class References:
         """What these references have for a frame."""
         keys = torch.stack([reference.features_bchw for reference in asked], dim=1)
         values = torch.stack([reference.values_bkhw for reference in asked], dim=1)
-        protocol, backbone = self.protocol, self.backbone
-        radius = -(-protocol.radius // backbone.stride)
-        scale = 1 / protocol.temperature if protocol.temperature else backbone.scale
+        protocol, model = self.protocol, self.model
+        radius = -(-protocol.radius // model.stride)
+        scale = model.config.inverse_temperature
+        if protocol.temperature:
+            scale = 1 / protocol.temperature
         # a choice made once, for a device, may not serve these features and this protocol: auto is
         # that same choice where it does
-        attention = "auto" if backbone.attention == "triton" else backbone.attention
+        attention = "auto" if model.attention == "triton" else model.attention
         return restricted_attention(
             features_bchw, keys, values, radius, scale, protocol.top_k, attention
         )

@@ -6,21 +6,23 @@ Shapes: b videos, t frames, c channels, k labels or points, h w cells, H W pixel
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
+from corrflow.encoders import Encoder
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
-from corrflow.propagation.backbone import Backbone, as_backbone
+from corrflow.propagation.features import as_model, extract_features
 from corrflow.propagation.labels import Labels, MaskLabels, PointLabels, TrackedPoints
 from corrflow.propagation.protocols import Protocol, find_protocol
 from corrflow.propagation.references import Reference, References
 
-Model = CorrFlow | Backbone | None
+Model = CorrFlow | Encoder | None
 Frames = Iterable[Tensor] | Tensor
 GivenMasks = Tensor | Mapping[int, Tensor]
 GivenPoints = Tensor | Mapping[int, Tensor]
@@ -33,7 +35,7 @@ def propagate(
     """Track labels through a video (paper, section 4.2).
 
     Args:
-        model: from `load_model`, or any encoder as a `Backbone`; None will do for `identity`.
+        model: from `load_model`, or any encoder alone; None will do for `identity`.
         frames: `[T, 3, H, W]`, or any iterable of `[3, H, W]`: uint8, or floating in [0, 1]. Any H
             and W.
         labels: whole numbers `[H, W]`, the first frame's: 0 for background, one number for each
@@ -85,20 +87,19 @@ def stream_together(
     Raises:
         InputError: as `propagate`; videos of several sizes, or with labels in different frames.
     """
-    chosen, backbone = find_protocol(protocol), needed(model, protocol)
+    chosen = find_protocol(protocol)
+    tracker = model_for(model, chosen)
     if not videos or len(videos) != len(labels):
         raise InputError(
             f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1"
         )
-    given = [one if isinstance(one, Mapping) else {0: one} for one in labels]
-    masks = [
-        MaskLabels(one, backbone.stride, backbone.device, hard=chosen.argmax_each_frame)
-        for one in given
-    ]
-    lanes = [
-        Lane(iter(frames), mask, mask.size) for frames, mask in zip(videos, masks, strict=True)
-    ]
-    return track(backbone, lanes, chosen)
+    stride, device = cells_of_model(tracker)
+    lanes = []
+    for frames, given in zip(videos, labels, strict=True):
+        by_number = given if isinstance(given, Mapping) else {0: given}
+        masks = MaskLabels(by_number, stride, device, argmax_each_frame=chosen.argmax_each_frame)
+        lanes.append(Lane(iter(frames), masks, masks.size))
+    return track(tracker, lanes, chosen)
 
 
 def stream_points(
@@ -120,14 +121,15 @@ def stream_points(
     Raises:
         InputError: points outside of the frame, frames that differ in size, an unknown protocol.
     """
-    chosen, backbone = find_protocol(protocol), needed(model, protocol)
+    chosen = find_protocol(protocol)
+    tracker = model_for(model, chosen)
     rest = map(torch.as_tensor, frames)
     if (first := next(rest, None)) is None:
         return
     size = int(first.shape[-2]), int(first.shape[-1])
     given = points if isinstance(points, Mapping) else {0: points}
-    located = PointLabels(given, size, backbone.stride, backbone.device)
-    for outputs in track(backbone, [Lane(chain_first(first, rest), located, size)], chosen):
+    located = PointLabels(given, size, *cells_of_model(tracker))
+    for outputs in track(tracker, [Lane(chain([first], rest), located, size)], chosen):
         yield outputs[0]
 
 
@@ -140,87 +142,99 @@ class Lane:
     size: tuple[int, ...]
 
 
-def needed(model: Model, protocol: str | Protocol) -> Backbone:
-    """The encoder; one that encodes nothing where the protocol needs none."""
-    if model is not None:
-        return as_backbone(model)
-    if find_protocol(protocol).propagates:
-        raise InputError(f"protocol {find_protocol(protocol).name}: needs a model")
-    return Backbone(lambda frames_n3hw: frames_n3hw, stride=1, name="none")
+def model_for(model: Model, protocol: Protocol) -> CorrFlow | None:
+    """The model, where the protocol needs one; InputError if there is none."""
+    if not protocol.propagates:
+        return None
+    if model is None:
+        raise InputError(f"protocol {protocol.name}: needs a model")
+    return as_model(model)
 
 
-def chain_first(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
-    """All of them again."""
-    yield first
-    yield from rest
+def cells_of_model(model: CorrFlow | None) -> tuple[int, torch.device]:
+    """The stride of a model's cells, and where they are; without a model each pixel is a cell."""
+    return (model.stride, model.device) if model else (1, torch.device("cpu"))
 
 
 @torch.inference_mode()
-def track(backbone: Backbone, lanes: list[Lane], protocol: Protocol) -> Iterator[dict[int, Any]]:
+def track(
+    model: CorrFlow | None, lanes: list[Lane], protocol: Protocol
+) -> Iterator[dict[int, Any]]:
     """The loop that masks and points share; yields each frame's outputs by lane."""
-    if len({(lane.size, tuple(sorted(lane.labels.given))) for lane in lanes}) > 1:
-        raise InputError("videos in step: expected one size, and labels in the same frames")
-    references, live = References(protocol, backbone), list(range(len(lanes)))
     given = lanes[0].labels.given
+    for lane in lanes:
+        if lane.size != lanes[0].size or lane.labels.given != given:
+            raise InputError("videos in step: expected one size, and labels in the same frames")
+    references = References(protocol, model) if model else None
+    live = list(range(len(lanes)))
     for number in count():
-        frames = {
-            lane: frame for lane in live if (frame := next_frame(lanes[lane], number)) is not None
-        }
-        if (
-            number
-            and len(frames) < len(live)
-            and (unused := sorted(frame for frame in given if frame >= number))
-        ):
-            raise InputError(
-                f"labels or points of frame {unused[0]}: the video has {number} frames: expected 0 "
-                f"to {number - 1}"
-            )
+        frames = read_frames(lanes, live, number)
+        if number and len(frames) < len(live):
+            check_labels_used(given, number)
         if not frames:
             return
         if len(frames) < len(live):
-            references.select([row for row, lane in enumerate(live) if lane in frames])
+            if references:
+                references.select([row for row, lane in enumerate(live) if lane in frames])
             live = list(frames)
-        if not protocol.propagates or number < min(given):
-            yield {lane: lanes[lane].labels.decode(number, None) for lane in live}
+        labels = {lane: lanes[lane].labels for lane in live}
+        if references is None or number < min(given):
+            yield {lane: one.decode(number, None) for lane, one in labels.items()}
+        else:
+            frames_b3hw = torch.stack(list(frames.values()))
+            yield track_frame(references, labels, number, frames_b3hw)
+
+
+def track_frame(
+    references: References, labels: dict[int, Labels[Any]], number: int, frames_b3hw: Tensor
+) -> dict[int, Any]:
+    """Propagate labels from the references to one frame of each lane, and remember that."""
+    features_bchw = references.prepare(extract_features(references.model, frames_b3hw))
+    copied_bkhw = references.copy(number, features_bchw)
+    outputs, soft, given = {}, [], []
+    for row, (lane, one) in enumerate(labels.items()):
+        copied_khw = None if copied_bkhw is None else copied_bkhw[row, : one.channels]
+        outputs[lane] = one.decode(number, copied_khw)
+        decided = references.protocol.argmax_each_frame
+        soft.append(one.encode(number, None if decided else copied_khw))
+        given.append(one.given_labels(number))
+    given_bk = pad_sequence(given, batch_first=True)
+    references.remember(number, Reference(features_bchw, stack_padded(soft), given_bk))
+    first, *_ = labels.values()
+    if number in first.given and number > min(first.given):
+        references.backfill_labels(number, exclusive=first.exclusive)
+    return outputs
+
+
+def read_frames(lanes: list[Lane], live: list[int], number: int) -> dict[int, Tensor]:
+    """The next frame `[3, H, W]` of each lane that has one; InputError for one of another size."""
+    frames = {}
+    for lane in live:
+        if (frame := next(lanes[lane].frames, None)) is None:
             continue
-        features_bchw = references.prepare(backbone.features(torch.stack(list(frames.values()))))
-        copied_bkhw = references.copy(number, features_bchw)
-        copied = [
-            None if copied_bkhw is None else copied_bkhw[row, : lanes[lane].labels.channels]
-            for row, lane in enumerate(live)
-        ]
-        outputs = {
-            lane: lanes[lane].labels.decode(number, mine)
-            for lane, mine in zip(live, copied, strict=True)
-        }
-        soft = [
-            lanes[lane].labels.encode(number, None if protocol.argmax_each_frame else mine)
-            for lane, mine in zip(live, copied, strict=True)
-        ]
-        marked = stacked([lanes[lane].labels.given_labels(number)[:, None, None] for lane in live])[
-            :, :, 0, 0
-        ]
-        references.remember(number, Reference(features_bchw, stacked(soft), marked))
-        if number in given and number > min(given):
-            references.backfill_labels(number, exclusive=lanes[0].labels.exclusive)
-        yield outputs
+        frame = torch.as_tensor(frame)
+        expected = (3, *lanes[lane].size)
+        if frame.shape != expected:
+            raise InputError(
+                f"frame {number} is {list(frame.shape)}, expected {list(expected)}: the size of "
+                "the labels"
+            )
+        frames[lane] = frame
+    return frames
 
 
-def next_frame(lane: Lane, number: int) -> Tensor | None:
-    """`[3, H, W]`; None at the end. InputError for one of another size."""
-    if (frame := next(lane.frames, None)) is None:
-        return None
-    frame = torch.as_tensor(frame)
-    if frame.shape != (3, *lane.size):
+def check_labels_used(given: set[int], length: int) -> None:
+    """InputError if something is given in a frame that a video of this length does not have."""
+    unused = [frame for frame in sorted(given) if frame >= length]
+    if unused:
         raise InputError(
-            f"frame {number} is {list(frame.shape)}, expected {[3, *lane.size]}: the size of the "
-            "labels"
+            f"labels or points of frame {unused[0]}: the video has {length} frames: expected 0 to "
+            f"{length - 1}"
         )
-    return frame
 
 
-def stacked(soft: list[Tensor]) -> Tensor:
-    """`[B, K, h, w]`, K the most that a lane has; the others get empty labels."""
+def stack_padded(soft: list[Tensor]) -> Tensor:
+    """`[B, K, h, w]`, K the most labels that a lane has; the others get empty ones."""
     most = max(len(soft_khw) for soft_khw in soft)
     return torch.stack(
         [F.pad(soft_khw, (0, 0, 0, 0, 0, most - len(soft_khw))) for soft_khw in soft]

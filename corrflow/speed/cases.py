@@ -21,10 +21,10 @@ from corrflow.attention import choose_backend, restricted_attention
 from corrflow.attention.choice import BACKENDS, compiles_for, has_compiler, is_installed
 from corrflow.attention.window import Window
 from corrflow.color import quantize_colors
-from corrflow.encoder import STRIDE, EncoderConfig
+from corrflow.encoders.resnet import STRIDE, ResNetConfig
 from corrflow.errors import InputError
 from corrflow.memory import keep_freed_memory
-from corrflow.model import CorrFlow
+from corrflow.model import ModelConfig, seeded_model
 from corrflow.palette import CLASSES
 from corrflow.propagation import find_protocol, stream
 from corrflow.speed import cost, released
@@ -194,7 +194,7 @@ class Batch(NamedTuple):
 def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """A training step on clips of three frames: colours, both losses, backward, Adam."""
     arguments = (
-        EncoderConfig(),
+        ResNetConfig(),
         sizes.batch,
         3,
         sizes.height,
@@ -252,7 +252,13 @@ def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
     """The trainer's own step."""
     trainer = make_trainer(compute, device)
     log = StepLog(
-        trainer.config.trainer, trainer.context, trainer.timer, trainer.errors, None, lambda _: None
+        trainer.config.trainer,
+        trainer.context,
+        trainer.timer,
+        trainer.errors,
+        None,
+        lambda line: None,
+        trainer.config.loss.terms,
     )
     batch = Batch(clips_of(sizes), ["bench"])
     return partial(trainer.train_step, batch, log)
@@ -268,8 +274,7 @@ def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
 
 def build_released_step(sizes: Sizes, device: str) -> Work:
     """8 hops, 16 encodings; the classes are given, since its loader workers compute them."""
-    torch.manual_seed(0)
-    model = CorrFlow().to(device).train()
+    model = seeded_model(ModelConfig(), seed=0).to(device).train()
     adam = torch.optim.Adam(model.parameters(), lr=2e-4)
     frames_bt3hw = clips_of(sizes).to(device).float() / 255
     classes_bthw = quantize_colors(frames_bt3hw.flatten(0, 1)).view(
@@ -290,7 +295,7 @@ def encoder_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     own precision and layout."""
     need = Need(
         sizes.batch,
-        3 * 3 * sizes.batch * cost.encoder_flops(EncoderConfig(), sizes.height, sizes.width),
+        3 * 3 * sizes.batch * cost.encoder_flops(ResNetConfig(), sizes.height, sizes.width),
         0,
     )
     return [Variant("encoder", "corrflow", partial(build_encoder, sizes, str(device)), need)]
@@ -318,7 +323,7 @@ def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
             f"bench: inference, batch {sizes.batch}: expected 1: a video is tracked a frame at a "
             "time"
         )
-    encoder = EncoderConfig()
+    encoder = ResNetConfig()
     flops = cost.encoder_flops(encoder, sizes.height, sizes.width)
     need = Need(
         1,
@@ -357,7 +362,7 @@ def memory_need(sizes: Sizes, encoder_flops: int) -> Need:
         1,
         encoder_flops
         + cost.attention_flops(
-            *sizes.area, EncoderConfig().features, OBJECTS + 1, window, references
+            *sizes.area, ResNetConfig().features, OBJECTS + 1, window, references
         ),
         0,
     )
@@ -374,8 +379,8 @@ def first_labels(sizes: Sizes) -> Tensor:
 def build_tracking(protocol: str, sizes: Sizes, device: str) -> Work:
     """`propagation.stream`, a frame at a time, from where the protocol has all its references."""
     keep_freed_memory()  # as the commands do
-    torch.manual_seed(0)
-    model = CorrFlow(attention=choose_backend("auto", torch.device(device))).to(device).eval()
+    attention = choose_backend("auto", torch.device(device))
+    model = seeded_model(ModelConfig(), 0, attention).to(device).eval()
     frames = itertools.cycle(clips_of(sizes)[0].unbind())
     tracked = stream(model, frames, first_labels(sizes), protocol)
     for _ in range(max(find_protocol(protocol).recent) + 1):
@@ -388,8 +393,7 @@ def build_released_tracking(sizes: Sizes, device: str, keep: bool) -> Work:
     commands' setting of the memory."""
     if keep:
         keep_freed_memory()
-    torch.manual_seed(0)
-    model = CorrFlow().to(device).eval()
+    model = seeded_model(ModelConfig(), seed=0).to(device).eval()
     frames = clips_of(sizes)[0].to(device).float() / 255
     labels = first_labels(sizes)[None].to(device)
 

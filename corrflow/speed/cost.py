@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from corrflow.attention.window import Window
-from corrflow.encoder import STRIDE, EncoderConfig
+from corrflow.encoders.resnet import STRIDE, ResNetConfig
 
 
 class Weight(NamedTuple):
@@ -20,7 +20,7 @@ class Weight(NamedTuple):
     flops: int
 
 
-def encoder_flops(config: EncoderConfig, height: int, width: int) -> int:
+def encoder_flops(config: ResNetConfig, height: int, width: int) -> int:
     """Forward operations of the convolutions for one frame of `height` x `width` pixels; those of
     normalisation are under 1 %."""
     w1, w2, w3, w4 = config.widths
@@ -39,7 +39,7 @@ def encoder_flops(config: EncoderConfig, height: int, width: int) -> int:
     return 2 * (macs + quarter * 9 * w4 * config.features)
 
 
-def encoder_weights(config: EncoderConfig, height: int, width: int) -> Iterator[Weight]:
+def encoder_weights(config: ResNetConfig, height: int, width: int) -> Iterator[Weight]:
     """The encoder's parameters in their order, with the operations of convolutions."""
     half, quarter = (height // 2) * (width // 2), (height // STRIDE) * (width // STRIDE)
 
@@ -62,12 +62,12 @@ def encoder_weights(config: EncoderConfig, height: int, width: int) -> Iterator[
     yield Weight(config.features, 0)
 
 
-def gradient_bytes(encoder: EncoderConfig) -> int:
+def gradient_bytes(encoder: ResNetConfig) -> int:
     """Of all gradients, float32."""
     return 4 * sum(weight.numbers for weight in encoder_weights(encoder, STRIDE, STRIDE))
 
 
-def buffer_bytes(encoder: EncoderConfig) -> int:
+def buffer_bytes(encoder: ResNetConfig) -> int:
     """Of BatchNorm's running means and variances, float32, and its counters: DDP sends rank 0's to
     all before each forward."""
     weights = list(encoder_weights(encoder, STRIDE, STRIDE))
@@ -75,12 +75,12 @@ def buffer_bytes(encoder: EncoderConfig) -> int:
     return 2 * 4 * sum(factor.numbers for factor in weights[1:-2:3]) + 8 * layers
 
 
-def checkpoint_bytes(encoder: EncoderConfig) -> int:
+def checkpoint_bytes(encoder: ResNetConfig) -> int:
     """Weights, Adam's two moments, running statistics."""
     return 3 * gradient_bytes(encoder) + buffer_bytes(encoder)
 
 
-def activation_bytes(config: EncoderConfig, height: int, width: int, item: int = 4) -> int:
+def activation_bytes(config: ResNetConfig, height: int, width: int, item: int = 4) -> int:
     """What the encoder keeps of one frame for its backward, with `item` bytes a number: inputs of
     convolutions and of normalisations.
 
@@ -132,7 +132,7 @@ def values_of_recursion(frames: int, classes: int) -> int:
 
 
 def step_flops(
-    config: EncoderConfig,
+    config: ResNetConfig,
     clips: int,
     frames: int,
     height: int,
@@ -149,7 +149,7 @@ def step_flops(
 
 
 def released_step_flops(
-    config: EncoderConfig, clips: int, height: int, width: int, window: Window, classes: int
+    config: ResNetConfig, clips: int, height: int, width: int, window: Window, classes: int
 ) -> int:
     """The same step of three frames in the released formulation: 16 encodings, 8 copies."""
     copy = attention_flops(height // STRIDE, width // STRIDE, config.features, classes, window)

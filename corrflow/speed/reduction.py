@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 import torch.distributed as dist
 
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.speed import cost
 from corrflow.speed.machine import synchronize
 from corrflow.training.distributed import DistributedContext
@@ -32,7 +32,7 @@ class Reduction(NamedTuple):
 
 def measure_reduction(processes: DistributedContext, repeats: int) -> list[Reduction]:
     """Of a flag on the CPU and of gradients on the device, float32; every rank must call it."""
-    gradient = cost.gradient_bytes(EncoderConfig())
+    gradient = cost.gradient_bytes(ResNetConfig())
     sizes = [
         (4, torch.device("cpu")),
         (gradient, processes.device),

@@ -18,7 +18,7 @@ from torch import Tensor
 from corrflow.attention import reference
 from corrflow.attention.choice import is_installed
 from corrflow.attention.window import Window
-from corrflow.encoder import STRIDE
+from corrflow.encoders.resnet import STRIDE
 from corrflow.loss import color_loss
 from corrflow.model import CorrFlow
 from corrflow.palette import CLASSES

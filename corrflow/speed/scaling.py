@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from corrflow.attention.window import Window
-from corrflow.encoder import STRIDE, EncoderConfig
+from corrflow.encoders.resnet import STRIDE, ResNetConfig
 from corrflow.errors import InputError
 from corrflow.palette import CLASSES
 from corrflow.speed import cost
@@ -150,7 +150,7 @@ def predict(config: ScalingConfig) -> list[Prediction]:
 
 def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     """All terms of one step."""
-    encoder, nodes, clips = EncoderConfig(), config.nodes(gpus), config.clips(gpus)
+    encoder, nodes, clips = ResNetConfig(), config.nodes(gpus), config.clips(gpus)
     flops = cost.step_flops(
         encoder, clips, CLIP_FRAMES, config.size, config.size, Window(), CLASSES
     )
@@ -206,7 +206,7 @@ def exposed_seconds(
     return max(0.0, end - backward)
 
 
-def buckets(encoder: EncoderConfig, size: int, limit_mib: float) -> list[Bucket]:
+def buckets(encoder: ResNetConfig, size: int, limit_mib: float) -> list[Bucket]:
     """As DDP fills them: the last weights first; a bucket ends with the tensor that brings it to
     its limit, 1 MiB for the first.
 

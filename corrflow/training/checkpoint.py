@@ -124,8 +124,11 @@ def initial_model(start: str, config: ModelConfig) -> CorrFlow:
     not depend on radius and inverse temperature.
 
     Raises:
-        InputError: as `load_model`; another encoder, or another input.
+        InputError: as `load_model`; another encoder, or another input; an encoder without published
+            weights.
     """
+    if start == "encoder":
+        return CorrFlow(config, encoder=config.encoder.build(published_weights=True))
     model = load_model(None if start == "pretrained" else start)
     found, wanted = (model.config.encoder, model.config.input), (config.encoder, config.input)
     if found != wanted:

@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 
-from corrflow import color, palette
+from corrflow import palette
+from corrflow.augmentation import AugmentationConfig
 from corrflow.errors import InputError
 from corrflow.loss import LossConfig
 from corrflow.model import ModelConfig
@@ -35,9 +36,9 @@ class TrainerConfig:
     """Keep an average of the weights over about the last so many clips, which is what is validated
     and used; 0: none."""
     start: str = ""
-    """Checkpoint whose weights, averaged if it has such, a new run begins with: a file that
-    `load_model` takes, or `pretrained`, the pretrained model. Unless given, random
-    weights."""
+    """The weights that a new run begins with: a checkpoint file (its exponential moving average, if
+    it has one), `pretrained` for the pretrained model, or `encoder` for the weights that the makers
+    of a torchvision or timm encoder published. Random weights unless given."""
     seed: int = 0
     """Of the weights, the order of the clips and every random draw."""
     log_every: int = 10
@@ -115,7 +116,7 @@ class TrainingConfig:
     looked at."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
-    bottleneck: color.BottleneckConfig = field(default_factory=color.BottleneckConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
     target: palette.TargetConfig = field(default_factory=palette.TargetConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)

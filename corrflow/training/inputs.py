@@ -1,5 +1,4 @@
-"""What a step learns from: a rank's uint8 clips to clean colours and bottlenecked input, on the
-device.
+"""What a step learns from: uint8 clips to clean colours and augmented input, on the device.
 
 Shapes: b clips of this rank, t frames of a clip, n frames of all its clips, m targets, k classes of
 all of them, h w pixels or cells.
@@ -10,9 +9,11 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from corrflow import color
-from corrflow.palette import Target
-from corrflow.training.distributed import DistributedContext
+from corrflow.augmentation import AugmentationConfig, BatchPart, Draws, augment
+from corrflow.color import InputSpace, labels_to_soft_grid, quantize_colors
+from corrflow.errors import InputError
+from corrflow.model import CorrFlow
+from corrflow.palette import Target, TargetConfig
 
 
 class ClipBatch(Protocol):
@@ -28,62 +29,92 @@ class ClipBatch(Protocol):
 
 
 class StepInput(NamedTuple):
-    """A batch, ready for the recursion."""
+    """A batch, ready for the loss."""
 
     frames_bt3hw: Tensor
+    """Clean, RGB in [0, 1]."""
     inputs_bt3hw: Tensor
+    """Augmented, in the colour space that the encoder is shown."""
     colors_btkhw: Tensor
+    """Shares of the colour classes in each cell."""
     classes_btmhw: Tensor
+    """The class of each pixel by each target, int64."""
 
     def parts(self, count: int) -> list["StepInput"]:
         """The same clips, divided evenly."""
-        return [
-            StepInput(*tensors) for tensors in zip(*(x.chunk(count) for x in self), strict=True)
-        ]
+        chunks = [tensor.chunk(count) for tensor in self]
+        return [StepInput(*tensors) for tensors in zip(*chunks, strict=True)]
 
 
 class InputPipeline(NamedTuple):
-    """How clips are seen: what is asked of their colours, and in what form they are shown."""
+    """How clips become the input of a step: which colours are predicted, and how frames are
+    augmented."""
 
     targets: tuple[Target, ...]
-    space: color.InputSpace
-    bottleneck: color.BottleneckConfig
+    stride: int
+    space: InputSpace
+    augmentation: AugmentationConfig
+
+    @classmethod
+    def of(
+        cls,
+        model: CorrFlow,
+        target: TargetConfig | None = None,
+        augmentation: AugmentationConfig | None = None,
+    ) -> "InputPipeline":
+        """That of a model; target and augmentation as in the paper unless given."""
+        targets = (target or TargetConfig()).targets()
+        return cls(targets, model.stride, model.config.input, augmentation or AugmentationConfig())
+
+    def prepare(
+        self,
+        clips_bt3hw: Tensor,
+        draws: Draws,
+        device: torch.device | str = "cpu",
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> StepInput:
+        """Clips to clean colours and augmented input, on `device`.
+
+        Args:
+            clips_bt3hw: uint8, those of this rank.
+            draws: for the global batch, of which this rank takes its part.
+            device: where the step is computed.
+            rank: of this process.
+            world_size: processes that have as many clips each.
+
+        Raises:
+            InputError: sides that are no multiples of the encoder's stride.
+        """
+        check_sides(clips_bt3hw.shape, self.stride)
+        clips, frames = clips_bt3hw.shape[:2]
+        frames_bt3hw = to_device(clips_bt3hw, torch.device(device)).contiguous().float() / 255
+        clean_n3hw = frames_bt3hw.flatten(0, 1)
+        shares, classes = [], []
+        for palette, _, lightness in self.targets:
+            classes_nhw = quantize_colors(clean_n3hw, palette, lightness)
+            shares.append(labels_to_soft_grid(classes_nhw, len(palette), self.stride))
+            classes.append(classes_nhw)
+        count = clips * frames
+        part = BatchPart(rank * count, count, world_size * count)
+        inputs_n3hw = augment(clean_n3hw, self.space, self.augmentation, draws, part)
+        by_frame = inputs_n3hw, torch.cat(shares, dim=1), torch.stack(classes, dim=1)
+        by_clip = [x.view(clips, frames, *x.shape[1:]) for x in by_frame]
+        return StepInput(frames_bt3hw, *by_clip)
 
 
-def prepare(
-    clips_bt3hw: Tensor,
-    pipeline: InputPipeline,
-    draw: torch.Generator,
-    processes: DistributedContext,
-) -> StepInput:
-    """uint8 clips to clean colours and bottlenecked input. The draws are for the global batch, of
-    which this rank takes its part."""
-    clips, frames = clips_bt3hw.shape[:2]
-    if processes.device.type == "cuda" and clips_bt3hw.device.type == "cpu":
-        clips_bt3hw = clips_bt3hw.pin_memory()
-    frames_bt3hw = clips_bt3hw.to(processes.device, non_blocking=True).contiguous().float() / 255
-    clean_n3hw = frames_bt3hw.flatten(0, 1)
-    classes = [
-        color.quantize_colors(clean_n3hw, target.palette, target.lightness)
-        for target in pipeline.targets
-    ]
-    shares = [
-        color.labels_to_soft_grid(classes_nhw, len(target.palette))
-        for classes_nhw, target in zip(classes, pipeline.targets, strict=True)
-    ]
-    colors_nkhw, classes_nmhw = torch.cat(shares, dim=1), torch.stack(classes, dim=1)
-    first = processes.rank * clips * frames
-    own = slice(first, first + clips * frames)
-    jittered_n3hw = color.jitter_frames(
-        clean_n3hw, pipeline.bottleneck, draw, own, processes.world_size * clips * frames
-    )
-    inputs_n3hw = color.drop_channels(
-        color.to_input_space(jittered_n3hw, pipeline.space),
-        pipeline.bottleneck,
-        draw,
-        pipeline.space,
-    )
-    inputs_bt3hw, colors_btkhw, classes_btmhw = (
-        x.view(clips, frames, *x.shape[1:]) for x in (inputs_n3hw, colors_nkhw, classes_nmhw)
-    )
-    return StepInput(frames_bt3hw, inputs_bt3hw, colors_btkhw, classes_btmhw)
+def to_device(clips: Tensor, device: torch.device) -> Tensor:
+    """Clips on the device; from pinned memory to CUDA, so that it is not waited for."""
+    if device.type == "cuda" and clips.device.type == "cpu":
+        clips = clips.pin_memory()
+    return clips.to(device, non_blocking=True)
+
+
+def check_sides(shape: torch.Size, stride: int) -> None:
+    """InputError unless frames of this shape divide into the encoder's cells."""
+    height, width = shape[-2:]
+    if height % stride or width % stride:
+        raise InputError(
+            f"clips of {height}x{width} pixels: expected multiples of {stride}, the encoder's "
+            "stride (--clip.size)"
+        )

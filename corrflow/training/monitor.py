@@ -15,18 +15,18 @@ from torch.utils.tensorboard import SummaryWriter
 from torchvision.utils import flow_to_image
 
 from corrflow.color import class_colors, from_input_space, rgb_to_lab
-from corrflow.encoder import STRIDE
 from corrflow.files import atomic_file
-from corrflow.loss import backward_cycles, forward_hops
 from corrflow.model import CorrFlow
 from corrflow.palette import PUBLISHED, Palette
+from corrflow.recursion import backward_cycles, forward_hops
 from corrflow.training.failures import WINDOW
 from corrflow.training.timing import PARTS, REDUCE
 
 METRICS = "metrics.jsonl"
 LAST_BYTES = 65_536  # of the log, among which is a whole line
+TERM = "_loss"  # ends the names of the terms of the loss
 GROUPS = {
-    "loss": "loss/total", "hop_loss": "loss/hop", "cycle_loss": "loss/cycle",
+    "loss": "loss/total",
     "learning_rate": "schedule/learning_rate",
     "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second",
     "data_wait": "speed/data_wait_share",
@@ -58,6 +58,7 @@ class Monitor:
         self.append("".join(json.dumps(line) + "\n" for line in lines).encode())
         for line in lines:
             figures = {tag: line[name] for name, tag in GROUPS.items() if name in line}
+            figures |= {f"loss/{name}": term for name, term in loss_terms(line).items()}
             if SEQUENCES in line:
                 figures |= {
                     f"validation_sequence/{name}": figure
@@ -96,6 +97,11 @@ class Monitor:
         """Write out what is buffered."""
         self.file.close()
         self.board.close()
+
+
+def loss_terms(line: dict[str, Any]) -> dict[str, float]:
+    """The terms of the loss in a line of the log, by their names."""
+    return {name.removesuffix(TERM): line[name] for name in line if name.endswith(TERM)}
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -147,33 +153,30 @@ def draw_clip(
     """
     was_training = model.training
     model.eval()
-    features = [model.encoder(frame_3hw[None]) for frame_3hw in clip.inputs_t3hw]
+    features = [model.encode_input(frame_3hw[None]) for frame_3hw in clip.inputs_t3hw]
     colors_1tkhw = clip.colors_tkhw[None]
     _, copies = forward_hops(model, features, colors_1tkhw, (False,) * (len(features) - 2))
     cycles = backward_cycles(model, features, copies)
     flows = [attention_flow(model, target, source) for source, target in pairwise(features)]
     model.train(was_training)
-    lightness_thw = F.avg_pool2d(rgb_to_lab(clip.frames_t3hw)[:, :1], STRIDE)[:, 0]
+    lightness_thw = F.avg_pool2d(rgb_to_lab(clip.frames_t3hw)[:, :1], model.stride)[:, 0]
     copied_tkhw = torch.cat([clip.colors_tkhw[:1], *copies])
     cycled_nkhw = torch.cat(cycles)
-    return {
-        "input": side_by_side(clip.frames_t3hw),
-        "bottlenecked": side_by_side(from_input_space(clip.inputs_t3hw, model.config.input)),
-        "true_colors": side_by_side(
-            upsample(class_colors(clip.colors_tkhw, lightness_thw, palette))
-        ),
-        "reconstructed": side_by_side(upsample(class_colors(copied_tkhw, lightness_thw, palette))),
-        "cycle": side_by_side(
-            upsample(
-                class_colors(
-                    cycled_nkhw, lightness_thw[:1].expand(len(cycled_nkhw), -1, -1), palette
-                )
-            )
-        ),
-        "flow": side_by_side(
-            upsample(torch.cat([flow_picture(flow, model.config.radius) for flow in flows]))
-        ),
+    first_nhw = lightness_thw[:1].expand(len(cycled_nkhw), -1, -1)
+    cells = {
+        "true_colors": class_colors(clip.colors_tkhw, lightness_thw, palette),
+        "reconstructed": class_colors(copied_tkhw, lightness_thw, palette),
+        "cycle": class_colors(cycled_nkhw, first_nhw, palette),
+        "flow": torch.cat([flow_picture(flow, model.config.radius) for flow in flows]),
     }
+    pictures = {
+        "input": clip.frames_t3hw,
+        "augmented": from_input_space(clip.inputs_t3hw, model.config.input),
+    }
+    # from cells to pixels, blocks left visible
+    for name, cells_n3hw in cells.items():
+        pictures[name] = F.interpolate(cells_n3hw, scale_factor=model.stride, mode="nearest")
+    return {name: side_by_side(frames_n3hw) for name, frames_n3hw in pictures.items()}
 
 
 def attention_flow(model: CorrFlow, target: Tensor, reference: Tensor) -> Tensor:
@@ -195,11 +198,6 @@ def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
     ruler = torch.full_like(flow_12hw[..., :1, :], longest / math.sqrt(2))
     colors: Tensor = flow_to_image(torch.cat([flow_12hw, ruler], dim=-2)[0].float())
     return colors[None, :, :-1].float() / 255
-
-
-def upsample(picture_n3hw: Tensor) -> Tensor:
-    """From cells to pixels, blocks left visible."""
-    return F.interpolate(picture_n3hw, scale_factor=STRIDE, mode="nearest")
 
 
 def side_by_side(frames_t3hw: Tensor) -> Tensor:

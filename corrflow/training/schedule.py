@@ -1,6 +1,8 @@
 """Learning rate and scheduled sampling as pure functions of the clips seen, so that resuming needs
 nothing but their count."""
 
+import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -63,8 +65,15 @@ class ScheduleConfig:
         )
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """The random draws of one step, the same on every rank; a CPU generator."""
-    generator = torch.Generator()
-    generator.manual_seed((seed * 1_000_003 + step) % 2**63)
-    return generator
+def step_draws(seed: int, step: int) -> Callable[[str], torch.Generator]:
+    """The random numbers of one step: by the name of what they are for, a CPU generator that begins
+    anew each time it is asked for, the same on every rank."""
+
+    def draws(name: str) -> torch.Generator:
+        address = f"{seed} {step} {name}".encode()
+        generator = torch.Generator()
+        # of 64 bits torch takes any; Python's own hash differs from process to process
+        generator.manual_seed(int.from_bytes(hashlib.blake2b(address, digest_size=8).digest()))
+        return generator
+
+    return draws

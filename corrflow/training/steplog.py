@@ -32,8 +32,11 @@ class StepLog:
         trouble: ErrorSync,
         monitor: Monitor | None,
         on_step: OnStep,
+        terms: list[str],
     ) -> None:
-        """`monitor`: on rank 0, where lines go, those of earlier tries among them. A collective."""
+        """`monitor`: on rank 0, where lines go, those of earlier tries among them; `terms`: the
+        names of the loss's terms, in the order of their numbers. A collective."""
+        self.terms = terms
         self.config, self.processes, self.timer, self.trouble = config, processes, timer, trouble
         self.monitor, self.on_step = monitor, on_step
         self.watch = SpikeDetector(
@@ -45,7 +48,8 @@ class StepLog:
         """Those of `numbers`, and those that are settled and not yet written."""
 
     def add(self, numbers: Tensor, line: dict[str, Any], keys: list[str]) -> None:
-        """A step was done: its losses and gradient norm, still on the device."""
+        """A step was done: its total loss, the terms of it and the gradient norm, still on the
+        device."""
         self.numbers.append(numbers)
         self.lines.append(line)
         self.keys.append(keys)
@@ -69,14 +73,11 @@ class StepLog:
         }
         keys, self.numbers, self.keys = self.keys, [], []
         before = len(self.lines) - len(table)
-        for number, (total, short, long, norm) in enumerate(table):
-            self.lines[before + number] |= {
-                "loss": total,
-                "hop_loss": short,
-                "cycle_loss": long,
-                "gradient_norm": norm,
-                **speed,
-            }
+        for number, (total, *terms, norm) in enumerate(table):
+            line = self.lines[before + number]
+            line["loss"] = total
+            line |= {f"{name}_loss": term for name, term in zip(self.terms, terms, strict=True)}
+            line |= {"gradient_norm": norm, **speed}
             self.check_loss(before + number, ", ".join(keys[number]))
         self.timer.restart()
 

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
+from corrflow.augmentation import Draws
 from corrflow.loss import CorrespondenceLoss
-from corrflow.model import CorrFlow
-from corrflow.training import inputs
+from corrflow.model import CorrFlow, seeded_model
 from corrflow.training.checkpoint import (
     checkpoint_path,
     initial_model,
@@ -35,7 +35,7 @@ from corrflow.training.ema import EMA
 from corrflow.training.failures import ErrorSync
 from corrflow.training.inputs import ClipBatch, InputPipeline, StepInput
 from corrflow.training.monitor import ClipVisualization, Monitor, draw_clip
-from corrflow.training.schedule import step_generator
+from corrflow.training.schedule import step_draws
 from corrflow.training.steplog import OnStep, StepLog
 from corrflow.training.timing import StepTimer
 from corrflow.training.tracing import Tracer
@@ -59,11 +59,9 @@ class Trainer:
         self.errors = ErrorSync(processes, say)
         self.timer = StepTimer(processes.device)
         self.validator = Validator(config.validation, processes)
-        self.input_pipeline = InputPipeline(
-            config.target.targets(), config.model.input, config.bottleneck
-        )
         self.compute = config.compute.choose(processes.device)
         self.model = self.new_model()
+        self.input_pipeline = InputPipeline.of(self.model, config.target, config.augmentation)
         self.optimizer = torch.optim.Adam(
             self.model.parameters(), lr=config.schedule.learning_rate, fused=True
         )
@@ -74,27 +72,23 @@ class Trainer:
         self.validation: dict[str, Any] | None = None  # that of the present step
         # 1 from the first gradient on that is no number
         self.found_inf = torch.zeros((), device=processes.device)
-        if self.compute.compiled:
-            self.model.encoder.compile()
         self.loss_module = self.wrap_ddp(
             CorrespondenceLoss(self.model.train(), config.loss, self.input_pipeline.targets)
         )
 
     def new_model(self) -> CorrFlow:
-        """The model at random, or as another run left it, in the layout that its device likes."""
-        torch.manual_seed(self.config.trainer.seed)  # the initial weights, the same on every rank
-        model = CorrFlow(self.config.model, self.compute.attention)
+        """The model at random, or as another run left it, where and how it is computed."""
+        # the initial weights are the same on every rank
+        model = seeded_model(self.config.model, self.config.trainer.seed, self.compute.attention)
         if start := self.config.trainer.start:
             model.load_state_dict(initial_model(start, self.config.model).state_dict())
         if self.config.trainer.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        # channels last is faster on CUDA's tensor cores and what Winograd convolution wants; else
-        # slower than the plain layout on the CPU
-        last = (
-            model.encoder.use_winograd(self.compute.winograd) or self.context.device.type == "cuda"
+        device = self.context.device
+        model.to(device).encoder.accelerate(
+            device, compiled=self.compute.compiled, winograd=self.compute.winograd
         )
-        layout = torch.channels_last if last else torch.contiguous_format
-        return model.to(self.context.device).to(memory_format=layout)
+        return model
 
     def resume(self) -> tuple[int, int, int]:
         """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the
@@ -110,17 +104,17 @@ class Trainer:
             load_average(self.ema.model, found, self.run, step)
         return step, found["clips"], found["batch"]
 
-    def wrap_ddp(self, recursion: CorrespondenceLoss) -> nn.Module:
-        """The recursion as DDP wraps it, if there are several processes."""
+    def wrap_ddp(self, loss_module: CorrespondenceLoss) -> nn.Module:
+        """The loss as DDP wraps it, if there are several processes."""
         if self.context.world_size == 1:
-            return recursion
+            return loss_module
         devices = [self.context.device.index] if self.context.device.type == "cuda" else None
         # BatchNorm's running statistics take no part in training; those of rank 0 are saved, and
         # validation spreads them
         with warnings.catch_warnings():
             # of its new name in torch 2.15, which earlier ones don't know
             warnings.simplefilter("ignore", FutureWarning)
-            wrapped = DistributedDataParallel(recursion, devices, broadcast_buffers=False)
+            wrapped = DistributedDataParallel(loss_module, devices, broadcast_buffers=False)
         wrapped.register_comm_hook(None, self.timer.reduce)
         return wrapped
 
@@ -154,7 +148,15 @@ class Trainer:
         if self.context.is_main:
             with self.errors.capture(writing=str(self.run)):
                 monitor = Monitor(self.run, self.step)
-        log = StepLog(settings, self.context, self.timer, self.errors, monitor, on_step)
+        log = StepLog(
+            settings,
+            self.context,
+            self.timer,
+            self.errors,
+            monitor,
+            on_step,
+            self.config.loss.terms,
+        )
         tracer = (
             Tracer(self.run, settings.profile, self.step, self.context.device)
             if self.context.is_main
@@ -180,17 +182,14 @@ class Trainer:
     def train_step(self, batch: ClipBatch, log: StepLog) -> None:
         """One forward, backward and optimizer step; the device is not waited for."""
         settings, schedule = self.config.trainer, self.config.schedule
-        draw = step_generator(settings.seed, self.step)
-        epsilon, rate = (
-            schedule.teacher_forcing_at(self.clips_seen),
-            schedule.learning_rate_at(self.clips_seen, settings.batch),
-        )
+        draws = step_draws(settings.seed, self.step)
+        epsilon = schedule.teacher_forcing_at(self.clips_seen)
+        rate = schedule.learning_rate_at(self.clips_seen, settings.batch)
         with self.timer.part("copy"):
-            data = self.prepare(batch.clips, draw)
-        truth = tuple(
-            (torch.rand(data.inputs_bt3hw.shape[1] - 2, generator=draw) < epsilon).tolist()
-        )
-        losses = self.backward(data, truth)
+            data = self.prepare(batch.clips, draws)
+        hops = data.inputs_bt3hw.shape[1] - 2  # that may start from true colours
+        forced = torch.rand(hops, generator=draws("teacher_forcing")) < epsilon
+        losses = self.backward(data, tuple(forced.tolist()))
         with self.timer.part("optimizer"):
             norm = self.update(rate)
         log.add(
@@ -207,13 +206,16 @@ class Trainer:
         if every and (self.step % every == 0 or self.step == 1):
             self.log_pictures(data, log)
 
-    def prepare(self, clips_bt3hw: Tensor, draw: torch.Generator) -> StepInput:
-        """Clips to colours and input."""
-        return inputs.prepare(clips_bt3hw, self.input_pipeline, draw, self.context)
+    def prepare(self, clips_bt3hw: Tensor, draws: Draws) -> StepInput:
+        """This rank's clips to colours and input."""
+        context = self.context
+        return self.input_pipeline.prepare(
+            clips_bt3hw, draws, context.device, context.rank, context.world_size
+        )
 
-    def backward(self, data: StepInput, truth: tuple[bool, ...]) -> Tensor:
+    def backward(self, data: StepInput, teacher_forced: tuple[bool, ...]) -> Tensor:
         """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the
-        losses of this rank, `[3]`."""
+        losses of this rank: the total, and each term."""
         self.optimizer.zero_grad()
         parts, losses = data.parts(self.config.trainer.accumulate), []
         for number, part in enumerate(parts, 1):
@@ -226,12 +228,12 @@ class Trainer:
                         enabled=self.compute.precision == torch.bfloat16,
                     ),
                 ):
-                    found = self.loss_module(
-                        part.inputs_bt3hw, part.colors_btkhw, part.classes_btmhw, truth
+                    total, terms = self.loss_module(
+                        part.inputs_bt3hw, part.colors_btkhw, part.classes_btmhw, teacher_forced
                     )
                 with self.timer.part("backward"):
-                    (found.total / len(parts)).backward()
-            losses.append(torch.stack([loss.detach() for loss in found]))
+                    (total / len(parts)).backward()
+            losses.append(torch.stack([total, *terms.values()]).detach())
         return torch.stack(losses).mean(dim=0)
 
     def no_sync(self, yes: bool) -> AbstractContextManager[None]:

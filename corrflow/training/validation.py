@@ -16,13 +16,12 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from corrflow.benchmarks.davis import Davis, DavisSequence, statistics
-from corrflow.encoder import STRIDE
 from corrflow.errors import InputError
 from corrflow.images import video_depth
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels, overlay, read_frame
 from corrflow.propagation import find_protocol, stream
-from corrflow.scale import Scale
+from corrflow.scale import SMALLEST_SIDE, Scale
 from corrflow.training.distributed import DistributedContext
 from corrflow.training.failures import ErrorSync
 
@@ -50,10 +49,14 @@ class ValidationConfig:
     """Sequences that are shown on the board: predicted masks above the true ones."""
 
     def __post_init__(self) -> None:
-        if self.every < 1 or min(self.sequences, self.pictures) < 0 or 0 < self.size < 8 * STRIDE:
+        if (
+            self.every < 1
+            or min(self.sequences, self.pictures) < 0
+            or 0 < self.size < SMALLEST_SIDE
+        ):
             raise InputError(
                 f"validation: {self}: expected every >= 1, sequences and pictures >= 0, size 0 or "
-                f"at least {8 * STRIDE}"
+                f"at least {SMALLEST_SIDE}"
             )
         find_protocol(self.protocol)
 

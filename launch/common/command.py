@@ -12,10 +12,17 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import tyro
+from tyro.constructors import (
+    ConstructorRegistry,
+    PrimitiveConstructorSpec,
+    PrimitiveTypeInfo,
+)
 
 import corrflow
 import shards
 import slurm
+from corrflow.encoders import EncoderConfig, find_encoder
+from corrflow.encoders.registry import name_of
 from slurm.cluster import PROFILE_VARIABLE
 
 Config = TypeVar("Config")
@@ -45,7 +52,7 @@ def parse(
     """Flags to a config; UsageError in one line if they are no such thing."""
     told = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told):
+        with contextlib.redirect_stderr(told), encoders_by_name():
             if default is None:
                 return tyro.cli(config, args=argv, prog=prog, description=config.__doc__)
             return tyro.cli(config, args=argv, prog=prog, default=default)
@@ -54,6 +61,25 @@ def parse(
             raise  # --help
         words = BOX.sub(" ", told.getvalue()).split()
         raise UsageError(" ".join(words)) from None
+
+
+def encoders_by_name() -> ConstructorRegistry:
+    """Flags whose value is an encoder take its name, for as long as this is entered."""
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def encoder_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[EncoderConfig] | None:
+        if info.type is not EncoderConfig:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="NAME",
+            instance_from_str=lambda words: find_encoder(words[0]),
+            is_instance=lambda value: isinstance(value, EncoderConfig),
+            str_from_instance=lambda config: [name_of(config)],
+        )
+
+    return registry
 
 
 def take_cluster(argv: list[str]) -> list[str]:

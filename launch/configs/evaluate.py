@@ -10,9 +10,8 @@ from corrflow import InputError
 from corrflow.attention.choice import Asked
 from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
+from corrflow.scale import SMALLEST_SIDE
 from slurm.cluster import ClusterConfig, find_profile
-
-SMALLEST = 32  # short side of a video to track, in pixels
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,9 @@ class EvalJob:
     """A checkpoint of ours or a released one; unless given, the pretrained model; none: random
     weights, the baseline."""
     encoder: str = ""
-    """Another encoder instead: package.module:function or file.py:function, called with the device,
-    returns a corrflow.Backbone."""
+    """An encoder to evaluate instead of a checkpoint, as train.py --model.encoder takes it:
+    torchvision:NAME or timm:NAME with its published weights, or package.module:function or
+    FILE.py:function, which returns a corrflow.Encoder. With --checkpoint none, random weights."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "paper"
     """paper: from frame to frame; memory: from the first and seven earlier; mast, crw, dino: as
     those papers do; identity: no tracking."""
@@ -70,15 +70,15 @@ class EvalJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        if min(self.jobs, self.reset_gap, self.frames or 0) < 0 or 0 < self.size < SMALLEST:
+        if min(self.jobs, self.reset_gap, self.frames or 0) < 0 or 0 < self.size < SMALLEST_SIDE:
             jobs = f"jobs {self.jobs}, reset-gap {self.reset_gap}"
             told = f"{jobs}, frames {self.frames}, size {self.size}"
             raise InputError(
-                f"eval: {told}: expected 0 or more, and of size 0 or at least {SMALLEST}"
+                f"eval: {told}: expected 0 or more, and of size 0 or at least {SMALLEST_SIDE}"
             )
         if self.local and not self.jobs:
             raise InputError("eval: local: expected --jobs N with it")
-        if self.encoder and self.checkpoint:
+        if self.encoder and self.checkpoint not in ("", "none"):
             raise InputError(
                 f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them"
             )
@@ -93,10 +93,10 @@ class EvalJob:
             "top_k": self.top_k,
             "temperature": self.temperature,
             "whitening": self.whitening,
+            "recent": recent,
+            "argmax_each_frame": self.argmax_each_frame,
         }
-        return override(
-            find_protocol(self.protocol), **settings, recent=recent, hard=self.argmax_each_frame
-        )
+        return override(find_protocol(self.protocol), **settings)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class TrackJob:
     """Of the page."""
 
     def __post_init__(self) -> None:
-        if self.size < SMALLEST:
+        if self.size < SMALLEST_SIDE:
             raise InputError(f"track: size {self.size}: expected at least 32 pixels")
         if not 0 < self.port < 1 << 16:
             raise InputError(f"track: port {self.port}: expected 1 to 65535")

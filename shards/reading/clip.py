@@ -33,7 +33,7 @@ class ClipConfig:
     clips_per_segment: int = 1
     """Clips that a pass takes of each segment; more than one spares reading."""
     size: int = 256
-    """Side of a clip's square frames, in pixels; a multiple of 4."""
+    """Side of a clip's square frames, in pixels; a multiple of the encoder's stride."""
     fit: Literal["squash", "crop"] = "squash"
     """`squash` the whole frame into the square (as the paper's authors did), or `crop` a random
     one."""
@@ -49,13 +49,12 @@ class ClipConfig:
             or not self.interval
             or min(self.interval) < 1
             or self.clips_per_segment < 1
-            or self.size < 4
-            or self.size % 4
+            or self.size < 1
         ):
             raise InputError(
-                f"clip: frames {self.frames}, interval {self.interval}, visits "
+                f"clip: frames {self.frames}, interval {self.interval}, clips_per_segment "
                 f"{self.clips_per_segment}, size {self.size}: "
-                "expected at least 2, at least 1 each, at least 1, and a multiple of 4"
+                "expected at least 2, and at least 1 of the others"
             )
         if self.shift < 0 or (self.shift and self.fit != "crop"):
             raise InputError(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from corrflow import CorrFlow, ModelConfig
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
 
 pytestmark = pytest.mark.usefixtures("cluster")
@@ -21,7 +21,7 @@ TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json
 def flags(tree, tmp_path):
     """All but where to."""
     torch.manual_seed(0)
-    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
+    model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
     checkpoint = save_checkpoint(tmp_path / "run", 1, model, torch.optim.Adam(model.parameters()))
     return ("--benchmark", "davis2017", "--root", tree, "--checkpoint", checkpoint)
 

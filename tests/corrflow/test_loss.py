@@ -1,3 +1,5 @@
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -5,13 +7,19 @@ import torch.nn.functional as F
 from conftest import SHARED
 
 from corrflow import CorrFlow, ModelConfig, load_model
-from corrflow.encoder import EncoderConfig
-from corrflow.loss import CorrespondenceLoss, LossConfig, color_loss, smooth
+from corrflow.encoders.resnet import ResNetConfig
+from corrflow.loss import TERMS, CorrespondenceLoss, LossConfig, color_loss
 from corrflow.model import rename_released
 from corrflow.palette import Target
+from corrflow.recursion import smooth
 
 ORACLE = SHARED / "oracle"
-SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+
+
+def numbers(losses):
+    """The total and its terms, hop and cycle."""
+    return torch.stack([losses.total, losses.terms["hop"], losses.terms["cycle"]])
 
 
 def plain_losses(model, frames, colors, classes, truth):
@@ -49,7 +57,7 @@ def test_the_shared_recursion_equals_the_plain_one_with_gradients(truth):
         frames, colors, classes, (truth,)
     )
     short, long = plain_losses(model, frames, colors, classes, truth)
-    torch.testing.assert_close(torch.stack(ours), torch.stack([short + 0.25 * long, short, long]))
+    torch.testing.assert_close(numbers(ours), torch.stack([short + 0.25 * long, short, long]))
     for a, b in zip(
         torch.autograd.grad(ours.total, parameters),
         torch.autograd.grad(short + 0.25 * long, parameters),
@@ -85,13 +93,11 @@ def test_the_losses_of_two_targets_are_weighed_by_their_shares():
     few, many = (
         Target(((0.0, 0.0),) * count, share, 1.0) for count, share in ((3, 0.75), (5, 0.25))
     )
-    both = torch.stack(
+    both = numbers(
         CorrespondenceLoss(model, LossConfig(), (few, many))(frames, colors, classes, (False,))
     )
     apart = [
-        torch.stack(
-            CorrespondenceLoss(model, LossConfig())(frames, part, classes[:, :, m], (False,))
-        )
+        numbers(CorrespondenceLoss(model, LossConfig())(frames, part, classes[:, :, m], (False,)))
         for m, part in enumerate(colors.split((3, 5), dim=2))
     ]
     torch.testing.assert_close(both, 0.75 * apart[0] + 0.25 * apart[1])
@@ -118,22 +124,39 @@ def test_a_frame_is_encoded_once_and_a_pair_compared_once(monkeypatch):
     assert calls == {"forward": 3, "propagate_values": 4}
 
 
+def test_a_term_of_weight_0_is_not_computed_and_a_new_one_comes_by_itself(monkeypatch):
+    model, frames = CorrFlow(SMALL), torch.rand(1, 3, 3, 16, 16)
+    colors, classes = torch.rand(1, 3, 16, 4, 4), torch.zeros(1, 3, 16, 16).long()
+    hops = CorrespondenceLoss(model, LossConfig(cycle_weight=0.0))
+    losses = hops(frames, colors, classes, (True,))
+    assert list(losses.terms) == ["hop"] and torch.equal(losses.total, losses.terms["hop"])
+
+    @dataclass(frozen=True)
+    class WithNorm(LossConfig):
+        norm_weight: float = 0.5
+
+    monkeypatch.setitem(TERMS, "norm", lambda clip: clip.features[0].square().mean())
+    losses = CorrespondenceLoss(model, WithNorm(cycle_weight=0.0))(frames, colors, classes, (True,))
+    assert list(losses.terms) == ["hop", "norm"]
+    torch.testing.assert_close(losses.total, losses.terms["hop"] + 0.5 * losses.terms["norm"])
+
+
 def test_longer_clips_have_a_cycle_for_each_turning_point():
     model = CorrFlow(SMALL)
     frames, classes = torch.rand(1, 5, 3, 16, 16), torch.zeros(1, 5, 16, 16).long()
     losses = CorrespondenceLoss(model, LossConfig())(
         frames, torch.full((1, 5, 16, 4, 4), 1 / 16), classes, (True, False, True)
     )
-    assert losses.hop_loss.item() == pytest.approx(4 * np.log(16), rel=1e-4)
-    assert losses.cycle_loss.item() == pytest.approx(4 * np.log(16), rel=1e-4)
+    assert losses.terms["hop"].item() == pytest.approx(4 * np.log(16), rel=1e-4)
+    assert losses.terms["cycle"].item() == pytest.approx(4 * np.log(16), rel=1e-4)
 
 
-def test_the_filter_between_hops_is_enlarging_and_shrinking():
+@pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
+def test_the_filter_between_hops_is_enlarging_and_shrinking(stride):
     x = torch.rand(1, 3, 7, 5, dtype=torch.float64)
-    there_and_back = F.interpolate(
-        F.interpolate(x, scale_factor=4, mode="bilinear"), scale_factor=0.25, mode="bilinear"
-    )
-    torch.testing.assert_close(smooth(x), there_and_back)
+    enlarged = F.interpolate(x, scale_factor=stride, mode="bilinear")
+    there_and_back = F.interpolate(enlarged, scale_factor=1 / stride, mode="bilinear")
+    torch.testing.assert_close(smooth(x, stride), there_and_back)
 
 
 def test_a_certain_and_right_copy_costs_nothing():
@@ -176,7 +199,7 @@ def released_case(tmp_path, name, truth, dtype):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_losses_equal_the_released_codes(tmp_path, name, truth, dtype):
     _, losses, expected = released_case(tmp_path, name, truth, dtype)
-    for loss, key in zip(losses, ("l_total", "l_sim", "l_long"), strict=True):
+    for loss, key in zip(numbers(losses), ("l_total", "l_sim", "l_long"), strict=True):
         assert loss.item() == pytest.approx(float(expected[key]), rel=1e-6)
 
 
@@ -200,8 +223,8 @@ def test_gradients_and_one_adam_step_equal_the_released_codes(tmp_path, name, tr
     model, losses, expected = released_case(tmp_path, name, truth, torch.float32)
     parameters = dict(model.named_parameters())
     for which, loss in (
-        ("sim", losses.hop_loss),
-        ("long", losses.cycle_loss),
+        ("sim", losses.terms["hop"]),
+        ("long", losses.terms["cycle"]),
         ("total", losses.total),
     ):
         gradients = dict(

@@ -8,11 +8,11 @@ from conftest import SHARED
 
 from corrflow import CorrFlow, InputError, ModelConfig, load_model
 from corrflow.color import to_input_space
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.model import export_model, weights_digest
 from corrflow.training.checkpoint import save_checkpoint
 
-SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
+SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
 ORACLE = SHARED / "oracle"
 
 

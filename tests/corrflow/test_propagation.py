@@ -6,10 +6,10 @@ from conftest import SHARED
 
 import corrflow
 from corrflow import CorrFlow, InputError, ModelConfig, Protocol, load_model
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.propagation import labels, stream
 
-SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
 class Matcher(CorrFlow):

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 
 import corrflow
-from corrflow import Backbone, CorrFlow, InputError, ModelConfig, Protocol
-from corrflow.encoder import EncoderConfig
+from corrflow import CorrFlow, Encoder, InputError, ModelConfig, Protocol
+from corrflow.encoders.resnet import ResNetConfig
+from corrflow.model import weights_digest
 from corrflow.propagation import PROTOCOLS, find_protocol, stream, stream_points, stream_together
-from corrflow.propagation.backbone import digest, load_backbone
 from corrflow.propagation.labels import merge_given_labels
 from corrflow.propagation.references import ENTRIES, Reference, References, Whitening
 
@@ -27,7 +27,24 @@ def colors(frames):
     return 40 * F.normalize(F.avg_pool2d(frames, 4) - 0.5, dim=1)
 
 
-SHARP = Backbone(colors, stride=4, name="colours")
+class FunctionEncoder(Encoder):
+    """A function as an encoder."""
+
+    def __init__(self, encode, stride, channels=3):
+        super().__init__()
+        self.encode, self.stride, self.channels = encode, stride, channels
+
+    def forward(self, frames_n3hw):
+        return self.encode(frames_n3hw)
+
+
+def encoding(encode, stride, channels=3, scale=1.0, attention="auto"):
+    """A model whose encoder is a function."""
+    config = ModelConfig(inverse_temperature=scale)
+    return CorrFlow(config, attention, FunctionEncoder(encode, stride, channels)).eval()
+
+
+SHARP = encoding(colors, 4)
 
 
 def scene(places, size=(40, 64)):
@@ -157,11 +174,12 @@ def camera(count):
     return [wall[:, 8:72, 16 + 4 * t : 112 + 4 * t] for t in range(count)]
 
 
-NEIGHBOURS = Backbone(
+NEIGHBOURS = encoding(
     lambda x: F.unfold(F.avg_pool2d(x, 4) - 0.5, 3, padding=1).view(
         len(x), 27, x.shape[2] // 4, -1
     ),
     4,
+    channels=27,
     scale=100,
 )
 
@@ -271,13 +289,15 @@ def test_videos_in_step_are_as_many_as_their_labels():
 
 
 def test_an_encoder_that_an_evaluation_is_to_know_again_needs_a_name():
-    with pytest.raises(InputError, match="backbone: no name"):
-        digest(Backbone(colors, stride=4))
+    with pytest.raises(InputError, match="encoder: no name"):
+        weights_digest(SHARP)
 
 
 def test_a_backend_that_does_not_serve_an_encoder_gives_way():
     # 900 channels, and not on CUDA either
-    wide = Backbone(lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, attention="triton")
+    wide = encoding(
+        lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, channels=900, attention="triton"
+    )
     frames, masks = scene([(4, 40)] * 2)
     for name in ("paper", "memory"):
         assert corrflow.propagate(wide, frames, masks[0], name).shape == masks.shape
@@ -318,7 +338,7 @@ def test_memory_stays_flat_over_ten_thousand_frames(name):
     frames = (torch.rand(8, 3, 32, 48, generator=draw) * 255).byte()
     labels = torch.zeros(32, 48, dtype=torch.uint8)
     labels[8:24, 8:24] = 1
-    encoder = Backbone(lambda x: F.avg_pool2d(x, 8), stride=8)
+    encoder = FunctionEncoder(lambda x: F.avg_pool2d(x, 8), stride=8)
     tracked = stream(encoder, itertools.islice(itertools.cycle(frames), 10_000), labels, name)
     for _ in itertools.islice(tracked, 1_000):
         pass
@@ -330,7 +350,7 @@ def test_memory_stays_flat_over_ten_thousand_frames(name):
 
 def test_features_are_computed_once_a_frame():
     encoded = []
-    counting = Backbone(lambda x: (encoded.append(len(x)), colors(x))[1], stride=4)
+    counting = FunctionEncoder(lambda x: (encoded.append(len(x)), colors(x))[1], stride=4)
     frames, masks = scene([(4, 40)] * 9)
     corrflow.propagate(counting, frames, masks[0], "memory")
     assert encoded == [1] * 9
@@ -339,7 +359,9 @@ def test_features_are_computed_once_a_frame():
 @pytest.mark.parametrize("stride", [1, 3, 8])
 def test_an_encoder_of_any_stride_tracks_frames_of_any_size(stride):
     frames, masks = scene([(4 + 2 * t, 40) for t in range(4)], size=(41, 67))
-    encoder = Backbone(lambda x: 40 * F.normalize(F.avg_pool2d(x, stride) - 0.5, dim=1), stride)
+    encoder = FunctionEncoder(
+        lambda x: 40 * F.normalize(F.avg_pool2d(x, stride) - 0.5, dim=1), stride
+    )
     for name in TRACKING:
         tracked = corrflow.propagate(
             encoder, frames, masks[0], replace(find_protocol(name), radius=12)
@@ -348,43 +370,11 @@ def test_an_encoder_of_any_stride_tracks_frames_of_any_size(stride):
         assert (tracked == masks).float().mean() > 0.8
 
 
-def test_a_torchvision_network_goes_through_the_same_protocol():
-    models = pytest.importorskip("torchvision.models")
-    from torchvision.models.feature_extraction import create_feature_extractor
-
-    torch.manual_seed(0)
-    layers = create_feature_extractor(models.resnet18(weights=None).eval(), {"layer2": "features"})
-    backbone = Backbone(lambda frames: layers(frames)["features"], stride=8, name="resnet18")
-    frames, masks = scene([(4 + 4 * t, 40) for t in range(3)])
-    assert corrflow.propagate(backbone, frames, masks[0], "crw").shape == masks.shape
-
-
 def test_an_encoder_of_another_stride_than_it_says_is_refused():
     frames, masks = scene([(4, 40)])
-    words = r"frames \[1, 3, 40, 64\] became \[1, 3, 10, 16\]: expected \[N, C, 5, 8\] at stride 8"
+    words = r"frames \[1, 3, 40, 64\] became \[1, 3, 10, 16\]: expected \[1, 3, 5, 8\].* stride 8"
     with pytest.raises(InputError, match=words):
-        corrflow.propagate(Backbone(colors, stride=8), frames, masks[0])
-
-
-def test_an_encoder_is_found_by_file_and_name(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(
-        "import corrflow\nimport torch.nn.functional as F\n\n"
-        "def build(device):\n    return corrflow.Backbone(lambda x: F.avg_pool2d(x, 8), 8, 'mine', "
-        "device=device)\n\n"
-        "def wrong(device):\n    return 3\n"
-    )
-    device = torch.device("cpu")
-    assert load_backbone(f"{path}:build", device).name == "mine"
-    for place, words in (
-        ("mine", "expected package.module:function or file.py:function"),
-        (f"{tmp_path / 'none.py'}:build", "no such file"),
-        (f"{path}:missing", "has no missing"),
-        (f"{path}:wrong", "returned int: expected a corrflow.Backbone"),
-        ("no_such_package_at_all:build", "No module named 'no_such_package_at_all'"),
-    ):
-        with pytest.raises(InputError, match=words):
-            load_backbone(place, device)
+        corrflow.propagate(FunctionEncoder(colors, stride=8), frames, masks[0])
 
 
 @pytest.mark.parametrize(
@@ -399,12 +389,12 @@ def test_refuses_a_protocol_that_makes_no_sense(wrong):
 def test_a_model_of_ours_keeps_its_scale_and_takes_every_protocol():
     torch.manual_seed(0)
     model = CorrFlow(
-        ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
+        ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
     ).eval()
     frames, masks = scene([(4, 40), (8, 36)])
     for name in TRACKING:
         assert corrflow.propagate(model, frames, masks[0], name).shape == masks.shape
-    by_hand = Backbone(model.encode, 4, scale=0.5)
+    by_hand = encoding(model.encode, 4, channels=8, scale=0.5)
     assert torch.equal(
         corrflow.propagate(by_hand, frames, masks[0]), corrflow.propagate(model, frames, masks[0])
     )

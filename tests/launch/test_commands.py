@@ -12,7 +12,7 @@ from PIL import Image
 
 from corrflow import CorrFlow, ModelConfig
 from corrflow.benchmarks.results import Result
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch.demo import verdict
 
@@ -20,7 +20,7 @@ from launch.demo import verdict
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
+    model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
     return save_checkpoint(
         tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters())
     )

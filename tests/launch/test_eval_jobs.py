@@ -12,7 +12,7 @@ from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig, load_model, propagate
 from corrflow.benchmarks.plan import read_plan
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch import eval as command_of_eval
 from launch.common import run_config
@@ -26,7 +26,7 @@ TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
+    model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
     return save_checkpoint(
         tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters())
     )
@@ -221,10 +221,16 @@ def test_a_process_here_that_fails_ends_all_with_its_reason(
 
 ENCODER = """
 import torch.nn.functional as F
-from corrflow import Backbone
+from corrflow import Encoder
 
-def mine(device):
-    return Backbone(lambda frames: F.avg_pool2d(frames, 8), 8, "mine", device=device)
+class Pixels(Encoder):
+    stride, channels = 8, 3
+
+    def forward(self, frames):
+        return F.avg_pool2d(frames, 8)
+
+def mine():
+    return Pixels()
 """
 
 
@@ -259,7 +265,8 @@ def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path
     )
     assert content(tmp_path / "array") == content(tmp_path / "one")
     told = json.loads((tmp_path / "one/plan.json").read_text())
-    assert (told["weights"], told["attention"]) == ("mine at stride 8", "reference")
+    name = f"{tmp_path / 'encoders.py'}:mine"
+    assert (told["encoder"], told["attention"]) == (name, "reference")
 
 
 def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tmp_path):
@@ -331,7 +338,7 @@ def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tm
     assert "expected one of them" in refused(
         "eval", *line, "--encoder", "a:b", "--checkpoint", checkpoint
     )
-    assert "expected package.module:function" in refused("eval", *line, "--encoder", "nothing")
+    assert "package.module:function or path/to/file.py:function" in refused("eval", *line, "--encoder", "nothing")
     assert "protocol 'papier': expected one of paper, memory" in refused(
         "eval", *line, "--protocol", "papier"
     )

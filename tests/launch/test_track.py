@@ -20,7 +20,7 @@ from conftest import ROOT, SHARED, TIMEOUT_SECONDS
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch.track import main, patience
 from launch.tracking.prompts import Prompts, VideoInfo, read_masks
@@ -31,7 +31,7 @@ WIDTH, HEIGHT = 65, 47
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
     torch.manual_seed(0)
-    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
+    model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
     return save_checkpoint(
         tmp_path_factory.mktemp("run"), 1, model, torch.optim.Adam(model.parameters())
     )

@@ -14,7 +14,6 @@ from conftest import ROOT, TIMEOUT_SECONDS, TINY
 
 from corrflow import load_model
 from corrflow.benchmarks.evaluation import evaluate
-from corrflow.encoder import Encoder
 from corrflow.propagation import PROTOCOLS
 from corrflow.training.checkpoint import checkpoint_path
 from launch import train as command_of_train
@@ -361,12 +360,12 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.batch", "0"], "batch"),
         (
             ["--recipe", "magic"],
-            "recipe 'magic': expected one of gpu, released, oxuva, gpus64, cpu, large, ablation, "
+            "recipe 'magic': expected one of gpu, released, gpus64, cpu, large, ablation, "
             "demo, smoke",
         ),
         (["--procs", "-1"], "procs -1"),
         (["--trainer.seed", "-1"], "seed=-1"),
-        (["--bottleneck.keep", "2"], "keep 2.0"),
+        (["--augmentation.keep-channels", "2"], "keep_channels 2.0"),
         (["--recipe"], "recipe ''"),
         (
             ["--procs", "3"],
@@ -429,7 +428,7 @@ def test_the_large_recipe_is_the_default_with_another_encoder():
     large, default = find_recipe("large"), find_recipe("gpu")
     small = replace(large.training.model, encoder=default.training.model.encoder)
     assert replace(large, training=replace(large.training, model=small)) == default
-    assert sum(p.numel() for p in Encoder(large.training.model.encoder).parameters()) == 11_859_840
+    assert sum(p.numel() for p in large.training.model.encoder.build().parameters()) == 11_859_840
 
 
 @pytest.mark.parametrize("place", ["palette", "second_palette"])

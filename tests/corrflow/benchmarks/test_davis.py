@@ -12,13 +12,13 @@ from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.benchmarks import davis
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.benchmarks.results import read_result
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.masks import PALETTE
 from corrflow.pictures import read_mask, write_mask
 from corrflow.propagation import PROTOCOLS
 from corrflow.report import text_table, write_report
 
-SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from corrflow.benchmarks.plan import (
     read_plan,
 )
 from corrflow.benchmarks.results import read_result
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.model import weights_digest
 from corrflow.propagation import PROTOCOLS, Protocol
 
@@ -41,7 +41,7 @@ TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json
 def small_model(seed=0):
     torch.manual_seed(seed)
     return CorrFlow(
-        ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2), "tiled"
+        ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2), "tiled"
     ).eval()
 
 

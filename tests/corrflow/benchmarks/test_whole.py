@@ -14,7 +14,7 @@ from corrflow import CorrFlow, ModelConfig
 from corrflow.benchmarks.evaluation import evaluate, finish, run_sequences
 from corrflow.benchmarks.plan import prepare, read_plan
 from corrflow.benchmarks.registry import BENCHMARKS
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.propagation import PROTOCOLS
 from launch.eval import main
 
@@ -90,7 +90,7 @@ def test_identity_scores_what_was_worked_by_hand(data, tmp_path):
 def test_a_random_model_tracks_it(data, tmp_path):
     name, root = data
     torch.manual_seed(0)
-    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)).eval()
+    model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)).eval()
     result = evaluate(name, root, model, PROTOCOLS["paper"], tmp_path, "random")
     assert result.frames == sum(sequence.length for sequence in BENCHMARKS[name].read(root))
     assert all(0 <= value <= 1 or np.isnan(value) for value in result.overall.values())

@@ -4,14 +4,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from corrflow import CorrFlow, ModelConfig, restricted_attention
 from corrflow.attention.window import Window
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.speed import cost
 
 
-@pytest.mark.parametrize(
-    "config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)]
-)
+@pytest.mark.parametrize("config", [ResNetConfig(), ResNetConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
 def test_the_encoders_operations_are_those_that_torch_counts(config):
     model = CorrFlow(ModelConfig(config)).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
@@ -20,7 +18,7 @@ def test_the_encoders_operations_are_those_that_torch_counts(config):
 
 
 def test_the_default_encoder_costs_what_the_paper_s_does():
-    assert cost.encoder_flops(EncoderConfig(), 256, 256) / 2 == pytest.approx(23.6e9, rel=0.005)
+    assert cost.encoder_flops(ResNetConfig(), 256, 256) / 2 == pytest.approx(23.6e9, rel=0.005)
 
 
 def test_one_window_over_the_whole_image_is_plain_attention():
@@ -39,7 +37,7 @@ def test_cells_beyond_the_image_are_not_counted():
 def test_the_recursion_makes_as_many_copies_of_as_many_values_as_counted(
     monkeypatch, frames, truth
 ):
-    model, copied = CorrFlow(ModelConfig(EncoderConfig((4, 4, 4, 4), (1, 1, 1, 1), 4))), []
+    model, copied = CorrFlow(ModelConfig(ResNetConfig((4, 4, 4, 4), (1, 1, 1, 1), 4))), []
     original = model.propagate_values
     monkeypatch.setattr(
         model,
@@ -58,16 +56,14 @@ def test_the_recursion_makes_as_many_copies_of_as_many_values_as_counted(
 
 
 def test_the_released_step_costs_five_times_ours():
-    arguments = EncoderConfig(), 2
+    arguments = ResNetConfig(), 2
     ours = cost.step_flops(*arguments, 3, 256, 256, Window(), 16)
     theirs = cost.released_step_flops(*arguments, 256, 256, Window(), 16)
     assert 5.2 < theirs / ours < 5.4
     assert cost.affinity_bytes(4096, Window()) == 4096 * 169 * 4
 
 
-@pytest.mark.parametrize(
-    "config", [EncoderConfig(), EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)]
-)
+@pytest.mark.parametrize("config", [ResNetConfig(), ResNetConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
 def test_the_encoder_keeps_for_backward_the_bytes_that_were_counted(config):
     model, kept = CorrFlow(ModelConfig(config)).train(), {}
     weights = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}

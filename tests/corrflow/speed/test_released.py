@@ -3,13 +3,13 @@ import torch
 
 from corrflow import CorrFlow, ModelConfig, restricted_attention
 from corrflow.attention.window import Window
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.palette import CLASSES
 from corrflow.propagation import Protocol, propagate
 from corrflow.speed import released
 
-SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
 def test_the_released_pointer_computes_what_ours_does():

@@ -9,16 +9,16 @@ import torch
 import torch.distributed as dist
 
 from corrflow import CorrFlow, InputError, ModelConfig
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.speed import cost, scaling
 from corrflow.speed.scaling import Bucket, ScalingConfig, exposed_seconds, predict, ring_seconds
 from corrflow.training.checkpoint import save_checkpoint
 
 ENCODERS = [
-    EncoderConfig(),
-    EncoderConfig((8, 8, 16, 24), (1, 2, 1, 3), 10),
-    EncoderConfig((16, 32, 32, 64), (2, 1, 2, 1), 7),
+    ResNetConfig(),
+    ResNetConfig((8, 8, 16, 24), (1, 2, 1, 3), 10),
+    ResNetConfig((16, 32, 32, 64), (2, 1, 2, 1), 7),
 ]
 
 
@@ -33,7 +33,7 @@ def test_weights_are_the_models_own_in_its_order(config):
 
 
 def test_the_papers_model_has_its_parameters():
-    assert cost.gradient_bytes(EncoderConfig()) == 4 * 5_291_648
+    assert cost.gradient_bytes(ResNetConfig()) == 4 * 5_291_648
 
 
 @pytest.mark.parametrize("config", ENCODERS)
@@ -50,20 +50,20 @@ def test_buckets_are_those_of_ddp(config, limit):
 
 
 def test_gradients_are_ready_in_the_last_third_as_backward_takes_the_first_frame_last():
-    early, late = scaling.buckets(EncoderConfig(), 256, 25)
+    early, late = scaling.buckets(ResNetConfig(), 256, 25)
     assert (early.bytes, late.bytes) == (2_951_424, 18_215_168)
     # by hand: the head's 0.295 and the last convolution's 1.18 of 11.5 M multiplications a cell,
     # 2/3 of backward gone before
     weights = 64 * 256 * 9, 256 * 256 * 9
     assert early.ready == pytest.approx(
-        (2 + 2 * 4096 * sum(weights) / cost.encoder_flops(EncoderConfig(), 256, 256)) / 3
+        (2 + 2 * 4096 * sum(weights) / cost.encoder_flops(ResNetConfig(), 256, 256)) / 3
     )
 
 
 def test_no_gradient_is_there_before_backward_has_come_to_the_clips_first_frame():
     """What `ready` rests on: frame by frame, the last first, so that a weight waits for the first
     frame's share."""
-    model = CorrFlow(ModelConfig(EncoderConfig((4, 4, 4, 4), (1, 1, 1, 1), 4), radius=1))
+    model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 4, 4), (1, 1, 1, 1), 4), radius=1))
     order = []
     for name, weight in model.encoder.named_parameters():
         weight.register_post_accumulate_grad_hook(lambda _, name=name: order.append(name))
@@ -166,7 +166,7 @@ def test_a_checkpoint_has_the_bytes_that_were_counted(tmp_path):
         weight.grad = torch.zeros_like(weight)
     adam.step()
     size = save_checkpoint(tmp_path, 1, model, adam).stat().st_size
-    assert size == pytest.approx(cost.checkpoint_bytes(EncoderConfig()), rel=0.002)
+    assert size == pytest.approx(cost.checkpoint_bytes(ResNetConfig()), rel=0.002)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from shards.synthetic import SceneConfig, write_tree
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 # the demo at half its widths and a third of its side: bfloat16 is emulated on the CPU, and slow
 SMALLER = [
-    "--recipe", "demo", "--model.encoder.widths", "16", "32", "64", "64", "--clip.size", "32",
+    "--recipe", "demo", "--model.encoder", "resnet10-tiny", "--clip.size", "32",
     "--trainer.steps", "90",
     "--trainer.pictures-every", "0", "--stream.workers", "0", "--device", "cpu", "--procs", "1",
 ]  # fmt: skip

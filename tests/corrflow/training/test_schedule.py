@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from corrflow import InputError
-from corrflow.training.schedule import ScheduleConfig, step_generator
+from corrflow.training.schedule import ScheduleConfig, step_draws
 
 
 def test_the_learning_rate_halves_at_the_papers_marks():
@@ -40,12 +40,15 @@ def test_true_colours_become_rarer_linearly_and_stay():
     )
 
 
-def test_a_steps_draws_depend_on_seed_and_step_alone():
-    def draw(seed, step):
-        return torch.rand(4, generator=step_generator(seed, step)).tolist()
+def test_a_steps_draws_depend_on_seed_step_and_name_alone():
+    def draw(seed, step, name="jitter"):
+        return torch.rand(4, generator=step_draws(seed, step)(name)).tolist()
 
     assert draw(0, 5) == draw(0, 5)
     assert len({tuple(draw(seed, step)) for seed in range(3) for step in range(3)}) == 9
+    assert draw(0, 5) != draw(0, 5, "dropout")
+    draws = step_draws(0, 5)
+    assert torch.equal(*(torch.rand(4, generator=draws("jitter")) for _ in range(2)))
 
 
 @pytest.mark.parametrize(

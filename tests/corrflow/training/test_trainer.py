@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from corrflow import InputError, ModelConfig
-from corrflow.encoder import EncoderConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import checkpoint_path, checkpoints
 from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import DistributedContext, choose_device
@@ -16,7 +16,7 @@ from corrflow.training.schedule import ScheduleConfig
 from corrflow.training.trainer import Trainer
 
 ALONE = DistributedContext(0, 1, torch.device("cpu"))
-SMALL = ModelConfig(EncoderConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
+SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
 class Batch(NamedTuple):
@@ -245,8 +245,7 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
 
     board = read_board()
     assert set(board.Tags()["images"]) == {
-        f"clip/{n}"
-        for n in ("input", "bottlenecked", "true_colors", "reconstructed", "cycle", "flow")
+        f"clip/{n}" for n in ("input", "augmented", "true_colors", "reconstructed", "cycle", "flow")
     }
     wanted = {"loss/total", "loss/hop", "loss/cycle", "schedule/learning_rate", "schedule/epsilon"}
     again = config(steps=4, pictures_every=2)

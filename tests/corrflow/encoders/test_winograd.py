@@ -4,8 +4,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from corrflow.encoder import Encoder, EncoderConfig
-from corrflow.winograd import convolve
+from corrflow.encoders.resnet import ResNet, ResNetConfig
+from corrflow.encoders.winograd import convolve
 
 
 @pytest.mark.parametrize("size", [(24, 24), (5, 7), (1, 1), (4, 9)])
@@ -44,7 +44,7 @@ def test_an_input_that_needs_no_gradient_gets_none():
 
 def test_an_encoder_goes_either_way_with_the_same_weights():
     torch.manual_seed(3)
-    encoder = Encoder(EncoderConfig(widths=(8, 128, 128, 128), depths=(1, 1, 1, 1))).eval()
+    encoder = ResNet(ResNetConfig(widths=(8, 128, 128, 128), depths=(1, 1, 1, 1))).eval()
     frames, names = torch.rand(2, 3, 32, 48), list(encoder.state_dict())
     plain = encoder(frames)
     assert encoder.use_winograd(True)
@@ -53,6 +53,6 @@ def test_an_encoder_goes_either_way_with_the_same_weights():
     assert list(encoder.state_dict()) == names
     assert not encoder.use_winograd(False)
     torch.testing.assert_close(encoder(frames), plain, atol=0, rtol=0)
-    assert not Encoder(EncoderConfig(widths=(8, 16, 32, 32), depths=(1, 1, 1, 1))).use_winograd(
+    assert not ResNet(ResNetConfig(widths=(8, 16, 32, 32), depths=(1, 1, 1, 1))).use_winograd(
         True
     ), "narrow ones stay as they are"

@@ -1,23 +1,26 @@
-"""A frame to features at stride 4. What is done with the features is in `model.py`.
+"""The paper's encoder, a ResNet of stride 4, and its larger and smaller variants.
 
-Shapes: b batch, c channels, h w rows and columns of cells.
+Shapes: n frames, c channels, h w rows and columns of cells.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from corrflow.encoders.encoder import Encoder, EncoderConfig
+from corrflow.encoders.winograd import convolve
 from corrflow.errors import InputError
-from corrflow.winograd import convolve
 
-STRIDE = 4
+STRIDE = 4  # pixels, of the stem and the second stage
 # channels from which Winograd convolution is faster: 1.7 to 2.3 times; of 64 channels 0.8 to 1.1
 # times (docs/performance.md)
 WORTHWHILE = 128
 
 
 @dataclass(frozen=True)
-class EncoderConfig:
+class ResNetConfig(EncoderConfig):
     """The ResNet variant of the paper (section 4.1): four stages, no max-pool, stride 4 in all."""
 
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
@@ -35,9 +38,27 @@ class EncoderConfig:
                 f"encoder {self}: expected four widths, four depths and features, all at least 1"
             )
 
+    def build(self, *, published_weights: bool = False) -> "ResNet":
+        """Random weights, drawn from torch's global generator; InputError if others are wanted."""
+        if published_weights:
+            raise InputError(
+                "encoder: the ResNet of stride 4 has no published weights of its own: expected a "
+                "checkpoint, or torchvision:NAME or timm:NAME"
+            )
+        return ResNet(self)
 
-LARGE = EncoderConfig(depths=(3, 4, 6, 3))
-"""The blocks of a ResNet-34: 11,859,840 parameters, 51.4 GMAC for a frame of 256x256."""
+    def to_dict(self) -> dict[str, Any]:
+        """Widths, depths and features."""
+        return asdict(self)
+
+
+VARIANTS = {
+    "resnet18": ResNetConfig(),  # the paper's
+    # the blocks of a ResNet-34: 11,859,840 parameters, 51.4 GMAC for a frame of 256x256
+    "resnet34": ResNetConfig(depths=(3, 4, 6, 3)),
+    "resnet18-half": ResNetConfig(widths=(32, 64, 128, 128)),  # a quarter of the arithmetic
+    "resnet10-tiny": ResNetConfig((8, 16, 32, 32), (1, 1, 1, 1), 16),  # to try things with
+}
 
 
 class Conv3x3(nn.Conv2d):
@@ -88,15 +109,19 @@ def stage(c_in: int, c_out: int, depth: int, stride: int) -> nn.Sequential:
     )
 
 
-class Encoder(nn.Module):
-    """RGB in [0, 1], `[B, 3, H, W]`, to features `[B, C, H/4, W/4]`. No mean or deviation is
-    subtracted (paper, section 4.1).
+class ResNet(Encoder):
+    """Frames `[N, 3, H, W]` to features `[N, C, H/4, W/4]`. No mean or deviation is subtracted
+    (paper, section 4.1).
 
     The default has 5,291,648 parameters and costs 23.6 GMAC for a frame of 256x256.
     """
 
-    def __init__(self, config: EncoderConfig) -> None:
+    stride = STRIDE
+
+    def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
+        self.config = config
+        self.channels = config.features
         w1, w2, w3, w4 = config.widths
         d1, d2, d3, d4 = config.depths
         self.stem = nn.Sequential(
@@ -112,18 +137,24 @@ class Encoder(nn.Module):
             if isinstance(module, nn.Conv2d) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
+    def accelerate(self, device: torch.device, *, compiled: bool, winograd: bool) -> None:
+        """As every encoder; wide convolutions by Winograd convolution where asked for."""
+        super().accelerate(device, compiled=compiled, winograd=winograd)
+        if self.use_winograd(winograd):
+            self.to(memory_format=torch.channels_last)  # the layout that it wants
+
     def use_winograd(self, yes: bool) -> bool:
-        """Whether convolutions for which that pays go Winograd convolution; may be changed at any
-        time. Returns whether any does now."""
+        """Choose how wide 3x3 convolutions are computed; may be changed at any time. Returns
+        whether any goes by Winograd convolution now."""
         convolutions = [module for module in self.modules() if isinstance(module, Conv3x3)]
         for convolution in convolutions:
             convolution.winograd = yes and convolution.worthwhile
         return any(convolution.winograd for convolution in convolutions)
 
-    def forward(self, frames_b3hw: Tensor) -> Tensor:
-        """`[B, 3, H, W]` to `[B, C, H/4, W/4]`."""
-        x_bchw = self.stem(frames_b3hw)
-        features_bchw: Tensor = self.head(
-            self.layer4(self.layer3(self.layer2(self.layer1(x_bchw))))
-        )
-        return features_bchw
+    def forward(self, frames_n3hw: Tensor) -> Tensor:
+        """`[N, 3, H, W]` to `[N, C, H/4, W/4]`."""
+        x_nchw = self.stem(frames_n3hw)
+        x_nchw = self.layer2(self.layer1(x_nchw))
+        x_nchw = self.layer4(self.layer3(x_nchw))
+        features_nchw: Tensor = self.head(x_nchw)
+        return features_nchw

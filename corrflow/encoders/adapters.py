@@ -1,0 +1,176 @@
+"""Networks of torchvision and timm as encoders: one layer's features, with the normalisation that
+the network was made for.
+
+A name may end in `@LAYER`. Without it the deepest layer at stride 8 or finer is taken, and of a
+network that has none as fine, the finest: label propagation needs fine features more than deep
+ones. Shapes: n frames, c channels, h w cells, H W pixels.
+"""
+
+import importlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from corrflow.encoders.encoder import Encoder
+from corrflow.errors import InputError
+
+FINEST = 8  # pixels: the stride that is looked for
+PROBE = 64  # pixels of each side of the frame by which strides are measured
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its RGB
+
+
+class Layer(NamedTuple):
+    """A layer whose output is a map of features."""
+
+    name: str
+    stride: int
+    channels: int
+
+
+class Adapter(Encoder):
+    """A network that returns one map of features, behind its normalisation."""
+
+    def __init__(
+        self,
+        network: Callable[[Tensor], Tensor],
+        layer: Layer,
+        mean: tuple[float, ...],
+        deviation: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.stride, self.channels = layer.stride, layer.channels
+        # what is the same each time it is built has no place in a checkpoint
+        self.mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+
+    def forward(self, frames_n3hw: Tensor) -> Tensor:
+        """`[N, 3, H, W]` to `[N, C, H/stride, W/stride]`."""
+        return self.network((frames_n3hw - self.mean) / self.deviation)
+
+
+class SingleOutput(nn.Module):
+    """A network whose output is a dict or a list of one, without that."""
+
+    def __init__(self, network: nn.Module, key: str | int) -> None:
+        super().__init__()
+        self.network, self.key = network, key
+
+    def forward(self, frames_n3hw: Tensor) -> Tensor:
+        """The one output, `[N, C, h, w]`."""
+        output: Tensor = self.network(frames_n3hw)[self.key]
+        return output
+
+
+def build_torchvision(name: str, published_weights: bool) -> Encoder:
+    """`NAME` or `NAME@LAYER` of `torchvision.models`; a layer is a module's name, such as
+    `layer2`."""
+    models = importlib.import_module("torchvision.models")
+    extraction = importlib.import_module("torchvision.models.feature_extraction")
+    name, _, wanted = name.partition("@")
+    place = f"encoder torchvision:{name}"
+    if name not in models.list_models(module=models):
+        raise InputError(f"{place}: expected a classification network of torchvision.models")
+    network = downloaded(
+        place, models.get_model, name, weights="DEFAULT" if published_weights else None
+    )
+    try:
+        layers = probe_layers(network)
+    except (AssertionError, RuntimeError) as error:
+        raise InputError(f"{place}: takes no frames of {PROBE}x{PROBE} ({error})") from None
+    layer = choose_layer(place, wanted, layers)
+    extractor = extraction.create_feature_extractor(network, {layer.name: "features"})
+    return Adapter(SingleOutput(extractor, "features"), layer, *IMAGENET)
+
+
+def probe_layers(network: nn.Module) -> list[Layer]:
+    """The layers of a network, and of its parts, that give maps of features, in their order."""
+    layers: list[Layer] = []
+    was_training = network.training
+    network.eval()
+
+    def note(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
+                layers.append(Layer(name, PROBE // output.shape[-1], output.shape[1]))
+
+        return hook
+
+    hooks = [
+        part.register_forward_hook(note(name))
+        for name, part in network.named_modules()
+        if name and name.count(".") < 2
+    ]
+    with torch.inference_mode():
+        network(torch.zeros(1, 3, PROBE, PROBE))
+    for hook in hooks:
+        hook.remove()
+    network.train(was_training)
+    return layers
+
+
+def build_timm(name: str, published_weights: bool) -> Encoder:
+    """`NAME` or `NAME@INDEX` of timm; an index counts the maps that `features_only=True` gives,
+    from 0."""
+    try:
+        timm = importlib.import_module("timm")
+    except ModuleNotFoundError:
+        raise InputError(f"encoder timm:{name}: timm is not installed: pip install timm") from None
+    name, _, wanted = name.partition("@")
+    place = f"encoder timm:{name}"
+    if not timm.is_model(name.partition(".")[0]):
+        raise InputError(f"{place}: expected a name of timm.list_models()")
+    # vision transformers take frames of any size only when asked to
+    sizes = {"dynamic_img_size": True} if name.startswith(("vit_", "deit", "eva")) else {}
+    probe = timm.create_model(name, pretrained=False, features_only=True, **sizes)
+    layers = [
+        Layer(str(index), int(info["reduction"]), int(info["num_chs"]))
+        for index, info in enumerate(probe.feature_info.info)
+    ]
+    layer = choose_layer(place, wanted, layers)
+    network = downloaded(
+        place,
+        timm.create_model,
+        name,
+        pretrained=published_weights,
+        features_only=True,
+        out_indices=(int(layer.name),),
+        **sizes,
+    )
+    settings = probe.pretrained_cfg
+    return Adapter(SingleOutput(network, 0), layer, settings["mean"], settings["std"])
+
+
+def choose_layer(place: str, wanted: str, layers: list[Layer]) -> Layer:
+    """The layer that is asked for, else the deepest that is fine enough; InputError lists what
+    there is."""
+    if not layers:
+        raise InputError(f"{place}: none of its layers gives a map of features")
+    if wanted:
+        named = [layer for layer in layers if layer.name == wanted]
+        if not named:
+            names = ", ".join(f"{layer.name} (stride {layer.stride})" for layer in layers)
+            raise InputError(f"{place}@{wanted}: expected one of {names}")
+        return named[-1]
+    finest = min(layer.stride for layer in layers)
+    return [layer for layer in layers if layer.stride <= max(FINEST, finest)][-1]
+
+
+def downloaded(place: str, create: Callable[..., Any], name: str, **settings: Any) -> nn.Module:
+    """What a library creates; InputError where it can't get the weights."""
+    try:
+        network: nn.Module = create(name, **settings)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(f"{place}: its weights can't be had ({reason[:120]})") from None
+    return network
+
+
+LIBRARIES: dict[str, Callable[[str, bool], Encoder]] = {
+    "torchvision": build_torchvision,
+    "timm": build_timm,
+}

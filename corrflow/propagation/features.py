@@ -1,0 +1,36 @@
+"""Frames of any size to features, by a model or any encoder.
+
+Shapes: n frames, c channels, h w cells, H W pixels.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from corrflow.encoders import Encoder
+from corrflow.model import CorrFlow
+
+
+def as_model(model: CorrFlow | Encoder) -> CorrFlow:
+    """A model as it is; an encoder alone as a model whose dot products are taken as they are."""
+    return model if isinstance(model, CorrFlow) else CorrFlow(encoder=model).eval()
+
+
+def extract_features(model: CorrFlow, frames_n3hw: Tensor) -> Tensor:
+    """Features `[N, C, h, w]` of frames of any size, bytes or floating in [0, 1]; h and w are
+    rounded up. InputError if the encoder gives another size than it says."""
+    padded_n3hw = pad_to_stride(unit_range(frames_n3hw.to(model.device)), model.stride)
+    was_training = model.training  # BatchNorm's statistics must not change
+    features = model.eval().encode(padded_n3hw)
+    model.train(was_training)
+    return features
+
+
+def unit_range(frames: Tensor) -> Tensor:
+    """uint8 to [0, 1]; floating frames are there already."""
+    return frames if frames.is_floating_point() else frames.float() / 255
+
+
+def pad_to_stride(x_nchw: Tensor, stride: int) -> Tensor:
+    """Repeat the last row and column until both sides are multiples of the stride."""
+    height, width = x_nchw.shape[-2:]
+    return F.pad(x_nchw, (0, -width % stride, 0, -height % stride), mode="replicate")

@@ -1,0 +1,124 @@
+"""Encoders by name: the paper's variants, torchvision's and timm's, and one's own."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import corrflow
+from corrflow import CorrFlow, InputError, ModelConfig, find_encoder
+from corrflow.encoders import ExternalConfig, ResNetConfig
+from corrflow.encoders.registry import name_of, read_config
+from corrflow.encoders.resnet import VARIANTS
+
+OWN = """
+import torch.nn.functional as F
+from corrflow import Encoder
+
+class Pixels(Encoder):
+    stride, channels = 8, 3
+
+    def forward(self, frames):
+        return F.avg_pool2d(frames, 8)
+
+def wrong():
+    return 3
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A file with an encoder in it."""
+    path = tmp_path / "mine.py"
+    path.write_text(OWN)
+    return path
+
+
+def test_a_name_a_configuration_and_what_a_checkpoint_keeps_are_one(own):
+    for name in (*VARIANTS, "torchvision:resnet18@layer2", "timm:resnet18", f"{own}:Pixels"):
+        config = find_encoder(name)
+        assert name_of(config) == name
+        assert read_config(config.to_dict()) == config
+    assert find_encoder("resnet18") == ResNetConfig()
+    assert ModelConfig().encoder == ResNetConfig()
+    assert name_of(ResNetConfig(features=5)).startswith("ResNetConfig(")
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variants_of_the_papers_encoder_have_the_features_they_say(name):
+    encoder = find_encoder(name).build().eval()
+    features = encoder(torch.rand(1, 3, 16, 24))
+    assert features.shape == (1, encoder.channels, 4, 6)
+    assert encoder.config == VARIANTS[name]
+
+
+def test_an_encoder_of_ones_own_is_found_by_file_and_name(own, monkeypatch):
+    encoder = find_encoder(f"{own}:Pixels").build()
+    frames = torch.rand(1, 3, 16, 24)
+    assert torch.equal(encoder(frames), F.avg_pool2d(frames, 8))
+    assert encoder.config == ExternalConfig(f"{own}:Pixels")
+    # a job runs in another folder
+    monkeypatch.chdir(own.parent)
+    assert find_encoder("mine.py:Pixels") == find_encoder(f"{own}:Pixels")
+
+
+def test_what_is_no_encoder_is_refused_by_name(own):
+    for name, words in (
+        ("mine", "encoder 'mine': expected one of resnet18, resnet34"),
+        (f"{own.parent / 'none.py'}:build", "no such file"),
+        (f"{own}:missing", "has no missing"),
+        (f"{own}:wrong", "returned int: expected a corrflow.Encoder"),
+        ("no_such_package_at_all:build", "No module named 'no_such_package_at_all'"),
+        ("torchvision:resnet17", "torchvision:resnet17: expected a classification network"),
+        ("torchvision:resnet18@layer9", r"layer9: expected one of .*layer2 \(stride 8\)"),
+        ("torchvision:vit_b_16", "takes no frames of 64x64"),
+    ):
+        with pytest.raises(InputError, match=words):
+            find_encoder(name).build()
+    with pytest.raises(InputError, match="has no published weights"):
+        find_encoder("resnet18").build(published_weights=True)
+
+
+def test_a_torchvision_network_is_cut_at_the_deepest_layer_of_stride_8():
+    encoder = find_encoder("torchvision:resnet18").build()
+    assert (encoder.stride, encoder.channels) == (8, 128)
+    encoder(torch.rand(2, 3, 32, 48)).square().sum().backward()
+    assert all(weight.grad is not None for weight in encoder.parameters()), "for DDP"
+    coarse = find_encoder("torchvision:resnet18@layer3").build().eval()
+    assert coarse(torch.rand(1, 3, 32, 48)).shape == (1, 256, 2, 3)
+
+
+def test_a_torchvision_network_tracks_by_any_protocol():
+    torch.manual_seed(0)
+    model = CorrFlow(ModelConfig(find_encoder("torchvision:resnet18"))).eval()
+    frames = torch.rand(3, 3, 41, 67)
+    labels = torch.zeros(41, 67, dtype=torch.uint8)
+    labels[8:24, 8:24] = 2
+    for protocol in ("paper", "crw"):
+        tracked = corrflow.propagate(model, frames, labels, protocol)
+        assert torch.equal(tracked[0], labels) and tracked.shape == (3, 41, 67)
+
+
+def test_a_network_sees_frames_normalised_as_it_was_made_for():
+    encoder = find_encoder("torchvision:resnet18").build().eval()
+    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    frames = torch.rand(1, 3, 16, 16)
+    normalised = (frames - mean[:, None, None]) / deviation[:, None, None]
+    torch.testing.assert_close(encoder(frames), encoder.network(normalised))
+    assert not {"mean", "deviation"} & set(encoder.state_dict()), "they are known without it"
+
+
+@pytest.mark.parametrize(
+    ("name", "stride"), [("resnet18", 8), ("convnext_atto", 8), ("vit_tiny_patch16_224", 16)]
+)
+def test_a_timm_network_is_found_with_its_stride(name, stride):
+    pytest.importorskip("timm", reason="timm is not installed")
+    encoder = find_encoder(f"timm:{name}").build().eval()
+    assert encoder.stride == stride
+    assert encoder(torch.rand(1, 3, 64, 96)).shape == (
+        1,
+        encoder.channels,
+        64 // stride,
+        96 // stride,
+    )
+    with pytest.raises(InputError, match=r"expected a name of timm\.list_models"):
+        find_encoder("timm:no_such_network").build()
