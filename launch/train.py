@@ -237,7 +237,7 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
         f"code {Path(__file__).parents[1]}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )
-    if line := enlarged_line(corpus.manifest, job.clip):
+    if line := enlarged_line(corpus.manifest, job.clip, trainer.model.stride):
         print(line, flush=True)
     if trainer.step and trainer.previous_batch != settings.batch:
         place = (

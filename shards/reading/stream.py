@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from shards.errors import InputError, StallError
 from shards.manifest import Manifest
 from shards.reading.clip import ClipConfig, ClipSample, DamagedFrameError, decode_clip, sample_clip
-from shards.reading.corpus import Corpus
+from shards.reading.corpus import Corpus, open_corpus
 from shards.reading.order import ClipOrder, streams_of, streams_per_rank
 from shards.reading.read import Reader, Undecoded
 
@@ -210,6 +211,32 @@ def read_batches(
         atexit.unregister(end)
 
 
+def clip_batches(
+    data: str | Path,
+    batch: int,
+    clip: ClipConfig | None = None,
+    seed: int = 0,
+    workers: int = 0,
+) -> Generator[Batch, None, None]:
+    """Batches of the clips of packed videos, for ever, as one process would train on them; for a
+    notebook.
+
+    Args:
+        data: shards: a folder, a URL or a command, see `open_store`.
+        batch: clips in each.
+        clip: how clips are cut from the packed segments.
+        seed: of their order and of every crop.
+        workers: processes that read; 0 reads in this one.
+
+    Raises:
+        InputError: see `open_corpus` and `read_batches`.
+    """
+    corpus, clip = open_corpus(data), clip or ClipConfig()
+    order = ClipOrder(corpus.samples, seed, batch, clips_per_segment=clip.clips_per_segment)
+    dataset = ClipDataset(corpus, order, clip, rank=0, ranks=1, start=0)
+    return read_batches(dataset, StreamConfig(workers=workers))
+
+
 def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int) -> list[Any]:
     """The next `count` parts of a loader's iterator, those of one batch.
 
@@ -296,8 +323,9 @@ def check_data(dataset: ClipDataset) -> None:
         )
 
 
-def enlarged_line(manifest: Manifest, clip: ClipConfig) -> str:
-    """How many segments have frames smaller than the clips, and what to do about it, in a line.
+def enlarged_line(manifest: Manifest, clip: ClipConfig, stride: int) -> str:
+    """How many segments have frames smaller than the clips, and what to do about it, in a line;
+    `stride` is that of the encoder, of which a clip's side is a multiple.
 
     Nothing if none has, or if the manifest does not say: shards that were packed before it did.
     """
@@ -305,7 +333,7 @@ def enlarged_line(manifest: Manifest, clip: ClipConfig) -> str:
     if not small:
         return ""
     smallest = min(small)
-    advice = f"--clip.size {max(smallest // 4 * 4, 4)}"
+    advice = f"--clip.size {max(smallest // stride * stride, stride)}"
     if min(map(int, manifest.settings["size"].split("x"))) < clip.size:
         advice += f", or pack with --size {clip.size}"  # else the videos themselves are as small
     square = "crop" if clip.fit == "crop" else "square"

@@ -285,6 +285,9 @@ def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tm
         top_k=10,
     )
     assert command_of_eval.evaluate_job(job).protocol == "memory, radius 8, recent 3"
+    decided = EvalJob("davis2017", tree, tmp_path, protocol="memory", argmax_each_frame=True)
+    assert decided.chosen_protocol.argmax_each_frame
+    assert decided.chosen_protocol.name == "memory, argmax_each_frame True"
     told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
     assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 10)
 
@@ -338,7 +341,8 @@ def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tm
     assert "expected one of them" in refused(
         "eval", *line, "--encoder", "a:b", "--checkpoint", checkpoint
     )
-    assert "package.module:function or path/to/file.py:function" in refused("eval", *line, "--encoder", "nothing")
+    told = refused("eval", *line, "--encoder", "nothing")
+    assert "package.module:function or path/to/file.py:function" in told
     assert "protocol 'papier': expected one of paper, memory" in refused(
         "eval", *line, "--protocol", "papier"
     )

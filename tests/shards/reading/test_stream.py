@@ -263,18 +263,18 @@ def mixed(packed):
     ],
 )
 def test_frames_smaller_than_the_clip_are_counted_with_what_would_do(mixed, clip, told):
-    assert enlarged_line(mixed, clip) == told
+    assert enlarged_line(mixed, clip, 4) == told
 
 
 def test_of_frames_that_no_one_counted_nothing_is_said(mixed):
-    assert not enlarged_line(replace(mixed, short_sides={}), ClipConfig(size=256))
+    assert not enlarged_line(replace(mixed, short_sides={}), ClipConfig(size=256), 4)
 
 
 def test_frames_squashed_while_packing_count_by_their_shorter_side(mixed):
     squashed = replace(mixed, settings={**mixed.settings, "size": "64x40"}, short_sides={40: 8})
-    assert not enlarged_line(squashed, ClipConfig(size=40))
+    assert not enlarged_line(squashed, ClipConfig(size=40), 4)
     assert "(--clip.size 40, or pack with --size 48)" in enlarged_line(
-        squashed, ClipConfig(size=48)
+        squashed, ClipConfig(size=48), 4
     )
 
 
