@@ -83,7 +83,7 @@ def grey_depth(highest: int) -> int:
 def video_depth(paths: tuple[Path, ...]) -> int | None:
     """The depth that all frames of a video have in common, so that its light does not flicker.
 
-    It is told by the highest value of all frames, which are read for it only if the first one is
+    It follows from the highest value of all frames, which are read for it only if the first one is
     16-bit grey; None if it is not.
 
     Raises:
@@ -96,7 +96,7 @@ def video_depth(paths: tuple[Path, ...]) -> int | None:
 
 
 def load_mode(path: Path) -> str:
-    """Pillow's mode of an image file, told by its head; nothing if it can't be read."""
+    """Pillow's mode of an image file, from its header; empty if it can't be read."""
     try:
         with Image.open(path) as image:
             return image.mode

@@ -58,7 +58,7 @@ def marked_labels(image: Image.Image, name: str) -> Labels:
     """The objects `[H, W]` that somebody marked, in whatever way; 0 is the background.
 
     - Where transparency varies, what is at least half opaque is the object: 1. Several objects are
-      told apart there by their index, if index 0 is what is transparent, or by DAVIS colours.
+      distinguished there by their index, if index 0 is what is transparent, or by DAVIS colours.
     - Indices of a palette are objects. A palette in use of greys up to white goes by its colours
       instead, if those are white on black; so does one in which black is not the first entry.
     - Grey is white on black, cut at half of its range, if all of it is near black or near white but
@@ -167,8 +167,8 @@ def labels_of_palette(image: Image.Image, name: str) -> Labels:
     if known_hw.all():
         return labels_hw
     color = tuple(palette[0].tolist())
-    told = f"{name}: its palette has black at entry {black[0]} and {color} at entry 0"
-    raise InputError(f"{told}: expected the background at entry 0")
+    problem = f"{name}: its palette has black at entry {black[0]} and {color} at entry 0"
+    raise InputError(f"{problem}: expected the background at entry 0")
 
 
 def palette_of(image: Image.Image) -> Labels:
@@ -199,9 +199,9 @@ def labels_of_grey(grey_hw: Numbers, name: str, *, exact: bool) -> Labels:
         if exact and not values[0] and (one or np.isin(objects, flat_values(grey_hw)).all()):
             return labels_hw
     more = f" and {len(values) - NAMED} more" if len(values) > NAMED else ""
-    told = f"{name}: grey {', '.join(map(str, values[:NAMED]))}{more}"
+    problem = f"{name}: grey {', '.join(map(str, values[:NAMED]))}{more}"
     kinds = f"white on black, objects' numbers up to {MOST_OBJECTS}, or an indexed PNG"
-    raise InputError(f"{told}: can't tell shades from objects: expected {kinds}")
+    raise InputError(f"{problem}: can't tell shades from objects: expected {kinds}")
 
 
 def is_white_on_black(grey_hw: Numbers, white: int, *, exact: bool) -> bool:
@@ -213,7 +213,7 @@ def is_white_on_black(grey_hw: Numbers, white: int, *, exact: bool) -> bool:
     is_hard = not is_shade(values, white).any() and np.count_nonzero(8 * values >= 7 * white) == 1
     flat = values if is_hard else flat_values(grey_hw)
     dark = np.count_nonzero(8 * flat <= white)
-    has_numbers = exact and dark > 1 and len(values) < MANY  # beside white, which is a void then
+    has_numbers = exact and dark > 1 and len(values) < MANY  # besides white, which is then a void
     return not has_numbers and not is_shade(flat, white).any()
 
 
@@ -239,8 +239,8 @@ def labels_of_colors(colors_hw3: Labels, name: str) -> Labels:
     labels_hw, known_hw = palette_places(colors_hw3)
     if not known_hw.all():
         color = tuple(int(value) for value in colors_hw3[~known_hw][0])
-        told = f"{name}: in colours, and {color} is none of the DAVIS palette"
-        raise InputError(f"{told}: expected an indexed or grey PNG")
+        problem = f"{name}: in colours, and {color} is none of the DAVIS palette"
+        raise InputError(f"{problem}: expected an indexed or grey PNG")
     return labels_hw
 
 

@@ -232,7 +232,7 @@ def export_model(
             f"checkpoint {source}: {bad[0]} holds what half precision can't: expected finite "
             "weights up to 65,504"
         )
-    told: dict[str, Any] = {name: state[name] for name in ("step", "clips") if name in state}
+    progress: dict[str, Any] = {name: state[name] for name in ("step", "clips") if name in state}
     with atomic_file(out) as file:
         config = (
             model.config
@@ -243,7 +243,7 @@ def export_model(
             {
                 "model_config": config_to_dict(config),
                 "model": {**model.state_dict(), **halved},
-                **told,
+                **progress,
             },
             file,
         )
@@ -287,11 +287,13 @@ def read_model_config(state: dict[str, Any], path: str | Path) -> ModelConfig:
     return ModelConfig(encoder, stored["radius"], stored["inverse_temperature"], stored["input"])
 
 
-def load_weights(model: CorrFlow, told: dict[str, Any], path: str | Path) -> None:
+def load_weights(model: CorrFlow, state: dict[str, Any], path: str | Path) -> None:
     """Put the weights of a checkpoint into `model`, every one of them or none; InputError names the
     first that does not fit."""
     weights = {
-        rename_released(name): tensor for name, tensor in told.items() if isinstance(tensor, Tensor)
+        rename_released(name): tensor
+        for name, tensor in state.items()
+        if isinstance(tensor, Tensor)
     }
     expected = model.state_dict()
     for name in (*expected, *weights):
@@ -299,9 +301,9 @@ def load_weights(model: CorrFlow, told: dict[str, Any], path: str | Path) -> Non
             where = "is missing" if name not in weights else "is not known"
             raise InputError(f"checkpoint {path}: another architecture: {name} {where}")
         if weights[name].shape != expected[name].shape:
-            found, wanted = list(weights[name].shape), list(expected[name].shape)
+            actual, wanted = list(weights[name].shape), list(expected[name].shape)
             raise InputError(
-                f"checkpoint {path}: another architecture: {name} is {found}, expected {wanted}"
+                f"checkpoint {path}: another architecture: {name} is {actual}, expected {wanted}"
             )
     model.load_state_dict(weights)
 
@@ -336,8 +338,8 @@ def weights_digest(model: CorrFlow) -> str:
     """
     if model.config.encoder == ExternalConfig(""):
         raise InputError("encoder: no name: expected one that corrflow.find_encoder finds")
-    found = hashlib.sha256(json.dumps(config_to_dict(model.config)).encode())
+    digest = hashlib.sha256(json.dumps(config_to_dict(model.config)).encode())
     for name, tensor in model.state_dict().items():
-        found.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

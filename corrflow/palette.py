@@ -1,5 +1,5 @@
-"""Which colours are classes: the 16 that were published with the method, or others, of a file; and
-which are asked for.
+"""Palettes: the colours that are classes. The 16 that were published with the method, or others
+from a file; and which of them are predicted, with what share of the loss.
 
 Shapes: p pixels, k classes, x 2 of (a, b) or 3 of (L, a, b).
 """
@@ -39,29 +39,30 @@ LAB64 = Path(__file__).parent / "palettes" / "lab64.csv"
 
 
 class Target(NamedTuple):
-    """One question to the model: which of these colours is it."""
+    """A palette whose classes are predicted, and how."""
 
     palette: Palette
     share: float
-    """Of the loss; those of all targets add up to 1."""
+    """Its share of the loss; the shares of all targets add up to 1."""
     lightness: float
-    """Weight of L beside a and b in what is the nearest class; no matter in a palette of ab."""
+    """Weight of L relative to a and b where the nearest class of Lab is chosen; a palette of ab has
+    no use for it."""
 
 
 @dataclass(frozen=True)
 class TargetConfig:
-    """What the model is asked for (paper, section 3.1)."""
+    """Which colour classes the model predicts (paper, section 3.1)."""
 
     palette: str = ""
-    """CSV of colour classes, a line `a,b` or `L,a,b` each (launch/shard.py palette makes one);
-    unless given, the method's 16 of ab."""
+    """CSV file of colour classes, a line `a,b` or `L,a,b` for each; launch/shard.py palette makes
+    one. Unless given, the 16 classes of ab that were published with the method."""
     second_palette: str = ""
-    """CSV of further classes, which are copied along and asked for by a loss of their own: those of
-    Lab tell apart what has one hue."""
+    """CSV file of a second palette, whose classes are predicted as well, with a loss of their own.
+    Classes of Lab distinguish what has one hue and another lightness."""
     second_share: float = 0.4
-    """Of the loss, that of the classes beside."""
+    """Share of the second palette in the loss; the first has the rest."""
     lightness: float = 1.0
-    """Weight of L beside a and b where the nearest class of Lab is looked for; below 1 shadows
+    """Weight of L relative to a and b where the nearest class of Lab is chosen. Below 1, shadows
     change fewer classes."""
 
     def __post_init__(self) -> None:
@@ -76,10 +77,9 @@ class TargetConfig:
         palette = read_palette(Path(self.palette)) if self.palette else PUBLISHED
         if not self.second_palette:
             return (Target(palette, 1.0, self.lightness),)
-        beside = read_palette(Path(self.second_palette))
-        return Target(palette, 1 - self.second_share, self.lightness), Target(
-            beside, self.second_share, self.lightness
-        )
+        first = Target(palette, 1 - self.second_share, self.lightness)
+        second_palette = read_palette(Path(self.second_palette))
+        return first, Target(second_palette, self.second_share, self.lightness)
 
 
 def read_palette(path: Path) -> Palette:

@@ -36,10 +36,10 @@ def read_frame(path: Path, depth: int | None = None) -> Pixels:
 def read_mask(path: Path) -> Pixels:
     """Read a mask that somebody marked as labels `[H, W]`, upright as its EXIF asks.
 
-    What each kind of picture means, and what is refused, is told at `masks.marked_labels`.
+    What each kind of picture means, and what is refused, is described at `masks.marked_labels`.
 
     Raises:
-        InputError: there is none that can be read, or what it means can't be told.
+        InputError: there is none that can be read, or its meaning is not clear.
     """
     return marked_labels(load_image(path, "mask"), f"mask {path}")
 

@@ -1,7 +1,7 @@
 """Restricted attention: each target cell looks at a window of the reference frames and copies what
 is there.
 
-One signature, a plain `reference`, and fast paths beside it; the choice among them is in
+One signature, a plain `reference`, and fast paths next to it; the choice among them is in
 `choice.py`. Shapes: b batch, r references, c k channels, h w cells at stride 4.
 """
 

@@ -35,17 +35,17 @@ WIDEST = 512  # channels of features or values; wider ones overflow a multiproce
 
 
 def choose_backend(
-    asked: str,
+    name: str,
     device: torch.device,
     dtype: torch.dtype = torch.float32,
     top_k: int = 0,
     width: int = 0,
 ) -> str:
-    """The backend that `asked` stands for: `auto` is triton on CUDA where it serves and can be
+    """The backend that `name` stands for: `auto` is triton on CUDA where it serves and can be
     compiled, else tiled.
 
     Args:
-        asked: `auto` or one of `BACKENDS`.
+        name: `auto` or one of `BACKENDS`.
         device: of the features.
         dtype: the widest of features and values.
         top_k: see `restricted_attention`.
@@ -56,16 +56,16 @@ def choose_backend(
             it; one that does not serve this device, dtype, top_k or width.
     """
     serves = dtype != torch.float64 and not top_k and width <= WIDEST
-    if asked == "auto":
+    if name == "auto":
         return "triton" if serves and compiles_for(device) else "tiled"
-    if asked not in BACKENDS:
+    if name not in BACKENDS:
         raise InputError(
-            f"attention: backend {asked!r}: expected one of auto, {', '.join(BACKENDS)}"
+            f"attention: backend {name!r}: expected one of auto, {', '.join(BACKENDS)}"
         )
-    if not is_installed(asked):
-        package, command = NEEDS[asked]
-        raise InputError(f"attention: backend {asked}: {package} is not installed: {command}")
-    if asked == "triton":
+    if not is_installed(name):
+        package, command = NEEDS[name]
+        raise InputError(f"attention: backend {name}: {package} is not installed: {command}")
+    if name == "triton":
         if os.environ.get("TRITON_INTERPRET") != "1" and not compiles_for(device):
             wanted = (
                 "CUDA of compute capability 8.0, a C++ compiler and Python's headers, or "
@@ -80,7 +80,7 @@ def choose_backend(
                 f"attention: backend triton: {given}: expected 32 bits, 0 and {WIDEST} at most; "
                 "tiled serves all"
             )
-    return asked
+    return name
 
 
 def compiles_for(device: torch.device) -> bool:
@@ -92,7 +92,7 @@ def compiles_for(device: torch.device) -> bool:
 
 @lru_cache
 def is_installed(backend: str) -> bool:
-    """Whether what the backend imports can be found."""
+    """Whether what the backend imports is there."""
     return backend not in NEEDS or importlib.util.find_spec(NEEDS[backend][0]) is not None
 
 
@@ -100,11 +100,11 @@ def is_installed(backend: str) -> bool:
 def has_compiler() -> bool:
     """Whether this machine can build what Triton and torch.compile generate: a C++ compiler and
     Python's headers."""
-    found = any(
+    has_command = any(
         shutil.which(os.environ.get(name, name))
         for name in ("CC", "CXX", "g++", "clang++", "gcc", "clang")
     )
-    return found and Path(sysconfig.get_path("include"), "Python.h").exists()
+    return has_command and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def find_attend(backend: str) -> Attend:

@@ -8,7 +8,7 @@ value are the same walk with the roles changed: a tile of reference cells walks 
 atomics: the same inputs give the same bits.
 
 Products take bfloat16 and float16 as they are, and add up in float32. float32 is split for the
-tensor cores into three tf32 products; beside half-precision features, whose own rounding is
+tensor cores into three tf32 products; next to half-precision features, whose own rounding is
 coarser, values and weights are rounded to tf32. What is multiplied by a half-precision tensor is
 rounded to its precision: backward, the logits' gradient to that of the features. Tile sizes are
 fixed and not tuned by timing, since another tiling adds up in another order: a resumed run would
@@ -55,22 +55,22 @@ def choose_tiling(query: Tensor, value: Tensor) -> Tiling:
     """Tiles that leave room in registers and shared memory, of which wider features take more; by
     what the compiler reports for Hopper."""
     width = max(
-        padded(query.shape[-1]) * query.element_size(),
-        padded(value.shape[-1]) * value.element_size() // 2,
+        padded_width(query.shape[-1]) * query.element_size(),
+        padded_width(value.shape[-1]) * value.element_size() // 2,
     )
     if width <= 128:
         return Tiling(8, 8, 32, 4)
     return Tiling(8, 8, 16, 4) if width <= 256 else Tiling(4, 4, 16, 4)
 
 
-def padded(channels: int) -> int:
+def padded_width(channels: int) -> int:
     """The width of a block for so many channels: a power of 2, and at least the 16 of a tensor
     core's product."""
     return max(16, int(triton.next_power_of_2(channels)))
 
 
 class Launch:
-    """What the three kernels are told alike: sizes, strides being those of contiguous cells-last
+    """Arguments that the three kernels share: sizes; strides are those of contiguous cells-last
     tensors."""
 
     def __init__(self, query_bhwc: Tensor, value_brhwk: Tensor, window: Window) -> None:
@@ -83,8 +83,8 @@ class Launch:
         # of products of float32
         precision = "tf32x3" if query_bhwc.dtype == torch.float32 else "tf32"
         self.constants = {
-            "C": channels, "K": classes, "RADIUS": window.radius, "BLOCK_C": padded(channels),
-            "BLOCK_K": padded(classes),
+            "C": channels, "K": classes, "RADIUS": window.radius, "BLOCK_C": padded_width(channels),
+            "BLOCK_K": padded_width(classes),
             "TILE_H": tiling.height, "TILE_W": tiling.width, "BLOCK": tiling.block,
             "PRECISION": precision, "num_warps": tiling.warps,
         }  # fmt: skip

@@ -46,9 +46,9 @@ def copy_kernel(
             logits_qp = tl.where(reach_qp, logits_qp, LOWEST)
             raised = tl.maximum(highest, tl.max(logits_qp, axis=1))
             weights_qp = tl.where(reach_qp, tl.exp(logits_qp - raised[:, None]), 0.0)
-            shrink = tl.exp(highest - raised)
-            total = total * shrink + tl.sum(weights_qp, axis=1)
-            copied_qk = copied_qk * shrink[:, None] + product(weights_qp, value_pk, PRECISION)
+            rescale = tl.exp(highest - raised)
+            total = total * rescale + tl.sum(weights_qp, axis=1)
+            copied_qk = copied_qk * rescale[:, None] + product(weights_qp, value_pk, PRECISION)
             highest = raised
     total = tl.where(valid, total, 1.0)  # beyond the image there is nothing to divide
     store_rows(out + batch * image * K, cell, valid, copied_qk / total[:, None], K, BLOCK_K)

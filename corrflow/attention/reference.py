@@ -1,4 +1,4 @@
-"""Restricted attention, written to be read. The fast paths beside this file are tested against it.
+"""Restricted attention, written to be read. The fast paths next to this file are tested against it.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, s
 shifts in the window.

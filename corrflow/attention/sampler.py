@@ -15,7 +15,7 @@ from corrflow.attention.window import Window
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
-    # an optional extra: absent until it is asked for
+    # an optional extra: absent until it is installed
     from spatial_correlation_sampler import (
         spatial_correlation_sample,
     )

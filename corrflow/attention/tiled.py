@@ -22,7 +22,7 @@ from corrflow.attention.window import Window
 
 # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
 TILE = 16
-# logits that are searched for the likest at a time: 8 MiB, about what a core's caches hold
+# logits that are searched for the most similar at a time: 8 MiB, about what a core's caches hold
 SLAB = 1 << 21
 
 
@@ -33,7 +33,7 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
 
 
 class TiledAttention(torch.autograd.Function):
-    """Forward and backward tile by tile. Memory beside inputs, output and gradients: a few
+    """Forward and backward tile by tile. Memory besides inputs, output and gradients: a few
     tiles."""
 
     @staticmethod
@@ -90,21 +90,19 @@ def copy_all(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window
 
 
 def copy_few(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
-    """The same of the `top_k` likest cells alone, some references at a time: no weight of another
-    cell is ever made."""
+    """The same of the `top_k` most similar cells alone, some references at a time: no weight of
+    another cell is ever made."""
     group = max(1, SLAB // (len(query_bcq) * query_bcq.shape[2] * tile.patch(key[0, 0, 0]).numel()))
     best: tuple[Tensor, Tensor] | None = None
     for first in range(0, key.shape[1], group):
         logits_bqp = tile_logits(
             tile, query_bcq, tile.patches(key[:, first : first + group]), window
         )
-        found = logits_bqp.topk(min(window.top_k, logits_bqp.shape[2]), dim=2, sorted=False)
+        top = logits_bqp.topk(min(window.top_k, logits_bqp.shape[2]), dim=2, sorted=False)
         values_bkp = tile.patches(value[:, first : first + group])
-        places_bkqt = found.indices[:, None].expand(-1, values_bkp.shape[1], -1, -1)
-        here = (
-            found.values,
-            values_bkp[:, :, None].expand(-1, -1, places_bkqt.shape[2], -1).gather(3, places_bkqt),
-        )
+        places_bkqt = top.indices[:, None].expand(-1, values_bkp.shape[1], -1, -1)
+        values_bkqp = values_bkp[:, :, None].expand(-1, -1, places_bkqt.shape[2], -1)
+        here = top.values, values_bkqp.gather(3, places_bkqt)
         best = here if best is None else merge_few(best, here, window.top_k)
     assert best is not None, "there is at least one reference"
     return torch.einsum("bqt,bkqt->bkq", best[0].softmax(dim=2), best[1])
@@ -113,12 +111,11 @@ def copy_few(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window
 def merge_few(
     one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor], top_k: int
 ) -> tuple[Tensor, Tensor]:
-    """The likest of both: logits `[B, Q, top_k]` and values `[B, K, Q, top_k]`."""
+    """The most similar of both: logits `[B, Q, top_k]` and values `[B, K, Q, top_k]`."""
     logits_bqt, values_bkqt = (torch.cat(pair, dim=-1) for pair in zip(one, other, strict=True))
-    found = logits_bqt.topk(min(top_k, logits_bqt.shape[2]), dim=2, sorted=False)
-    return found.values, values_bkqt.gather(
-        3, found.indices[:, None].expand(-1, values_bkqt.shape[1], -1, -1)
-    )
+    top = logits_bqt.topk(min(top_k, logits_bqt.shape[2]), dim=2, sorted=False)
+    places_bkqt = top.indices[:, None].expand(-1, values_bkqt.shape[1], -1, -1)
+    return top.values, values_bkqt.gather(3, places_bkqt)
 
 
 class Tile(NamedTuple):

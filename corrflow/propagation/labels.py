@@ -17,9 +17,9 @@ from corrflow.propagation.features import pad_to_stride
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
 NEAR = 2  # cells around a peak whose centre of mass is the point's place
-# of a point's mass must be near its peak for it to count as seen: of 0.1, 0.2, ... 0.7 what told
-# seen points from hidden ones best by the memory protocol (balanced accuracy 0.79; 0.3: 0.78, 0.5:
-# 0.76), four generated videos, the pretrained model
+# share of a point's mass that must be near its peak for it to count as visible: of 0.1, 0.2, ...
+# 0.7 what separated visible points from hidden ones best by the memory protocol (balanced accuracy
+# 0.79; 0.3: 0.78, 0.5: 0.76), four generated videos, the pretrained model
 SEEN = 0.4
 
 Output = TypeVar("Output")
@@ -53,8 +53,8 @@ class Labels(ABC, Generic[Output]):
 
     @abstractmethod
     def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
-        """Soft labels `[K, h, w]` to remember of the frame that was settled: of the decision, or,
-        with what was copied, of its shares."""
+        """Soft labels `[K, h, w]` to remember of the frame that `decode` decided on: the
+        decision, or, where `copied_khw` is given, its shares."""
 
 
 class MaskLabels(Labels[Tensor]):
@@ -129,7 +129,7 @@ class MaskLabels(Labels[Tensor]):
         )
 
     def argmax(self, copied_khw: Tensor) -> Tensor:
-        """Enlarge, and take the likeliest; int64 `[H, W]`."""
+        """Upsample, and take the label of the largest share; int64 `[H, W]`."""
         return upsample(copied_khw, self.stride, cubic=self.argmax_each_frame)[
             :, : self.size[0], : self.size[1]
         ].argmax(dim=0)
@@ -160,8 +160,8 @@ def merge_given_labels(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor)
     room_b1hw = (1 - new_bkhw.sum(dim=-3, keepdim=True)).clamp_min(0)
     rest_bkhw = rest_bkhw * (room_b1hw / rest_bkhw.sum(dim=-3, keepdim=True).clamp_min(1e-3))
     rest_bkhw[..., :1, :, :] += room_b1hw - rest_bkhw.sum(dim=-3, keepdim=True)
-    told_bkhw: Tensor = rest_bkhw + new_bkhw
-    return told_bkhw
+    merged_bkhw: Tensor = rest_bkhw + new_bkhw
+    return merged_bkhw
 
 
 class TrackedPoints(NamedTuple):
@@ -226,7 +226,7 @@ class PointLabels(Labels[TrackedPoints]):
             self.now = TrackedPoints(
                 xy, self.now.visible | fresh, torch.where(fresh, 1.0, self.now.confidence)
             )
-        return TrackedPoints(*(told.cpu() for told in self.now))
+        return TrackedPoints(*(field.cpu() for field in self.now))
 
     def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
         """Gaussians of those that are seen; with what was copied, of those that are given."""

@@ -1,5 +1,5 @@
-"""How labels travel at test time: which frames are asked, how far around, how sharply, and what is
-remembered."""
+"""Protocols of label propagation: which frames are references, how large the window is, how sharp
+the softmax, and what is remembered of a frame."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,7 +23,7 @@ class Protocol:
     radius: int = 24
     """Half the side of the window, in pixels; cells that it touches count."""
     top_k: int = 0
-    """Reference cells that count, the likest over all references together; 0: all."""
+    """Reference cells that count, the most similar ones over all references together; 0: all."""
     temperature: float = 0.0
     """Features are normalised to length 1, and their dot products divided by this; 0: features as
     they are, scaled as in training."""
@@ -32,8 +32,8 @@ class Protocol:
     directions in which all cells differ alike say little of which is which. So many times the mean
     variance is added to each, against noise; 0: as they are."""
     argmax_each_frame: bool = True
-    """Labels are decided in each frame, and the decision, made of cubically enlarged shares, is
-    remembered; else the shares are."""
+    """The label of each pixel is decided in each frame, from bicubically upsampled shares, and the
+    decision is what the next frames copy; else they copy the shares."""
 
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)
@@ -82,8 +82,8 @@ PROTOCOLS = {
         # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the
         # older ones in two steps
         Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, argmax_each_frame=False),
-        # Jabri et al. (NeurIPS 2020): the first frame and 20 before, the 10 likest cells; 12 cells
-        # of 8 pixels
+        # Jabri et al. (NeurIPS 2020): the first frame and 20 before, the 10 most similar cells; 12
+        # cells of 8 pixels
         Protocol(
             "crw",
             anchors=(0,),
@@ -93,8 +93,8 @@ PROTOCOLS = {
             temperature=0.05,
             argmax_each_frame=False,
         ),
-        # Caron et al. (ICCV 2021): the first frame and 7 before, the 5 likest cells; 12 cells of 8
-        # pixels
+        # Caron et al. (ICCV 2021): the first frame and 7 before, the 5 most similar cells; 12 cells
+        # of 8 pixels
         Protocol(
             "dino",
             anchors=(0,),
@@ -111,16 +111,15 @@ PROTOCOLS = {
 
 def override(protocol: Protocol, **settings: Any) -> Protocol:
     """With other settings, and a name that says so; those that are None stay as they are."""
-    told = {
+    changed = {
         name: value
         for name, value in settings.items()
         if value is not None and value != getattr(protocol, name)
     }
-    words = (
-        f"{name} {len(value) if isinstance(value, tuple) else value}"
-        for name, value in told.items()
-    )
-    return replace(protocol, **told, name=", ".join((protocol.name, *words)))
+    words = [protocol.name]
+    for name, value in changed.items():
+        words.append(f"{name} {len(value) if isinstance(value, tuple) else value}")
+    return replace(protocol, **changed, name=", ".join(words))
 
 
 def find_protocol(protocol: str | Protocol) -> Protocol:

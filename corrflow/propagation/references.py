@@ -79,13 +79,13 @@ class References:
     def copy(self, number: int, features_bchw: Tensor) -> Tensor | None:
         """Soft labels `[B, K, h, w]` for frame `number`, all references together; None if there is
         none yet."""
-        asked = [self.kept[frame] for frame in self.select_frames(number)]
-        return self.attend(features_bchw, asked) if asked else None
+        references = [self.kept[frame] for frame in self.select_frames(number)]
+        return self.attend(features_bchw, references) if references else None
 
-    def attend(self, features_bchw: Tensor, asked: list[Reference]) -> Tensor:
-        """What these references have for a frame."""
-        keys = torch.stack([reference.features_bchw for reference in asked], dim=1)
-        values = torch.stack([reference.values_bkhw for reference in asked], dim=1)
+    def attend(self, features_bchw: Tensor, references: list[Reference]) -> Tensor:
+        """Soft labels of a frame, copied from these references."""
+        keys = torch.stack([reference.features_bchw for reference in references], dim=1)
+        values = torch.stack([reference.values_bkhw for reference in references], dim=1)
         protocol, model = self.protocol, self.model
         radius = -(-protocol.radius // model.stride)
         scale = model.config.inverse_temperature
@@ -124,10 +124,10 @@ class References:
         }
 
     def backfill_labels(self, number: int, *, exclusive: bool) -> None:
-        """Look in the other references for what was given in frame `number`.
+        """Propagate what was given in frame `number` back to the other references.
 
-        They called it background, or what it was mistaken for; asked as they are, they would
-        outvote the frame that knows better.
+        In them it is still background, or what it was mistaken for; as they are, they would outvote
+        the frame in which it was given.
 
         Args:
             number: of the frame, remembered.
@@ -138,14 +138,14 @@ class References:
             changed_bk11 = (source.given_bk & ~reference.given_bk)[:, :, None, None]
             if frame == number or not changed_bk11.any():
                 continue
-            found_bkhw = self.attend(reference.features_bchw, [source]) * changed_bk11
+            given_bkhw = self.attend(reference.features_bchw, [source]) * changed_bk11
             old_bkhw = reference.values_bkhw
-            told_bkhw = (
-                merge_given_labels(old_bkhw, found_bkhw, changed_bk11)
+            merged_bkhw = (
+                merge_given_labels(old_bkhw, given_bkhw, changed_bk11)
                 if exclusive
-                else torch.where(changed_bk11, found_bkhw, old_bkhw)
+                else torch.where(changed_bk11, given_bkhw, old_bkhw)
             )
-            self.kept[frame] = reference._replace(values_bkhw=told_bkhw)
+            self.kept[frame] = reference._replace(values_bkhw=merged_bkhw)
 
     def select(self, rows: list[int]) -> None:
         """Go on with these of the videos; the others have ended."""

@@ -1,2 +1,2 @@
-"""Training: `trainer.py` is the loop; `config.py` what it is told; the other files each a thing
-that it does, by their names."""
+"""Training: `trainer.py` is the loop and `config.py` its settings; each other file is one thing
+that the loop does, by its name."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: written whole, found again newest first, thinned out.
+"""Checkpoints of a run: saved atomically, restored from the newest that can be read, pruned.
 
 They hold what can't be recomputed: weights, moments, step. `model.py` reads the weights for use.
 """
@@ -83,8 +83,8 @@ def restore(
         InputError: checkpoints are there and none can be read, or they are of another architecture;
             no checkpoint of step `only`.
     """
-    found = [path for path in checkpoints(run) if only in (None, step_of(path))]
-    for path in reversed(found):
+    paths = [path for path in checkpoints(run) if only in (None, step_of(path))]
+    for path in reversed(paths):
         try:
             state = read_checkpoint(path)
         except InputError as error:
@@ -92,8 +92,8 @@ def restore(
             continue
         restore_state(state, path, model, optimizer)
         return state
-    if found:
-        raise InputError(f"{run}: none of its {len(found)} checkpoints can be read")
+    if paths:
+        raise InputError(f"{run}: none of its {len(paths)} checkpoints can be read")
     if only is not None:
         raise InputError(
             f"checkpoint {checkpoint_path(run, only)}: not to be seen from here: expected a folder "
@@ -107,9 +107,10 @@ def restore_state(
 ) -> None:
     """Put a checkpoint's weights and moments in place; InputError if it is of another
     architecture."""
-    if (found := read_model_config(state, path)) != model.config:
+    config = read_model_config(state, path)
+    if config != model.config:
         raise InputError(
-            f"checkpoint {path}: another architecture: {found}, expected {model.config}"
+            f"checkpoint {path}: another architecture: {config}, expected {model.config}"
         )
     load_weights(model, find_state_dict(state), path)
     optimizer.load_state_dict(state["optimizer"])
@@ -130,9 +131,12 @@ def initial_model(start: str, config: ModelConfig) -> CorrFlow:
     if start == "encoder":
         return CorrFlow(config, encoder=config.encoder.build(published_weights=True))
     model = load_model(None if start == "pretrained" else start)
-    found, wanted = (model.config.encoder, model.config.input), (config.encoder, config.input)
-    if found != wanted:
-        raise InputError(f"trainer.start {start}: another architecture: {found}, expected {wanted}")
+    actual = model.config.encoder, model.config.input
+    wanted = config.encoder, config.input
+    if actual != wanted:
+        raise InputError(
+            f"trainer.start {start}: another architecture: {actual}, expected {wanted}"
+        )
     return model
 
 
@@ -219,5 +223,5 @@ def read_validation(path: Path) -> dict[str, Any] | None:
         state = read_checkpoint(path)
     except InputError:
         return None
-    found: dict[str, Any] | None = state.get("validation")
-    return found
+    validation: dict[str, Any] | None = state.get("validation")
+    return validation

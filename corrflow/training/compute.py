@@ -37,16 +37,16 @@ class ComputeConfig:
     """How a step is computed; may change when a run goes on."""
 
     attention: Asked = "auto"
-    """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
+    """Backend of the attention; auto takes triton on CUDA and tiled on the CPU."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the encoder's convolutions; auto: bfloat16 (autocast) on CUDA of compute capability 8.0,
-    else float32."""
+    """Precision of the encoder's convolutions; auto takes bfloat16 (autocast) on CUDA of compute
+    capability 8.0 or later, else float32."""
     compile: Literal["auto", "yes", "no"] = "auto"
-    """Compile the encoder by torch.compile, for which a C++ compiler is needed; auto: where
-    bfloat16 is."""
+    """Whether the encoder is compiled by torch.compile, which needs a C++ compiler; auto compiles
+    wherever it takes bfloat16."""
     convolution: Literal["auto", "direct", "winograd"] = "auto"
-    """How wide 3x3 convolutions are computed; auto: by Winograd convolution on the CPU in float32,
-    nearly twice as fast, else directly."""
+    """How wide 3x3 convolutions are computed; auto takes Winograd convolution on the CPU in
+    float32, which is nearly twice as fast, else the direct one."""
 
     def choose(self, device: torch.device) -> Compute:
         """What `auto` stands for on `device`; InputError where a choice can't be had there."""

@@ -1,4 +1,4 @@
-"""What a training run is told: the settings of the loop, and the tree of all that decides what is
+"""The settings of a training run: those of the loop, and the tree of all that decides what is
 learnt and how it is computed."""
 
 from dataclasses import dataclass, field
@@ -21,43 +21,43 @@ class TrainerConfig:
     """The loop and what it leaves behind."""
 
     steps: int = 200_000
-    """Optimizer steps in all; a run that has fewer goes on when asked for more."""
+    """Optimizer steps in all. A finished run goes on when it is started again with more."""
     batch: int = 6
-    """Clips of a global batch, over all processes; a run may go on with another."""
+    """Clips of a global batch, over all processes. A run may be resumed with another batch."""
     accumulate: int = 1
-    """Parts, one after the other, in which a process computes its clips of a batch: less memory,
-    the same clips and random draws. The gradients are those of the whole but for BatchNorm, which
-    sees the clips of one part at a time."""
+    """Gradient accumulation: the parts in which a process computes its clips of a batch, one after
+    the other, which takes less memory. Clips and random draws stay the same, and so do gradients,
+    but for BatchNorm, which sees the clips of one part at a time."""
     clip_norm: float = 0.0
-    """Longest gradient; a longer one is shortened to it. 0: none is, as released."""
+    """Gradient clipping: the largest norm of the gradient. 0, as released, clips nothing."""
     sync_batch_norm: bool = False
-    """BatchNorm sees the clips of all processes together (CUDA alone); for few clips a process."""
+    """Synchronise BatchNorm over all processes; for few clips a process, on CUDA alone."""
     ema_clips: float = 0.0
-    """Keep an average of the weights over about the last so many clips, which is what is validated
-    and used; 0: none."""
+    """Keep an exponential moving average (EMA) of the weights over about the last so many clips,
+    which is what is validated and used; 0 keeps none."""
     start: str = ""
     """The weights that a new run begins with: a checkpoint file (its exponential moving average, if
     it has one), `pretrained` for the pretrained model, or `encoder` for the weights that the makers
     of a torchvision or timm encoder published. Random weights unless given."""
     seed: int = 0
-    """Of the weights, the order of the clips and every random draw."""
+    """Seed of the initial weights, of the order of the clips and of every random draw."""
     log_every: int = 10
-    """Steps between two looks at the losses; each step is logged all the same."""
+    """Steps between two reads of the losses from the device; each step is logged all the same."""
     save_every: int = 1000
     """Steps between two checkpoints."""
     keep: int = 3
-    """Newest checkpoints that are kept."""
+    """How many of the newest checkpoints are kept."""
     keep_every: int = 0
-    """Checkpoints whose step is a multiple of this are kept for ever; 0: none."""
+    """Checkpoints whose step is a multiple of this are never removed; 0: none of them."""
     pictures_every: int = 500
-    """Steps between two sets of pictures; 0: none."""
+    """Steps between two sets of pictures on TensorBoard; 0: no pictures."""
     spike_factor: float = 5.0
-    """A loss above so many times the median of the last 100 is a spike; 0: none is looked for. In
-    200 steps of the recipe smoke the highest was 1.1 times it."""
+    """A loss above so many times the median of the last 100 is a spike; 0 looks for none. In 200
+    steps of the recipe smoke the highest loss was 1.1 times the median."""
     on_spike: Literal["warn", "stop"] = "warn"
-    """What a spike does: a line that names it, or the end of the run."""
+    """What happens at a spike: `warn` prints a line that names it, `stop` ends the run."""
     profile: int = 0
-    """Steps to trace after a few that warm up, into RUN/profile; 0: none."""
+    """Steps to profile, after a few that warm up, into RUN/profile; 0: none."""
 
     def __post_init__(self) -> None:
         from_1 = (
@@ -94,14 +94,12 @@ class TrainerConfig:
         clips = self.batch // world
         if self.batch % (world * self.accumulate):
             fitting = [str(n) for n in range(1, clips + 1) if self.batch % (world * n) == 0]
-            told = (
-                f"one of {', '.join(fitting)}"
-                if fitting
-                else "a batch that divides by the processes"
-            )
+            expected = "a batch that divides by the processes"
+            if fitting:
+                expected = f"one of {', '.join(fitting)}"
             raise InputError(
                 f"trainer: accumulate {self.accumulate}: {self.batch} clips on {world} processes: "
-                f"expected {told}"
+                f"expected {expected}"
             )
         if self.sync_batch_norm and device.type != "cuda":
             raise InputError(

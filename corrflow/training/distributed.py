@@ -14,7 +14,7 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from corrflow.errors import InputError
 
-SETTLE_SECONDS = 3.0  # from a process's first trouble until the others have told theirs
+SETTLE_SECONDS = 3.0  # from one process's failure until the others have reported theirs
 
 
 @dataclass(frozen=True)
@@ -22,10 +22,10 @@ class TimeoutConfig:
     """How long processes wait for one another before they end with a message."""
 
     join_seconds: float = 300.0
-    """For all to come together at the start."""
+    """How long all processes may take to join the job at its start."""
     stall_seconds: float = 600.0
-    """For any that is late in a step; more than evaluation on one process, or a slow read, may
-    take."""
+    """How long a step waits for a process that is late; must be more than a validation on one
+    process, or a slow read, may take."""
 
     def __post_init__(self) -> None:
         if min(self.join_seconds, self.stall_seconds) <= 0:
@@ -86,9 +86,9 @@ class DistributedContext:
         """Rank 0's number, on every rank. A collective."""
         if self.world_size == 1:
             return number
-        told = torch.tensor([number])
-        dist.broadcast(told, src=0)
-        return int(told.item())
+        value = torch.tensor([number])
+        dist.broadcast(value, src=0)
+        return int(value.item())
 
     def barrier(self) -> None:
         """Until every rank is here. A collective."""
@@ -106,10 +106,10 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
         raise InputError(f"device {name!r}: expected auto, cpu or cuda")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
-    found = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if local_rank >= found:
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if local_rank >= count:
         raise InputError(
-            f"device cuda: {found} here, {local_rank + 1} or more processes: expected a device for "
+            f"device cuda: {count} here, {local_rank + 1} or more processes: expected a device for "
             "each"
         )
     return torch.device("cuda", local_rank)

@@ -34,11 +34,11 @@ class WriteError(RuntimeError):
 
 
 class OtherRankError(RuntimeError):
-    """Another rank is in trouble, and says so itself."""
+    """Another rank failed, and reports it itself."""
 
 
 class ErrorSync:
-    """What went wrong on this rank alone, kept until the next place at which all ranks meet."""
+    """Keeps an error of this rank until the next collective, in which all ranks learn of it."""
 
     def __init__(
         self, processes: DistributedContext, say: Callable[[str], None] | None = None
@@ -60,8 +60,7 @@ class ErrorSync:
         try:
             yield
         except Exception as error:
-            # Raised in `raise_on_all_ranks`: the other ranks, which would wait for this one, must
-            # be told first.
+            # raised in `raise_on_all_ranks`: the other ranks would wait for this one for ever
             disk = disk_error(error) if writing else None
             self.error = self.error or (
                 WriteError(f"{writing} can't be written: {disk.strerror}") if disk else error
@@ -71,11 +70,11 @@ class ErrorSync:
         """Whether any rank is to stop. A collective.
 
         Raises:
-            Exception: on a rank in trouble, that; on the others, OtherRankError.
+            Exception: on a rank that failed, its error; on the others, OtherRankError.
         """
         worst = self.context.all_reduce_max(2 if self.error else int(stop))
         if worst == 2:
-            raise self.error or OtherRankError("another rank is in trouble")
+            raise self.error or OtherRankError("another rank failed")
         return worst == 1
 
 

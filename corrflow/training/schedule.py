@@ -15,23 +15,24 @@ class ScheduleConfig:
     """Counted in clips, so that it means the same at any batch size and any number of steps."""
 
     learning_rate: float = 2e-4
-    """Of Adam, at a batch of base_batch clips (paper, section 4.1)."""
+    """Learning rate of Adam at a batch of base_batch clips (paper, section 4.1)."""
     base_batch: int = 6
     """Clips of the global batch that learning_rate is meant for."""
     batch_power: float = 0.5
-    """At another batch the rate is learning_rate * (batch / base_batch) ** batch_power: 0.5, the
-    square root, since Adam divides by the gradient's deviation, which falls with the root of the
-    batch (1 suits plain descent); 0: one rate for all."""
+    """At another batch the rate is learning_rate * (batch / base_batch) ** batch_power. 0.5, the
+    square root, suits Adam, which divides by the gradient's deviation, and that falls with the root
+    of the batch; 1 suits SGD; 0 keeps one rate for all batches."""
     warmup_clips: int = 0
-    """Clips over which the rate rises linearly from nothing; 0 as released."""
+    """Clips over which the rate rises linearly from 0; 0, as released, has no warm-up."""
     halve_after: tuple[int, ...] = (400_000, 600_000, 800_000, 1_000_000)
-    """Clips after which the learning rate halves, again each time."""
+    """Numbers of clips after each of which the learning rate is halved."""
     teacher_forcing_start: float = 0.9
-    """Probability, at the start, that a hop starts from true colours (paper, section 3.3)."""
+    """Probability of teacher forcing at the start of training: that a hop copies the true colours
+    of its reference frame, not the model's own (scheduled sampling; paper, section 3.3)."""
     teacher_forcing_end: float = 0.6
-    """The same at the end."""
+    """Probability of teacher forcing at the end."""
     teacher_forcing_clips: int = 1_000_000
-    """Clips over which it falls, linearly; the length of the training that is planned."""
+    """Clips over which the probability changes linearly: the planned length of the training."""
 
     def __post_init__(self) -> None:
         shares = (self.teacher_forcing_start, self.teacher_forcing_end)
@@ -67,7 +68,7 @@ class ScheduleConfig:
 
 def step_draws(seed: int, step: int) -> Callable[[str], torch.Generator]:
     """The random numbers of one step: by the name of what they are for, a CPU generator that begins
-    anew each time it is asked for, the same on every rank."""
+    anew at each call, the same on every rank."""
 
     def draws(name: str) -> torch.Generator:
         address = f"{seed} {step} {name}".encode()

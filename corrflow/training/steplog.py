@@ -29,7 +29,7 @@ class StepLog:
         config: TrainerConfig,
         processes: DistributedContext,
         timer: StepTimer,
-        trouble: ErrorSync,
+        errors: ErrorSync,
         monitor: Monitor | None,
         on_step: OnStep,
         terms: list[str],
@@ -37,7 +37,7 @@ class StepLog:
         """`monitor`: on rank 0, where lines go, those of earlier tries among them; `terms`: the
         names of the loss's terms, in the order of their numbers. A collective."""
         self.terms = terms
-        self.config, self.processes, self.timer, self.trouble = config, processes, timer, trouble
+        self.config, self.processes, self.timer, self.errors = config, processes, timer, errors
         self.monitor, self.on_step = monitor, on_step
         self.watch = SpikeDetector(
             config.spike_factor, monitor.losses if monitor else [], processes
@@ -45,7 +45,7 @@ class StepLog:
         self.numbers: list[Tensor] = []
         self.keys: list[list[str]] = []
         self.lines: list[dict[str, Any]] = []
-        """Those of `numbers`, and those that are settled and not yet written."""
+        """Those of `numbers`, and those that are known and not yet written."""
 
     def add(self, numbers: Tensor, line: dict[str, Any], keys: list[str]) -> None:
         """A step was done: its total loss, the terms of it and the gradient norm, still on the
@@ -92,22 +92,22 @@ class StepLog:
         median = self.watch.median_below(loss)
         if median is None:
             return
-        found = (
+        message = (
             f"step {step}: loss {loss:.4g} is {loss / median:.1f} times the median {median:.4g} of "
             f"those before; {place}"
         )
         if self.config.on_spike == "warn":
-            self.trouble.warn(found)
+            self.errors.warn(message)
             return
         self.lines = self.lines[: number + 1]
         self.write({})
-        raise LossSpikeError(found)
+        raise LossSpikeError(message)
 
     def write(self, more: dict[str, Any]) -> None:
-        """Log what is settled, `more` with the last step of it."""
+        """Log the steps whose losses are known, `more` with the last of them."""
         if self.monitor and self.lines:
             self.lines[-1] |= more
-            with self.trouble.capture(writing=str(self.monitor.path.parent)):
+            with self.errors.capture(writing=str(self.monitor.path.parent)):
                 self.monitor.steps(self.lines)
             self.on_step(self.lines[-1])
         self.lines = []

@@ -94,15 +94,15 @@ class Trainer:
         """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the
         last one; zeros for a new run."""
         # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
-        found = restore(self.run, self.model, self.optimizer) if self.context.is_main else None
-        step = self.context.broadcast_number(found["step"] if found else 0)
+        state = restore(self.run, self.model, self.optimizer) if self.context.is_main else None
+        step = self.context.broadcast_number(state["step"] if state else 0)
         if step and not self.context.is_main:
-            found = restore(self.run, self.model, self.optimizer, only=step)
-        if not found:
+            state = restore(self.run, self.model, self.optimizer, only=step)
+        if not state:
             return 0, 0, 0
         if self.ema:
-            load_average(self.ema.model, found, self.run, step)
-        return step, found["clips"], found["batch"]
+            load_average(self.ema.model, state, self.run, step)
+        return step, state["clips"], state["batch"]
 
     def wrap_ddp(self, loss_module: CorrespondenceLoss) -> nn.Module:
         """The loss as DDP wraps it, if there are several processes."""
@@ -131,8 +131,8 @@ class Trainer:
 
         Args:
             batches: this rank's clips, the first being those of the next step.
-            should_stop: asked before each step; an answer on one rank stops all at the same step.
-            on_step: told each logged step, on rank 0; for a progress bar.
+            should_stop: called before each step; a yes on one rank stops all at the same step.
+            on_step: called with each logged step, on rank 0; for a progress bar.
 
         Returns:
             Whether the last step was reached.
@@ -214,8 +214,8 @@ class Trainer:
         )
 
     def backward(self, data: StepInput, teacher_forced: tuple[bool, ...]) -> Tensor:
-        """Gradients, averaged over clips and ranks, in as many parts as are asked for; returns the
-        losses of this rank: the total, and each term."""
+        """Gradients, averaged over clips and ranks, in as many parts as the settings say; returns
+        the losses of this rank: the total, and each term."""
         self.optimizer.zero_grad()
         parts, losses = data.parts(self.config.trainer.accumulate), []
         for number, part in enumerate(parts, 1):
@@ -245,7 +245,7 @@ class Trainer:
         )
 
     def update(self, rate: float) -> Tensor:
-        """The optimizer's step; returns the norm of the gradient as it was found."""
+        """The optimizer's step; returns the norm of the gradient before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         settings, trained = (
@@ -286,13 +286,13 @@ class Trainer:
         model = self.ema.model if self.ema else self.model
         # rank 0's statistics of BatchNorm are the ones that count, and go into checkpoints
         self.context.broadcast(*model.buffers())
-        found = self.validator.validate(model)
-        self.validation = {"step": self.step, "jf": found.mean, "of": self.validator.identity}
+        result = self.validator.validate(model)
+        self.validation = {"step": self.step, "jf": result.mean, "of": self.validator.identity}
         if monitor:
             with self.errors.capture(writing=str(self.run)):
-                monitor.pictures("validation", found.pictures, self.step)
+                monitor.pictures("validation", result.pictures, self.step)
         self.timer.restart()  # it is no step's time
-        return found.log_line()
+        return result.log_line()
 
     @property
     def is_best(self) -> bool:
@@ -321,8 +321,8 @@ class Trainer:
                 log.monitor.pictures("clip", pictures, self.step)
 
     def save(self, monitor: Monitor | None) -> None:
-        """Write a checkpoint of this step, on rank 0; the others go on, and hear at their next
-        meeting if it failed."""
+        """Write a checkpoint of this step, on rank 0; the others go on, and learn in their
+        next collective if it failed."""
         if not monitor or self.saved == self.step or self.errors.error:
             return
         more: dict[str, Any] = {"clips": self.clips_seen, "batch": self.config.trainer.batch}

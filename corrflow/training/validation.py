@@ -34,19 +34,21 @@ class ValidationConfig:
     """What is validated, and when. None of it changes what is learnt."""
 
     root: Path | None = None
-    """Folder of a DAVIS tree, as launch/eval.py takes it; none: nothing is validated."""
+    """Folder of a DAVIS data set, as launch/eval.py takes it. Without one nothing is validated."""
     every: int = 1000
     """Steps between two validations."""
     year: Literal[2016, 2017] = 2017
-    """2016: all objects of a frame are one; 2017: each object on its own."""
+    """DAVIS-2016, where all objects of a frame count as one, or DAVIS-2017, where each is
+    scored."""
     protocol: str = "paper"
-    """How labels travel, as launch/eval.py has it."""
+    """Protocol of label propagation, as launch/eval.py --protocol."""
     sequences: int = 0
-    """The first so many alone; 0: all."""
+    """Validate on the first so many sequences; 0: on all."""
     size: int = 0
-    """Short side at which to propagate, in pixels; scored at the masks' own size. 0: that."""
+    """Short side, in pixels, at which labels are propagated; masks are scored at their own size. 0
+    propagates at that size, too."""
     pictures: int = 2
-    """Sequences that are shown on the board: predicted masks above the true ones."""
+    """Number of sequences shown on TensorBoard: predicted masks above the true ones."""
 
     def __post_init__(self) -> None:
         if (
@@ -62,8 +64,8 @@ class ValidationConfig:
 
     def find(self) -> list[DavisSequence]:
         """The sequences; none without a root. InputError names what is missing there."""
-        found = Davis(self.year).read(self.root) if self.root else []
-        return found[: self.sequences or None]
+        sequences = Davis(self.year).read(self.root) if self.root else []
+        return sequences[: self.sequences or None]
 
 
 class ValidationResult(NamedTuple):
@@ -129,10 +131,10 @@ class Validator:
         strips_s3hw = torch.zeros(
             len(shown), 3, 2 * PANEL[1], PICTURE_FRAMES * PANEL[0], dtype=torch.uint8
         )
-        trouble = ErrorSync(self.context)
+        errors = ErrorSync(self.context)
         # frames of many sizes are not worth a compilation each
         with (
-            trouble.capture(),
+            errors.capture(),
             torch.compiler.set_stance("force_eager"),
         ):
             for index in self.share():
@@ -143,7 +145,7 @@ class Validator:
                 )
                 if index < len(shown):
                     strips_s3hw[index] = picture(self.sequences[index], predicted, true)
-        trouble.raise_on_all_ranks()
+        errors.raise_on_all_ranks()
         # zeros from all ranks but one: the sums are exact, whatever their order
         return self.summarise(
             self.context.all_reduce_sum(scores_s3),

@@ -1,6 +1,6 @@
 """The flags of the commands that train and pack. Those that evaluate and track are in
-`evaluate.py`, those that measure in `bench.py`. Which of them name a run is in
-`launch/common/run_config.py`."""
+`evaluate.py`, those that measure in `bench.py`. Which of them may change when a run is resumed is
+in `launch/common/run_config.py`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,26 +26,29 @@ class TrainJob:
     """Shards from launch/shard.py: a folder, http(s)://HOST/FOLDER, or pipe:COMMAND with {} for a
     file's name."""
     run: Path
-    """Folder of the run: config, checkpoints, log."""
+    """Folder of the run, for its configuration, checkpoints and log. A run that was begun there is
+    resumed."""
     procs: int = 0
-    """Processes on this machine, or on each node; 0: one for each GPU, or one."""
+    """Processes on this machine, or with --nodes on each node. 0 starts one for each GPU, or a
+    single one without a GPU."""
     nodes: int = 0
-    """Nodes of a SLURM job to hand the run to; 0: it runs here."""
+    """Submit the run to SLURM as a job on so many nodes; 0 runs it here."""
     gpus_per_node: int | None = None
-    """Of that job; unless given, the cluster profile's."""
+    """With --nodes: GPUs of each node, unless given as many as the cluster profile says."""
     follow: bool = False
-    """With --nodes: stay, and print what rank 0 prints."""
+    """With --nodes: wait for the job, and print what rank 0 prints."""
     dry_run: bool = False
-    """With --nodes: print the sbatch script, and submit nothing."""
+    """With --nodes: print the sbatch script instead of submitting it."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to train; auto: CUDA where there is one."""
+    """Device to train on; auto takes CUDA if there is a GPU."""
     timeouts: TimeoutConfig = field(default_factory=TimeoutConfig)
     cluster: ClusterConfig = field(default_factory=find_profile)
     clip: ClipConfig = field(default_factory=ClipConfig)
     window: int = 64
-    """Clips that are shuffled together in each slot of the batch."""
+    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
     quarantine: Path | None = None
-    """List of samples to leave out, a line `SHARD KEY` each, as errors name them."""
+    """File that lists samples to leave out, a line `SHARD KEY` for each, as error messages name
+    them."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=TrainingConfig
@@ -56,12 +59,12 @@ class TrainJob:
         if min(self.nodes, self.gpus_per_node or 0) < 0 or (self.follow or self.dry_run) > bool(
             self.nodes
         ):
-            told = (
+            values = (
                 f"nodes {self.nodes}, gpus-per-node {self.gpus_per_node}, follow {self.follow}, "
                 f"dry-run {self.dry_run}"
             )
             raise InputError(
-                f"train: {told}: expected at least 0, and follow and dry-run with --nodes alone"
+                f"train: {values}: expected at least 0, and follow and dry-run with --nodes alone"
             )
 
 
@@ -70,9 +73,9 @@ class StatusJob:
     """Say how runs are doing."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders of runs; with --all: folders under which they are, `runs` unless given."""
+    """Folders of runs. With --all, folders in which runs are looked for, `runs` unless given."""
     all: bool = False
-    """A line for each run that is found."""
+    """Print one line for each run in the folders."""
 
     def __post_init__(self) -> None:
         if not self.runs and not self.all:
@@ -84,9 +87,9 @@ class CurveJob:
     """Draw how runs went: J&F of each validation, and the loss, against the clips seen."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders of runs."""
+    """Folders of the runs to draw."""
     out: Path = Path("curve.png")
-    """Picture to write."""
+    """PNG file to write."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -105,13 +108,13 @@ class ExportJob:
     checkpoint: Path
     """A checkpoint of ours or a released one."""
     out: Path
-    """File to write."""
+    """File to write the weights to."""
     weights: Weights = "auto"
-    """average: those averaged over training; last: those of the last step; auto: the average where
-    one was kept."""
+    """Which weights: `average`, the exponential moving average over training; `last`, those of the
+    last step; `auto`, the average if the run kept one."""
     inverse_temperature: float | None = None
-    """Factor of the dot products from now on, to be chosen on videos with masks: a softer copy than
-    in training may drift less; None: as trained."""
+    """Inverse temperature of the exported model, to be chosen on videos with masks: a softer copy
+    than in training may drift less. Unless given, that of training."""
 
 
 @dataclass(frozen=True)
@@ -122,20 +125,22 @@ class PackJob:
     """Folder of video files, of frame folders, or of both at any depth; a list (.csv, .txt: lines
     `path` or `path,frames`); - for a list on standard input; or one video."""
     out: Path
-    """New folder for the shards; one in which this packing was begun is gone on with."""
+    """Folder for the shards, a new one or one in which the same packing was begun, which then goes
+    on."""
     procs: int = 0
-    """Processes of each job; 0: one for each core."""
+    """Processes of each job; 0 starts one for each core."""
     jobs: int = 0
-    """SLURM jobs, as one array; a further job writes the manifest. 0, where SLURM is not installed,
-    or with --local: here."""
+    """Divide the videos among so many jobs of a SLURM array; one more job writes the manifest. 0,
+    or a machine without SLURM, or --local: pack here."""
     local: bool = False
-    """With --jobs: so many processes here at least, whatever is installed."""
+    """With --jobs: pack here in at least so many processes, even if SLURM is installed."""
     follow: bool = False
-    """With --jobs: stay, show how far they are, and end with them."""
+    """With --jobs: wait for the jobs, and show their progress."""
     strict: bool = False
-    """The first broken video ends it."""
+    """Stop at the first broken video."""
     max_failures: float | None = None
-    """Percent of the videos that may be broken; unless given, 10, and 10 videos at least."""
+    """Percentage of the videos that may be broken before packing fails; unless given, 10 percent,
+    and at least 10 videos."""
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
     cluster: ClusterConfig = field(default_factory=find_profile)
 
@@ -155,7 +160,7 @@ class PackJob:
 
     @property
     def percent(self) -> float | None:
-        """Of the videos that may be broken."""
+        """Percentage of the videos that may be broken; None for the default."""
         return 0.0 if self.strict else self.max_failures
 
 
@@ -165,9 +170,9 @@ class VerifyJob:
     says."""
 
     data: Path
-    """Folder of shards."""
+    """Folder with the shards."""
     procs: int = 0
-    """Processes; 0: one for each core."""
+    """Processes to start; 0 starts one for each core."""
 
     def __post_init__(self) -> None:
         check_procs(self.procs)
@@ -178,11 +183,11 @@ class StatsJob:
     """Count what a folder of shards holds."""
 
     data: Path
-    """Folder of shards."""
+    """Folder with the shards."""
     frames: int = 3
-    """Of a clip."""
+    """Frames of a clip, by which the clips in the shards are counted."""
     procs: int = 0
-    """Processes; 0: one for each core."""
+    """Processes to start; 0 starts one for each core."""
 
     def __post_init__(self) -> None:
         check_procs(self.procs)
@@ -195,18 +200,18 @@ class PaletteJob:
     """Find colour classes: k-means over the colours of packed videos."""
 
     data: str
-    """Shards: folder, URL or pipe:COMMAND."""
+    """Shards: a folder, a URL or pipe:COMMAND."""
     out: Path
-    """CSV to write, a line for each class; train.py --target.palette takes it."""
+    """CSV file to write, a line for each class; train.py --target.palette takes it."""
     classes: int = 16
-    """How many."""
+    """Number of colour classes."""
     lightness: float = 0.0
-    """Weight of L beside a and b, for classes of Lab (train.py --target.lightness is told the
-    same); 0: of a and b alone."""
+    """Weight of L relative to a and b, for classes of Lab; give train.py --target.lightness the
+    same value. 0 makes classes of a and b alone."""
     clips: int = 400
-    """Clips whose first frames are looked at, 4,096 pixels of each."""
+    """Clips from whose first frames colours are taken, 4,096 pixels of each."""
     seed: int = 0
-    """Of the clips and of the first centres."""
+    """Seed of the choice of clips and of the initial centres."""
 
     def __post_init__(self) -> None:
         if self.clips < 1:
@@ -220,25 +225,25 @@ class OrderJob:
     """Print which clips make each global batch, as training would read them, without training."""
 
     data: str
-    """Shards: folder, URL or pipe:COMMAND."""
+    """Shards: a folder, a URL or pipe:COMMAND."""
     batch: int = 6
-    """Clips of a global batch."""
+    """Clips of a global batch, over all processes."""
     ranks: int = 1
-    """Processes among which it is divided."""
+    """Processes among which the batch is divided."""
     workers: int = 0
-    """Of each process."""
+    """Loader workers of each process."""
     steps: int = 5
-    """Batches to print."""
+    """Number of batches to print."""
     start: int = 0
-    """The first of them, counted from 0."""
+    """Number of the first batch to print, counted from 0."""
     seed: int = 0
-    """Of the order, as trainer.seed."""
+    """Seed of the order, as train.py --trainer.seed."""
     window: int = 64
-    """Clips that are shuffled together in each slot of the batch."""
+    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
     quarantine: Path | None = None
-    """List of samples to leave out."""
+    """File that lists samples to leave out, as in train.py."""
     json: bool = False
-    """One JSON list of names a line."""
+    """Print each batch as a JSON list of names on one line."""
     clip: ClipConfig = field(default_factory=ClipConfig)
 
     def __post_init__(self) -> None:
