@@ -20,6 +20,7 @@ import torch
 from tqdm import tqdm
 
 from corrflow import InputError
+from corrflow.device import choose_device
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.files import atomic_file
 from corrflow.memory import keep_freed_memory
@@ -31,7 +32,7 @@ from corrflow.speed.plot import draw_growth
 from corrflow.speed.reduction import measure_reduction, reduction_table
 from corrflow.speed.released import correlation_name
 from corrflow.speed.scaling import ScalingConfig, predict, scaling_table
-from corrflow.training.distributed import choose_device, init_distributed
+from corrflow.training.distributed import init_distributed
 from launch.common.command import parse, run
 from launch.configs.bench import BenchJob, LoaderBenchJob, PackBenchJob, ReduceBenchJob
 from shards.reading.corpus import open_corpus

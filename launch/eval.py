@@ -15,6 +15,7 @@ from corrflow.attention import choose_backend
 from corrflow.benchmarks.evaluation import finish, merge, progress, results, run_sequences
 from corrflow.benchmarks.plan import Evaluation, Plan, begin, noting_failure, plan_of, read_plan
 from corrflow.benchmarks.results import Result
+from corrflow.device import choose_device
 from corrflow.encoders.registry import find_encoder, name_of
 from corrflow.memory import keep_freed_memory
 from corrflow.model import (
@@ -26,7 +27,6 @@ from corrflow.model import (
     weights_digest,
 )
 from corrflow.report import text_table, write_report
-from corrflow.training.distributed import choose_device
 from launch.common.command import parse, run
 from launch.common.run_config import held_evaluation, note_jobs
 from launch.configs.evaluate import EvalJob

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from corrflow import InputError, load_model
 from corrflow.attention import choose_backend
+from corrflow.device import choose_device
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow
 from corrflow.propagation import find_protocol
-from corrflow.training.distributed import choose_device
 from launch.common.command import parse, run
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts

@@ -17,12 +17,12 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from corrflow.device import choose_device
 from corrflow.encoders.registry import name_of
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import (
     DistributedContext,
     LostRankError,
-    choose_device,
     init_distributed,
 )
 from corrflow.training.failures import OtherRankError, RecurringError, WriteError

@@ -12,6 +12,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
+from corrflow.device import choose_device
 from corrflow.errors import InputError
 
 SETTLE_SECONDS = 3.0  # from one process's failure until the others have reported theirs
@@ -94,25 +95,6 @@ class DistributedContext:
         """Until every rank is here. A collective."""
         if self.world_size > 1:
             dist.barrier()
-
-
-def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`cpu`, `cuda`, or `auto`: CUDA where there is one.
-
-    Raises:
-        InputError: CUDA asked for without one, or fewer devices than processes on this machine.
-    """
-    if name not in ("auto", "cpu", "cuda"):
-        raise InputError(f"device {name!r}: expected auto, cpu or cuda")
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if local_rank >= count:
-        raise InputError(
-            f"device cuda: {count} here, {local_rank + 1} or more processes: expected a device for "
-            "each"
-        )
-    return torch.device("cuda", local_rank)
 
 
 @contextmanager

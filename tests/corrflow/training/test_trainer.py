@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from corrflow import InputError, ModelConfig
+from corrflow.device import choose_device
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import checkpoint_path, checkpoints
 from corrflow.training.config import TrainerConfig, TrainingConfig
-from corrflow.training.distributed import DistributedContext, choose_device
+from corrflow.training.distributed import DistributedContext
 from corrflow.training.failures import NonFiniteError, WriteError
 from corrflow.training.monitor import read_lines
 from corrflow.training.schedule import ScheduleConfig

@@ -1,0 +1,24 @@
+"""Which device computes: by name, and of several GPUs by the number of the process."""
+
+import torch
+
+from corrflow.errors import InputError
+
+
+def choose_device(name: str, local_rank: int = 0) -> torch.device:
+    """`cpu`, `cuda`, or `auto`: CUDA where there is one.
+
+    Raises:
+        InputError: CUDA asked for without one, or fewer devices than processes on this machine.
+    """
+    if name not in ("auto", "cpu", "cuda"):
+        raise InputError(f"device {name!r}: expected auto, cpu or cuda")
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if local_rank >= count:
+        raise InputError(
+            f"device cuda: {count} here, {local_rank + 1} or more processes: expected a device for "
+            "each"
+        )
+    return torch.device("cuda", local_rank)
