@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -22,8 +23,12 @@ from corrflow.attention.window import Window
 
 # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
 TILE = 16
-# logits that are searched for the most similar at a time: 8 MiB, about what a core's caches hold
-SLAB = 1 << 21
+# of top-k, whose patches are of several references: 8x8 queries with a window of 37x37 cells compare
+# 44x44 cells each, 16x16 queries 52x52
+TOP_K_TILE = 8
+# logits that are searched for the most similar at a time: 4 MiB, about what a core's caches hold
+SLAB = 1 << 20
+BLOCK = 64  # neighbouring logits of which the largest is looked at first
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
@@ -42,10 +47,9 @@ class TiledAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.window = window
         out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
-        for tile in tiles(query.shape[-2], query.shape[-1], window.radius):
-            copied_bkq = (copy_few if window.top_k else copy_all)(
-                tile, tile.queries(query), key, value, window
-            )
+        copy, side = (copy_few, TOP_K_TILE) if window.top_k else (copy_all, TILE)
+        for tile in tiles(query.shape[-2], query.shape[-1], window.radius, side):
+            copied_bkq = copy(tile, tile.queries(query), key, value, window)
             target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
             target.copy_(copied_bkq.view(target.shape))
         return out_bkhw
@@ -61,7 +65,7 @@ class TiledAttention(torch.autograd.Function):
             torch.zeros_like(key),
             torch.zeros_like(value),
         )
-        for tile in tiles(query.shape[-2], query.shape[-1], ctx.window.radius):
+        for tile in tiles(query.shape[-2], query.shape[-1], ctx.window.radius, TILE):
             query_bcq, grad_bkq = tile.queries(query), tile.queries(grad_out)
             key_bcp, value_bkp = tile.patches(key), tile.patches(value)
             weights_bqp = tile_weights(tile, query_bcq, key_bcp, ctx.window)
@@ -98,7 +102,7 @@ def copy_few(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window
         logits_bqp = tile_logits(
             tile, query_bcq, tile.patches(key[:, first : first + group]), window
         )
-        top = logits_bqp.topk(min(window.top_k, logits_bqp.shape[2]), dim=2, sorted=False)
+        top = largest(logits_bqp, min(window.top_k, logits_bqp.shape[2]))
         values_bkp = tile.patches(value[:, first : first + group])
         places_bkqt = top.indices[:, None].expand(-1, values_bkp.shape[1], -1, -1)
         values_bkqp = values_bkp[:, :, None].expand(-1, -1, places_bkqt.shape[2], -1)
@@ -106,6 +110,30 @@ def copy_few(tile: "Tile", query_bcq: Tensor, key: Tensor, value: Tensor, window
         best = here if best is None else merge_few(best, here, window.top_k)
     assert best is not None, "there is at least one reference"
     return torch.einsum("bqt,bkqt->bkq", best[0].softmax(dim=2), best[1])
+
+
+class Largest(NamedTuple):
+    """The largest of a row of logits, and where in the row they are."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def largest(logits_bqp: Tensor, count: int) -> Largest:
+    """The `count` largest of each row, in any order, `[B, Q, count]`.
+
+    Those are in the `count` blocks whose own largest are the largest: torch.topk, which is slow on
+    long rows, sees one number of each block, and then the numbers of few blocks.
+    """
+    b, q, p = logits_bqp.shape
+    if p <= 2 * count * BLOCK:
+        return Largest(*logits_bqp.topk(count, dim=2, sorted=False))
+    blocks_bqnp = F.pad(logits_bqp, (0, -p % BLOCK), value=-torch.inf).view(b, q, -1, BLOCK)
+    chosen_bqt = blocks_bqnp.amax(dim=3).topk(count, dim=2, sorted=False).indices
+    within = chosen_bqt[..., None].expand(-1, -1, -1, BLOCK)
+    top = blocks_bqnp.gather(2, within).flatten(2).topk(count, dim=2, sorted=False)
+    block_bqt = chosen_bqt.gather(2, top.indices // BLOCK)
+    return Largest(top.values, block_bqt * BLOCK + top.indices % BLOCK)
 
 
 def merge_few(
@@ -163,11 +191,11 @@ class Tile(NamedTuple):
         return window_bias(rows, columns, radius, like.dtype, like.device)
 
 
-def tiles(height: int, width: int, radius: int) -> Iterator[Tile]:
-    """Cover the image, row by row."""
-    for top in range(0, height, TILE):
-        for left in range(0, width, TILE):
-            bottom, right = min(top + TILE, height), min(left + TILE, width)
+def tiles(height: int, width: int, radius: int, side: int) -> Iterator[Tile]:
+    """Cover the image by tiles of `side` x `side` cells, row by row."""
+    for top in range(0, height, side):
+        for left in range(0, width, side):
+            bottom, right = min(top + side, height), min(left + side, width)
             patch = (
                 max(top - radius, 0),
                 max(left - radius, 0),
