@@ -11,7 +11,6 @@ from functools import lru_cache
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.palette import PUBLISHED, Palette
@@ -26,6 +25,9 @@ TABLE_SIDE = 33  # colours along each axis of the table that OpenCV's float Lab 
 TABLE_STEPS = (TABLE_SIDE**2, TABLE_SIDE, 1)
 TABLE_ONE = 1 << 14  # 1.0 in its fixed point: 32 cells of 16 sixteenths of 32
 LAB_KNEE = 0.008856  # below it Lab's cube root is replaced by a line
+
+COLORS = 1 << 24  # of 8 bits in each of red, green and blue
+RED_SHADES = 16  # of which a table of all colours is computed at a time: 1 million colours
 
 InputSpace = Literal["rgb", "lab"]
 # what becomes 0 and 1 where frames are shown as Lab
@@ -106,6 +108,44 @@ def quantize_colors(
     return score_pk.argmin(dim=1).view(color_nhwx.shape[:3])
 
 
+class ColorClassifier:
+    """The class of each pixel of uint8 frames: `quantize_colors` to the last bit, by one lookup.
+
+    The class is a function of 24 bits. A table of all of them takes 16 MB and as long as to compute
+    so many pixels; on the CPU it is made once as many have been computed, so that a short use does
+    not wait for it.
+    """
+
+    def __init__(self, palette: Palette, lightness: float) -> None:
+        self.palette, self.lightness = palette, lightness
+        self.table: Tensor | None = None
+        """uint8 `[2^24]`, by red, green and blue."""
+        self.pixels = 0
+        """That were computed so far."""
+
+    def __call__(self, frames_n3hw: Tensor) -> Tensor:
+        """int64 `[N, H, W]` of uint8 RGB."""
+        if self.table is None or self.table.device != frames_n3hw.device:
+            self.pixels += frames_n3hw.numel() // 3
+            if frames_n3hw.device.type == "cpu" and self.pixels < COLORS:
+                return quantize_colors(frames_n3hw.float() / 255, self.palette, self.lightness)
+            self.table = self.make_table(frames_n3hw.device)
+        red, green, blue = frames_n3hw.int().unbind(dim=1)
+        return self.table[(red << 16) | (green << 8) | blue].long()
+
+    def make_table(self, device: torch.device) -> Tensor:
+        """The classes of all colours, a few shades of red at a time."""
+        shades = torch.arange(256, device=device, dtype=torch.float32) / 255
+        parts = []
+        for reds in torch.split(shades, RED_SHADES):
+            colors_p3 = torch.cartesian_prod(reds, shades, shades)
+            classes_1p1 = quantize_colors(
+                colors_p3.T[None, ..., None], self.palette, self.lightness
+            )
+            parts.append(classes_1p1.flatten().byte())
+        return torch.cat(parts)
+
+
 def table_ab(rgb_n3hw: Tensor) -> Tensor:
     """Lab's a and b as the method's authors had them: float32 `[N, H, W, 2]` of RGB in [0, 1].
 
@@ -163,7 +203,12 @@ def labels_to_soft_grid(labels_nhw: Tensor, classes: int, stride: int) -> Tensor
 
     Shares, because an average of class *indices* is a class that may be nowhere in the cell.
     """
-    height, width = labels_nhw.shape[-2:]
-    # not F.one_hot: its int64 takes twice the memory and comes channels last
-    one_hot_nkhw = torch.zeros(len(labels_nhw), classes, height, width, device=labels_nhw.device)
-    return F.avg_pool2d(one_hot_nkhw.scatter_(1, labels_nhw.long()[:, None], 1.0), stride)
+    n, height, width = labels_nhw.shape
+    h, w = height // stride, width // stride
+    cells_nhsws = labels_nhw[:, : h * stride, : w * stride].reshape(n, h, stride, w, stride)
+    cells_ps = cells_nhsws.transpose(2, 3).reshape(n * h * w, stride**2).long()
+    # counted, lest there be a map of pixels for each class; whole numbers add up in any order
+    counts_pk = torch.zeros(len(cells_ps), classes, device=labels_nhw.device)
+    counts_pk.scatter_add_(1, cells_ps, torch.ones_like(cells_ps, dtype=counts_pk.dtype))
+    shares_pk = counts_pk / stride**2
+    return shares_pk.view(n, h, w, classes).permute(0, 3, 1, 2).contiguous()

@@ -23,8 +23,8 @@ from corrflow.attention.window import Window
 
 # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
 TILE = 16
-# of top-k, whose patches are of several references: 8x8 queries with a window of 37x37 cells compare
-# 44x44 cells each, 16x16 queries 52x52
+# of top-k, whose patches are of several references: with a window of 37x37 cells, 8x8 queries are
+# compared with 44x44 cells each, 16x16 queries with 52x52
 TOP_K_TILE = 8
 # logits that are searched for the most similar at a time: 4 MiB, about what a core's caches hold
 SLAB = 1 << 20

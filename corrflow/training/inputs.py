@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from corrflow.augmentation import AugmentationConfig, BatchPart, Draws, augment
-from corrflow.color import InputSpace, labels_to_soft_grid, quantize_colors
+from corrflow.color import ColorClassifier, InputSpace, labels_to_soft_grid
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.palette import Target, TargetConfig
@@ -51,6 +51,8 @@ class InputPipeline(NamedTuple):
     augmented."""
 
     targets: tuple[Target, ...]
+    classifiers: tuple[ColorClassifier, ...]
+    """Of the targets' palettes."""
     stride: int
     space: InputSpace
     augmentation: AugmentationConfig
@@ -64,7 +66,9 @@ class InputPipeline(NamedTuple):
     ) -> "InputPipeline":
         """That of a model; target and augmentation as in the paper unless given."""
         targets = (target or TargetConfig()).targets()
-        return cls(targets, model.stride, model.config.input, augmentation or AugmentationConfig())
+        classifiers = tuple(ColorClassifier(one.palette, one.lightness) for one in targets)
+        space, augmentation = model.config.input, augmentation or AugmentationConfig()
+        return cls(targets, classifiers, model.stride, space, augmentation)
 
     def prepare(
         self,
@@ -88,12 +92,13 @@ class InputPipeline(NamedTuple):
         """
         check_sides(clips_bt3hw.shape, self.stride)
         clips, frames = clips_bt3hw.shape[:2]
-        frames_bt3hw = to_device(clips_bt3hw, torch.device(device)).contiguous().float() / 255
+        bytes_bt3hw = to_device(clips_bt3hw, torch.device(device))
+        frames_bt3hw = bytes_bt3hw.contiguous().float() / 255
         clean_n3hw = frames_bt3hw.flatten(0, 1)
         shares, classes = [], []
-        for palette, _, lightness in self.targets:
-            classes_nhw = quantize_colors(clean_n3hw, palette, lightness)
-            shares.append(labels_to_soft_grid(classes_nhw, len(palette), self.stride))
+        for target, classify in zip(self.targets, self.classifiers, strict=True):
+            classes_nhw = classify(bytes_bt3hw.flatten(0, 1))
+            shares.append(labels_to_soft_grid(classes_nhw, len(target.palette), self.stride))
             classes.append(classes_nhw)
         count = clips * frames
         part = BatchPart(rank * count, count, world_size * count)

@@ -4,6 +4,7 @@ import torch
 from conftest import DATA
 
 from corrflow import color
+from corrflow.palette import LAB64, TargetConfig
 
 FIXTURE = np.load(DATA / "c_lab_quantisation.npz")
 
@@ -48,6 +49,17 @@ def test_the_ends_of_the_range_are_in_the_table():
 def test_lab_goes_back_to_the_same_rgb():
     rgb = torch.rand(2, 3, 8, 8, generator=generator(0))
     torch.testing.assert_close(color.lab_to_rgb(color.rgb_to_lab(rgb)), rgb, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("path", ["", str(LAB64)])
+def test_a_classifier_gives_the_class_that_is_computed_before_and_after_its_table(path):
+    (palette, _, lightness), *_ = TargetConfig(palette=path, lightness=0.3).targets()
+    classify = color.ColorClassifier(palette, lightness)
+    frames = torch.randint(256, (2, 3, 40, 48), dtype=torch.uint8, generator=generator(0))
+    expected = color.quantize_colors(frames.float() / 255, palette, lightness)
+    assert torch.equal(classify(frames), expected) and classify.table is None
+    classify.pixels = color.COLORS
+    assert torch.equal(classify(frames), expected) and len(classify.table) == color.COLORS
 
 
 def test_shrinking_keeps_every_labels_share_and_invents_none():
