@@ -110,7 +110,7 @@ class InputPipeline(NamedTuple):
 
 def to_device(clips: Tensor, device: torch.device) -> Tensor:
     """Clips on the device; from pinned memory to CUDA, so that it is not waited for."""
-    if device.type == "cuda" and clips.device.type == "cpu":
+    if device.type == "cuda" and clips.device.type == "cpu" and not clips.is_pinned():
         clips = clips.pin_memory()
     return clips.to(device, non_blocking=True)
 

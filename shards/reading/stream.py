@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
@@ -23,6 +24,7 @@ from shards.manifest import Manifest
 from shards.reading.clip import ClipConfig, ClipSample, DamagedFrameError, decode_clip, sample_clip
 from shards.reading.corpus import Corpus, open_corpus
 from shards.reading.order import ClipOrder, streams_of, streams_per_rank
+from shards.reading.prefetch import read_ahead
 from shards.reading.read import Reader, Undecoded
 
 
@@ -201,12 +203,19 @@ def read_batches(
         if config.workers:
             parts._shutdown_workers()  # type: ignore[attr-defined]
 
-    atexit.register(end)
-    try:
+    def assemble() -> Generator[Batch, None, None]:
         for number in itertools.count(dataset.start):
             share = next_parts(parts, count, f"batch {number}", dataset.rank, config.stall_seconds)
             yield collect(share, dataset, device)
+
+    # a batch is copied together while the one before is trained on
+    ahead = config.workers and config.decode == "worker"
+    batches = read_ahead(assemble()) if ahead else assemble()
+    atexit.register(end)
+    try:
+        yield from batches
     finally:
+        batches.close()
         end()
         atexit.unregister(end)
 
@@ -288,7 +297,12 @@ def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None)
     """What the workers have ready, as one batch in memory of its own; or decoded only now."""
     if dataset.slots is not None:
         ready = [slots[part.slot] for slots, part in zip(dataset.slots, share, strict=True)]
-        clips_bthw3 = torch.cat(ready)
+        # from pinned memory a copy to CUDA is not waited for
+        pinned = device is not None and device.type == "cuda"
+        shape = (sum(map(len, ready)), *ready[0].shape[1:])
+        clips_bthw3 = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
+        # by NumPy: torch would copy on all its threads, which are the training's
+        np.concatenate([clips.numpy() for clips in ready], out=clips_bthw3.numpy())
         keys = [key for part in share for key in part.keys]
     else:
         found = [clip for part in share for clip in part]
