@@ -97,6 +97,12 @@ class CorrFlow(nn.Module):
         """Pixels from one cell of the features to the next."""
         return self.encoder.stride
 
+    def accelerate(self) -> "CorrFlow":
+        """Let the encoder be computed as fast as it can be where it is, for use without gradients;
+        features differ by rounding."""
+        self.encoder.accelerate(self.device, compiled=False, winograd=self.device.type == "cpu")
+        return self
+
     def encode(self, frames: Tensor) -> Tensor:
         """Compute the features of frames (paper, section 3.1).
 

@@ -135,12 +135,12 @@ def evaluate_all(out: Path) -> list[Result]:
     """Identity, untrained, trained, and beside them the pretrained model, which has never seen a
     generated video."""
     untrained = seeded_model(ModelConfig(encoder=demo().training.model.encoder), seed=0).eval()
-    trained = load_model(checkpoints(out / "run")[-1])
+    trained = load_model(checkpoints(out / "run")[-1]).accelerate()
     methods: list[tuple[str, CorrFlow | None, str]] = [
         ("identity", None, "identity"),
         ("untrained", untrained, "paper"),
         ("trained", trained, "paper"),
-        ("pretrained", load_model(), "memory"),
+        ("pretrained", load_model().accelerate(), "memory"),
     ]
     return [
         evaluate("davis2017", out / "val", model, PROTOCOLS[protocol], out / "eval" / name, name)

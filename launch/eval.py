@@ -133,7 +133,7 @@ def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
     print(f"{device.type}, {attention} attention", flush=True)
     model = make_model(
         evaluation.checkpoint, evaluation.encoder, evaluation.seed, device, attention
-    )
+    ).accelerate()
     if (weights := weights_digest(model)) != evaluation.weights:
         raise InputError(
             f"checkpoint {evaluation.checkpoint or evaluation.encoder}: its weights are {weights}, "

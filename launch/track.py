@@ -50,7 +50,7 @@ def prepare_model(job: TrackJob) -> CorrFlow:
     keep_freed_memory()
     device = choose_device(job.device)
     attention = choose_backend(job.attention, device)
-    model = load_model(job.checkpoint, device, attention)
+    model = load_model(job.checkpoint, device, attention).accelerate()
     print(f"{device.type}, {attention} attention", flush=True)
     return model
 

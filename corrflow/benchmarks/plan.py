@@ -23,7 +23,7 @@ from corrflow.propagation import Protocol
 
 PLAN, RESULTS = "plan.json", "sequences"
 # raised when the same settings come to give other figures: what was done before is then done again
-COMPUTES = 2
+COMPUTES = 3
 
 
 @dataclass(frozen=True)

@@ -380,7 +380,7 @@ def build_tracking(protocol: str, sizes: Sizes, device: str) -> Work:
     """`propagation.stream`, a frame at a time, from where the protocol has all its references."""
     keep_freed_memory()  # as the commands do
     attention = choose_backend("auto", torch.device(device))
-    model = seeded_model(ModelConfig(), 0, attention).to(device).eval()
+    model = seeded_model(ModelConfig(), 0, attention).to(device).eval().accelerate()
     frames = itertools.cycle(clips_of(sizes)[0].unbind())
     tracked = stream(model, frames, first_labels(sizes), protocol)
     for _ in range(max(find_protocol(protocol).recent) + 1):
