@@ -5,7 +5,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint const
 # Chosen by hand: published figures depend on them to the last digit.
 TORCH := torch==2.14.1 torchvision==0.29.1
 
-.PHONY: demo test lint newest constraints clean
+.PHONY: demo test lint docs newest constraints clean
 .DEFAULT_GOAL := demo
 
 .venv/.installed: pyproject.toml constraints.txt
@@ -29,6 +29,9 @@ lint: .venv/.installed-dev   ## style, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/.installed-dev   ## the documentation as a site, in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
 newest:   ## the commands on the newest Python and today's newest releases, without constraints.txt
 	$(PYTHON) scripts/check_newest.py
 
@@ -39,4 +42,4 @@ constraints: .venv/.installed   ## today's newest releases into constraints.txt,
 	    --custom-compile-command 'make constraints' --output-file constraints.txt
 
 clean:
-	rm -rf .venv demo
+	rm -rf .venv demo site

@@ -6,7 +6,7 @@ data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`, of all-re
 
 Each row is one way to do a work; `released` is the formulation that the method's authors published.
 Every way runs in a process of its own, by turns, so that other load falls on all alike: trust the
-ratios. docs/performance.md and docs/scaling.md explain the figures.
+ratios. docs/performance.md and docs/clusters.md explain the figures.
 """
 
 import json

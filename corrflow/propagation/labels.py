@@ -147,7 +147,7 @@ def upsample(shares_khw: Tensor, stride: int, *, cubic: bool) -> Tensor:
     Linear weights blur. Where decisions are carried on, what is thin would so be gone though
     nothing moves (a bar as wide as a cell and across two of them, in one frame), and corners
     rounded off further in every frame: cubic ones blur less. Where shares are carried on nothing
-    adds up, and linear ones make fewer specks (docs/propagation.md).
+    adds up, and linear ones make fewer specks (docs/evaluation.md).
     """
     mode = "bicubic" if cubic else "bilinear"
     return F.interpolate(shares_khw[None], scale_factor=stride, mode=mode, align_corners=False)[0]

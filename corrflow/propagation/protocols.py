@@ -68,7 +68,7 @@ PROTOCOLS = {
         # windows of 13x13 cells of 4 pixels
         Protocol("paper"),
         # ours, for this model: the first frame and seven before, ever further apart;
-        # docs/propagation.md has what was tried
+        # docs/results.md has what was tried
         Protocol(
             "memory",
             anchors=(0,),

@@ -1,8 +1,8 @@
 """What a training step would take on many GPUs, on paper: arithmetic, all-reduce, what of it hides
 behind backward, reading. Pure.
 
-Predicted from the work that `cost.py` counts and from rates that the caller states. docs/scaling.md
-derives each term and says what was measured. Times are seconds, sizes bytes.
+Predicted from the work that `cost.py` counts and from rates that the caller states;
+docs/clusters.md says what was measured of it. Times are seconds, sizes bytes.
 """
 
 from dataclasses import dataclass

@@ -20,7 +20,7 @@ class EvalJob:
     The same command again does what is left."""
 
     benchmark: Annotated[str, tyro.conf.arg(metavar="|".join(BENCHMARKS))]
-    """Its rules and its files; docs/benchmarks.md has them all."""
+    """Name of the benchmark; docs/evaluation.md says what each measures."""
     root: Path
     """Folder of its data, as downloaded."""
     out: Path
