@@ -1,7 +1,6 @@
-"""A packed segment to a clip: which of its frames, which crop of them, as pixels. Draws are
-addressed by (seed, pass, visit, key)."""
+"""A packed segment to a clip: which of its frames, decoded, cropped and flipped as
+`augmentation.py` draws it."""
 
-import hashlib
 import io
 import itertools
 import warnings
@@ -14,11 +13,14 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn import functional
 
 from shards.errors import InputError
-
-CLIP = 3  # what a random draw is for: the first number of its address; see order.py for the others
+from shards.reading.augmentation import (
+    ClipAugmentation,
+    augment_frame,
+    clip_draws,
+    draw_augmentation,
+)
 
 
 @dataclass(frozen=True)
@@ -28,20 +30,21 @@ class ClipConfig:
     frames: int = 3
     """Frames of a clip (paper, section 4.1)."""
     interval: tuple[int, ...] = (1,)
-    """Packed frames from one frame of a clip to the next; of several, each clip takes one at
-    random; less in segments too short for it."""
+    """Packed frames from one frame of a clip to the next. Of several intervals each clip takes one
+    at random; in a segment that is too short, it takes what fits."""
     clips_per_segment: int = 1
-    """Clips that a pass takes of each segment; more than one spares reading."""
+    """Clips that a pass takes of each segment; more than one saves reading."""
     size: int = 256
     """Side of a clip's square frames, in pixels; a multiple of the encoder's stride."""
     fit: Literal["squash", "crop"] = "squash"
-    """`squash` the whole frame into the square (as the paper's authors did), or `crop` a random
-    one."""
+    """`squash` resizes the whole frame to the square (as the paper's authors did); `crop` takes a
+    random square, an augmentation."""
     flip: bool = False
-    """Mirror half of the clips."""
+    """Augmentation: mirror half of the clips."""
     shift: int = 0
-    """Most pixels by which each frame's crop is moved, apart from the others': what stands still
-    moves, and the edge of a crop is no landmark. For `crop` alone."""
+    """Augmentation: the most pixels by which each frame's crop is moved, independently of the other
+    frames', so that what stands still moves, and the edge of a crop is no landmark. For `crop`
+    alone."""
 
     def __post_init__(self) -> None:
         if (
@@ -65,38 +68,27 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class ClipSample:
-    """One visit's choice."""
+    """What one visit takes of a segment."""
 
     frames: tuple[int, ...]
     """Numbers of the frames within the segment."""
-    top: float
-    left: float
-    """Place of the crop, from 0 (top, left) to 1 (bottom, right)."""
-    mirrored: bool
-    shifts: tuple[tuple[float, float], ...] = ()
-    """Pixels down and right by which the crops of single frames are moved; none: none is."""
+    augmentation: ClipAugmentation
 
 
 def sample_clip(
     config: ClipConfig, length: int, seed: int, pass_: int, key: str, visit: int = 0
 ) -> ClipSample:
     """The clip that a visit takes from the segment `key` of `length` frames."""
-    name = int.from_bytes(hashlib.blake2b(key.encode(), digest_size=8).digest())
-    draw = np.random.default_rng([seed, CLIP, pass_, visit, name])
     widest = (length - 1) // (config.frames - 1)
     if widest < 1:
         raise InputError(f"sample {key}: {length} frames: too few for a clip of {config.frames}")
+    draws = clip_draws(seed, pass_, visit, key)
     fitting = [interval for interval in config.interval if interval <= widest] or [widest]
-    interval = fitting[int(draw.integers(len(fitting)))]
-    first = int(draw.integers(length - (config.frames - 1) * interval))
-    top, left, coin = draw.random(3).tolist()
+    interval = fitting[int(draws("interval").integers(len(fitting)))]
+    first = int(draws("first").integers(length - (config.frames - 1) * interval))
     frames = tuple(first + interval * t for t in range(config.frames))
-    moved = (
-        ((draw.random((config.frames, 2)) * 2 - 1) * config.shift).tolist() if config.shift else []
-    )
-    return ClipSample(
-        frames, top, left, config.flip and coin < 0.5, tuple((down, right) for down, right in moved)
-    )
+    augmentation = draw_augmentation(draws, config.frames, flip=config.flip, shift=config.shift)
+    return ClipSample(frames, augmentation)
 
 
 class DamagedFrameError(Exception):
@@ -190,20 +182,5 @@ def torchvision_decoder() -> Callable[..., Any] | None:
 
 def cut_frame(frame_3hw: Tensor, cut: ClipSample, config: ClipConfig, place: int) -> Tensor:
     """A square of the clip's frame `place`, uint8 `[3, size, size]`."""
-    side, (height, width) = config.size, frame_3hw.shape[-2:]
-    if config.fit == "crop":
-        crop = min(side, height, width)  # a frame smaller than the crop is enlarged
-        down, right = cut.shifts[place] if cut.shifts else (0.0, 0.0)
-        top = min(max(round(cut.top * (height - crop) + down), 0), height - crop)
-        left = min(max(round(cut.left * (width - crop) + right), 0), width - crop)
-        frame_3hw = frame_3hw[:, top : top + crop, left : left + crop]
-    if frame_3hw.shape[-2:] != (side, side):
-        # uint8 is resized as it is on the CPU alone
-        pixels = frame_3hw if frame_3hw.device.type == "cpu" else frame_3hw.float()
-        resized = functional.interpolate(
-            pixels[None], (side, side), mode="bilinear", antialias=True
-        )[0]
-        frame_3hw = (
-            resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255).byte()
-        )
-    return frame_3hw.flip(-1) if cut.mirrored else frame_3hw
+    crop = config.fit == "crop"
+    return augment_frame(frame_3hw, cut.augmentation, place, config.size, crop=crop)

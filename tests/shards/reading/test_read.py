@@ -10,6 +10,7 @@ from PIL import Image
 
 from shards.manifest import read_manifest
 from shards.packing.pack import PackConfig, pack
+from shards.reading.augmentation import ClipAugmentation
 from shards.reading.clip import (
     ClipConfig,
     ClipSample,
@@ -216,7 +217,12 @@ def test_frames_of_another_size_are_told_with_both_sizes():
     frames = [jpeg(), jpeg(), buffer.getvalue()]
     out_t3ss = torch.empty(3, 3, 32, 32, dtype=torch.uint8)
     with pytest.raises(DamagedFrameError) as caught:
-        decode_clip(frames, ClipSample((0, 1, 2), 0.0, 0.0, False), ClipConfig(size=32), out_t3ss)
+        decode_clip(
+            frames,
+            ClipSample((0, 1, 2), ClipAugmentation(0.0, 0.0, False)),
+            ClipConfig(size=32),
+            out_t3ss,
+        )
     assert caught.value.place == 2
     assert caught.value.reason == "is 64x48, the clip's first frame 101x75: expected one size"
 

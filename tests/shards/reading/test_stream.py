@@ -17,6 +17,7 @@ from PIL import Image
 from shards.errors import InputError, StallError
 from shards.manifest import read_manifest
 from shards.packing.pack import PackConfig, pack
+from shards.reading.augmentation import ClipAugmentation
 from shards.reading.clip import ClipConfig, ClipSample, cut_frame, sample_clip
 from shards.reading.corpus import open_corpus
 from shards.reading.order import ClipOrder
@@ -223,11 +224,15 @@ def test_the_interval_gives_way_in_a_short_segment():
 
 def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
     frame = torch.arange(3 * 48 * 64).reshape(3, 48, 64).to(torch.uint8)
-    corner = cut_frame(frame, ClipSample((0,), 1.0, 1.0, False), CLIP, 0)
+    corner = cut_frame(frame, ClipSample((0,), ClipAugmentation(1.0, 1.0, False)), CLIP, 0)
     assert torch.equal(corner, frame[..., -32:, -32:])
-    assert torch.equal(cut_frame(frame, ClipSample((0,), 1.0, 1.0, True), CLIP, 0), corner.flip(-1))
+    mirrored = ClipSample((0,), ClipAugmentation(1.0, 1.0, True))
+    assert torch.equal(cut_frame(frame, mirrored, CLIP, 0), corner.flip(-1))
     assert cut_frame(
-        frame, ClipSample((0,), 1.0, 1.0, False), ClipConfig(size=48, fit="squash"), 0
+        frame,
+        ClipSample((0,), ClipAugmentation(1.0, 1.0, False)),
+        ClipConfig(size=48, fit="squash"),
+        0,
     ).shape == (3, 48, 48)
 
 
@@ -284,18 +289,18 @@ def test_each_frame_of_a_clip_is_shifted_by_itself_and_stays_within_the_picture(
         sample_clip(CLIP, 32, 0, 0, "a"),
         [sample_clip(config, 32, 0, 0, str(n)) for n in range(100)],
     )
-    assert replace(sample_clip(config, 32, 0, 0, "a"), shifts=()) == plain, (
-        "a shift must not change what else is drawn"
-    )
-    moves = np.array([cut.shifts for cut in cuts])
+    shifted = sample_clip(config, 32, 0, 0, "a")
+    unshifted = replace(shifted, augmentation=replace(shifted.augmentation, shifts=()))
+    assert unshifted == plain, "a shift must not change what else is drawn"
+    moves = np.array([cut.augmentation.shifts for cut in cuts])
     assert moves.shape == (100, config.frames, 2)
     assert 7 < np.abs(moves).max() <= 8 and np.abs(moves.mean(axis=(0, 1))).max() < 1
     assert len(np.unique(moves)) == moves.size
     frame = torch.arange(3 * 48 * 64).reshape(3, 48, 64).to(torch.uint8)
-    moved = ClipSample((0, 1), 0.5, 0.5, False, ((0.0, 0.0), (3.0, -5.0)))
+    moved = ClipSample((0, 1), ClipAugmentation(0.5, 0.5, False, ((0.0, 0.0), (3.0, -5.0))))
     assert torch.equal(cut_frame(frame, moved, config, 0), frame[..., 8:40, 16:48])
     assert torch.equal(cut_frame(frame, moved, config, 1), frame[..., 11:43, 11:43])
-    beyond = ClipSample((0,), 1.0, 0.0, False, ((8.0, -8.0),))
+    beyond = ClipSample((0,), ClipAugmentation(1.0, 0.0, False, ((8.0, -8.0),)))
     assert torch.equal(cut_frame(frame, beyond, config, 0), frame[..., -32:, :32])
 
 

@@ -1,0 +1,89 @@
+"""Augmentation where clips are read: random crops, flips and shifts, drawn for a clip and applied
+to each of its frames.
+
+Colours are augmented on the device, by the library's own module of this name. To add an
+augmentation: draw its numbers in `draw_augmentation` under a name of its own, apply it in
+`augment_frame`, and give it a setting in `ClipConfig`. Draws are addressed by seed, pass, visit,
+key and name, so that another augmentation does not change those of the others.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+CLIP = 3  # what a random draw is for: the first number of its address; see order.py for the others
+
+Draws = Callable[[str], np.random.Generator]
+"""The random numbers of a clip by the name of what they are for."""
+
+
+def clip_draws(seed: int, pass_: int, visit: int, key: str) -> Draws:
+    """The draws of the clip that a visit takes of a sample in a pass."""
+
+    def draws(name: str) -> np.random.Generator:
+        numbers = [number_of(key), number_of(name)]
+        return np.random.default_rng([seed, CLIP, pass_, visit, *numbers])
+
+    return draws
+
+
+def number_of(text: str) -> int:
+    """64 bits that a text stands for."""
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """What was drawn for a clip."""
+
+    top: float
+    left: float
+    """Place of the crop, from 0 (top, left) to 1 (bottom, right)."""
+    mirrored: bool
+    shifts: tuple[tuple[float, float], ...] = ()
+    """Pixels down and right by which the crop of each frame is moved; empty: none is."""
+
+
+def draw_augmentation(draws: Draws, frames: int, *, flip: bool, shift: int) -> ClipAugmentation:
+    """Draw crop, flip and, for each of the frames, a shift of up to `shift` pixels."""
+    top, left = draws("crop").random(2).tolist()
+    mirrored = flip and bool(draws("flip").random() < 0.5)
+    if not shift:
+        return ClipAugmentation(top, left, mirrored)
+    moves = (draws("shift").random((frames, 2)) * 2 - 1) * shift
+    return ClipAugmentation(top, left, mirrored, tuple((y, x) for y, x in moves.tolist()))
+
+
+def augment_frame(
+    frame_3hw: Tensor, augmentation: ClipAugmentation, place: int, size: int, *, crop: bool
+) -> Tensor:
+    """A square of frame number `place` of the clip, uint8 `[3, size, size]`: a crop, or without
+    `crop` the whole frame squashed."""
+    if crop:
+        frame_3hw = crop_frame(frame_3hw, augmentation, place, size)
+    if frame_3hw.shape[-2:] != (size, size):
+        frame_3hw = resize(frame_3hw, size)
+    return frame_3hw.flip(-1) if augmentation.mirrored else frame_3hw
+
+
+def crop_frame(frame_3hw: Tensor, augmentation: ClipAugmentation, place: int, size: int) -> Tensor:
+    """A square crop of side `size`, or of the frame's shorter side where that is smaller."""
+    height, width = frame_3hw.shape[-2:]
+    side = min(size, height, width)
+    down, right = augmentation.shifts[place] if augmentation.shifts else (0.0, 0.0)
+    top = min(max(round(augmentation.top * (height - side) + down), 0), height - side)
+    left = min(max(round(augmentation.left * (width - side) + right), 0), width - side)
+    return frame_3hw[:, top : top + side, left : left + side]
+
+
+def resize(frame_3hw: Tensor, size: int) -> Tensor:
+    """uint8 to `[3, size, size]`, bilinearly with antialiasing."""
+    # uint8 is resized as it is on the CPU alone
+    pixels = frame_3hw if frame_3hw.device.type == "cpu" else frame_3hw.float()
+    resized = functional.interpolate(pixels[None], (size, size), mode="bilinear", antialias=True)[0]
+    return resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255).byte()
