@@ -13,7 +13,14 @@ import torch
 from corrflow import InputError
 from corrflow.attention import choose_backend
 from corrflow.benchmarks.evaluation import finish, merge, progress, results, run_sequences
-from corrflow.benchmarks.plan import Evaluation, Plan, begin, noting_failure, plan_of, read_plan
+from corrflow.benchmarks.plan import (
+    Evaluation,
+    EvaluationPlan,
+    begin,
+    noting_failure,
+    plan_of,
+    read_plan,
+)
 from corrflow.benchmarks.results import Result
 from corrflow.device import choose_device
 from corrflow.encoders.registry import find_encoder, name_of
@@ -52,7 +59,7 @@ def main(argv: list[str]) -> int:
         return carry_out(job, argv, plan, away)
 
 
-def carry_out(job: EvalJob, argv: list[str], plan: Plan, away: bool) -> int:
+def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -> int:
     """Do what is left of an evaluation, or let SLURM do it; returns the exit code."""
     if not plan.left():
         print("evaluated already:")
@@ -82,7 +89,7 @@ def evaluate_job(job: EvalJob) -> Result:
         return end(plan)
 
 
-def plan_job(job: EvalJob, away: bool) -> Plan:
+def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
     """Plan the evaluation; nothing is written. What is wrong with flags, checkpoint or data is
     found here, before anything is submitted."""
     protocol = job.chosen_protocol
@@ -152,7 +159,9 @@ def method_name(job: EvalJob) -> str:
     return "untrained" if job.checkpoint == "none" else Path(job.checkpoint or PRETRAINED).stem
 
 
-def work(plan: Plan, number: int, count: int, device: int = 0, shown: bool = True) -> None:
+def work(
+    plan: EvaluationPlan, number: int, count: int, device: int = 0, shown: bool = True
+) -> None:
     """The `number`-th of `count` parts."""
     share = plan.share(number, count)
     if all(plan.result(sequence) for sequence in share):
@@ -179,7 +188,7 @@ def work_as_worker(job: EvalJob) -> int:
     return 0
 
 
-def submit(job: EvalJob, plan: Plan) -> Submitted:
+def submit(job: EvalJob, plan: EvaluationPlan) -> Submitted:
     """Leave it to SLURM: an array whose jobs do a part each, those parts that are done left out,
     and a job that ends the evaluation."""
     out = str(job.out.absolute())
@@ -224,7 +233,7 @@ def end_array(out: str) -> None:
     tell(plan, end(plan))
 
 
-def follow(plan: Plan, submitted: Submitted) -> str:
+def follow(plan: EvaluationPlan, submitted: Submitted) -> str:
     """A bar over the frames of sequences that are done; returns why the work failed, or nothing."""
     waiting = {sequence.name: sequence for sequence in plan.sequences}
     with progress(plan.frames, plan.evaluation.name) as bar:
@@ -240,7 +249,7 @@ def follow(plan: Plan, submitted: Submitted) -> str:
         return wait_for(submitted.last, look)
 
 
-def end(plan: Plan) -> Result:
+def end(plan: EvaluationPlan) -> Result:
     """Put the parts together, and write the page."""
     result = finish(plan)
     write_report(
@@ -249,7 +258,7 @@ def end(plan: Plan) -> Result:
     return result
 
 
-def tell(plan: Plan, result: Result) -> None:
+def tell(plan: EvaluationPlan, result: Result) -> None:
     """The figures, and where the page is."""
     print(text_table([result]))
     if len(kinds := sorted({done.computed for done in results(plan)})) > 1:

@@ -20,13 +20,13 @@ from corrflow.memory import keep_freed_memory
 from corrflow.palette import fit_palette, write_palette
 from launch.common.command import parse, run
 from launch.configs.train import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
-from shards import InputError
+from shards import DataError
 from shards.manifest import Manifest, read_manifest
 from shards.packing.pack import (
     FAILED,
     PARTS,
     TOO_SHORT,
-    Plan,
+    PackPlan,
     finish,
     pack_units,
     prepare,
@@ -72,7 +72,7 @@ def pack_videos(argv: list[str]) -> int:
         if not job.follow:
             return 0
         if failure := follow(plan, submitted):
-            raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
+            raise DataError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
     else:
         tell_passed_over(plan)
         with progress(plan.videos) as bar:
@@ -84,7 +84,7 @@ def pack_videos(argv: list[str]) -> int:
     return 0
 
 
-def tell_passed_over(plan: Plan) -> None:
+def tell_passed_over(plan: PackPlan) -> None:
     """What of the source is not packed because it is no video, lest a kind of video be missed."""
     if plan.passed_over:
         print(f"passed over, as no videos: {counted(plan.passed_over)}", flush=True)
@@ -97,7 +97,7 @@ def progress(videos: int) -> "tqdm[Any]":
     )
 
 
-def submit(job: PackJob, plan: Plan) -> Submitted:
+def submit(job: PackJob, plan: PackPlan) -> Submitted:
     """Leave it to SLURM: an array whose jobs pack every n-th unit, and a job that ends the
     packing."""
     out = str(job.out.absolute())
@@ -140,7 +140,7 @@ def pack_end(out: str) -> None:
     tell(finish(read_plan(Path(out))), Path(out))
 
 
-def follow(plan: Plan, submitted: Submitted) -> str:
+def follow(plan: PackPlan, submitted: Submitted) -> str:
     """A bar over the array's work; returns why it failed, or nothing."""
     waiting = {unit.number: unit for unit in plan.units}
     with progress(plan.videos) as bar:

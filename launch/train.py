@@ -37,7 +37,7 @@ from shards.errors import StallError
 from shards.reading.corpus import Corpus, open_corpus
 from shards.reading.order import ClipOrder
 from shards.reading.stream import ClipDataset, check_data, enlarged_line, read_batches
-from slurm import InputError
+from slurm import ClusterError
 from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
 from slurm.local import follow_parent, is_worker_process, run_processes
 from slurm.signals import SignalHandler
@@ -94,10 +94,10 @@ def read_flags(argv: list[str]) -> TrainJob:
 
 
 def check_clip_size(job: TrainJob) -> None:
-    """InputError unless clips divide into the cells of the encoder."""
+    """ClusterError unless clips divide into the cells of the encoder."""
     stride = job.training.model.encoder.build().stride
     if job.clip.size % stride:
-        raise InputError(
+        raise ClusterError(
             f"clip.size {job.clip.size}: expected a multiple of {stride}, the stride of encoder "
             f"{name_of(job.training.model.encoder)}"
         )
@@ -165,11 +165,11 @@ def work(job: TrainJob, corpus: Corpus) -> int:
 
 
 def begin_attempt(run: Path) -> Attempt:
-    """Note that the run is tried again; InputError if it got nowhere too often."""
+    """Note that the run is tried again; ClusterError if it got nowhere too often."""
     newest = max((step_of(path) for path in checkpoints(run)), default=0)
     attempt = Attempt(os.environ.get("SLURM_JOB_ID", ""), newest, (), 0, time.time())
     if is_hopeless(run, attempt):
-        raise InputError(
+        raise ClusterError(
             f"run {run}: {TRIES} attempts were cut at step {newest} before they saved: see "
             f"{ATTEMPTS} and the logs there"
         )

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.files import atomic_file
 
 FORMAT = 2
@@ -77,27 +77,27 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read it; InputError if the folder has none, or one of another format."""
+    """Read it; DataError if the folder has none, or one of another format."""
     try:
         content = (folder / NAME).read_bytes()
     except FileNotFoundError:
-        raise InputError(
+        raise DataError(
             f"{folder}: no {NAME} there: expected a folder that launch/shard.py wrote to the end"
         ) from None
     except OSError as error:
-        raise InputError(f"{folder / NAME}: {error.strerror}") from None
+        raise DataError(f"{folder / NAME}: {error.strerror}") from None
     return parse_manifest(content, str(folder / NAME))
 
 
 def parse_manifest(content: bytes, name: str) -> Manifest:
-    """A manifest from its text; InputError, with the name of where it came from, if it is none."""
+    """A manifest from its text; DataError, with the name of where it came from, if it is none."""
     try:
         found = json.loads(content)
     except ValueError as error:
-        raise InputError(f"{name}: not readable as a manifest ({error})") from None
+        raise DataError(f"{name}: not readable as a manifest ({error})") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         kind = found.get("format") if isinstance(found, dict) else type(found).__name__
-        raise InputError(f"{name}: format {kind}: expected {FORMAT}: pack anew")
+        raise DataError(f"{name}: format {kind}: expected {FORMAT}: pack anew")
     try:
         shards = tuple(
             Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in found["shards"]
@@ -105,15 +105,15 @@ def parse_manifest(content: bytes, name: str) -> Manifest:
         sides = {int(side): int(count) for side, count in found.get("short_sides", {}).items()}
         manifest = Manifest(found["settings"], Counts(**found["counts"]), shards, sides)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{name}: not readable as a manifest ({error!r})") from None
+        raise DataError(f"{name}: not readable as a manifest ({error!r})") from None
     if not shards:
-        raise InputError(f"{name}: names no shards")
+        raise DataError(f"{name}: names no shards")
     if sides and sum(sides.values()) != manifest.samples:
         told = f"short_sides of {sum(sides.values())} segments"
-        raise InputError(f"{name}: {told}: expected those of {manifest.samples}, as in its shards")
+        raise DataError(f"{name}: {told}: expected those of {manifest.samples}, as in its shards")
     for shard in shards:
         if len(shard.offsets) != shard.samples + 1 or shard.offsets[-1] >= shard.bytes:
-            raise InputError(
+            raise DataError(
                 f"{name}: {shard.name}: {len(shard.offsets)} offsets up to {shard.offsets[-1:]} "
                 f"for {shard.samples} samples"
             )

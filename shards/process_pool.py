@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, TypeVar
 
-from shards.errors import InputError
+from shards.errors import DataError
 
 Job = TypeVar("Job")
 Done = TypeVar("Done")
@@ -43,7 +43,7 @@ def run_in_processes(
         on_tick: told, now and then, how often `tick` was called since it was last told.
 
     Raises:
-        InputError: a process died (of memory, most often).
+        DataError: a process died (of memory, most often).
         Whatever `work` raises.
     """
     if min(processes, len(jobs)) < 2:
@@ -67,7 +67,7 @@ def run_in_processes(
             for future in ended:
                 yield future.result()
     except BrokenProcessPool:
-        raise InputError(
+        raise DataError(
             f"one of {processes} processes died, of too little memory perhaps: try fewer (--procs)"
         ) from None
     except BaseException:

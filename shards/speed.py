@@ -15,16 +15,16 @@ from typing import NamedTuple
 import av
 import torch
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.packing.pack import PackConfig, encode_jpeg, finish, pack_units, prepare
 from shards.reading.clip import ClipConfig, decode_clip, decode_frame
 from shards.reading.corpus import Corpus
 from shards.reading.order import ClipOrder
 from shards.reading.read import Reader, Undecoded
-from shards.reading.stream import Batch, ClipDataset, StreamConfig, read_batches
+from shards.reading.stream import ClipBatch, ClipDataset, StreamConfig, read_batches
 from shards.video.container import open_video
 from shards.video.decode import Damage, decode
-from shards.video.sources import Video, find_videos
+from shards.video.sources import VideoSource, find_videos
 
 
 class PackSpeed(NamedTuple):
@@ -59,7 +59,7 @@ def measure_packing(
     core."""
     videos = [video for video in find_videos(source) if video.path.is_file()][:most]
     if not videos:
-        raise InputError(f"source {source}: expected video files")
+        raise DataError(f"source {source}: expected video files")
     kept = [
         f
         for v in videos
@@ -105,7 +105,7 @@ def measure_packing(
     )
 
 
-def decode_all(videos: list[Video]) -> None:
+def decode_all(videos: list[VideoSource]) -> None:
     """Every frame, and nothing done with it."""
     for video in videos:
         with open_video(video.path) as (container, stream):
@@ -114,7 +114,7 @@ def decode_all(videos: list[Video]) -> None:
                 pass
 
 
-def length_of(video: Video) -> float:
+def length_of(video: VideoSource) -> float:
     """Seconds."""
     with open_video(video.path) as (container, stream):
         return (
@@ -198,7 +198,7 @@ def measure_loading(
 
 
 def measure_tenths(
-    stream: Iterator[Batch], count: int, on_batch: Callable[[], object]
+    stream: Iterator[ClipBatch], count: int, on_batch: Callable[[], object]
 ) -> list[tuple[float, float]]:
     """Ten times `count` batches: seconds a batch, and the largest own memory of a worker in MB."""
     tenths = []

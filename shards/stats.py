@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.manifest import Shard, read_manifest
 from shards.process_pool import run_in_processes
 
 
 @dataclass
-class Statistics:
+class ShardStatistics:
     """Sums over segments."""
 
     videos: set[str] = field(default_factory=set)
@@ -29,7 +29,7 @@ class Statistics:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """(width, height) -> frames."""
 
-    def add(self, other: "Statistics") -> None:
+    def add(self, other: "ShardStatistics") -> None:
         """Put the figures of other segments to these."""
         self.videos |= other.videos
         self.segments += other.segments
@@ -40,9 +40,9 @@ class Statistics:
         self.sizes.update(other.sizes)
 
 
-def collect(folder: Path, clip_frames: int, processes: int) -> Statistics:
-    """The figures of all shards of `folder`; InputError names a shard that can't be read."""
-    total = Statistics()
+def collect(folder: Path, clip_frames: int, processes: int) -> ShardStatistics:
+    """The figures of all shards of `folder`; DataError names a shard that can't be read."""
+    total = ShardStatistics()
     shards = read_manifest(folder).shards
     for found in run_in_processes(
         shard_statistics, [(folder, shard, clip_frames) for shard in shards], processes
@@ -51,10 +51,10 @@ def collect(folder: Path, clip_frames: int, processes: int) -> Statistics:
     return total
 
 
-def shard_statistics(job: tuple[Path, Shard, int]) -> Statistics:
+def shard_statistics(job: tuple[Path, Shard, int]) -> ShardStatistics:
     """Those of one shard."""
     folder, shard, clip_frames = job
-    found = Statistics(bytes=shard.bytes)
+    found = ShardStatistics(bytes=shard.bytes)
     for note in read_notes(folder / shard.name):
         times = note["seconds"]
         found.videos.add(note["source"])
@@ -74,4 +74,4 @@ def read_notes(path: Path) -> Iterator[dict[str, Any]]:
                 if member.name.endswith(".json") and (file := tar.extractfile(member)):
                     yield json.loads(file.read())
     except (OSError, tarfile.TarError, ValueError) as error:
-        raise InputError(f"shard {path}: not readable ({error})") from None
+        raise DataError(f"shard {path}: not readable ({error})") from None

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from tqdm import tqdm
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.files import atomic_file
 from shards.process_pool import run_in_processes
 
@@ -82,13 +82,13 @@ class SceneConfig:
             or min(self.height, self.width) < 32
             or not 1 <= low <= high <= 7
         ):
-            raise InputError(
+            raise DataError(
                 f"scene {self}: expected frames and points >= 1, sides >= 32, 1 <= objects <= 7"
             )
 
 
 @dataclass(frozen=True)
-class Video:
+class SyntheticVideo:
     """A rendered video and the truth about it."""
 
     frames_thw3: NDArray[np.uint8]
@@ -306,7 +306,7 @@ def make_light(
     return light
 
 
-def render(config: SceneConfig, seed: int) -> Video:
+def render(config: SceneConfig, seed: int) -> SyntheticVideo:
     """Render one video; the same seed gives the same video."""
     draw = np.random.default_rng(seed)
     layers = make_layers(config, draw)
@@ -323,7 +323,9 @@ def render(config: SceneConfig, seed: int) -> Video:
         frames.append((np.clip(exposed_hw3, 0, 1) * 255).round().astype(np.uint8))
         labels.append(moments[SHUTTER.index(0.0)][1])
     labels_thw = np.stack(labels)
-    return Video(np.stack(frames), labels_thw, *track_points(config, layers, labels_thw, draw))
+    return SyntheticVideo(
+        np.stack(frames), labels_thw, *track_points(config, layers, labels_thw, draw)
+    )
 
 
 def track_points(

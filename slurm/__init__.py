@@ -1,5 +1,5 @@
 """Processes, signals, jobs: submits and survives, and knows nothing of models or videos."""
 
-from slurm.errors import InputError
+from slurm.errors import ClusterError
 
-__all__ = ["InputError"]
+__all__ = ["ClusterError"]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import submitit
 
 from slurm.cluster import ClusterConfig
-from slurm.errors import InputError
+from slurm.errors import ClusterError
 from slurm.submission import check_possible, executor_of, refusals
 from slurm.tasks import Task
 
@@ -37,7 +37,7 @@ def submit_array(
         config: what each job of the array is given; `last` as well.
 
     Raises:
-        InputError: SLURM refuses them; its own reason. Nothing is left in the queue.
+        ClusterError: SLURM refuses them; its own reason. Nothing is left in the queue.
     """
     executor = executor_of(logs, name, config, slurm_array_parallelism=len(tasks))
     check_possible(executor)
@@ -53,7 +53,7 @@ def submit_array(
                 slurm_dependency=f"afterany:{array}",
             )
             return Submitted(array, ending.submit(last))
-    except InputError:
+    except ClusterError:
         subprocess.run(["scancel", array], check=False)
         raise
 

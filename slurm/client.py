@@ -4,7 +4,7 @@ it."""
 import shutil
 import subprocess
 
-from slurm.errors import InputError
+from slurm.errors import ClusterError
 
 # The first is quick and needs no rights; the second tries longer, and some sites forbid the first.
 QUESTIONS = (("scontrol", "ping"), ("sinfo", "-h"))
@@ -20,7 +20,7 @@ def goes_to_slurm(jobs: int, local: bool) -> bool:
     """Whether `--jobs` are SLURM's: asked for, not `--local`, and its client is installed.
 
     Raises:
-        InputError: the client is installed and no cluster answers it.
+        ClusterError: the client is installed and no cluster answers it.
     """
     if not jobs or local or not has_slurm():
         return False
@@ -36,7 +36,7 @@ def check_answer(asked: str, instead: str) -> None:
         instead: what does the same on this machine, for the error.
 
     Raises:
-        InputError: no cluster answers; says what was tried and SLURM's own reason.
+        ClusterError: no cluster answers; says what was tried and SLURM's own reason.
     """
     questions = [question for question in QUESTIONS if shutil.which(question[0])]
     if not questions:
@@ -47,7 +47,7 @@ def check_answer(asked: str, instead: str) -> None:
             return
     tried = ", ".join(map(" ".join, questions))
     told = f"no SLURM cluster answers (tried {tried}: {reason})"
-    raise InputError(f"{asked}: {told}: expected one that does, or {instead}")
+    raise ClusterError(f"{asked}: {told}: expected one that does, or {instead}")
 
 
 def why_no_answer(question: tuple[str, ...]) -> str:

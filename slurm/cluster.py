@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from slurm.errors import InputError
+from slurm.errors import ClusterError
 
 PROFILE_VARIABLE = "CORRFLOW_CLUSTER"
 PROFILES = Path(__file__).with_name("clusters")
@@ -55,12 +55,12 @@ class ClusterConfig:
             min(self.gpus_per_node, self.memory_gb) < 0
             or min(self.minutes, self.signal_lead, self.cpus) < 1
         ):
-            raise InputError(
+            raise ClusterError(
                 f"cluster: {self}: expected minutes, signal_lead, cpus >= 1, gpus_per_node, "
                 "memory_gb >= 0"
             )
         if self.signal_lead >= 60 * self.minutes:
-            raise InputError(
+            raise ClusterError(
                 f"cluster: signal_lead {self.signal_lead} s: expected less than the time limit of "
                 f"{self.minutes} minutes"
             )
@@ -127,7 +127,7 @@ def find_profile() -> ClusterConfig:
     project's (slurm/clusters); what has a slash, or ends with .toml, is a path.
 
     Raises:
-        InputError: there is none; or it is no such TOML.
+        ClusterError: there is none; or it is no such TOML.
     """
     name = os.environ.get(PROFILE_VARIABLE, "")
     if not name:
@@ -142,7 +142,7 @@ def find_profile() -> ClusterConfig:
         for folder in (OWN_PROFILES.expanduser(), PROFILES)
         for path in folder.glob("*.toml")
     )
-    raise InputError(
+    raise ClusterError(
         f"cluster {name!r}: expected a path to a TOML file, or one of {', '.join(known)}"
     )
 
@@ -152,23 +152,23 @@ def read_profile(path: Path) -> ClusterConfig:
     try:
         found = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"cluster {path}: {getattr(error, 'strerror', None) or error}") from None
+        raise ClusterError(f"cluster {path}: {getattr(error, 'strerror', None) or error}") from None
     types = get_type_hints(ClusterConfig)
     for name, value in found.items():
         if name not in types:
-            raise InputError(
+            raise ClusterError(
                 f"cluster {path}: {name}: not known, expected one of "
                 f"{', '.join(f.name for f in fields(ClusterConfig))}"
             )
         if not fits(value, types[name]):
-            raise InputError(
+            raise ClusterError(
                 f"cluster {path}: {name} = {value!r}: expected {described(types[name])}"
             )
     found["setup"] = tuple(found.get("setup", ()))
     try:
         return ClusterConfig(**found)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
+    except ClusterError as error:
+        raise ClusterError(f"{path}: {error}") from None
 
 
 def fits(value: Any, wanted: Any) -> bool:

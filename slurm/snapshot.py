@@ -10,7 +10,7 @@ from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
-from slurm.errors import InputError
+from slurm.errors import ClusterError
 
 FOLDER = "snapshots"
 
@@ -28,7 +28,7 @@ def take_snapshot(
         facts: for `job.json`: the command, its configuration.
 
     Raises:
-        InputError: it can't be written.
+        ClusterError: it can't be written.
     """
     taken = [int(path.name) for path in (run / FOLDER).glob("[0-9]*")]
     snapshot = run / FOLDER / f"{max(taken, default=0) + 1:03d}"
@@ -43,7 +43,7 @@ def take_snapshot(
         (snapshot / "environment.txt").write_text(environment())
         (snapshot / "job.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
     except (OSError, shutil.Error) as error:
-        raise InputError(f"snapshot {snapshot}: can't be written ({error})") from None
+        raise ClusterError(f"snapshot {snapshot}: can't be written ({error})") from None
     return snapshot
 
 

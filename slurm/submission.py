@@ -11,7 +11,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from slurm.cluster import PROFILE_VARIABLE, ClusterConfig
-from slurm.errors import InputError
+from slurm.errors import ClusterError
 from slurm.tasks import DistributedTask, requeue_lines
 
 RETURNS = 1_000_000  # times that a job may reach its time limit and go on
@@ -48,7 +48,7 @@ def training_executor(
 
 
 def submit_distributed(executor: submitit.AutoExecutor, task: DistributedTask) -> str:
-    """Submit a job of many processes; returns its id. InputError with SLURM's own reason if it
+    """Submit a job of many processes; returns its id. ClusterError with SLURM's own reason if it
     refuses."""
     check_possible(executor)
     with refusals():
@@ -62,7 +62,7 @@ def script_of(executor: submitit.AutoExecutor) -> str:
 
 
 def check_possible(executor: submitit.AutoExecutor) -> None:
-    """InputError if SLURM says that such a job can't ever run; in earnest it may take it all the
+    """ClusterError if SLURM says that such a job can't ever run; in earnest it may take it all the
     same, and let it wait for ever."""
     done = subprocess.run(
         ["sbatch", "--test-only"],
@@ -73,19 +73,19 @@ def check_possible(executor: submitit.AutoExecutor) -> None:
     )
     if done.returncode:
         reason = done.stderr.replace("sbatch: error:", "").replace("allocation failure:", "")
-        raise InputError(
+        raise ClusterError(
             f"SLURM refused the job: {'; '.join(line.strip() for line in reason.splitlines())}"
         )
 
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """SLURM's refusal becomes an InputError."""
+    """SLURM's refusal becomes an ClusterError."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
             yield
     except (FailedJobError, FailedSubmissionError) as error:
         text = str(getattr(error, "stderr", None) or error)
-        raise InputError(
+        raise ClusterError(
             f"SLURM refused the job: {' '.join(text.replace('sbatch: error:', '').split())}"
         ) from None

@@ -18,7 +18,7 @@ import torch
 from tqdm import tqdm
 
 from corrflow.benchmarks.benchmark import Benchmark, Sequence
-from corrflow.benchmarks.plan import Evaluation, Plan, SequenceRecord, missing, prepare
+from corrflow.benchmarks.plan import Evaluation, EvaluationPlan, SequenceRecord, missing, prepare
 from corrflow.benchmarks.results import Result, SequenceResult, write_metrics, write_speed
 from corrflow.drawing import Dots
 from corrflow.errors import InputError
@@ -78,7 +78,7 @@ def progress(frames: int, name: str, shown: bool = True) -> "tqdm[Any]":
 
 
 def run_sequences(
-    plan: Plan,
+    plan: EvaluationPlan,
     sequences: Iterable[Sequence],
     model: Model,
     on_frames: Callable[[int], object] = lambda _: None,
@@ -123,7 +123,7 @@ def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[
 
 
 def run_group(
-    plan: Plan, group: list[Sequence], model: Model, on_frames: Callable[[int], object]
+    plan: EvaluationPlan, group: list[Sequence], model: Model, on_frames: Callable[[int], object]
 ) -> None:
     """Track and score some sequences in step; writes what was predicted, and overlays."""
     benchmark, begun = plan.benchmark, time.perf_counter()
@@ -147,7 +147,7 @@ def run_group(
         )
 
 
-def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
+def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
     """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `TrackedPoints`
     points."""
     benchmark, protocol = plan.benchmark, plan.evaluation.protocol
@@ -176,7 +176,9 @@ def track(plan: Plan, group: list[Sequence], model: Model) -> Iterator[dict[int,
             yield {lane: scale.enlarge(labels_hw.numpy()) for lane, labels_hw in outputs.items()}
 
 
-def track_with_resets(plan: Plan, sequence: Sequence, model: Model) -> Iterator[dict[int, Any]]:
+def track_with_resets(
+    plan: EvaluationPlan, sequence: Sequence, model: Model
+) -> Iterator[dict[int, Any]]:
     """Predictions of each frame from the truth of `reset_gap` frames before alone, the first frames
     from that of the first: no error is carried on, so that features are compared by what they are
     worth and not by where a mask happened to slip."""
@@ -206,7 +208,7 @@ def describe(model: Model) -> str:
     return f"{device_of(model).type}, {model.attention} attention, torch {torch.__version__}"
 
 
-def write_overlays(plan: Plan, sequence: Sequence, predicted: list[Any]) -> None:
+def write_overlays(plan: EvaluationPlan, sequence: Sequence, predicted: list[Any]) -> None:
     """Each frame with what was predicted drawn over it."""
     benchmark, dots = plan.benchmark, Dots()
     for name, frame_hw3, what in zip(
@@ -221,7 +223,7 @@ def write_overlays(plan: Plan, sequence: Sequence, predicted: list[Any]) -> None
         write_jpeg(plan.out / "overlays" / sequence.name / f"{name}.jpg", drawn)
 
 
-def finish(plan: Plan) -> Result:
+def finish(plan: EvaluationPlan) -> Result:
     """Put the results together, and write the benchmark's tables, `metrics.json` and `speed.json`.
 
     Raises:
@@ -236,7 +238,7 @@ def finish(plan: Plan) -> Result:
     return result
 
 
-def merge(plan: Plan) -> Result:
+def merge(plan: EvaluationPlan) -> Result:
     """The results of all sequences, in the benchmark's order; InputError as `finish`."""
     if left := plan.left():
         raise InputError(missing(plan, left))
@@ -256,6 +258,6 @@ def merge(plan: Plan) -> Result:
     return Result(*names, plan.out, figures(scores), parts, peak, evaluation.reset_gap)
 
 
-def results(plan: Plan) -> list[SequenceRecord]:
+def results(plan: EvaluationPlan) -> list[SequenceRecord]:
     """What came of the sequences that are done."""
     return [done for sequence in plan.sequences if (done := plan.result(sequence))]

@@ -20,6 +20,7 @@ from corrflow.benchmarks.registry import find_benchmark
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 from corrflow.propagation import Protocol
+from corrflow.stored_config import claim_folder, differences, listing
 
 PLAN, RESULTS = "plan.json", "sequences"
 # raised when the same settings come to give other figures: what was done before is then done again
@@ -76,7 +77,7 @@ class SequenceRecord:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """An evaluation, begun."""
 
     out: Path
@@ -138,36 +139,28 @@ def deal(frames: list[int], count: int) -> list[list[int]]:
     return hands
 
 
-def prepare(evaluation: Evaluation, out: Path) -> Plan:
+def prepare(evaluation: Evaluation, out: Path) -> EvaluationPlan:
     """Plan an evaluation and begin it; InputError as `plan_of` and `begin`."""
     plan = plan_of(evaluation, out)
     begin(plan)
     return plan
 
 
-def begin(plan: Plan) -> None:
+def begin(plan: EvaluationPlan) -> None:
     """Leave the plan in its folder, or find there that this evaluation was begun before.
 
     Raises:
         InputError: the folder holds another evaluation, names what differs; or can't be written to.
     """
     out = plan.out
-    asked, path = settings(plan), out / PLAN
-    if path.exists() and (different := differences(read_settings(out), asked)):
-        more = f"; and {len(different) - NAMED} more" if len(different) > NAMED else ""
-        raise InputError(
-            f"{out}: holds another evaluation: {'; '.join(different[:NAMED])}{more}: expected a "
-            "folder of its own"
-        )
-    try:
-        write_json(path, asked)
-    except OSError as error:
-        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
+    path = out / PLAN
+    stored = read_settings(out) if path.exists() else None
+    claim_folder(path, stored, plain(settings(plan)), "another evaluation", is_place)
     for sequence in plan.sequences:  # they are tried again
         plan.failure_path(sequence).unlink(missing_ok=True)
 
 
-def read_plan(out: Path) -> Plan:
+def read_plan(out: Path) -> EvaluationPlan:
     """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the
     data have changed since."""
     found = read_settings(out)
@@ -181,10 +174,9 @@ def read_plan(out: Path) -> Plan:
     except TypeError as error:
         raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
     plan = plan_of(evaluation, out)
-    if different := differences(found, settings(plan)):
+    if different := differences(found, plain(settings(plan)), is_place):
         raise InputError(
-            f"{out}: the data have changed: {'; '.join(different[:NAMED])}: expected them as they "
-            "were"
+            f"{out}: the data have changed: {listing(different)}: expected them as before"
         )
     return plan
 
@@ -204,7 +196,7 @@ def read_settings(out: Path) -> dict[str, Any]:
     return found
 
 
-def plan_of(evaluation: Evaluation, out: Path) -> Plan:
+def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
     """Plan an evaluation of the sequences as they lie there; writes nothing.
 
     Raises:
@@ -227,10 +219,10 @@ def plan_of(evaluation: Evaluation, out: Path) -> Plan:
         find_benchmark(evaluation.benchmark).ground_truth(sequences[0])
     named = {
         name: value
-        for name, value in settings(Plan(out, evaluation, sequences, "")).items()
+        for name, value in settings(EvaluationPlan(out, evaluation, sequences, "")).items()
         if name != "checkpoint"
     }
-    return Plan(
+    return EvaluationPlan(
         out,
         evaluation,
         sequences,
@@ -238,36 +230,25 @@ def plan_of(evaluation: Evaluation, out: Path) -> Plan:
     )
 
 
-def settings(plan: Plan) -> dict[str, Any]:
+def settings(plan: EvaluationPlan) -> dict[str, Any]:
     """All that decides the figures, in plain types."""
     told: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
     return {**told, RESULTS: {sequence.name: sequence.length for sequence in plan.sequences}}
 
 
-def differences(found: dict[str, Any], asked: dict[str, Any]) -> list[str]:
-    """What is not the same, in words; the checkpoint's place does not count."""
-    there, here = flattened(found), flattened(asked)
-    return [
-        f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
-        for name in dict.fromkeys([*here, *there])
-        if name != "checkpoint" and there.get(name) != here.get(name)
-    ]
+def plain(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings in JSON's own types."""
+    as_json: dict[str, Any] = json.loads(json.dumps(settings))
+    return as_json
 
 
-def flattened(tree: dict[str, Any]) -> dict[str, Any]:
-    """`{"a": {"b": 1}}` to `{"a.b": 1}`."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        flat |= (
-            {f"{name}.{key}": inner for key, inner in flattened(value).items()}
-            if isinstance(value, dict)
-            else {name: value}
-        )
-    return flat
+def is_place(name: str) -> bool:
+    """Whether a setting only says where something lies: the checkpoint may move."""
+    return name == "checkpoint"
 
 
 @contextmanager
-def noting_failure(plan: Plan, sequences: list[Sequence]) -> Iterator[None]:
+def noting_failure(plan: EvaluationPlan, sequences: list[Sequence]) -> Iterator[None]:
     """An error on the way through `sequences` is left beside the first that is not done, for
     whoever puts the results together."""
     try:
@@ -281,7 +262,7 @@ def noting_failure(plan: Plan, sequences: list[Sequence]) -> Iterator[None]:
         raise
 
 
-def missing(plan: Plan, left: list[Sequence]) -> str:
+def missing(plan: EvaluationPlan, left: list[Sequence]) -> str:
     """Which sequences are not done, and why, where a job said so."""
     told = [path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()]
     reasons = f"; {'; '.join(dict.fromkeys(told[:NAMED]))}" if told else ""

@@ -21,7 +21,7 @@ PROBE = 64  # pixels of each side of the frame by which strides are measured
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its RGB
 
 
-class Layer(NamedTuple):
+class FeatureLayer(NamedTuple):
     """A layer whose output is a map of features."""
 
     name: str
@@ -35,7 +35,7 @@ class Adapter(Encoder):
     def __init__(
         self,
         network: Callable[[Tensor], Tensor],
-        layer: Layer,
+        layer: FeatureLayer,
         mean: tuple[float, ...],
         deviation: tuple[float, ...],
     ) -> None:
@@ -87,16 +87,16 @@ def build_torchvision(name: str, published_weights: bool) -> Encoder:
     return Adapter(SingleOutput(extractor, "features"), layer, *IMAGENET)
 
 
-def probe_layers(network: nn.Module) -> list[Layer]:
+def probe_layers(network: nn.Module) -> list[FeatureLayer]:
     """The layers of a network, and of its parts, that give maps of features, in their order."""
-    layers: list[Layer] = []
+    layers: list[FeatureLayer] = []
     was_training = network.training
     network.eval()
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
             if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
-                layers.append(Layer(name, PROBE // output.shape[-1], output.shape[1]))
+                layers.append(FeatureLayer(name, PROBE // output.shape[-1], output.shape[1]))
 
         return hook
 
@@ -128,7 +128,7 @@ def build_timm(name: str, published_weights: bool) -> Encoder:
     sizes = {"dynamic_img_size": True} if name.startswith(("vit_", "deit", "eva")) else {}
     probe = timm.create_model(name, pretrained=False, features_only=True, **sizes)
     layers = [
-        Layer(str(index), int(info["reduction"]), int(info["num_chs"]))
+        FeatureLayer(str(index), int(info["reduction"]), int(info["num_chs"]))
         for index, info in enumerate(probe.feature_info.info)
     ]
     layer = choose_layer(place, wanted, layers)
@@ -145,7 +145,7 @@ def build_timm(name: str, published_weights: bool) -> Encoder:
     return Adapter(SingleOutput(network, 0), layer, settings["mean"], settings["std"])
 
 
-def choose_layer(place: str, wanted: str, layers: list[Layer]) -> Layer:
+def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> FeatureLayer:
     """The layer that is asked for, else the deepest that is fine enough; InputError lists what
     there is."""
     if not layers:

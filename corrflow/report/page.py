@@ -20,7 +20,7 @@ POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-s
 
 
 @dataclass(frozen=True)
-class Part:
+class Section:
     """Of what is told of a benchmark."""
 
     key: str
@@ -64,7 +64,7 @@ def document(title: str, body: str) -> str:
     )
 
 
-def header(title: str, told: list[tuple[Comparison, list[Part]]]) -> str:
+def header(title: str, told: list[tuple[Comparison, list[Section]]]) -> str:
     """What this is, and the way to each part; of several benchmarks, to each of them."""
     links = [(comparison.benchmark.name, heading(comparison)) for comparison, _ in told]
     if len(told) == 1:
@@ -78,28 +78,30 @@ def header(title: str, told: list[tuple[Comparison, list[Part]]]) -> str:
     )
 
 
-def parts(comparison: Comparison, share: float) -> list[Part]:
+def parts(comparison: Comparison, share: float) -> list[Section]:
     """What is told of a benchmark, in order; without content where there is nothing to tell.
     `share`: of the page's pictures."""
     key = comparison.benchmark.name
     return [
-        Part(f"{key}-published", "Beside published results", published_section(comparison)),
-        Part(
+        Section(
+            f"{key}-published", "Compared with published results", published_section(comparison)
+        ),
+        Section(
             f"{key}-overlays",
             "Best and worst sequences" if comparison.ranked else "Overlays",
             extremes(comparison, share),
         ),
-        Part(
+        Section(
             f"{key}-sequences",
             "Sequence by sequence",
             differences(comparison) + sequence_table(comparison),
         ),
-        Part(f"{key}-curves", "Over time", curves(comparison)),
-        Part(f"{key}-objects", "Object by object", object_table(comparison)),
+        Section(f"{key}-curves", "Over time", curves(comparison)),
+        Section(f"{key}-objects", "Object by object", object_table(comparison)),
     ]
 
 
-def benchmark_section(comparison: Comparison, inner: list[Part]) -> str:
+def benchmark_section(comparison: Comparison, inner: list[Section]) -> str:
     """An overview, and the parts."""
     content = "".join(section(3, part.title, part.key, part.content) for part in inner)
     return section(2, heading(comparison), comparison.benchmark.name, overview(comparison), content)

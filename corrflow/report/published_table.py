@@ -48,7 +48,7 @@ def published_table(headline: str, runs: list[Run], data: DataSet) -> str:
     ours = frozenset(place for place, index in enumerate(ranked) if index < len(runs))
     return table(
         Table(
-            f"Beside published results on {data.title}",
+            f"Compared with published results on {data.title}",
             ["method", *map(short, columns)],
             cells,
             emphasised=ours,

@@ -184,7 +184,7 @@ def build_flex(sizes: Sizes, device: str, backward: bool) -> Work:
     return partial(run_attention, attend, attention_inputs(sizes, device, backward), backward)
 
 
-class Batch(NamedTuple):
+class SyntheticBatch(NamedTuple):
     """Clips as the trainer takes them."""
 
     clips: Tensor
@@ -260,7 +260,7 @@ def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
         lambda line: None,
         trainer.config.loss.terms,
     )
-    batch = Batch(clips_of(sizes), ["bench"])
+    batch = SyntheticBatch(clips_of(sizes), ["bench"])
     return partial(trainer.train_step, batch, log)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from corrflow.drawing import Dots, draw_boxes, extent
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
-from corrflow.tracking.tables import Cell, Table
+from corrflow.tracking.tables import Cell, TrackTable
 from corrflow.tracking.video_writer import Sound, VideoFormat, VideoWriter
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ class Recording(ABC, Generic[Result]):
             "height": reel.height,
         }
         with ExitStack() as opened:
-            self.table = opened.enter_context(Table(out.with_suffix(""), self.columns, head))
+            self.table = opened.enter_context(TrackTable(out.with_suffix(""), self.columns, head))
             self.film = opened.enter_context(VideoWriter(out, reel, sound))
             self.opened = opened.pop_all()
 

@@ -12,7 +12,7 @@ from typing import Self
 Cell = int | float | bool | None
 
 
-class Table:
+class TrackTable:
     """`STEM.csv` and `STEM.json`. They appear when they are finished; left unfinished, they leave
     nothing."""
 

@@ -52,10 +52,6 @@ class DistributedContext:
         """Whether this is rank 0, which writes."""
         return self.rank == 0
 
-    def any_rank(self, flag: bool) -> bool:
-        """Whether `flag` holds on any rank. A collective."""
-        return bool(self.all_reduce_max(int(flag)))
-
     def all_reduce_max(self, number: int) -> int:
         """The largest number of any rank. A collective: every rank must call it at the same
         place."""

@@ -26,7 +26,7 @@ from corrflow.encoders.registry import name_of
 from slurm.cluster import PROFILE_VARIABLE
 
 Config = TypeVar("Config")
-MISTAKES = (corrflow.InputError, shards.InputError, slurm.InputError)
+MISTAKES = (corrflow.InputError, shards.DataError, slurm.ClusterError)
 # places that can't be written to, and full disks: not bugs of ours
 USER_ERRNOS = {
     errno.EACCES,

@@ -18,6 +18,7 @@ from corrflow import InputError
 from corrflow.files import atomic_file
 from corrflow.model import weights_digest
 from corrflow.palette import palette_digest
+from corrflow.stored_config import claim_folder
 from corrflow.training.checkpoint import initial_model
 from corrflow.training.distributed import DistributedContext
 from launch.configs.train import TrainJob
@@ -61,28 +62,15 @@ def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -
         InputError: the folder belongs to another configuration; names what differs.
     """
     path = job.run / "config.json"
-    asked = {**json.loads(json.dumps(asdict(job), default=str)), **digests(job, manifest)}
-    if path.exists():
-        found, wanted = flattened(json.loads(path.read_text())), flattened(asked)
-        different = [
-            f"{name} is {found.get(name)!r} there and {wanted.get(name)!r} here"
-            for name in sorted(found.keys() | wanted.keys())
-            if name not in RESUMABLE_FIELDS
-            and not name.startswith(RESUMABLE_GROUPS)
-            and found.get(name) != wanted.get(name)
-        ]
-        if different:
-            raise InputError(
-                f"{job.run}: belongs to another configuration: {'; '.join(different)}: expected a "
-                "folder of its own"
-            )
-    if not write:
-        return
-    try:
-        with atomic_file(path) as file:
-            file.write(json.dumps(asked, indent=1).encode() + b"\n")
-    except OSError as error:
-        raise InputError(f"run {job.run}: can't be written to ({error.strerror})") from None
+    config = {**json.loads(json.dumps(asdict(job), default=str)), **digests(job, manifest)}
+    stored = read_config(job.run) if path.exists() else None
+    claim_folder(path, stored, config, "another configuration", is_resumable, write=write)
+
+
+def is_resumable(name: str) -> bool:
+    """Whether a setting may change when a run is taken up again."""
+    flag = name.removeprefix("training.")  # which flags leave out
+    return flag in RESUMABLE_FIELDS or flag.startswith(RESUMABLE_GROUPS)
 
 
 def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
@@ -178,13 +166,3 @@ def locked(file: IO[str], name: str) -> bool:
         told = f"its file system has no locks ({error.strerror}): start one command at a time"
         print(f"{name}: {told}", file=sys.stderr, flush=True)
     return True
-
-
-def flattened(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"a": {"b": 1}}` to `{"a.b": 1}`; the name that flags leave out, `training`, is left out
-    here too."""
-    flat: dict[str, Any] = {}
-    for name, value in tree.items():
-        place = prefix if name == "training" else f"{prefix}{name}."
-        flat |= flattened(value, place) if isinstance(value, dict) else {f"{prefix}{name}": value}
-    return flat

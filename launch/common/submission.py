@@ -13,7 +13,7 @@ from corrflow.files import atomic_file
 from launch.common.run_config import check_run_config
 from launch.configs.train import TrainJob
 from shards.reading.corpus import Corpus
-from slurm import InputError
+from slurm import ClusterError
 from slurm.client import check_answer, has_slurm
 from slurm.cluster import ClusterConfig
 from slurm.snapshot import take_snapshot
@@ -57,10 +57,10 @@ def processes_of(job: TrainJob) -> int:
     """On each node: one for each GPU; on CPUs as many as asked for.
 
     Raises:
-        InputError: neither GPUs nor CPUs are asked for; without SLURM.
+        ClusterError: neither GPUs nor CPUs are asked for; without SLURM.
     """
     if not has_slurm():
-        raise InputError(
+        raise ClusterError(
             f"nodes {job.nodes}: no sbatch on this machine: expected a SLURM cluster (here: "
             "without --nodes, with --procs N)"
         )
@@ -68,12 +68,12 @@ def processes_of(job: TrainJob) -> int:
         return job.procs or 1
     gpus = cluster_of(job).gpus_per_node
     if not gpus:
-        raise InputError(
+        raise ClusterError(
             "gpus-per-node 0: expected at least 1, by --gpus-per-node or the cluster's profile (on "
             "CPUs: --device cpu)"
         )
     if job.procs not in (0, gpus):
-        raise InputError(f"procs {job.procs}: expected {gpus}, one for each GPU of a node")
+        raise ClusterError(f"procs {job.procs}: expected {gpus}, one for each GPU of a node")
     return gpus
 
 
@@ -90,13 +90,13 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
     """Submit the run, say where it is to be found, follow it if asked to; returns the exit code.
 
     Raises:
-        InputError: no cluster answers; the run is in a job already; SLURM refuses it.
+        ClusterError: no cluster answers; the run is in a job already; SLURM refuses it.
     """
     if not job.dry_run:
         check_answer(f"nodes {job.nodes}", "to train here: without --nodes, with --procs N")
     record = read_record(job.run)
     if record and (state := job_state(record.job)).alive and not job.dry_run:
-        raise InputError(
+        raise ClusterError(
             f"run {job.run}: job {record.job} has it ({state.state}): expected it to end first "
             f"(scancel {record.job})"
         )
@@ -117,7 +117,7 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
     task = Task("launch.train:train_in_job", {"argv": [*argv, *device]})
     try:
         number = submit_distributed(executor, DistributedTask(task))
-    except InputError:
+    except ClusterError:
         shutil.rmtree(code.parent)
         raise
     record = Record(

@@ -19,15 +19,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.files import atomic_file
 from shards.manifest import NAME, Counts, Manifest, read_manifest, write_manifest
-from shards.packing.parts import Part, PartWriter
+from shards.packing.parts import PartWriter, TarPart
 from shards.packing.reshard import make_shards
 from shards.process_pool import run_in_processes, tick
 from shards.samples import sample_bytes
 from shards.video.decode import FOLDER_FPS, Damage, Frame, Sampling, Sizing, decode
-from shards.video.sources import Video, survey
+from shards.video.sources import VideoSource, survey
 
 PARTS = ".parts"
 PLAN = "plan.json"
@@ -81,7 +81,7 @@ class PackConfig:
             or self.quality > 95
             or self.segment > 1000
         ):
-            raise InputError(
+            raise DataError(
                 f"pack: {self}: expected positive numbers, 2 <= shortest <= segment <= 1000, "
                 "quality <= 95, every >= 0"
             )
@@ -91,7 +91,7 @@ class PackConfig:
         """`size`, understood."""
         numbers = self.size.split("x")
         if len(numbers) > 2 or not all(n.isdecimal() and int(n) >= 8 for n in numbers):
-            raise InputError(
+            raise DataError(
                 f"pack: size {self.size!r}: expected a short side such as 256, or WIDTHxHEIGHT "
                 "such as 256x256"
             )
@@ -129,7 +129,7 @@ class Report:
 
     digest: str
     """Of the unit it was."""
-    parts: list[Part]
+    parts: list[TarPart]
     failures: list[Failure]
     too_short: list[ShortVideo]
     short_frames: int
@@ -141,7 +141,7 @@ class Unit:
 
     out: Path
     number: int
-    videos: list[Video]
+    videos: list[VideoSource]
     config: PackConfig
     digest: str
     """Names settings and videos: an old report about others doesn't count."""
@@ -157,14 +157,14 @@ class Unit:
             found = json.loads(self.report_path.read_text())
         except FileNotFoundError:
             return None
-        found["parts"] = [Part(**part) for part in found["parts"]]
+        found["parts"] = [TarPart(**part) for part in found["parts"]]
         found["failures"] = [Failure(*failure) for failure in found["failures"]]
         found["too_short"] = [ShortVideo(*short) for short in found["too_short"]]
         return Report(**found) if found["digest"] == self.digest else None
 
 
 @dataclass(frozen=True)
-class Plan:
+class PackPlan:
     """A packing: what of, how, and into which units."""
 
     out: Path
@@ -197,7 +197,7 @@ def pack(
             videos.
 
     Raises:
-        InputError: no videos, none or too few of them readable, or `out` holds another packing.
+        DataError: no videos, none or too few of them readable, or `out` holds another packing.
     """
     plan = prepare(source, out, config, max_failures)
     if plan is None:
@@ -208,7 +208,7 @@ def pack(
 
 def prepare(
     source: Path, out: Path, config: PackConfig, max_failures: float | None = None
-) -> Plan | None:
+) -> PackPlan | None:
     """List the videos and leave the plan in `out`; None if all is packed already."""
     videos, passed_over = survey(source)
     listed = [
@@ -221,7 +221,7 @@ def prepare(
     settings = {**asdict(config), "videos": len(videos), "source_digest": digest}
     if (out / NAME).exists():
         if (found := read_manifest(out).settings) != settings:
-            raise InputError(
+            raise DataError(
                 f"{out}: holds shards of {differences(found, settings)}: expected a new folder "
                 "(remove it to pack anew)"
             )
@@ -231,12 +231,12 @@ def prepare(
     if path.exists():
         found = json.loads(path.read_text())["settings"]
         if {name: found[name] for name in asdict(config)} != asdict(config):
-            raise InputError(
+            raise DataError(
                 f"{out}: half packed with {differences(found, settings)}: expected the same "
                 "settings (remove it to pack anew)"
             )
     elif any(out.glob("*.tar")):
-        raise InputError(f"{out}: holds tar files of something else: expected a new folder")
+        raise DataError(f"{out}: holds tar files of something else: expected a new folder")
     try:
         with atomic_file(path) as file:
             plan = {
@@ -247,7 +247,7 @@ def prepare(
             }
             file.write(json.dumps(plan).encode())
     except OSError as error:
-        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
+        raise DataError(f"{out}: can't be written to ({error.strerror})") from None
     begun = read_plan(out)
     forgive(begun)
     return begun
@@ -279,24 +279,24 @@ def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
     )
 
 
-def read_plan(out: Path) -> Plan:
-    """What `prepare` left in `out`; InputError if there is nothing."""
+def read_plan(out: Path) -> PackPlan:
+    """What `prepare` left in `out`; DataError if there is nothing."""
     path = out / PARTS / PLAN
     if not path.exists():
-        raise InputError(f"{out}: no packing was begun there")
+        raise DataError(f"{out}: no packing was begun there")
     found = json.loads(path.read_text())
     listed = found["videos"]
     config = PackConfig(**{name: found["settings"][name] for name in asdict(PackConfig())})
     units = []
     for number, (low, high) in enumerate(divide(len(listed))):
-        videos = [Video(key, Path(path), frames) for key, path, frames, _ in listed[low:high]]
+        videos = [VideoSource(key, Path(path), frames) for key, path, frames, _ in listed[low:high]]
         content = json.dumps(
             [asdict(config), [[key, frames, size] for key, _, frames, size in listed[low:high]]]
         )
         units.append(
             Unit(out, number, videos, config, hashlib.sha256(content.encode()).hexdigest()[:16])
         )
-    return Plan(out, found["settings"], units, found["max_failures"], found["passed_over"])
+    return PackPlan(out, found["settings"], units, found["max_failures"], found["passed_over"])
 
 
 def divide(videos: int) -> list[tuple[int, int]]:
@@ -305,7 +305,7 @@ def divide(videos: int) -> list[tuple[int, int]]:
     return list(pairwise(videos * i // count for i in range(count + 1)))
 
 
-def forgive(plan: Plan) -> None:
+def forgive(plan: PackPlan) -> None:
     """If an earlier try was given up for its broken videos, those will be tried again: somebody may
     have mended them."""
     reports = [(unit, report) for unit in plan.units if (report := unit.report())]
@@ -316,7 +316,7 @@ def forgive(plan: Plan) -> None:
 
 
 def pack_units(
-    plan: Plan,
+    plan: PackPlan,
     units: list[Unit],
     processes: int,
     on_video: Callable[[int], object] = lambda _: None,
@@ -331,7 +331,7 @@ def pack_units(
             those of an earlier try.
 
     Raises:
-        InputError: more videos are broken than the plan puts up with.
+        DataError: more videos are broken than the plan puts up with.
     """
     reports = [(unit, unit.report()) for unit in units]
     failures = [failure for _, report in reports if report for failure in report.failures]
@@ -342,11 +342,11 @@ def pack_units(
         check_failures(plan, failures)
 
 
-def check_failures(plan: Plan, failures: list[Failure]) -> None:
-    """InputError if there are too many."""
+def check_failures(plan: PackPlan, failures: list[Failure]) -> None:
+    """DataError if there are too many."""
     if len(failures) > plan.max_failures:
         write_table(plan.out / FAILED, Failure._fields, failures)
-        raise InputError(
+        raise DataError(
             f"{plan.out}: {len(failures)} of {plan.videos} videos are broken, more than the "
             f"{plan.max_failures} that are put up with "
             f"(--max-failures): {failures[0].video}: {failures[0].reason}; see {plan.out / FAILED}"
@@ -385,7 +385,7 @@ def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
 
 
 def pack_video(
-    video: Video, config: PackConfig, writer: PartWriter
+    video: VideoSource, config: PackConfig, writer: PartWriter
 ) -> tuple[int, Damage | None, int]:
     """Write a video's samples.
 
@@ -411,7 +411,7 @@ def pack_video(
 class Segments:
     """The samples of one video in the making: runs of consecutive frames of one size."""
 
-    def __init__(self, video: Video, config: PackConfig, writer: PartWriter) -> None:
+    def __init__(self, video: VideoSource, config: PackConfig, writer: PartWriter) -> None:
         self.video, self.config, self.writer = video, config, writer
         self.frames: list[Frame] = []
         self.jpegs: list[bytes] = []
@@ -446,7 +446,9 @@ def encode_jpeg(frame: Frame, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def segment_bytes(video: Video, number: int, segment: list[Frame], jpegs: list[bytes]) -> bytes:
+def segment_bytes(
+    video: VideoSource, number: int, segment: list[Frame], jpegs: list[bytes]
+) -> bytes:
     """A segment as a sample: frames, and a `json` that says where they are from."""
     image = segment[0].image
     about = {
@@ -459,18 +461,18 @@ def segment_bytes(video: Video, number: int, segment: list[Frame], jpegs: list[b
     return sample_bytes(f"{video.key}/{number:06d}", about, jpegs)
 
 
-def finish(plan: Plan) -> Manifest:
+def finish(plan: PackPlan) -> Manifest:
     """Parts to shards, and the manifest.
 
     Raises:
-        InputError: units are missing, says which; too many videos are broken; or none gave a
+        DataError: units are missing, says which; too many videos are broken; or none gave a
             sample.
     """
     reports = [report for unit in plan.units if (report := unit.report())]
     if len(reports) < len(plan.units):
         missing = [unit for unit in plan.units if not unit.report()]
         videos = sum(len(unit.videos) for unit in missing)
-        raise InputError(
+        raise DataError(
             f"{plan.out}: {len(missing)} of {len(plan.units)} units are not packed ({videos} "
             f"videos, from {missing[0].videos[0].key} on): "
             "the same command goes on"
@@ -486,7 +488,7 @@ def finish(plan: Plan) -> Manifest:
     if not parts:
         first = f"; the first: {failures[0].video}: {failures[0].reason}" if failures else ""
         shutil.rmtree(plan.out / PARTS)
-        raise InputError(
+        raise DataError(
             f"{plan.out}: none of {plan.videos} videos gave a sample: {len(failures)} broken, "
             f"{len(too_short)} too short{first}"
         )

@@ -20,7 +20,7 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Part:
+class TarPart:
     """A tar file that is whole."""
 
     name: str
@@ -92,7 +92,7 @@ class PartWriter:
             tar.file.seek(tar.offsets[-1])
             tar.file.truncate()
 
-    def finish(self) -> list[Part]:
+    def finish(self) -> list[TarPart]:
         """End the tar files, and give them their names."""
         parts = []
         for number, tar in enumerate(self.growing):
@@ -102,7 +102,7 @@ class PartWriter:
                 os.fsync(file.fileno())
             name = f"{self.stem}-{number:06d}.tar"
             size, sha256 = tar.offsets[-1] + len(END), sha256_of(tar.path)
-            parts.append(Part(name, size, sha256, tar.offsets, tar.frames, tar.short_sides))
+            parts.append(TarPart(name, size, sha256, tar.offsets, tar.frames, tar.short_sides))
             tar.path.replace(self.folder / name)
         self.growing = []
         return parts

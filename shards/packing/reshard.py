@@ -5,17 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.files import atomic_file, sha256_of
 from shards.manifest import Shard
-from shards.packing.parts import Part
+from shards.packing.parts import TarPart
 from shards.samples import END
 
 COPY_BYTES = 1 << 22
 
 
 def make_shards(
-    out: Path, folder: Path, parts: list[Part], limit: float, spread: int
+    out: Path, folder: Path, parts: list[TarPart], limit: float, spread: int
 ) -> list[Shard]:
     """Shards `shard-000000.tar` and so on in `out` of the parts in `folder`, in their order.
 
@@ -30,7 +30,7 @@ def make_shards(
         spread: shards at least, where there are as many samples.
 
     Raises:
-        InputError: a part is gone.
+        DataError: a part is gone.
     """
     samples, size = sum(len(part.frames) for part in parts), sum(part.bytes for part in parts)
     wanted = max(min(spread, samples), round(size / limit), 1)
@@ -42,7 +42,7 @@ def make_shards(
     else:
         for part in parts:
             if not (folder / part.name).exists():
-                raise InputError(f"{folder / part.name}: is gone: remove {folder} to pack anew")
+                raise DataError(f"{folder / part.name}: is gone: remove {folder} to pack anew")
         ends = [samples * number // wanted for number in range(wanted + 1)]
         shards = [
             cut(out / f"shard-{n:06d}.tar", folder, parts, ends[n], ends[n + 1])
@@ -55,22 +55,22 @@ def make_shards(
     return shards
 
 
-def renamed(part_path: Path, path: Path, part: Part) -> Shard:
+def renamed(part_path: Path, path: Path, part: TarPart) -> Shard:
     """A part that is a shard as it is; one that is gone was renamed by an earlier try.
 
     Raises:
-        InputError: it is nowhere.
+        DataError: it is nowhere.
     """
     if part_path.exists():
         part_path.replace(path)
     elif not path.exists() or sha256_of(path) != part.sha256:
-        raise InputError(f"{part_path}: is gone: remove {part_path.parent} to pack anew")
+        raise DataError(f"{part_path}: is gone: remove {part_path.parent} to pack anew")
     return Shard(
         path.name, len(part.frames), sum(part.frames), part.bytes, part.sha256, tuple(part.offsets)
     )
 
 
-def cut(path: Path, folder: Path, parts: list[Part], first: int, stop: int) -> Shard:
+def cut(path: Path, folder: Path, parts: list[TarPart], first: int, stop: int) -> Shard:
     """A shard of the samples `first` to `stop`, counted over all parts."""
     offsets, frames = [0], 0
     with atomic_file(path) as file:
@@ -85,7 +85,7 @@ def cut(path: Path, folder: Path, parts: list[Part], first: int, stop: int) -> S
     )
 
 
-def pieces(parts: list[Part], first: int, stop: int) -> Iterator[tuple[Part, int, int]]:
+def pieces(parts: list[TarPart], first: int, stop: int) -> Iterator[tuple[TarPart, int, int]]:
     """The samples `first` to `stop` of all, as samples of each part."""
     begin = 0
     for part in parts:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.reading.augmentation import (
     ClipAugmentation,
     augment_frame,
@@ -54,13 +54,13 @@ class ClipConfig:
             or self.clips_per_segment < 1
             or self.size < 1
         ):
-            raise InputError(
+            raise DataError(
                 f"clip: frames {self.frames}, interval {self.interval}, clips_per_segment "
                 f"{self.clips_per_segment}, size {self.size}: "
                 "expected at least 2, and at least 1 of the others"
             )
         if self.shift < 0 or (self.shift and self.fit != "crop"):
-            raise InputError(
+            raise DataError(
                 f"clip: fit {self.fit}, shift {self.shift}: expected a shift of at least 0, and "
                 "one of crops alone"
             )
@@ -81,7 +81,7 @@ def sample_clip(
     """The clip that a visit takes from the segment `key` of `length` frames."""
     widest = (length - 1) // (config.frames - 1)
     if widest < 1:
-        raise InputError(f"sample {key}: {length} frames: too few for a clip of {config.frames}")
+        raise DataError(f"sample {key}: {length} frames: too few for a clip of {config.frames}")
     draws = clip_draws(seed, pass_, visit, key)
     fitting = [interval for interval in config.interval if interval <= widest] or [widest]
     interval = fitting[int(draws("interval").integers(len(fitting)))]
@@ -157,7 +157,7 @@ def decode_with_pillow(jpeg: bytes, place: int) -> Tensor:
 def decode_on(device: torch.device, jpegs: list[bytes]) -> list[Tensor]:
     """All frames at once, by nvJPEG."""
     if (decode := torchvision_decoder()) is None:
-        raise InputError("stream: decode device: expected a torchvision that has io.decode_jpeg")
+        raise DataError("stream: decode device: expected a torchvision that has io.decode_jpeg")
     try:
         found: list[Tensor] = decode(
             [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs], device=device

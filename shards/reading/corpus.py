@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.manifest import Manifest, Shard
 from shards.reading.stores import Store, open_store
 from shards.samples import NeedMoreError, parse_note
@@ -45,7 +45,7 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
         quarantine: a list of samples to leave out, a line each: shard and key, as errors name them.
 
     Raises:
-        InputError: no manifest there, or one that does not match; a line of the list that names no
+        DataError: no manifest there, or one that does not match; a line of the list that names no
             sample.
     """
     store = open_store(data)
@@ -57,10 +57,10 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
     taken_out = {}
     for name, keys in asked.items():
         if name not in known:
-            raise InputError(f"quarantine {quarantine}: {name}: no such shard in {data}")
+            raise DataError(f"quarantine {quarantine}: {name}: no such shard in {data}")
         found = find_keys(store, manifest.shards[known[name]], set(keys))
         if missing := [key for key in keys if key not in found]:
-            raise InputError(
+            raise DataError(
                 f"quarantine {quarantine}: {name} {missing[0]}: no such sample in that shard"
             )
         taken_out[known[name]] = tuple(sorted(set(found.values())))
@@ -68,20 +68,18 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
 
 
 def read_quarantine(path: Path) -> dict[str, list[str]]:
-    """Shard name -> keys. InputError for what is no `SHARD KEY` line."""
+    """Shard name -> keys. DataError for what is no `SHARD KEY` line."""
     try:
         lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"quarantine {path}: {getattr(error, 'strerror', None) or error}"
-        ) from None
+        raise DataError(f"quarantine {path}: {getattr(error, 'strerror', None) or error}") from None
     asked: dict[str, list[str]] = {}
     for number, line in enumerate(lines, 1):
         shard, _, key = line.strip().partition(" ")
         if key:
             asked.setdefault(shard, []).append(key.strip())
         elif shard:
-            raise InputError(
+            raise DataError(
                 f"quarantine {path}, line {number}: {line!r}: expected SHARD KEY, as in "
                 "shard-000012.tar abseiling/x7/000003"
             )

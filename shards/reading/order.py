@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import InputError
+from shards.errors import DataError
 
 # what a random draw is for: the first number of its address
 SHARDS, WINDOW = 1, 2
@@ -52,7 +52,7 @@ class Visit(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Window:
+class ShuffleWindow:
     """Samples that are read together and handed out shuffled."""
 
     pass_: int
@@ -87,7 +87,7 @@ class ClipOrder:
                 f"{sum(self.samples)} samples, {self.streams} streams, window {self.window}, "
                 f"{self.clips_per_segment} visits"
             )
-            raise InputError(f"order: {counts}: expected at least 1 of each")
+            raise DataError(f"order: {counts}: expected at least 1 of each")
 
     @cached_property
     def total(self) -> int:
@@ -113,7 +113,7 @@ class ClipOrder:
         """The order of the shards in a pass."""
         return np.random.default_rng([self.seed, SHARDS, pass_]).permutation(len(self.samples))
 
-    def windows(self, stream: int, position: int) -> Iterator[Window]:
+    def windows(self, stream: int, position: int) -> Iterator[ShuffleWindow]:
         """What a stream reads from its `position`-th sample on, for ever."""
         pass_ = self.pass_of(stream, position)
         skip = position - self.samples_consumed(stream, pass_)
@@ -124,7 +124,7 @@ class ClipOrder:
                 low, high = number * self.window, min((number + 1) * self.window, length)
                 draw = np.random.default_rng([self.seed, WINDOW, pass_, stream, number])
                 permutation = tuple(draw.permutation(high - low).tolist())
-                yield Window(
+                yield ShuffleWindow(
                     pass_,
                     self.pieces(pass_, start + low, start + high),
                     permutation,
@@ -146,7 +146,7 @@ class ClipOrder:
                 found.append(Piece(shard, max(low - begin, 0), min(high, end) - begin))
         return tuple(found)
 
-    def visits_of(self, window: Window) -> list[Visit]:
+    def visits_of(self, window: ShuffleWindow) -> list[Visit]:
         """What a window reads, in that order."""
         return [
             Visit(p.shard, v // self.clips_per_segment, v % self.clips_per_segment)
@@ -162,7 +162,7 @@ def streams_of(streams: int, rank: int, ranks: int, worker: int, workers: int) -
     a rank has streams, some have none.
 
     Raises:
-        InputError: the ranks don't divide the streams; names numbers that would do.
+        DataError: the ranks don't divide the streams; names numbers that would do.
     """
     per_rank = streams_per_rank(streams, ranks)
     first = rank * per_rank
@@ -171,10 +171,10 @@ def streams_of(streams: int, rank: int, ranks: int, worker: int, workers: int) -
 
 
 def streams_per_rank(streams: int, ranks: int) -> int:
-    """How many of the streams each rank reads; InputError where they can't be divided evenly."""
+    """How many of the streams each rank reads; DataError where they can't be divided evenly."""
     if streams % ranks:
         fitting = [n for n in range(1, streams + 1) if streams % n == 0]
-        raise InputError(
+        raise DataError(
             f"a global batch of {streams} clips can't be divided by {ranks} processes: "
             f"{listed(fitting)} would do"
         )

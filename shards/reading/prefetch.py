@@ -11,8 +11,8 @@ POLL_SECONDS = 0.1  # between two looks of a thread that is ahead whether it is 
 JOIN_SECONDS = 5.0  # that the thread may take to end; one that waits for storage is left alone
 
 
-class Failure:
-    """What the iterator raised in place of an item; None: it ended."""
+class NoItem:
+    """In place of an item: what the iterator raised, or None where it ended."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
@@ -23,7 +23,7 @@ class ReadAhead(Generic[Item]):
 
     def __init__(self, items: Iterator[Item]) -> None:
         self.items = items
-        self.ready: queue.Queue[Item | Failure] = queue.Queue(maxsize=1)
+        self.ready: queue.Queue[Item | NoItem] = queue.Queue(maxsize=1)
         self.stopped = threading.Event()
         self.thread = threading.Thread(target=self.read, name="read ahead", daemon=True)
         self.thread.start()
@@ -35,11 +35,11 @@ class ReadAhead(Generic[Item]):
                 if not self.put(item):
                     return
         except BaseException as error:  # raised again in the thread that asked for the item
-            self.put(Failure(error))
+            self.put(NoItem(error))
         else:
-            self.put(Failure(None))
+            self.put(NoItem(None))
 
-    def put(self, item: Item | Failure) -> bool:
+    def put(self, item: Item | NoItem) -> bool:
         """Hand an item over once there is room; False if nobody wants it any more."""
         while not self.stopped.is_set():
             try:
@@ -65,7 +65,7 @@ def read_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
     try:
         while True:
             item = reader.ready.get()
-            if not isinstance(item, Failure):
+            if not isinstance(item, NoItem):
                 yield item
             elif item.error is None:
                 return

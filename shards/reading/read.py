@@ -14,11 +14,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import IO, Any, NamedTuple
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.manifest import Shard
 from shards.reading.clip import ClipSample
 from shards.reading.corpus import Corpus
-from shards.reading.order import ClipOrder, Visit, Window
+from shards.reading.order import ClipOrder, ShuffleWindow, Visit
 from shards.reading.stores import FolderStore
 from shards.samples import NOTE_BYTES, NeedMoreError, iterate_samples, parse_note
 
@@ -45,10 +45,10 @@ class Undecoded(NamedTuple):
         """`sample key:frame,frame,...`."""
         return f"{self.key}:{','.join(map(str, self.cut.frames))}"
 
-    def damaged(self, place: int, reason: str) -> InputError:
+    def damaged(self, place: int, reason: str) -> DataError:
         """The error that the `place`-th frame of the clip is; `reason` says what is wrong with
         it."""
-        return InputError(
+        return DataError(
             f"shard {self.place}, sample {self.key}: frame {self.cut.frames[place]} {reason} "
             f"(to train without the sample: `{self.shard} {self.key}` in a file, --quarantine FILE)"
         )
@@ -64,7 +64,7 @@ class Reader:
             shard: corpus.numbers(shard) for shard in corpus.taken_out
         }
 
-    def read(self, window: Window, choose: Choose) -> Iterator[Undecoded]:
+    def read(self, window: ShuffleWindow, choose: Choose) -> Iterator[Undecoded]:
         """The clips of a window, from the one on that is asked for first."""
         visits = self.order.visits_of(window)
         wanted = [visits[index] for index in window.permutation[window.skip :]]
@@ -157,12 +157,10 @@ class Reader:
         place = self.corpus.store.place(shard.name)
         try:
             yield
-        except (InputError, GeneratorExit):
+        except (DataError, GeneratorExit):
             raise
         except OSError as error:
-            raise InputError(
-                f"shard {place}: sample #{number}: {error.strerror or error}"
-            ) from None
+            raise DataError(f"shard {place}: sample #{number}: {error.strerror or error}") from None
         # many kinds for one fact
         except (
             tarfile.TarError,
@@ -173,7 +171,7 @@ class Reader:
             NeedMoreError,
         ) as error:
             line = f"{shard.name} #{number}"
-            raise InputError(
+            raise DataError(
                 f"shard {place}: not readable at sample #{number} ({error}) (to train without it: "
                 f"`{line}` in a file, --quarantine FILE)"
             ) from error

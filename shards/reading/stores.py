@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Protocol
 from urllib.parse import quote
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.manifest import NAME, Manifest, parse_manifest, read_manifest
 
 TRIES = 5  # without a single new byte
@@ -52,7 +52,7 @@ def open_store(data: str | Path) -> Store:
     text = str(data)
     if text.startswith("pipe:"):
         if "{}" not in text:
-            raise InputError(
+            raise DataError(
                 f"data {text!r}: expected {{}} in the command, for the file's name: pipe:cat "
                 f"/data/{{}}"
             )
@@ -75,7 +75,7 @@ class FolderStore(Store):
             path = self.folder / shard.name
             size = path.stat().st_size if path.exists() else None
             if size != shard.bytes:
-                raise InputError(
+                raise DataError(
                     f"shard {path}: {'missing' if size is None else f'{size} bytes'}: the manifest "
                     f"says {shard.bytes} bytes"
                 )
@@ -164,7 +164,7 @@ class Resumed(io.RawIOBase):
     """Bytes of a source that is opened again where it broke.
 
     Raises, when read:
-        InputError: it broke too often at one byte, or can't be had; names place and byte.
+        DataError: it broke too often at one byte, or can't be had; names place and byte.
     """
 
     def __init__(
@@ -203,12 +203,12 @@ class Resumed(io.RawIOBase):
         return 0
 
     def retry(self, error: Exception) -> None:
-        """Wait before the next try; InputError if there will be none."""
+        """Wait before the next try; DataError if there will be none."""
         self.drop()
         self.failures += 1
         if self.failures >= TRIES:
             text = str(getattr(error, "reason", None) or error) or type(error).__name__
-            raise InputError(
+            raise DataError(
                 f"{self.place}: byte {self.first + self.position}: {text} ({TRIES} tries)"
             ) from None
         time.sleep(BACKOFF_SECONDS * 2 ** (self.failures - 1))
@@ -251,7 +251,7 @@ def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBy
     """The bytes `start` to `stop` of a URL.
 
     Raises:
-        InputError: the server says that it has no such file, or one of another size.
+        DataError: the server says that it has no such file, or one of another size.
         OSError: anything that another try may better.
     """
     wanted = f"bytes={start}-{'' if stop is None else stop - 1}"
@@ -268,7 +268,7 @@ def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBy
             check_size(url, range_of(error.headers["Content-Range"])[1], size)
         if error.code in RETRIED:
             raise BrokenError(f"HTTP {error.code} {error.reason}") from None
-        raise InputError(f"{url}: byte {start}: HTTP {error.code} {error.reason}") from None
+        raise DataError(f"{url}: byte {start}: HTTP {error.code} {error.reason}") from None
     partial = answer.status == 206
     length = int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
     first, whole = range_of(answer.headers["Content-Range"]) if partial else (0, length)
@@ -294,9 +294,9 @@ def range_of(header: str | None) -> tuple[int, int | None]:
 
 
 def check_size(url: str, found: int | None, expected: int | None) -> None:
-    """InputError if both are known and differ."""
+    """DataError if both are known and differ."""
     if found is not None and expected is not None and found != expected:
-        raise InputError(f"shard {url}: {found} bytes: the manifest says {expected} bytes")
+        raise DataError(f"shard {url}: {found} bytes: the manifest says {expected} bytes")
 
 
 class PipeBytes:

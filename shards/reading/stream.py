@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.errors import InputError, StallError
+from shards.errors import DataError, StallError
 from shards.manifest import Manifest
 from shards.reading.clip import ClipConfig, ClipSample, DamagedFrameError, decode_clip, sample_clip
 from shards.reading.corpus import Corpus, open_corpus
@@ -28,7 +28,7 @@ from shards.reading.prefetch import read_ahead
 from shards.reading.read import Reader, Undecoded
 
 
-class Batch(NamedTuple):
+class ClipBatch(NamedTuple):
     """A rank's part of a global batch."""
 
     clips: Tensor
@@ -60,7 +60,7 @@ class StreamConfig:
                 f"workers {self.workers}, prefetch {self.prefetch}, stall_seconds "
                 f"{self.stall_seconds}"
             )
-            raise InputError(f"stream: {told}: expected >= 0, >= 1 and >= 0")
+            raise DataError(f"stream: {told}: expected >= 0, >= 1 and >= 0")
 
 
 class Share(NamedTuple):
@@ -119,7 +119,7 @@ class ClipDataset(IterableDataset[list[Undecoded] | Share]):
 
 
 def decode_into(found: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor) -> None:
-    """JPEGs to pixels, on the device of `clips_bthw3`, which is written; InputError names a frame
+    """JPEGs to pixels, on the device of `clips_bthw3`, which is written; DataError names a frame
     that is damaged.
 
     In memory the colours lie innermost, as JPEG decoders give them: to turn them over would cost a
@@ -172,7 +172,7 @@ def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str
 
 def read_batches(
     dataset: ClipDataset, config: StreamConfig, device: torch.device | None = None
-) -> Generator[Batch, None, None]:
+) -> Generator[ClipBatch, None, None]:
     """A rank's batches, for ever: the parts that its workers read, put together in the order of the
     slots.
 
@@ -182,7 +182,7 @@ def read_batches(
         device: where clips are decoded if the config says so.
 
     Raises:
-        InputError: see `check_data`; or a shard that is damaged, by its name.
+        DataError: see `check_data`; or a shard that is damaged, by its name.
         StallError: clips that did not come within `config.stall_seconds`.
     """
     check_data(dataset)
@@ -203,7 +203,7 @@ def read_batches(
         if config.workers:
             parts._shutdown_workers()  # type: ignore[attr-defined]
 
-    def assemble() -> Generator[Batch, None, None]:
+    def assemble() -> Generator[ClipBatch, None, None]:
         for number in itertools.count(dataset.start):
             share = next_parts(parts, count, f"batch {number}", dataset.rank, config.stall_seconds)
             yield collect(share, dataset, device)
@@ -226,7 +226,7 @@ def clip_batches(
     clip: ClipConfig | None = None,
     seed: int = 0,
     workers: int = 0,
-) -> Generator[Batch, None, None]:
+) -> Generator[ClipBatch, None, None]:
     """Batches of the clips of packed videos, for ever, as one process would train on them; for a
     notebook.
 
@@ -238,7 +238,7 @@ def clip_batches(
         workers: processes that read; 0 reads in this one.
 
     Raises:
-        InputError: see `open_corpus` and `read_batches`.
+        DataError: see `open_corpus` and `read_batches`.
     """
     corpus, clip = open_corpus(data), clip or ClipConfig()
     order = ClipOrder(corpus.samples, seed, batch, clips_per_segment=clip.clips_per_segment)
@@ -250,16 +250,16 @@ def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int
     """The next `count` parts of a loader's iterator, those of one batch.
 
     Raises:
-        InputError: what a worker found damaged.
+        DataError: what a worker found damaged.
         StallError: they did not come within `stall_seconds`; the workers are killed.
     """
     try:
         with slow_warning(f"rank {rank}: {batch}", stall_seconds / 10):
             return [next(parts) for _ in range(count)]
-    except InputError as error:
+    except DataError as error:
         # a worker's arrives wrapped in its traceback; its own line is the last
         told = str(error).strip().splitlines()[-1]
-        raise InputError(told.removeprefix("shards.errors.InputError: ")) from None
+        raise DataError(told.removeprefix("shards.errors.DataError: ")) from None
     except RuntimeError as error:
         if not str(error).startswith("DataLoader timed out"):
             raise
@@ -293,7 +293,7 @@ def slow_warning(place: str, seconds: float) -> Iterator[None]:
         timer.cancel()
 
 
-def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None) -> Batch:
+def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None) -> ClipBatch:
     """What the workers have ready, as one batch in memory of its own; or decoded only now."""
     if dataset.slots is not None:
         ready = [slots[part.slot] for slots, part in zip(dataset.slots, share, strict=True)]
@@ -312,26 +312,26 @@ def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None)
         )
         decode_into(found, dataset.clip, clips_bthw3)
         keys = [clip.name for clip in found]
-    return Batch(clips_bthw3.permute(0, 1, 4, 2, 3), keys)
+    return ClipBatch(clips_bthw3.permute(0, 1, 4, 2, 3), keys)
 
 
 def check_data(dataset: ClipDataset) -> None:
     """Refuse, before the first step, what would fail at some later one.
 
     Raises:
-        InputError: ranks that don't divide the batch; fewer shards than processes; clips longer
+        DataError: ranks that don't divide the batch; fewer shards than processes; clips longer
             than the shortest segments.
     """
     streams_per_rank(dataset.order.streams, dataset.ranks)
     manifest, place = dataset.corpus.manifest, dataset.corpus.store.place("")
     if len(manifest.shards) < dataset.ranks:
-        raise InputError(
+        raise DataError(
             f"{place}: {len(manifest.shards)} shards for {dataset.ranks} processes: expected at "
             "least one shard for each"
         )
     shortest = manifest.settings["shortest"]
     if dataset.clip.frames > shortest:
-        raise InputError(
+        raise DataError(
             f"clip: {dataset.clip.frames} frames: {place} has segments as short as {shortest} "
             "(pack with --shortest)"
         )

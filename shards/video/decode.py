@@ -23,7 +23,7 @@ from PIL import Image
 
 from shards.video.container import open_video, pixel_aspect, transposition
 from shards.video.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_turned, to_rgb
-from shards.video.sources import Video, frame_number
+from shards.video.sources import VideoSource, frame_number
 
 FOLDER_FPS = 25.0  # frame folders don't say theirs; Kinetics' and OxUvA's common rate
 SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
@@ -109,7 +109,7 @@ class Sizing:
 
 
 def decode(
-    video: Video, sampling: Sampling, sizing: Sizing, threads: int = 0
+    video: VideoSource, sampling: Sampling, sizing: Sizing, threads: int = 0
 ) -> Iterator[Frame | Damage]:
     """The chosen frames of a video, sized, and what is damaged in between.
 
@@ -133,7 +133,7 @@ def decode(
 
 
 def decode_file(
-    video: Video, sampling: Sampling, sizing: Sizing, threads: int
+    video: VideoSource, sampling: Sampling, sizing: Sizing, threads: int
 ) -> Iterator[Frame | Damage]:
     """Frames of a video file."""
     try:
@@ -147,7 +147,7 @@ def decode_file(
 def read_stream(
     container: av.container.InputContainer,
     stream: av.VideoStream,
-    video: Video,
+    video: VideoSource,
     sampling: Sampling,
     sizing: Sizing,
 ) -> Iterator[Frame | Damage]:
@@ -199,7 +199,7 @@ def read_stream(
     yield from miscounted(index if chosen is None else extent.shown, video)
 
 
-def choose_ahead(video: Video, sampling: Sampling) -> set[int] | None:
+def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
     """The stamps of the frames to take, from the packets alone; None if only decoding tells.
 
     Known before, they spare decoding what is neither taken nor needed for what is: a quarter of the
@@ -329,7 +329,9 @@ class Painter:
         return image if turn is None else image.transpose(turn)
 
 
-def decode_folder(video: Video, sampling: Sampling, sizing: Sizing) -> Iterator[Frame | Damage]:
+def decode_folder(
+    video: VideoSource, sampling: Sampling, sizing: Sizing
+) -> Iterator[Frame | Damage]:
     """Frames of a folder of numbered images, in the order of their numbers."""
     ticker = Ticker(sampling)
     files = frame_files(video.path)
@@ -396,7 +398,7 @@ def frame_files(folder: Path) -> list[tuple[int, Path]]:
     return sorted((number, path) for number, path in numbered if number is not None)
 
 
-def miscounted(count: int, video: Video) -> Iterator[Damage]:
+def miscounted(count: int, video: VideoSource) -> Iterator[Damage]:
     """A Damage if a list says another number of frames."""
     if video.listed not in (None, count):
         yield Damage(f"has {count} frames, the list says {video.listed}")

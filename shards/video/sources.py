@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.video.container import is_video
 
 # taken at their word; what is called otherwise is a video if a decoder opens it
@@ -35,7 +35,7 @@ TRAILING_NUMBER = re.compile(r"(\d+)\)?$")
 
 
 @dataclass(frozen=True)
-class Video:
+class VideoSource:
     """A video file or a folder of frames."""
 
     key: str
@@ -48,13 +48,13 @@ class Video:
 class Survey(NamedTuple):
     """What a source holds."""
 
-    videos: list[Video]
+    videos: list[VideoSource]
     passed_over: dict[str, int]
     """Files that are no videos, counted by suffix, the most frequent first; hidden ones are not
     counted."""
 
 
-def find_videos(source: Path) -> list[Video]:
+def find_videos(source: Path) -> list[VideoSource]:
     """The videos of `source`, see `survey`."""
     return survey(source).videos
 
@@ -68,7 +68,7 @@ def survey(source: Path) -> Survey:
             input.
 
     Raises:
-        InputError: nothing is there, or nothing that is a video; a list that names a video twice.
+        DataError: nothing is there, or nothing that is a video; a list that names a video twice.
     """
     if str(source) == "-":
         return Survey(read_list(sys.stdin.buffer.read(), "standard input", Path()), {})
@@ -77,9 +77,9 @@ def survey(source: Path) -> Survey:
         if source.is_file() and source.suffix.lower() in LIST_SUFFIXES:
             return Survey(read_list(source.read_bytes(), str(source), source.parent), {})
     except FileNotFoundError:
-        raise InputError(f"source {source}: no such file or folder") from None
+        raise DataError(f"source {source}: no such file or folder") from None
     except OSError as error:
-        raise InputError(f"source {source}: {error.strerror}") from None
+        raise DataError(f"source {source}: {error.strerror}") from None
     passed_over: Counter[str] = Counter()
     if source.is_file():
         paths = [source] if looks_like_video(source) else []
@@ -90,7 +90,7 @@ def survey(source: Path) -> Survey:
     if not paths:
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
         others = f"; passed over: {counted(dict(passed_over.most_common()))}" if passed_over else ""
-        raise InputError(
+        raise DataError(
             f"source {source}: no videos there: expected video files ({kinds}, or what else a "
             "decoder opens), "
             f"folders of numbered images, or a .csv list of either{others}"
@@ -110,7 +110,7 @@ def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
     """Video files and frame folders below a folder; what is neither is counted in `passed_over`."""
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"source {error.filename}: {error.strerror}")
+        raise DataError(f"source {error.filename}: {error.strerror}")
 
     seen = {os.path.realpath(source)}
     for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
@@ -153,7 +153,7 @@ def frame_number(path: Path) -> int | None:
     return int(found[1]) if found else None
 
 
-def read_list(content: bytes, name: str, root: Path) -> list[Video]:
+def read_list(content: bytes, name: str, root: Path) -> list[VideoSource]:
     """The videos of a list: a line each, `path` or `path,frames`, paths relative to `root`; a first
     line `path...` is a head.
 
@@ -161,14 +161,14 @@ def read_list(content: bytes, name: str, root: Path) -> list[Video]:
     the videos that they name.
 
     Raises:
-        InputError: nothing is listed, or a video twice.
+        DataError: nothing is listed, or a video twice.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = content.decode("utf-16", errors="surrogatepass").encode(
             "utf-8", errors="surrogatepass"
         )
     if b"\0" in content:
-        raise InputError(f"{name}: is no text in UTF-8 or UTF-16: expected a line for each video")
+        raise DataError(f"{name}: is no text in UTF-8 or UTF-16: expected a line for each video")
     found: list[tuple[Path, Path, int | None]] = []
     lines: dict[Path, int] = {}
     for number, line in enumerate(
@@ -179,14 +179,14 @@ def read_list(content: bytes, name: str, root: Path) -> list[Video]:
             continue
         path = Path(os.path.normpath(root / entry))
         if path in lines:
-            raise InputError(
+            raise DataError(
                 f"{name}, line {number}: {entry!r} was named in line {lines[path]}: expected each "
                 "video once"
             )
         lines[path] = number
         found.append((Path(entry), path, frames))
     if not found:
-        raise InputError(f"{name}: lists no videos: expected a line each, `path` or `path,frames`")
+        raise DataError(f"{name}: lists no videos: expected a line each, `path` or `path,frames`")
     return named(found)
 
 
@@ -198,7 +198,7 @@ def read_line(line: str) -> tuple[str, int | None]:
     return (cells[0].strip() if len(cells) == 1 else line.strip()), None
 
 
-def named(found: list[tuple[Path, Path, int | None]]) -> list[Video]:
+def named(found: list[tuple[Path, Path, int | None]]) -> list[VideoSource]:
     """Videos with keys of their own, from (relative path, path, listed frames)."""
     videos, taken = [], set[str]()
     for relative, path, listed in found:
@@ -215,5 +215,5 @@ def named(found: list[tuple[Path, Path, int | None]]) -> list[Video]:
         while key in taken:
             key += "_"
         taken.add(key)
-        videos.append(Video(key, path, listed))
+        videos.append(VideoSource(key, path, listed))
     return videos

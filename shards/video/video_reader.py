@@ -16,7 +16,7 @@ from av.container import InputContainer
 from av.format import Flags
 from numpy.typing import NDArray
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.video.container import open_container, open_video, pixel_aspect
 from shards.video.decode import (
     FOLDER_FPS,
@@ -28,7 +28,7 @@ from shards.video.decode import (
     decode,
     frame_files,
 )
-from shards.video.sources import Video
+from shards.video.sources import VideoSource
 
 # the format whose headers count frames; in others the number is a hint
 COUNTED = "mov,mp4,m4a,3gp,3g2,mj2"
@@ -128,12 +128,12 @@ def open_video_reader(path: Path) -> Iterator[VideoReader]:
     """Open a video file or a folder of numbered frames.
 
     Raises:
-        InputError: nothing is there.
+        DataError: nothing is there.
         BrokenVideoError: it is no video, or can't be decoded to its end.
     """
     if not path.exists():
-        raise InputError(f"video {path}: no such file or folder")
-    decoded = decode(Video(path.stem, path), Sampling(math.inf), Sizing())
+        raise DataError(f"video {path}: no such file or folder")
+    decoded = decode(VideoSource(path.stem, path), Sampling(math.inf), Sizing())
     first = whole(next(decoded, None))
     width, height = first.image.size
     names = folder_names(path) if path.is_dir() else FrameNames()
@@ -203,7 +203,7 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
     beyond the end, the last frame.
 
     Raises:
-        InputError: nothing is there.
+        DataError: nothing is there.
         BrokenVideoError: it is no video, or that frame can't be decoded.
     """
     with open_video_reader(path) as footage:  # tells what is wrong with the file, if anything

@@ -340,7 +340,7 @@ def test_a_run_without_figures_goes_last_and_does_not_lead(tmp_path):
         assert section.rindex("lost") > section.rindex('<td class="bar"')
 
 
-BESIDE = "Beside published results"
+BESIDE = "Compared with published results"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 import pytest
 
 from launch import shard
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.files import sha256_of
 from shards.packing.pack import PackConfig, pack, prepare, read_plan
 
@@ -32,7 +32,7 @@ def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path,
     for number in (0, 2):
         shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
     with pytest.raises(
-        InputError,
+        DataError,
         match=(
             r"1 of 4 units are not packed \(1 videos, from val-001 on\): the same command goes "
             r"on"
@@ -46,7 +46,7 @@ def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path,
 
 
 def test_a_job_without_a_plan_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no packing was begun there"):
+    with pytest.raises(DataError, match="no packing was begun there"):
         shard.pack_slice(str(tmp_path), 0, 1, 1)
 
 

@@ -331,10 +331,8 @@ def test_a_run_folder_of_another_configuration_is_refused(packed, whole, refused
     line = refused(
         "train", "--data", packed, "--run", whole, *TINY, "--schedule.learning-rate", "0.1"
     )
-    assert (
-        "belongs to another configuration: schedule.learning_rate is 0.0002 there and 0.1 here"
-        in line
-    )
+    different = "training.schedule.learning_rate is 0.0002 there and 0.1 here"
+    assert f"belongs to another configuration: {different}" in line
 
 
 def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tmp_path):

@@ -2,7 +2,7 @@ import shutil
 
 import pytest
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.manifest import read_manifest
 from shards.stats import collect
 
@@ -24,5 +24,5 @@ def test_a_damaged_shard_is_named(packed, tmp_path):
     copy = shutil.copytree(packed, tmp_path / "copy")
     path = sorted(copy.glob("*.tar"))[0]
     path.write_bytes(b"not a tar file" * 100)
-    with pytest.raises(InputError, match=path.name):
+    with pytest.raises(DataError, match=path.name):
         collect(copy, 3, 1)

@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 from scipy.ndimage import map_coordinates
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.synthetic import SceneConfig, make_layers, render
 
 SCENE = SceneConfig(frames=6, height=64, width=96, noise=0.0)
@@ -87,5 +87,5 @@ def test_the_tree_is_that_of_davis(tree):
     "change", [{"frames": 0}, {"height": 8}, {"objects": (3, 2)}, {"objects": (0, 0)}]
 )
 def test_impossible_scenes_are_refused(change):
-    with pytest.raises(InputError, match="scene"):
+    with pytest.raises(DataError, match="scene"):
         SceneConfig(**change)

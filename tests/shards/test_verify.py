@@ -6,7 +6,7 @@ import pytest
 import webdataset as wds
 from PIL import Image
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.files import sha256_of
 from shards.manifest import read_manifest, write_manifest
 from shards.samples import read_samples
@@ -108,5 +108,5 @@ def test_samples_of_several_sizes_are_found_though_the_bytes_are_those_packed(co
 
 
 def test_refuses_a_folder_without_a_manifest(tmp_path):
-    with pytest.raises(InputError, match=r"no manifest\.json there"):
+    with pytest.raises(DataError, match=r"no manifest\.json there"):
         damages(tmp_path)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from slurm import InputError, client
+from slurm import ClusterError, client
 
 NO_DAEMON = "slurm_load_partitions: Unable to contact slurm controller (connect failure)"
 DOWN = "echo 'Slurmctld(primary) at laptop is DOWN'; exit 1"
@@ -11,7 +11,7 @@ FAILS = f"echo '{NO_DAEMON}' >&2; exit 1"
 
 
 def test_a_client_without_a_configuration_is_told_in_one_line_with_what_would_do(silent_slurm):
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(ClusterError) as caught:
         client.goes_to_slurm(4, local=False)
     assert str(caught.value) == (
         "jobs 4: no SLURM cluster answers (tried scontrol ping, sinfo -h: "
@@ -22,7 +22,7 @@ def test_a_client_without_a_configuration_is_told_in_one_line_with_what_would_do
 
 def test_a_controller_that_is_down_is_told_with_its_own_reason(slurm_client):
     slurm_client(scontrol=DOWN, sinfo=FAILS)
-    with pytest.raises(InputError, match=r"nodes 2: no SLURM .* \(connect failure\)\): expected"):
+    with pytest.raises(ClusterError, match=r"nodes 2: no SLURM .* \(connect failure\)\): expected"):
         client.check_answer("nodes 2", "nothing")
 
 
@@ -43,13 +43,13 @@ def test_a_cluster_that_answers_any_question_is_there(slurm_client, scripts):
 def test_an_answer_that_does_not_come_is_not_waited_for(slurm_client, monkeypatch):
     slurm_client(scontrol=DOWN, sinfo="exec /bin/sleep 60")
     monkeypatch.setattr(client, "ANSWER_SECONDS", 0.5)
-    with pytest.raises(InputError, match=r"sinfo -h: sinfo: nothing in 0\.5 s\)"):
+    with pytest.raises(ClusterError, match=r"sinfo -h: sinfo: nothing in 0\.5 s\)"):
         client.check_answer("jobs 2", "nothing")
 
 
 def test_a_client_that_fails_without_a_word_is_told_by_its_exit_code(slurm_client):
     slurm_client(sinfo="exit 7")
-    with pytest.raises(InputError, match=r"sinfo -h: sinfo: exit code 7\)"):
+    with pytest.raises(ClusterError, match=r"sinfo -h: sinfo: exit code 7\)"):
         client.check_answer("jobs 2", "nothing")
 
 

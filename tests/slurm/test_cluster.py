@@ -1,6 +1,6 @@
 import pytest
 
-from slurm import InputError
+from slurm import ClusterError
 from slurm.cluster import PROFILES, ClusterConfig, find_profile
 
 
@@ -55,17 +55,18 @@ def test_without_a_name_there_are_the_defaults(monkeypatch):
 def test_a_mistake_in_a_profile_is_named_with_its_file(tmp_path, named, text, words):
     path = tmp_path / "profile.toml"
     path.write_text(text)
-    with pytest.raises(InputError, match=r"profile\.toml") as caught:
+    with pytest.raises(ClusterError, match=r"profile\.toml") as caught:
         named(str(path))
     assert words in str(caught.value)
 
 
 def test_a_profile_that_is_not_there_is_refused_with_those_that_are(named):
     with pytest.raises(
-        InputError, match=r"cluster 'nowhere': expected a path to a TOML file, or one of .*example"
+        ClusterError,
+        match=r"cluster 'nowhere': expected a path to a TOML file, or one of .*example",
     ):
         named("nowhere")
-    with pytest.raises(InputError, match="No such file"):
+    with pytest.raises(ClusterError, match="No such file"):
         named("no/where.toml")
 
 

@@ -3,7 +3,7 @@ import subprocess
 
 import pytest
 
-from slurm import InputError
+from slurm import ClusterError
 from slurm.snapshot import take_snapshot
 
 
@@ -36,5 +36,5 @@ def test_code_outside_of_git_is_kept_too(tmp_path):
 
 def test_a_run_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "run").write_text("a file")
-    with pytest.raises(InputError, match="snapshots/001: can't be written"):
+    with pytest.raises(ClusterError, match="snapshots/001: can't be written"):
         take_snapshot(tmp_path / "run", tmp_path, (), {})

@@ -259,7 +259,7 @@ def test_other_data_are_refused(tree, tmp_path):
     for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
         (root / kind / "480p/val-001" / f"00007.{suffix}").unlink()
     with pytest.raises(
-        InputError, match=r"holds another evaluation: sequences\.val-001 is 8 there and 7 here"
+        InputError, match=r"belongs to another evaluation: sequences\.val-001 is 8 there and 7 here"
     ):
         prepare(asked, tmp_path / "out")
     with pytest.raises(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.files import sha256_of
 from shards.manifest import Counts, read_manifest
 from shards.packing import pack as packing
@@ -131,7 +131,7 @@ def test_half_packed_with_other_settings_is_refused(source, tmp_path, monkeypatc
     with pytest.raises(ZeroDivisionError):
         pack(source, tmp_path / "out", SMALL, processes=1)
     monkeypatch.undo()
-    with pytest.raises(InputError, match=r"half packed with quality 90 \(asked: 50\)"):
+    with pytest.raises(DataError, match=r"half packed with quality 90 \(asked: 50\)"):
         pack(source, tmp_path / "out", replace(SMALL, quality=50), processes=1)
 
 
@@ -202,7 +202,7 @@ def test_too_many_broken_videos_stop_the_packing_and_are_tried_again(source, tmp
     good = (source / "jump/one.mp4").read_bytes()
     (source / "jump/one.mp4").write_text("not downloaded")
     with pytest.raises(
-        InputError, match=r"1 of 4 videos are broken, more than the 0 .*jump/one: Invalid data"
+        DataError, match=r"1 of 4 videos are broken, more than the 0 .*jump/one: Invalid data"
     ):
         pack(source, tmp_path / "out", SMALL, processes=1, max_failures=20)
     assert "jump/one" in (tmp_path / "out/failures.csv").read_text()
@@ -216,7 +216,7 @@ def test_unless_one_says_otherwise_a_tenth_may_be_broken():
 
 
 def test_a_process_that_dies_is_told_and_not_waited_for():
-    with pytest.raises(InputError, match="one of 2 processes died"):
+    with pytest.raises(DataError, match="one of 2 processes died"):
         list(run_in_processes(os._exit, [1, 1], processes=2))
 
 
@@ -296,14 +296,14 @@ def test_what_is_no_video_is_told_with_the_plan(source, tmp_path):
 
 
 def test_nothing_to_pack_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no such file or folder"):
+    with pytest.raises(DataError, match="no such file or folder"):
         pack(tmp_path / "nowhere", tmp_path / "out", SMALL, processes=1)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="no videos there"):
+    with pytest.raises(DataError, match="no videos there"):
         pack(tmp_path / "empty", tmp_path / "out", SMALL, processes=1)
     write_folder(tmp_path / "gaps" / "gap", [1, 2, 4])
     with pytest.raises(
-        InputError, match=r"none of 1 videos gave a sample: 1 broken.*frame 3 is missing"
+        DataError, match=r"none of 1 videos gave a sample: 1 broken.*frame 3 is missing"
     ):
         pack(tmp_path / "gaps", tmp_path / "out", SMALL, processes=1)
 
@@ -312,11 +312,11 @@ def test_a_packed_folder_is_not_packed_over(source, tmp_path):
     manifest = pack(source, tmp_path / "out", SMALL, processes=1)
     assert packing.prepare(source, tmp_path / "out", SMALL) is None
     assert pack(source, tmp_path / "out", SMALL, processes=1) == manifest
-    with pytest.raises(InputError, match=r"holds shards of quality 90 \(asked: 50\)"):
+    with pytest.raises(DataError, match=r"holds shards of quality 90 \(asked: 50\)"):
         pack(source, tmp_path / "out", replace(SMALL, quality=50), processes=1)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "mine.tar").touch()
-    with pytest.raises(InputError, match="holds tar files of something else"):
+    with pytest.raises(DataError, match="holds tar files of something else"):
         pack(source, tmp_path / "other", SMALL, processes=1)
 
 
@@ -326,7 +326,7 @@ def test_a_part_that_was_lost_is_told(source, tmp_path, monkeypatch):
         pack(source, tmp_path / "out", SMALL, processes=1)
     monkeypatch.undo()
     sorted((tmp_path / "out" / packing.PARTS).glob("*.tar"))[1].unlink()
-    with pytest.raises(InputError, match=r"00001-000000\.tar: is gone"):
+    with pytest.raises(DataError, match=r"00001-000000\.tar: is gone"):
         pack(source, tmp_path / "out", SMALL, processes=1)
 
 
@@ -338,5 +338,5 @@ def test_two_files_of_one_name_keep_two_keys(source):
 
 @pytest.mark.parametrize("size", ["", "x", "256x", "a", "0", "256x256x3"])
 def test_a_size_that_is_none_is_refused(size):
-    with pytest.raises(InputError, match="size"):
+    with pytest.raises(DataError, match="size"):
         PackConfig(size=size)

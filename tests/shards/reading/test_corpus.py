@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 from test_read import elsewhere, write_set
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.manifest import read_manifest
 from shards.packing.pack import PackConfig, pack
 from shards.reading.clip import ClipConfig
@@ -109,7 +109,7 @@ def test_a_damaged_frame_is_told_with_the_line_that_takes_its_sample_out(
 ):
     spoil_frames(copy, 1)
     key, data = keys_of(copy)[1], stores_of(copy)[way]
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(DataError) as caught:
         train(open_corpus(data), workers)
     told = re.fullmatch(
         rf"shard (.*), sample {re.escape(key)}: frame \d is not a readable JPEG "
@@ -132,7 +132,7 @@ def test_a_destroyed_header_is_told_with_the_line_that_takes_its_sample_out(
 ):
     overwrite(copy, number, damage)
     data = stores_of(copy)[way]
-    with pytest.raises(InputError) as caught:
+    with pytest.raises(DataError) as caught:
         train(open_corpus(data))
     told = re.fullmatch(
         rf"shard .*: not readable at sample #{number} \(.+\) \(to train without it: `(.*)` in a "
@@ -160,9 +160,9 @@ def test_a_note_that_is_another_is_no_sample_of_the_list(copy, several, quaranti
     overwrite(copy, 0, text.ljust(size), place=length - size - -size % 512)
     keys = keys_of(several)
     assert open_corpus(copy, quarantine(f"{SHARD} {keys[1]}")).taken_out == {1: (1,)}
-    with pytest.raises(InputError, match="no such sample"):
+    with pytest.raises(DataError, match="no such sample"):
         open_corpus(copy, quarantine(f"{SHARD} {keys[0]}"))
-    with pytest.raises(InputError, match="not readable at sample #0"):
+    with pytest.raises(DataError, match="not readable at sample #0"):
         train(open_corpus(copy))
 
 
@@ -216,7 +216,7 @@ def test_no_sample_left_is_refused(several, quarantine):
     lines = [
         f"{shard.name} #{number}" for shard in read_manifest(several).shards for number in range(3)
     ]
-    with pytest.raises(InputError, match="0 samples"):
+    with pytest.raises(DataError, match="0 samples"):
         train(open_corpus(several, quarantine(*lines)))
 
 
@@ -232,15 +232,15 @@ def test_no_sample_left_is_refused(several, quarantine):
 )
 def test_a_line_that_names_no_sample_is_refused(several, quarantine, line, told):
     path = quarantine(f"{SHARD} #0", line)
-    with pytest.raises(InputError, match=rf"^quarantine {path}(: )?{told}"):
+    with pytest.raises(DataError, match=rf"^quarantine {path}(: )?{told}"):
         open_corpus(several, path)
 
 
 def test_a_list_that_is_not_there_or_no_text_is_refused(several, tmp_path):
-    with pytest.raises(InputError, match=r"^quarantine .*none: No such file or directory$"):
+    with pytest.raises(DataError, match=r"^quarantine .*none: No such file or directory$"):
         open_corpus(several, tmp_path / "none")
     (tmp_path / "latin").write_bytes("shard-000001.tar Äpfel/000000".encode("latin-1"))
-    with pytest.raises(InputError, match=r"^quarantine .*latin: .*decode"):
+    with pytest.raises(DataError, match=r"^quarantine .*latin: .*decode"):
         open_corpus(several, tmp_path / "latin")
 
 
@@ -276,7 +276,7 @@ def change_manifest(folder, change):
 )
 def test_a_manifest_that_does_not_agree_with_itself_is_refused(copy, way, change, told):
     change_manifest(copy, change)
-    with pytest.raises(InputError, match=rf"manifest\.json: {told}"):
+    with pytest.raises(DataError, match=rf"manifest\.json: {told}"):
         open_corpus(stores_of(copy)[way])
 
 
@@ -289,11 +289,11 @@ def test_shards_that_are_not_those_of_the_manifest_are_refused(copy):
     size = (copy / SHARD).stat().st_size
     change_manifest(copy, lambda found: found["shards"][1].update(bytes=size + 512))
     with pytest.raises(
-        InputError, match=rf"{SHARD}: {size} bytes: the manifest says {size + 512} bytes"
+        DataError, match=rf"{SHARD}: {size} bytes: the manifest says {size + 512} bytes"
     ):
         open_corpus(copy)
     (copy / SHARD).unlink()
-    with pytest.raises(InputError, match=rf"{SHARD}: missing: the manifest says"):
+    with pytest.raises(DataError, match=rf"{SHARD}: missing: the manifest says"):
         open_corpus(copy)
 
 
@@ -301,7 +301,7 @@ def test_shards_that_are_not_those_of_the_manifest_are_refused(copy):
 @pytest.mark.parametrize("way", [0, 1])
 def test_what_is_no_manifest_is_refused(copy, way, content):
     (copy / "manifest.json").write_text(content)
-    with pytest.raises(InputError, match=r"manifest\.json: (not readable as a manifest|format)"):
+    with pytest.raises(DataError, match=r"manifest\.json: (not readable as a manifest|format)"):
         open_corpus(stores_of(copy)[way])
 
 
@@ -311,7 +311,7 @@ def test_a_shard_that_vanishes_while_it_is_read_is_told(several, copy):
         path.unlink()
     for seen in (corpus, elsewhere(corpus)):
         with pytest.raises(
-            InputError, match=r"^shard .*shard-00000\d\.tar: sample #\d: No such file or directory"
+            DataError, match=r"^shard .*shard-00000\d\.tar: sample #\d: No such file or directory"
         ):
             train(seen)
 
@@ -322,7 +322,7 @@ def test_a_shard_that_is_cut_short_while_it_is_read_is_told(copy):
     with (copy / SHARD).open("r+b") as file:
         file.truncate(shards[SHARD].offsets[1] + 2048)
     for seen in (corpus, elsewhere(corpus)):
-        with pytest.raises(InputError, match=rf"^shard .*{SHARD}: not readable at sample #[12] "):
+        with pytest.raises(DataError, match=rf"^shard .*{SHARD}: not readable at sample #[12] "):
             train(seen)
 
 
@@ -340,5 +340,5 @@ def test_offsets_that_are_wrong_by_a_block_are_told(copy):
     )
     wrong = replace(corpus, manifest=replace(corpus.manifest, shards=shards))
     for seen in (wrong, elsewhere(wrong)):
-        with pytest.raises(InputError, match=r"not readable at sample #\d"):
+        with pytest.raises(DataError, match=r"not readable at sample #\d"):
             train(seen)

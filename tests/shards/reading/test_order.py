@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.reading.order import ClipOrder, streams_of
 
 ORDERS = st.builds(
@@ -104,7 +104,7 @@ def test_nothing_to_order_is_refused():
         {"clips_per_segment": 0},
         {"samples": ()},
     ):
-        with pytest.raises(InputError, match="expected at least 1 of each"):
+        with pytest.raises(DataError, match="expected at least 1 of each"):
             ClipOrder(**{"samples": (1,), "seed": 0, "streams": 1, **wrong})
 
 
@@ -122,6 +122,6 @@ def test_ranks_divide_the_streams_and_workers_share_them_in_their_order(ranks, p
 
 def test_ranks_that_do_not_divide_are_refused_with_what_would():
     with pytest.raises(
-        InputError, match="batch of 6 clips can't be divided by 4 processes: 1, 2, 3 or 6 would do"
+        DataError, match="batch of 6 clips can't be divided by 4 processes: 1, 2, 3 or 6 would do"
     ):
         streams_of(6, 0, 4, 0, 1)

@@ -9,7 +9,7 @@ from urllib.parse import unquote
 import pytest
 import torch
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.manifest import read_manifest
 from shards.reading import stores
 from shards.reading.clip import ClipConfig
@@ -189,7 +189,7 @@ def test_a_server_that_goes_on_failing_is_told_with_url_and_byte(
     with (
         open_store(server.url).open(shard.name, start, stop, shard.bytes) as file,
         pytest.raises(
-            InputError, match=rf"^{server.url}/{shard.name}: byte {start}: {told} \(5 tries\)$"
+            DataError, match=rf"^{server.url}/{shard.name}: byte {start}: {told} \(5 tries\)$"
         ),
     ):
         file.read()
@@ -201,7 +201,7 @@ def test_a_failure_that_stays_names_the_byte_that_reading_came_to(server, packed
     server.troubles = chain(["half"], repeat(503))
     with (
         open_store(server.url).open(shard.name, 512, 2048, shard.bytes) as file,
-        pytest.raises(InputError, match=rf"/{shard.name}: byte 1280: HTTP 503"),
+        pytest.raises(DataError, match=rf"/{shard.name}: byte 1280: HTTP 503"),
     ):
         file.read()
 
@@ -210,7 +210,7 @@ def test_a_failure_that_stays_names_the_byte_that_reading_came_to(server, packed
 def test_a_failure_in_training_names_the_shards_url(server, workers):
     server.troubles = chain([None], repeat(503))
     with pytest.raises(
-        InputError,
+        DataError,
         match=(
             rf"^{server.url}/shard-0000\d\d\.tar: byte \d+: HTTP 503 Service Unavailable \(5 "
             rf"tries\)$"
@@ -222,7 +222,7 @@ def test_a_failure_in_training_names_the_shards_url(server, workers):
 def test_no_server_is_told(server):
     server.shutdown()
     server.server_close()
-    with pytest.raises(InputError, match=rf"^{server.url}/manifest\.json: byte 0: .*refused"):
+    with pytest.raises(DataError, match=rf"^{server.url}/manifest\.json: byte 0: .*refused"):
         open_corpus(server.url)
 
 
@@ -230,11 +230,11 @@ def test_no_server_is_told(server):
 def test_what_is_not_there_is_refused_at_once(server, code):
     server.troubles = chain([None], repeat(code))
     with pytest.raises(
-        InputError, match=rf"^{server.url}/shard-0000\d\d\.tar: byte 0: HTTP {code} "
+        DataError, match=rf"^{server.url}/shard-0000\d\d\.tar: byte 0: HTTP {code} "
     ):
         global_batches(server.url, 1)
     assert len(server.asked) == 2
-    with pytest.raises(InputError, match=rf"^{server.url}/manifest\.json: byte 0: HTTP {code} "):
+    with pytest.raises(DataError, match=rf"^{server.url}/manifest\.json: byte 0: HTTP {code} "):
         open_corpus(server.url)
     assert len(server.asked) == 3
 
@@ -249,7 +249,7 @@ def test_a_shard_of_another_size_is_refused_with_both(server, packed, tmp_path, 
     with (
         open_store(server.url).open(shard.name, 2048, 4096, shard.bytes) as file,
         pytest.raises(
-            InputError,
+            DataError,
             match=(
                 rf"^shard {server.url}/{shard.name}: {size} bytes: the manifest says "
                 rf"{shard.bytes} bytes$"
@@ -278,7 +278,7 @@ def test_a_range_that_was_not_asked_for_is_not_taken_for_it(server, packed, trou
         server.troubles = repeat(trouble)
         with (
             store.open(shard.name, 1000, 3000, shard.bytes) as file,
-            pytest.raises(InputError, match=rf"/{shard.name}: byte 1000: the server answered"),
+            pytest.raises(DataError, match=rf"/{shard.name}: byte 1000: the server answered"),
         ):
             file.read()
 
@@ -321,7 +321,7 @@ def test_a_command_that_goes_on_failing_is_told_with_the_byte(packed):
     command = f"pipe:head -c 1500 {packed}/{{}}; exit 3"
     with (
         open_store(command).open(shard.name, 512, 2048, shard.bytes) as file,
-        pytest.raises(InputError) as caught,
+        pytest.raises(DataError) as caught,
     ):
         file.read()
     place = f"{command.replace('{}', shard.name)}: byte 1500"
@@ -333,12 +333,12 @@ def test_a_command_that_prints_too_little_is_told(packed):
     store = open_store(f"pipe:head -c 1500 {packed}/{{}}")
     with (
         store.open(shard.name, 512, 2048, shard.bytes) as file,
-        pytest.raises(InputError, match="byte 1500: ended after 988 of 1536 bytes"),
+        pytest.raises(DataError, match="byte 1500: ended after 988 of 1536 bytes"),
     ):
         file.read()
     with (
         store.open(shard.name, 2048, 4096, shard.bytes) as file,
-        pytest.raises(InputError, match="byte 2048: ended 548 bytes before"),
+        pytest.raises(DataError, match="byte 2048: ended 548 bytes before"),
     ):
         file.read()
 
@@ -359,7 +359,7 @@ def test_a_command_that_hangs_is_ended(packed, tmp_path, start, hang):
     told = "the command closed its output and did not end" if "exec" in hang else "no byte in"
     with (
         store.open(shard.name, start, 2048, shard.bytes) as file,
-        pytest.raises(InputError, match=rf"byte {max(start, 100)}: {told}"),
+        pytest.raises(DataError, match=rf"byte {max(start, 100)}: {told}"),
     ):
         file.read()
     pids = [int(line) for line in (tmp_path / "pids").read_text().split()]
@@ -388,5 +388,5 @@ def test_a_name_is_one_word_to_the_shell(tmp_path):
 
 
 def test_a_command_without_a_place_for_the_name_is_refused():
-    with pytest.raises(InputError, match=r"^data 'pipe:cat x': expected \{\} in the command"):
+    with pytest.raises(DataError, match=r"^data 'pipe:cat x': expected \{\} in the command"):
         open_store("pipe:cat x")

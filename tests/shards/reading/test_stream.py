@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from shards.errors import InputError, StallError
+from shards.errors import DataError, StallError
 from shards.manifest import read_manifest
 from shards.packing.pack import PackConfig, pack
 from shards.reading.augmentation import ClipAugmentation
@@ -218,7 +218,7 @@ def test_each_visit_is_a_clip_of_its_own():
 def test_the_interval_gives_way_in_a_short_segment():
     assert np.diff(sample_clip(ClipConfig(interval=(4,)), 9, 0, 0, "k").frames).tolist() == [4, 4]
     assert np.diff(sample_clip(ClipConfig(interval=(4,)), 6, 0, 0, "k").frames).tolist() == [2, 2]
-    with pytest.raises(InputError, match="sample k: 2 frames: too few for a clip of 3"):
+    with pytest.raises(DataError, match="sample k: 2 frames: too few for a clip of 3"):
         sample_clip(ClipConfig(), 2, 0, 0, "k")
 
 
@@ -306,7 +306,7 @@ def test_each_frame_of_a_clip_is_shifted_by_itself_and_stays_within_the_picture(
 
 @pytest.mark.parametrize("flags", [{"shift": -1, "fit": "crop"}, {"shift": 4, "fit": "squash"}])
 def test_a_shift_of_no_crop_is_refused(flags):
-    with pytest.raises(InputError, match=f"fit {flags['fit']}, shift {flags['shift']}: expected"):
+    with pytest.raises(DataError, match=f"fit {flags['fit']}, shift {flags['shift']}: expected"):
         ClipConfig(**flags)
 
 
@@ -317,7 +317,7 @@ def test_a_damaged_shard_is_named(packed, tmp_path, workers):
         (tmp_path / path.name).write_bytes(
             b"x" * len(content) if path.suffix == ".tar" else content
         )
-    with pytest.raises(InputError, match=r"^shard .*shard-0000\d\d\.tar: not readable"):
+    with pytest.raises(DataError, match=r"^shard .*shard-0000\d\d\.tar: not readable"):
         global_batches(tmp_path, 3, workers=workers)
 
 
@@ -325,32 +325,30 @@ def test_a_missing_or_truncated_shard_is_refused_before_the_first_step(packed, t
     for path in packed.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     (tmp_path / "shard-000007.tar").write_bytes(b"short")
-    with pytest.raises(
-        InputError, match=r"shard-000007\.tar: 5 bytes: the manifest says \d+ bytes"
-    ):
+    with pytest.raises(DataError, match=r"shard-000007\.tar: 5 bytes: the manifest says \d+ bytes"):
         global_batches(tmp_path, 1)
     (tmp_path / "shard-000007.tar").unlink()
-    with pytest.raises(InputError, match=r"shard-000007\.tar: missing"):
+    with pytest.raises(DataError, match=r"shard-000007\.tar: missing"):
         global_batches(tmp_path, 1)
 
 
 def test_clips_longer_than_the_shortest_segment_are_refused(packed):
     data = dataset(packed)
     data.clip = ClipConfig(frames=4, size=32)
-    with pytest.raises(InputError, match=r"4 frames: .* segments as short as 3"):
+    with pytest.raises(DataError, match=r"4 frames: .* segments as short as 3"):
         next(read_batches(data, StreamConfig(workers=0)))
 
 
 def test_fewer_shards_than_processes_is_refused(packed):
-    with pytest.raises(InputError, match="8 shards for 16 processes"):
+    with pytest.raises(DataError, match="8 shards for 16 processes"):
         next(read_batches(dataset(packed, ranks=16, batch=16), StreamConfig(workers=0)))
 
 
 def test_no_manifest_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no manifest\.json there"):
+    with pytest.raises(DataError, match=r"no manifest\.json there"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 99}')
-    with pytest.raises(InputError, match="format 99: expected 2"):
+    with pytest.raises(DataError, match="format 99: expected 2"):
         read_manifest(tmp_path)
 
 
@@ -422,5 +420,5 @@ def test_clips_that_come_in_time_bring_no_warning(packed, capfd):
 
 @pytest.mark.parametrize("change", [{"workers": -1}, {"prefetch": 0}, {"stall_seconds": -1}])
 def test_impossible_ways_of_reading_are_refused(change):
-    with pytest.raises(InputError, match="stream: "):
+    with pytest.raises(DataError, match="stream: "):
         StreamConfig(**change)

@@ -16,7 +16,7 @@ from test_sources import NEEDS_FORK, as_nobody
 
 from shards.packing.pack import pack
 from shards.video.decode import Damage, Frame, Sampling, Sizing, Ticker, choose_ahead, decode
-from shards.video.sources import Video
+from shards.video.sources import VideoSource
 from shards.video.video_reader import open_video_reader
 
 ALL, AS_IS = Sampling(math.inf), Sizing()
@@ -95,7 +95,7 @@ def set_display_matrix(path, matrix):
 
 def found(path, sampling=ALL, sizing=AS_IS, listed=None):
     """Frames, and reasons of damage."""
-    got = list(decode(Video("key", path, listed), sampling, sizing, threads=1))
+    got = list(decode(VideoSource("key", path, listed), sampling, sizing, threads=1))
     return [f for f in got if isinstance(f, Frame)], [
         d.reason for d in got if isinstance(d, Damage)
     ]
@@ -158,12 +158,12 @@ def test_frames_passed_over_change_none_of_those_taken(tmp_path, sampling):
     assert [(f.seconds, f.image.tobytes()) for f in taken] == [
         (f.seconds, f.image.tobytes()) for f in expected
     ]
-    stamps = choose_ahead(Video("b", path), sampling)
+    stamps = choose_ahead(VideoSource("b", path), sampling)
     assert stamps is not None and len(stamps) == len(taken)
 
 
 def test_without_usable_stamps_every_frame_is_decoded(tmp_path):
-    video = Video(
+    video = VideoSource(
         "key", write(tmp_path / "m.avi", moving(12), codec="mjpeg", pixel_format="yuvj420p")
     )
     assert choose_ahead(video, Sampling(6.25)) is None
@@ -171,7 +171,7 @@ def test_without_usable_stamps_every_frame_is_decoded(tmp_path):
     content = headless.read_bytes()
     # begins between two key frames
     headless.write_bytes(content[188 * (len(content) // 188 // 6) :])
-    assert choose_ahead(Video("h", headless), Sampling(6.25)) is None
+    assert choose_ahead(VideoSource("h", headless), Sampling(6.25)) is None
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
@@ -637,7 +637,7 @@ def test_frames_before_and_behind_damaged_bytes_are_given(tmp_path, name):
 
 def test_frames_that_a_decoder_has_read_before_damage_come_before_it(tmp_path):
     whole = write(tmp_path / "a.mp4", moving(40), container={"movflags": "faststart"})
-    stream = list(decode(Video("a", cut(whole, 0.8, "cut.mp4")), ALL, AS_IS))
+    stream = list(decode(VideoSource("a", cut(whole, 0.8, "cut.mp4")), ALL, AS_IS))
     first = next(index for index, item in enumerate(stream) if isinstance(item, Damage))
     assert first > 20
     assert "as stored" in stream[first].reason

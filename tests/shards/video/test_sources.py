@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from test_pack import SMALL, write_folder, write_video
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.packing.pack import pack
-from shards.video.sources import Video, counted, find_videos, survey
+from shards.video.sources import VideoSource, counted, find_videos, survey
 
 
 def touch(root, *names):
@@ -79,7 +79,7 @@ def test_what_systems_keep_beside_the_users_files_is_passed_over(tmp_path):
         "__MACOSX/a.mp4",
         "b/._b.mp4",
     )
-    assert survey(tmp_path) == ([Video("a", tmp_path / "a.mp4")], {})
+    assert survey(tmp_path) == ([VideoSource("a", tmp_path / "a.mp4")], {})
 
 
 def test_a_hidden_folder_that_is_named_is_read(tmp_path):
@@ -115,7 +115,7 @@ def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
     )
     assert survey(tmp_path).passed_over == {".png": 3, ".jpg": 1, "": 1}
     assert counted({".png": 3, "": 1}) == "3 .png, 1 without suffix"
-    with pytest.raises(InputError, match=r"no videos there: .*; passed over: 3 \.png"):
+    with pytest.raises(DataError, match=r"no videos there: .*; passed over: 3 \.png"):
         find_videos(tmp_path / "c")
 
 
@@ -133,7 +133,7 @@ def test_a_pipe_among_the_files_does_not_stop_the_search(tmp_path):
 def test_a_source_that_is_one_file_is_called_by_its_name(tmp_path):
     touch(tmp_path, "v1.2 final.mp4", "other.mp4", "text.pdf")
     assert keys(tmp_path / "v1.2 final.mp4") == ["v1.2 final"]
-    with pytest.raises(InputError, match="no videos there"):
+    with pytest.raises(DataError, match="no videos there"):
         find_videos(tmp_path / "text.pdf")
 
 
@@ -248,7 +248,7 @@ def test_a_list_comes_by_standard_input_as_well(tmp_path, monkeypatch):
     (video,) = find_videos(Path("-"))
     assert (video.key, video.path.exists(), video.listed) == ("sub/a", True, 3)
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"")))
-    with pytest.raises(InputError, match="standard input: lists no videos"):
+    with pytest.raises(DataError, match="standard input: lists no videos"):
         find_videos(Path("-"))
 
 
@@ -302,7 +302,7 @@ def test_frames_are_counted_before_they_are_chosen(tmp_path):
 
 def test_a_video_that_is_listed_twice_is_refused(tmp_path):
     with pytest.raises(
-        InputError,
+        DataError,
         match=r"list\.csv, line 4: '\./a\.mp4' was named in line 2: expected each video once",
     ):
         find_videos(write_list(tmp_path / "list.csv", "path", "a.mp4", "b.mp4", "./a.mp4"))
@@ -311,7 +311,7 @@ def test_a_video_that_is_listed_twice_is_refused(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"path,frames\n", b"\n\n\n"])
 def test_an_empty_list_is_refused(tmp_path, content):
     (tmp_path / "list.csv").write_bytes(content)
-    with pytest.raises(InputError, match=r"list\.csv: lists no videos"):
+    with pytest.raises(DataError, match=r"list\.csv: lists no videos"):
         find_videos(tmp_path / "list.csv")
 
 
@@ -325,7 +325,7 @@ def test_a_list_is_read_as_any_editor_saves_it(tmp_path, encoding):
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"a.mp4\0b.mp4\0")
-    with pytest.raises(InputError, match="is no text"):
+    with pytest.raises(DataError, match="is no text"):
         find_videos(tmp_path / "list.txt")
 
 
@@ -368,6 +368,6 @@ def test_what_may_not_be_read_is_refused_in_one_line(tmp_path):
     }
     listed = as_nobody(tmp_path, lambda: keys(Path("list.csv")))
     (tmp_path / "source/closed").chmod(0o755)
-    assert told.pop("source") == "InputError: source source/closed: Permission denied"
-    assert told == {name: f"InputError: source {name}: Permission denied" for name in told}
+    assert told.pop("source") == "DataError: source source/closed: Permission denied"
+    assert told == {name: f"DataError: source {name}: Permission denied" for name in told}
     assert listed == "['source/closed/b']"

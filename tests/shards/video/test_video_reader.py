@@ -21,7 +21,7 @@ from test_decode import (
 )
 from test_pack import write_folder, write_video
 
-from shards.errors import InputError
+from shards.errors import DataError
 from shards.video.decode import Sizing
 from shards.video.video_reader import BrokenVideoError, open_video_reader, picture_at
 
@@ -151,7 +151,7 @@ def test_footage_that_breaks_off_raises_where_it_does(tmp_path):
     ):
         pass
     with (
-        pytest.raises(InputError, match="no such file or folder"),
+        pytest.raises(DataError, match="no such file or folder"),
         open_video_reader(tmp_path / "none.mp4"),
     ):
         pass
