@@ -172,8 +172,10 @@ def demo() -> TrainJob:
         training=TrainingConfig(
             model=ModelConfig(encoder=find_encoder("resnet18-half")),
             schedule=ScheduleConfig(learning_rate=1e-3, base_batch=4, teacher_forcing_clips=1000),
+            # so short a training ends anywhere; the average of two seeds has 0.46 and 0.47, their
+            # last steps 0.37 and 0.28
             trainer=TrainerConfig(
-                steps=150, batch=4, log_every=5, save_every=50, pictures_every=50
+                steps=150, batch=4, ema_clips=100, log_every=5, save_every=50, pictures_every=50
             ),
         ),
     )
