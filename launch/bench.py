@@ -63,7 +63,7 @@ def main(argv: list[str]) -> int:
         else {"": [(0, measured(variants(job, device), device, job.rounds(device)))]}
     )
     limits = limits.raised(measure_limits(device))
-    rows = [row for line in series.values() for _, found in line for row in found]
+    rows = [row for line in series.values() for _, rows_at in line for row in rows_at]
     if not rows:
         raise InputError("bench: nothing could be measured: see above")
     print(table(rows, limits, device))
@@ -119,9 +119,12 @@ def growth(job: BenchJob, device: torch.device) -> Series:
         label: [
             (
                 value,
-                [named(row, label, value) for row in measured(found, device, job.rounds(device))],
+                [
+                    named(row, label, value)
+                    for row in measured(variants_at, device, job.rounds(device))
+                ],
             )
-            for value, found in line
+            for value, variants_at in line
         ]
         for label, line in points.items()
     }
@@ -142,8 +145,8 @@ def describe(device: torch.device) -> str:
 
 def processor() -> str:
     """The processor's name."""
-    told = Path("/proc/cpuinfo")
-    lines = told.read_text().splitlines() if told.exists() else []
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
@@ -174,17 +177,17 @@ def table(rows: list[Row], limits: Limits, device: torch.device) -> str:
     for row in rows:
         copied = row.need.bytes / row.seconds / limits.bandwidth if row.need.bytes else None
         figures = (
-            f"{row.seconds:9.4f}", told(row.speedup, "7.2f"), told(row.peak_mib, "9.0f"),
-            told(row.held_mib, "8.0f"),
+            f"{row.seconds:9.4f}", figure(row.speedup, "7.2f"), figure(row.peak_mib, "9.0f"),
+            figure(row.held_mib, "8.0f"),
             f"{row.need.items / row.seconds:8.3g}", f"{row.need.flops / row.seconds / 1e9:8.1f}",
             f"{row.need.flops / row.seconds / limits.arithmetic:8.0%}",
-            told(copied, "7.0%"),
+            figure(copied, "7.0%"),
         )  # fmt: skip
         lines.append(f"{row.name:{width}}  {row.variant:22}  {'  '.join(figures)}")
     return "\n".join(lines)
 
 
-def told(value: float | None, form: str) -> str:
+def figure(value: float | None, form: str) -> str:
     """A figure, or a dash in its place."""
     return f"{'-':>{form.partition('.')[0]}}" if value is None else f"{value:{form}}"
 

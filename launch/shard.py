@@ -187,8 +187,8 @@ def verify_shards(argv: list[str]) -> int:
     count = len(read_manifest(job.data).shards)
     damages: list[str] = []
     with tqdm(total=count, unit="shard", desc="verifying") as bar:
-        for _, found in verify(job.data, job.procs or os.cpu_count() or 1):
-            damages += found
+        for _, problems in verify(job.data, job.procs or os.cpu_count() or 1):
+            damages += problems
             bar.update(min(1, count - bar.n))
     for damage in sorted(damages):
         print(damage)
@@ -202,15 +202,19 @@ def verify_shards(argv: list[str]) -> int:
 def print_stats(argv: list[str]) -> int:
     """A line a figure, then the frame sizes, the commonest first."""
     job = parse(StatsJob, argv, "shard.py stats")
-    found = collect(job.data, job.frames, job.procs or os.cpu_count() or 1)
-    print(f"videos    {len(found.videos)}\nsegments  {found.segments}\nframes    {found.frames}")
+    statistics = collect(job.data, job.frames, job.procs or os.cpu_count() or 1)
     print(
-        f"clips     {found.clips} of {job.frames} frames that share none\nhours     "
-        f"{found.seconds / 3600:.2f}"
+        f"videos    {len(statistics.videos)}\nsegments  {statistics.segments}\nframes    {statistics.frames}"
     )
-    print(f"bytes     {found.bytes} ({found.bytes / max(found.frames, 1) / 1e3:.1f} kB a frame)")
-    most = max(found.sizes.values())
-    for (width, height), frames in found.sizes.most_common():
+    print(
+        f"clips     {statistics.clips} of {job.frames} frames that share none\nhours     "
+        f"{statistics.seconds / 3600:.2f}"
+    )
+    print(
+        f"bytes     {statistics.bytes} ({statistics.bytes / max(statistics.frames, 1) / 1e3:.1f} kB a frame)"
+    )
+    most = max(statistics.sizes.values())
+    for (width, height), frames in statistics.sizes.most_common():
         print(f"{f'{width}x{height}':>9} {frames:>9} {'#' * -(-40 * frames // most)}")
     return 0
 

@@ -114,13 +114,15 @@ def print_one(status: Status) -> None:
         print(f"log         {status.run / LOGS / record.log}")
     else:
         print(f"here        {state.state.lower()}")
-    told = (
+    progress = (
         f", loss {status.line['loss']:.3f}, {status.line['clips_per_second']:.1f} clips/s, "
         f"{status.left} left"
         if status.line
         else ""
     )
-    print(f"step        {status.step} of {status.steps} ({status.step / status.steps:.1%}){told}")
+    print(
+        f"step        {status.step} of {status.steps} ({status.step / status.steps:.1%}){progress}"
+    )
     ways = [attempt.left or "cut or running" for attempt in status.attempts]
     print(f"attempts    {len(ways)}{f': {listed(ways)}' if ways else ''}")
     print(
@@ -129,7 +131,7 @@ def print_one(status: Status) -> None:
     )
 
 
-def print_table(found: list[Status]) -> None:
+def print_table(statuses: list[Status]) -> None:
     """A line for each run."""
     rows: list[tuple[str, ...]] = [
         (
@@ -146,7 +148,7 @@ def print_table(found: list[Status]) -> None:
             "saved",
         )
     ]
-    rows += [table_row(status) for status in found]
+    rows += [table_row(status) for status in statuses]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print(

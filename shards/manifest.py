@@ -92,25 +92,27 @@ def read_manifest(folder: Path) -> Manifest:
 def parse_manifest(content: bytes, name: str) -> Manifest:
     """A manifest from its text; DataError, with the name of where it came from, if it is none."""
     try:
-        found = json.loads(content)
+        stored = json.loads(content)
     except ValueError as error:
         raise DataError(f"{name}: not readable as a manifest ({error})") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        kind = found.get("format") if isinstance(found, dict) else type(found).__name__
+    if not isinstance(stored, dict) or stored.get("format") != FORMAT:
+        kind = stored.get("format") if isinstance(stored, dict) else type(stored).__name__
         raise DataError(f"{name}: format {kind}: expected {FORMAT}: pack anew")
     try:
         shards = tuple(
-            Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in found["shards"]
+            Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in stored["shards"]
         )
-        sides = {int(side): int(count) for side, count in found.get("short_sides", {}).items()}
-        manifest = Manifest(found["settings"], Counts(**found["counts"]), shards, sides)
+        sides = {int(side): int(count) for side, count in stored.get("short_sides", {}).items()}
+        manifest = Manifest(stored["settings"], Counts(**stored["counts"]), shards, sides)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{name}: not readable as a manifest ({error!r})") from None
     if not shards:
         raise DataError(f"{name}: names no shards")
     if sides and sum(sides.values()) != manifest.samples:
-        told = f"short_sides of {sum(sides.values())} segments"
-        raise DataError(f"{name}: {told}: expected those of {manifest.samples}, as in its shards")
+        counted = f"short_sides of {sum(sides.values())} segments"
+        raise DataError(
+            f"{name}: {counted}: expected those of {manifest.samples}, as in its shards"
+        )
     for shard in shards:
         if len(shard.offsets) != shard.samples + 1 or shard.offsets[-1] >= shard.bytes:
             raise DataError(

@@ -54,7 +54,7 @@ def run_in_processes(
     # uses
     context = multiprocessing.get_context("fork")
     count = context.Value("q", 0)
-    told = 0
+    reported = 0
     pool = ProcessPoolExecutor(
         min(processes, len(jobs)), context, initializer=begin_worker, initargs=(count, os.getpid())
     )
@@ -62,8 +62,8 @@ def run_in_processes(
         waiting = {pool.submit(work, job) for job in jobs}
         while waiting:
             ended, waiting = wait(waiting, LOOK_SECONDS, FIRST_COMPLETED)
-            told, before = count.value, told
-            on_tick(told - before)
+            reported, before = count.value, reported
+            on_tick(reported - before)
             for future in ended:
                 yield future.result()
     except BrokenProcessPool:

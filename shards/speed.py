@@ -176,7 +176,11 @@ def measure_loading(
             # the worker waits, its queue full, while this process decodes
             limits.append(
                 len(sample)
-                / taken(lambda: [decode_frame(jpeg, 0) for found in sample for jpeg in found.jpegs])
+                / taken(
+                    lambda: [
+                        decode_frame(jpeg, 0) for clip_jpegs in sample for jpeg in clip_jpegs.jpegs
+                    ]
+                )
             )
             sized.append(len(sample) / taken(lambda: decode_sized(sample, clip)))
             for _ in range(config.prefetch * workers):  # what was ready
@@ -215,8 +219,8 @@ def measure_tenths(
 def decode_sized(sample: list[Undecoded], clip: ClipConfig) -> None:
     """JPEGs to clips."""
     out = torch.empty(clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
-    for found in sample:
-        decode_clip(found.jpegs, found.cut, clip, out)
+    for clip_jpegs in sample:
+        decode_clip(clip_jpegs.jpegs, clip_jpegs.cut, clip, out)
 
 
 def taken(work: Callable[[], object]) -> float:
@@ -228,16 +232,16 @@ def taken(work: Callable[[], object]) -> float:
 
 def own_memory_mb() -> list[float]:
     """Of each child process: pages that are not shared with this one, in 10^6 bytes (on Linux)."""
-    found = []
+    sizes = []
     for task in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
         for child in task.read_text().split():
             try:
                 lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
             except (FileNotFoundError, ProcessLookupError):  # one that has ended
                 continue
-            found.append(
+            sizes.append(
                 sum(int(line.split()[1]) for line in lines if line.startswith("Private"))
                 * 1024
                 / 1e6
             )
-    return found
+    return sizes

@@ -44,26 +44,26 @@ def collect(folder: Path, clip_frames: int, processes: int) -> ShardStatistics:
     """The figures of all shards of `folder`; DataError names a shard that can't be read."""
     total = ShardStatistics()
     shards = read_manifest(folder).shards
-    for found in run_in_processes(
+    for part in run_in_processes(
         shard_statistics, [(folder, shard, clip_frames) for shard in shards], processes
     ):
-        total.add(found)
+        total.add(part)
     return total
 
 
 def shard_statistics(job: tuple[Path, Shard, int]) -> ShardStatistics:
     """Those of one shard."""
     folder, shard, clip_frames = job
-    found = ShardStatistics(bytes=shard.bytes)
+    statistics = ShardStatistics(bytes=shard.bytes)
     for note in read_notes(folder / shard.name):
         times = note["seconds"]
-        found.videos.add(note["source"])
-        found.segments += 1
-        found.frames += note["frames"]
-        found.clips += note["frames"] // clip_frames
-        found.seconds += (times[-1] - times[0]) * len(times) / max(len(times) - 1, 1)
-        found.sizes[note["width"], note["height"]] += note["frames"]
-    return found
+        statistics.videos.add(note["source"])
+        statistics.segments += 1
+        statistics.frames += note["frames"]
+        statistics.clips += note["frames"] // clip_frames
+        statistics.seconds += (times[-1] - times[0]) * len(times) / max(len(times) - 1, 1)
+        statistics.sizes[note["width"], note["height"]] += note["frames"]
+    return statistics
 
 
 def read_notes(path: Path) -> Iterator[dict[str, Any]]:

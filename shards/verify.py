@@ -45,12 +45,12 @@ def check_shard(check: Check) -> tuple[str, list[str]]:
     if size == shard.bytes and sha256_of(path) == shard.sha256:
         # the very bytes that were packed; but earlier versions packed samples of several sizes
         return shard.name, list(mixed_sizes(path))
-    found = [
+    problems = [
         f"{shard.name}: {size} bytes, the manifest says {shard.bytes}"
         if size != shard.bytes
         else f"{shard.name}: sha256 differs"
     ]
-    return shard.name, [*found, *check_samples(path, shard)]
+    return shard.name, [*problems, *check_samples(path, shard)]
 
 
 def check_samples(path: Path, shard: Shard) -> Iterator[str]:
@@ -74,8 +74,8 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
                 place = f"{path.name}, sample {sample['__key__']}"
                 yield f"{place}: its frames do not lie where its json says"
     if (count, frames) != (shard.samples, shard.frames):
-        found = f"holds {count} samples and {frames} frames"
-        yield f"{path.name}: {found}, the manifest says {shard.samples} and {shard.frames}"
+        actual = f"holds {count} samples and {frames} frames"
+        yield f"{path.name}: {actual}, the manifest says {shard.samples} and {shard.frames}"
 
 
 def mixed_sizes(path: Path) -> Iterator[str]:
@@ -100,10 +100,10 @@ def misplaced(sample: dict[str, Any], content: bytes) -> bool:
     """Whether the json does not say where the frames are."""
     try:
         note, length = parse_note(content)
-        found = [content[length + place : length + place + size] for place, size in note["jpegs"]]
+        jpegs = [content[length + place : length + place + size] for place, size in note["jpegs"]]
     except (ValueError, TypeError, tarfile.TarError, NeedMoreError):
         return True
-    return any(sample.get(f"{number:03d}.jpg") != jpeg for number, jpeg in enumerate(found))
+    return any(sample.get(f"{number:03d}.jpg") != jpeg for number, jpeg in enumerate(jpegs))
 
 
 def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:

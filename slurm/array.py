@@ -66,5 +66,5 @@ def wait_for(job: submitit.Job[None], look: Callable[[], None], seconds: float =
         time.sleep(seconds)
     look()
     failure = job.exception()
-    told = [line for line in str(failure).splitlines() if "Error" in line]
-    return (told[-1].strip() if told else str(failure).splitlines()[0]) if failure else ""
+    errors = [line for line in str(failure).splitlines() if "Error" in line]
+    return (errors[-1].strip() if errors else str(failure).splitlines()[0]) if failure else ""

@@ -30,15 +30,15 @@ class Attempt:
 
 def read_attempts(run: Path) -> list[Attempt]:
     """All of them, oldest first; a line cut short by a kill is left out."""
-    found: dict[float, Attempt] = {}
+    attempts: dict[float, Attempt] = {}
     path = run / ATTEMPTS
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
-            told = json.loads(line)
+            record = json.loads(line)
         except ValueError:
             continue
-        found[told["began"]] = Attempt(**{**told, "nodes": tuple(told["nodes"])})
-    return list(found.values())
+        attempts[record["began"]] = Attempt(**{**record, "nodes": tuple(record["nodes"])})
+    return list(attempts.values())
 
 
 def log_attempt(run: Path, attempt: Attempt) -> None:

@@ -46,8 +46,8 @@ def check_answer(asked: str, instead: str) -> None:
         if not reason:
             return
     tried = ", ".join(map(" ".join, questions))
-    told = f"no SLURM cluster answers (tried {tried}: {reason})"
-    raise ClusterError(f"{asked}: {told}: expected one that does, or {instead}")
+    silence = f"no SLURM cluster answers (tried {tried}: {reason})"
+    raise ClusterError(f"{asked}: {silence}: expected one that does, or {instead}")
 
 
 def why_no_answer(question: tuple[str, ...]) -> str:

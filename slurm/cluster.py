@@ -15,40 +15,44 @@ OWN_PROFILES = Path("~/.config/corrflow/clusters")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """A SLURM job's needs; `--cluster NAME|PATH` takes them from a TOML file. What is left empty is
-    the cluster's own default."""
+    """What a SLURM job asks for; `--cluster NAME|PATH` reads it from a TOML file. What is left empty
+    is the cluster's own default."""
 
     partition: str = ""
+    """Partition (queue) of the jobs."""
     account: str = ""
+    """Account that the jobs are charged to."""
     qos: str = ""
+    """Quality of service of the jobs."""
     constraint: str = ""
+    """Features that the nodes must have, as sbatch --constraint takes them."""
     nodelist: str = ""
     """Nodes that the job must have."""
     exclude: str = ""
-    """Nodes that it must not have."""
+    """Nodes that the job must not have."""
     gpus_per_node: int = 0
-    """Of training jobs, a process each; and of each job of an array."""
+    """GPUs of each node of a training job, with a process for each; and of each job of an array."""
     gpu_type: str = ""
-    """As the cluster names it, if it has several: a100, h100."""
+    """Type of GPU as the cluster names it, a100 for example, if it has several."""
     gpu_form: Literal["gpus-per-node", "gres"] = "gpus-per-node"
-    """How GPUs are asked for: --gpus-per-node=8, or --gres=gpu:8 as older clusters want it."""
+    """How GPUs are asked for: by --gpus-per-node=8, or by --gres=gpu:8 as older clusters want it."""
     minutes: int = 240
-    """Time limit; a job that reaches it is put into the queue again, and goes on."""
+    """Time limit in minutes; a job that reaches it saves, is queued again, and resumes."""
     signal_lead: int = 120
-    """Seconds before the time limit at which a job is told to save and leave."""
+    """Seconds before the time limit at which a job is signalled to save and stop."""
     cpus: int = 4
-    """Of each process."""
+    """Processor cores of each process."""
     memory_gb: float = 8.0
-    """Of each process, in 2^30 bytes; 0: all that the node has."""
+    """Memory of each process in 2^30 bytes; 0 asks for all that the node has."""
     interface: str = ""
-    """Network interface of NCCL and gloo, ib0 for example."""
+    """Network interface that NCCL and gloo use, ib0 for example."""
     scratch: str = ""
-    """Folder on the node's own disk, for temporary files and compiled kernels; $VARIABLES are the
-    node's."""
+    """Folder on the node's own disk for temporary files and compiled kernels; $VARIABLES are expanded
+    on the node."""
     environment: dict[str, str] = field(default_factory=dict)
-    """Variables to set: NCCL's, proxies."""
+    """Environment variables to set, such as those of NCCL or a proxy."""
     setup: tuple[str, ...] = ()
-    """Shell lines before the job: module load, conda activate."""
+    """Shell lines to run before the job, such as module load or conda activate."""
 
     def __post_init__(self) -> None:
         if (
@@ -66,7 +70,7 @@ class ClusterConfig:
             )
 
     def parameters(self, processes: int = 1) -> dict[str, Any]:
-        """As submitit wants them, for nodes with so many processes each."""
+        """Parameters as submitit takes them, for nodes with `processes` processes each."""
         names = ("partition", "account", "qos", "constraint", "nodelist", "exclude")
         slurm = {f"slurm_{name}": value for name in names if (value := getattr(self, name))}
         return {
@@ -150,11 +154,11 @@ def find_profile() -> ClusterConfig:
 def read_profile(path: Path) -> ClusterConfig:
     """A profile from its file."""
     try:
-        found = tomllib.loads(path.read_text())
+        profile = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise ClusterError(f"cluster {path}: {getattr(error, 'strerror', None) or error}") from None
     types = get_type_hints(ClusterConfig)
-    for name, value in found.items():
+    for name, value in profile.items():
         if name not in types:
             raise ClusterError(
                 f"cluster {path}: {name}: not known, expected one of "
@@ -164,9 +168,9 @@ def read_profile(path: Path) -> ClusterConfig:
             raise ClusterError(
                 f"cluster {path}: {name} = {value!r}: expected {described(types[name])}"
             )
-    found["setup"] = tuple(found.get("setup", ()))
+    profile["setup"] = tuple(profile.get("setup", ()))
     try:
-        return ClusterConfig(**found)
+        return ClusterConfig(**profile)
     except ClusterError as error:
         raise ClusterError(f"{path}: {error}") from None
 

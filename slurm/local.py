@@ -91,7 +91,7 @@ def end(processes: "list[subprocess.Popen[bytes]]") -> None:
 
 def place(rank: int, count: int, port: int) -> dict[str, str]:
     """The environment of one process."""
-    told = {
+    variables = {
         "RANK": rank,
         "LOCAL_RANK": rank,
         "WORLD_SIZE": count,
@@ -101,7 +101,7 @@ def place(rank: int, count: int, port: int) -> dict[str, str]:
     return {
         **os.environ,
         "MASTER_ADDR": "127.0.0.1",
-        **{name: str(value) for name, value in told.items()},
+        **{name: str(value) for name, value in variables.items()},
     }
 
 

@@ -10,7 +10,7 @@ PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connec
 def distributed_variables() -> dict[str, str]:
     """RANK, WORLD_SIZE and the like of this process, from inside of a job."""
     job = submitit.JobEnvironment()
-    told = {
+    variables = {
         "RANK": job.global_rank,
         "WORLD_SIZE": job.num_tasks,
         "LOCAL_RANK": job.local_rank,
@@ -19,7 +19,7 @@ def distributed_variables() -> dict[str, str]:
         "MASTER_PORT": meeting_port(job.raw_job_id, os.environ.get("SLURM_RESTART_COUNT", "0")),
         "NODE_NAME": os.environ.get("SLURMD_NODENAME", job.hostname),
     }
-    return {name: str(value) for name, value in told.items()}
+    return {name: str(value) for name, value in variables.items()}
 
 
 def meeting_port(job: str, restarts: str) -> int:

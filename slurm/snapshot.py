@@ -66,7 +66,11 @@ def git_state(source: Path) -> str:
 def environment() -> str:
     """Python, the system, and every package with its version."""
     packages = sorted(
-        {f"{found.metadata['Name']}=={found.version}" for found in distributions()}, key=str.lower
+        {
+            f"{distribution.metadata['Name']}=={distribution.version}"
+            for distribution in distributions()
+        },
+        key=str.lower,
     )
     return "\n".join(
         [

@@ -42,14 +42,14 @@ def job_state(job: str) -> JobState:
     queued = ask("squeue", "-h", "-j", job, "-o", FORMAT)
     if queued:
         state, reason, nodes, start, elapsed = queued.splitlines()[0].split("|")
-        found = JobState(
+        known = JobState(
             state, "" if reason == "None" else reason, nodes, start.replace("T", " "), elapsed
         )
-        if found.alive:
-            return found
+        if known.alive:
+            return known
     kept = ask("sacct", "-nPX", "-j", job, "-o", "State,ExitCode,NodeList,Start,Elapsed")
     if not kept:
-        return found if queued else JobState("UNKNOWN")
+        return known if queued else JobState("UNKNOWN")
     state, code, nodes, start, elapsed = kept.splitlines()[-1].split("|")
     # what has left the queue is over, though the accounts may lag behind
     return JobState(

@@ -205,8 +205,8 @@ def frames_and_labels(
     height, width = read_frame(frames[0]).shape[:2]
     scale = np.array(SIZE) / (width, height)
     labels = tuple(
-        Label(number_of(image) - first, segmentation, joints_of(path, *told, scale))
-        for (image, segmentation), told in zip(places, joints, strict=True)
+        Label(number_of(image) - first, segmentation, joints_of(path, *joint_arrays, scale))
+        for (image, segmentation), joint_arrays in zip(places, joints, strict=True)
     )
     return len(frames), tuple(frames), labels
 

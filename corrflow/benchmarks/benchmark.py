@@ -118,9 +118,9 @@ def read_frames(paths: tuple[Path, ...], shape: tuple[int, ...]) -> Iterator[Pix
 def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
     """InputError unless the picture has this height and width."""
     if picture.shape[:2] != shape[:2]:
-        found, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
+        actual, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
         raise InputError(
-            f"{name} is {found}: expected {wanted}, the size of the others of its sequence"
+            f"{name} is {actual}: expected {wanted}, the size of the others of its sequence"
         )
 
 

@@ -115,11 +115,11 @@ def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[
     for sequence in sorted(sequences, key=lambda sequence: -sequence.length):
         given = benchmark.initial_labels(sequence)
         alike.setdefault((next(iter(given.values())).shape, tuple(given)), []).append(sequence)
-    found = []
+    groups = []
     for ((height, width), _), members in alike.items():
         most = max(1, min(lanes, LANES_BYTES // (PIXEL_BYTES * height * width)))
-        found += [members[first : first + most] for first in range(0, len(members), most)]
-    return found
+        groups += [members[first : first + most] for first in range(0, len(members), most)]
+    return groups
 
 
 def run_group(
@@ -250,9 +250,9 @@ def merge(plan: EvaluationPlan) -> Result:
         for name, one in done.items()
     }
     peak = max(one.peak_bytes for one in done.values())
-    told = (("size", evaluation.size), ("reset gap", evaluation.reset_gap))
+    settings = (("size", evaluation.size), ("reset gap", evaluation.reset_gap))
     way = ", ".join(
-        (evaluation.protocol.name, *(f"{name} {value}" for name, value in told if value))
+        (evaluation.protocol.name, *(f"{name} {value}" for name, value in settings if value))
     )
     names = (evaluation.name, evaluation.benchmark, way)
     return Result(*names, plan.out, figures(scores), parts, peak, evaluation.reset_gap)

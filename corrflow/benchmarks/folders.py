@@ -28,19 +28,19 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], *, gaps: bool = Fals
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
-    found = sorted(
+    numbered = sorted(
         (int(digits[0]), path)
         for path in pictures_in(folder, suffixes)
         if (digits := re.findall(r"\d+$", path.stem))
     )
-    if not found:
+    if not numbered:
         raise InputError(f"{folder}: no numbered {' or '.join(suffixes)} files there")
-    for (number, path), (following, _) in pairwise(found):
+    for (number, path), (following, _) in pairwise(numbered):
         if following == number:
             raise InputError(f"{folder}: frame {number} comes twice after {path.name}")
         if following != number + 1 and not gaps:
             raise InputError(f"{folder}: frame {number + 1} is missing after {path.name}")
-    return [path for _, path in found]
+    return [path for _, path in numbered]
 
 
 def pictures_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
@@ -50,8 +50,8 @@ def pictures_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
 
 def find(folder: Path, pattern: str = "*") -> list[Path]:
     """What lies below a folder under names of `pattern`, sorted; what is hidden does not count."""
-    found = sorted(folder.glob(pattern))
-    return [path for path in found if not any(map(is_hidden, path.relative_to(folder).parts))]
+    paths = sorted(folder.glob(pattern))
+    return [path for path in paths if not any(map(is_hidden, path.relative_to(folder).parts))]
 
 
 def is_hidden(name: str) -> bool:

@@ -112,10 +112,10 @@ class EvaluationPlan:
         """What came of it; None if it is still to be done, or to be done again since its file is
         damaged."""
         try:
-            found = SequenceRecord(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
+            record = SequenceRecord(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
         except (InputError, TypeError):  # TypeError: JSON of something else
             return None
-        return found if found.digest == self.digest else None
+        return record if record.digest == self.digest else None
 
     def keep(self, sequence: Sequence, done: SequenceRecord) -> None:
         """Leave what came of it."""
@@ -163,18 +163,18 @@ def begin(plan: EvaluationPlan) -> None:
 def read_plan(out: Path) -> EvaluationPlan:
     """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the
     data have changed since."""
-    found = read_settings(out)
-    fields = {name: value for name, value in found.items() if name != RESULTS}
-    told: dict[str, Any] = {
+    stored = read_settings(out)
+    fields = {name: value for name, value in stored.items() if name != RESULTS}
+    protocol_fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
-        for name, value in found["protocol"].items()
+        for name, value in stored["protocol"].items()
     }
     try:
-        evaluation = Evaluation(**{**fields, "protocol": Protocol(**told)})
+        evaluation = Evaluation(**{**fields, "protocol": Protocol(**protocol_fields)})
     except TypeError as error:
         raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
     plan = plan_of(evaluation, out)
-    if different := differences(found, plain(settings(plan)), is_place):
+    if different := differences(stored, plain(settings(plan)), is_place):
         raise InputError(
             f"{out}: the data have changed: {listing(different)}: expected them as before"
         )
@@ -185,15 +185,15 @@ def read_settings(out: Path) -> dict[str, Any]:
     """What the plan in `out` says; InputError if there is none, or if it is damaged."""
     if not (out / PLAN).exists():
         raise InputError(f"{out}: no evaluation was begun there")
-    found = read_json(out / PLAN)
-    if not isinstance(found, dict) or not all(
-        isinstance(found.get(name), dict) for name in ("protocol", RESULTS)
+    stored = read_json(out / PLAN)
+    if not isinstance(stored, dict) or not all(
+        isinstance(stored.get(name), dict) for name in ("protocol", RESULTS)
     ):
         raise InputError(
             f"{out / PLAN}: not what this version writes: expected settings, with protocol and "
             f"{RESULTS} among them"
         )
-    return found
+    return stored
 
 
 def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
@@ -232,8 +232,8 @@ def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
 
 def settings(plan: EvaluationPlan) -> dict[str, Any]:
     """All that decides the figures, in plain types."""
-    told: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
-    return {**told, RESULTS: {sequence.name: sequence.length for sequence in plan.sequences}}
+    evaluation: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
+    return {**evaluation, RESULTS: {sequence.name: sequence.length for sequence in plan.sequences}}
 
 
 def plain(settings: dict[str, Any]) -> dict[str, Any]:
@@ -264,8 +264,10 @@ def noting_failure(plan: EvaluationPlan, sequences: list[Sequence]) -> Iterator[
 
 def missing(plan: EvaluationPlan, left: list[Sequence]) -> str:
     """Which sequences are not done, and why, where a job said so."""
-    told = [path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()]
-    reasons = f"; {'; '.join(dict.fromkeys(told[:NAMED]))}" if told else ""
+    messages = [
+        path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()
+    ]
+    reasons = f"; {'; '.join(dict.fromkeys(messages[:NAMED]))}" if messages else ""
     names = few([sequence.name for sequence in left])
     return (
         f"{plan.out}: {len(left)} of {len(plan.sequences)} sequences are not done ({names}): the "

@@ -30,7 +30,7 @@ class PointBenchmark(Benchmark):
         """`points/SEQ.json`: for each frame x and y of each point, null where it is not yet given,
         and whether it is visible."""
         xy_tk2, visible_tk = positions(predicted), visibility(predicted)
-        told = [
+        frames = [
             {
                 "frame": name,
                 "xy": [rounded(point) for point in xy_k2],
@@ -41,7 +41,7 @@ class PointBenchmark(Benchmark):
             )
         ]
         with atomic_file(out / "points" / f"{sequence.name}.json") as file:
-            file.write(json.dumps(told).encode() + b"\n")
+            file.write(json.dumps(frames).encode() + b"\n")
 
     def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
         """`global_results.csv` and `per-sequence_results.csv`."""

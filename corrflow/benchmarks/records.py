@@ -10,12 +10,12 @@ from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
 
-def write_json(path: Path, told: Any) -> None:
+def write_json(path: Path, content: Any) -> None:
     """As JSON, what is not defined as null, since JSON has no NaN; floats come back as they were,
     to the last bit."""
     with atomic_file(path) as file:
         file.write(
-            json.dumps(replaced(told, float("nan"), None), indent=1, allow_nan=False).encode()
+            json.dumps(replaced(content, float("nan"), None), indent=1, allow_nan=False).encode()
             + b"\n"
         )
 
@@ -30,11 +30,11 @@ def read_json(path: Path) -> Any:
         raise InputError(f"{path}: damaged: not JSON ({error})") from None
 
 
-def replaced(told: Any, old: float | None, new: float | None) -> Any:
+def replaced(value: Any, old: float | None, new: float | None) -> Any:
     """A tree of plain types with `new` for `old`."""
-    if isinstance(told, dict):
-        return {key: replaced(value, old, new) for key, value in told.items()}
-    if isinstance(told, list | tuple):
-        return [replaced(value, old, new) for value in told]
-    is_old = told is None if old is None else isinstance(told, float) and math.isnan(told)
-    return new if is_old else told
+    if isinstance(value, dict):
+        return {key: replaced(item, old, new) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [replaced(item, old, new) for item in value]
+    is_old = value is None if old is None else isinstance(value, float) and math.isnan(value)
+    return new if is_old else value

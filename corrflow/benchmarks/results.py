@@ -109,9 +109,12 @@ def read_result(out: Path) -> Result:
     try:
         sequences = {
             name: SequenceResult(
-                told["frames"], speed[name]["seconds"], dict(told["objects"]), dict(told["figures"])
+                record["frames"],
+                speed[name]["seconds"],
+                dict(record["objects"]),
+                dict(record["figures"]),
             )
-            for name, told in metrics["sequences"].items()
+            for name, record in metrics["sequences"].items()
         }
         peak = max(speed[name]["peak_bytes"] for name in sequences)
         names = (metrics["name"], metrics["benchmark"], metrics["protocol"])

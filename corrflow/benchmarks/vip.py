@@ -228,8 +228,8 @@ def count_instances(
     )
     overlap_p = instance_overlaps(pred, true)
     hits = {f"hits@{overlap}": float(np.count_nonzero(overlap_p > overlap)) for overlap in OVERLAPS}
-    found = hits["hits@0.5"] / len(true) if true else float("nan")
-    return {"found": found, "true": float(len(true)), "predicted": float(len(pred)), **hits}
+    recall = hits["hits@0.5"] / len(true) if true else float("nan")
+    return {"found": recall, "true": float(len(true)), "predicted": float(len(pred)), **hits}
 
 
 def sums(scores: Mapping[str, Scores], part: str, measure: str) -> float:
@@ -270,12 +270,12 @@ def classes_of(path: Path, labels_hw: Pixels) -> dict[int, int]:
     classes = read_classes(path.with_suffix(".txt"))
     for instance in np.unique(labels_hw[labels_hw > 0]).tolist():
         if classes.get(instance) not in range(1, len(CLASSES)):
-            told = (
+            problem = (
                 f"is of class {classes[instance]}" if instance in classes else "is not in the list"
             )
             raise InputError(
                 f"instances {path.with_suffix('.txt')}: {instance}, which {path.name} holds, "
-                f"{told}: expected 1 to {len(CLASSES) - 1}"
+                f"{problem}: expected 1 to {len(CLASSES) - 1}"
             )
     return classes
 

@@ -206,11 +206,11 @@ def read_video(split: Path, name: str, objects: dict[str, Any]) -> VosSequence:
     masks = numbered_files(split / "Annotations" / name, (".png",), gaps=True)
     place = {path.stem: frame for frame, path in enumerate(frames)}
     try:
-        wanted = {stem for told in objects.values() for stem in told["frames"]} | {
+        wanted = {stem for entry in objects.values() for stem in entry["frames"]} | {
             path.stem for path in masks
         }
-        categories = tuple((int(label), str(told["category"])) for label, told in objects.items())
-        firsts = {int(label): min(told["frames"], key=int) for label, told in objects.items()}
+        categories = tuple((int(label), str(entry["category"])) for label, entry in objects.items())
+        firsts = {int(label): min(entry["frames"], key=int) for label, entry in objects.items()}
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{split / 'meta.json'}: video {name}: expected objects with category and frames "

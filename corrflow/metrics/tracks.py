@@ -80,8 +80,8 @@ def jaccard_of(
     """Points said to be visible that are, and near; over those, what is visible and what is wrongly
     said to be visible and near."""
     wrong = np.count_nonzero(said_nt & ~near_nt)
-    found, there = np.count_nonzero(near_nt & said_nt), np.count_nonzero(visible_nt)
-    return found / (there + wrong) if there + wrong else float("nan")
+    hits, there = np.count_nonzero(near_nt & said_nt), np.count_nonzero(visible_nt)
+    return hits / (there + wrong) if there + wrong else float("nan")
 
 
 def ratio(some: NDArray[np.bool_], of: NDArray[np.bool_]) -> float:

@@ -71,11 +71,13 @@ def sequence_figure(comparison: Comparison, sequence: str) -> str:
             ]
             for m in measures
         }
-    lines = {measure: [line for line in found if line] for measure, found in panels.items()}
+    lines = {
+        measure: [line for line in panel_lines if line] for measure, panel_lines in panels.items()
+    }
     drawn = "".join(
-        panel(f"{sequence} {measure}".strip(), measure, found)
-        for measure, found in lines.items()
-        if found
+        panel(f"{sequence} {measure}".strip(), measure, panel_lines)
+        for measure, panel_lines in lines.items()
+        if panel_lines
     )
     return (
         f'<article class="chart"><h4>{escape(sequence)}</h4><div '
@@ -106,7 +108,7 @@ def panel(name: str, measure: str, lines: list[Line]) -> str:
         value for line in lines for values in (line.values, *line.each) for value in values
     )
     length = max(len(line.values) for line in lines)
-    told = escape(f"{name} over time: " + "; ".join(map(describe, lines)))
+    description = escape(f"{name} over time: " + "; ".join(map(describe, lines)))
     thin = "".join(
         path(values, top, line.look.color, "each") for line in lines for values in line.each
     )
@@ -121,7 +123,7 @@ def panel(name: str, measure: str, lines: list[Line]) -> str:
     return (
         f'<figure><figcaption>{title}<ul class="key">{key}</ul></figcaption><div class="plot">'
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="{told}">{grid}{drawn}</svg>'
+        f'aria-label="{description}">{grid}{drawn}</svg>'
         f'<span class="y">{top:g}</span><span class="y half">{top / 2:g}</span><span class="y '
         'zero">0</span>'
         f'<span class="x">1</span><span class="x last">{length}</span></div></figure>'

@@ -21,13 +21,13 @@ class Run:
 
     def figure(self, sequence: str, column: str) -> float:
         """Of one sequence; NaN where the run has none."""
-        found = self.result.sequences.get(sequence)
-        return found.figures.get(column, math.nan) if found else math.nan
+        record = self.result.sequences.get(sequence)
+        return record.figures.get(column, math.nan) if record else math.nan
 
     def scores(self, sequence: str) -> dict[str, Scores]:
         """By object; none where the run does not have the sequence."""
-        found = self.result.sequences.get(sequence)
-        return found.scores if found else {}
+        record = self.result.sequences.get(sequence)
+        return record.scores if record else {}
 
     @property
     def speed(self) -> float:
@@ -127,8 +127,8 @@ def best_of(column: str, values: list[float]) -> set[int]:
     """Which of several values to mark: the highest ones, unless all are alike; none of decay: what
     is lost from the start decays least."""
     best = max((value for value in values if not math.isnan(value)), default=math.nan)
-    found = {i for i, value in enumerate(values) if value == best}
-    return set() if len(found) == len(values) or column.endswith("Decay") else found
+    best_runs = {i for i, value in enumerate(values) if value == best}
+    return set() if len(best_runs) == len(values) or column.endswith("Decay") else best_runs
 
 
 def scale_of(values: Iterable[float]) -> float:

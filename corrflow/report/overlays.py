@@ -33,12 +33,12 @@ def extremes(comparison: Comparison, share: float) -> str:
     groups = chosen(comparison)
     width = picture_width(sum(map(len, groups.values())) * len(comparison.runs) * FRAMES, share)
     several = len(comparison.runs) > 1 and comparison.ranked
-    told = (
+    ranking = (
         note(f"Ranked by {short(comparison.column)} of {comparison.leader.label}.")
         if several
         else ""
     )
-    return told + "".join(
+    return ranking + "".join(
         f"<h4>{title}</h4>" + "".join(card(comparison, name, width) for name in names)
         for title, names in groups.items()
         if names
@@ -71,11 +71,11 @@ def card(comparison: Comparison, sequence: str, width: int) -> str:
 def run_strip(comparison: Comparison, run: Run, sequence: str, width: int) -> str:
     """One run's figures and frames."""
     figures = [(column, run.figure(sequence, column)) for column in comparison.benchmark.headline]
-    told = " · ".join(
+    scores = " · ".join(
         f"{short(column)} {number(value)}" for column, value in figures if not math.isnan(value)
     )
     name = f"<b>{escape(run.label)}</b> " if len(comparison.runs) > 1 else ""
-    return f'<p class="told">{name}{escape(told)}</p>' + strip(
+    return f'<p class="told">{name}{escape(scores)}</p>' + strip(
         run.result.out / "overlays" / sequence, f"{sequence}, {run.label}", width
     )
 

@@ -42,12 +42,12 @@ def write_report(path: Path, title: str, results: list[Result]) -> None:
         InputError: an overlay that can't be read.
     """
     comparisons = compare(results)
-    told = [
+    contents = [
         (comparison, [part for part in parts(comparison, 1 / len(comparisons)) if part.content])
         for comparison in comparisons
     ]
-    sections = "".join(benchmark_section(comparison, inner) for comparison, inner in told)
-    body = header(title, told) + f"<main>{sections}{speed_section(comparisons)}</main>"
+    sections = "".join(benchmark_section(comparison, inner) for comparison, inner in contents)
+    body = header(title, contents) + f"<main>{sections}{speed_section(comparisons)}</main>"
     with atomic_file(path) as file:
         file.write(document(title, body).encode())
 
@@ -64,11 +64,11 @@ def document(title: str, body: str) -> str:
     )
 
 
-def header(title: str, told: list[tuple[Comparison, list[Section]]]) -> str:
+def header(title: str, contents: list[tuple[Comparison, list[Section]]]) -> str:
     """What this is, and the way to each part; of several benchmarks, to each of them."""
-    links = [(comparison.benchmark.name, heading(comparison)) for comparison, _ in told]
-    if len(told) == 1:
-        links = [(part.key, part.title) for part in told[0][1]]
+    links = [(comparison.benchmark.name, heading(comparison)) for comparison, _ in contents]
+    if len(contents) == 1:
+        links = [(part.key, part.title) for part in contents[0][1]]
     anchors = "".join(
         f'<a href="#{escape(key)}">{escape(name)}</a>' for key, name in [*links, ("speed", "Speed")]
     )
@@ -116,13 +116,13 @@ def heading(comparison: Comparison) -> str:
 def overview(comparison: Comparison) -> str:
     """What was evaluated, and what came of it."""
     if not comparison.scored:
-        told = (
+        warning = (
             "Nothing was scored: the truth is not at hand. The run's folder holds what is handed "
             "in."
         )
         return (
             scope(comparison)
-            + note(told, "warning")
+            + note(warning, "warning")
             + one_run(comparison)
             + note(comparison.benchmark.note)
         )
@@ -135,13 +135,13 @@ def scope(comparison: Comparison) -> str:
     results = [run.result for run in comparison.runs]
     protocols = list(dict.fromkeys(result.protocol for result in results))
     longest = max(results, key=lambda result: result.frames)
-    told = [
+    facts = [
         plural(len(results), "run") if len(results) > 1 else comparison.runs[0].label,
         f"protocol{'s' if len(protocols) > 1 else ''} {', '.join(protocols)}",
         plural(len(longest.sequences), "sequence"),
         plural(longest.frames, "frame"),
     ]
-    return note(" · ".join(told), "scope")
+    return note(" · ".join(facts), "scope")
 
 
 def plural(count: int, noun: str) -> str:
@@ -153,11 +153,11 @@ def uneven(comparison: Comparison) -> str:
     """A warning where the runs did not see the same sequences."""
     if len(comparison.shared) == len(comparison.sequences):
         return ""
-    told = (
+    warning = (
         f"The runs share {len(comparison.shared)} of {len(comparison.sequences)} sequences: their "
         "overall figures do not compare."
     )
-    return note(told, "warning")
+    return note(warning, "warning")
 
 
 def one_run(comparison: Comparison) -> str:
@@ -199,11 +199,11 @@ def difference(comparison: Comparison, first: Run, other: Run) -> str:
     most, least = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
     better, mean = sum(gain > 0 for gain in gains.values()), sum(gains.values()) / len(gains)
     where = f"from {signed(gains[least])} ({least}) to {signed(gains[most])} ({most})"
-    told = (
+    verdict = (
         f"{other.label} against {first.label}: better in {better} of "
         f"{plural(len(gains), 'sequence')}"
     )
-    return note(f"{told}, {short(column)} {signed(mean)} on average, {where}.", "finding")
+    return note(f"{verdict}, {short(column)} {signed(mean)} on average, {where}.", "finding")
 
 
 def curves(comparison: Comparison) -> str:
@@ -220,8 +220,8 @@ def curves(comparison: Comparison) -> str:
 
 def speed_section(comparisons: list[Comparison]) -> str:
     """How fast, and in how much memory."""
-    told = (
+    explanation = (
         "Seconds of tracking, reading the frames included, of all jobs together. Memory of a "
         "process at its most; on CUDA, the device's."
     )
-    return section(2, "Speed", "speed", speed_table(comparisons), note(told))
+    return section(2, "Speed", "speed", speed_table(comparisons), note(explanation))

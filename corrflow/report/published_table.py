@@ -18,11 +18,11 @@ def published_section(comparison: Comparison) -> str:
     runs = [run for run in comparison.runs if data and compares(run, data)]
     if not data or not data.published or not runs:
         return ""
-    told = (
+    explanation = (
         "Percent. Published figures are the papers' own unless marked; their training data, "
         "resolutions and protocols differ."
     )
-    return note(told) + published_table(comparison.column, runs, data)
+    return note(explanation) + published_table(comparison.column, runs, data)
 
 
 def compares(run: Run, data: DataSet) -> bool:
@@ -74,8 +74,8 @@ def named(name: str, source: str) -> Cell:
 
 def percents(figures: dict[str, float], columns: list[str]) -> list[float]:
     """Our figures, of which some benchmarks' are shares."""
-    found = [figures.get(column, math.nan) for column in columns]
-    return [100 / scale_of(found) * value for value in found]
+    shown = [figures.get(column, math.nan) for column in columns]
+    return [100 / scale_of(shown) * value for value in shown]
 
 
 def percent_cell(value: float, barred: bool) -> Cell:

@@ -81,16 +81,16 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
         *sizes.area, sizes.channels, CLASSES, 2 if device.type == "cuda" else 4
     )
     backends = [name for name in BACKENDS if serves(name, device)]
-    found = []
+    variants = []
     for name, backward in (("attention-forward", False), ("attention-forward-backward", True)):
         # gradients are as large
         need = Need(sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1))
-        found.append(
+        variants.append(
             Variant(
                 name, BASELINE, partial(build_attention, "", sizes, str(device), backward), need
             )
         )
-        found += [
+        variants += [
             Variant(
                 name, backend, partial(build_attention, backend, sizes, str(device), backward), need
             )
@@ -98,10 +98,10 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
         ]
         # torch has no backward of it on the CPU
         if can_compile(device) and (device.type == "cuda" or not backward):
-            found.append(
+            variants.append(
                 Variant(name, "flex", partial(build_flex, sizes, str(device), backward), need)
             )
-    return found
+    return variants
 
 
 def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:

@@ -80,24 +80,6 @@ def checkpoint_bytes(encoder: ResNetConfig) -> int:
     return 3 * gradient_bytes(encoder) + buffer_bytes(encoder)
 
 
-def activation_bytes(config: ResNetConfig, height: int, width: int, item: int = 4) -> int:
-    """What the encoder keeps of one frame for its backward, with `item` bytes a number: inputs of
-    convolutions and of normalisations.
-
-    A block keeps four pictures (the outputs of its two convolutions, normalised and cut at zero
-    once between them and once at the end, in place), and that of its shortcut's convolution; the
-    stem keeps its convolution's and its own output, and the frame.
-    """
-    half, quarter = (height // 2) * (width // 2), (height // STRIDE) * (width // STRIDE)
-    numbers = 3 * height * width + 2 * half * config.widths[0]
-    before = config.widths[0]
-    for index, (c_out, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
-        shortcut = index == 1 or before != c_out
-        numbers += (half if index == 0 else quarter) * c_out * (4 * depth + shortcut)
-        before = c_out
-    return item * numbers
-
-
 def attention_flops(
     rows: int, columns: int, channels: int, values: int, window: Window, references: int = 1
 ) -> int:
@@ -146,17 +128,3 @@ def step_flops(
     compared = copies_of_recursion(frames) * attention_flops(*area, config.features, 0, window)
     copied = attention_flops(*area, 0, values_of_recursion(frames, classes), window)
     return 3 * clips * (frames * encoder_flops(config, height, width) + compared + copied)
-
-
-def released_step_flops(
-    config: ResNetConfig, clips: int, height: int, width: int, window: Window, classes: int
-) -> int:
-    """The same step of three frames in the released formulation: 16 encodings, 8 copies."""
-    copy = attention_flops(height // STRIDE, width // STRIDE, config.features, classes, window)
-    return 3 * clips * (16 * encoder_flops(config, height, width) + 8 * copy)
-
-
-def affinity_bytes(cells: int, window: Window) -> int:
-    """What the affinities of one pair of frames take where they are kept, float32; `tiled` and
-    `triton` never keep them."""
-    return 4 * cells * window.side**2

@@ -140,14 +140,16 @@ class Runner:
     def answer(self) -> tuple[float, float | None] | None:
         """(seconds, bytes), or None after a failure."""
         try:
-            told: tuple[float, float | None] | str = self.pipe.recv()
+            outcome: tuple[float, float | None] | str = self.pipe.recv()
         except (EOFError, OSError):
             self.process.join(timeout=5)
-            told = f"its process died (exit code {self.process.exitcode}): out of memory, perhaps"
-        if isinstance(told, str):
-            self.failure = f"{self.variant.name}, {self.variant.variant}: {told}"
+            outcome = (
+                f"its process died (exit code {self.process.exitcode}): out of memory, perhaps"
+            )
+        if isinstance(outcome, str):
+            self.failure = f"{self.variant.name}, {self.variant.variant}: {outcome}"
             return None
-        return told
+        return outcome
 
     def dismiss(self) -> None:
         """End it: by its own way out, or by force if it is in the middle of something."""

@@ -156,10 +156,10 @@ def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     )
     compute = flops / (config.peak_tflops * 1e12 * config.achieved)
     bandwidth, hop = link(config, gpus)
-    found = buckets(encoder, config.size, config.bucket_mib)
-    reduce = sum(ring_seconds(bucket.bytes, gpus, bandwidth, hop) for bucket in found)
+    gradient_buckets = buckets(encoder, config.size, config.bucket_mib)
+    reduce = sum(ring_seconds(bucket.bytes, gpus, bandwidth, hop) for bucket in gradient_buckets)
     # backward is twice its forward
-    exposed = exposed_seconds(found, gpus, bandwidth, hop, compute * 2 / 3)
+    exposed = exposed_seconds(gradient_buckets, gpus, bandwidth, hop, compute * 2 / 3)
     flag = ring_seconds(0, gpus, bandwidth, config.flag_us * MICRO)
     saving = cost.checkpoint_bytes(encoder) / (config.disk_mbyte * 1e6) / config.save_every
     device = compute + exposed
@@ -194,14 +194,14 @@ def ring_seconds(size: float, ranks: int, bandwidth: float, hop: float) -> float
 
 
 def exposed_seconds(
-    found: list[Bucket], ranks: int, bandwidth: float, hop: float, backward: float
+    gradient_buckets: list[Bucket], ranks: int, bandwidth: float, hop: float, backward: float
 ) -> float:
     """Of the buckets' all-reduces, one after the other as they get ready, what comes after
     backward's end."""
     if ranks == 1:
         return 0.0
     end = 0.0
-    for bucket in found:
+    for bucket in gradient_buckets:
         end = max(end, bucket.ready * backward) + ring_seconds(bucket.bytes, ranks, bandwidth, hop)
     return max(0.0, end - backward)
 
@@ -215,14 +215,14 @@ def buckets(encoder: ResNetConfig, size: int, limit_mib: float) -> list[Bucket]:
     """
     weights = list(cost.encoder_weights(encoder, size, size))[::-1]
     total = sum(weight.flops for weight in weights)
-    found, held, passed = [], 0, 0
+    filled, held, passed = [], 0, 0
     limit = float(FIRST_BUCKET)
     for number, weight in enumerate(weights, 1):
         held, passed = held + 4 * weight.numbers, passed + weight.flops
         if held >= limit or number == len(weights):
-            found.append(Bucket(held, (CLIP_FRAMES - 1 + passed / total) / CLIP_FRAMES))
+            filled.append(Bucket(held, (CLIP_FRAMES - 1 + passed / total) / CLIP_FRAMES))
             held, limit = 0, limit_mib * MIB
-    return found
+    return filled
 
 
 def clip_bytes(config: ScalingConfig) -> tuple[float, float]:

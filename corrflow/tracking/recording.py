@@ -157,14 +157,14 @@ class PointRecording(Recording[TrackedPoints]):
 
     def rows(self, result: TrackedPoints) -> list[list[Cell]]:
         """One for each point; no place before its first frame."""
-        found = zip(
+        points = zip(
             result.xy.tolist(), result.visible.tolist(), result.confidence.tolist(), strict=True
         )
         return [
             [number, None, None, False, 0.0]
             if np.isnan(x)
             else [number, round(x, 2), round(y, 2), visible, round(confidence, 4)]
-            for number, ((x, y), visible, confidence) in enumerate(found, 1)
+            for number, ((x, y), visible, confidence) in enumerate(points, 1)
         ]
 
 

@@ -63,9 +63,9 @@ class TrackTable:
             self.csv.writerow(
                 (number, round(seconds, 6), *("" if cell is None else plain(cell) for cell in row))
             )
-        found = [dict(zip(self.columns, row, strict=True)) for row in rows]
+        records = [dict(zip(self.columns, row, strict=True)) for row in rows]
         frame = json.dumps(
-            {"frame": number, "seconds": round(seconds, 6), f"{self.columns[0]}s": found}
+            {"frame": number, "seconds": round(seconds, 6), f"{self.columns[0]}s": records}
         )
         self.json.write(f"{',' if self.count else ''}\n{frame}")
         self.count += 1

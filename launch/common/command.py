@@ -50,16 +50,16 @@ def parse(
     config: type[Config], argv: list[str], prog: str, default: Config | None = None
 ) -> Config:
     """Flags to a config; UsageError in one line if they are no such thing."""
-    told = io.StringIO()
+    printed = io.StringIO()
     try:
-        with contextlib.redirect_stderr(told), encoders_by_name():
+        with contextlib.redirect_stderr(printed), encoders_by_name():
             if default is None:
                 return tyro.cli(config, args=argv, prog=prog, description=config.__doc__)
             return tyro.cli(config, args=argv, prog=prog, default=default)
     except SystemExit as ended:
         if not ended.code:
             raise  # --help
-        words = BOX.sub(" ", told.getvalue()).split()
+        words = BOX.sub(" ", printed.getvalue()).split()
         raise UsageError(" ".join(words)) from None
 
 

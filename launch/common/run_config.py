@@ -48,10 +48,10 @@ JOBS = "jobs.json"  # of an evaluation that was left to SLURM
 def read_config(run: Path) -> dict[str, Any]:
     """The configuration that a run belongs to; InputError if it is no run."""
     try:
-        found: dict[str, Any] = json.loads((run / "config.json").read_text())
+        config: dict[str, Any] = json.loads((run / "config.json").read_text())
     except FileNotFoundError:
         raise InputError(f"run {run}: no config.json there: expected the folder of a run") from None
-    return found
+    return config
 
 
 def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
@@ -117,9 +117,9 @@ def held_evaluation(out: Path) -> Iterator[None]:
         if (out / JOBS).exists():
             array, last = json.loads((out / JOBS).read_text())
             if (state := job_state(last)).alive:
-                told = f"jobs {array} and {last} are evaluating there ({state.state})"
+                holder = f"jobs {array} and {last} are evaluating there ({state.state})"
                 raise InputError(
-                    f"{out}: {told}: expected them to end first (scancel {array} {last})"
+                    f"{out}: {holder}: expected them to end first (scancel {array} {last})"
                 )
         yield
 
@@ -163,6 +163,6 @@ def locked(file: IO[str], name: str) -> bool:
     except OSError as error:
         if error.errno in TAKEN:
             return False
-        told = f"its file system has no locks ({error.strerror}): start one command at a time"
-        print(f"{name}: {told}", file=sys.stderr, flush=True)
+        warning = f"its file system has no locks ({error.strerror}): start one command at a time"
+        print(f"{name}: {warning}", file=sys.stderr, flush=True)
     return True

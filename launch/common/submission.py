@@ -145,16 +145,16 @@ def announce(job: TrainJob, record: Record) -> None:
 def follow(run: Path, record: Record) -> int:
     """Print what rank 0 prints until the job is over; 0 if it ended well. Ctrl-C leaves the job
     alone."""
-    path, told, position = run / LOGS / record.log, "", 0
+    path, shown, position = run / LOGS / record.log, "", 0
     try:
         while True:
             state = job_state(record.job)
             if (
                 line
                 := f"job {record.job}: {state.state}{f' ({state.reason})' if state.reason else ''}"
-            ) != told:
+            ) != shown:
                 print(line, file=sys.stderr, flush=True)
-                told = line
+                shown = line
             deadline = time.monotonic() + LOOK_SECONDS
             while time.monotonic() < deadline:
                 position = print_from(path, position)

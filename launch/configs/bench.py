@@ -34,24 +34,25 @@ class BenchJob:
     do."""
 
     work: tyro.conf.Positional[Literal["attention", "step", "inference", "growth"]]
-    """attention: one copy; step: a training step; inference: one more frame of a video; growth: by
-    image side and radius."""
+    """What to measure: `attention`, one copy from frame to frame; `step`, a training step;
+    `inference`, one more frame of a video; `growth`, attention and step against image side and
+    radius."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto: CUDA where there is one."""
+    """Device to compute on; auto takes CUDA if there is a GPU."""
     json: Path | None = None
-    """File for the rows."""
+    """JSON file to write the rows to."""
     plot: Path | None = None
-    """PNG for the curves of `growth`."""
+    """With growth: PNG file to draw the curves to."""
     repeats: int = 0
-    """Rounds that count; 0: enough for the work."""
+    """Number of rounds after the first, which is not counted; 0 chooses."""
     batch: int = 0
-    """Frames or clips at a time; 0: that of the work."""
+    """Frames or clips at a time; 0 chooses."""
     height: int = 0
-    """Of the frames, in pixels; 0: that of the work."""
+    """Height of the frames in pixels; 0 chooses."""
     width: int = 0
-    """Of the frames, in pixels; 0: that of the work."""
+    """Width of the frames in pixels; 0 chooses."""
     radius: int = 6
-    """Half the window's side, in cells of 4 pixels."""
+    """Radius of the attention window, in cells of 4 pixels."""
 
     def __post_init__(self) -> None:
         if min(self.repeats, self.batch, self.height, self.width) < 0:
@@ -74,11 +75,11 @@ class PackBenchJob:
     """Measure what packing costs one core, beside decoding and encoding alone."""
 
     source: Path
-    """Video files, as launch/shard.py takes them."""
+    """Videos, as launch/shard.py --source takes them; files alone are measured."""
     videos: int = 64
-    """The first so many."""
+    """How many of the videos are packed, from the first on."""
     repeats: int = 3
-    """Rounds."""
+    """Number of rounds."""
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
 
     def __post_init__(self) -> None:
@@ -93,15 +94,15 @@ class LoaderBenchJob:
     """Measure how many clips a second a worker reads, beside decoding their JPEGs alone."""
 
     data: str
-    """Shards: folder, URL or pipe:COMMAND."""
+    """Shards: a folder, a URL or pipe:COMMAND."""
     batch: int = 8
     """Clips of a batch."""
     steps: int = 500
-    """Batches of the long run, given by tenths; 100000 to see whether it slows down."""
+    """Batches of the long run, whose rate is shown by tenths; 100000 show whether it slows down."""
     repeats: int = 5
-    """Rounds of the comparison."""
+    """Number of rounds in which loading is compared with decoding."""
     window: int = 64
-    """Clips that are shuffled together in each slot of the batch."""
+    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     stream: StreamConfig = field(default_factory=lambda: StreamConfig(workers=1))
 
@@ -115,11 +116,11 @@ class ReduceBenchJob:
     """Measure how long an all-reduce of the gradients takes among processes."""
 
     procs: int = 2
-    """Processes on this machine; those of torchrun are taken as they are."""
+    """Processes on this machine, unless torchrun has started some."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where the gradients are; auto: CUDA where there is one."""
+    """Device of the gradients; auto takes CUDA if there is a GPU."""
     repeats: int = 30
-    """All-reduces of each size."""
+    """Number of all-reduces of each size."""
 
     def __post_init__(self) -> None:
         if self.procs < 2 or self.repeats < 1:

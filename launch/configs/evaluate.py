@@ -24,57 +24,60 @@ class EvalJob:
     root: Path
     """Folder of its data, as downloaded."""
     out: Path
-    """New folder for predictions, overlays, tables, metrics.json, report.html; one in which this
-    evaluation was begun is gone on with."""
+    """New folder for predictions, overlays, tables, metrics.json and report.html; or the folder of
+    this same evaluation, which then resumes."""
     checkpoint: str = ""
-    """A checkpoint of ours or a released one; unless given, the pretrained model; none: random
-    weights, the baseline."""
+    """A checkpoint of ours or a released one. Unless given, the pretrained model; `none` takes random
+    weights, as a baseline."""
     encoder: str = ""
     """An encoder to evaluate instead of a checkpoint, as train.py --model.encoder takes it:
     torchvision:NAME or timm:NAME with its published weights, or package.module:function or
     FILE.py:function, which returns a corrflow.Encoder. With --checkpoint none, random weights."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "paper"
-    """paper: from frame to frame; memory: from the first and seven earlier; mast, crw, dino: as
-    those papers do; identity: no tracking."""
+    """How labels are propagated: `paper` from frame to frame, `memory` from the first frame and seven
+    earlier ones, `mast`, `crw` and `dino` as those papers do, `identity` without tracking."""
     radius: int | None = None
-    """Half the window's side in pixels, unless the protocol's."""
+    """Radius of the attention window in pixels, instead of the protocol's."""
     top_k: int | None = None
-    """Cells that count, unless the protocol's; 0: all."""
+    """Number of most similar cells to copy from, instead of the protocol's; 0 takes all."""
     temperature: float | None = None
-    """Of normalised features, unless the protocol's; 0: features as they are."""
+    """Temperature of the softmax over normalised features, instead of the protocol's; 0 takes
+    features as they are, with the model's own inverse temperature."""
     whitening: float | None = None
-    """Features are whitened, with so many times their mean variance added, unless the protocol's;
-    0: not at all."""
+    """Whiten the features, with this many times their mean variance added, instead of the protocol's;
+    0 does not whiten."""
     frames: int | None = None
-    """Previous frames to copy from, unless the protocol's."""
+    """Number of previous frames to copy from, instead of the protocol's."""
     argmax_each_frame: bool | None = None
-    """Whether labels are decided in each frame, unless the protocol says."""
+    """Whether each frame's labels are made hard by argmax before they are propagated, instead of the
+    protocol's choice."""
     size: int = 0
-    """Short side at which to track, in pixels; scored at the data's own size. 0: that."""
+    """Short side at which to track, in pixels; scores are at the data's own size. 0 tracks at that
+    size, too."""
     reset_gap: int = 0
-    """Of DAVIS: track each frame from the true mask so many frames before alone: what features are
-    worth, without drift. 0: from the first frame on, as the benchmark has it."""
+    """With DAVIS: track each frame from the true mask this many frames before it, which shows what the
+    features are worth without drift. 0 tracks from the first frame on, as the benchmark does."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto: CUDA where there is one."""
+    """Device to compute on; auto takes CUDA if there is a GPU."""
     attention: Asked = "auto"
-    """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
+    """Implementation of the attention; auto takes triton on CUDA and tiled on the CPU."""
     seed: int = 0
-    """Of the random weights."""
+    """Seed of random weights."""
     jobs: int = 0
-    """SLURM jobs, as one array, among which the sequences are divided; a further job writes the
-    report. Where SLURM is not installed, or with --local: processes here."""
+    """Divide the sequences among this many jobs of a SLURM array; one more job writes the report.
+    Without SLURM, or with --local, start as many processes here."""
     local: bool = False
-    """With --jobs: processes here, whatever is installed."""
+    """With --jobs: evaluate here in as many processes, even if SLURM is installed."""
     follow: bool = False
-    """With --jobs on SLURM: stay, show how far they are, and end with them."""
+    """With --jobs on SLURM: wait for the jobs, and show their progress."""
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
         if min(self.jobs, self.reset_gap, self.frames or 0) < 0 or 0 < self.size < SMALLEST_SIDE:
             jobs = f"jobs {self.jobs}, reset-gap {self.reset_gap}"
-            told = f"{jobs}, frames {self.frames}, size {self.size}"
+            values = f"{jobs}, frames {self.frames}, size {self.size}"
             raise InputError(
-                f"eval: {told}: expected 0 or more, and of size 0 or at least {SMALLEST_SIDE}"
+                f"eval: {values}: expected 0 or more, and of size 0 or at least {SMALLEST_SIDE}"
             )
         if self.local and not self.jobs:
             raise InputError("eval: local: expected --jobs N with it")
@@ -104,12 +107,12 @@ class ReportJob:
     """Put finished evaluations beside each other, and beside published results, on one page."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders of evaluations, as launch/eval.py --out; the first of each benchmark is the one that
-    the others are compared with."""
+    """Folders that launch/eval.py --out wrote. The others of a benchmark are compared with its
+    first."""
     out: Path = Path("report.html")
-    """The page to write."""
+    """HTML page to write."""
     title: str = "Evaluations compared"
-    """Of the page."""
+    """Title of the page."""
 
     def __post_init__(self) -> None:
         if not self.runs:
@@ -127,41 +130,41 @@ class TrackJob:
     written; nothing is drawn before the first that has marks. Ctrl-C keeps what is done."""
 
     checkpoint: Path | None = None
-    """A checkpoint of ours or a released one; unless given, the pretrained model."""
+    """A checkpoint of ours or a released one. Unless given, the pretrained model."""
     video: Path | None = None
-    """A video file or a folder of numbered frames."""
+    """Video file, or folder of numbered frames."""
     out: Path | None = None
-    """The video to write, NAME.mp4. Beside it: NAME.csv and NAME.json, and of masks and boxes the
-    folder NAME-masks."""
+    """Video to write, NAME.mp4. NAME.csv and NAME.json are written beside it, and for masks and boxes
+    the folder NAME-masks."""
     mask: tuple[str, ...] = ()
-    """PNGs of the video's size: 0 background; 1, 2, ... (or 255) the objects. FILE, or FRAME=FILE
-    for that frame; several mark objects that come later, or mark objects anew. Or a folder of PNGs
-    named by frame number. A mask that is called as a frame of a folder is that frame's."""
+    """Masks: PNGs of the video's size, in which 0 is background and 1, 2, ... (or 255) are objects.
+    Give FILE, FRAME=FILE for another frame than the first, or a folder of PNGs named by frame
+    number. Later masks add objects or correct them. In a folder of frames, a mask that is named
+    like a frame belongs to that frame."""
     points: tuple[str, ...] = ()
-    """x,y in pixels, from 0,0, the middle of the top left one; or FRAME=x,y."""
+    """Points: x,y in pixels, or FRAME=x,y; 0,0 is the middle of the top left pixel."""
     box: tuple[str, ...] = ()
-    """x0,y0,x1,y1 in pixels, of which x1,y1 are the first outside; or FRAME=x0,y0,x1,y1. Each is an
-    object."""
+    """Boxes, each an object: x0,y0,x1,y1 in pixels, or FRAME=x0,y0,x1,y1; x1,y1 is the first pixel
+    outside."""
     start: int | None = None
-    """The frame of marks without a FRAME= of their own; unless given, the first. Frames of a video
-    are counted from 0; those of a folder have their files' numbers."""
+    """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are counted
+    from 0, those of a folder have the numbers of their files."""
     backward: bool = False
-    """Track backwards as well, down to frame 0, what is first marked in a later frame. Frames up to
-    there are put on the disk of --out meanwhile: 0.1 to 0.2 MB for each at size 480."""
+    """Track backwards as well, to the beginning, what is first marked in a later frame. The frames in
+    between are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "memory"
-    """memory: from the first frame and seven earlier; paper: from the previous alone, which is
-    faster; others as in eval.py."""
+    """How labels are propagated: `memory` from the first frame and seven earlier ones, `paper` from
+    the previous frame alone, which is faster; the others as in eval.py."""
     size: int = 480
-    """Short side at which to track, in pixels; results come at the video's own size."""
+    """Short side at which to track, in pixels; results have the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto: CUDA where there is one."""
+    """Device to compute on; auto takes CUDA if there is a GPU."""
     attention: Asked = "auto"
-    """Backend of the attention; auto: triton on CUDA, tiled on the CPU."""
+    """Implementation of the attention; auto takes triton on CUDA and tiled on the CPU."""
     browser: bool = False
-    """Open a page, for this machine alone, on which to choose a video and mark what is to be
-    tracked."""
+    """Open a page, which only this machine can reach, to choose a video and mark what to track."""
     port: int = 7860
-    """Of the page."""
+    """Port of the page."""
 
     def __post_init__(self) -> None:
         if self.size < SMALLEST_SIDE:

@@ -89,7 +89,7 @@ def build(setting: Setting) -> gr.Blocks:
                         halt = gr.Button("Stop", elem_id="stop")
             with gr.Column(scale=2):
                 result = gr.Video(label="Result", interactive=False, elem_id="result")
-                told = gr.Markdown(elem_id="told")
+                message = gr.Markdown(elem_id="told")
                 files = gr.File(
                     label="Files",
                     interactive=False,
@@ -98,14 +98,14 @@ def build(setting: Setting) -> gr.Blocks:
                     elem_id="files",
                 )
         video.upload(
-            show_video, video, [marking, marks, frame, stop, told], show_progress="minimal"
+            show_video, video, [marking, marks, frame, stop, message], show_progress="minimal"
         )
         video.clear(lambda: gr.Column(visible=False), None, marking)
         frame.release(show_frame, [video, frame], marks, show_progress="hidden")
         start.click(
             track_with(setting),
             [video, marks, backward, stop],
-            [result, files, told],
+            [result, files, message],
             show_progress_on=result,
         )
         halt.click(

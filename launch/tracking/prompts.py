@@ -101,12 +101,12 @@ def mask_files(marked: Prompts) -> list[tuple[int | None, Path]]:
     for value in marked.mask:
         path = Path(value)
         if path.is_dir():
-            found = [file for file in sorted(path.glob("*.png")) if not file.name.startswith(".")]
-            if not found:
+            masks = [file for file in sorted(path.glob("*.png")) if not file.name.startswith(".")]
+            if not masks:
                 raise InputError(
                     f"mask {path}: no PNG there: expected masks named by frame number, as 00057.png"
                 )
-            files += [(file_number(file), file) for file in found]
+            files += [(file_number(file), file) for file in masks]
         else:
             number, name = keyed(value, marked.start)
             files.append((number, Path(name)))
@@ -115,20 +115,20 @@ def mask_files(marked: Prompts) -> list[tuple[int | None, Path]]:
 
 def file_number(path: Path) -> int:
     """The frame that a mask of a folder belongs to."""
-    found = TRAILING_NUMBER.search(path.stem)
-    if found is None:
+    digits = TRAILING_NUMBER.search(path.stem)
+    if digits is None:
         raise InputError(
             f"mask {path}: expected a name that ends in the frame's number, as 00057.png"
         )
-    return int(found[1])
+    return int(digits[1])
 
 
 def keyed(value: str, start: int | None) -> tuple[int | None, str]:
     """`FRAME=VALUE`, or a value that belongs to frame `start`; None is the first."""
-    found = KEYED.match(value)
-    if found is None:
+    match = KEYED.match(value)
+    if match is None:
         raise InputError("track: an empty value: expected a mask, a point x,y or a box x0,y0,x1,y1")
-    return (start if found[1] is None else int(found[1])), found[2]
+    return (start if match[1] is None else int(match[1])), match[2]
 
 
 def mask_place(number: int | None, path: Path, stage: VideoInfo) -> int:
@@ -167,10 +167,10 @@ def fitting_mask(path: Path, stage: VideoInfo) -> Pixels:
 
 def read_place(place: str, stage: VideoInfo) -> tuple[float, float]:
     """`x,y` inside the frame."""
-    found = PLACE.match(place)
-    if found is None:
+    match = PLACE.match(place)
+    if match is None:
         raise InputError(f"point {place}: expected x,y in pixels, or FRAME=x,y")
-    x, y = float(found[1]), float(found[2])
+    x, y = float(match[1]), float(match[2])
     if not (0 <= x <= stage.width - 1 and 0 <= y <= stage.height - 1):
         limits = f"x from 0 to {stage.width - 1}, y from 0 to {stage.height - 1}"
         raise InputError(
@@ -182,12 +182,12 @@ def read_place(place: str, stage: VideoInfo) -> tuple[float, float]:
 
 def read_box(corners: str, stage: VideoInfo) -> tuple[int, int, int, int]:
     """`x0,y0,x1,y1` inside the frame, at least one pixel wide and high."""
-    found = BOX.match(corners)
-    if found is None:
+    match = BOX.match(corners)
+    if match is None:
         raise InputError(
             f"box {corners}: expected x0,y0,x1,y1 in whole pixels, or FRAME=x0,y0,x1,y1"
         )
-    x0, y0, x1, y1 = (int(part) for part in found.groups())
+    x0, y0, x1, y1 = (int(part) for part in match.groups())
     if not (0 <= x0 < x1 <= stage.width and 0 <= y0 < y1 <= stage.height):
         raise InputError(
             f"box {corners}: expected 0 <= x0 < x1 <= {stage.width} and 0 <= y0 < y1 <= "

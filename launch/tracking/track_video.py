@@ -149,10 +149,10 @@ def record(
     results = follower.track(picture.pixels for picture in seen)
     with open_recording(order, footage, follower) as recording:
         whole = True
-        for picture, found in watch.show(
+        for picture, result in watch.show(
             zip(shown, results, strict=True), footage.count, "tracking"
         ):
-            recording.add(picture.pixels, picture.stamp, found)
+            recording.add(picture.pixels, picture.stamp, result)
             if watch.stopped():
                 whole = recording.count == footage.count
                 break

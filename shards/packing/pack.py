@@ -49,24 +49,22 @@ class PackConfig:
     fps: float = 6.25
     """Frames a second that are kept, by time stamp; 6.25 is every fourth of Kinetics' 25."""
     every: int = 0
-    """Keep every n-th frame instead, whatever the time; 0: by --fps."""
+    """Keep every n-th frame instead, whatever its time; 0 goes by --fps."""
     folder_fps: float = FOLDER_FPS
-    """Frames a second that folders of frames are taken to have."""
+    """Frame rate that folders of frames are taken to have."""
     size: str = "256"
-    """Short side in pixels (smaller videos stay as they are), or WIDTHxHEIGHT to squash every
-    frame."""
+    """Short side of the packed frames in pixels (smaller videos keep their size), or WIDTHxHEIGHT to
+    squash every frame to it."""
     quality: int = 90
-    """Of the JPEGs, 1 to 95; frames that are JPEGs of the right size already are kept as they
-    are."""
+    """JPEG quality, 1 to 95. Frames that are JPEGs of the right size already are kept as they are."""
     segment: int = 32
-    """Frames of a sample, at most."""
+    """Most frames of a sample."""
     shortest: int = 3
-    """Frames of a sample, at least: a clip must fit."""
+    """Fewest frames of a sample; a training clip must fit into it."""
     shard_mb: float = 100.0
-    """About how large a shard is cut, in 10^6 bytes."""
+    """Approximate size of a shard in 10^6 bytes."""
     spread: int = 32
-    """Shards of a small set, at least, where it has as many samples: they can then be divided among
-    processes."""
+    """Fewest shards of a small set, if it has as many samples, so that processes can divide them."""
 
     def __post_init__(self) -> None:
         lengths = (
@@ -154,13 +152,13 @@ class Unit:
     def report(self) -> Report | None:
         """What became of it; None if it is still to be done."""
         try:
-            found = json.loads(self.report_path.read_text())
+            stored = json.loads(self.report_path.read_text())
         except FileNotFoundError:
             return None
-        found["parts"] = [TarPart(**part) for part in found["parts"]]
-        found["failures"] = [Failure(*failure) for failure in found["failures"]]
-        found["too_short"] = [ShortVideo(*short) for short in found["too_short"]]
-        return Report(**found) if found["digest"] == self.digest else None
+        stored["parts"] = [TarPart(**part) for part in stored["parts"]]
+        stored["failures"] = [Failure(*failure) for failure in stored["failures"]]
+        stored["too_short"] = [ShortVideo(*short) for short in stored["too_short"]]
+        return Report(**stored) if stored["digest"] == self.digest else None
 
 
 @dataclass(frozen=True)
@@ -220,19 +218,19 @@ def prepare(
     ).hexdigest()[:16]
     settings = {**asdict(config), "videos": len(videos), "source_digest": digest}
     if (out / NAME).exists():
-        if (found := read_manifest(out).settings) != settings:
+        if (stored := read_manifest(out).settings) != settings:
             raise DataError(
-                f"{out}: holds shards of {differences(found, settings)}: expected a new folder "
+                f"{out}: holds shards of {differences(stored, settings)}: expected a new folder "
                 "(remove it to pack anew)"
             )
         shutil.rmtree(out / PARTS, ignore_errors=True)
         return None
     path = out / PARTS / PLAN
     if path.exists():
-        found = json.loads(path.read_text())["settings"]
-        if {name: found[name] for name in asdict(config)} != asdict(config):
+        stored = json.loads(path.read_text())["settings"]
+        if {name: stored[name] for name in asdict(config)} != asdict(config):
             raise DataError(
-                f"{out}: half packed with {differences(found, settings)}: expected the same "
+                f"{out}: half packed with {differences(stored, settings)}: expected the same "
                 "settings (remove it to pack anew)"
             )
     elif any(out.glob("*.tar")):
@@ -270,12 +268,12 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def differences(found: dict[str, Any], asked: dict[str, Any]) -> str:
+def differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
     """Settings that are not the same."""
     return "; ".join(
-        f"{name} {found.get(name)} (asked: {asked[name]})"
+        f"{name} {stored.get(name)} (asked: {asked[name]})"
         for name in asked
-        if found.get(name) != asked[name]
+        if stored.get(name) != asked[name]
     )
 
 
@@ -284,9 +282,9 @@ def read_plan(out: Path) -> PackPlan:
     path = out / PARTS / PLAN
     if not path.exists():
         raise DataError(f"{out}: no packing was begun there")
-    found = json.loads(path.read_text())
-    listed = found["videos"]
-    config = PackConfig(**{name: found["settings"][name] for name in asdict(PackConfig())})
+    stored = json.loads(path.read_text())
+    listed = stored["videos"]
+    config = PackConfig(**{name: stored["settings"][name] for name in asdict(PackConfig())})
     units = []
     for number, (low, high) in enumerate(divide(len(listed))):
         videos = [VideoSource(key, Path(path), frames) for key, path, frames, _ in listed[low:high]]
@@ -296,7 +294,7 @@ def read_plan(out: Path) -> PackPlan:
         units.append(
             Unit(out, number, videos, config, hashlib.sha256(content.encode()).hexdigest()[:16])
         )
-    return PackPlan(out, found["settings"], units, found["max_failures"], found["passed_over"])
+    return PackPlan(out, stored["settings"], units, stored["max_failures"], stored["passed_over"])
 
 
 def divide(videos: int) -> list[tuple[int, int]]:
@@ -337,8 +335,8 @@ def pack_units(
     failures = [failure for _, report in reports if report for failure in report.failures]
     on_video(sum(len(unit.videos) for unit, report in reports if report))
     left = [(unit, plan.max_failures) for unit, report in reports if not report]
-    for found in run_in_processes(pack_unit, left, processes, on_video):
-        failures += found
+    for unit_failures in run_in_processes(pack_unit, left, processes, on_video):
+        failures += unit_failures
         check_failures(plan, failures)
 
 
@@ -396,13 +394,13 @@ def pack_video(
     segments = Segments(video, config, writer)
     good = 0
     damage: Damage | None = None
-    for found in decode(video, config.sampling(), config.sizing(), threads=1):
-        if isinstance(found, Damage):
-            damage = damage or found
+    for frame in decode(video, config.sampling(), config.sizing(), threads=1):
+        if isinstance(frame, Damage):
+            damage = damage or frame
             continue
         good += 1
         if not damage:
-            segments.add(found)
+            segments.add(frame)
     if not damage:
         segments.end()
     return good, damage, segments.left_out

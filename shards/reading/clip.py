@@ -159,10 +159,10 @@ def decode_on(device: torch.device, jpegs: list[bytes]) -> list[Tensor]:
     if (decode := torchvision_decoder()) is None:
         raise DataError("stream: decode device: expected a torchvision that has io.decode_jpeg")
     try:
-        found: list[Tensor] = decode(
+        decoded: list[Tensor] = decode(
             [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs], device=device
         )
-        return found
+        return decoded
     except RuntimeError:  # which one it was, the other decoder knows
         return [decode_frame(jpeg, place).to(device) for place, jpeg in enumerate(jpegs)]
 

@@ -58,12 +58,12 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
     for name, keys in asked.items():
         if name not in known:
             raise DataError(f"quarantine {quarantine}: {name}: no such shard in {data}")
-        found = find_keys(store, manifest.shards[known[name]], set(keys))
-        if missing := [key for key in keys if key not in found]:
+        numbers = find_keys(store, manifest.shards[known[name]], set(keys))
+        if missing := [key for key in keys if key not in numbers]:
             raise DataError(
                 f"quarantine {quarantine}: {name} {missing[0]}: no such sample in that shard"
             )
-        taken_out[known[name]] = tuple(sorted(set(found.values())))
+        taken_out[known[name]] = tuple(sorted(set(numbers.values())))
     return Corpus(store, manifest, taken_out)
 
 
@@ -88,9 +88,9 @@ def read_quarantine(path: Path) -> dict[str, list[str]]:
 
 def find_keys(store: Store, shard: Shard, keys: set[str]) -> dict[str, int]:
     """Key -> number in the shard, of those that are wanted; a key `#12` is a number itself."""
-    found = {f"#{number}": number for number in range(shard.samples) if f"#{number}" in keys}
-    if len(found) == len(keys):
-        return found
+    numbers = {f"#{number}": number for number in range(shard.samples) if f"#{number}" in keys}
+    if len(numbers) == len(keys):
+        return numbers
     with store.open(shard.name, shard.offsets[0], shard.offsets[-1], shard.bytes) as file:
         for number, (start, stop) in enumerate(pairwise(shard.offsets)):
             content = file.read(stop - start)
@@ -99,5 +99,5 @@ def find_keys(store: Store, shard: Shard, keys: set[str]) -> dict[str, int]:
             ):
                 key = parse_note(content)[0]["key"]
                 if key in keys:
-                    found[key] = number
-    return found
+                    numbers[key] = number
+    return numbers

@@ -136,15 +136,15 @@ class ClipOrder:
         """Samples `low` to `high` of a pass's row, as pieces of shards."""
         shards = self.shard_permutation(pass_)
         ends = np.cumsum(np.asarray(self.samples)[shards]) * self.clips_per_segment
-        found = []
+        pieces = []
         for place in range(int(np.searchsorted(ends, low, side="right")), len(shards)):
             shard, end = int(shards[place]), int(ends[place])
             begin = end - self.samples[shard] * self.clips_per_segment
             if begin >= high:
                 break
             if begin < end:  # else the shard is empty
-                found.append(Piece(shard, max(low - begin, 0), min(high, end) - begin))
-        return tuple(found)
+                pieces.append(Piece(shard, max(low - begin, 0), min(high, end) - begin))
+        return tuple(pieces)
 
     def visits_of(self, window: ShuffleWindow) -> list[Visit]:
         """What a window reads, in that order."""

@@ -146,10 +146,12 @@ class Reader:
                 with self.naming(shard, number):
                     content = file.read(shard.offsets[number + 1] - shard.offsets[number])
                     if number in numbers:
-                        found = list(iterate_samples(io.BytesIO(content), store.place(shard.name)))
-                        if len(found) != 1:
-                            raise ValueError(f"{len(found)} samples lie there")
-                        yield number, found[0]
+                        samples = list(
+                            iterate_samples(io.BytesIO(content), store.place(shard.name))
+                        )
+                        if len(samples) != 1:
+                            raise ValueError(f"{len(samples)} samples lie there")
+                        yield number, samples[0]
 
     @contextmanager
     def naming(self, shard: Shard, number: int) -> Iterator[None]:

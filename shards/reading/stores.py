@@ -287,16 +287,16 @@ def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBy
 def range_of(header: str | None) -> tuple[int, int | None]:
     """First byte and whole size of `Content-Range: bytes 5-9/20`; BrokenError if it is something
     else."""
-    found = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header or "")
-    if not found:
+    match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header or "")
+    if not match:
         raise BrokenError(f"the server answered with the range {header!r}")
-    return int(found[1] or 0), None if found[2] == "*" else int(found[2])
+    return int(match[1] or 0), None if match[2] == "*" else int(match[2])
 
 
-def check_size(url: str, found: int | None, expected: int | None) -> None:
+def check_size(url: str, actual: int | None, expected: int | None) -> None:
     """DataError if both are known and differ."""
-    if found is not None and expected is not None and found != expected:
-        raise DataError(f"shard {url}: {found} bytes: the manifest says {expected} bytes")
+    if actual is not None and expected is not None and actual != expected:
+        raise DataError(f"shard {url}: {actual} bytes: the manifest says {expected} bytes")
 
 
 class PipeBytes:

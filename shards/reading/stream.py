@@ -39,28 +39,27 @@ class ClipBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """How a rank reads its clips. None of it changes which clips come."""
+    """How a rank reads its clips. Nothing here changes which clips come."""
 
     workers: int = 2
-    """Processes that read and decode, no more of which are started than the rank has clips in a
-    batch; 0 reads in the training process itself."""
+    """Processes that read and decode, at most as many as the rank has clips in a batch; 0 reads in
+    the training process itself."""
     prefetch: int = 2
-    """Batches that each worker keeps ready."""
+    """Number of batches that each worker keeps ready."""
     decode: Literal["worker", "device"] = "worker"
     """Where JPEGs are decoded: by the workers, or on the device by the training process (nvJPEG on
     CUDA, whose pixels differ a little)."""
-
     stall_seconds: int = 600
-    """Longest wait for a worker's clips, after which the run ends with an error; a tenth of it
-    brings a warning. 0: for ever. Without workers there is the warning alone."""
+    """Longest wait for the clips of a worker, in seconds, after which the run ends with an error; a
+    tenth of it gives a warning. 0 waits for ever. Without workers there is only the warning."""
 
     def __post_init__(self) -> None:
         if min(self.workers, self.stall_seconds) < 0 or self.prefetch < 1:
-            told = (
+            values = (
                 f"workers {self.workers}, prefetch {self.prefetch}, stall_seconds "
                 f"{self.stall_seconds}"
             )
-            raise DataError(f"stream: {told}: expected >= 0, >= 1 and >= 0")
+            raise DataError(f"stream: {values}: expected >= 0, >= 1 and >= 0")
 
 
 class Share(NamedTuple):
@@ -99,14 +98,14 @@ class ClipDataset(IterableDataset[list[Undecoded] | Share]):
         reader = Reader(self.corpus, self.order)
         streams = [self.undecoded(stream, reader) for stream in self.share_of(worker, workers)]
         for number in itertools.count():
-            found = [next(stream) for stream in streams]
+            clips = [next(stream) for stream in streams]
             if self.slots is None:
-                yield found
+                yield clips
             else:
                 slots = self.slots[worker]
                 slot = number % len(slots)
-                decode_into(found, self.clip, slots[slot])
-                yield Share(slot, [clip.name for clip in found])
+                decode_into(clips, self.clip, slots[slot])
+                yield Share(slot, [clip.name for clip in clips])
 
     def undecoded(self, stream: int, reader: Reader) -> Iterator[Undecoded]:
         """The clips of one logical stream as JPEGs, for ever."""
@@ -118,14 +117,14 @@ class ClipDataset(IterableDataset[list[Undecoded] | Share]):
         return sample_clip(self.clip, frames, self.order.seed, pass_, key, visit)
 
 
-def decode_into(found: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor) -> None:
+def decode_into(clips: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor) -> None:
     """JPEGs to pixels, on the device of `clips_bthw3`, which is written; DataError names a frame
     that is damaged.
 
     In memory the colours lie innermost, as JPEG decoders give them: to turn them over would cost a
     third of the decoding.
     """
-    for clip, out_thw3 in zip(found, clips_bthw3, strict=True):
+    for clip, out_thw3 in zip(clips, clips_bthw3, strict=True):
         try:
             decode_clip(clip.jpegs, clip.cut, config, out_thw3.permute(0, 3, 1, 2))
         except DamagedFrameError as error:
@@ -144,12 +143,12 @@ def shared_slots(dataset: ClipDataset, config: StreamConfig) -> list[Tensor]:
     """
     workers, side = dataset.worker_count(config), dataset.clip.size
     shares = [len(dataset.share_of(worker, workers)) for worker in range(workers)]
-    found = []
+    slots = []
     for share in shares:
         shape = (config.prefetch + 1, share, dataset.clip.frames, side, side, 3)
         memory = mmap.mmap(-1, math.prod(shape))
-        found.append(torch.frombuffer(memory, dtype=torch.uint8).view(shape))
-    return found
+        slots.append(torch.frombuffer(memory, dtype=torch.uint8).view(shape))
+    return slots
 
 
 def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str]]:
@@ -258,8 +257,8 @@ def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int
             return [next(parts) for _ in range(count)]
     except DataError as error:
         # a worker's arrives wrapped in its traceback; its own line is the last
-        told = str(error).strip().splitlines()[-1]
-        raise DataError(told.removeprefix("shards.errors.DataError: ")) from None
+        message = str(error).strip().splitlines()[-1]
+        raise DataError(message.removeprefix("shards.errors.DataError: ")) from None
     except RuntimeError as error:
         if not str(error).startswith("DataLoader timed out"):
             raise
@@ -268,8 +267,8 @@ def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int
         # they ignore SIGTERM, and Python would wait for them when it exits
         for worker in stuck:
             worker.kill()
-        told = f"{batch}: no clips came for {stall_seconds} s (stream.stall_seconds)"
-        raise StallError(f"{told}: expected the storage to answer sooner") from None
+        message = f"{batch}: no clips came for {stall_seconds} s (stream.stall_seconds)"
+        raise StallError(f"{message}: expected the storage to answer sooner") from None
 
 
 @contextmanager
@@ -305,13 +304,13 @@ def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None)
         np.concatenate([clips.numpy() for clips in ready], out=clips_bthw3.numpy())
         keys = [key for part in share for key in part.keys]
     else:
-        found = [clip for part in share for clip in part]
+        clips = [clip for part in share for clip in part]
         side = dataset.clip.size
         clips_bthw3 = torch.empty(
-            len(found), dataset.clip.frames, side, side, 3, dtype=torch.uint8, device=device
+            len(clips), dataset.clip.frames, side, side, 3, dtype=torch.uint8, device=device
         )
-        decode_into(found, dataset.clip, clips_bthw3)
-        keys = [clip.name for clip in found]
+        decode_into(clips, dataset.clip, clips_bthw3)
+        keys = [clip.name for clip in clips]
     return ClipBatch(clips_bthw3.permute(0, 1, 4, 2, 3), keys)
 
 

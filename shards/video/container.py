@@ -113,10 +113,10 @@ def pixel_aspect(stream: av.VideoStream) -> Fraction:
 def transposition(frame: av.VideoFrame) -> Image.Transpose | None:
     """What turns a decoded frame as a player shows it, which may be mirrored; None: nothing, or an
     oblique turn."""
-    found: Any = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
-    if found is None:
+    matrix: Any = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
+    if matrix is None:
         return None
-    x_x, x_y, _, y_x, y_y, *_ = struct.unpack_from("=9i", bytes(found))
+    x_x, x_y, _, y_x, y_y, *_ = struct.unpack_from("=9i", bytes(matrix))
     size = max(map(abs, (x_x, x_y, y_x, y_y)), default=0) or 1
     return TRANSPOSITIONS.get(
         (round(x_x / size), round(x_y / size), round(y_x / size), round(y_y / size))

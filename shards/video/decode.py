@@ -129,7 +129,7 @@ def decode(
     except (FileNotFoundError, NotADirectoryError):
         yield Damage("no such file or folder")
     except (OSError, ValueError) as error:
-        yield Damage(getattr(error, "strerror", None) or told(error))
+        yield Damage(getattr(error, "strerror", None) or reason_of(error))
 
 
 def decode_file(
@@ -141,7 +141,7 @@ def decode_file(
             stream.thread_count = threads
             yield from read_stream(container, stream, video, sampling, sizing)
     except (av.FFmpegError, OSError, ValueError) as error:
-        yield Damage(told(error))
+        yield Damage(reason_of(error))
 
 
 def read_stream(
@@ -172,7 +172,7 @@ def read_stream(
         try:
             frames = stream.decode(packet)
         except av.FFmpegError as error:
-            damages.append(Damage(f"{told(error)}, in frame {extent.packets - 1} as stored"))
+            damages.append(Damage(f"{reason_of(error)}, in frame {extent.packets - 1} as stored"))
             lost = packet.pts if packet.pts is not None else -math.inf
             inside = {stamp for stamp in inside if stamp < lost}
             continue
@@ -346,7 +346,7 @@ def decode_folder(
             try:
                 yield read_image(path, seconds, sizing, depth)
             except UNREADABLE as error:
-                yield Damage(f"{path.name}: {told(error)}")
+                yield Damage(f"{path.name}: {reason_of(error)}")
     yield from miscounted(len(files), video)
 
 
@@ -404,7 +404,7 @@ def miscounted(count: int, video: VideoSource) -> Iterator[Damage]:
         yield Damage(f"has {count} frames, the list says {video.listed}")
 
 
-def told(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """An error's text without its number."""
     return ERROR_NUMBER.sub("", str(error)) or type(error).__name__
 

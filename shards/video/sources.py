@@ -149,8 +149,8 @@ def frame_number(path: Path) -> int | None:
     it is no frame of a folder."""
     if path.suffix.lower() not in IMAGE_SUFFIXES or not is_visible(path.name):
         return None
-    found = TRAILING_NUMBER.search(path.stem)
-    return int(found[1]) if found else None
+    digits = TRAILING_NUMBER.search(path.stem)
+    return int(digits[1]) if digits else None
 
 
 def read_list(content: bytes, name: str, root: Path) -> list[VideoSource]:
@@ -169,7 +169,7 @@ def read_list(content: bytes, name: str, root: Path) -> list[VideoSource]:
         )
     if b"\0" in content:
         raise DataError(f"{name}: is no text in UTF-8 or UTF-16: expected a line for each video")
-    found: list[tuple[Path, Path, int | None]] = []
+    entries: list[tuple[Path, Path, int | None]] = []
     lines: dict[Path, int] = {}
     for number, line in enumerate(
         LINE_END.split(os.fsdecode(content.removeprefix(codecs.BOM_UTF8))), 1
@@ -184,10 +184,10 @@ def read_list(content: bytes, name: str, root: Path) -> list[VideoSource]:
                 "video once"
             )
         lines[path] = number
-        found.append((Path(entry), path, frames))
-    if not found:
+        entries.append((Path(entry), path, frames))
+    if not entries:
         raise DataError(f"{name}: lists no videos: expected a line each, `path` or `path,frames`")
-    return named(found)
+    return named(entries)
 
 
 def read_line(line: str) -> tuple[str, int | None]:
@@ -198,10 +198,10 @@ def read_line(line: str) -> tuple[str, int | None]:
     return (cells[0].strip() if len(cells) == 1 else line.strip()), None
 
 
-def named(found: list[tuple[Path, Path, int | None]]) -> list[VideoSource]:
+def named(entries: list[tuple[Path, Path, int | None]]) -> list[VideoSource]:
     """Videos with keys of their own, from (relative path, path, listed frames)."""
     videos, taken = [], set[str]()
-    for relative, path, listed in found:
+    for relative, path, listed in entries:
         whole = (
             os.path.normpath(relative).lstrip("/.") or path.name.strip(".") or path.resolve().name
         )

@@ -154,11 +154,11 @@ def folder_names(folder: Path) -> FrameNames:
     return FrameNames(tuple((number, path.stem) for number, path in frame_files(folder)))
 
 
-def whole(found: Frame | Damage | None) -> Frame:
+def whole(frame: Frame | Damage | None) -> Frame:
     """A frame; BrokenVideoError if it is none."""
-    if not isinstance(found, Frame):
-        raise BrokenVideoError("no frames" if found is None else found.reason)
-    return found
+    if not isinstance(frame, Frame):
+        raise BrokenVideoError("no frames" if frame is None else frame.reason)
+    return frame
 
 
 def pictures(frames: Iterator[Frame], facts: Facts) -> Generator[Picture, None, None]:
@@ -219,7 +219,7 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
         wanted = stamps[min(number, len(stamps) - 1)]
         container.seek(wanted, stream=stream)
         try:
-            found = next(
+            picture = next(
                 frame
                 for frame in container.decode(stream)
                 if frame.pts is not None and frame.pts >= wanted
@@ -227,7 +227,7 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
         except (StopIteration, av.FFmpegError):
             raise BrokenVideoError(f"frame {number} can't be decoded") from None
         painter = Painter(Sizing(), pixel_aspect(stream))
-        return np.asarray(painter.paint(found).convert("RGB"))
+        return np.asarray(painter.paint(picture).convert("RGB"))
 
 
 def count_packets(path: Path) -> int:

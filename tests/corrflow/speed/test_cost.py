@@ -53,30 +53,3 @@ def test_the_recursion_makes_as_many_copies_of_as_many_values_as_counted(
     assert len(copied) == cost.copies_of_recursion(frames)
     assert sum(copied) <= cost.values_of_recursion(frames, 16)
     assert truth != (True,) or sum(copied) == cost.values_of_recursion(frames, 16)
-
-
-def test_the_released_step_costs_five_times_ours():
-    arguments = ResNetConfig(), 2
-    ours = cost.step_flops(*arguments, 3, 256, 256, Window(), 16)
-    theirs = cost.released_step_flops(*arguments, 256, 256, Window(), 16)
-    assert 5.2 < theirs / ours < 5.4
-    assert cost.affinity_bytes(4096, Window()) == 4096 * 169 * 4
-
-
-@pytest.mark.parametrize("config", [ResNetConfig(), ResNetConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
-def test_the_encoder_keeps_for_backward_the_bytes_that_were_counted(config):
-    model, kept = CorrFlow(ModelConfig(config)).train(), {}
-    weights = {p.untyped_storage().data_ptr() for p in (*model.parameters(), *model.buffers())}
-
-    def keep(tensor):
-        kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        features = model.encode(torch.zeros(2, 3, 64, 96))
-    pictures = sum(size for place, size in kept.items() if place not in weights)
-    statistics = 8 * sum(
-        m.num_features for m in model.modules() if isinstance(m, torch.nn.BatchNorm2d)
-    )
-    assert features.requires_grad
-    assert pictures - statistics == 2 * cost.activation_bytes(config, 64, 96)
