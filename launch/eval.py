@@ -80,15 +80,6 @@ def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -
     return 0
 
 
-def evaluate_job(job: EvalJob) -> Result:
-    """Evaluate one method in this process, and write its page."""
-    plan = plan_job(job, away=False)
-    with held_evaluation(job.out):
-        begin(plan)
-        work(plan, 0, 1)
-        return end(plan)
-
-
 def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
     """Plan the evaluation; nothing is written. What is wrong with flags, checkpoint or data is
     found here, before anything is submitted."""

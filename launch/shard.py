@@ -203,16 +203,13 @@ def print_stats(argv: list[str]) -> int:
     """A line a figure, then the frame sizes, the commonest first."""
     job = parse(StatsJob, argv, "shard.py stats")
     statistics = collect(job.data, job.frames, job.procs or os.cpu_count() or 1)
-    print(
-        f"videos    {len(statistics.videos)}\nsegments  {statistics.segments}\nframes    {statistics.frames}"
-    )
-    print(
-        f"clips     {statistics.clips} of {job.frames} frames that share none\nhours     "
-        f"{statistics.seconds / 3600:.2f}"
-    )
-    print(
-        f"bytes     {statistics.bytes} ({statistics.bytes / max(statistics.frames, 1) / 1e3:.1f} kB a frame)"
-    )
+    frame_kb = statistics.bytes / max(statistics.frames, 1) / 1e3
+    print(f"videos    {len(statistics.videos)}")
+    print(f"segments  {statistics.segments}")
+    print(f"frames    {statistics.frames}")
+    print(f"clips     {statistics.clips} of {job.frames} frames that share none")
+    print(f"hours     {statistics.seconds / 3600:.2f}")
+    print(f"bytes     {statistics.bytes} ({frame_kb:.1f} kB a frame)")
     most = max(statistics.sizes.values())
     for (width, height), frames in statistics.sizes.most_common():
         print(f"{f'{width}x{height}':>9} {frames:>9} {'#' * -(-40 * frames // most)}")

@@ -6,7 +6,6 @@ divides the batch. Exit codes: 0 done, 1 failed, 2 a mistake in a flag, 3 stoppe
 would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -31,7 +30,7 @@ from corrflow.training.trainer import Trainer
 from launch.common.command import parse, run
 from launch.common.run_config import check_run_config, held_run
 from launch.common.submission import processes_of, submit
-from launch.configs.recipes import RECIPES, find_recipe
+from launch.configs.recipes import RECIPES, take_recipe
 from launch.configs.train import TrainJob
 from shards.errors import StallError
 from shards.reading.corpus import Corpus, open_corpus
@@ -86,10 +85,8 @@ def train_in_job(argv: list[str]) -> int:
 
 def read_flags(argv: list[str]) -> TrainJob:
     """The job: a recipe's values, changed by flags."""
-    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    chooser.add_argument("--recipe", nargs="?", default="gpu", const="")
-    chosen, rest = chooser.parse_known_args(argv)
-    recipe = replace(find_recipe(chosen.recipe), data=tyro.MISSING, run=tyro.MISSING)
+    chosen, rest = take_recipe(argv)
+    recipe = replace(chosen, data=tyro.MISSING, run=tyro.MISSING)
     return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
 
 

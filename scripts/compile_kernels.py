@@ -22,17 +22,19 @@ def compile_kernel(
     kernel: triton.JITFunction, dtype: torch.dtype, channels: int, values: int
 ) -> triton.compiler.CompiledKernel:
     """What a launch on one reference gets."""
-    launch = fused.Launch(
-        torch.empty(1, 64, 64, channels, dtype=dtype), torch.empty(1, 1, 64, 64, values), Window()
-    )
+    query = torch.empty(1, 64, 64, channels, dtype=dtype)
+    value = torch.empty(1, 1, 64, 64, values) if "value" in kernel.arg_names else None
+    launch = fused.Launch(query, 1, Window(), value)
     options = {"num_warps": launch.constants.pop("num_warps")}
     constants = (
         launch.constants
         | {"references": 1}
         | ({"WITH_VALUE": True} if "WITH_VALUE" in kernel.arg_names else {})
+        | ({"TOP_K": 10, "BLOCK_T": 16} if "TOP_K" in kernel.arg_names else {})
     )
     kinds = (
         dict.fromkeys(("height", "width"), "i32")
+        | {"places": "*i32"}
         | dict.fromkeys(constants, "constexpr")
         | {"scale": "fp32"}
     )
@@ -51,7 +53,12 @@ def compile_kernel(
 
 if __name__ == "__main__":
     sizes = [tuple(map(int, size.split("x"))) for size in sys.argv[1:]]
-    every = (kernels.copy_kernel, kernels.query_kernel, kernels.reference_kernel)
+    every = (
+        kernels.copy_kernel,
+        kernels.query_kernel,
+        kernels.reference_kernel,
+        kernels.largest_kernel,
+    )
     for (channels, values), kernel, dtype in itertools.product(
         sizes, every, (torch.bfloat16, torch.float32)
     ):

@@ -15,8 +15,8 @@ OWN_PROFILES = Path("~/.config/corrflow/clusters")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """What a SLURM job asks for; `--cluster NAME|PATH` reads it from a TOML file. What is left empty
-    is the cluster's own default."""
+    """What a SLURM job asks for; `--cluster NAME|PATH` reads it from a TOML file. What is left
+    empty is the cluster's own default."""
 
     partition: str = ""
     """Partition (queue) of the jobs."""
@@ -35,7 +35,8 @@ class ClusterConfig:
     gpu_type: str = ""
     """Type of GPU as the cluster names it, a100 for example, if it has several."""
     gpu_form: Literal["gpus-per-node", "gres"] = "gpus-per-node"
-    """How GPUs are asked for: by --gpus-per-node=8, or by --gres=gpu:8 as older clusters want it."""
+    """How GPUs are asked for: by --gpus-per-node=8, or by --gres=gpu:8 as older clusters want
+    it."""
     minutes: int = 240
     """Time limit in minutes; a job that reaches it saves, is queued again, and resumes."""
     signal_lead: int = 120
@@ -47,8 +48,8 @@ class ClusterConfig:
     interface: str = ""
     """Network interface that NCCL and gloo use, ib0 for example."""
     scratch: str = ""
-    """Folder on the node's own disk for temporary files and compiled kernels; $VARIABLES are expanded
-    on the node."""
+    """Folder on the node's own disk for temporary files and compiled kernels; $VARIABLES are
+    expanded on the node."""
     environment: dict[str, str] = field(default_factory=dict)
     """Environment variables to set, such as those of NCCL or a proxy."""
     setup: tuple[str, ...] = ()

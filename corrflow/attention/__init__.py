@@ -44,9 +44,9 @@ def restricted_attention(
         scale: factor of the dot products; 1 as released.
         top_k: how many cells count, those of the largest dot products over all references together;
             of equal ones any. 0: all cells of the windows.
-        backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no top_k, no
-            float64, at most 512 channels), `sampler` (needs the extra of that name), `reference`
-            (plain, `(2 radius + 1)^2` times the memory).
+        backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no float64, at
+            most 512 channels and a top_k of 64), `sampler` (needs the extra of that name),
+            `reference` (plain, `(2 radius + 1)^2` times the memory).
 
     Returns:
         `[B, K, H, W]`, in float32 at least. bfloat16 and float16 are multiplied as they are and

@@ -32,6 +32,7 @@ NEEDS = {
 }
 AMPERE = (8, 0)  # the compute capability from which tensor cores take bfloat16 and tf32
 WIDEST = 512  # channels of features or values; wider ones overflow a multiprocessor's shared memory
+LARGEST_TOP_K = 64  # most similar cells that are held in registers
 
 
 def choose_backend(
@@ -55,7 +56,7 @@ def choose_backend(
         InputError: an unknown backend; one that is not installed, with the command that installs
             it; one that does not serve this device, dtype, top_k or width.
     """
-    serves = dtype != torch.float64 and not top_k and width <= WIDEST
+    serves = dtype != torch.float64 and top_k <= LARGEST_TOP_K and width <= WIDEST
     if name == "auto":
         return "triton" if serves and compiles_for(device) else "tiled"
     if name not in BACKENDS:
@@ -77,8 +78,8 @@ def choose_backend(
         if not serves:
             given = f"{dtype}, top_k {top_k}, {width} channels"
             raise InputError(
-                f"attention: backend triton: {given}: expected 32 bits, 0 and {WIDEST} at most; "
-                "tiled serves all"
+                f"attention: backend triton: {given}: expected 32 bits, {LARGEST_TOP_K}, "
+                f"{WIDEST} at most; tiled serves all"
             )
     return name
 

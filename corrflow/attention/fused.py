@@ -1,5 +1,5 @@
-"""Restricted attention in Triton, for CUDA: one kernel forward, two backward; memory grows with
-cells, never with cells x window.
+"""Restricted attention in Triton, for CUDA: one kernel forward, two backward, one for the most
+similar cells; memory grows with cells, never with cells x window.
 
 A program of `kernels.py` takes a tile of targets and walks over the patch of reference cells that
 their windows reach, with a running softmax. Forward keeps each cell's highest logit and softmax
@@ -14,9 +14,14 @@ rounded to its precision: backward, the logits' gradient to that of the features
 fixed and not tuned by timing, since another tiling adds up in another order: a resumed run would
 not repeat its bits.
 
+Of the `top_k` most similar cells alone, a kernel finds the largest logits and their cells, and
+PyTorch copies from these few. The gradients are PyTorch's, too: nobody trains so, and on CUDA they
+add up in no fixed order.
+
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
-cells of a tile, p cells of a block of the patch. Cells are rows here (`[B, H, W, C]`), so that a
-cell's channels lie side by side: no copy from channels-last features.
+cells of a tile, n those of an image, p cells of a block of the patch, t most similar cells. Cells
+are rows here (`[B, H, W, C]`), so that a cell's channels lie side by side: no copy from
+channels-last features.
 """
 
 from typing import Any, NamedTuple
@@ -26,20 +31,70 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from corrflow.attention.kernels import copy_kernel, query_kernel, reference_kernel
+from corrflow.attention.kernels import (
+    copy_kernel,
+    largest_kernel,
+    query_kernel,
+    reference_kernel,
+)
 from corrflow.attention.window import Window
+
+# as in the kernels
+LOWEST = -1e30
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
-    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to float32 `[B, K, H, W]`;
-    `window.top_k` must be 0."""
+    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to float32 `[B, K, H, W]`."""
     cells_last = (
         query_bchw.permute(0, 2, 3, 1),
         key_brchw.permute(0, 1, 3, 4, 2),
         value_brkhw.permute(0, 1, 3, 4, 2),
     )
-    out_bhwk: Tensor = FusedAttention.apply(*cells_last, window)
+    if window.top_k:
+        out_bhwk = copy_largest(*cells_last, window)
+    else:
+        out_bhwk = FusedAttention.apply(*cells_last, window)
     return out_bhwk.permute(0, 3, 1, 2)
+
+
+def copy_largest(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
+    """The values of the `top_k` most similar cells, weighted; `[B, H, W, K]` of cells-last
+    tensors."""
+    batch, height, width = query.shape[:3]
+    top_k = min(window.top_k, key.shape[1] * height * width)
+    largest_bnt, places_bnt = find_largest(query.detach(), key.detach(), window, top_k)
+    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
+        # once more, by what autograd follows
+        key_bntc = rows_at(key, places_bnt)
+        dots_bnt = torch.einsum("bnc,bntc->bnt", query.flatten(1, 2).float(), key_bntc.float())
+        largest_bnt = (dots_bnt * window.scale).masked_fill(largest_bnt <= LOWEST, -torch.inf)
+    weights_bnt = largest_bnt.softmax(dim=2)
+    copied_bnk = torch.einsum("bnt,bntk->bnk", weights_bnt, rows_at(value, places_bnt).float())
+    return copied_bnk.view(batch, height, width, -1)
+
+
+def rows_at(x_brhwc: Tensor, places_bnt: Tensor) -> Tensor:
+    """The cells of those numbers among all references', `[B, N, T, C]`."""
+    rows_bpc = x_brhwc.flatten(1, 3)
+    batch = torch.arange(len(rows_bpc), device=rows_bpc.device)[:, None, None]
+    return rows_bpc[batch, places_bnt]
+
+
+def find_largest(query: Tensor, key: Tensor, window: Window, top_k: int) -> tuple[Tensor, Tensor]:
+    """The largest logits of each cell of cells-last tensors, in any order, float32 `[B, N, T]`, and
+    the numbers of the cells that they are of, int64; where a window has fewer, `LOWEST`."""
+    query, key = query.contiguous(), key.contiguous()
+    launch = Launch(query, key.shape[1], window)
+    shape = (len(query), query.shape[1] * query.shape[2], top_k)
+    largest_bnt = torch.empty(shape, device=query.device, dtype=torch.float32)
+    places_bnt = torch.empty(shape, device=query.device, dtype=torch.int32)
+    block = int(triton.next_power_of_2(top_k))
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+        largest_kernel[launch.tiles, launch.batch](
+            query, key, largest_bnt, places_bnt, *launch.sizes, **launch.constants,
+            TOP_K=top_k, BLOCK_T=block,
+        )  # fmt: skip
+    return largest_bnt, places_bnt.long()
 
 
 class Tiling(NamedTuple):
@@ -51,13 +106,12 @@ class Tiling(NamedTuple):
     warps: int
 
 
-def choose_tiling(query: Tensor, value: Tensor) -> Tiling:
+def choose_tiling(query: Tensor, value: Tensor | None) -> Tiling:
     """Tiles that leave room in registers and shared memory, of which wider features take more; by
     what the compiler reports for Hopper."""
-    width = max(
-        padded_width(query.shape[-1]) * query.element_size(),
-        padded_width(value.shape[-1]) * value.element_size() // 2,
-    )
+    width = padded_width(query.shape[-1]) * query.element_size()
+    if value is not None:
+        width = max(width, padded_width(value.shape[-1]) * value.element_size() // 2)
     if width <= 128:
         return Tiling(8, 8, 32, 4)
     return Tiling(8, 8, 16, 4) if width <= 256 else Tiling(4, 4, 16, 4)
@@ -70,24 +124,31 @@ def padded_width(channels: int) -> int:
 
 
 class Launch:
-    """Arguments that the three kernels share: sizes; strides are those of contiguous cells-last
+    """Arguments that the kernels share: sizes; strides are those of contiguous cells-last
     tensors."""
 
-    def __init__(self, query_bhwc: Tensor, value_brhwk: Tensor, window: Window) -> None:
+    def __init__(
+        self,
+        query_bhwc: Tensor,
+        references: int,
+        window: Window,
+        value_brhwk: Tensor | None = None,
+    ) -> None:
         batch, height, width, channels = query_bhwc.shape
-        references, classes = value_brhwk.shape[1], value_brhwk.shape[-1]
         tiling = choose_tiling(query_bhwc, value_brhwk)
         self.tiles = triton.cdiv(height, tiling.height) * triton.cdiv(width, tiling.width)
         self.batch, self.references = batch, references
         self.sizes = (height, width, references, window.scale)
         # of products of float32
         precision = "tf32x3" if query_bhwc.dtype == torch.float32 else "tf32"
-        self.constants = {
-            "C": channels, "K": classes, "RADIUS": window.radius, "BLOCK_C": padded_width(channels),
-            "BLOCK_K": padded_width(classes),
+        self.constants: dict[str, Any] = {
+            "C": channels, "RADIUS": window.radius, "BLOCK_C": padded_width(channels),
             "TILE_H": tiling.height, "TILE_W": tiling.width, "BLOCK": tiling.block,
             "PRECISION": precision, "num_warps": tiling.warps,
         }  # fmt: skip
+        if value_brhwk is not None:
+            classes = value_brhwk.shape[-1]
+            self.constants |= {"K": classes, "BLOCK_K": padded_width(classes)}
 
 
 class FusedAttention(torch.autograd.Function):
@@ -97,7 +158,7 @@ class FusedAttention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
         """The copied values, float32 `[B, H, W, K]`."""
         query, key, value = (x.contiguous() for x in (query, key, value))
-        launch = Launch(query, value, window)
+        launch = Launch(query, key.shape[1], window, value)
         out_bhwk = torch.empty(
             *query.shape[:3], value.shape[-1], device=query.device, dtype=torch.float32
         )
@@ -118,7 +179,7 @@ class FusedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         """Gradients of query, key and value, in their own precision."""
         query, key, value, out_bhwk, highest_bhw, total_bhw = ctx.saved_tensors
-        launch = Launch(query, value, ctx.window)
+        launch = Launch(query, key.shape[1], ctx.window, value)
         grad_bhwk = grad_out.contiguous()
         # sum over the window of weight x its gradient
         mean_bhw = (grad_bhwk * out_bhwk).sum(dim=-1)

@@ -1,11 +1,12 @@
-"""The Triton kernels of `fused.py`: the copy, and the gradients of its query and of its reference.
+"""The Triton kernels of `fused.py`: the copy, the gradients of its query and of its reference, and
+the search for the most similar cells.
 
 A program takes a tile of cells and walks over the patch of cells that are in reach of it, a block
 at a time.
 
 Shapes: c channels of the features, k channels of the values, q cells of a tile, p cells of a block
-of the patch. Cells are rows of matrices, an image's `[H x W, C]`, those of the references of a
-batch one after the other.
+of the patch, t most similar cells. Cells are rows of matrices, an image's `[H x W, C]`, those of
+the references of a batch one after the other.
 """
 
 import triton
@@ -142,6 +143,57 @@ def reference_kernel(
     store_rows(grad_key + reference * C, cell, valid, grad_qc * scale, C, BLOCK_C)
     if WITH_VALUE:
         store_rows(grad_value + reference * K, cell, valid, grad_qk, K, BLOCK_K)
+
+
+@triton.jit
+def largest_kernel(
+    query, key, largest, places, height, width, references, scale,
+    C: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, TOP_K: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
+    """A tile of targets over the patches of all references: the `TOP_K` largest logits of each, and
+    the numbers of their cells among those of all references.
+
+    They stay in registers. A block is searched again for as long as it has a logit that is larger
+    than the least of them, which after the first blocks is seldom.
+    """
+    y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
+    patch_top, patch_left, columns, cells = patch_bounds(
+        top, left, height, width, RADIUS, TILE_H, TILE_W
+    )
+    image = height * width
+    batch = tl.program_id(1).to(tl.int64)
+    query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
+    rank, within = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK)
+    # what pads the row to a power of 2 is never the least
+    largest_qt = tl.zeros([TILE_H * TILE_W, BLOCK_T], tl.float32)
+    largest_qt += tl.where(rank < TOP_K, LOWEST, -LOWEST)[None, :]
+    place_qt = tl.zeros([TILE_H * TILE_W, BLOCK_T], tl.int32)
+    for r in range(references):
+        reference = (batch * references + r) * image
+        for start in range(0, cells, BLOCK):
+            patch_y, patch_x, patch_cell, there = block_cells(
+                start, patch_top, patch_left, columns, cells, width, BLOCK
+            )
+            key_pc = load_rows(key + reference * C, patch_cell, there, C, BLOCK_C)
+            logits_qp = product(query_qc, tl.trans(key_pc), PRECISION) * scale
+            reach_qp = in_reach(y, x, patch_y, patch_x, there, RADIUS) & valid[:, None]
+            logits_qp = tl.where(reach_qp, logits_qp, LOWEST)
+            least_q = tl.min(largest_qt, axis=1)
+            while tl.max(tl.max(logits_qp, axis=1) - least_q, axis=0) > 0:
+                highest_q = tl.max(logits_qp, axis=1)
+                index_q = tl.argmax(logits_qp, axis=1)
+                slot_q = tl.argmin(largest_qt, axis=1)
+                replaced_qt = (highest_q > least_q)[:, None] & (rank[None, :] == slot_q[:, None])
+                patch_q = start + index_q
+                place_q = (patch_top + patch_q // columns) * width + patch_left + patch_q % columns
+                largest_qt = tl.where(replaced_qt, highest_q[:, None], largest_qt)
+                place_qt = tl.where(replaced_qt, (r * image + place_q)[:, None], place_qt)
+                logits_qp = tl.where(within[None, :] == index_q[:, None], LOWEST, logits_qp)
+                least_q = tl.min(largest_qt, axis=1)
+    store_rows(largest + batch * image * TOP_K, cell, valid, largest_qt, TOP_K, BLOCK_T)
+    store_rows(places + batch * image * TOP_K, cell, valid, place_qt, TOP_K, BLOCK_T)
 
 
 @triton.jit

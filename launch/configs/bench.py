@@ -9,6 +9,7 @@ import tyro
 
 from corrflow import InputError
 from corrflow.speed.cases import Sizes
+from corrflow.training.config import TrainingConfig
 from shards.packing.pack import PackConfig
 from shards.reading.clip import ClipConfig
 from shards.reading.stream import StreamConfig
@@ -109,6 +110,70 @@ class LoaderBenchJob:
     def __post_init__(self) -> None:
         if min(self.batch, self.steps, self.repeats) < 1 or self.stream.workers < 1:
             raise InputError(f"bench: {self}: expected batch, steps, repeats and workers from 1 on")
+
+
+@dataclass(frozen=True)
+class TrainBenchJob:
+    """Measure training on shards beside its step alone and its loader alone, on one device."""
+
+    data: str
+    """Shards: a folder, a URL or pipe:COMMAND."""
+    steps: int = 50
+    """Number of steps, and of batches, that are measured; a fifth of it comes before, and is
+    not."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device to train on; auto takes CUDA if there is a GPU."""
+    json: Path | None = None
+    """JSON file to write the figures to."""
+    clip: ClipConfig = field(default_factory=ClipConfig)
+    window: int = 64
+    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
+    stream: StreamConfig = field(default_factory=StreamConfig)
+    training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(
+        default_factory=TrainingConfig
+    )
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError(f"bench: steps {self.steps}: expected 1 or more")
+
+    @property
+    def warm_steps(self) -> int:
+        """Steps before those that count: they compile, choose algorithms and fill caches."""
+        return max(self.steps // 5, 3)
+
+    @property
+    def all_steps(self) -> int:
+        """Both."""
+        return self.warm_steps + self.steps
+
+
+GPU_PARTS = ("attention", "model", "speed", "training", "davis", "profile")
+
+
+@dataclass(frozen=True)
+class GpuBenchJob:
+    """Check and measure all that a GPU computes, in a few minutes: what fails is told, and the rest
+    goes on."""
+
+    out: Path
+    """Folder for gpu.json, and for the trace of a few steps."""
+    data: str = ""
+    """Shards to train on; without them that part is left out."""
+    davis: Path | None = None
+    """Folder of a DAVIS-2016 data set to evaluate on; without it that part is left out."""
+    parts: tuple[Literal["attention", "model", "speed", "training", "davis", "profile"], ...] = (
+        GPU_PARTS
+    )
+    """Which parts to do, in this order."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Device to compute on; auto takes CUDA if there is a GPU."""
+    tiny: bool = False
+    """Take sizes that a CPU manages in a minute, to see that the command works."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise InputError(f"bench: no part: expected some of {', '.join(GPU_PARTS)}")
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,15 @@ class EvalJob:
     """New folder for predictions, overlays, tables, metrics.json and report.html; or the folder of
     this same evaluation, which then resumes."""
     checkpoint: str = ""
-    """A checkpoint of ours or a released one. Unless given, the pretrained model; `none` takes random
-    weights, as a baseline."""
+    """A checkpoint of ours or a released one. Unless given, the pretrained model; `none` takes
+    random weights, as a baseline."""
     encoder: str = ""
     """An encoder to evaluate instead of a checkpoint, as train.py --model.encoder takes it:
     torchvision:NAME or timm:NAME with its published weights, or package.module:function or
     FILE.py:function, which returns a corrflow.Encoder. With --checkpoint none, random weights."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "paper"
-    """How labels are propagated: `paper` from frame to frame, `memory` from the first frame and seven
-    earlier ones, `mast`, `crw` and `dino` as those papers do, `identity` without tracking."""
+    """How labels are propagated: `paper` from frame to frame, `memory` from the first frame and
+    seven earlier ones, `mast`, `crw` and `dino` as those papers do, `identity` without tracking."""
     radius: int | None = None
     """Radius of the attention window in pixels, instead of the protocol's."""
     top_k: int | None = None
@@ -44,19 +44,20 @@ class EvalJob:
     """Temperature of the softmax over normalised features, instead of the protocol's; 0 takes
     features as they are, with the model's own inverse temperature."""
     whitening: float | None = None
-    """Whiten the features, with this many times their mean variance added, instead of the protocol's;
-    0 does not whiten."""
+    """Whiten the features, with this many times their mean variance added, instead of the
+    protocol's; 0 does not whiten."""
     frames: int | None = None
     """Number of previous frames to copy from, instead of the protocol's."""
     argmax_each_frame: bool | None = None
-    """Whether each frame's labels are made hard by argmax before they are propagated, instead of the
-    protocol's choice."""
+    """Whether each frame's labels are made hard by argmax before they are propagated, instead of
+    the protocol's choice."""
     size: int = 0
     """Short side at which to track, in pixels; scores are at the data's own size. 0 tracks at that
     size, too."""
     reset_gap: int = 0
-    """With DAVIS: track each frame from the true mask this many frames before it, which shows what the
-    features are worth without drift. 0 tracks from the first frame on, as the benchmark does."""
+    """With DAVIS: track each frame from the true mask this many frames before it, which shows what
+    the features are worth without drift. 0 tracks from the first frame on, as the benchmark
+    does."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""
     attention: Asked = "auto"
@@ -134,8 +135,8 @@ class TrackJob:
     video: Path | None = None
     """Video file, or folder of numbered frames."""
     out: Path | None = None
-    """Video to write, NAME.mp4. NAME.csv and NAME.json are written beside it, and for masks and boxes
-    the folder NAME-masks."""
+    """Video to write, NAME.mp4. NAME.csv and NAME.json are written beside it, and for masks and
+    boxes the folder NAME-masks."""
     mask: tuple[str, ...] = ()
     """Masks: PNGs of the video's size, in which 0 is background and 1, 2, ... (or 255) are objects.
     Give FILE, FRAME=FILE for another frame than the first, or a folder of PNGs named by frame
@@ -147,11 +148,11 @@ class TrackJob:
     """Boxes, each an object: x0,y0,x1,y1 in pixels, or FRAME=x0,y0,x1,y1; x1,y1 is the first pixel
     outside."""
     start: int | None = None
-    """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are counted
-    from 0, those of a folder have the numbers of their files."""
+    """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are
+    counted from 0, those of a folder have the numbers of their files."""
     backward: bool = False
-    """Track backwards as well, to the beginning, what is first marked in a later frame. The frames in
-    between are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
+    """Track backwards as well, to the beginning, what is first marked in a later frame. The frames
+    in between are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "memory"
     """How labels are propagated: `memory` from the first frame and seven earlier ones, `paper` from
     the previous frame alone, which is faster; the others as in eval.py."""

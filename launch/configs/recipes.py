@@ -1,5 +1,6 @@
 """Named training runs: `train.py --recipe NAME`; flags after it change single values."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -218,6 +219,14 @@ RECIPES = {
     "gpu": gpu, "released": released, "gpus64": gpus64, "cpu": cpu, "large": large,
     "ablation": ablation, "demo": demo, "smoke": smoke,
 }  # fmt: skip
+
+
+def take_recipe(argv: list[str]) -> tuple[TrainJob, list[str]]:
+    """The recipe that `--recipe NAME` chooses, `gpu` unless given, and the other flags."""
+    chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    chooser.add_argument("--recipe", nargs="?", default="gpu", const="")
+    chosen, rest = chooser.parse_known_args(argv)
+    return find_recipe(chosen.recipe), rest
 
 
 def find_recipe(name: str) -> TrainJob:

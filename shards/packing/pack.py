@@ -53,10 +53,11 @@ class PackConfig:
     folder_fps: float = FOLDER_FPS
     """Frame rate that folders of frames are taken to have."""
     size: str = "256"
-    """Short side of the packed frames in pixels (smaller videos keep their size), or WIDTHxHEIGHT to
-    squash every frame to it."""
+    """Short side of the packed frames in pixels (smaller videos keep their size), or WIDTHxHEIGHT
+    to squash every frame to it."""
     quality: int = 90
-    """JPEG quality, 1 to 95. Frames that are JPEGs of the right size already are kept as they are."""
+    """JPEG quality, 1 to 95. Frames that are JPEGs of the right size already are kept as they
+    are."""
     segment: int = 32
     """Most frames of a sample."""
     shortest: int = 3
@@ -64,7 +65,8 @@ class PackConfig:
     shard_mb: float = 100.0
     """Approximate size of a shard in 10^6 bytes."""
     spread: int = 32
-    """Fewest shards of a small set, if it has as many samples, so that processes can divide them."""
+    """Fewest shards of a small set, if it has as many samples, so that processes can divide
+    them."""
 
     def __post_init__(self) -> None:
         lengths = (

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corrflow import InputError, restricted_attention
-from corrflow.attention import choice, choose_backend, tiled
+from corrflow.attention import choice, choose_backend, most_similar
 from corrflow.attention.choice import is_installed
 
 RELEASED = sorted(
@@ -158,10 +158,12 @@ def test_fast_paths_equal_the_reference_with_gradients(backend, radius, scale, t
 @settings(max_examples=10, deadline=None)
 @given(
     **SHAPES
-    | {"height": st.integers(1, 12), "width": st.integers(1, 19), "radius": st.integers(0, 5)}
+    | {"height": st.integers(1, 12), "width": st.integers(1, 19), "radius": st.integers(0, 5)},
+    top_k=st.sampled_from([0, 0, 1, 5, 64]),
 )
-def test_triton_equals_the_reference_with_gradients(radius, scale, **shape):
-    inputs, how = random_case(**shape, dtype=torch.float32), {"radius": radius, "scale": scale}
+def test_triton_equals_the_reference_with_gradients(radius, scale, top_k, **shape):
+    inputs = random_case(**shape, dtype=torch.float32)
+    how = {"radius": radius, "scale": scale, "top_k": top_k}
     fused, plain = (
         outputs_and_gradients(inputs, **how, backend=name) for name in ("triton", "reference")
     )
@@ -224,7 +226,7 @@ def test_triton_kernels_compile_for_hopper_within_its_shared_memory():
     )
     assert done.returncode == 0, done.stderr
     used = [int(line.split()[-1]) for line in done.stdout.splitlines()]
-    assert len(used) == 12
+    assert len(used) == 16
     assert max(used) <= 227 * 1024
 
 
@@ -269,29 +271,29 @@ def test_several_references_share_one_softmax(backend):
     )
 
 
-@pytest.mark.parametrize("backend", ["reference", "tiled"])
+@pytest.mark.parametrize("backend", ["reference", *FAST])
 def test_the_best_match_alone_is_a_copy_of_one_cell(backend):
-    query, key, value = random_case(4, 1, 3, 4, 1, 7, 8)
+    query, key, value = random_case(4, 1, 3, 4, 1, 7, 8, dtype=torch.float32)
     copied = attention_on_its_device(query, key, value, radius=1, top_k=1, backend=backend)
     assert torch.isin(copied.detach(), value.detach()).all()
 
 
-@pytest.mark.parametrize("backend", ["reference", "tiled"])
+@pytest.mark.parametrize("backend", ["reference", *FAST])
 def test_of_equal_cells_as_many_count_as_were_asked_for(backend):
     zeros, value = torch.zeros(1, 1, 1, 3), torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 1, 3)
-    copied = restricted_attention(zeros, zeros, value, radius=2, top_k=1, backend=backend)
+    copied = attention_on_its_device(zeros, zeros, value, radius=2, top_k=1, backend=backend)
     assert torch.isin(copied, value).all()
     assert torch.isin(
-        restricted_attention(zeros, zeros, value, radius=2, top_k=2, backend=backend),
+        attention_on_its_device(zeros, zeros, value, radius=2, top_k=2, backend=backend),
         torch.tensor([1.5, 2.5, 3.0]),
     ).all()
 
 
-def test_the_likest_are_found_among_many_references_a_few_at_a_time(monkeypatch):
+def test_the_most_similar_are_found_among_many_references_a_few_at_a_time(monkeypatch):
     query, key, value = (x.detach().float() for x in random_case(5, 2, 9, 4, 3, 20, 18))
     expected = restricted_attention(query, key, value, radius=3, top_k=7, backend="reference")
-    for slab in (1, 3 * 2 * 256 * 19 * 18, tiled.SLAB):
-        monkeypatch.setattr(tiled, "SLAB", slab)
+    for slab in (1, 3 * 2 * 64 * 14 * 14, most_similar.SLAB):
+        monkeypatch.setattr(most_similar, "SLAB", slab)
         torch.testing.assert_close(
             restricted_attention(query, key, value, radius=3, top_k=7, backend="tiled"), expected
         )
@@ -355,7 +357,8 @@ def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
     assert choose_backend("auto", CUDA) == "triton"
     assert choose_backend("auto", CUDA, width=513) == "tiled"
     assert choose_backend("auto", CUDA, torch.float64) == "tiled"
-    assert choose_backend("auto", CUDA, top_k=10) == "tiled"
+    assert choose_backend("auto", CUDA, top_k=10) == "triton"
+    assert choose_backend("auto", CUDA, top_k=65) == "tiled"
     assert choose_backend("reference", CUDA) == "reference"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert choose_backend("auto", CUDA) == "tiled"
@@ -379,7 +382,7 @@ def test_a_missing_backend_is_named_with_the_command_that_installs_it(
 def test_triton_says_what_it_does_not_serve(monkeypatch):
     monkeypatch.setattr(choice, "is_installed", lambda backend: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    for arguments in ({"dtype": torch.float64}, {"top_k": 3}, {"width": 600}):
+    for arguments in ({"dtype": torch.float64}, {"top_k": 65}, {"width": 600}):
         with pytest.raises(InputError, match="tiled serves all"):
             choose_backend("triton", CPU, **arguments)
     monkeypatch.delenv("TRITON_INTERPRET")

@@ -67,9 +67,10 @@ def test_decay_is_the_first_quarter_less_the_last():
     reason="the DAVIS development sequences are not here",
 )
 def test_the_identity_baseline_is_the_published_protocols_figure(tmp_path):
+    from evaluating import evaluate_job
+
     from corrflow.benchmarks.davis import statistics
     from launch.configs.evaluate import EvalJob
-    from launch.eval import evaluate_job
 
     result = evaluate_job(
         EvalJob("davis2016", SHARED / "data/davis16-dev", tmp_path, protocol="identity")

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from evaluating import evaluate_job
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig, load_model, propagate
@@ -36,7 +37,7 @@ def checkpoint(tmp_path_factory):
 def whole(tree, checkpoint, tmp_path_factory):
     """What one job makes."""
     out = tmp_path_factory.mktemp("whole")
-    command_of_eval.evaluate_job(EvalJob("davis2017", tree, out, str(checkpoint)))
+    evaluate_job(EvalJob("davis2017", tree, out, str(checkpoint)))
     return out
 
 
@@ -255,7 +256,7 @@ def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path
     command_of_eval.end_array(str(tmp_path / "array"))
     told = capsys.readouterr().out
     assert "mine" in told
-    command_of_eval.evaluate_job(
+    evaluate_job(
         EvalJob(
             "davis2017",
             tree,
@@ -286,7 +287,7 @@ def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tm
         frames=3,
         top_k=10,
     )
-    assert command_of_eval.evaluate_job(job).protocol == "memory, radius 8, recent 3"
+    assert evaluate_job(job).protocol == "memory, radius 8, recent 3"
     decided = EvalJob("davis2017", tree, tmp_path, protocol="memory", argmax_each_frame=True)
     assert decided.chosen_protocol.argmax_each_frame
     assert decided.chosen_protocol.name == "memory, argmax_each_frame True"
@@ -299,7 +300,7 @@ def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
 ):
     """The videos are 64x48."""
     line = EvalJob("davis2017", tree, tmp_path / "small", str(checkpoint), size=32)
-    assert command_of_eval.evaluate_job(line).protocol == "paper, size 32"
+    assert evaluate_job(line).protocol == "paper, size 32"
     masks = sorted((tmp_path / "small/masks").rglob("*.png"))
     assert {
         Image.open(path).size for path in (*masks, *(tmp_path / "small/overlays").rglob("*.jpg"))
@@ -312,12 +313,12 @@ def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
             (64, 48), Image.Resampling.NEAREST
         )
         assert np.array_equal(np.asarray(Image.open(path)), np.asarray(there))
-    command_of_eval.evaluate_job(replace(line, out=tmp_path / "own", size=48))
+    evaluate_job(replace(line, out=tmp_path / "own", size=48))
     # which tells the size
     own = {name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"}
     assert own.items() < content(whole).items()
     with pytest.raises(InputError, match="size is 32 there and 0 here"):
-        command_of_eval.evaluate_job(replace(line, size=0))
+        evaluate_job(replace(line, size=0))
     flags = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o", "--size")
     assert "size 31: expected 0 or more, and of size 0 or at least 32" in refused(
         "eval", *flags, 31
@@ -328,7 +329,7 @@ def test_unless_told_the_model_that_comes_along_is_evaluated(
     tree, checkpoint, whole, tmp_path, monkeypatch
 ):
     monkeypatch.setattr("corrflow.model.PRETRAINED", checkpoint)
-    command_of_eval.evaluate_job(EvalJob("davis2017", tree, tmp_path))
+    evaluate_job(EvalJob("davis2017", tree, tmp_path))
     told = json.loads((tmp_path / "plan.json").read_text())
     assert (told["name"], told["checkpoint"]) == ("corrflow", "")
     same = [
@@ -370,12 +371,12 @@ def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(
         ]
 
     stay = EvalJob("davis2017", tree, tmp_path / "stay", protocol="identity", reset_gap=3)
-    assert command_of_eval.evaluate_job(stay).protocol == "identity, reset gap 3"
+    assert evaluate_job(stay).protocol == "identity, reset gap 3"
     for name, paths in truth.items():
         for number, mask in enumerate(kept(stay.out, name)):
             assert np.array_equal(mask, np.asarray(Image.open(paths[max(number - 3, 0)])))
     job = EvalJob("davis2017", tree, tmp_path / "one", str(checkpoint), reset_gap=1)
-    command_of_eval.evaluate_job(job)
+    evaluate_job(job)
     assert content(job.out) != content(whole)
     name = min(truth)
     for number, mask in enumerate(kept(job.out, name)[1:], 1):
@@ -389,6 +390,6 @@ def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(
             mask, propagate(load_model(checkpoint), clip, torch.from_numpy(given.copy()))[1].numpy()
         )
     with pytest.raises(InputError, match="reset_gap is 1 there and 0 here"):
-        command_of_eval.evaluate_job(replace(job, reset_gap=0))
+        evaluate_job(replace(job, reset_gap=0))
     flags = ("--protocol", "identity", "--root", tree, "--out", tmp_path / "o", "--reset-gap")
     assert "reset-gap -1" in refused("eval", "--benchmark", "davis2017", *flags, -1)
