@@ -1,7 +1,8 @@
 """Measure speed and memory side by side:
 `python launch/bench.py attention|step|inference|growth [--device cpu|cuda] [--json FILE]`, of the
-data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`, of all-reduce
-`bench.py reduce --procs 2`. Predict many GPUs from stated rates:
+data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`, of training on them
+`bench.py train --data SHARDS`, of all-reduce `bench.py reduce --procs 2`. Check and measure a GPU
+with one command: `bench.py gpu --out DIR`. Predict many GPUs from stated rates:
 `bench.py scaling --network-gbit 100`.
 
 Each row is one way to do a work; `released` is the formulation that the method's authors published.
@@ -17,6 +18,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
+import tyro
 from tqdm import tqdm
 
 from corrflow import InputError
@@ -34,10 +36,19 @@ from corrflow.speed.released import correlation_name
 from corrflow.speed.scaling import ScalingConfig, predict, scaling_table
 from corrflow.training.distributed import init_distributed
 from launch.common.command import parse, run
-from launch.configs.bench import BenchJob, LoaderBenchJob, PackBenchJob, ReduceBenchJob
+from launch.configs.bench import (
+    BenchJob,
+    GpuBenchJob,
+    LoaderBenchJob,
+    PackBenchJob,
+    ReduceBenchJob,
+    TrainBenchJob,
+)
+from launch.configs.recipes import RECIPES, take_recipe
+from launch.measuring.gpu import run_parts
+from launch.measuring.training import measure_training
 from shards.reading.corpus import open_corpus
 from shards.reading.order import ClipOrder
-from shards.speed import measure_loading, measure_packing
 from slurm.local import follow_parent, is_worker_process, run_processes
 
 GROWTH_SIDES = (128, 256, 384, 512)  # pixels
@@ -57,36 +68,21 @@ def main(argv: list[str]) -> int:
         check_matplotlib()
     print(f"{describe(device)}\n{BASELINE}: correlation by {correlation_name()}", flush=True)
     limits = measure_limits(device)
-    series = (
-        growth(job, device)
-        if job.work == "growth"
-        else {"": [(0, measured(variants(job, device), device, job.rounds(device)))]}
-    )
+    if job.work == "growth":
+        series = growth(job, device)
+    else:
+        variants = cases.variants_of(job.work, job.sizes(device), device)
+        series = {"": [(0, measured(variants, device, job.rounds(device)))]}
     limits = limits.raised(measure_limits(device))
     rows = [row for line in series.values() for _, rows_at in line for row in rows_at]
     if not rows:
         raise InputError("bench: nothing could be measured: see above")
     print(table(rows, limits, device))
     if job.json:
-        with atomic_file(job.json) as file:
-            file.write(
-                (
-                    json.dumps([record(row, limits, job, device) for row in rows], indent=1) + "\n"
-                ).encode()
-            )
+        write_figures(job.json, [record(row, limits, job, device) for row in rows])
     if job.plot:
         draw_growth(series, job.plot)
     return 0
-
-
-def variants(job: BenchJob, device: torch.device) -> list[Variant]:
-    """What to measure."""
-    sizes = job.sizes(device)
-    if job.work == "attention":
-        return cases.attention_variants(sizes, device)
-    if job.work == "step":
-        return [*cases.step_variants(sizes, device), *cases.encoder_variants(sizes, device)]
-    return cases.inference_variants(sizes, device)
 
 
 def measured(chosen: list[Variant], device: torch.device, rounds: int) -> list[Row]:
@@ -211,6 +207,9 @@ def record(row: Row, limits: Limits, job: BenchJob, device: torch.device) -> dic
 
 def bench_pack(argv: list[str]) -> int:
     """Packing beside decoding and encoding."""
+    # decodes videos, by PyAV, which other machines need not have
+    from shards.speed import measure_packing
+
     job = parse(PackBenchJob, argv, "bench.py pack")
     keep_freed_memory()  # as launch/shard.py does
     with tqdm(total=job.repeats, unit="round", desc="pack") as bar:
@@ -232,6 +231,8 @@ def bench_pack(argv: list[str]) -> int:
 
 def bench_loader(argv: list[str]) -> int:
     """Loading beside decoding."""
+    from shards.speed import measure_loading
+
     job = parse(LoaderBenchJob, argv, "bench.py loader")
     torch.set_num_threads(1)
     corpus = open_corpus(job.data)
@@ -249,9 +250,59 @@ def bench_loader(argv: list[str]) -> int:
         f"{speed.loader / speed.pixels:.0%} of both\n"
         f"by tenths of {job.steps} batches: {' '.join(f'{rate:.0f}' for rate in speed.by_tenth)}\n"
         f"a worker's own memory, MB:  {' '.join(f'{size:.0f}' for size in speed.worker_mb)}\n"
+        f"next() of a batch, {job.stream.workers} workers: {speed.wait * 1e3:.2f} ms asked for at "
+        f"once, {speed.wait_when_ready * 1e3:.2f} ms after a pause (medians)\n"
         f"planning up to step 1,000,000: {speed.planning * 1e3:.1f} ms"
     )
     return 0
+
+
+def bench_train(argv: list[str]) -> int:
+    """Training on shards beside its step and its loader alone."""
+    recipe, rest = take_recipe(argv)
+    default = TrainBenchJob(
+        tyro.MISSING, clip=recipe.clip, stream=recipe.stream, training=recipe.training
+    )
+    prog = f"bench.py train [--recipe {{{','.join(RECIPES)}}}]"
+    job = parse(TrainBenchJob, rest, prog, default)
+    device = choose_device(job.device)
+    with tqdm(total=3 * job.all_steps, unit="step", desc="train") as bar:
+        speed = measure_training(job, device, bar.update)
+    times = {"step alone": speed.step, "loader alone": speed.loader, "training": speed.training}
+    print(f"{describe(device)}, {job.training.compute.choose(device)}")
+    for name, seconds in times.items():
+        rate = speed.clips / seconds
+        print(f"{name:13} {rate:8.1f} clips/s  {1000 * seconds:8.1f} ms a batch of {speed.clips}")
+    print(
+        f"training has {speed.reached:.0%} of the slower one's rate, and waits for clips "
+        f"{speed.waited:.1%} of its time"
+    )
+    if job.json:
+        write_figures(job.json, {**asdict(speed), "machine": describe(device)})
+    return 0
+
+
+def bench_gpu(argv: list[str]) -> int:
+    """All that a GPU computes, checked and measured; exit code 1 if anything failed."""
+    job = parse(GpuBenchJob, argv, "bench.py gpu")
+    device = choose_device(job.device)
+    if device.type == "cpu" and not job.tiny:
+        raise InputError("bench: gpu: no GPU is here: expected one, or --tiny to try the command")
+    job.out.mkdir(parents=True, exist_ok=True)
+    machine = describe(device)
+    print(machine, flush=True)
+    lines = run_parts(job, device, lambda line: print(line, flush=True))
+    write_figures(job.out / "gpu.json", {"machine": machine, "lines": [asdict(x) for x in lines]})
+    print("", machine, *lines, sep="\n")
+    failures = [line for line in lines if line.failure]
+    print(f"{len(failures)} failed, figures in {job.out / 'gpu.json'}")
+    return 1 if failures else 0
+
+
+def write_figures(path: Path, figures: object) -> None:
+    """A JSON file."""
+    with atomic_file(path) as file:
+        file.write((json.dumps(figures, indent=1) + "\n").encode())
 
 
 def bench_reduce(argv: list[str]) -> int:
@@ -292,6 +343,8 @@ KINETICS, TEN_SECONDS = 240_000, 10.0  # videos, and how long each is
 OTHERS = {
     "pack": bench_pack,
     "loader": bench_loader,
+    "train": bench_train,
+    "gpu": bench_gpu,
     "reduce": bench_reduce,
     "scaling": predict_scaling,
 }

@@ -22,7 +22,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 from shards.files import sha256_of  # noqa: E402
-from shards.packing.pack import PackConfig, pack  # noqa: E402
+from shards.packing.config import PackConfig  # noqa: E402
+from shards.packing.pack import pack  # noqa: E402
 from shards.synthetic import SceneConfig, write_tree  # noqa: E402
 
 MOST_KILLS = 6  # of one packing, which is then left alone

@@ -16,7 +16,8 @@ import av
 import torch
 
 from shards.errors import DataError
-from shards.packing.pack import PackConfig, encode_jpeg, finish, pack_units, prepare
+from shards.packing.config import PackConfig
+from shards.packing.pack import encode_jpeg, finish, pack_units, prepare
 from shards.reading.clip import ClipConfig, decode_clip, decode_frame
 from shards.reading.corpus import Corpus
 from shards.reading.order import ClipOrder
@@ -25,6 +26,9 @@ from shards.reading.stream import ClipBatch, ClipDataset, StreamConfig, read_bat
 from shards.video.container import open_video
 from shards.video.decode import Damage, decode
 from shards.video.sources import VideoSource, find_videos
+
+WAITED_BATCHES = 20
+PAUSE_BATCHES = 3  # a pause takes as long as so many batches
 
 
 class PackSpeed(NamedTuple):
@@ -125,7 +129,7 @@ def length_of(video: VideoSource) -> float:
 
 @dataclass(frozen=True)
 class LoaderSpeed:
-    """Clips a second of one worker on one core."""
+    """How fast a loader is, in clips a second of one worker on one core unless said otherwise."""
 
     jpeg: float
     """The limit: its frames decoded, and nothing else."""
@@ -136,6 +140,10 @@ class LoaderSpeed:
     """The loader's rate in each tenth of all batches."""
     worker_mb: list[float]
     """Memory that is the worker's own, in 10^6 bytes, at the end of each tenth."""
+    wait: float
+    """Seconds of `next()`, batch by batch, as fast as they come; the median."""
+    wait_when_ready: float
+    """The same after a pause in which the next batch can be made ready."""
     planning: float
     """Seconds from nothing to the place of step 1,000,000, one stream, nothing read."""
 
@@ -189,6 +197,8 @@ def measure_loading(
                 some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)])
             )
         tenths = measure_tenths(stream, max(batches // 10, 1), on_batch)
+        wait = measure_wait(stream, pause=0.0)
+        wait_when_ready = measure_wait(stream, pause=PAUSE_BATCHES * wait)
     by_tenth = [order.streams / workers / seconds for seconds, _ in tenths]
     memory = [megabytes for _, megabytes in tenths]
     return LoaderSpeed(
@@ -197,8 +207,19 @@ def measure_loading(
         statistics.median(rates),
         by_tenth,
         memory,
+        wait,
+        wait_when_ready,
         planning,
     )
+
+
+def measure_wait(stream: Iterator[ClipBatch], pause: float) -> float:
+    """The median time of `next()`, in seconds, with so many between two of them."""
+    waits = []
+    for _ in range(WAITED_BATCHES):
+        time.sleep(pause)
+        waits.append(taken(lambda: next(stream)))
+    return statistics.median(waits)
 
 
 def measure_tenths(

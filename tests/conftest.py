@@ -24,7 +24,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from launch.common.command import run
-from shards.packing.pack import PackConfig, pack
+from shards.packing.config import PackConfig
+from shards.packing.pack import pack
 from shards.synthetic import SceneConfig, write_tree
 
 ROOT = Path(__file__).parents[1]

@@ -32,6 +32,7 @@ from corrflow.speed.measure import BASELINE, Need, Variant, Work
 from corrflow.training.compute import ComputeConfig
 from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import DistributedContext
+from corrflow.training.schedule import step_draws
 from corrflow.training.steplog import StepLog
 from corrflow.training.trainer import Trainer
 
@@ -70,6 +71,15 @@ class Sizes:
     def area(self) -> tuple[int, int]:
         """Rows and columns of cells."""
         return self.height // STRIDE, self.width // STRIDE
+
+
+def variants_of(work: str, sizes: Sizes, device: torch.device) -> list[Variant]:
+    """The ways to do a work: `attention`, `step` (and its encoder alone) or `inference`."""
+    if work == "attention":
+        return attention_variants(sizes, device)
+    if work == "step":
+        return [*step_variants(sizes, device), *encoder_variants(sizes, device)]
+    return inference_variants(sizes, device)
 
 
 def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
@@ -250,7 +260,11 @@ def clips_of(sizes: Sizes) -> Tensor:
 
 def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
     """The trainer's own step."""
-    trainer = make_trainer(compute, device)
+    return step_of(make_trainer(compute, device), sizes)
+
+
+def step_of(trainer: Trainer, sizes: Sizes) -> Work:
+    """A step of a trainer, on the same clips each time."""
     log = StepLog(
         trainer.config.trainer,
         trainer.context,
@@ -262,6 +276,51 @@ def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
     )
     batch = SyntheticBatch(clips_of(sizes), ["bench"])
     return partial(trainer.train_step, batch, log)
+
+
+def build_compiled_step(sizes: Sizes, device: str) -> Work:
+    """A step whose encoder, recursion and losses are compiled as one."""
+    trainer = make_trainer(ComputeConfig(compile="no"), device)
+    trainer.loss_module = torch.compile(trainer.loss_module)  # type: ignore[assignment]
+    return step_of(trainer, sizes)
+
+
+def build_graph_step(sizes: Sizes, device: str) -> Work:
+    """A step whose forward, backward and optimizer are replayed as one CUDA graph, launched at
+    once; one path of scheduled sampling."""
+    trainer = make_trainer(ComputeConfig(compile="no"), device)
+    adam = torch.optim.Adam(trainer.model.parameters(), lr=2e-4, fused=True, capturable=True)
+    clips_bt3hw = clips_of(sizes)
+    data = trainer.prepare(clips_bt3hw, step_draws(0, 0))
+    half = trainer.compute.precision == torch.bfloat16
+
+    def run() -> None:
+        with torch.autocast("cuda", torch.bfloat16, enabled=half, cache_enabled=False):
+            total, _ = trainer.loss_module(
+                data.inputs_bt3hw, data.colors_btkhw, data.classes_btmhw, (TRUTH,)
+            )
+        total.backward()
+        adam.step()
+
+    side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(3):  # kernels are chosen and compiled before the capture
+            adam.zero_grad()
+            run()
+    torch.cuda.current_stream().wait_stream(side)
+    adam.zero_grad()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        run()
+
+    def replay() -> None:
+        fresh = trainer.prepare(clips_bt3hw, step_draws(0, 0))
+        for kept, new in zip(data, fresh, strict=True):
+            kept.copy_(new)
+        graph.replay()
+
+    return replay
 
 
 def make_trainer(compute: ComputeConfig, device: str) -> Trainer:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 import torch
 import tyro
@@ -10,7 +10,7 @@ import tyro
 from corrflow import InputError
 from corrflow.speed.cases import Sizes
 from corrflow.training.config import TrainingConfig
-from shards.packing.pack import PackConfig
+from shards.packing.config import PackConfig
 from shards.reading.clip import ClipConfig
 from shards.reading.stream import StreamConfig
 
@@ -148,7 +148,8 @@ class TrainBenchJob:
         return self.warm_steps + self.steps
 
 
-GPU_PARTS = ("attention", "model", "speed", "training", "davis", "profile")
+GpuPart = Literal["attention", "model", "speed", "training", "davis", "profile"]
+GPU_PARTS: tuple[GpuPart, ...] = get_args(GpuPart)
 
 
 @dataclass(frozen=True)
@@ -162,9 +163,7 @@ class GpuBenchJob:
     """Shards to train on; without them that part is left out."""
     davis: Path | None = None
     """Folder of a DAVIS-2016 data set to evaluate on; without it that part is left out."""
-    parts: tuple[Literal["attention", "model", "speed", "training", "davis", "profile"], ...] = (
-        GPU_PARTS
-    )
+    parts: tuple[GpuPart, ...] = GPU_PARTS
     """Which parts to do, in this order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""

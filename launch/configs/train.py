@@ -12,7 +12,7 @@ from corrflow import InputError
 from corrflow.model import Weights
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import TimeoutConfig
-from shards.packing.pack import PackConfig
+from shards.packing.config import PackConfig
 from shards.reading.clip import ClipConfig
 from shards.reading.stream import StreamConfig
 from slurm.cluster import ClusterConfig, find_profile

@@ -22,11 +22,12 @@ from typing import Any, NamedTuple
 from shards.errors import DataError
 from shards.files import atomic_file
 from shards.manifest import NAME, Counts, Manifest, read_manifest, write_manifest
+from shards.packing.config import PackConfig
 from shards.packing.parts import PartWriter, TarPart
 from shards.packing.reshard import make_shards
 from shards.process_pool import run_in_processes, tick
 from shards.samples import sample_bytes
-from shards.video.decode import FOLDER_FPS, Damage, Frame, Sampling, Sizing, decode
+from shards.video.decode import Damage, Frame, decode
 from shards.video.sources import VideoSource, survey
 
 PARTS = ".parts"
@@ -40,70 +41,6 @@ UNIT_VIDEOS = 128
 # what is put up with unless one says otherwise: a data set of which more is broken was not
 # downloaded to its end
 FAILURE_PERCENT, FAILURES = 10.0, 10
-
-
-@dataclass(frozen=True)
-class PackConfig:
-    """How videos become samples."""
-
-    fps: float = 6.25
-    """Frames a second that are kept, by time stamp; 6.25 is every fourth of Kinetics' 25."""
-    every: int = 0
-    """Keep every n-th frame instead, whatever its time; 0 goes by --fps."""
-    folder_fps: float = FOLDER_FPS
-    """Frame rate that folders of frames are taken to have."""
-    size: str = "256"
-    """Short side of the packed frames in pixels (smaller videos keep their size), or WIDTHxHEIGHT
-    to squash every frame to it."""
-    quality: int = 90
-    """JPEG quality, 1 to 95. Frames that are JPEGs of the right size already are kept as they
-    are."""
-    segment: int = 32
-    """Most frames of a sample."""
-    shortest: int = 3
-    """Fewest frames of a sample; a training clip must fit into it."""
-    shard_mb: float = 100.0
-    """Approximate size of a shard in 10^6 bytes."""
-    spread: int = 32
-    """Fewest shards of a small set, if it has as many samples, so that processes can divide
-    them."""
-
-    def __post_init__(self) -> None:
-        lengths = (
-            self.shortest - 1,
-            self.segment - self.shortest + 1,
-            self.spread,
-            self.quality,
-            self.every + 1,
-        )
-        if (
-            min(self.fps, self.folder_fps, self.shard_mb, *lengths) <= 0
-            or self.quality > 95
-            or self.segment > 1000
-        ):
-            raise DataError(
-                f"pack: {self}: expected positive numbers, 2 <= shortest <= segment <= 1000, "
-                "quality <= 95, every >= 0"
-            )
-        self.sizing()
-
-    def sizing(self) -> Sizing:
-        """`size`, understood."""
-        numbers = self.size.split("x")
-        if len(numbers) > 2 or not all(n.isdecimal() and int(n) >= 8 for n in numbers):
-            raise DataError(
-                f"pack: size {self.size!r}: expected a short side such as 256, or WIDTHxHEIGHT "
-                "such as 256x256"
-            )
-        return (
-            Sizing(int(numbers[0]))
-            if len(numbers) == 1
-            else Sizing(squash=(int(numbers[0]), int(numbers[1])))
-        )
-
-    def sampling(self) -> Sampling:
-        """Which frames are kept."""
-        return Sampling(self.fps, self.every, self.folder_fps)
 
 
 class Failure(NamedTuple):

@@ -23,9 +23,9 @@ from PIL import Image
 
 from shards.video.container import open_video, pixel_aspect, transposition
 from shards.video.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_turned, to_rgb
+from shards.video.sampling import Sampling, Sizing
 from shards.video.sources import VideoSource, frame_number
 
-FOLDER_FPS = 25.0  # frame folders don't say theirs; Kinetics' and OxUvA's common rate
 SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
 # formats that say how long they are; of others FFmpeg guesses by the bit rate
 TIMED = {
@@ -68,44 +68,6 @@ class Damage:
     """Something that could not be decoded."""
 
     reason: str
-
-
-@dataclass(frozen=True)
-class Sampling:
-    """Which frames are taken: at a rate by their time stamps, or every n-th."""
-
-    fps: float
-    """Frames a second; infinite: all. A slower video gives all of its frames."""
-    every: int = 0
-    """Every n-th frame instead; 0: by time."""
-    folder_fps: float = FOLDER_FPS
-    """Rate that folders of frames are taken to have."""
-
-    @property
-    def all(self) -> bool:
-        """Whether no frame is left out."""
-        return self.every == 1 or (not self.every and math.isinf(self.fps))
-
-
-@dataclass(frozen=True)
-class Sizing:
-    """How large frames are stored."""
-
-    short_side: int = 0
-    """Pixels; larger frames are shrunk to it, smaller ones stay as they are; 0: all stay."""
-    squash: tuple[int, int] | None = None
-    """Width and height to force instead."""
-
-    def of(self, width: int, height: int) -> tuple[int, int]:
-        """Width and height to store a frame of `width` x `height` at."""
-        if self.squash:
-            return self.squash
-        factor = self.short_side / min(width, height)
-        return (
-            (max(round(width * factor), 1), max(round(height * factor), 1))
-            if 0 < factor < 1
-            else (width, height)
-        )
 
 
 def decode(

@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 from shards.errors import DataError
 from shards.video.container import open_container, open_video, pixel_aspect
 from shards.video.decode import (
-    FOLDER_FPS,
     Damage,
     Frame,
     Painter,
-    Sampling,
-    Sizing,
     decode,
     frame_files,
 )
+from shards.video.sampling import FOLDER_FPS, Sampling, Sizing
 from shards.video.sources import VideoSource
 
 # the format whose headers count frames; in others the number is a hint

@@ -6,9 +6,11 @@ import threading
 from pathlib import Path
 
 import pytest
+from conftest import TINY
 
 from corrflow.speed import measure
 from launch import bench
+from launch.measuring import gpu
 
 ROW = {
     "name", "variant", "seconds", "speedup", "peak_mib", "items_per_second", "flops", "limit_share",
@@ -78,6 +80,67 @@ def test_attention_measures_every_backend_that_is_here(in_threads, tmp_path, mon
         assert {"released", "reference", "tiled"} <= {
             row["variant"] for row in rows if row["name"] == name
         }
+
+
+def test_training_is_measured_beside_its_step_and_its_loader(packed, capsys, tmp_path):
+    path = tmp_path / "figures.json"
+    flags = ("--data", packed, *TINY, "--trainer.batch", 8, "--steps", 2, "--json", path)
+    assert bench.main(["train", *map(str, flags)]) == 0
+    figures = json.loads(path.read_text())
+    assert figures["clips"] == 8
+    assert min(figures["step"], figures["loader"]) > 0
+    assert figures["training"] > figures["loader"]
+    assert 0 < figures["waited"] < 1
+    printed = capsys.readouterr().out
+    assert all(f"{name}  " in printed for name in ("step alone", "loader alone", "training"))
+
+
+@pytest.fixture
+def quick(monkeypatch, in_threads):
+    """No interpreted kernels, which tests/corrflow/test_attention.py is about, nor compiled ones,
+    nor attention and inference beside the step."""
+    monkeypatch.setattr(gpu, "BACKENDS", ("reference", "tiled"))
+    monkeypatch.setattr(bench.cases, "can_compile", lambda device: False)
+    monkeypatch.setattr(gpu, "WORKS", ("step",))
+
+
+def gpu_lines(out, *flags):
+    """The exit code, and the lines of each part."""
+    code = bench.main(["gpu", "--tiny", "--device", "cpu", "--out", str(out), *map(str, flags)])
+    lines = json.loads((out / "gpu.json").read_text())["lines"]
+    return code, {part: [x for x in lines if x["part"] == part] for part in gpu.PARTS}
+
+
+def test_gpu_checks_and_measures_everything(quick, packed, tree, tmp_path):
+    code, lines = gpu_lines(tmp_path, "--data", packed, "--davis", tree)
+    assert not [line["failure"] for part in lines.values() for line in part if line["failure"]]
+    assert code == 0
+    assert len(lines["attention"]) == 3 * 3 + 1
+    assert lines["model"][0]["figures"] == {"classes": 0.0}
+    assert {"step, released", "step, corrflow"} <= {line["name"] for line in lines["speed"]}
+    assert lines["training"][0]["figures"]["training_clips_per_s"] > 0
+    assert [line["name"] for line in lines["davis"]] == ["paper", "memory", "in all"]
+    assert 0 < lines["davis"][0]["figures"]["J&F"] <= 1
+    assert (tmp_path / "step.trace.json.gz").exists()
+
+
+def test_gpu_tells_what_is_wrong_and_goes_on(quick, packed, tmp_path, monkeypatch, capsys):
+    def broken(job, device):
+        raise RuntimeError("out of memory\nat length")
+
+    monkeypatch.setattr(gpu, "measure_training", broken)
+    monkeypatch.setattr(gpu, "relative", lambda ours, exact: 0.5)
+    code, lines = gpu_lines(tmp_path, "--data", packed, "--parts", "training", "model", "davis")
+    assert code == 1
+    assert lines["training"][0]["failure"] == "RuntimeError: out of memory"
+    assert [line["failure"] for line in lines["model"][1:4]] == ["expected at most 0.01"] * 3
+    assert lines["davis"][0]["note"] == "left out: no --davis"
+    assert "4 failed" in capsys.readouterr().out
+
+
+def test_gpu_wants_one_unless_it_is_only_tried(refused, tmp_path):
+    words = refused("bench", "gpu", "--device", "cpu", "--out", tmp_path)
+    assert "no GPU is here: expected one, or --tiny" in words
 
 
 @pytest.mark.parametrize(

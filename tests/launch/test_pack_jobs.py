@@ -5,7 +5,8 @@ import pytest
 from launch import shard
 from shards.errors import DataError
 from shards.files import sha256_of
-from shards.packing.pack import PackConfig, pack, prepare, read_plan
+from shards.packing.config import PackConfig
+from shards.packing.pack import pack, prepare, read_plan
 
 SMALL = PackConfig(fps=25.0, segment=4)
 

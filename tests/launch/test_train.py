@@ -18,7 +18,7 @@ from corrflow.propagation import PROTOCOLS
 from corrflow.training.checkpoint import checkpoint_path
 from launch import train as command_of_train
 from launch.configs.recipes import RECIPES, find_recipe
-from shards.packing.pack import PackConfig
+from shards.packing.config import PackConfig
 
 
 def train(packed, run, *flags):

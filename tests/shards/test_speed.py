@@ -17,3 +17,4 @@ def test_loading_is_measured_with_workers_that_do_not_divide_the_batch(packed):
     assert len(shown) == 20
     assert len(speed.by_tenth) == len(speed.worker_mb) == 10
     assert min(speed.loader, *speed.by_tenth) > 0
+    assert min(speed.wait, speed.wait_when_ready) > 0

@@ -13,7 +13,8 @@ from corrflow.training.compute import Compute, ComputeConfig
 from corrflow.training.distributed import DistributedContext
 from corrflow.training.trainer import Trainer
 from launch import train
-from shards.packing.pack import PackConfig, pack
+from shards.packing.config import PackConfig
+from shards.packing.pack import pack
 from shards.synthetic import SceneConfig, write_tree
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)

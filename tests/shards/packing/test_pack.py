@@ -14,7 +14,8 @@ from shards.errors import DataError
 from shards.files import sha256_of
 from shards.manifest import Counts, read_manifest
 from shards.packing import pack as packing
-from shards.packing.pack import PackConfig, pack
+from shards.packing.config import PackConfig
+from shards.packing.pack import pack
 from shards.process_pool import run_in_processes
 from shards.samples import read_samples
 from shards.verify import verify

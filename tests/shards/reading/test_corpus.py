@@ -10,7 +10,8 @@ from test_read import elsewhere, write_set
 
 from shards.errors import DataError
 from shards.manifest import read_manifest
-from shards.packing.pack import PackConfig, pack
+from shards.packing.config import PackConfig
+from shards.packing.pack import pack
 from shards.reading.clip import ClipConfig
 from shards.reading.corpus import open_corpus
 from shards.reading.order import ClipOrder

@@ -9,7 +9,8 @@ import webdataset as wds
 from PIL import Image
 
 from shards.manifest import read_manifest
-from shards.packing.pack import PackConfig, pack
+from shards.packing.config import PackConfig
+from shards.packing.pack import pack
 from shards.reading.augmentation import ClipAugmentation
 from shards.reading.clip import (
     ClipConfig,

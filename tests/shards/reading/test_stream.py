@@ -16,7 +16,8 @@ from PIL import Image
 
 from shards.errors import DataError, StallError
 from shards.manifest import read_manifest
-from shards.packing.pack import PackConfig, pack
+from shards.packing.config import PackConfig
+from shards.packing.pack import pack
 from shards.reading.augmentation import ClipAugmentation
 from shards.reading.clip import ClipConfig, ClipSample, cut_frame, sample_clip
 from shards.reading.corpus import open_corpus

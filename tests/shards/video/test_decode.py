@@ -15,7 +15,8 @@ from test_pack import SMALL, write_folder, write_video
 from test_sources import NEEDS_FORK, as_nobody
 
 from shards.packing.pack import pack
-from shards.video.decode import Damage, Frame, Sampling, Sizing, Ticker, choose_ahead, decode
+from shards.video.decode import Damage, Frame, Ticker, choose_ahead, decode
+from shards.video.sampling import Sampling, Sizing
 from shards.video.sources import VideoSource
 from shards.video.video_reader import open_video_reader
 

@@ -22,7 +22,7 @@ from test_decode import (
 from test_pack import write_folder, write_video
 
 from shards.errors import DataError
-from shards.video.decode import Sizing
+from shards.video.sampling import Sizing
 from shards.video.video_reader import BrokenVideoError, open_video_reader, picture_at
 
 UNEVEN = [0, 1, 5, 6, 20, 21, 60]  # twenty-fifths of a second
