@@ -162,8 +162,8 @@ def demo() -> TrainJob:
     """Minutes on two CPU cores: a quarter of the encoder's arithmetic, small crops, generated
     videos.
 
-    `make demo`. Cost: 186 to 374 s on one core with all that it does besides. Result: J&F 0.460 on
-    held-out generated videos (README.md; 0.443 on another processor), identity 0.272.
+    `make demo`. Cost: 249 s on two cores with all that it does besides. Result: J&F 0.455 on
+    held-out generated videos (README.md; 0.463 on another processor), identity 0.272.
     """
     return TrainJob(
         "",
