@@ -14,7 +14,7 @@ LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
 COMMAND = re.compile(r"launch/(\w+)\.py((?:[^\n`]|\\\n)*)")
 SUBCOMMANDS = {
     "shard": ("verify", "stats", "order", "palette"),
-    "bench": ("pack", "loader", "reduce", "scaling"),
+    "bench": ("pack", "loader", "train", "gpu", "reduce", "scaling"),
 }
 # that `launch/common/command.py` and `launch/train.py` take from the line before the others
 COMMON = {"--cluster", "--recipe", "--help"}
