@@ -22,7 +22,7 @@ demo: .venv/.installed   ## generated videos to a trained, evaluated model; a re
 	$(BIN)/python launch/demo.py
 
 test: .venv/.installed-dev   ## the whole suite
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0
 
 lint: .venv/.installed-dev   ## style, formatting, types
 	$(BIN)/ruff check .
