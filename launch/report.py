@@ -6,7 +6,7 @@ from pathlib import Path
 
 from corrflow import InputError
 from corrflow.benchmarks.results import Result, read_result
-from corrflow.report import text_table, write_report
+from corrflow.report import average_seeds, text_table, write_report
 from launch.common.command import parse, run
 from launch.configs.evaluate import ReportJob
 
@@ -14,7 +14,7 @@ from launch.configs.evaluate import ReportJob
 def main(argv: list[str]) -> int:
     """Read the runs, print their figures, write the page."""
     job = parse(ReportJob, argv, "report.py")
-    results = [read_run(folder) for folder in job.runs]
+    results = average_seeds([read_run(folder) for folder in job.runs], job.seeds)
     write_page(job, results)
     print(text_table(results))
     print(f"report: {job.out}")

@@ -4,12 +4,21 @@
 from corrflow.metrics.keypoints import box_scale, keypoint_hits
 from corrflow.metrics.masks import boundary_accuracy, boundary_map, region_similarity
 from corrflow.metrics.parts import average_precision, class_areas, instance_overlaps, mean_iou
-from corrflow.metrics.statistics import Statistics, mean, mean_over, summarise
+from corrflow.metrics.statistics import (
+    Interval,
+    Statistics,
+    bootstrap_mean,
+    mean,
+    mean_over,
+    summarise,
+)
 from corrflow.metrics.tracks import track_figures, track_scores
 
 __all__ = [
+    "Interval",
     "Statistics",
     "average_precision",
+    "bootstrap_mean",
     "boundary_accuracy",
     "boundary_map",
     "box_scale",

@@ -1,5 +1,5 @@
-"""A measure over time to mean, recall and decay, as the DAVIS benchmark does; and means of what is
-defined."""
+"""A measure over time to mean, recall and decay, as the DAVIS benchmark does; means of what is
+defined, and how far chance may move them."""
 
 from typing import NamedTuple
 
@@ -8,6 +8,8 @@ from numpy.typing import ArrayLike, NDArray
 
 RECALL_THRESHOLD = 0.5
 DECAY_QUARTERS = 4
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
 
 
 class Statistics(NamedTuple):
@@ -16,6 +18,19 @@ class Statistics(NamedTuple):
     mean: float
     recall: float
     decay: float
+
+
+class Interval(NamedTuple):
+    """A mean, and where it would lie with other samples."""
+
+    mean: float
+    low: float
+    high: float
+
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether it is more than chance that the mean is not 0."""
+        return self.low > 0 or self.high < 0
 
 
 def summarise(values: ArrayLike) -> Statistics:
@@ -45,3 +60,17 @@ def mean_over(rows: ArrayLike) -> NDArray[np.float64]:
 def mean(values: ArrayLike) -> float:
     """Of those values `[N]` that are not NaN; NaN where none is."""
     return float(mean_over(values))
+
+
+def bootstrap_mean(values: ArrayLike) -> Interval:
+    """Mean of the values `[N]` that are not NaN, with its 95 % interval by the percentile
+    bootstrap: what the mean would be had others of their kind been drawn. The same values give the
+    same interval; NaN where fewer than two are defined."""
+    sample = np.asarray(values, dtype=np.float64)
+    sample = sample[~np.isnan(sample)]
+    if sample.size < 2:
+        return Interval(mean(sample), np.nan, np.nan)
+    draws = np.random.default_rng(0).choice(sample, (RESAMPLES, sample.size))
+    outside = (1 - CONFIDENCE) / 2
+    low, high = np.quantile(draws.mean(axis=1), (outside, 1 - outside))
+    return Interval(float(sample.mean()), float(low), float(high))

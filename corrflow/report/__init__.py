@@ -2,6 +2,7 @@
 tables, curves and overlays."""
 
 from corrflow.report.page import write_report
+from corrflow.report.seeds import average_seeds
 from corrflow.report.text import text_table
 
-__all__ = ["text_table", "write_report"]
+__all__ = ["average_seeds", "text_table", "write_report"]

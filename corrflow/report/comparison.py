@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from corrflow.benchmarks.benchmark import Benchmark, Scores
 from corrflow.benchmarks.registry import find_benchmark
 from corrflow.benchmarks.results import Result
+from corrflow.metrics import Interval, bootstrap_mean
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,38 @@ class Run:
     def speed(self) -> float:
         """Frames per second; NaN where none was timed."""
         return self.result.frames / self.result.seconds if self.result.seconds else math.nan
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """What a run gains on another one, sequence by sequence."""
+
+    run: Run
+    baseline: Run
+    column: str
+    gains: dict[str, float]
+    """By sequence, of those that both have a figure of."""
+
+    @property
+    def interval(self) -> Interval:
+        """The mean gain, and what it would be on other sequences of the kind."""
+        return bootstrap_mean(list(self.gains.values()))
+
+    def __str__(self) -> str:
+        most = max(self.gains, key=lambda name: self.gains[name])
+        least = min(self.gains, key=lambda name: self.gains[name])
+        better = sum(gain > 0 for gain in self.gains.values())
+        interval = self.interval
+        text = (
+            f"{self.run.label} against {self.baseline.label}: better in {better} of "
+            f"{plural(len(self.gains), 'sequence')}, {short(self.column)} "
+            f"{signed(interval.mean)} on average"
+        )
+        if not math.isnan(interval.low):
+            verdict = "more than chance" if interval.excludes_zero else "may be chance"
+            text += f" (95 % interval {signed(interval.low)} to {signed(interval.high)}: {verdict})"
+        gains, losses = signed(self.gains[most]), signed(self.gains[least])
+        return f"{text}, from {losses} ({least}) to {gains} ({most})."
 
 
 @dataclass(frozen=True)
@@ -65,6 +98,33 @@ class Comparison:
             for name in self.sequences
             if all(name in run.result.sequences for run in self.runs)
         ]
+
+    @property
+    def differences(self) -> list[PairedDifference]:
+        """Of each run from the first; none of a run that shares no figure with it."""
+        first, *others = self.runs
+        pairs = [
+            PairedDifference(other, first, self.column, self.gains(other, first))
+            for other in others
+        ]
+        return [pair for pair in pairs if pair.gains]
+
+    def gains(self, run: Run, baseline: Run) -> dict[str, float]:
+        """By sequence, of those where both have a figure."""
+        gains = {
+            name: run.figure(name, self.column) - baseline.figure(name, self.column)
+            for name in self.shared
+        }
+        return {name: gain for name, gain in gains.items() if not math.isnan(gain)}
+
+    def interval(self, run: Run) -> Interval | None:
+        """Of a run's overall figure, over sequences; None where that figure is no mean over
+        sequences, or there is but one."""
+        figures = [run.figure(name, self.column) for name in run.result.sequences]
+        interval = bootstrap_mean(figures)
+        overall = run.result.overall.get(self.column, math.nan)
+        meant = math.isclose(interval.mean, overall, rel_tol=1e-6)
+        return interval if meant and not math.isnan(interval.low) else None
 
     @property
     def leader(self) -> Run:
@@ -147,6 +207,16 @@ def number(value: float) -> str:
 def signed(value: float) -> str:
     """A difference as text."""
     return ("−" if value < 0 else "+") + number(abs(value))
+
+
+def between(interval: Interval | None) -> str:
+    """An interval as text."""
+    return f"{number(interval.low)} to {number(interval.high)}" if interval else "–"
+
+
+def plural(count: int, noun: str) -> str:
+    """1 frame, 2 frames."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def short(column: str) -> str:

@@ -9,7 +9,16 @@ from corrflow.benchmarks.published import DATA_SETS
 from corrflow.benchmarks.results import Result
 from corrflow.files import atomic_file
 from corrflow.report.charts import THIN_RUNS, charts
-from corrflow.report.comparison import Comparison, Run, compare, memory, number, rate, short, signed
+from corrflow.report.comparison import (
+    Comparison,
+    between,
+    compare,
+    memory,
+    number,
+    plural,
+    rate,
+    short,
+)
 from corrflow.report.markup import escape, note, section
 from corrflow.report.overlays import extremes
 from corrflow.report.published_table import published_section
@@ -144,11 +153,6 @@ def scope(comparison: Comparison) -> str:
     return note(" · ".join(facts), "scope")
 
 
-def plural(count: int, noun: str) -> str:
-    """1 frame, 2 frames."""
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def uneven(comparison: Comparison) -> str:
     """A warning where the runs did not see the same sequences."""
     if len(comparison.shared) == len(comparison.sequences):
@@ -169,6 +173,8 @@ def one_run(comparison: Comparison) -> str:
     pairs = [
         (short(column), number(run.result.overall.get(column, math.nan))) for column in columns
     ]
+    if comparison.scored and (interval := comparison.interval(run)):
+        pairs.insert(1, ("95 % interval over sequences", between(interval)))
     pairs += [
         ("frames per second", rate(run.speed)),
         ("peak memory", memory(run.result.peak_bytes)),
@@ -182,28 +188,7 @@ def one_run(comparison: Comparison) -> str:
 
 def differences(comparison: Comparison) -> str:
     """How each run fares against the first, in a sentence each."""
-    first, *others = comparison.runs
-    return "".join(filter(None, (difference(comparison, first, other) for other in others)))
-
-
-def difference(comparison: Comparison, first: Run, other: Run) -> str:
-    """In how many sequences it is better, by how much, and where most and least; nothing where they
-    share none."""
-    column = comparison.column
-    gains = {
-        name: other.figure(name, column) - first.figure(name, column) for name in comparison.shared
-    }
-    gains = {name: gain for name, gain in gains.items() if not math.isnan(gain)}
-    if not gains:
-        return ""
-    most, least = max(gains, key=lambda name: gains[name]), min(gains, key=lambda name: gains[name])
-    better, mean = sum(gain > 0 for gain in gains.values()), sum(gains.values()) / len(gains)
-    where = f"from {signed(gains[least])} ({least}) to {signed(gains[most])} ({most})"
-    verdict = (
-        f"{other.label} against {first.label}: better in {better} of "
-        f"{plural(len(gains), 'sequence')}"
-    )
-    return note(f"{verdict}, {short(column)} {signed(mean)} on average, {where}.", "finding")
+    return "".join(note(str(difference), "finding") for difference in comparison.differences)
 
 
 def curves(comparison: Comparison) -> str:

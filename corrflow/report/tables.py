@@ -4,7 +4,16 @@ one with other people's results."""
 import math
 from collections.abc import Iterable
 
-from corrflow.report.comparison import Comparison, Run, best_of, memory, rate, scale_of, short
+from corrflow.report.comparison import (
+    Comparison,
+    Run,
+    best_of,
+    between,
+    memory,
+    rate,
+    scale_of,
+    short,
+)
 from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, table, words
 
 WIDEST = 12  # columns of objects' figures, of several runs
@@ -25,7 +34,13 @@ def overall_table(comparison: Comparison) -> str:
         )
         for index, value in enumerate(values):
             rows[index].append(figure_cell(value, scale, index in best))
-    return table(Table("Overall figures of each run", ["run", *map(short, columns)], rows))
+    head = ["run", *map(short, columns)]
+    intervals = [comparison.interval(run) for run in comparison.runs]
+    if any(intervals):
+        head.append(f"{short(comparison.column)}: 95 % over sequences")
+        for row, interval in zip(rows, intervals, strict=True):
+            row.append(words(between(interval)))
+    return table(Table("Overall figures of each run", head, rows))
 
 
 def sequence_table(comparison: Comparison) -> str:

@@ -1,14 +1,16 @@
-"""The figures of runs as a table for the terminal."""
+"""The figures of runs as a table for the terminal, and what each gains on the first."""
 
 import math
 
 from corrflow.benchmarks.results import Result
-from corrflow.report.comparison import Comparison, compare, memory, number, rate, short
+from corrflow.report.comparison import Comparison, between, compare, memory, number, rate, short
+
+INTERVAL = len("0.000 to 0.000")
 
 
 def text_table(results: list[Result]) -> str:
-    """The headline figures, speed and memory of each result, in columns; a table for each
-    benchmark."""
+    """The headline figures, speed and memory of each result, in columns, and a line on what each
+    gains on the first; a table for each benchmark."""
     comparisons = compare(results)
     tables = [lines(comparison) for comparison in comparisons]
     if len(comparisons) > 1:
@@ -25,10 +27,15 @@ def lines(comparison: Comparison) -> list[str]:
     width = max(len(run.label) for run in comparison.runs)
     widths = [max(7, len(short(column))) for column in columns]
     head = [f"{short(column):>{w}}" for column, w in zip(columns, widths, strict=True)]
+    intervals = [comparison.interval(run) for run in comparison.runs]
+    if any(intervals):
+        head.append(f"{'95 % interval':>{INTERVAL}}")
     table = ["  ".join([" " * width, *head, f"{'frames/s':>9}", f"{'memory':>10}"])]
-    for run in comparison.runs:
+    for run, interval in zip(comparison.runs, intervals, strict=True):
         values = [run.result.overall.get(column, math.nan) for column in columns]
         figures = [f"{fine(value):>{w}}" for value, w in zip(values, widths, strict=True)]
+        if any(intervals):
+            figures.append(f"{between(interval):>{INTERVAL}}")
         table.append(
             "  ".join(
                 [
@@ -39,7 +46,7 @@ def lines(comparison: Comparison) -> list[str]:
                 ]
             )
         )
-    return table
+    return table + [str(difference) for difference in comparison.differences]
 
 
 def fine(value: float) -> str:

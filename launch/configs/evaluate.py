@@ -110,6 +110,9 @@ class ReportJob:
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders that launch/eval.py --out wrote. The others of a benchmark are compared with its
     first."""
+    seeds: int = 1
+    """How many runs in a row differ by their training seed alone. They are shown as one, by their
+    mean: report.py OLD-0 OLD-1 NEW-0 NEW-1 --seeds 2 compares two settings of two seeds each."""
     out: Path = Path("report.html")
     """HTML page to write."""
     title: str = "Evaluations compared"
@@ -120,6 +123,8 @@ class ReportJob:
             raise InputError(
                 "report: no run: expected the folder of a finished evaluation, or several"
             )
+        if self.seeds < 1:
+            raise InputError(f"report: seeds {self.seeds}: expected 1 or more")
         folders = [run.resolve() for run in self.runs]
         if repeated := [str(run) for i, run in enumerate(self.runs) if folders[i] in folders[:i]]:
             raise InputError(f"report: {', '.join(repeated)}: given before: expected each run once")

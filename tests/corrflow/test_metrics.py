@@ -6,6 +6,7 @@ from conftest import DATA, SHARED
 
 from corrflow import InputError
 from corrflow.metrics import (
+    bootstrap_mean,
     boundary_accuracy,
     boundary_map,
     mean,
@@ -91,3 +92,20 @@ def test_means_are_of_what_is_defined():
     np.testing.assert_array_equal(mean_over([[1.0, nan, nan], [3.0, 5.0, nan]]), [2, 5, nan])
     assert mean([nan, 1.0, 2.0]) == 1.5
     assert np.isnan([mean([]), mean([nan])]).all()
+
+
+def test_the_bootstrap_interval_is_that_of_the_mean():
+    values = np.random.default_rng(1).normal(0.3, 0.1, 40)
+    interval = bootstrap_mean(values)
+    assert interval.mean == pytest.approx(values.mean())
+    # of this many values, the normal approximation is close
+    half = 1.96 * values.std() / np.sqrt(len(values))
+    bounds = pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
+    assert (interval.low, interval.high) == bounds
+    assert interval.excludes_zero
+    assert not bootstrap_mean(values - 0.3).excludes_zero
+    assert bootstrap_mean([*values, np.nan]) == interval
+    alone = bootstrap_mean([0.5, np.nan])
+    assert alone.mean == 0.5
+    assert np.isnan([alone.low, alone.high]).all()
+    assert not alone.excludes_zero

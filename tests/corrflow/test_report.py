@@ -15,7 +15,7 @@ from corrflow.benchmarks import registry
 from corrflow.benchmarks.davis import Davis
 from corrflow.benchmarks.published import DATA_SETS, DAVIS_2016, DAVIS_2017
 from corrflow.benchmarks.results import Result, SequenceResult
-from corrflow.report import text_table, write_report
+from corrflow.report import average_seeds, text_table, write_report
 from corrflow.report.charts import POINTS, path, thinned
 from corrflow.report.comparison import best_of, compare, labels
 from corrflow.report.overlays import PAGE_BYTES, PICTURE_BYTES, picture_width
@@ -308,9 +308,72 @@ def test_the_text_has_a_table_for_each_benchmark(tmp_path):
         [make(tmp_path, "a", 0.5), make(tmp_path, "points", 0.5, "joints")]
     ).splitlines()
     assert lines[0] == "davis2017"
-    assert lines[1].split() == ["J&F", "J", "F", "frames/s", "memory"]
-    assert lines[2].split() == ["a", "0.3250", "0.3250", "0.3250", "5.0", "1.50", "GiB"]
-    assert lines[4:6] == ["joints", "        PCK@0.1  PCK@0.2   frames/s      memory"]
+    assert lines[1].split() == ["J&F", "J", "F", "95", "%", "interval", "frames/s", "memory"]
+    figures = ["0.3250", "0.3250", "0.3250", "0.244", "to", "0.406"]
+    assert lines[2].split() == ["a", *figures, "5.0", "1.50", "GiB"]
+    assert lines[4] == "joints"
+    assert lines[5].split() == ["PCK@0.1", "PCK@0.2", "95", "%", "interval", "frames/s", "memory"]
+
+
+def shifted(result, gains):
+    """The result with its headline figure raised in each sequence by so much."""
+    column = "J&F-Mean"
+    sequences = {
+        name: replace(
+            sequence, figures={**sequence.figures, column: sequence.figures[column] + gain}
+        )
+        for (name, sequence), gain in zip(result.sequences.items(), gains, strict=True)
+    }
+    overall = {**result.overall, column: result.overall[column] + np.mean(gains)}
+    return replace(result, name=f"{result.name}-b", sequences=sequences, overall=overall)
+
+
+def test_a_gain_is_more_than_chance_where_its_interval_excludes_zero(tmp_path):
+    first = make(tmp_path, "a", 0.5)
+    steady = [0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.01, 0.02]
+    one_lucky = [0.2, -0.01, -0.01, -0.01, 0.0, 0.0, -0.01, 0.0]
+    for gains, verdict in ((steady, "more than chance"), (one_lucky, "may be chance")):
+        lines = text_table([first, shifted(first, gains)]).splitlines()
+        assert f"better in {sum(g > 0 for g in gains)} of 8 sequences" in lines[-1]
+        assert verdict in lines[-1]
+
+
+def test_an_overall_figure_that_is_no_mean_over_sequences_has_no_interval(tmp_path):
+    result = make(tmp_path, "a", 0.5)
+    (comparison,) = compare([replace(result, overall={**result.overall, "J&F-Mean": 0.5})])
+    assert comparison.interval(comparison.runs[0]) is None
+    (alone,) = compare([make(tmp_path, "one", 0.5, names=("alpha",))])
+    assert alone.interval(alone.runs[0]) is None
+
+
+def test_seeds_of_a_setting_are_shown_by_their_mean(tmp_path):
+    low, high = make(tmp_path, "low", 0.4), make(tmp_path, "high", 0.6)
+    (merged,) = average_seeds([low, high], 2)
+    middle = make(tmp_path, "middle", 0.5)
+    assert merged.name == "low, mean of 2 seeds"
+    for column in ("J&F-Mean", "J-Mean", "J-Decay"):
+        assert merged.overall[column] == pytest.approx(middle.overall[column])
+    recalls = (low.overall["J-Recall"], high.overall["J-Recall"])
+    assert merged.overall["J-Recall"] == pytest.approx(np.mean(recalls))
+    for name, sequence in middle.sequences.items():
+        assert merged.sequences[name].figures["J&F-Mean"] == pytest.approx(
+            sequence.figures["J&F-Mean"]
+        )
+        for key, scores in sequence.scores.items():
+            for measure, values in scores.items():
+                averaged = merged.sequences[name].scores[key][measure]
+                np.testing.assert_allclose(averaged, values)
+    assert average_seeds([low, high], 1) == [low, high]
+
+
+def test_only_seeds_of_one_setting_are_averaged(tmp_path):
+    one = make(tmp_path, "one", 0.4)
+    with pytest.raises(InputError, match="3 runs, seeds 2: expected as many runs of each"):
+        average_seeds([one, one, one], 2)
+    fewer = make(tmp_path, "fewer", 0.4, names=("alpha",))
+    for other in (fewer, replace(one, protocol="memory"), make(tmp_path, "p", 0.5, "joints")):
+        with pytest.raises(InputError, match="expected the benchmark, protocol, sequences"):
+            average_seeds([one, other], 2)
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):

@@ -27,11 +27,22 @@ def test_finished_evaluations_are_compared(runs, tmp_path, capsys):
         == 0
     )
     told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told] == ["J&F", "first", "second", "report:"]
-    assert (
-        "second against first: better in 0 of 4 sequences, J&amp;F +0.000"
-        in (tmp_path / "new" / "r.html").read_text()
-    )
+    assert [line.split()[0] for line in told] == ["J&F", "first", "second", "second", "report:"]
+    same = "second against first: better in 0 of 4 sequences"
+    assert told[3].startswith(same)
+    assert f"{same}, J&amp;F +0.000" in (tmp_path / "new" / "r.html").read_text()
+
+
+def test_runs_of_several_seeds_are_one_setting(runs, tmp_path, capsys):
+    both = [str(runs / "first"), str(runs / "second")]
+    assert report.main([*both, "--seeds", "2", "--out", str(tmp_path / "r.html")]) == 0
+    assert capsys.readouterr().out.splitlines()[1].startswith("first, mean of 2 seeds")
+
+
+def test_a_number_of_seeds_that_can_not_be_is_refused(runs, refused):
+    both = [runs / "first", runs / "second"]
+    assert "2 runs, seeds 3: expected as many runs" in refused("report", *both, "--seeds", 3)
+    assert "seeds 0: expected 1 or more" in refused("report", *both, "--seeds", 0)
 
 
 def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, refused):
