@@ -20,7 +20,7 @@ from corrflow.propagation import find_protocol
 from launch.common.command import parse, run
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
-from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video, written
+from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
 
 Item = TypeVar("Item")
 # frames a second also where a frame takes more than one
@@ -40,8 +40,9 @@ def main(argv: list[str]) -> int:
         return serve_page(job)
     if job.video is None or job.out is None:
         raise InputError(f"track: video {job.video}, out {job.out}: expected both, or --browser")
-    marked = Prompts(job.mask, job.points, job.box, job.start)
-    order = TrackRequest(job.video, marked, job.out, job.backward, job.size, job.protocol)
+    marked = Prompts(job.mask, job.points, job.box, job.labels, job.start)
+    how = (job.backward, job.size, job.protocol, job.write, job.tolerance)
+    order = TrackRequest(job.video, marked, job.out, *how)
     return track(order, prepare_model(job))
 
 
@@ -63,7 +64,7 @@ def track(order: TrackRequest, model: CorrFlow) -> int:
         except StoppedError:
             print("track.py: interrupted before the first frame was written", file=sys.stderr)
             return INTERRUPTED
-    files = ", ".join(map(str, written(order)))
+    files = ", ".join(map(str, outcome.files))
     if outcome.whole:
         print(f"tracked {outcome.frames} frames: {files}")
         return 0

@@ -1,16 +1,17 @@
 """All that is kept of a tracked video: `NAME.mp4` with the tracks drawn over it, `NAME.csv`,
-`NAME.json`, and of objects `NAME-masks/`."""
+`NAME.json`, of objects `NAME-masks/`, and annotations in the formats that are asked for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
 
+from corrflow.annotations import AnnotationWriter, TrackedShape
 from corrflow.drawing import Dots, draw_boxes, extent
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
@@ -41,6 +42,10 @@ class Recorded:
     video: str
     """Its name, for the tables."""
     names: FrameNames
+    objects: Mapping[int, str] = field(default_factory=dict)
+    """What each object or point is called, by its number; none where nobody named them."""
+    annotations: Sequence[AnnotationWriter] = ()
+    """What writes labels as tools read them."""
 
 
 class Recording(ABC, Generic[Result]):
@@ -51,13 +56,18 @@ class Recording(ABC, Generic[Result]):
 
     def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
         self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
+        self.object_names, self.annotations = about.objects, about.annotations
+        first, *others = self.columns
+        columns = (first, "name", *others) if self.object_names else self.columns
         head: dict[str, str | int | float] = {
             "video": about.video,
             "width": reel.width,
             "height": reel.height,
         }
         with ExitStack() as opened:
-            self.table = opened.enter_context(TrackTable(out.with_suffix(""), self.columns, head))
+            for writer in self.annotations:
+                opened.callback(writer.discard)
+            self.table = opened.enter_context(TrackTable(out.with_suffix(""), columns, head))
             self.film = opened.enter_context(VideoWriter(out, reel, sound))
             self.opened = opened.pop_all()
 
@@ -75,14 +85,27 @@ class Recording(ABC, Generic[Result]):
     def add(self, pixels_hw3: Pixels, stamp: int, result: Result) -> None:
         """The next frame and what was found in it."""
         number = self.names.number(self.count)
-        self.table.add(number, float(stamp * self.tick), self.rows(result))
+        self.table.add(number, float(stamp * self.tick), self.named_rows(result))
         self.film.add(self.draw(pixels_hw3, result), stamp)
+        if self.annotations:
+            shapes = self.shapes(result)
+            for writer in self.annotations:
+                writer.add(self.count, pixels_hw3, shapes)
         self.count += 1
 
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; `whole`: the video ends here."""
         self.film.finish(whole=whole)
         self.table.finish()
+        for writer in self.annotations:
+            writer.finish()
+
+    def named_rows(self, result: Result) -> list[list[Cell]]:
+        """Those of the table, with the objects' names behind their numbers, if they have names."""
+        rows = self.rows(result)
+        if not self.object_names:
+            return rows
+        return [[number, self.object_names[int(number or 0)], *rest] for number, *rest in rows]
 
     @abstractmethod
     def draw(self, pixels_hw3: Pixels, result: Result) -> Pixels:
@@ -90,7 +113,11 @@ class Recording(ABC, Generic[Result]):
 
     @abstractmethod
     def rows(self, result: Result) -> list[list[Cell]]:
-        """Those of the table."""
+        """Those of the table: number and figures of each object or point."""
+
+    @abstractmethod
+    def shapes(self, result: Result) -> list[TrackedShape]:
+        """Those of the annotations: what is there."""
 
 
 class MaskRecording(Recording[Pixels]):
@@ -133,6 +160,11 @@ class MaskRecording(Recording[Pixels]):
             for number in self.objects
         ]
 
+    def shapes(self, result: Pixels) -> list[TrackedShape]:
+        """The objects that have an area."""
+        numbers = np.unique(result[result > 0]).tolist()
+        return [TrackedShape(number, mask=result == number) for number in numbers]
+
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; masks of an earlier, longer try go."""
         super().finish(whole=whole)
@@ -165,6 +197,16 @@ class PointRecording(Recording[TrackedPoints]):
             if np.isnan(x)
             else [number, round(x, 2), round(y, 2), visible, round(confidence, 4)]
             for number, ((x, y), visible, confidence) in enumerate(points, 1)
+        ]
+
+    def shapes(self, result: TrackedPoints) -> list[TrackedShape]:
+        """The points that have been seen so far; annotations count from the first pixel's
+        corner."""
+        points = zip(result.xy.tolist(), result.visible.tolist(), strict=True)
+        return [
+            TrackedShape(number, point=(x + 0.5, y + 0.5), hidden=not visible)
+            for number, ((x, y), visible) in enumerate(points, 1)
+            if not np.isnan(x)
         ]
 
 

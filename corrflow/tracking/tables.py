@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-Cell = int | float | bool | None
+Cell = int | float | bool | str | None
 
 
 class TrackTable:

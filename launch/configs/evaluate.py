@@ -13,6 +13,8 @@ from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, o
 from corrflow.scale import SMALLEST_SIDE
 from slurm.cluster import ClusterConfig, find_profile
 
+Annotations = Literal["cvat", "coco", "labelme", "yolo"]
+
 
 @dataclass(frozen=True)
 class EvalJob:
@@ -132,8 +134,9 @@ class ReportJob:
 
 @dataclass(frozen=True)
 class TrackJob:
-    """Track what is marked through a video: give one of --mask, --points, --box. All frames are
-    written; nothing is drawn before the first that has marks. Ctrl-C keeps what is done."""
+    """Track what is marked through a video: give one of --labels, --mask, --points, --box. All
+    frames are written; nothing is drawn before the first that has marks. Ctrl-C keeps what is
+    done."""
 
     checkpoint: Path | None = None
     """A checkpoint of ours or a released one. Unless given, the pretrained model."""
@@ -142,6 +145,16 @@ class TrackJob:
     out: Path | None = None
     """Video to write, NAME.mp4. NAME.csv and NAME.json are written beside it, and for masks and
     boxes the folder NAME-masks."""
+    labels: Path | None = None
+    """Labels as a tool wrote them: CVAT's XML, COCO's JSON, Labelme's JSON or a folder of them,
+    YOLO's text files, or a folder of PNGs. Polygons, masks, boxes or points of one frame or
+    several, with their names."""
+    write: tuple[Annotations, ...] = ()
+    """Formats in which to write the labels of all frames: cvat, coco, labelme, yolo, or several of
+    them, beside the results."""
+    tolerance: float = 1.0
+    """How far the lines of polygons that are written may be moved to have fewer corners, in
+    pixels."""
     mask: tuple[str, ...] = ()
     """Masks: PNGs of the video's size, in which 0 is background and 1, 2, ... (or 255) are objects.
     Give FILE, FRAME=FILE for another frame than the first, or a folder of PNGs named by frame
@@ -177,7 +190,10 @@ class TrackJob:
             raise InputError(f"track: size {self.size}: expected at least 32 pixels")
         if not 0 < self.port < 1 << 16:
             raise InputError(f"track: port {self.port}: expected 1 to 65535")
-        if self.browser and (self.video or self.out or self.mask or self.points or self.box):
+        if self.tolerance < 0:
+            raise InputError(f"track: tolerance {self.tolerance}: expected 0 or more pixels")
+        marks = self.labels or self.mask or self.points or self.box
+        if self.browser and (self.video or self.out or marks):
             raise InputError(
                 "track: browser: expected no video, out or marks beside it: the page asks for them"
             )

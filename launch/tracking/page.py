@@ -20,7 +20,7 @@ import gradio as gr
 from corrflow import CorrFlow, InputError
 from launch.common.command import MISTAKES
 from launch.tracking.marking import canvas_of, marking_canvas, read_marks
-from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video, written
+from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
 from shards.video.sources import VIDEO_SUFFIXES
 from shards.video.video_reader import BrokenVideoError, open_video_reader, picture_at
 
@@ -166,7 +166,7 @@ def track_with(setting: Setting) -> Any:
         end = "" if outcome.whole else ", then stopped"
         if outcome.damage:
             end = f"; the video can't be read further: {outcome.damage}"
-        files = gr.File([packed(path) for path in written(order)], visible=True)
+        files = gr.File([packed(path) for path in outcome.files], visible=True)
         return str(order.out), files, f"Tracked {outcome.frames} frames{end}."
 
     return track

@@ -1,5 +1,5 @@
-"""What a user marks, from flags to frame numbers: masks, points or boxes, each checked against the
-video."""
+"""What a user marks, from flags to frame numbers: masks, points, boxes or a tool's labels, each
+checked against the video."""
 
 import re
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from corrflow import InputError
+from corrflow.annotations import NamedObject, Shape, number_objects, paint, read_shapes
 from corrflow.pictures import Pixels, read_mask
 from corrflow.scale import Points
 from corrflow.tracking.disk_buffer import CompressedMasks
@@ -26,19 +27,25 @@ class Prompts:
     mask: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     box: tuple[str, ...] = ()
+    labels: Path | None = None
     start: int | None = None
     """The frame of those that don't name theirs; None: the first."""
 
     def __post_init__(self) -> None:
         kinds = [
             f"--{name}"
-            for name, given in (("mask", self.mask), ("points", self.points), ("box", self.box))
+            for name, given in (
+                ("labels", self.labels),
+                ("mask", self.mask),
+                ("points", self.points),
+                ("box", self.box),
+            )
             if given
         ]
         if len(kinds) != 1:
             raise InputError(
-                f"track: {' and '.join(kinds) or 'nothing marked'}: expected one of --mask, "
-                "--points, --box"
+                f"track: {' and '.join(kinds) or 'nothing marked'}: expected one of --labels, "
+                "--mask, --points, --box"
             )
         if self.start is not None and self.start < 0:
             raise InputError(f"track: start {self.start}: expected a frame's number, from 0 on")
@@ -53,6 +60,100 @@ class VideoInfo:
     count: int
     """Frames."""
     names: FrameNames = field(default_factory=FrameNames)
+
+
+@dataclass(frozen=True)
+class Marked:
+    """What is marked in a video: areas or points, never both."""
+
+    masks: CompressedMasks | None = None
+    """Objects' numbers by place of the frame."""
+    points: dict[int, Points] | None = None
+    """By place of the frame, `[k, 2]` with NaN where a point is marked in another frame."""
+    objects: tuple[NamedObject, ...] = ()
+    """What labels call them; empty if what was given has no names."""
+
+
+def read_prompts(marked: Prompts, stage: VideoInfo) -> Marked:
+    """What the flags give; InputError for what does not fit the video."""
+    if marked.labels:
+        return read_annotations(marked.labels, marked.start, stage)
+    if marked.points:
+        return Marked(points=read_points(marked, stage))
+    return Marked(masks=read_masks(marked, stage))
+
+
+def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:
+    """What a tool's labels give."""
+    where = f"labels {path}"
+    shapes, objects = number_objects(read_shapes(path, stage.width, stage.height), where)
+    by_place: dict[int, list[Shape]] = {}
+    for frame in dict.fromkeys(shape.frame for shape in shapes):
+        alone = all(shape.frame == frame for shape in shapes)
+        place = labelled_place(frame, start if alone else None, alone, stage, where)
+        by_place.setdefault(place, []).extend(s for s in shapes if s.frame == frame)
+    kinds = {shape.point is None for shape in shapes}
+    if len(kinds) > 1:
+        raise InputError(f"{where}: points and areas: expected one of them, the others removed")
+    if kinds == {False}:
+        points = {
+            place: point_rows(found, objects, stage, where) for place, found in by_place.items()
+        }
+        return Marked(points=points, objects=tuple(objects))
+    masks = CompressedMasks(stage.height, stage.width)
+    for place, found in by_place.items():
+        for shape in found:
+            if not shape.mask(stage.height, stage.width).any():
+                raise InputError(
+                    f"{where}: frame {shape.frame}: {shape.object.name}: has no pixel inside the "
+                    f"video of {stage.width}x{stage.height}"
+                )
+        masks[place] = paint(found, objects, stage.height, stage.width)
+    return Marked(masks=masks, objects=tuple(objects))
+
+
+def labelled_place(
+    frame: int | str, start: int | None, alone: bool, stage: VideoInfo, where: str
+) -> int:
+    """The place from 0 of the frame that labels are of. Where they are of one image alone, whose
+    name says nothing, it is frame `start`, or the first."""
+    if isinstance(frame, int):
+        if not 0 <= frame < stage.count:
+            raise InputError(
+                f"{where}: frame {frame}: the video has {stage.count} frames: expected 0 to "
+                f"{stage.count - 1}"
+            )
+        return frame
+    place = stage.names.place_of(frame)
+    if place is not None and place < stage.count:
+        return place
+    digits = TRAILING_NUMBER.search(frame)
+    if alone and (start is not None or digits is None):
+        return find_place(start, stage, where)
+    if digits is None:
+        raise InputError(
+            f"{where}: image {frame!r}: no frame is called so: expected a name that ends in the "
+            "frame's number"
+        )
+    return find_place(int(digits[1]), stage, f"{where}: image {frame!r}")
+
+
+def point_rows(
+    shapes: list[Shape], objects: list[NamedObject], stage: VideoInfo, where: str
+) -> Points:
+    """One frame's points, a row for each object."""
+    rows = np.full((len(objects), 2), np.nan, np.float32)
+    for shape in shapes:
+        x, y = shape.point or (np.nan, np.nan)
+        if not (0 <= x <= stage.width and 0 <= y <= stage.height):
+            raise InputError(
+                f"{where}: frame {shape.frame}: {shape.object.name} at {x:g},{y:g}: is outside the "
+                f"video of {stage.width}x{stage.height}"
+            )
+        # tools count from the first pixel's corner, tracking from its centre
+        inside = np.clip((x - 0.5, y - 0.5), 0, (stage.width - 1, stage.height - 1))
+        rows[objects.index(shape.object)] = inside
+    return rows
 
 
 def read_masks(marked: Prompts, stage: VideoInfo) -> CompressedMasks:

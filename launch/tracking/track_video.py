@@ -9,6 +9,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from corrflow import CorrFlow, InputError
+from corrflow.annotations import (
+    AnnotatedVideo,
+    AnnotationWriter,
+    NamedObject,
+    find_writer,
+    open_writer,
+)
 from corrflow.scale import Scale
 from corrflow.tracking.recording import (
     MaskRecording,
@@ -19,7 +26,8 @@ from corrflow.tracking.recording import (
 )
 from corrflow.tracking.tracker import MaskTracker, PointTracker, Tracker, check_reached
 from corrflow.tracking.video_writer import VideoFormat
-from launch.tracking.prompts import Prompts, VideoInfo, mask_paths, read_masks, read_points
+from launch.tracking.prompts import Marked, Prompts, VideoInfo, mask_paths, read_prompts
+from shards.video.decode import frame_files
 from shards.video.video_reader import BrokenVideoError, Picture, VideoReader, open_video_reader
 
 Item = TypeVar("Item")
@@ -36,6 +44,10 @@ class TrackRequest:
     size: int
     """Short side at which to track, in pixels."""
     protocol: str
+    write: tuple[str, ...] = ()
+    """Formats of annotations to write besides."""
+    tolerance: float = 1.0
+    """How far the lines of their polygons may be moved to be simpler, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,8 @@ class Outcome:
     frames: int
     whole: bool
     """Whether that is all of the video."""
+    files: tuple[Path, ...]
+    """Files and folders."""
     damage: str = ""
     """Why it can't be read any further, if that is why it ended."""
 
@@ -98,10 +112,13 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
     try:
         with ExitStack() as opened:
             footage = opened.enter_context(open_video_reader(order.video))
-            follower = prepare(order, model, footage)
+            stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
+            marked = read_prompts(order.prompts, stage)
+            check_formats(order, marked)
+            follower = prepare(order, model, footage, marked)
             if order.backward:
                 opened.enter_context(track_backward(order, follower, watch))
-            return record(order, footage, follower, watch)
+            return record(order, footage, follower, marked, watch)
     except BrokenVideoError as error:
         raise InputError(f"video {order.video}: {error}") from None
 
@@ -115,19 +132,33 @@ def check_names(order: TrackRequest) -> None:
         raise InputError(
             f"out {order.out}: would overwrite the video itself: expected another name"
         )
+    for name in order.write:
+        path, labels = find_writer(name).path_of(order.out).resolve(), order.prompts.labels
+        if labels and path in (labels.resolve(), *labels.resolve().parents):
+            raise InputError(
+                f"out {order.out}: would overwrite labels {labels}: expected another name"
+            )
     if given := next(
         (path for path in mask_paths(order.prompts) if path.resolve().parent == masks), None
     ):
         raise InputError(f"out {order.out}: would overwrite mask {given}: expected another name")
 
 
-def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader) -> Tracker[Any, Any]:
-    """The follower of what is marked, once it is known to fit."""
-    stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
+def check_formats(order: TrackRequest, marked: Marked) -> None:
+    """InputError for a format that can't hold what is marked."""
+    for name in order.write:
+        if marked.points and not find_writer(name).has_points:
+            raise InputError(f"write {name}: the format has no points: expected another one")
+
+
+def prepare(
+    order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: Marked
+) -> Tracker[Any, Any]:
+    """The follower of what is marked."""
     scale = Scale.of(footage.width, footage.height, order.size)
-    if order.prompts.points:
-        return PointTracker(model, scale, read_points(order.prompts, stage), order.protocol)
-    return MaskTracker(model, scale, read_masks(order.prompts, stage), order.protocol)
+    if marked.masks is not None:
+        return MaskTracker(model, scale, marked.masks, order.protocol)
+    return PointTracker(model, scale, marked.points or {}, order.protocol)
 
 
 def track_backward(order: TrackRequest, follower: Tracker[Any, Any], watch: Progress) -> Any:
@@ -141,13 +172,17 @@ def track_backward(order: TrackRequest, follower: Tracker[Any, Any], watch: Prog
 
 
 def record(
-    order: TrackRequest, footage: VideoReader, follower: Tracker[Any, Any], watch: Progress
+    order: TrackRequest,
+    footage: VideoReader,
+    follower: Tracker[Any, Any],
+    marked: Marked,
+    watch: Progress,
 ) -> Outcome:
     """The forward pass, written as it goes."""
     source = Unbroken(footage.frames)
     shown, seen = tee(source)
     results = follower.track(picture.pixels for picture in seen)
-    with open_recording(order, footage, follower) as recording:
+    with open_recording(order, footage, follower, marked) as recording:
         whole = True
         for picture, result in watch.show(
             zip(shown, results, strict=True), footage.count, "tracking"
@@ -162,23 +197,43 @@ def record(
             if not source.damage:
                 check_reached(follower.latest, recording.count)
         recording.finish(whole=whole and not source.damage)
-    return Outcome(recording.count, whole and not source.damage, source.damage)
+    files = written_files(order, masks=marked.masks is not None)
+    return Outcome(recording.count, whole and not source.damage, files, source.damage)
 
 
 def open_recording(
-    order: TrackRequest, footage: VideoReader, follower: Tracker[Any, Any]
+    order: TrackRequest, footage: VideoReader, follower: Tracker[Any, Any], marked: Marked
 ) -> Recording[Any]:
     """Of the kind that suits."""
     reel = VideoFormat(footage.width, footage.height, footage.tick, footage.fps)
     sound = (footage.sound.stream, footage.sound.packets) if footage.sound else None
-    about = Recorded(order.video.name, footage.names)
+    numbers = list(follower.begins) if isinstance(follower, MaskTracker) else []
+    about = Recorded(
+        order.video.name,
+        footage.names,
+        {number: owner.name for number, owner in enumerate(marked.objects, 1)},
+        open_annotations(order, footage, marked, numbers),
+    )
     if isinstance(follower, MaskTracker):
         boxes = bool(order.prompts.box)
-        return MaskRecording(order.out, reel, sound, about, list(follower.begins), boxes=boxes)
+        return MaskRecording(order.out, reel, sound, about, numbers, boxes=boxes)
     return PointRecording(order.out, reel, sound, about)
 
 
-def written(order: TrackRequest) -> list[Path]:
+def open_annotations(
+    order: TrackRequest, footage: VideoReader, marked: Marked, numbers: list[int]
+) -> list[AnnotationWriter]:
+    """A writer for each format; objects without names are called by their numbers."""
+    count = max(numbers, default=len(order.prompts.points))
+    objects = marked.objects or [NamedObject(str(n)) for n in range(1, count + 1)]
+    images = [path for _, path in frame_files(order.video)] if order.video.is_dir() else []
+    video = AnnotatedVideo(order.video.name, footage.width, footage.height, objects, images)
+    return [open_writer(name, order.out, video, order.tolerance) for name in order.write]
+
+
+def written_files(order: TrackRequest, *, masks: bool) -> tuple[Path, ...]:
     """The files and folders that a finished order leaves."""
-    masks = [] if order.prompts.points else [masks_folder(order.out)]
-    return [order.out, order.out.with_suffix(".csv"), order.out.with_suffix(".json"), *masks]
+    tables = [order.out.with_suffix(".csv"), order.out.with_suffix(".json")]
+    folders = [masks_folder(order.out)] if masks else []
+    annotations = [find_writer(name).path_of(order.out) for name in order.write]
+    return (order.out, *tables, *folders, *annotations)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from corrflow.drawing import Dots, color, draw_boxes, extent
-from corrflow.tracking.tables import Table
+from corrflow.tracking.tables import TrackTable
 
 GREY = np.full((150, 150, 3), 90, np.uint8)  # a dot has a radius of 2 pixels there
 
@@ -48,7 +48,7 @@ def test_there_is_a_colour_for_any_number():
 
 
 def test_a_table_is_there_when_it_is_finished_and_not_before(tmp_path):
-    with Table(
+    with TrackTable(
         tmp_path / "a.b", ("point", "x", "visible"), {"video": "ä.mp4", "width": 8}
     ) as table:
         table.add(3, 0.0, [(1, 2.5, True), (2, None, False)])
@@ -68,7 +68,7 @@ def test_a_table_is_there_when_it_is_finished_and_not_before(tmp_path):
     assert len(list(tmp_path.iterdir())) == 2
     with (
         pytest.raises(RuntimeError, match="in between"),
-        Table(tmp_path / "c", ("point",), {"video": ""}),
+        TrackTable(tmp_path / "c", ("point",), {"video": ""}),
     ):
         raise RuntimeError("in between")
     assert len(list(tmp_path.iterdir())) == 2

@@ -20,6 +20,7 @@ from conftest import ROOT, SHARED, TIMEOUT_SECONDS
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
+from corrflow.annotations import WRITERS, read_shapes
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch.track import main, patience
@@ -282,6 +283,108 @@ def test_one_mask_that_is_called_as_a_frame_is_that_frames(track, tmp_path):
     assert [bool(found.any()) for found in labels] == [False, True, True, True]
 
 
+SQUARE = [[5, 10], [25, 10], [25, 30], [5, 30]]
+
+
+def write_labelme(path, shapes, image=None):
+    shapes = [{"label": "square", "group_id": 1, "shape_type": "polygon", **s} for s in shapes]
+    about = {"imagePath": image or f"{path.stem}.jpg", "imageHeight": HEIGHT, "imageWidth": WIDTH}
+    path.write_text(json.dumps({"version": "5.5.0", "shapes": shapes, **about}))
+    return path
+
+
+def test_labels_of_a_tool_come_back_in_every_format(track, video, tmp_path):
+    other = {"label": "strip", "group_id": 2, "points": [[40, 2], [60, 2], [60, 8], [40, 8]]}
+    labels = write_labelme(tmp_path / "frame_000001.json", [{"points": SQUARE}, other])
+    out = track(video, "--labels", labels, "--write", *WRITERS, "--tolerance", 0)
+    masks = labels_of(out)
+    assert not masks[0].any()
+    assert (masks[1][10:30, 5:25] == 1).all()
+    names = {(row["object"], row["name"]) for row in rows_of(out)}
+    assert names == {("1", "square"), ("2", "strip")}
+    told = json.loads(out.with_suffix(".json").read_text())
+    assert told["frames"][1]["objects"][1]["name"] == "strip"
+    for name, writer in WRITERS.items():
+        shapes = read_shapes(writer.path_of(out), WIDTH, HEIGHT)
+        assert {shape.object.name for shape in shapes} == {"square", "strip"}
+        for place, expected in enumerate(masks):
+            found = np.zeros((HEIGHT, WIDTH), bool)
+            for shape in shapes:
+                if shape.frame in (place, f"frame_{place:06d}"):
+                    found ^= shape.mask(HEIGHT, WIDTH)
+            np.testing.assert_array_equal(found, expected > 0, err_msg=f"{name}, frame {place}")
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_what_was_written_tracks_the_same_video_again(track, video, mask, tmp_path, name):
+    flags = ("--protocol", "identity", "--write", name, "--tolerance", 0)
+    out = track(video, "--mask", mask, *flags)
+    again = track(video, "--labels", WRITERS[name].path_of(out), *flags, out="again.mp4")
+    np.testing.assert_array_equal(labels_of(again), labels_of(out))
+
+
+def test_labels_of_one_image_of_any_name_are_of_the_first_frame_or_of_start(track, video, tmp_path):
+    labels = write_labelme(tmp_path / "screenshot.json", [{"points": SQUARE}])
+    found = labels_of(track(video, "--labels", labels, "--protocol", "identity"))
+    assert found[0].any()
+    flags = ("--start", 3, "--protocol", "identity")
+    found = labels_of(track(video, "--labels", labels, *flags))
+    assert [bool(one.any()) for one in found] == [False] * 3 + [True] * 4
+
+
+def test_labelled_frames_of_a_folder_are_found_by_their_names(track, tmp_path):
+    frames = write_frames(tmp_path / "frames", (7, 8, 9))
+    (tmp_path / "given").mkdir()
+    write_labelme(tmp_path / "given/00008.json", [{"points": SQUARE}])
+    right = {"label": "right", "group_id": 2, "points": [[40, 2], [60, 2], [60, 8], [40, 8]]}
+    write_labelme(tmp_path / "given/00009.json", [right])
+    flags = ("--labels", tmp_path / "given", "--protocol", "identity", "--write", "labelme")
+    out = track(frames, *flags)
+    assert [set(np.unique(found)) for found in labels_of(out)] == [{0}, {0, 1}, {0, 1, 2}]
+    told = json.loads((tmp_path / "tracked-labelme/00009.json").read_text())
+    assert told["imagePath"] == "../frames/00009.png"
+
+
+def test_labelled_points_are_tracked_as_points(track, video, tmp_path):
+    points = [{"label": n, "group_id": None, "shape_type": "point"} for n in ("nose", "hand")]
+    points[0]["points"], points[1]["points"] = [[15.5, 20.5]], [[40.5, 8.5]]
+    labels = write_labelme(tmp_path / "frame_0.json", points)
+    out = track(video, "--labels", labels, "--write", "cvat", "coco")
+    first, second = rows_of(out)[:2]
+    assert (first["name"], first["x"], first["y"]) == ("nose", "15.0", "20.0")
+    assert (second["name"], second["x"], second["y"]) == ("hand", "40.0", "8.0")
+    shapes = read_shapes(tmp_path / "tracked-cvat.xml", WIDTH, HEIGHT)
+    assert shapes[0].point == (15.5, 20.5)
+    assert {shape.object.name for shape in shapes} == {"nose", "hand"}
+
+
+def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
+    def labelled(shapes, name="frame_000000.json", **more):
+        return "--labels", write_labelme(tmp_path / name, shapes, **more)
+
+    square = {"points": SQUARE}
+    assert "frame 9: the video has 7 frames" in line(*labelled([square], "frame_9.json"))
+    outside = {"points": [[100, 100], [120, 100], [120, 120]]}
+    assert "square: has no pixel inside the video of 65x47" in line(*labelled([outside]))
+    point = {"points": [[3, 4]], "shape_type": "point"}
+    assert "points and areas: expected one of them" in line(*labelled([square, point]))
+    far = {"points": [[66, 4]], "shape_type": "point"}
+    assert "square at 66,4: is outside the video of 65x47" in line(*labelled([far]))
+    assert "write yolo: the format has no points" in line(*labelled([point]), "--write", "yolo")
+    assert "tolerance -1" in line(*labelled([square]), "--tolerance", -1)
+    assert "--labels and --points: expected one of" in line(*labelled([square]), "--points", "1,2")
+    (tmp_path / "given").mkdir()
+    for name in ("first", "second"):
+        write_labelme(tmp_path / "given" / f"{name}.json", [square])
+    words = line("--labels", tmp_path / "given")
+    assert "image 'first': no frame is called so: expected a name that ends in the" in words
+    (tmp_path / "tracked-labelme").mkdir()
+    edited = write_labelme(tmp_path / "tracked-labelme/frame_000000.json", [square])
+    out = tmp_path / "tracked.mp4"
+    for given in (edited, edited.parent):
+        assert "would overwrite labels" in line("--labels", given, "--write", "labelme", out=out)
+
+
 def test_numbers_that_a_folder_does_not_have_are_refused(line, tmp_path):
     frames = write_frames(tmp_path / "frames", range(1, 5))
     assert "frame 0: the video has 4 frames: expected 1 to 4" in line(
@@ -475,7 +578,7 @@ def test_points_and_boxes_that_do_not_fit_are_refused(line):
 
 
 def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
-    assert "nothing marked: expected one of --mask, --points, --box" in line()
+    assert "nothing marked: expected one of --labels, --mask, --points, --box" in line()
     assert "--mask and --points: expected one of" in line("--mask", mask, "--points", "1,2")
     assert "start -1" in line("--points", "1,2", "--start", -1)
     assert "size 0" in line("--mask", mask, size=0)

@@ -1,0 +1,166 @@
+"""COCO's JSON: polygons, run lengths, boxes and keypoints, with a `track_id` for each object of a
+video."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrflow.annotations.documents import check_size, read_json_object, reading
+from corrflow.annotations.optional import needed
+from corrflow.annotations.polygons import Mask, box_ring, fill_rings, outline
+from corrflow.annotations.shapes import NamedObject, Shape
+from corrflow.annotations.writer import AnnotatedVideo, FileWriter, TrackedShape
+from corrflow.drawing import extent
+from corrflow.errors import InputError
+from corrflow.files import atomic_file
+
+VISIBLE, HIDDEN = 2, 1  # of a keypoint; 0 is not labelled
+
+
+def read_coco(path: Path, width: int, height: int) -> list[Shape]:
+    """All annotations, of frames by their images' names.
+
+    Raises:
+        InputError: it is no such file, is of several videos, or its images have another size.
+    """
+    document = read_json_object(path)
+    with reading(path, "images"):
+        if len(document.get("videos", ())) > 1:
+            raise InputError(f"labels {path}: {len(document['videos'])} videos: expected one")
+        frames = {}
+        for image in document["images"]:
+            check_size(path, (image.get("width"), image.get("height")), width, height)
+            frames[image["id"]] = PureWindowsPath(image["file_name"]).stem
+    with reading(path, "categories"):
+        categories = {category["id"]: category for category in document["categories"]}
+    shapes: list[Shape] = []
+    for number, annotation in enumerate(document["annotations"]):
+        with reading(path, f"annotation {annotation.get('id', number)}"):
+            frame = frames[annotation["image_id"]]
+            category = categories[annotation["category_id"]]
+            shapes += shapes_of(annotation, category, frame, width, height)
+    return shapes
+
+
+def shapes_of(
+    annotation: dict[str, Any], category: dict[str, Any], frame: str, width: int, height: int
+) -> list[Shape]:
+    """An area, or a point for each keypoint that is labelled."""
+    attributes = annotation.get("attributes", {})
+    keys = annotation.get("track_id"), attributes.get("track_id"), annotation.get("instance_id")
+    key = next((f"track {key}" for key in keys if key is not None), "")
+    owner = NamedObject(str(category["name"]), key)
+    segmentation = annotation.get("segmentation")
+    if segmentation:
+        return [Shape(frame, owner, bitmap=bitmap_of(segmentation, width, height))]
+    if annotation.get("num_keypoints"):
+        rows = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3).tolist()
+        names = category.get("keypoints", [str(number) for number in range(1, len(rows) + 1)])
+        return [
+            # COCO counts keypoints from the first pixel's centre
+            Shape(frame, keypoint(owner, name, len(rows)), point=(x + 0.5, y + 0.5))
+            for name, (x, y, seen) in zip(names, rows, strict=True)
+            if seen
+        ]
+    left, top, across, down = (float(value) for value in annotation["bbox"])
+    return [Shape(frame, owner, rings=(box_ring(left, top, left + across, top + down),))]
+
+
+def keypoint(owner: NamedObject, name: str, count: int) -> NamedObject:
+    """What a keypoint is called; one that is alone, as its object."""
+    if count == 1:
+        return owner
+    return NamedObject(f"{owner.name} {name}", owner.key and f"{owner.key} {name}")
+
+
+def bitmap_of(segmentation: list[list[float]] | dict[str, Any], width: int, height: int) -> Mask:
+    """Of polygons, which lie over each other, or of run lengths."""
+    if isinstance(segmentation, list):
+        rings = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
+        parts_hw = [fill_rings([ring], height, width) for ring in rings]
+        return np.asarray(np.logical_or.reduce(parts_hw))
+    size = segmentation["size"]
+    if list(size) != [height, width]:
+        raise InputError(f"run lengths of {size[1]}x{size[0]}: expected {width}x{height}")
+    coder = needed("pycocotools.mask")
+    packed = segmentation
+    if isinstance(packed["counts"], list):
+        packed = coder.frPyObjects(packed, height, width)
+    return np.asarray(coder.decode(packed), dtype=bool)
+
+
+class CocoWriter(FileWriter):
+    """`NAME-coco.json`: polygons, a list for each part; run lengths where an object has holes,
+    which COCO's polygons can't have."""
+
+    def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
+        super().__init__(out, video, tolerance)
+        names = dict.fromkeys(owner.name for owner in video.objects)
+        self.categories = {name: number for number, name in enumerate(names, 1)}
+        self.images: list[dict[str, Any]] = []
+        self.annotations: list[dict[str, Any]] = []
+
+    @staticmethod
+    def path_of(out: Path) -> Path:
+        """The file that is written beside `NAME.mp4`."""
+        return out.with_name(f"{out.stem}-coco.json")
+
+    def add(
+        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+    ) -> None:
+        """The next frame, and what is in it."""
+        image = {"id": place + 1, "file_name": self.video.image_name(place)}
+        image |= {"width": self.video.width, "height": self.video.height}
+        self.images.append(image)
+        for shape in shapes:
+            owner = self.video.objects[shape.number - 1]
+            about = {
+                "id": len(self.annotations) + 1,
+                "image_id": place + 1,
+                "category_id": self.categories[owner.name],
+                "track_id": shape.number,
+                "iscrowd": 0,
+                "attributes": {"track_id": shape.number, "occluded": shape.hidden},
+            }
+            self.annotations.append(about | self.geometry(shape))
+
+    def geometry(self, shape: TrackedShape) -> dict[str, Any]:
+        """An annotation's area, or its only keypoint."""
+        if shape.mask is None:
+            x, y = (round(value - 0.5, 2) for value in shape.point or (0.0, 0.0))
+            seen = HIDDEN if shape.hidden else VISIBLE
+            box = [x, y, 1, 1]
+            return {"keypoints": [x, y, seen], "num_keypoints": 1, "bbox": box, "area": 1}
+        x0, y0, x1, y1 = extent(shape.mask) or (0, 0, 0, 0)
+        figures = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": int(shape.mask.sum())}
+        return {"segmentation": self.segmentation(shape.mask), **figures}
+
+    def segmentation(self, mask_hw: Mask) -> list[list[float]] | dict[str, Any]:
+        """As polygons, or as run lengths."""
+        parts = outline(mask_hw, self.tolerance)
+        if not any(part.holes for part in parts):
+            return [part.outer.round(2).reshape(-1).tolist() for part in parts]
+        packed = needed("pycocotools.mask").encode(np.asfortranarray(mask_hw.astype(np.uint8)))
+        size = [int(length) for length in packed["size"]]
+        return {"size": size, "counts": packed["counts"].decode()}
+
+    def finish(self) -> None:
+        """Write the file."""
+        points = any("keypoints" in annotation for annotation in self.annotations)
+        more = {"keypoints": ["point"], "skeleton": []} if points else {}
+        document = {
+            "info": {"description": self.video.name},
+            "licenses": [],
+            "images": self.images,
+            "annotations": self.annotations,
+            "categories": [
+                {"id": number, "name": name, "supercategory": "", **more}
+                for name, number in self.categories.items()
+            ],
+        }
+        with atomic_file(self.path) as file:
+            file.write(json.dumps(document, ensure_ascii=False).encode())

@@ -1,0 +1,196 @@
+"""CVAT's XML, version 1.1: "CVAT for video", and what "CVAT for images" has of it.
+
+In a track each object has one shape a frame; `keyframe` are those that somebody drew, the others
+were interpolated by CVAT and are not read.
+"""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element, SubElement
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrflow.annotations.documents import check_size, read_xml, reading
+from corrflow.annotations.polygons import Ring, box_ring, outline, single_ring
+from corrflow.annotations.shapes import NamedObject, Shape
+from corrflow.annotations.writer import AnnotatedVideo, FileWriter, TrackedShape
+from corrflow.drawing import color
+from corrflow.errors import InputError
+from corrflow.files import atomic_file
+
+DRAWN = ("polygon", "box", "mask", "ellipse", "points")
+OTHERS = ("polyline", "cuboid", "skeleton")
+CORNERS = 64  # of an ellipse
+
+
+def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
+    """The shapes that somebody drew, of frames by their places.
+
+    Raises:
+        InputError: it is no such file, its images have another size, or it has shapes that are
+            neither areas nor points.
+    """
+    root = read_xml(path)
+    if root.tag != "annotations":
+        raise InputError(f"labels {path}: <{root.tag}>: expected CVAT's <annotations>")
+    size = root.find(".//original_size")
+    if size is not None:
+        check_size(path, (size.findtext("width"), size.findtext("height")), width, height)
+    shapes: list[Shape] = []
+    for track in root.iter("track"):
+        with reading(path, f"track {track.get('id', '')}"):
+            owner = NamedObject(track.attrib["label"], f"track {track.attrib['id']}")
+            for element in drawn(track):
+                if element.get("keyframe", "1") == "1" and element.get("outside", "0") == "0":
+                    shapes += shapes_of(element, int(element.attrib["frame"]), owner)
+    for image in root.iter("image"):
+        with reading(path, f"image {image.get('id', '')}"):
+            check_size(path, (image.get("width"), image.get("height")), width, height)
+            for element in drawn(image):
+                group = element.get("group_id", "0")
+                key = "" if group == "0" else f"group {group}"
+                owner = NamedObject(element.attrib["label"], key)
+                shapes += shapes_of(element, int(image.attrib["id"]), owner)
+    return shapes
+
+
+def drawn(parent: Element) -> Iterator[Element]:
+    """The shapes of a track or an image; InputError for a kind that can't be tracked."""
+    for element in parent:
+        if element.tag in OTHERS:
+            raise InputError(
+                f"{parent.tag} {parent.get('id', '')}: {element.tag}: expected {', '.join(DRAWN)}"
+            )
+        if element.tag in DRAWN:
+            yield element
+
+
+def shapes_of(element: Element, frame: int, owner: NamedObject) -> list[Shape]:
+    """One; of several points, one for each."""
+    if element.tag == "points":
+        places = points_of(element)
+        many = len(places) > 1
+        return [
+            Shape(
+                frame,
+                NamedObject(owner.name, f"{owner.key} point {number}") if many else owner,
+                point=(x, y),
+            )
+            for number, (x, y) in enumerate(places.tolist(), 1)
+        ]
+    if element.tag == "mask":
+        left, top, columns, rows = (
+            int(element.attrib[name]) for name in ("left", "top", "width", "height")
+        )
+        runs = [int(run) for run in element.attrib["rle"].split(",")]
+        values = np.arange(len(runs)) % 2 == 1  # the first run is outside
+        bitmap = np.repeat(values, runs).reshape(rows, columns)
+        return [Shape(frame, owner, bitmap=bitmap, corner=(left, top))]
+    return [Shape(frame, owner, rings=(ring_of(element),))]
+
+
+def points_of(element: Element) -> Ring:
+    """Of `x,y;x,y`."""
+    pairs = element.attrib["points"].split(";")
+    return np.array([[float(value) for value in pair.split(",")] for pair in pairs])
+
+
+def ring_of(element: Element) -> Ring:
+    """The line around a polygon, a box or an ellipse."""
+    if element.tag == "polygon":
+        return points_of(element)
+    angle = np.deg2rad(float(element.get("rotation", "0")))
+    if element.tag == "box":
+        x0, y0, x1, y1 = (float(element.attrib[name]) for name in ("xtl", "ytl", "xbr", "ybr"))
+        ring, middle = box_ring(x0, y0, x1, y1), np.array([x0 + x1, y0 + y1]) / 2
+    else:
+        cx, cy, rx, ry = (float(element.attrib[name]) for name in ("cx", "cy", "rx", "ry"))
+        turns = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
+        middle = np.array([cx, cy])
+        ring = middle + np.stack([rx * np.cos(turns), ry * np.sin(turns)], axis=1)
+    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return np.asarray(middle + (ring - middle) @ turn)
+
+
+class CvatWriter(FileWriter):
+    """`NAME-cvat.xml`: a track for each object, a keyframe for each frame, `outside` from where it
+    is gone. Holes and parts are joined into one line: a track has one polygon a frame."""
+
+    def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
+        super().__init__(out, video, tolerance)
+        self.count = 0
+        self.tracks = [
+            Element("track", id=str(index), label=owner.name, source="auto")
+            for index, owner in enumerate(video.objects)
+        ]
+
+    @staticmethod
+    def path_of(out: Path) -> Path:
+        """The file that is written beside `NAME.mp4`."""
+        return out.with_name(f"{out.stem}-cvat.xml")
+
+    def add(
+        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+    ) -> None:
+        """The next frame, and what is in it."""
+        self.count = place + 1
+        for shape in shapes:
+            self.add_shape(place, shape)
+        here = {shape.number for shape in shapes}
+        for number, track in enumerate(self.tracks, 1):
+            last = track[-1] if len(track) else None
+            if number not in here and last is not None and last.get("outside") == "0":
+                gone = SubElement(track, last.tag, dict(last.attrib))
+                gone.set("frame", str(place))
+                gone.set("outside", "1")
+
+    def add_shape(self, place: int, shape: TrackedShape) -> None:
+        """One more keyframe of a track."""
+        if shape.mask is None:
+            kind, ring = "points", np.array([shape.point])
+        else:
+            kind, ring = "polygon", single_ring(outline(shape.mask, self.tolerance))
+        SubElement(
+            self.tracks[shape.number - 1],
+            kind,
+            frame=str(place),
+            keyframe="1",
+            outside="0",
+            occluded=str(int(shape.hidden)),
+            points=";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist()),
+            z_order=str(shape.number),
+        )
+
+    def finish(self) -> None:
+        """Write the file."""
+        root = Element("annotations")
+        SubElement(root, "version").text = "1.1"
+        self.add_meta(SubElement(root, "meta"))
+        root.extend(self.tracks)
+        ElementTree.indent(root)
+        with atomic_file(self.path) as file:
+            ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
+
+    def add_meta(self, meta: Element) -> None:
+        """What CVAT says of a task."""
+        task = SubElement(meta, "task")
+        facts = {
+            "name": self.video.name,
+            "size": self.count,
+            "mode": "interpolation",
+            "start_frame": 0,
+            "stop_frame": max(self.count - 1, 0),
+        }
+        for name, value in facts.items():
+            SubElement(task, name).text = str(value)
+        labels = SubElement(task, "labels")
+        for number, name in enumerate(dict.fromkeys(o.name for o in self.video.objects), 1):
+            label = SubElement(labels, "label")
+            SubElement(label, "name").text = name
+            SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*color(number))
+            SubElement(label, "attributes")
+        size = SubElement(task, "original_size")
+        SubElement(size, "width").text = str(self.video.width)
+        SubElement(size, "height").text = str(self.video.height)

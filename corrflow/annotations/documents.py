@@ -1,0 +1,56 @@
+"""JSON and XML files as tools write them; what is not as expected is named with its place."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from corrflow.errors import InputError
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    try:
+        document = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"labels {path}: not JSON: {error}") from None
+    except OSError as error:
+        raise InputError(f"labels {path}: can't be read ({error.strerror})") from None
+    if not isinstance(document, dict):
+        raise InputError(f"labels {path}: holds no JSON object: expected COCO's or Labelme's")
+    return document
+
+
+def read_xml(path: Path) -> ElementTree.Element:
+    """The root of an XML file."""
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise InputError(f"labels {path}: not XML: {error}") from None
+    except OSError as error:
+        raise InputError(f"labels {path}: can't be read ({error.strerror})") from None
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """What a file lacks or has wrong becomes one line that names the file and the place in it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except KeyError as error:
+        raise InputError(f"labels {path}: {what}: has no {error.args[0]!r}") from None
+    except (TypeError, ValueError, IndexError, AttributeError, OSError) as error:
+        raise InputError(f"labels {path}: {what}: {error}") from None
+
+
+def check_size(path: Path, stated: tuple[Any, Any], width: int, height: int) -> None:
+    """InputError where a file says of its images that they have another size than the video; None
+    says nothing."""
+    if None not in stated and (int(stated[0]), int(stated[1])) != (width, height):
+        raise InputError(
+            f"labels {path}: is of images of {stated[0]}x{stated[1]}, the video is "
+            f"{width}x{height}: expected one size"
+        )

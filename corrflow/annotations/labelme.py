@@ -1,0 +1,120 @@
+"""Labelme's JSON: a file for each image. Shapes of one label and one `group_id` are one object."""
+
+import base64
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from corrflow.annotations.documents import check_size, read_json_object, reading
+from corrflow.annotations.polygons import Ring, box_ring, circle_ring, outline, single_ring
+from corrflow.annotations.shapes import NamedObject, Shape
+from corrflow.annotations.writer import FolderWriter, TrackedShape
+from corrflow.errors import InputError
+
+VERSION = "5.5.0"  # whose fields are written; Labelme reads files of other versions, too
+
+
+def read_labelme(path: Path, width: int, height: int) -> list[Shape]:
+    """The shapes of a file, or of all files of a folder, of frames by their images' names.
+
+    Raises:
+        InputError: a file is not Labelme's, its image has another size, or it has shapes that are
+            neither areas nor points.
+    """
+    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
+    return [shape for file in files for shape in read_file(file, width, height)]
+
+
+def read_file(path: Path, width: int, height: int) -> list[Shape]:
+    """Those of one image."""
+    document = read_json_object(path)
+    check_size(path, (document.get("imageWidth"), document.get("imageHeight")), width, height)
+    with reading(path, "imagePath"):
+        # a path of Windows has other separators, and both kinds of machines share such files
+        frame = PureWindowsPath(document["imagePath"]).stem
+    shapes = []
+    for number, shape in enumerate(document["shapes"], 1):
+        with reading(path, f"shape {number}"):
+            group = shape.get("group_id")
+            owner = NamedObject(shape["label"], "" if group is None else f"group {group}")
+            shapes.append(shape_of(shape, frame, owner))
+    return shapes
+
+
+def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
+    """One shape; InputError for a kind that can't be tracked."""
+    points = np.array(shape["points"], dtype=np.float64).reshape(-1, 2)
+    kind = shape.get("shape_type", "polygon")
+    if kind == "polygon":
+        return Shape(frame, owner, rings=(points,))
+    if kind == "point":
+        return Shape(frame, owner, point=(float(points[0, 0]), float(points[0, 1])))
+    if kind in ("rectangle", "circle"):
+        (x0, y0), (x1, y1) = points.tolist()
+        ring: Ring = (box_ring if kind == "rectangle" else circle_ring)(x0, y0, x1, y1)
+        return Shape(frame, owner, rings=(ring,))
+    if kind == "mask":
+        with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as image:
+            bitmap = np.asarray(image.convert("L")) > 0
+        left, top = (int(value) for value in points[0])
+        return Shape(frame, owner, bitmap=bitmap, corner=(left, top))
+    raise InputError(f"{kind}: expected polygon, rectangle, circle, mask or point")
+
+
+class LabelmeWriter(FolderWriter):
+    """The folder `NAME-labelme`: a JSON for each frame, beside its image if the video is a file.
+    Parts are polygons of one group; each is joined with its holes into one line."""
+
+    @staticmethod
+    def path_of(out: Path) -> Path:
+        """The folder that is written beside `NAME.mp4`."""
+        return out.with_name(f"{out.stem}-labelme")
+
+    def add(
+        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+    ) -> None:
+        """The next frame, and what is in it."""
+        name = self.video.image_name(place)
+        image_path = name
+        if self.video.images:
+            image_path = os.path.relpath(self.video.images[place].resolve(), self.path.resolve())
+        else:
+            self.video.save_image(place, pixels_hw3, self.unfinished)
+        document: dict[str, Any] = {
+            "version": VERSION,
+            "flags": {},
+            "shapes": [record for shape in shapes for record in self.records(shape)],
+            "imagePath": image_path,
+            "imageData": None,
+            "imageHeight": self.video.height,
+            "imageWidth": self.video.width,
+        }
+        text = json.dumps(document, ensure_ascii=False, indent=1)
+        (self.unfinished / f"{Path(name).stem}.json").write_text(text, encoding="utf-8")
+
+    def records(self, shape: TrackedShape) -> list[dict[str, Any]]:
+        """An object's shapes."""
+        if shape.mask is None:
+            lines, kind = [np.array([shape.point])], "point"
+        else:
+            lines = [single_ring([part]) for part in outline(shape.mask, self.tolerance)]
+            kind = "polygon"
+        return [
+            {
+                "label": self.video.objects[shape.number - 1].name,
+                "points": line.round(2).tolist(),
+                "group_id": shape.number,
+                "description": "hidden" if shape.hidden else "",
+                "shape_type": kind,
+                "flags": {},
+                "mask": None,
+            }
+            for line in lines
+        ]

@@ -1,0 +1,15 @@
+"""The libraries that annotation formats need, and that no other part of the project does."""
+
+import importlib
+from types import ModuleType
+
+from corrflow.errors import InputError
+
+
+def needed(name: str) -> ModuleType:
+    """A library of the extra `annotations`; InputError names the command that installs it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        command = "pip install contourpy shapely pycocotools"
+        raise InputError(f"labels: annotation formats need {name}: {command}") from None

@@ -1,0 +1,76 @@
+"""Labels as PNGs, one for each frame, in the ways of DAVIS and PASCAL VOC; with `labelmap.txt`, as
+CVAT writes it, in colours of its own."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from corrflow.annotations.shapes import NamedObject, Shape
+from corrflow.errors import InputError
+from corrflow.pictures import read_mask
+
+LABELMAP = "labelmap.txt"
+
+
+def read_png(path: Path, width: int, height: int) -> list[Shape]:
+    """The objects of a file, or of all files of a folder, of frames by their names.
+
+    Raises:
+        InputError: a file is no mask, has another size, or a colour that has no name.
+    """
+    files = sorted(path.glob("*.png")) if path.is_dir() else [path]
+    folders = (path, *path.absolute().parents[:2])
+    labelmap = next((f / LABELMAP for f in folders if (f / LABELMAP).is_file()), None)
+    colors = read_labelmap(labelmap) if labelmap else {}
+    shapes = []
+    for file in files:
+        found = named_areas(file, colors) if colors else numbered_areas(file)
+        for shape in found:
+            if shape.bitmap is not None and shape.bitmap.shape != (height, width):
+                rows, columns = shape.bitmap.shape
+                raise InputError(
+                    f"labels {file}: is {columns}x{rows}, the video {width}x{height}: expected "
+                    "one size"
+                )
+        shapes += found
+    return shapes
+
+
+def numbered_areas(path: Path) -> list[Shape]:
+    """By the objects' numbers."""
+    labels_hw = read_mask(path)
+    numbers = np.unique(labels_hw[labels_hw > 0]).tolist()
+    return [
+        Shape(path.stem, NamedObject(str(number), str(number)), bitmap=labels_hw == number)
+        for number in numbers
+    ]
+
+
+def named_areas(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
+    """By the colours of a label map: one object for each name but the background."""
+    with Image.open(path) as image:
+        colors_hw3 = np.asarray(image.convert("RGB"))
+    shapes = []
+    for color in np.unique(colors_hw3.reshape(-1, 3), axis=0).tolist():
+        name = colors.get(tuple(color))
+        if name is None and any(color):
+            raise InputError(f"labels {path}: colour {tuple(color)}: is not in its {LABELMAP}")
+        if name not in (None, "background"):
+            area_hw = (colors_hw3 == color).all(axis=2)
+            shapes.append(Shape(path.stem, NamedObject(str(name), str(name)), bitmap=area_hw))
+    return shapes
+
+
+def read_labelmap(path: Path) -> dict[tuple[int, ...], str]:
+    """Names by colour, of lines `name:r,g,b:parts:actions`."""
+    names = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        if not line.strip() or line.startswith("#"):
+            continue
+        name, _, rest = line.partition(":")
+        values = rest.partition(":")[0].split(",")
+        if len(values) != 3 or not all(value.strip().isdecimal() for value in values):
+            raise InputError(f"labels {path}: line {number}: expected name:red,green,blue::")
+        names[tuple(int(value) for value in values)] = name
+    return names

@@ -1,0 +1,105 @@
+"""What a tool's file holds, as all formats have it in common; which shapes are one object; and the
+labels that they make. No files."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrflow.annotations.polygons import Mask, Ring, fill_rings
+from corrflow.errors import InputError
+
+MOST_OBJECTS = 255  # what an indexed PNG can hold
+
+
+@dataclass(frozen=True)
+class NamedObject:
+    """One object of a video."""
+
+    name: str
+    """Its class, as `person`; several objects may have the same."""
+    key: str = ""
+    """What tells it from others of its name in the file that it is from; empty if it had none."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape of one frame: rings, a bitmap, or a point."""
+
+    frame: int | str
+    """The frame's place from 0, or what its image is called, without suffix."""
+    object: NamedObject
+    rings: tuple[Ring, ...] = ()
+    """Inside an odd number of these it is the object."""
+    bitmap: Mask | None = None
+    """Pixels `[h, w]`, or as many of the frame as there are."""
+    corner: tuple[int, int] = (0, 0)
+    """Column and row of the bitmap's first pixel."""
+    point: tuple[float, float] | None = None
+    """x, y of what is only a point."""
+
+    def mask(self, height: int, width: int) -> Mask:
+        """Its pixels `[H, W]`; what is outside of the frame is cut off."""
+        if self.bitmap is None:
+            return fill_rings(self.rings, height, width)
+        mask_hw = np.zeros((height, width), dtype=bool)
+        left, top = self.corner
+        rows, columns = (
+            slice(max(first, 0), max(first + length, 0))
+            for first, length in zip((top, left), self.bitmap.shape, strict=True)
+        )
+        inside = self.bitmap[max(-top, 0) :, max(-left, 0) :]
+        target = mask_hw[rows, columns]
+        target[:] = inside[: target.shape[0], : target.shape[1]]
+        return mask_hw
+
+
+def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], list[NamedObject]]:
+    """Shapes whose objects all have keys, and the objects in the order in which they appear: the
+    first is number 1.
+
+    What has a key is one object with all else of its name and key. Shapes without are each an
+    object of their own if a file has them in one frame only; if in several, those of a name are one
+    object, which is then in no frame twice.
+
+    Raises:
+        InputError: two shapes of a name in one frame, neither of them with a key, and others of
+            their name elsewhere: which is which can't be told. Or more than 255 objects.
+    """
+    anonymous = [shape for shape in shapes if not shape.object.key]
+    frames = {name: set[int | str]() for name in {shape.object.name for shape in anonymous}}
+    for shape in anonymous:
+        frames[shape.object.name].add(shape.frame)
+    in_frame = Counter((shape.frame, shape.object.name) for shape in anonymous)
+    seen: Counter[tuple[int | str, str]] = Counter()
+    keyed = []
+    for shape in shapes:
+        name, place = shape.object.name, (shape.frame, shape.object.name)
+        if not shape.object.key:
+            if in_frame[place] > 1 and len(frames[name]) > 1:
+                raise InputError(
+                    f"{where}: frame {shape.frame}: {in_frame[place]} shapes {name!r} without an "
+                    "id, and more of that name in other frames: expected a track or group id, "
+                    "which tells which is which"
+                )
+            seen[place] += 1
+            number = f"-{seen[place]}" if in_frame[place] > 1 else ""
+            shape = replace(shape, object=NamedObject(name, f"{name}{number}"))
+        keyed.append(shape)
+    objects = list(dict.fromkeys(shape.object for shape in keyed))
+    if len(objects) > MOST_OBJECTS:
+        raise InputError(f"{where}: {len(objects)} objects: expected at most {MOST_OBJECTS}")
+    return keyed, objects
+
+
+def paint(
+    shapes: Iterable[Shape], objects: Sequence[NamedObject], height: int, width: int
+) -> NDArray[np.uint8]:
+    """One frame's shapes as labels `[H, W]` of the objects' numbers; what comes later lies on
+    top."""
+    labels_hw = np.zeros((height, width), dtype=np.uint8)
+    for shape in shapes:
+        labels_hw[shape.mask(height, width)] = objects.index(shape.object) + 1
+    return labels_hw
