@@ -224,12 +224,12 @@ def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
             )
         )
     if device.type == "cuda":
-        eager = ComputeConfig(compile="no")
+        compiled = ComputeConfig(compile="yes")
         fast.append(
             Variant(
                 "step",
-                "corrflow, not compiled",
-                partial(build_step, eager, sizes, str(device)),
+                "corrflow, encoder compiled",
+                partial(build_step, compiled, sizes, str(device)),
                 need,
             )
         )
@@ -280,7 +280,7 @@ def step_of(trainer: Trainer, sizes: Sizes) -> Work:
 
 def build_compiled_step(sizes: Sizes, device: str) -> Work:
     """A step whose encoder, recursion and losses are compiled as one."""
-    trainer = make_trainer(ComputeConfig(compile="no"), device)
+    trainer = make_trainer(ComputeConfig(), device)
     trainer.loss_module = torch.compile(trainer.loss_module)  # type: ignore[assignment]
     return step_of(trainer, sizes)
 
@@ -288,7 +288,7 @@ def build_compiled_step(sizes: Sizes, device: str) -> Work:
 def build_graph_step(sizes: Sizes, device: str) -> Work:
     """A step whose forward, backward and optimizer are replayed as one CUDA graph, launched at
     once; one path of scheduled sampling."""
-    trainer = make_trainer(ComputeConfig(compile="no"), device)
+    trainer = make_trainer(ComputeConfig(), device)
     adam = torch.optim.Adam(trainer.model.parameters(), lr=2e-4, fused=True, capturable=True)
     clips_bt3hw = clips_of(sizes)
     data = trainer.prepare(clips_bt3hw, step_draws(0, 0))

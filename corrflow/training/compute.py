@@ -41,9 +41,9 @@ class ComputeConfig:
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Precision of the encoder's convolutions; auto takes bfloat16 (autocast) on CUDA of compute
     capability 8.0 or later, else float32."""
-    compile: Literal["auto", "yes", "no"] = "auto"
-    """Whether the encoder is compiled by torch.compile, which needs a C++ compiler; auto compiles
-    wherever it takes bfloat16."""
+    compile: Literal["yes", "no"] = "no"
+    """Whether the encoder is compiled by torch.compile, which needs a C++ compiler. On one H200 a
+    compiled step was slower (37.7 ms instead of 32.0, docs/performance.md)."""
     convolution: Literal["auto", "direct", "winograd"] = "auto"
     """How wide 3x3 convolutions are computed; auto takes Winograd convolution on the CPU in
     float32, which is nearly twice as fast, else the direct one."""
@@ -58,7 +58,7 @@ class ComputeConfig:
                 "compute capability 8.0 and triton"
             )
             raise InputError(f"compute: compile yes on {device.type}: expected {wanted}")
-        compiled = self.compile == "yes" or (self.compile == "auto" and fast)
+        compiled = self.compile == "yes"
         plain = not half and not compiled and device.type == "cpu"
         if self.convolution == "winograd" and not plain:
             given = (

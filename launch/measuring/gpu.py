@@ -198,10 +198,9 @@ def check_training(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
         yield Line("training", "", {}, note="left out: no --data")
         return
     recipe = find_recipe("smoke" if job.tiny else "gpu")
-    eager = ComputeConfig(compile="no")
-    ways = {"not compiled": eager}
+    ways = {"default": ComputeConfig()}
     if device.type == "cuda":
-        ways["compiled"] = ComputeConfig(compile="yes")
+        ways["encoder compiled"] = ComputeConfig(compile="yes")
     for name, compute in ways.items():
         training = replace(recipe.training, compute=compute)
         steps = 3 if job.tiny else 40
@@ -248,7 +247,7 @@ def profile_step(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
     """Which operations of a training step take the device's time; the trace for a closer look."""
     batch, height, width, _ = bench_sizes(device)["step"]
     sizes = Sizes(1, 32, 32, 2) if job.tiny else Sizes(batch, height, width)
-    step = cases.build_step(ComputeConfig(compile="no"), sizes, str(device))
+    step = cases.build_step(ComputeConfig(), sizes, str(device))
     step()
     cuda = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]

@@ -35,7 +35,7 @@ def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
         "tiled", torch.float32, compiled=False, winograd=True
     )
     assert ComputeConfig().choose(CUDA) == Compute(
-        "triton", torch.bfloat16, compiled=True, winograd=False
+        "triton", torch.bfloat16, compiled=False, winograd=False
     )
     forced = ComputeConfig("reference", "float32", "no").choose(CUDA)
     assert str(forced) == "reference attention, float32, encoder as it is"
