@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from corrflow.attention import choose_backend, restricted_attention
@@ -24,6 +26,8 @@ from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
 PRETRAINED = Path(__file__).parent / "weights" / "corrflow.pt"
+# of a folder that `save_pretrained` writes, as other libraries name them
+CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 RELEASED_NAMES = (
     (r"^module\.", ""),
     (r"^feature_extraction\.conv1\.", "encoder.stem."),
@@ -96,6 +100,33 @@ class CorrFlow(nn.Module):
     def stride(self) -> int:
         """Pixels from one cell of the features to the next."""
         return self.encoder.stride
+
+    @classmethod
+    def from_pretrained(
+        cls, path: str | Path | None = None, device: str | torch.device = "cpu"
+    ) -> "CorrFlow":
+        """`load_model`, by the name that other libraries give it: a folder of `save_pretrained`, a
+        checkpoint, or None for the pretrained model."""
+        return load_model(path, device)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the model into a folder: its configuration as `config.json`, its weights, at the
+        precision that they have, as `model.safetensors`. `load_model` takes the folder.
+
+        Raises:
+            InputError: an encoder that was made by hand, which no configuration describes.
+        """
+        if self.config.encoder == ExternalConfig(""):
+            raise InputError("encoder: no name: expected one that corrflow.find_encoder finds")
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        # first the weights: a folder with a configuration is whole
+        temporary = folder / f".{WEIGHTS_FILE}.tmp"
+        save_file(weights, temporary, {"format": "pt"})
+        temporary.replace(folder / WEIGHTS_FILE)
+        with atomic_file(folder / CONFIG_FILE) as file:
+            file.write(json.dumps(config_to_dict(self.config), indent=2).encode())
 
     def accelerate(self) -> "CorrFlow":
         """Let the encoder be computed as fast as it can be where it is, for use without gradients;
@@ -177,8 +208,9 @@ def load_model(
     """Load a model for use, in eval mode.
 
     Args:
-        path: a checkpoint of ours, or one in the released layout (with or without the `module.`
-            prefix); None: the pretrained model, where this copy has one.
+        path: a checkpoint of ours, a folder of `CorrFlow.save_pretrained`, or a checkpoint in the
+            released layout (with or without the `module.` prefix); None: the pretrained model,
+            where this copy has one.
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
         weights: `average`, those averaged over training; `last`, those of the last step; `auto`,
@@ -256,8 +288,10 @@ def export_model(
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file, on the CPU; InputError if there is none that can be
-    read."""
+    """The content of a checkpoint file or of a folder of `save_pretrained`, on the CPU; InputError
+    if there is none that can be read."""
+    if Path(path).is_dir():
+        return read_pretrained(Path(path))
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
@@ -273,6 +307,20 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path}: holds a {type(state).__name__}, expected a dict of weights"
         )
     return state
+
+
+def read_pretrained(folder: Path) -> dict[str, Any]:
+    """The content of a folder of `save_pretrained`, as of a checkpoint."""
+    try:
+        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+        return {"model_config": config, "model": load_file(folder / WEIGHTS_FILE)}
+    except FileNotFoundError as error:
+        missing = Path(error.filename or WEIGHTS_FILE).name
+        raise InputError(
+            f"checkpoint {folder}: has no {missing}: expected a folder of save_pretrained"
+        ) from None
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+        raise InputError(f"checkpoint {folder}: damaged: {error}") from None
 
 
 def read_model_config(state: dict[str, Any], path: str | Path) -> ModelConfig:

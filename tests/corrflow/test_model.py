@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import SHARED
+from conftest import ROOT, SHARED
 
 from corrflow import CorrFlow, InputError, ModelConfig, load_model
 from corrflow.color import to_input_space
@@ -198,3 +198,33 @@ def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch
         ),
     ):
         load_model()
+
+
+def test_a_folder_of_save_pretrained_is_the_same_model(tmp_path):
+    torch.manual_seed(0)
+    model = CorrFlow(replace(SMALL, input="lab", inverse_temperature=0.25)).eval()
+    model.save_pretrained(tmp_path / "mine")
+    assert {path.name for path in (tmp_path / "mine").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+    }
+    for again in (CorrFlow.from_pretrained(tmp_path / "mine"), load_model(tmp_path / "mine")):
+        assert not again.training
+        assert again.config == model.config
+        assert weights_digest(again) == weights_digest(model)
+    (tmp_path / "mine" / "model.safetensors").write_bytes(b"no")
+    with pytest.raises(InputError, match="mine: damaged: "):
+        load_model(tmp_path / "mine")
+    (tmp_path / "mine" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"mine: has no config.json: expected a folder of"):
+        load_model(tmp_path / "mine")
+
+
+def test_the_pretrained_model_comes_by_each_of_its_handles():
+    digest = weights_digest(load_model())
+    assert weights_digest(CorrFlow.from_pretrained()) == digest
+    hub = torch.hub.load(str(ROOT), "corrflow", source="local")
+    assert weights_digest(hub) == digest
+    untrained = torch.hub.load(str(ROOT), "corrflow", source="local", pretrained=False)
+    assert weights_digest(untrained) != digest
+    assert untrained.encode(torch.rand(1, 3, 32, 32)).shape == (1, 64, 8, 8)
