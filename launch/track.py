@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
     if job.video is None or job.out is None:
         raise InputError(f"track: video {job.video}, out {job.out}: expected both, or --browser")
     marked = Prompts(job.mask, job.points, job.box, job.labels, job.start)
-    how = (job.backward, job.size, job.protocol, job.write, job.tolerance)
+    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
     order = TrackRequest(job.video, marked, job.out, *how)
     return track(order, prepare_model(job))
 
@@ -67,6 +67,8 @@ def track(order: TrackRequest, model: CorrFlow) -> int:
     files = ", ".join(map(str, outcome.files))
     if outcome.whole:
         print(f"tracked {outcome.frames} frames: {files}")
+        if outcome.review:
+            print(outcome.review_line())
         return 0
     kept = f"the first {outcome.frames} frames are kept: {files}"
     if outcome.damage:

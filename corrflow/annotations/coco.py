@@ -95,7 +95,7 @@ def bitmap_of(segmentation: list[list[float]] | dict[str, Any], width: int, heig
 
 class CocoWriter(FileWriter):
     """`NAME-coco.json`: polygons, a list for each part; run lengths where an object has holes,
-    which COCO's polygons can't have."""
+    which COCO's polygons can't have. The confidence is its `score`."""
 
     def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
         super().__init__(out, video, tolerance)
@@ -124,6 +124,7 @@ class CocoWriter(FileWriter):
                 "category_id": self.categories[owner.name],
                 "track_id": shape.number,
                 "iscrowd": 0,
+                "score": round(shape.confidence, 4),
                 "attributes": {"track_id": shape.number, "occluded": shape.hidden},
             }
             self.annotations.append(about | self.geometry(shape))

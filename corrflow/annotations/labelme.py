@@ -115,6 +115,8 @@ class LabelmeWriter(FolderWriter):
                 "shape_type": kind,
                 "flags": {},
                 "mask": None,
+                # Labelme keeps what it does not know
+                "confidence": round(shape.confidence, 4),
             }
             for line in lines
         ]

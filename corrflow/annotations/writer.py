@@ -55,6 +55,8 @@ class TrackedShape:
     """x, y."""
     hidden: bool = False
     """Whether the point was out of sight, and is where it was last seen."""
+    confidence: float = 1.0
+    """From 0 to 1."""
 
 
 class AnnotationWriter(ABC):

@@ -5,17 +5,25 @@ and are copied from the frames that the protocol remembers (`protocols`, `refere
 (`video`), by the features of any encoder (`features`). What is scored is in `benchmarks/`.
 """
 
-from corrflow.propagation.labels import TrackedPoints
+from corrflow.propagation.labels import TrackedMasks, TrackedPoints
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol
-from corrflow.propagation.video import propagate, stream, stream_points, stream_together
+from corrflow.propagation.video import (
+    propagate,
+    stream,
+    stream_masks,
+    stream_points,
+    stream_together,
+)
 
 __all__ = [
     "PROTOCOLS",
     "Protocol",
+    "TrackedMasks",
     "TrackedPoints",
     "find_protocol",
     "propagate",
     "stream",
+    "stream_masks",
     "stream_points",
     "stream_together",
 ]

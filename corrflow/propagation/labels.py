@@ -57,7 +57,17 @@ class Labels(ABC, Generic[Output]):
         decision, or, where `copied_khw` is given, its shares."""
 
 
-class MaskLabels(Labels[Tensor]):
+class TrackedMasks(NamedTuple):
+    """Objects in one frame."""
+
+    labels: Tensor
+    """uint8 `[H, W]` of the objects' numbers, 0 where there is none."""
+    confidence: Tensor
+    """float32 `[256]`, of each object by its number: how sure the copy is of its cells, from 0 to
+    1; 1 where it was given, 0 where it is not there."""
+
+
+class MaskLabels(Labels[TrackedMasks]):
     """Objects as masks. Channel 0 is the background; an object that nothing supports any more is
     empty."""
 
@@ -96,6 +106,7 @@ class MaskLabels(Labels[Tensor]):
             for number, hw in labels.items()
         }
         self.now_hw = torch.zeros(self.size, dtype=torch.int64, device=device)
+        self.sure_k = torch.zeros(self.channels, device=device)
 
     def given_labels(self, number: int) -> Tensor:
         """The objects of the given mask; the background is never given."""
@@ -105,17 +116,20 @@ class MaskLabels(Labels[Tensor]):
             marked_k[0] = False
         return marked_k
 
-    def decode(self, number: int, copied_khw: Tensor | None) -> Tensor:
-        """uint8 `[H, W]` on the CPU; the ids of a given mask get exactly its pixels, other objects
-        keep theirs."""
+    def decode(self, number: int, copied_khw: Tensor | None) -> TrackedMasks:
+        """On the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
         if copied_khw is not None:
             self.now_hw = self.argmax(copied_khw)
+            self.sure_k = sureness(copied_khw)
         if number in self.given:
             given_hw = self.dense[number]
             marked = torch.isin(self.now_hw, torch.unique(given_hw))
             self.now_hw = torch.where(given_hw > 0, given_hw, self.now_hw.masked_fill(marked, 0))
-        output_hw: Tensor = self.numbers[self.now_hw.cpu()].to(torch.uint8)
-        return output_hw
+            self.sure_k = torch.where(self.given_labels(number), 1.0, self.sure_k)
+        labels_hw: Tensor = self.numbers[self.now_hw.cpu()].to(torch.uint8)
+        confidence = torch.zeros(256)
+        confidence[self.numbers] = self.sure_k.float().cpu()
+        return TrackedMasks(labels_hw, confidence)
 
     def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
         """Shares of each cell."""
@@ -139,6 +153,13 @@ class MaskLabels(Labels[Tensor]):
         return labels_to_soft_grid(
             pad_to_stride(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride
         )[0]
+
+
+def sureness(shares_khw: Tensor) -> Tensor:
+    """Of each label, the mean of its shares of the cells, each weighted by that share; `[K]` from
+    0 to 1. Where a label is copied from places that agree, its cells are all or nothing, and it is
+    near 1; where from many that do not, near 0."""
+    return shares_khw.square().sum(dim=(1, 2)) / shares_khw.sum(dim=(1, 2)).clamp_min(1e-6)
 
 
 def upsample(shares_khw: Tensor, stride: int, *, cubic: bool) -> Tensor:

@@ -18,7 +18,13 @@ from corrflow.encoders import Encoder
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.propagation.features import as_model, extract_features
-from corrflow.propagation.labels import Labels, MaskLabels, PointLabels, TrackedPoints
+from corrflow.propagation.labels import (
+    Labels,
+    MaskLabels,
+    PointLabels,
+    TrackedMasks,
+    TrackedPoints,
+)
 from corrflow.propagation.protocols import Protocol, find_protocol
 from corrflow.propagation.references import Reference, References
 
@@ -61,7 +67,17 @@ def stream(
 ) -> Iterator[Tensor]:
     """`propagate`, frame by frame: yields uint8 `[H, W]` on the CPU; holds one frame and those that
     the protocol remembers."""
-    for outputs in stream_together(model, [frames], [labels], protocol):
+    for masks in stream_masks(model, frames, labels, protocol):
+        yield masks.labels
+
+
+def stream_masks(
+    model: Model, frames: Frames, labels: GivenMasks, protocol: str | Protocol = "paper"
+) -> Iterator[TrackedMasks]:
+    """`stream`, with how sure the copy is of each object in each frame."""
+    chosen = find_protocol(protocol)
+    tracker = model_for(model, chosen)
+    for outputs in track(tracker, mask_lanes(tracker, [frames], [labels], chosen), chosen):
         yield outputs[0]
 
 
@@ -93,13 +109,25 @@ def stream_together(
         raise InputError(
             f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1"
         )
-    stride, device = cells_of_model(tracker)
+    for outputs in track(tracker, mask_lanes(tracker, videos, labels, chosen), chosen):
+        yield {lane: masks.labels for lane, masks in outputs.items()}
+
+
+def mask_lanes(
+    model: CorrFlow | None,
+    videos: Sequence[Frames],
+    labels: Sequence[GivenMasks],
+    protocol: Protocol,
+) -> list["Lane"]:
+    """Videos whose masks are tracked in step."""
+    stride, device = cells_of_model(model)
     lanes = []
     for frames, given in zip(videos, labels, strict=True):
         by_number = given if isinstance(given, Mapping) else {0: given}
-        masks = MaskLabels(by_number, stride, device, argmax_each_frame=chosen.argmax_each_frame)
+        decided = protocol.argmax_each_frame
+        masks = MaskLabels(by_number, stride, device, argmax_each_frame=decided)
         lanes.append(Lane(iter(frames), masks, masks.size))
-    return track(tracker, lanes, chosen)
+    return lanes
 
 
 def stream_points(

@@ -10,12 +10,15 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from corrflow.annotations import AnnotationWriter, TrackedShape
 from corrflow.drawing import Dots, draw_boxes, extent
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
+from corrflow.tracking.review import FrameToReview, ReviewList
 from corrflow.tracking.tables import Cell, TrackTable
+from corrflow.tracking.tracker import FrameMasks
 from corrflow.tracking.video_writer import Sound, VideoFormat, VideoWriter
 
 Result = TypeVar("Result")
@@ -46,6 +49,8 @@ class Recorded:
     """What each object or point is called, by its number; none where nobody named them."""
     annotations: Sequence[AnnotationWriter] = ()
     """What writes labels as tools read them."""
+    review: int = 0
+    """How many frames to name that a person should look at first."""
 
 
 class Recording(ABC, Generic[Result]):
@@ -57,6 +62,7 @@ class Recording(ABC, Generic[Result]):
     def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
         self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
         self.object_names, self.annotations = about.objects, about.annotations
+        self.review_list, self.review_count = ReviewList(), about.review
         first, *others = self.columns
         columns = (first, "name", *others) if self.object_names else self.columns
         head: dict[str, str | int | float] = {
@@ -87,6 +93,7 @@ class Recording(ABC, Generic[Result]):
         number = self.names.number(self.count)
         self.table.add(number, float(stamp * self.tick), self.named_rows(result))
         self.film.add(self.draw(pixels_hw3, result), stamp)
+        self.review_list.add(self.confidence(result))
         if self.annotations:
             shapes = self.shapes(result)
             for writer in self.annotations:
@@ -96,9 +103,18 @@ class Recording(ABC, Generic[Result]):
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; `whole`: the video ends here."""
         self.film.finish(whole=whole)
-        self.table.finish()
+        frames = [
+            {"frame": self.names.number(place), "confidence": round(confidence, 4)}
+            for place, confidence in self.to_review
+        ]
+        self.table.finish({"review": frames} if self.review_count else {})
         for writer in self.annotations:
             writer.finish()
+
+    @property
+    def to_review(self) -> list[FrameToReview]:
+        """The frames that a person should look at first."""
+        return self.review_list.choose(self.review_count)
 
     def named_rows(self, result: Result) -> list[list[Cell]]:
         """Those of the table, with the objects' names behind their numbers, if they have names."""
@@ -116,14 +132,18 @@ class Recording(ABC, Generic[Result]):
         """Those of the table: number and figures of each object or point."""
 
     @abstractmethod
+    def confidence(self, result: Result) -> NDArray[np.float32]:
+        """Of each object or point, `[n]`; 0 for those that are not there."""
+
+    @abstractmethod
     def shapes(self, result: Result) -> list[TrackedShape]:
         """Those of the annotations: what is there."""
 
 
-class MaskRecording(Recording[Pixels]):
-    """Of objects: labels `[H, W]` for each frame."""
+class MaskRecording(Recording[FrameMasks]):
+    """Of objects."""
 
-    columns = ("object", "area", "x0", "y0", "x1", "y1")
+    columns = ("object", "area", "x0", "y0", "x1", "y1", "confidence")
 
     def __init__(
         self,
@@ -138,32 +158,46 @@ class MaskRecording(Recording[Pixels]):
         super().__init__(out, reel, sound, about)
         self.objects, self.boxes, self.masks = sorted(objects), boxes, masks_folder(out)
 
-    def add(self, pixels_hw3: Pixels, stamp: int, result: Pixels) -> None:
+    def add(self, pixels_hw3: Pixels, stamp: int, result: FrameMasks) -> None:
         """The next frame; its mask goes into the folder."""
-        write_mask(self.masks / f"{self.names.name(self.count)}.png", result)
+        write_mask(self.masks / f"{self.names.name(self.count)}.png", result.labels)
         super().add(pixels_hw3, stamp, result)
 
-    def draw(self, pixels_hw3: Pixels, result: Pixels) -> Pixels:
+    def draw(self, pixels_hw3: Pixels, result: FrameMasks) -> Pixels:
         """Its objects tinted, and boxed if boxes were given."""
-        tinted = overlay(pixels_hw3, result)
+        labels_hw = result.labels
+        tinted = overlay(pixels_hw3, labels_hw)
         return (
-            draw_boxes(tinted, {number: extent(result == number) for number in self.objects})
+            draw_boxes(tinted, {number: extent(labels_hw == number) for number in self.objects})
             if self.boxes
             else tinted
         )
 
-    def rows(self, result: Pixels) -> list[list[Cell]]:
+    def rows(self, result: FrameMasks) -> list[list[Cell]]:
         """One for each object; without area there is no box."""
-        areas = np.bincount(result.reshape(-1), minlength=256)
+        labels_hw = result.labels
+        areas = np.bincount(labels_hw.reshape(-1), minlength=256)
         return [
-            [number, int(areas[number]), *(extent(result == number) or NOWHERE)]
+            [
+                number,
+                int(areas[number]),
+                *(extent(labels_hw == number) or NOWHERE),
+                round(float(result.confidence[number]), 4),
+            ]
             for number in self.objects
         ]
 
-    def shapes(self, result: Pixels) -> list[TrackedShape]:
+    def confidence(self, result: FrameMasks) -> NDArray[np.float32]:
+        """Of each object."""
+        return result.confidence[self.objects]
+
+    def shapes(self, result: FrameMasks) -> list[TrackedShape]:
         """The objects that have an area."""
-        numbers = np.unique(result[result > 0]).tolist()
-        return [TrackedShape(number, mask=result == number) for number in numbers]
+        labels_hw = result.labels
+        return [
+            TrackedShape(number, labels_hw == number, confidence=float(result.confidence[number]))
+            for number in np.unique(labels_hw[labels_hw > 0]).tolist()
+        ]
 
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; masks of an earlier, longer try go."""
@@ -199,13 +233,19 @@ class PointRecording(Recording[TrackedPoints]):
             for number, ((x, y), visible, confidence) in enumerate(points, 1)
         ]
 
+    def confidence(self, result: TrackedPoints) -> NDArray[np.float32]:
+        """Of each point."""
+        return result.confidence.numpy()
+
     def shapes(self, result: TrackedPoints) -> list[TrackedShape]:
         """The points that have been seen so far; annotations count from the first pixel's
         corner."""
-        points = zip(result.xy.tolist(), result.visible.tolist(), strict=True)
+        points = zip(
+            result.xy.tolist(), result.visible.tolist(), result.confidence.tolist(), strict=True
+        )
         return [
-            TrackedShape(number, point=(x + 0.5, y + 0.5), hidden=not visible)
-            for number, ((x, y), visible) in enumerate(points, 1)
+            TrackedShape(number, None, (x + 0.5, y + 0.5), not visible, confidence)
+            for number, ((x, y), visible, confidence) in enumerate(points, 1)
             if not np.isnan(x)
         ]
 

@@ -3,11 +3,11 @@ point, written as the frames come."""
 
 import csv
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 Cell = int | float | bool | str | None
 
@@ -70,9 +70,16 @@ class TrackTable:
         self.json.write(f"{',' if self.count else ''}\n{frame}")
         self.count += 1
 
-    def finish(self) -> None:
-        """Give the files their names."""
-        self.json.write("\n]}\n")
+    def finish(self, tail: Mapping[str, Any] | None = None) -> None:
+        """Give the files their names.
+
+        Args:
+            tail: facts that the JSON ends with.
+        """
+        more = "".join(
+            f",\n{json.dumps(name)}: {json.dumps(v)}" for name, v in (tail or {}).items()
+        )
+        self.json.write(f"\n]{more}}}\n")
         self.opened.close()
         for suffix, path in self.unfinished.items():
             path.replace(self.names[suffix])

@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -22,7 +22,7 @@ from torch import Tensor
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels
-from corrflow.propagation import TrackedPoints, stream, stream_points
+from corrflow.propagation import TrackedMasks, TrackedPoints, stream_masks, stream_points
 from corrflow.scale import Points, Scale
 from corrflow.tracking.disk_buffer import (
     DiskBuffer,
@@ -34,6 +34,7 @@ from corrflow.tracking.disk_buffer import (
 
 Result = TypeVar("Result")  # of a frame at the video's size
 Raw = TypeVar("Raw")  # of a frame at the tracked size, as `propagation` gives it
+MOST_LABELS = 256  # with the background
 Reported = Callable[[Iterable[Pixels], str], Iterable[Pixels]]  # shows how far the frames are
 
 
@@ -115,8 +116,17 @@ class Tracker(ABC, Generic[Raw, Result]):
         """And back."""
 
 
-class MaskTracker(Tracker[Tensor, Pixels]):
-    """Follows objects, marked in masks `[H, W]`; gives labels `[H, W]` for each frame."""
+class FrameMasks(NamedTuple):
+    """Objects in one frame of the video."""
+
+    labels: Pixels
+    """`[H, W]`"""
+    confidence: NDArray[np.float32]
+    """`[256]`, of each object by its number: as `TrackedMasks`."""
+
+
+class MaskTracker(Tracker[TrackedMasks, FrameMasks]):
+    """Follows objects, marked in masks `[H, W]`; gives FrameMasks for each frame."""
 
     def __init__(
         self, model: CorrFlow, scale: Scale, given: Mapping[int, Pixels], protocol: str
@@ -138,45 +148,52 @@ class MaskTracker(Tracker[Tensor, Pixels]):
                     "expected a larger object or size"
                 )
 
-    def run(self, frames: Iterable[Tensor], renumber: Callable[[int], int]) -> Iterator[Tensor]:
-        """Labels `[h, w]`."""
+    def run(
+        self, frames: Iterable[Tensor], renumber: Callable[[int], int]
+    ) -> Iterator[TrackedMasks]:
+        """Labels `[h, w]` of the tracked frame."""
         labels = {
             renumber(number): torch.from_numpy(self.scale.shrink(self.given[number]))
             for number in self.given
         }
-        return stream(
+        return stream_masks(
             self.model,
             frames,
             {number: mask for number, mask in labels.items() if number >= 0},
             self.protocol,
         )
 
-    def merged(self, number: int, raw: Tensor | None) -> Pixels:
-        """Labels `[H, W]`; objects of a mask that is given have its very pixels."""
-        small = (
-            np.zeros(self.scale.tracked[::-1], np.uint8)
-            if raw is None
-            else raw.numpy().astype(np.uint8)
-        )
+    def merged(self, number: int, raw: TrackedMasks | None) -> FrameMasks:
+        """At the video's size; objects of a mask that is given have its very pixels."""
+        small = np.zeros(self.scale.tracked[::-1], np.uint8)
+        confidence = np.zeros(MOST_LABELS, np.float32)
+        if raw is not None:
+            small, confidence = raw.labels.numpy(), raw.confidence.numpy().copy()
         if (back := self.before(number)) is not None:
-            late = np.isin(
-                back.numpy(), [label for label, begin in self.begins.items() if begin > number]
-            )
-            small = np.where(late & (small == 0), back.numpy(), small)
+            late = [label for label, begin in self.begins.items() if begin > number]
+            earlier = back.labels.numpy()
+            small = np.where(np.isin(earlier, late) & (small == 0), earlier, small)
+            confidence[late] = back.confidence.numpy()[late]
         labels_hw = self.scale.enlarge(small)
         if number in self.given:
             marked = self.given[number]
-            labels_hw[np.isin(labels_hw, np.unique(marked[marked > 0]))] = 0
+            objects = np.unique(marked[marked > 0])
+            labels_hw[np.isin(labels_hw, objects)] = 0
             labels_hw = np.where(marked > 0, marked, labels_hw)
-        return labels_hw
+            confidence[objects] = 1
+        areas = np.bincount(labels_hw.reshape(-1), minlength=MOST_LABELS)
+        return FrameMasks(labels_hw, np.where(areas > 0, confidence, np.float32(0)))
 
-    def pack(self, raw: Tensor) -> bytes:
-        """Compressed."""
-        return pack_labels(raw.numpy())
+    def pack(self, raw: TrackedMasks) -> bytes:
+        """Confidences, and labels compressed."""
+        return raw.confidence.numpy().tobytes() + pack_labels(raw.labels.numpy())
 
-    def unpack(self, packed: bytes) -> Tensor:
+    def unpack(self, packed: bytes) -> TrackedMasks:
         """And back."""
-        return torch.from_numpy(unpack_labels(packed, self.scale.tracked[::-1]))
+        end = 4 * MOST_LABELS
+        confidence = torch.from_numpy(np.frombuffer(packed[:end], np.float32).copy())
+        labels_hw = unpack_labels(packed[end:], self.scale.tracked[::-1])
+        return TrackedMasks(torch.from_numpy(labels_hw), confidence)
 
 
 class PointTracker(Tracker[TrackedPoints, TrackedPoints]):

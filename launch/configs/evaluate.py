@@ -155,6 +155,9 @@ class TrackJob:
     tolerance: float = 1.0
     """How far the lines of polygons that are written may be moved to have fewer corners, in
     pixels."""
+    review: int = 5
+    """How many frames to name at the end that are the least sure and should be looked at first;
+    they are in NAME.json, too. 0 names none."""
     mask: tuple[str, ...] = ()
     """Masks: PNGs of the video's size, in which 0 is background and 1, 2, ... (or 255) are objects.
     Give FILE, FRAME=FILE for another frame than the first, or a folder of PNGs named by frame
@@ -190,8 +193,10 @@ class TrackJob:
             raise InputError(f"track: size {self.size}: expected at least 32 pixels")
         if not 0 < self.port < 1 << 16:
             raise InputError(f"track: port {self.port}: expected 1 to 65535")
-        if self.tolerance < 0:
-            raise InputError(f"track: tolerance {self.tolerance}: expected 0 or more pixels")
+        if self.tolerance < 0 or self.review < 0:
+            raise InputError(
+                f"track: tolerance {self.tolerance}, review {self.review}: expected 0 or more"
+            )
         marks = self.labels or self.mask or self.points or self.box
         if self.browser and (self.video or self.out or marks):
             raise InputError(

@@ -167,7 +167,8 @@ def track_with(setting: Setting) -> Any:
         if outcome.damage:
             end = f"; the video can't be read further: {outcome.damage}"
         files = gr.File([packed(path) for path in outcome.files], visible=True)
-        return str(order.out), files, f"Tracked {outcome.frames} frames{end}."
+        review = f" {outcome.review_line().capitalize()}." if outcome.review else ""
+        return str(order.out), files, f"Tracked {outcome.frames} frames{end}.{review}"
 
     return track
 

@@ -48,6 +48,8 @@ class TrackRequest:
     """Formats of annotations to write besides."""
     tolerance: float = 1.0
     """How far the lines of their polygons may be moved to be simpler, in pixels."""
+    review: int = 5
+    """How many frames to name that a person should look at first."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +82,15 @@ class Outcome:
     """Whether that is all of the video."""
     files: tuple[Path, ...]
     """Files and folders."""
+    review: tuple[tuple[int, float], ...] = ()
+    """Frames by number that a person should look at first, and how sure they are."""
     damage: str = ""
     """Why it can't be read any further, if that is why it ended."""
+
+    def review_line(self) -> str:
+        """The frames to look at, in words; empty if there are none."""
+        frames = ", ".join(f"{number} ({confidence:.2f})" for number, confidence in self.review)
+        return f"look first at the frames of least confidence: {frames}" if frames else ""
 
 
 class Unbroken:
@@ -198,7 +207,10 @@ def record(
                 check_reached(follower.latest, recording.count)
         recording.finish(whole=whole and not source.damage)
     files = written_files(order, masks=marked.masks is not None)
-    return Outcome(recording.count, whole and not source.damage, files, source.damage)
+    review = tuple(
+        (footage.names.number(place), confidence) for place, confidence in recording.to_review
+    )
+    return Outcome(recording.count, whole and not source.damage, files, review, source.damage)
 
 
 def open_recording(
@@ -213,6 +225,7 @@ def open_recording(
         footage.names,
         {number: owner.name for number, owner in enumerate(marked.objects, 1)},
         open_annotations(order, footage, marked, numbers),
+        order.review,
     )
     if isinstance(follower, MaskTracker):
         boxes = bool(order.prompts.box)

@@ -7,7 +7,7 @@ from conftest import SHARED
 import corrflow
 from corrflow import CorrFlow, InputError, ModelConfig, Protocol, load_model
 from corrflow.encoders.resnet import ResNetConfig
-from corrflow.propagation import labels, stream
+from corrflow.propagation import labels, stream, stream_masks
 
 SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
@@ -202,3 +202,25 @@ def test_masks_equal_the_released_codes_when_labels_shrink_and_grow_as_there(
     assert torch.equal(
         corrflow.propagate(load_model(tmp_path / "checkpoint.tar"), frames, expected[0]), expected
     )
+
+
+def test_confidence_is_high_where_the_copy_is_sure_and_falls_where_it_guesses():
+    frames, masks = moving_square(count=4)
+    tracked = list(stream_masks(Matcher(), frames, masks[0]))
+    together = corrflow.propagate(Matcher(), frames, masks[0])
+    assert torch.equal(torch.stack([one.labels for one in tracked]), together)
+    first, *others = (one.confidence for one in tracked)
+    assert (first[3], first.sum()) == (1, 1)  # given, and nothing else is
+    assert all(0.95 < one[3] <= 1 for one in others)
+    # features that tell nothing: each cell is copied from all that it sees
+    blank = list(stream_masks(Matcher(), torch.full_like(frames, 0.5), masks[0]))
+    assert blank[-1].confidence[3] < 0.5 * others[-1][3]
+
+
+def test_an_object_that_is_given_again_is_certain_again():
+    frames, masks = moving_square(count=4)
+    blank = torch.full_like(frames, 0.5)
+    tracked = list(stream_masks(Matcher(), blank, {0: masks[0], 2: masks[2]}))
+    told = [float(one.confidence[3]) for one in tracked]
+    assert (told[0], told[2]) == (1, 1)
+    assert max(told[1], told[3]) < 1

@@ -147,7 +147,9 @@ def test_a_mask_is_followed_and_everything_is_written(track, video, mask, capfd)
         "y0": "10",
         "x1": "25",
         "y1": "30",
+        "confidence": "1.0",
     }
+    assert all(0 < float(row["confidence"]) <= 1 for row in rows)
     assert [int(row["area"]) for row in rows] == [int((found == 1).sum()) for found in labels]
     told = json.loads(out.with_suffix(".json").read_text())
     assert (told["video"], told["width"], told["height"], len(told["frames"])) == (
@@ -156,10 +158,17 @@ def test_a_mask_is_followed_and_everything_is_written(track, video, mask, capfd)
         HEIGHT,
         7,
     )
-    assert "frames/s" in capfd.readouterr().err
+    shown = capfd.readouterr()
+    assert "frames/s" in shown.err
     assert told["frames"][0]["objects"] == [
-        {"object": 1, "area": 400, "x0": 5, "y0": 10, "x1": 25, "y1": 30}
+        {"object": 1, "area": 400, "x0": 5, "y0": 10, "x1": 25, "y1": 30, "confidence": 1.0}
     ]
+    least = min(rows, key=lambda row: float(row["confidence"]))
+    assert told["review"][0] == {
+        "frame": int(least["frame"]),
+        "confidence": float(least["confidence"]),
+    }
+    assert f"look first at the frames of least confidence: {least['frame']} (" in shown.out
 
 
 def test_points_are_drawn_and_told(track, video):
@@ -372,6 +381,7 @@ def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
     assert "square at 66,4: is outside the video of 65x47" in line(*labelled([far]))
     assert "write yolo: the format has no points" in line(*labelled([point]), "--write", "yolo")
     assert "tolerance -1" in line(*labelled([square]), "--tolerance", -1)
+    assert "review -1: expected 0 or more" in line(*labelled([square]), "--review", -1)
     assert "--labels and --points: expected one of" in line(*labelled([square]), "--points", "1,2")
     (tmp_path / "given").mkdir()
     for name in ("first", "second"):

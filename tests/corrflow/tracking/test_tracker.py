@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from corrflow import InputError
-from corrflow.propagation import TrackedPoints
+from corrflow.propagation import TrackedMasks, TrackedPoints
 from corrflow.scale import Scale
 from corrflow.tracking import tracker as module
 from corrflow.tracking.disk_buffer import CompressedMasks, DiskBuffer
@@ -22,7 +22,7 @@ def seen(monkeypatch):
     """The frames' numbers as the propagation is given them, a list for each pass."""
     passes = []
 
-    def stream(model, frames, labels, protocol):
+    def stream_masks(model, frames, labels, protocol):
         state, order = None, []
         passes.append(order)
         for index, frame in enumerate(frames):
@@ -36,7 +36,9 @@ def seen(monkeypatch):
                         new > 0, new, torch.where(torch.isin(state, new[new > 0]), 0, state)
                     )
                 )
-            yield state.clone()
+            confidence = torch.zeros(256)
+            confidence[torch.unique(state).long()] = 0.5
+            yield TrackedMasks(state.clone(), confidence)
 
     def stream_points(model, frames, points, protocol):
         state, order = None, []
@@ -51,7 +53,7 @@ def seen(monkeypatch):
             )
             yield TrackedPoints(state, ~state[:, 0].isnan(), torch.ones(len(state)))
 
-    monkeypatch.setattr(module, "stream", stream)
+    monkeypatch.setattr(module, "stream_masks", stream_masks)
     monkeypatch.setattr(module, "stream_points", stream_points)
     return passes
 
@@ -79,22 +81,31 @@ def followed(follower, tmp_path=None):
         return list(follower.track(frames()))
 
 
-def objects(labels):
-    return set(np.unique(labels)) - {0}
+def objects(shown):
+    return set(np.unique(shown.labels)) - {0}
 
 
 def test_nothing_is_shown_before_the_first_mask_and_nothing_computed(seen):
     shown = followed(MaskTracker(None, SAME, {3: mask(o1=(2, 8))}, "paper"))
-    assert [objects(labels) for labels in shown] == [set()] * 3 + [{1}] * 5
+    assert [objects(masks) for masks in shown] == [set()] * 3 + [{1}] * 5
     assert seen == [[3, 4, 5, 6, 7]]
 
 
 def test_backwards_fills_the_frames_before_from_the_last_first_mask_on(seen, tmp_path):
     given = {2: mask(o1=(2, 8)), 5: mask(o2=(12, 20))}
     shown = followed(MaskTracker(None, SAME, given, "paper"), tmp_path)
-    assert [objects(labels) for labels in shown] == [{1, 2}] * 8
+    assert [objects(masks) for masks in shown] == [{1, 2}] * 8
     assert seen == [[5, 4, 3, 2, 1, 0], [2, 3, 4, 5, 6, 7]]
     assert not list(tmp_path.iterdir())
+
+
+def test_confidence_is_that_of_the_pass_that_is_shown(seen, tmp_path):
+    given = {2: mask(o1=(2, 8)), 5: mask(o2=(12, 20))}
+    shown = followed(MaskTracker(None, SAME, given, "paper"), tmp_path)
+    told = [masks.confidence[1:3].tolist() for masks in shown]
+    assert told[:2] == [[0.5, 0.5]] * 2  # backwards
+    assert told[2:6] == [[1, 0.5], [0.5, 0.5], [0.5, 0.5], [0.5, 1]]
+    assert not followed(MaskTracker(None, SAME, {3: mask(o1=(2, 8))}, "paper"))[0].confidence.any()
 
 
 def test_an_object_comes_from_the_forward_pass_from_its_mask_on_and_goes_before_others(
@@ -102,17 +113,17 @@ def test_an_object_comes_from_the_forward_pass_from_its_mask_on_and_goes_before_
 ):
     given = {2: mask(o1=(2, 12)), 5: mask(o2=(8, 20))}
     shown = followed(MaskTracker(None, SAME, given, "paper"), tmp_path)
-    assert (shown[3][6, 8:12] == 1).all()  # where both passes want a pixel
-    assert (shown[3][6, 12:20] == 2).all()
-    assert np.array_equal(shown[5], np.where(given[5] > 0, given[5], given[2]))
+    assert (shown[3].labels[6, 8:12] == 1).all()  # where both passes want a pixel
+    assert (shown[3].labels[6, 12:20] == 2).all()
+    assert np.array_equal(shown[5].labels, np.where(given[5] > 0, given[5], given[2]))
 
 
 def test_a_mask_is_shown_as_it_was_given_at_the_videos_size(seen):
     labels = mask(o1=(3, 8), o4=(9, 20))
     labels[5, 5] = 0
     shown = followed(MaskTracker(None, Scale.of(*SIZE, 8), {0: labels}, "paper"))
-    assert np.array_equal(shown[0], labels)
-    assert shown[1].shape == labels.shape
+    assert np.array_equal(shown[0].labels, labels)
+    assert shown[1].labels.shape == labels.shape
     assert objects(shown[1]) == {1, 4}
 
 
