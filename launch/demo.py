@@ -1,5 +1,5 @@
-"""The whole way in minutes: generate videos, pack, train, evaluate against two baselines, report.
-`make demo`.
+"""The whole way in minutes: generate videos, pack, train, evaluate against two baselines, report,
+and track a clip with the pretrained model. `make demo`.
 
 Exits 1 unless the trained model beats both the untrained one and the identity by a clear margin on
 held-out videos.
@@ -24,7 +24,7 @@ from corrflow.pictures import overlay, read_frame, read_mask
 from corrflow.propagation import PROTOCOLS
 from corrflow.report import text_table, write_report
 from corrflow.training.checkpoint import checkpoints
-from launch import shard, train
+from launch import shard, track, train
 from launch.common.command import parse, run
 from launch.configs.recipes import demo
 from shards.synthetic import SceneConfig, write_tree
@@ -32,12 +32,13 @@ from shards.synthetic import SceneConfig, write_tree
 MARGIN = 0.10  # of J&F: what counts as a clear lead; 0.189 (README) and 0.172 were measured
 TRAIN_SEED, VAL_SEED = 1000, 9000
 MARK = ".corrflow-demo"
+EXAMPLE = Path(__file__).parents[1] / "docs" / "example"
 TRAINED = 2  # the place of the demo's own model among the results
 
 
 @dataclass(frozen=True)
 class DemoJob:
-    """Generate, pack, train, evaluate, report."""
+    """Generate videos, pack, train, evaluate and report; then track the example in docs/example."""
 
     out: Path = Path("demo")
     """Folder for all of it; one of an earlier demo is replaced."""
@@ -106,11 +107,21 @@ def main(argv: list[str]) -> int:
     write_report(job.out / "report.html", "corrflow demo: held-out generated videos", results)
     write_picture(job.out / "picture.png", job.out / "val", results[TRAINED:])
     print("\n" + text_table(results) + "\n")
+    step(6, "tracking the example from one labelled frame with the pretrained model")
+    if code := track_example(job.out / "bunny.mp4"):
+        return code
     print(
-        f"report {job.out / 'report.html'}, picture {job.out / 'picture.png'}, "
+        f"\nreport {job.out / 'report.html'}, picture {job.out / 'picture.png'}, "
         f"{time.perf_counter() - begun:.0f} s in all"
     )
     return verdict(results)
+
+
+def track_example(out: Path) -> int:
+    """A real film, from one frame that was labelled in Labelme; returns track.py's exit code."""
+    video, labels = EXAMPLE / "bunny.mp4", EXAMPLE / "bunny.json"
+    flags = ["--video", str(video), "--labels", str(labels), "--out", str(out), "--size", "240"]
+    return track.main(flags)
 
 
 def prepare_folder(out: Path) -> None:
@@ -128,7 +139,7 @@ def prepare_folder(out: Path) -> None:
 
 def step(number: int, text: str) -> None:
     """Say where the demo is."""
-    print(f"\n[{number}/5] {text}", flush=True)
+    print(f"\n[{number}/6] {text}", flush=True)
 
 
 def evaluate_all(out: Path) -> list[Result]:
