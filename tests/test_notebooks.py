@@ -1,0 +1,35 @@
+"""The notebooks, run from their first cell to their last by a headless kernel."""
+
+import pytest
+from conftest import ROOT
+
+nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
+nbformat = pytest.importorskip("nbformat")
+
+CELLS = 20  # at most: a notebook is to be read in one go
+# smaller than a reader would have it
+SETTINGS = {"quickstart": {"HEIGHT": "64"}, "train": {"STEPS": "6", "VIDEOS": "4"}}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_notebook_runs(name, tmp_path, monkeypatch):
+    for variable, value in SETTINGS[name].items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # its results go with the test
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert len(notebook.cells) <= CELLS
+    client = nbclient.NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(ROOT / "notebooks")}}
+    )
+    client.execute()
+    drawn = [
+        output
+        for cell in notebook.cells
+        for output in cell.get("outputs", ())
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(drawn) >= 3
+
+
+def test_every_notebook_is_run():
+    assert {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} == set(SETTINGS)
