@@ -141,7 +141,8 @@ class TrackJob:
     checkpoint: Path | None = None
     """A checkpoint of ours or a released one. Unless given, the pretrained model."""
     video: Path | None = None
-    """Video file, or folder of numbered frames."""
+    """Video file, or folder of numbered frames. Of a folder of videos each is tracked, with
+    --labels and --out folders as well; the same command again does what is left."""
     out: Path | None = None
     """Video to write, NAME.mp4. NAME.csv and NAME.json are written beside it, and for masks and
     boxes the folder NAME-masks."""
@@ -187,12 +188,25 @@ class TrackJob:
     """Open a page, which only this machine can reach, to choose a video and mark what to track."""
     port: int = 7860
     """Port of the page."""
+    jobs: int = 0
+    """With a folder of videos: divide them among this many jobs of a SLURM array. Without SLURM, or
+    with --local, start as many processes here."""
+    local: bool = False
+    """With --jobs: track here in as many processes, even if SLURM is installed."""
+    follow: bool = False
+    """With --jobs on SLURM: wait for the jobs to end."""
+    cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
         if self.size < SMALLEST_SIDE:
             raise InputError(f"track: size {self.size}: expected at least 32 pixels")
         if not 0 < self.port < 1 << 16:
             raise InputError(f"track: port {self.port}: expected 1 to 65535")
+        if self.jobs < 0 or (self.local and not self.jobs):
+            raise InputError(
+                f"track: jobs {self.jobs}, local {self.local}: expected 0 or more, and --jobs N "
+                "with --local"
+            )
         if self.tolerance < 0 or self.review < 0:
             raise InputError(
                 f"track: tolerance {self.tolerance}, review {self.review}: expected 0 or more"

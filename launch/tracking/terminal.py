@@ -1,0 +1,47 @@
+"""How tracking shows itself on a terminal, and how Ctrl-C ends it."""
+
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import TypeVar
+
+from tqdm import tqdm
+
+Item = TypeVar("Item")
+# frames a second also where a frame takes more than one
+BAR = (
+    "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, "
+    "{rate_noinv_fmt}]"
+)
+INTERRUPTED = 130  # exit code, as shells have it: 128 + SIGINT
+
+
+def bar(things: Iterable[Item], total: int, what: str) -> Iterable[Item]:
+    """A progress bar with frames a second."""
+    return tqdm(things, total=total, unit=" frames", desc=what, bar_format=BAR)
+
+
+@contextmanager
+def patience() -> Iterator[Callable[[], bool]]:
+    """The first Ctrl-C only asks for the end, the second one is it. Gives what tells whether it was
+    asked for."""
+    asked = False
+
+    def ask(signum: int, frame: FrameType | None) -> None:
+        nonlocal asked
+        if asked:
+            raise KeyboardInterrupt
+        asked = True
+        print(
+            "\ntrack.py: stopping after this frame; Ctrl-C again ends at once",
+            file=sys.stderr,
+            flush=True,
+        )
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,343 @@
+"""A folder of videos, each tracked from its own labels: resumable, divided over processes or SLURM
+jobs, and summed up in a table. What is done with one video is in `track_video.py`."""
+
+import csv
+import hashlib
+import io
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import submitit
+import torch
+
+from corrflow import InputError
+from corrflow.attention import choose_backend
+from corrflow.device import choose_device
+from corrflow.files import atomic_file
+from corrflow.memory import keep_freed_memory
+from corrflow.model import CorrFlow, load_model, weights_digest
+from corrflow.stored_config import claim_folder
+from launch.common.command import parse
+from launch.common.run_config import held
+from launch.configs.evaluate import TrackJob
+from launch.tracking.prompts import Prompts
+from launch.tracking.terminal import INTERRUPTED, bar, patience
+from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
+from shards.errors import DataError
+from shards.video.decode import frame_files
+from shards.video.sources import find_videos
+from slurm.array import submit_array, wait_for
+from slurm.client import goes_to_slurm
+from slurm.local import follow_parent, is_worker_process, run_processes
+from slurm.tasks import Task
+
+CONFIG, RECORDS, SUMMARY, LOGS = "tracking.json", "records", "summary.csv", "logs"
+LABEL_SUFFIXES = (".xml", ".json", ".txt", ".png")
+# settings that do not decide the labels
+MAY_CHANGE = {"device", "attention", "review"}
+
+
+@dataclass(frozen=True)
+class VideoRecord:
+    """What came of one video."""
+
+    labels: str
+    """Digest of the labels that it was tracked from."""
+    frames: int = 0
+    seconds: float = 0.0
+    """Of tracking and writing."""
+    review: tuple[tuple[int, float], ...] = ()
+    """Frames to look at first, and how sure they are."""
+    problem: str = ""
+    """Why there is nothing, or not all of it; it is tried again."""
+
+
+@dataclass(frozen=True)
+class LabelledVideo:
+    """One of the folder's videos."""
+
+    key: str
+    """Its path below the folder, without suffix."""
+    path: Path
+    labels: Path | None
+    """None: there are no labels of its name."""
+    folder: Path
+    """Where results go."""
+
+    @property
+    def out(self) -> Path:
+        """The video that is written."""
+        return self.folder / f"{self.key}.mp4"
+
+    @property
+    def record_path(self) -> Path:
+        """The file that says what came of it."""
+        return self.folder / RECORDS / f"{self.key}.json"
+
+    def record(self) -> VideoRecord | None:
+        """What came of it with the labels as they are now; None if they have changed since, or it
+        was not tried yet."""
+        if self.labels is None or not self.record_path.exists():
+            return None
+        stored = json.loads(self.record_path.read_text())
+        stored["review"] = tuple((number, confidence) for number, confidence in stored["review"])
+        record = VideoRecord(**stored)
+        return record if record.labels == labels_digest(self.labels) else None
+
+    @property
+    def is_done(self) -> bool:
+        """Whether there is nothing to do: with these labels it was tracked to its end."""
+        record = self.record()
+        return record is not None and not record.problem
+
+
+def is_folder_of_videos(path: Path) -> bool:
+    """Whether a folder holds videos, and not the frames of one."""
+    return path.is_dir() and not frame_files(path)
+
+
+def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
+    """Track what is left of a folder; returns the exit code: 1 if a video has a problem.
+
+    Args:
+        job: its video, labels and out are folders.
+        argv: the flags, for the processes and jobs that do parts of it.
+        command: path of the command that takes them.
+
+    Raises:
+        InputError: no videos or no labels; the results folder belongs to other settings.
+        ClusterError: SLURM refuses the jobs.
+    """
+    if is_worker_process():
+        return work_as_worker(job)
+    away = goes_to_slurm(job.jobs, job.local)
+    videos, out = labelled_videos(job), folder_of(job)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
+    with held(out, str(out), "tracking", seconds=0.0):
+        claim(job)
+        return carry_out(job, argv, command, videos, away)
+
+
+def carry_out(
+    job: TrackJob, argv: list[str], command: str, videos: list[LabelledVideo], away: bool
+) -> int:
+    """Do what is left, or let SLURM do it; returns the exit code."""
+    left = [video for video in videos if video.labels and not video.is_done]
+    code = 0
+    if away and left:
+        submitted = submit(job, argv, len(left))
+        if not job.follow:
+            return 0
+        if failure := wait_for(submitted, lambda: None):
+            raise InputError(f"job {submitted.job_id}: {failure}: see {job.out}/{LOGS}")
+    elif job.jobs > 1 and left:
+        code = run_processes([sys.executable, command, *argv], min(job.jobs, len(left)))
+    elif left:
+        code = work(job, 0, 1)
+    return code or sum_up(videos, folder_of(job))
+
+
+def labelled_videos(job: TrackJob) -> list[LabelledVideo]:
+    """The folder's videos, with the labels of their names; InputError if there are none."""
+    source, labels, out = job.video, job.labels, folder_of(job)
+    if source is None or labels is None or not labels.is_dir():
+        raise InputError(
+            f"track: video {source} is a folder of videos, labels {labels}: expected a folder of "
+            "labels, each called like its video"
+        )
+    try:
+        found = find_videos(source)
+    except DataError as error:
+        raise InputError(f"track: {error}") from None
+    videos = [LabelledVideo(v.key, v.path, find_labels(labels, v.key), out) for v in found]
+    if not any(video.labels for video in videos):
+        names = f"{videos[0].key}.xml, {videos[0].key}.json or the folder {videos[0].key}"
+        raise InputError(f"labels {labels}: none of {len(videos)} videos: expected {names}")
+    return videos
+
+
+def folder_of(job: TrackJob) -> Path:
+    """Of the results; InputError if it is to be a file."""
+    if job.out is None or job.out.suffix == ".mp4" or job.out.is_file():
+        raise InputError(
+            f"track: out {job.out}: video {job.video} is a folder of videos: expected a folder"
+        )
+    return job.out
+
+
+def find_labels(folder: Path, key: str) -> Path | None:
+    """The file or folder of labels that is called like a video."""
+    files = [folder / f"{key}{suffix}" for suffix in LABEL_SUFFIXES]
+    candidates = [path for path in files if path.is_file()]
+    candidates += [path for path in [folder / key] if path.is_dir()]
+    if len(candidates) > 1:
+        raise InputError(
+            f"labels {candidates[0]} and {candidates[1]}: both of {key}: expected one of them"
+        )
+    return candidates[0] if candidates else None
+
+
+def labels_digest(path: Path) -> str:
+    """Names the content of a file or a folder of labels."""
+    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def claim(job: TrackJob) -> None:
+    """See that the results folder belongs to these settings."""
+    path = folder_of(job) / CONFIG
+    names = ("backward", "size", "protocol", "write", "tolerance", "start", *sorted(MAY_CHANGE))
+    config = json.loads(json.dumps({name: getattr(job, name) for name in names}))
+    config |= {"weights": weights_digest(load_model(job.checkpoint))}
+    stored = json.loads(path.read_text()) if path.exists() else None
+    claim_folder(path, stored, config, "other settings", MAY_CHANGE.__contains__)
+
+
+def work(job: TrackJob, number: int, count: int, shown: bool = True) -> int:
+    """The `number`-th of `count` parts; returns the exit code of an interruption, or 0."""
+    share = [video for video in labelled_videos(job) if video.labels][number::count]
+    left = [video for video in share if not video.is_done]
+    if not left:
+        return 0
+    model = prepare_model(job)
+    with patience() as asked:
+        for video in left:
+            record = track_one(job, video, model, Progress(bar if shown else unseen, asked))
+            if record is None:
+                return INTERRUPTED
+            with atomic_file(video.record_path) as file:
+                file.write(json.dumps(asdict(record)).encode())
+            if record.problem:
+                print(f"{video.key}: {record.problem}", file=sys.stderr, flush=True)
+    return 0
+
+
+def prepare_model(job: TrackJob) -> CorrFlow:
+    """The model, where it will compute."""
+    keep_freed_memory()
+    device = choose_device(job.device)
+    attention = choose_backend(job.attention, device)
+    print(f"{device.type}, {attention} attention", flush=True)
+    return load_model(job.checkpoint, device, attention).accelerate()
+
+
+def track_one(
+    job: TrackJob, video: LabelledVideo, model: CorrFlow, watch: Progress
+) -> VideoRecord | None:
+    """Track one video; None if it was interrupted."""
+    assert video.labels is not None
+    digest, begun = labels_digest(video.labels), time.perf_counter()
+    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
+    try:
+        order = TrackRequest(
+            video.path, Prompts(labels=video.labels, start=job.start), video.out, *how
+        )
+        outcome = track_video(order, model, watch)
+    except StoppedError:
+        return None
+    except (InputError, DataError) as error:
+        return VideoRecord(digest, problem=str(error))
+    if not outcome.whole and not outcome.damage:
+        return None
+    problem = f"can't be read further: {outcome.damage}" if outcome.damage else ""
+    seconds = round(time.perf_counter() - begun, 3)
+    return VideoRecord(digest, outcome.frames, seconds, outcome.review, problem)
+
+
+def unseen(things: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+    """Things as they are: another process shows how far it is."""
+    return things
+
+
+def work_as_worker(job: TrackJob) -> int:
+    """One of several processes on this machine, each with its part and its share of the cores."""
+    follow_parent()
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    cores = len(os.sched_getaffinity(0)) // world
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores)))
+    return work(job, rank, world, shown=rank == 0)
+
+
+def submit(job: TrackJob, argv: list[str], left: int) -> "submitit.Job[None]":
+    """Leave it to SLURM: an array whose jobs do a part each, and a job that sums up; gives that."""
+    about = {"argv": absolute_paths(argv)}
+    tasks = [
+        Task("launch.tracking.track_folder:work_in_array", {**about, "number": n})
+        for n in range(job.jobs)
+    ]
+    last = Task("launch.tracking.track_folder:end_array", about)
+    logs = folder_of(job) / LOGS
+    submitted = submit_array(tasks, last, logs, "corrflow-track", job.cluster)
+    array, end = submitted.array, submitted.last.job_id
+    print(
+        f"{left} videos to track: submitted {array}_[0-{job.jobs - 1}], which track, and {end}, "
+        f"which sums up\nlogs in {logs}; how far: squeue -j {array},{end}; cancel: scancel "
+        f"{array} {end}; what is left, the same command does",
+        flush=True,
+    )
+    return submitted.last
+
+
+def absolute_paths(argv: list[str]) -> list[str]:
+    """The flags, with the paths that are there as other folders see them."""
+    return [str(Path(word).absolute()) if Path(word).exists() else word for word in argv]
+
+
+def work_in_array(argv: list[str], number: int) -> None:
+    """A job of the array."""
+    job = parse(TrackJob, argv, "track.py")
+    torch.set_num_threads(job.cluster.cpus)
+    work(job, number, job.jobs)
+
+
+def end_array(argv: list[str]) -> None:
+    """The last job."""
+    job = parse(TrackJob, argv, "track.py")
+    sum_up(labelled_videos(job), folder_of(job))
+
+
+def sum_up(videos: list[LabelledVideo], out: Path) -> int:
+    """Write the table of all videos, and say in a line what came of them; 1 if any has a
+    problem."""
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(("video", "state", "frames", "seconds", "confidence", "review", "problem"))
+    states: Counter[str] = Counter()
+    for video in videos:
+        record = video.record()
+        state = state_of(video, record)
+        states[state] += 1
+        record = record or VideoRecord("")
+        lowest = min((confidence for _, confidence in record.review), default=None)
+        review = " ".join(str(number) for number, _ in record.review)
+        figures = (record.frames or "", record.seconds or "")
+        confidence = "" if lowest is None else round(lowest, 4)
+        table.writerow((video.key, state, *figures, confidence, review, record.problem))
+    with atomic_file(out / SUMMARY) as file:
+        file.write(text.getvalue().encode())
+    others = "".join(f", {count} {state}" for state, count in states.items() if state != "tracked")
+    print(f"tracked {states['tracked']} of {len(videos)} videos{others}: {out / SUMMARY}")
+    return 1 if states["with a problem"] or states["not tracked"] else 0
+
+
+def state_of(video: LabelledVideo, record: VideoRecord | None) -> str:
+    """In words."""
+    if video.labels is None:
+        return "without labels"
+    if record is None:
+        return "not tracked"
+    return "with a problem" if record.problem else "tracked"

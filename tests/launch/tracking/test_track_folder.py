@@ -1,0 +1,128 @@
+"""A folder of videos with labels: `launch/track.py --video DIR --labels DIR --out DIR`."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_track import SQUARE, checkpoint, write_labelme, write_video
+
+from launch.track import main
+
+__all__ = ["checkpoint"]  # a fixture
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Videos of one, two and no labels, one of them in a subfolder."""
+    (tmp_path / "videos" / "day two").mkdir(parents=True)
+    (tmp_path / "labels" / "day two" / "walk").mkdir(parents=True)
+    write_video(tmp_path / "videos" / "run.mkv", count=3)
+    write_video(tmp_path / "videos" / "day two" / "walk.mkv", count=4)
+    write_video(tmp_path / "videos" / "empty.mkv", count=3)
+    write_labelme(tmp_path / "labels" / "run.json", [{"points": SQUARE}], "frame_000000.jpg")
+    for number in (0, 2):
+        path = tmp_path / "labels" / "day two" / "walk" / f"frame_{number:06d}.json"
+        write_labelme(path, [{"points": SQUARE}])
+    return tmp_path
+
+
+@pytest.fixture
+def track(folders, checkpoint):
+    """Runs the command; returns its exit code."""
+
+    def call(*flags, out="out"):
+        given = ("--video", folders / "videos", "--labels", folders / "labels")
+        given += ("--out", folders / out, "--checkpoint", checkpoint, "--device", "cpu")
+        return main([str(part) for part in (*given, *flags)])
+
+    return call
+
+
+def rows_of(out):
+    with (out / "summary.csv").open() as file:
+        return {row["video"]: row for row in csv.DictReader(file)}
+
+
+def test_every_video_is_tracked_from_its_labels_once(track, folders, capfd):
+    out = folders / "out"
+    assert track("--write", "cvat") == 0
+    assert "tracked 2 of 3 videos, 1 without labels" in capfd.readouterr().out
+    rows = rows_of(out)
+    assert {name: row["state"] for name, row in rows.items()} == {
+        "run": "tracked",
+        "day two/walk": "tracked",
+        "empty": "without labels",
+    }
+    assert (rows["run"]["frames"], rows["day two/walk"]["frames"]) == ("3", "4")
+    assert 0 < float(rows["run"]["confidence"]) <= 1
+    first = np.asarray(Image.open(out / "run-masks" / "00000.png"))
+    assert (first[10:30, 5:25] == 1).all()
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
+    assert {path.name for path in made} == {"run.mp4", "walk.mp4"}
+    assert (out / "day two" / "walk-cvat.xml").exists()
+    # again: nothing is left; with other labels: that video alone
+    assert track("--write", "cvat") == 0
+    assert {path: path.stat().st_mtime_ns for path in made} == made
+    other = {"label": "late", "group_id": 2, "points": [[40, 2], [60, 2], [60, 8], [40, 8]]}
+    labels = folders / "labels" / "run.json"
+    write_labelme(labels, [{"points": SQUARE}, other], "frame_000000.jpg")
+    assert track("--write", "cvat") == 0
+    changed = {path.name for path in made if path.stat().st_mtime_ns != made[path]}
+    assert changed == {"run.mp4"}
+    assert "late" in (out / "run-cvat.xml").read_text()
+
+
+def test_a_problem_is_told_and_tried_again(track, folders, capfd):
+    labels = folders / "labels" / "run.json"
+    write_labelme(labels, [{"points": SQUARE}], "frame_000009.jpg")
+    assert track() == 1
+    shown = capfd.readouterr()
+    assert "1 with a problem" in shown.out
+    assert "run: labels" in shown.err
+    assert "frame 9: the video has 3 frames" in rows_of(folders / "out")["run"]["problem"]
+    assert (folders / "out" / "day two" / "walk.mp4").exists()
+    write_labelme(labels, [{"points": SQUARE}], "frame_000001.jpg")
+    assert track() == 0
+    assert rows_of(folders / "out")["run"]["state"] == "tracked"
+
+
+def test_processes_do_the_same_as_one(track, folders):
+    assert track(out="alone") == 0
+    assert track("--jobs", 2, "--local", out="shared") == 0
+    for name in ("run-masks/00002.png", "day two/walk-masks/00003.png", "run.csv"):
+        assert (folders / "alone" / name).read_bytes() == (folders / "shared" / name).read_bytes()
+    states = [row["state"] for row in rows_of(folders / "shared").values()]
+    assert states.count("tracked") == 2
+
+
+def test_what_does_not_fit_is_one_line(track, folders, refused, checkpoint):
+    assert track() == 0
+    base = ("--video", folders / "videos", "--checkpoint", checkpoint, "--device", "cpu")
+    given = ("--labels", folders / "labels")
+    out = ("--out", folders / "out")
+    words = refused("track", *base, *given, *out, "--size", 64)
+    assert "out: belongs to other settings: size" in words
+    labels = folders / "labels" / "run.json"
+    assert "expected a folder of labels" in refused("track", *base, "--labels", labels, *out)
+    mp4 = ("--out", folders / "x.mp4")
+    assert "is a folder of videos: expected a folder" in refused("track", *base, *given, *mp4)
+    (folders / "other").mkdir()
+    words = refused("track", *base, "--labels", folders / "other", *out)
+    assert "none of 3 videos: expected day two/walk.xml" in words
+    shutil.copy(labels, folders / "labels" / "run.txt")
+    assert "both of run: expected one of them" in refused("track", *base, *given, *out)
+    assert "expected 0 or more, and --jobs N" in refused("track", *base, *given, *out, "--local")
+    words = refused("track", *base, *given, *out, "--points", "1,2")
+    assert "--labels and --points: expected one of" in words
+
+
+def test_a_record_of_other_labels_does_not_count(track, folders):
+    assert track() == 0
+    path = folders / "out" / "records" / "run.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({**stored, "labels": "other"}))
+    assert track("--review", 2) == 0
+    assert json.loads(path.read_text())["labels"] == stored["labels"]
