@@ -4,12 +4,15 @@
 import argparse
 import contextlib
 import errno
+import inspect
 import io
 import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from difflib import get_close_matches
 from typing import TypeVar
+from unittest import mock
 
 import tyro
 from tyro.constructors import (
@@ -39,7 +42,11 @@ USER_ERRNOS = {
     errno.EEXIST,
     errno.EFBIG,
 }
-BOX = re.compile(r"[╭╮╰╯│─├┤]+")
+HEADINGS = "Value error|Missing argument|Invalid choice"  # of tyro's boxes
+LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # not between paragraphs
+NAMED = 3  # unknown flags that a line names
+# of tyro's boxes, also where it draws them in ASCII
+BOX = re.compile(r"[╭╮╰╯│─├┤]+|-{4,}|(?<!\S)[|+](?!\S)")
 
 
 class UsageError(ValueError):
@@ -50,17 +57,70 @@ def parse(
     config: type[Config], argv: list[str], prog: str, default: Config | None = None
 ) -> Config:
     """Flags to a config; UsageError in one line if they are no such thing."""
-    printed = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(printed), encoders_by_name():
+
+    def read(words: list[str]) -> Config:
+        with encoders_by_name(), joined_help_lines():
             if default is None:
-                return tyro.cli(config, args=argv, prog=prog, description=config.__doc__)
-            return tyro.cli(config, args=argv, prog=prog, default=default)
+                return tyro.cli(config, args=words, prog=prog, description=config.__doc__)
+            return tyro.cli(config, args=words, prog=prog, default=default)
+
+    def printed(words: list[str]) -> str:
+        """In lines so long that no word is broken."""
+        text, wide = io.StringIO(), mock.patch.dict(os.environ, {"COLUMNS": "10000"})
+        with (
+            contextlib.redirect_stderr(text),
+            contextlib.redirect_stdout(text),
+            contextlib.suppress(SystemExit),
+            wide,
+        ):
+            read(words)
+        return " ".join(BOX.sub(" ", text.getvalue()).split())
+
+    try:
+        with contextlib.redirect_stderr(io.StringIO()):
+            return read(argv)
     except SystemExit as ended:
         if not ended.code:
             raise  # --help
-        words = BOX.sub(" ", printed.getvalue()).split()
-        raise UsageError(" ".join(words)) from None
+    known = set(re.findall(r"--[\w.-]+", printed(["--help"])))
+    raise UsageError(usage_line(printed(argv), known))
+
+
+def usage_line(text: str, known: set[str]) -> str:
+    """What is wrong with the flags, of all that tyro says about it: those that are not known, each
+    with the known one that is the most like it, and those that are missing."""
+    problems = []
+    if unknown := re.search(r"Unrecognized options: (.*?)(?= Perhaps | Arguments | For |$)", text):
+        words = [word.rstrip(",") for word in unknown[1].split()]
+        for flag in [word for word in words if word.startswith("-")][:NAMED]:
+            nearest = get_close_matches(flag, known, 1)
+            problems.append(
+                f"unknown {flag}" + (f", did you mean {nearest[0]}?" if nearest else "")
+            )
+        if not problems:
+            problems = [f"not expected: {' '.join(words[:NAMED])}"]
+    if missing := re.search(r"Missing from [^:]*: (--.*?)(?= Unrecognized | For full |$)", text):
+        flags = [part.split()[0] for part in missing[1].split("(required)") if part.strip()]
+        problems.append(f"missing {', '.join(flags)}")
+    if problems:
+        return f"{'; '.join(problems)} (--help explains all flags)"
+    return re.sub(f"^(?:{HEADINGS}) | (?:Argument helptext:|For full helptext).*", "", text)
+
+
+@contextlib.contextmanager
+def joined_help_lines() -> Iterator[None]:
+    """Have tyro join the lines of a help text. It keeps a break before a line that is indented,
+    as those of a docstring are; what is patched here is not public, so it may be gone one day."""
+    join = getattr(tyro._strings, "remove_single_line_breaks", None)
+    if join is None:
+        yield
+        return
+    with mock.patch.object(
+        tyro._strings,
+        "remove_single_line_breaks",
+        lambda text: join(LINE_BREAK.sub(" ", inspect.cleandoc(text))),
+    ):
+        yield
 
 
 def encoders_by_name() -> ConstructorRegistry:
