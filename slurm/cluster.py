@@ -1,6 +1,7 @@
 """What is asked of the cluster for a job: a profile in TOML, changed by flags."""
 
 import os
+import shlex
 import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -54,6 +55,14 @@ class ClusterConfig:
     """Environment variables to set, such as those of NCCL or a proxy."""
     setup: tuple[str, ...] = ()
     """Shell lines to run before the job, such as module load or conda activate."""
+    container: str = ""
+    """Image in which the jobs' processes run, with Python and all packages
+    (slurm/containers): for apptainer a .sif file, for pyxis what its --container-image takes."""
+    container_runtime: Literal["apptainer", "pyxis"] = "apptainer"
+    """What runs the image: apptainer on the nodes, or SLURM's plugin pyxis."""
+    container_mounts: tuple[str, ...] = ()
+    """Folders that the image is to see, as FOLDER or FROM:TO: those of runs, shards and data.
+    Apptainer mounts the home folder and the working directory by itself."""
 
     def __post_init__(self) -> None:
         if (
@@ -84,9 +93,37 @@ class ClusterConfig:
             "slurm_setup": self.setup_lines(),
             # since 22.05 srun does not take over what sbatch was given, and its processes would
             # share one core
-            "slurm_srun_args": [f"--cpus-per-task={self.cpus}", "--kill-on-bad-exit=1"],
+            "slurm_srun_args": [
+                f"--cpus-per-task={self.cpus}",
+                "--kill-on-bad-exit=1",
+                *self.pyxis_arguments(),
+            ],
             "slurm_additional_parameters": {"requeue": True, **self.gpus()},
         }
+
+    def pyxis_arguments(self) -> list[str]:
+        """srun's, for an image that the plugin pyxis runs."""
+        if not self.container or self.container_runtime != "pyxis":
+            return []
+        mounts = ",".join(self.mounts())
+        return [
+            f"--container-image={self.container}",
+            *([f"--container-mounts={mounts}"] if mounts else []),
+            "--no-container-mount-home",
+        ]
+
+    def python(self) -> str | None:
+        """The command that the jobs run Python by; None for this process's own."""
+        if not self.container:
+            return None
+        if self.container_runtime == "pyxis":
+            return "python"
+        binds = "".join(f" --bind {shlex.quote(mount)}" for mount in self.mounts())
+        return f"apptainer exec --nv{binds} {shlex.quote(self.container)} python"
+
+    def mounts(self) -> list[str]:
+        """As FROM:TO."""
+        return [m if ":" in m else f"{m}:{m}" for m in self.container_mounts]
 
     def gpus(self) -> dict[str, str]:
         """The flag that asks for them."""

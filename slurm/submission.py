@@ -21,7 +21,9 @@ def executor_of(
     logs: Path, name: str, config: ClusterConfig, processes: int = 1, **more: Any
 ) -> submitit.AutoExecutor:
     """What submits jobs with these needs; `more` are submitit's own parameters."""
-    executor = submitit.AutoExecutor(logs, cluster="slurm", slurm_max_num_timeout=RETURNS)
+    executor = submitit.AutoExecutor(
+        logs, cluster="slurm", slurm_max_num_timeout=RETURNS, slurm_python=config.python()
+    )
     executor.update_parameters(name=name, **{**config.parameters(processes), **more})
     return executor
 

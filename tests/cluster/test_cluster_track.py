@@ -1,6 +1,7 @@
 """`track.py --jobs` over a folder of videos on a real SLURM."""
 
 import shutil
+import sys
 
 import pytest
 from PIL import Image
@@ -26,3 +27,26 @@ def test_the_jobs_of_an_array_track_a_folder_as_one_process_does(command, tree, 
         for mask in (tmp_path / "alone" / f"{name}-masks").iterdir():
             other = tmp_path / "array" / f"{name}-masks" / mask.name
             assert Image.open(other).tobytes() == Image.open(mask).tobytes()
+
+
+def test_jobs_run_in_the_image_that_the_profile_names(command, tree, tmp_path):
+    """With a stand-in for apptainer, which notes its image and runs the command without it."""
+    (tmp_path / "labels").mkdir()
+    mask = tree / "Annotations/480p/val-000/00000.png"
+    shutil.copy(mask, tmp_path / "labels" / "val-000.png")
+    stand_in = tmp_path / "bin" / "apptainer"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        f'#!/bin/sh\n[ "$1 $2" = "exec --nv" ] || exit 9\nshift 2\n[ "$1" != --bind ] || shift 2\n'
+        f'echo "$1" >> {tmp_path}/images\nshift 2\nexec {sys.executable} "$@"\n'
+    )
+    stand_in.chmod(0o755)
+    flags = ("--video", tree / "JPEGImages/480p", "--labels", tmp_path / "labels")
+    flags += ("--protocol", "identity", "--out", tmp_path / "out", *JOBS, "--follow")
+    image = ("--cluster.container", "/images/corrflow.sif", "--cluster.container-mounts", tmp_path)
+    setup = ("--cluster.setup", f"export PATH={stand_in.parent}:$PATH")
+    done = command("track", *flags, *image, *setup)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out" / "val-000.mp4").exists()
+    images = (tmp_path / "images").read_text().split()
+    assert set(images) == {"/images/corrflow.sif"}

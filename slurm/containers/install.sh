@@ -1,0 +1,7 @@
+#!/bin/sh
+# What an image needs, on Debian or Ubuntu with Python 3.11 to 3.13; both recipes run it in a copy of the checkout.
+set -eu
+cd "$(dirname "$0")/../.."
+PYTHON=${PYTHON:-python3}
+"$PYTHON" -m pip install --no-cache-dir --constraint constraints.txt hatchling
+"$PYTHON" -m pip install --no-cache-dir --constraint constraints.txt --no-build-isolation '.[annotations,plot]'
