@@ -1,13 +1,18 @@
 """How runs are doing: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line each of
-those under a folder."""
+those under a folder, and with `--page FILE` as a page, too."""
 
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
+from corrflow import InputError
+from corrflow.report import RunSummary, write_runs_page
 from corrflow.training.checkpoint import checkpoints, step_of
-from corrflow.training.monitor import read_last
+from corrflow.training.monitor import METRICS, read_last, read_lines
 from launch.common.command import parse, run
 from launch.common.run_config import read_config
 from launch.common.submission import LOGS, Record, read_record
@@ -16,6 +21,10 @@ from slurm.attempts import Attempt, read_attempts
 from slurm.status import JobState, job_state
 
 RECENT = 200  # lines of the log from which the speed is taken
+HEADS: tuple[str, ...] = (
+    "run", "job", "state", "nodes", "step", "of", "loss", "clips/s", "left", "restarts", "saved",
+)  # fmt: skip
+CURVES = {"loss": "loss", "validation_jf": "validation J&F", "clips_per_second": "clips/s"}
 
 
 @dataclass(frozen=True)
@@ -55,11 +64,35 @@ def main(argv: list[str]) -> int:
     """Print the state of runs."""
     job = parse(StatusJob, argv, "status.py")
     if job.all:
-        print_table([look_at(folder) for folder in find_runs(job.runs or (Path("runs"),))])
+        statuses = [look_at(folder) for folder in find_runs(job.runs or (Path("runs"),))]
+        print_table(statuses)
+        if job.page:
+            write_page(job.page, statuses)
         return 0
     for folder in job.runs:
         print_one(look_at(folder))
     return 0
+
+
+def write_page(path: Path, statuses: list[Status]) -> None:
+    """States and curves of runs; InputError where the page can't be written."""
+    runs = [RunSummary(table_row(status), curves_of(status.run)) for status in statuses]
+    title = f"Runs, {time.strftime('%Y-%m-%d %H:%M')}"
+    try:
+        write_runs_page(path, title, HEADS, runs)
+    except OSError as error:
+        raise InputError(f"page {path}: can't be written ({error.strerror})") from None
+    print(f"page: {path}")
+
+
+def curves_of(folder: Path) -> dict[str, NDArray[np.float64]]:
+    """What a run logged, by name."""
+    path = folder / METRICS
+    lines = read_lines(path) if path.exists() else []
+    return {
+        name: np.array([line[key] for line in lines if key in line], dtype=np.float64)
+        for key, name in CURVES.items()
+    }
 
 
 def find_runs(roots: tuple[Path, ...]) -> list[Path]:
@@ -133,22 +166,7 @@ def print_one(status: Status) -> None:
 
 def print_table(statuses: list[Status]) -> None:
     """A line for each run."""
-    rows: list[tuple[str, ...]] = [
-        (
-            "run",
-            "job",
-            "state",
-            "nodes",
-            "step",
-            "of",
-            "loss",
-            "clips/s",
-            "left",
-            "restarts",
-            "saved",
-        )
-    ]
-    rows += [table_row(status) for status in statuses]
+    rows = [HEADS, *map(table_row, statuses)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         print(

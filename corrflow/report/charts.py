@@ -5,6 +5,7 @@ size.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -102,9 +103,23 @@ def measure_line(run: Run, sequence: str, measure: str, look: LineStyle) -> Line
     return Line(look, mean_over(np.stack(rows)), tuple(rows) if look.thin and len(rows) > 1 else ())
 
 
-def panel(name: str, measure: str, lines: list[Line]) -> str:
-    """One chart with its key."""
-    top = scale_of(
+def panel(
+    name: str,
+    measure: str,
+    lines: list[Line],
+    top: float | None = None,
+    shown: Callable[[Values], float] = mean,
+) -> str:
+    """One chart with its key.
+
+    Args:
+        name: of what is drawn, for those who hear the page.
+        measure: a heading, or nothing.
+        lines: at least one.
+        top: where the scale ends; None: where that of shares or percents does.
+        shown: the figure of a line that stands in the key.
+    """
+    top = top or scale_of(
         value for line in lines for values in (line.values, *line.each) for value in values
     )
     length = max(len(line.values) for line in lines)
@@ -116,7 +131,7 @@ def panel(name: str, measure: str, lines: list[Line]) -> str:
     grid = "".join(f'<path class="grid" d="M0,{y}H{WIDTH}"/>' for y in (0, HEIGHT // 2, HEIGHT))
     key = "".join(
         f'<li class="c{line.look.color % COLORS}">{escape(line.look.label)} '
-        f"{number(mean(line.values))}</li>"
+        f"{number(shown(line.values))}</li>"
         for line in lines
     )
     title = f'<span class="measure">{escape(measure)}</span>' if measure else ""

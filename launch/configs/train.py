@@ -76,8 +76,12 @@ class StatusJob:
     """Folders of runs. With --all, folders in which runs are looked for, `runs` unless given."""
     all: bool = False
     """Print one line for each run in the folders."""
+    page: Path | None = None
+    """With --all: HTML page to write as well, with the runs' states and curves."""
 
     def __post_init__(self) -> None:
+        if self.page and not self.all:
+            raise InputError(f"status: page {self.page}: expected --all with it")
         if not self.runs and not self.all:
             raise InputError("status: no run: expected the folder of one, or --all")
 

@@ -28,6 +28,32 @@ def test_a_run_here_tells_how_far_it_is(packed, tmp_path, command):
     ]
 
 
+def test_all_runs_are_on_a_page_with_their_curves(packed, tmp_path, command, browser, refused):
+    runs = tmp_path / "runs"
+    subprocess.run(
+        train(packed, runs / "one <b>", "--trainer.steps", 3), check=True, capture_output=True
+    )
+    page = tmp_path / "status.html"
+    told = command("status", "--all", runs, "--page", page)
+    assert told.stdout.splitlines()[-1] == f"page: {page}"
+    context = browser.new_context(viewport={"width": 375, "height": 800})
+    tab = context.new_page()
+    asked = []
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(page.as_uri())
+    assert tab.locator("tbody th").inner_text() == str(runs / "one <b>")
+    assert tab.locator("tbody td").nth(1).inner_text() == "FINISHED"
+    assert tab.locator("article svg").count() == 2  # nothing was validated
+    assert "loss, now" in tab.locator(".key").first.inner_text()
+    assert tab.evaluate("document.documentElement.scrollWidth") <= 375
+    assert all(url.startswith(("file:", "data:")) for url in asked)
+    context.close()
+    assert "expected --all with it" in refused("status", runs, "--page", page)
+    (tmp_path / "none").mkdir()
+    command("status", "--all", tmp_path / "none", "--page", page)
+    assert "There are no runs." in page.read_text()
+
+
 def test_what_is_no_run_is_one_line(refused, tmp_path):
     assert f"run {tmp_path}: no config.json there" in refused("status", tmp_path)
     assert "expected the folder of one, or --all" in refused("status")
