@@ -18,8 +18,11 @@ from typing import Any, TypeVar
 import gradio as gr
 
 from corrflow import CorrFlow, InputError
+from corrflow.annotations import WRITERS
 from launch.common.command import MISTAKES
 from launch.tracking.marking import canvas_of, marking_canvas, read_marks
+from launch.tracking.prompts import Prompts
+from launch.tracking.track_folder import LABEL_SUFFIXES
 from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
 from shards.video.sources import VIDEO_SUFFIXES
 from shards.video.video_reader import BrokenVideoError, open_video_reader, picture_at
@@ -84,6 +87,17 @@ def build(setting: Setting) -> gr.Blocks:
                         label="Backwards as well, from the marked frame to the first one",
                         elem_id="backward",
                     )
+                    with gr.Accordion("Labels of another tool", open=False, elem_id="tools"):
+                        labels = gr.File(
+                            label="Labels to track, instead of marks: CVAT, COCO, Labelme, YOLO, "
+                            "PNG",
+                            file_types=list(LABEL_SUFFIXES),
+                            height=120,
+                            elem_id="labels",
+                        )
+                        formats = gr.CheckboxGroup(
+                            list(WRITERS), label="Formats to write", elem_id="formats"
+                        )
                     with gr.Row():
                         start = gr.Button("Track", variant="primary", elem_id="start")
                         halt = gr.Button("Stop", elem_id="stop")
@@ -104,7 +118,7 @@ def build(setting: Setting) -> gr.Blocks:
         frame.release(show_frame, [video, frame], marks, show_progress="hidden")
         start.click(
             track_with(setting),
-            [video, marks, backward, stop],
+            [video, marks, backward, labels, formats, stop],
             [result, files, message],
             show_progress_on=result,
         )
@@ -149,6 +163,8 @@ def track_with(setting: Setting) -> Any:
         path: str,
         marks: str,
         backward: bool,
+        labels: str | None,
+        formats: list[str],
         stop: threading.Event,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Any:
@@ -157,9 +173,9 @@ def track_with(setting: Setting) -> Any:
         out = folder / f"{video.stem}-tracked.mp4"
         try:
             with mistakes_shown():
-                order = TrackRequest(
-                    video, read_marks(marks, folder), out, backward, setting.size, setting.protocol
-                )
+                prompts = Prompts(labels=Path(labels)) if labels else read_marks(marks, folder)
+                how = (backward, setting.size, setting.protocol, tuple(formats))
+                order = TrackRequest(video, prompts, out, *how)
                 outcome = track_video(order, setting.model, Progress(shown(progress), stop.is_set))
         except StoppedError:
             return None, gr.File(visible=False), "Stopped before the first frame was written."

@@ -9,12 +9,13 @@ import socket
 import subprocess
 import sys
 import zipfile
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 from conftest import ROOT, TIMEOUT_SECONDS
 from PIL import Image
-from test_track import HEIGHT, WIDTH, checkpoint, write_video
+from test_track import HEIGHT, SQUARE, WIDTH, checkpoint, write_labelme, write_video
 
 from corrflow import InputError
 from launch.tracking.marking import paint, read_marks
@@ -152,6 +153,18 @@ def test_objects_are_painted_and_rubbed_out_in_a_narrow_window(page, tmp_path):
     with zipfile.ZipFile(result(page, ".zip", tmp_path)) as packed:
         first = np.asarray(Image.open(packed.open("00000.png")))
     assert (first[10, 20], first[30, 20], first[30, 45], first[20, 20]) == (1, 2, 0, 0)
+
+
+def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
+    labels = write_labelme(tmp_path / "frame_000002.json", [{"points": SQUARE}])
+    page.get_by_text("Labels of another tool").click()
+    page.set_input_files("#labels input[type=file]", labels)
+    page.locator("#labels").get_by_text("frame_000002").first.wait_for()
+    page.locator("#formats").get_by_label("cvat").check()
+    tracks = ElementTree.parse(result(page, ".xml", tmp_path)).getroot().findall("track")
+    assert [track.get("label") for track in tracks] == ["square"]
+    assert [int(shape.get("frame")) for shape in tracks[0]] == [2, 3, 4, 5, 6]
+    assert "Tracked 7 frames" in page.inner_text("#told")
 
 
 def test_starting_without_marks_is_told_on_the_page(page):
