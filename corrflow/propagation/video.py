@@ -109,8 +109,8 @@ def stream_together(
         raise InputError(
             f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1"
         )
-    for outputs in track(tracker, mask_lanes(tracker, videos, labels, chosen), chosen):
-        yield {lane: masks.labels for lane, masks in outputs.items()}
+    tracked = track(tracker, mask_lanes(tracker, videos, labels, chosen), chosen)
+    return ({lane: masks.labels for lane, masks in outputs.items()} for outputs in tracked)
 
 
 def mask_lanes(
