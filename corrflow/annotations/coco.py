@@ -39,7 +39,7 @@ def read_coco(path: Path, width: int, height: int) -> list[Shape]:
         categories = {category["id"]: category for category in document["categories"]}
     shapes: list[Shape] = []
     for number, annotation in enumerate(document["annotations"]):
-        with reading(path, f"annotation {annotation.get('id', number)}"):
+        with reading(path, f"annotation {number}"):
             frame = frames[annotation["image_id"]]
             category = categories[annotation["category_id"]]
             shapes += shapes_of(annotation, category, frame, width, height)
@@ -85,7 +85,7 @@ def bitmap_of(segmentation: list[list[float]] | dict[str, Any], width: int, heig
         return np.asarray(np.logical_or.reduce(parts_hw))
     size = segmentation["size"]
     if list(size) != [height, width]:
-        raise InputError(f"run lengths of {size[1]}x{size[0]}: expected {width}x{height}")
+        raise ValueError(f"run lengths of {size[1]}x{size[0]}: expected {width}x{height}")
     coder = needed("pycocotools.mask")
     packed = segmentation
     if isinstance(packed["counts"], list):

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrflow.annotations.documents import check_size, read_xml, reading
-from corrflow.annotations.polygons import Ring, box_ring, outline, single_ring
+from corrflow.annotations.polygons import Ring, box_ring, ellipse_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotatedVideo, FileWriter, TrackedShape
 from corrflow.drawing import color
@@ -22,7 +22,6 @@ from corrflow.files import atomic_file
 
 DRAWN = ("polygon", "box", "mask", "ellipse", "points")
 OTHERS = ("polyline", "cuboid", "skeleton")
-CORNERS = 64  # of an ellipse
 
 
 def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
@@ -57,12 +56,10 @@ def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
 
 
 def drawn(parent: Element) -> Iterator[Element]:
-    """The shapes of a track or an image; InputError for a kind that can't be tracked."""
+    """The shapes of a track or an image; ValueError for a kind that can't be tracked."""
     for element in parent:
         if element.tag in OTHERS:
-            raise InputError(
-                f"{parent.tag} {parent.get('id', '')}: {element.tag}: expected {', '.join(DRAWN)}"
-            )
+            raise ValueError(f"{element.tag}: expected {', '.join(DRAWN)}")
         if element.tag in DRAWN:
             yield element
 
@@ -107,9 +104,7 @@ def ring_of(element: Element) -> Ring:
         ring, middle = box_ring(x0, y0, x1, y1), np.array([x0 + x1, y0 + y1]) / 2
     else:
         cx, cy, rx, ry = (float(element.attrib[name]) for name in ("cx", "cy", "rx", "ry"))
-        turns = np.linspace(0, 2 * np.pi, CORNERS, endpoint=False)
-        middle = np.array([cx, cy])
-        ring = middle + np.stack([rx * np.cos(turns), ry * np.sin(turns)], axis=1)
+        ring, middle = ellipse_ring(cx, cy, rx, ry), np.array([cx, cy])
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     return np.asarray(middle + (ring - middle) @ turn)
 

@@ -42,8 +42,10 @@ def reading(path: Path, what: str) -> Iterator[None]:
         raise
     except KeyError as error:
         raise InputError(f"labels {path}: {what}: has no {error.args[0]!r}") from None
-    except (TypeError, ValueError, IndexError, AttributeError, OSError) as error:
-        raise InputError(f"labels {path}: {what}: {error}") from None
+    # what the libraries that decode masks raise is anything
+    except Exception as error:
+        line = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"labels {path}: {what}: {line}") from None
 
 
 def check_size(path: Path, stated: tuple[Any, Any], width: int, height: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from corrflow.annotations.coco import CocoWriter, read_coco
 from corrflow.annotations.cvat import CvatWriter, read_cvat
-from corrflow.annotations.documents import read_json_object
+from corrflow.annotations.documents import read_json_object, reading
 from corrflow.annotations.labelme import LabelmeWriter, read_labelme
 from corrflow.annotations.png import read_png
 from corrflow.annotations.shapes import Shape
@@ -39,7 +39,9 @@ def read_shapes(path: Path, width: int, height: int) -> list[Shape]:
     """
     if not path.exists():
         raise InputError(f"labels {path}: no such file or folder: expected {KINDS}")
-    shapes = find_reader(path)(path, width, height)
+    reader = find_reader(path)
+    with reading(path, "the file"):
+        shapes = reader(path, width, height)
     if not shapes:
         raise InputError(f"labels {path}: nothing is labelled there")
     return shapes

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from corrflow.annotations.documents import check_size, read_json_object, reading
-from corrflow.annotations.polygons import Ring, box_ring, circle_ring, outline, single_ring
+from corrflow.annotations.polygons import box_ring, ellipse_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import FolderWriter, TrackedShape
-from corrflow.errors import InputError
 
 VERSION = "5.5.0"  # whose fields are written; Labelme reads files of other versions, too
 
@@ -49,23 +48,26 @@ def read_file(path: Path, width: int, height: int) -> list[Shape]:
 
 
 def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
-    """One shape; InputError for a kind that can't be tracked."""
+    """One shape; ValueError for a kind that can't be tracked."""
     points = np.array(shape["points"], dtype=np.float64).reshape(-1, 2)
     kind = shape.get("shape_type", "polygon")
     if kind == "polygon":
         return Shape(frame, owner, rings=(points,))
     if kind == "point":
         return Shape(frame, owner, point=(float(points[0, 0]), float(points[0, 1])))
-    if kind in ("rectangle", "circle"):
+    if kind == "rectangle":
         (x0, y0), (x1, y1) = points.tolist()
-        ring: Ring = (box_ring if kind == "rectangle" else circle_ring)(x0, y0, x1, y1)
-        return Shape(frame, owner, rings=(ring,))
+        return Shape(frame, owner, rings=(box_ring(x0, y0, x1, y1),))
+    if kind == "circle":
+        (x, y), (edge_x, edge_y) = points.tolist()
+        radius = float(np.hypot(edge_x - x, edge_y - y))
+        return Shape(frame, owner, rings=(ellipse_ring(x, y, radius, radius),))
     if kind == "mask":
         with Image.open(io.BytesIO(base64.b64decode(shape["mask"]))) as image:
             bitmap = np.asarray(image.convert("L")) > 0
         left, top = (int(value) for value in points[0])
         return Shape(frame, owner, bitmap=bitmap, corner=(left, top))
-    raise InputError(f"{kind}: expected polygon, rectangle, circle, mask or point")
+    raise ValueError(f"{kind}: expected polygon, rectangle, circle, mask or point")
 
 
 class LabelmeWriter(FolderWriter):

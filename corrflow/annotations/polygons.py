@@ -100,8 +100,7 @@ def box_ring(x0: float, y0: float, x1: float, y1: float) -> Ring:
     return np.array([(x0, y0), (x1, y0), (x1, y1), (x0, y1)], dtype=np.float64)
 
 
-def circle_ring(x: float, y: float, edge_x: float, edge_y: float) -> Ring:
-    """A circle around a place, through another one, as 64 corners."""
+def ellipse_ring(x: float, y: float, radius_x: float, radius_y: float) -> Ring:
+    """An ellipse around a place, as 64 corners."""
     angles = np.linspace(0, 2 * np.pi, 64, endpoint=False)
-    radius = np.hypot(edge_x - x, edge_y - y)
-    return np.stack([x + radius * np.cos(angles), y + radius * np.sin(angles)], axis=1)
+    return np.stack([x + radius_x * np.cos(angles), y + radius_y * np.sin(angles)], axis=1)

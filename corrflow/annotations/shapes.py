@@ -40,6 +40,13 @@ class Shape:
     point: tuple[float, float] | None = None
     """x, y of what is only a point."""
 
+    def __post_init__(self) -> None:
+        for ring in self.rings:
+            if ring.ndim != 2 or ring.shape[1] != 2 or not np.isfinite(ring).all():
+                raise ValueError(f"corners {ring.tolist()}: expected x and y of each")
+        if self.point is not None and not np.isfinite(self.point).all():
+            raise ValueError(f"point {self.point}: expected x and y")
+
     def mask(self, height: int, width: int) -> Mask:
         """Its pixels `[H, W]`; what is outside of the frame is cut off."""
         if self.bitmap is None:

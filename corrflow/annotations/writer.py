@@ -1,5 +1,6 @@
 """What all writers of annotation files have in common."""
 
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from corrflow.annotations.polygons import Mask
 from corrflow.annotations.shapes import NamedObject
 
 JPEG_QUALITY = 95
+FRAME_NAME = re.compile(r"frame_\d{6,}")
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,12 @@ class AnnotatedVideo:
         """What the image of the frame at this place from 0 is called: in a folder as its file, of
         a video file as tools call the frames that they take out of it."""
         return self.images[place].name if self.images else f"frame_{place:06d}.jpg"
+
+    def is_frame(self, stem: str) -> bool:
+        """Whether a file of this name, without suffix, is about one of the video's frames."""
+        if self.images:
+            return stem in {path.stem for path in self.images}
+        return FRAME_NAME.fullmatch(stem) is not None
 
     def save_image(self, place: int, pixels_hw3: NDArray[np.uint8], folder: Path) -> None:
         """The frame as a file in `folder`: a copy of its own, or a JPEG."""
@@ -112,9 +120,19 @@ class FolderWriter(AnnotationWriter):
         self.unfinished.mkdir(parents=True)
 
     def finish(self) -> None:
-        """Put it in the place of an earlier try's."""
-        shutil.rmtree(self.path, ignore_errors=True)
-        self.unfinished.rename(self.path)
+        """Put the files into the folder that they are for. Those of frames that an earlier, longer
+        try wrote go; what is not of a frame of this video is left alone."""
+        files = [path for path in self.unfinished.rglob("*") if path.is_file()]
+        names = {path.relative_to(self.unfinished) for path in files}
+        for name in names:
+            (self.path / name).parent.mkdir(parents=True, exist_ok=True)
+            (self.unfinished / name).replace(self.path / name)
+        for folder, suffix in {(name.parent, name.suffix) for name in names}:
+            for path in (self.path / folder).glob(f"*{suffix}"):
+                is_stale = path.relative_to(self.path) not in names
+                if is_stale and self.video.is_frame(path.stem):
+                    path.unlink()
+        shutil.rmtree(self.unfinished)
 
     def discard(self) -> None:
         """Leave nothing of what is unfinished."""

@@ -43,7 +43,7 @@ def class_names(path: Path) -> dict[int, str]:
     for folder in (path, *path.absolute().parents[:3]):
         for lines in (folder / "classes.txt", folder / "obj.names"):
             if lines.is_file():
-                return dict(enumerate(lines.read_text(encoding="utf-8").split("\n")))
+                return dict(enumerate(lines.read_text(encoding="utf-8").splitlines()))
         if (folder / "data.yaml").is_file():
             return yaml_names(folder / "data.yaml")
     return {}

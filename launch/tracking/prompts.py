@@ -87,11 +87,14 @@ def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:
     """What a tool's labels give."""
     where = f"labels {path}"
     shapes, objects = number_objects(read_shapes(path, stage.width, stage.height), where)
+    by_frame: dict[int | str, list[Shape]] = {}
+    for shape in shapes:
+        by_frame.setdefault(shape.frame, []).append(shape)
     by_place: dict[int, list[Shape]] = {}
-    for frame in dict.fromkeys(shape.frame for shape in shapes):
-        alone = all(shape.frame == frame for shape in shapes)
+    alone = len(by_frame) == 1
+    for frame, found in by_frame.items():
         place = labelled_place(frame, start if alone else None, alone, stage, where)
-        by_place.setdefault(place, []).extend(s for s in shapes if s.frame == frame)
+        by_place.setdefault(place, []).extend(found)
     kinds = {shape.point is None for shape in shapes}
     if len(kinds) > 1:
         raise InputError(f"{where}: points and areas: expected one of them, the others removed")

@@ -27,7 +27,7 @@ from corrflow.annotations import (
 )
 from corrflow.annotations.polygons import (
     box_ring,
-    circle_ring,
+    ellipse_ring,
     fill_rings,
     outline,
     single_ring,
@@ -88,7 +88,7 @@ def test_a_pixel_belongs_to_the_ring_that_holds_its_centre():
     assert (fill_rings([box_ring(5, 10, 25, 30)[::-1]], HEIGHT, WIDTH) == BOX).all()
     outside = fill_rings([box_ring(-10, -10, 100, 100)], HEIGHT, WIDTH)
     assert outside.all()
-    area = fill_rings([circle_ring(30, 24, 30, 4)], HEIGHT, WIDTH).sum()
+    area = fill_rings([ellipse_ring(30, 24, 20, 20)], HEIGHT, WIDTH).sum()
     assert area == pytest.approx(np.pi * 20**2, rel=0.01)
 
 
@@ -395,6 +395,64 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     refused("a.txt", "0 a b c d\n", "line 1: could not convert")
 
 
+def places(document, path=()):
+    """The paths of all nodes of a JSON document."""
+    yield path
+    if isinstance(document, dict | list):
+        keys = document if isinstance(document, dict) else range(len(document))
+        for key in keys:
+            yield from places(document[key], (*path, key))
+
+
+SAMPLES = {
+    "coco": coco(
+        [
+            {"id": 1, "image_id": 7, "category_id": 5, "segmentation": [[5, 10, 25, 10, 25, 30]]},
+            {"id": 2, "image_id": 8, "category_id": 1, "bbox": [1, 2, 3, 4], "track_id": 1},
+            {
+                "image_id": 8,
+                "category_id": 1,
+                "segmentation": {"size": [HEIGHT, WIDTH], "counts": [10, 20, 3042]},
+            },
+        ]
+    ),
+    "labelme": labelme(
+        [
+            {"label": "a", "points": [[5, 10], [25, 10], [25, 30]], "group_id": 1},
+            {"label": "b", "points": [[5, 10], [25, 10]], "shape_type": "rectangle"},
+        ]
+    ),
+}
+
+
+@settings(deadline=None, max_examples=150)
+@given(
+    st.sampled_from(sorted(SAMPLES)),
+    st.integers(0, 10_000),
+    st.sampled_from([None, "x", -1, 1e9, [], {}, [[1]], True, "removed"]),
+)
+def test_whatever_is_wrong_in_a_file_is_one_line(tmp_path_factory, name, place, value):
+    document = json.loads(SAMPLES[name])
+    paths = list(places(document))[1:]
+    *parents, key = paths[place % len(paths)]
+    node = document
+    for parent in parents:
+        node = node[parent]
+    if value == "removed":
+        del node[key]
+    else:
+        node[key] = value
+    path = tmp_path_factory.mktemp("wrong") / "a.json"
+    path.write_text(json.dumps(document))
+    try:
+        shapes, objects = number_objects(read_shapes(path, WIDTH, HEIGHT), f"labels {path}")
+        if all(shape.point is None for shape in shapes):
+            paint(shapes, objects, HEIGHT, WIDTH)
+    except InputError as error:
+        assert str(path) in str(error)
+        assert "\n" not in str(error)
+
+
 OBJECTS = [NamedObject("person"), NamedObject("ball"), NamedObject("person")]
 
 
@@ -517,6 +575,20 @@ def test_a_writer_that_is_given_up_leaves_nothing(tmp_path, frames, name):
     writer.add(0, np.zeros((HEIGHT, WIDTH, 3), np.uint8), frames[0])
     writer.discard()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["labelme", "yolo"])
+def test_files_of_others_stay_in_a_folder_and_stale_frames_go(tmp_path, frames, name):
+    path = write(name, tmp_path, frames, 1.0)
+    labels = path if name == "labelme" else path / "labels"
+    suffix = ".json" if name == "labelme" else ".txt"
+    own = labels / f"notes{suffix}"
+    own.write_text("mine")
+    write(name, tmp_path, frames[:1], 1.0)
+    left = {file.name for file in labels.glob(f"*{suffix}")}
+    assert left == {f"frame_000000{suffix}", own.name}
+    assert own.read_text() == "mine"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_library_that_is_missing_is_named_with_its_command(monkeypatch):
