@@ -23,6 +23,10 @@ class NamedObject:
     key: str = ""
     """What tells it from others of its name in the file that it is from; empty if it had none."""
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str):
+            raise ValueError(f"label {self.name!r}: expected a name")
+
 
 @dataclass(frozen=True)
 class Shape:
