@@ -76,6 +76,7 @@ PROTOCOLS = {
             radius=72,
             top_k=10,
             temperature=0.05,
+            whitening=0.2,
             argmax_each_frame=False,
         ),
         # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the
