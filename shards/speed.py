@@ -168,9 +168,7 @@ def measure_loading(
         rounds: of the two, before.
         on_batch: told after each batch.
     """
-    begun = time.perf_counter()
-    next(order.windows(0, 1_000_000))
-    planning = time.perf_counter() - begun
+    planning = taken(lambda: next(order.windows(0, 1_000_000)))
     dataset = ClipDataset(corpus, order, clip, 0, 1, 0)
     sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
     workers = dataset.worker_count(config)
@@ -182,14 +180,7 @@ def measure_loading(
         limits, sized, rates = [], [], []
         for _ in range(rounds):
             # the worker waits, its queue full, while this process decodes
-            limits.append(
-                len(sample)
-                / taken(
-                    lambda: [
-                        decode_frame(jpeg, 0) for clip_jpegs in sample for jpeg in clip_jpegs.jpegs
-                    ]
-                )
-            )
+            limits.append(len(sample) / taken(lambda: decode_only(sample)))
             sized.append(len(sample) / taken(lambda: decode_sized(sample, clip)))
             for _ in range(config.prefetch * workers):  # what was ready
                 next(stream)
@@ -235,6 +226,13 @@ def measure_tenths(
         seconds = (time.perf_counter() - begun) / count
         tenths.append((seconds, max(own_memory_mb(), default=0.0)))
     return tenths
+
+
+def decode_only(sample: list[Undecoded]) -> None:
+    """JPEGs to pixels of their own size."""
+    for clip_jpegs in sample:
+        for jpeg in clip_jpegs.jpegs:
+            decode_frame(jpeg, 0)
 
 
 def decode_sized(sample: list[Undecoded], clip: ClipConfig) -> None:
