@@ -97,17 +97,14 @@ class CocoWriter(FileWriter):
     """`NAME-coco.json`: polygons, a list for each part; run lengths where an object has holes,
     which COCO's polygons can't have. The confidence is its `score`."""
 
+    suffix = "-coco.json"
+
     def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
         super().__init__(out, video, tolerance)
         names = dict.fromkeys(owner.name for owner in video.objects)
         self.categories = {name: number for number, name in enumerate(names, 1)}
         self.images: list[dict[str, Any]] = []
         self.annotations: list[dict[str, Any]] = []
-
-    @staticmethod
-    def path_of(out: Path) -> Path:
-        """The file that is written beside `NAME.mp4`."""
-        return out.with_name(f"{out.stem}-coco.json")
 
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]

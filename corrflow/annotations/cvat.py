@@ -113,6 +113,8 @@ class CvatWriter(FileWriter):
     """`NAME-cvat.xml`: a track for each object, a keyframe for each frame, `outside` from where it
     is gone. Holes and parts are joined into one line: a track has one polygon a frame."""
 
+    suffix = "-cvat.xml"
+
     def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
         super().__init__(out, video, tolerance)
         self.count = 0
@@ -120,11 +122,6 @@ class CvatWriter(FileWriter):
             Element("track", id=str(index), label=owner.name, source="auto")
             for index, owner in enumerate(video.objects)
         ]
-
-    @staticmethod
-    def path_of(out: Path) -> Path:
-        """The file that is written beside `NAME.mp4`."""
-        return out.with_name(f"{out.stem}-cvat.xml")
 
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]

@@ -74,10 +74,7 @@ class LabelmeWriter(FolderWriter):
     """The folder `NAME-labelme`: a JSON for each frame, beside its image if the video is a file.
     Parts are polygons of one group; each is joined with its holes into one line."""
 
-    @staticmethod
-    def path_of(out: Path) -> Path:
-        """The folder that is written beside `NAME.mp4`."""
-        return out.with_name(f"{out.stem}-labelme")
+    suffix = "-labelme"
 
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]

@@ -70,6 +70,8 @@ class TrackedShape:
 class AnnotationWriter(ABC):
     """One file or folder of annotations, written frame by frame; it appears when it is finished."""
 
+    suffix: str
+    """What is written is called `NAME` and this."""
     has_points = True
     """Whether the format has a way to say where a point is."""
 
@@ -83,10 +85,10 @@ class AnnotationWriter(ABC):
         """
         self.path, self.video, self.tolerance = self.path_of(out), video, tolerance
 
-    @staticmethod
-    @abstractmethod
-    def path_of(out: Path) -> Path:
+    @classmethod
+    def path_of(cls, out: Path) -> Path:
         """The file or folder that is written beside `NAME.mp4`."""
+        return out.with_name(f"{out.stem}{cls.suffix}")
 
     @abstractmethod
     def add(

@@ -89,6 +89,7 @@ class YoloWriter(FolderWriter):
     """The folder `NAME-yolo`, to train on: `images`, `labels` and `data.yaml`. Parts and holes of
     an object are joined into one line, of a point there is none."""
 
+    suffix = "-yolo"
     has_points = False
 
     def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
@@ -96,11 +97,6 @@ class YoloWriter(FolderWriter):
         names = dict.fromkeys(owner.name for owner in video.objects)
         self.classes = {name: number for number, name in enumerate(names)}
         (self.unfinished / "labels").mkdir()
-
-    @staticmethod
-    def path_of(out: Path) -> Path:
-        """The folder that is written beside `NAME.mp4`."""
-        return out.with_name(f"{out.stem}-yolo")
 
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
