@@ -98,6 +98,7 @@ class CocoWriter(FileWriter):
     which COCO's polygons can't have. The confidence is its `score`."""
 
     suffix = "-coco.json"
+    libraries = (*FileWriter.libraries, "pycocotools.mask")
 
     def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
         super().__init__(out, video, tolerance)

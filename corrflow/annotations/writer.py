@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import Mask
 from corrflow.annotations.shapes import NamedObject
 
@@ -72,6 +73,8 @@ class AnnotationWriter(ABC):
 
     suffix: str
     """What is written is called `NAME` and this."""
+    libraries: tuple[str, ...] = ("contourpy", "shapely")
+    """What it takes to write areas."""
     has_points = True
     """Whether the format has a way to say where a point is."""
 
@@ -84,6 +87,12 @@ class AnnotationWriter(ABC):
             tolerance: how far the lines of polygons may be moved to be simpler, in pixels.
         """
         self.path, self.video, self.tolerance = self.path_of(out), video, tolerance
+
+    @classmethod
+    def check_installed(cls) -> None:
+        """InputError with the command that installs what is missing to write areas."""
+        for name in cls.libraries:
+            needed(name)
 
     @classmethod
     def path_of(cls, out: Path) -> Path:

@@ -154,8 +154,11 @@ def check_names(order: TrackRequest) -> None:
 
 
 def check_formats(order: TrackRequest, marked: Marked) -> None:
-    """InputError for a format that can't hold what is marked."""
+    """InputError, before anything is tracked, for a format that can't hold what is marked or lacks
+    a library."""
     for name in order.write:
+        if marked.masks is not None:
+            find_writer(name).check_installed()
         if marked.points and not find_writer(name).has_points:
             raise InputError(f"write {name}: the format has no points: expected another one")
 

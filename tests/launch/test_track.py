@@ -367,6 +367,16 @@ def test_labelled_points_are_tracked_as_points(track, video, tmp_path):
     assert {shape.object.name for shape in shapes} == {"nose", "hand"}
 
 
+def test_a_library_that_a_format_lacks_is_told_before_anything_is_tracked(
+    line, mask, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "shapely", None)
+    before = sorted(tmp_path.iterdir())
+    words = line("--mask", mask, "--write", "labelme", out=tmp_path / "tracked.mp4")
+    assert "annotation formats need shapely: pip install contourpy shapely" in words
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
     def labelled(shapes, name="frame_000000.json", **more):
         return "--labels", write_labelme(tmp_path / name, shapes, **more)
