@@ -23,13 +23,13 @@ def main(argv: list[str]) -> int:
     find_protocol(job.protocol)
     if job.browser:
         return serve_page(job)
-    if job.video is None or job.out is None:
-        raise InputError(f"track: video {job.video}, out {job.out}: expected both, or --browser")
+    if job.video is None:
+        raise InputError("track: no video: expected --video VIDEO, or --browser")
     marked = Prompts(job.mask, job.points, job.box, job.labels, job.start)
     if job.labels and is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
     how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
-    order = TrackRequest(job.video, marked, job.out, *how)
+    order = TrackRequest(job.video, marked, job.out_path, *how)
     return track(order, prepare_model(job))
 
 

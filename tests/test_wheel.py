@@ -41,7 +41,7 @@ def test_a_wheel_holds_corrflow_alone_with_its_data(wheel):
     assert {"corrflow/weights/corrflow.pt", "corrflow/palettes/lab64.csv"} <= set(names)
 
 
-def test_a_wheel_in_an_empty_environment_loads_the_model_and_propagates(wheel, tmp_path):
+def test_a_wheel_in_an_empty_environment_propagates_and_tracks(wheel, tmp_path):
     environment, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
     venv.create(environment)
     [packages] = environment.glob("lib/python*/site-packages")
@@ -55,3 +55,17 @@ def test_a_wheel_in_an_empty_environment_loads_the_model_and_propagates(wheel, t
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(packages)
+
+    video, label = ROOT / "docs/example/bunny.mp4", ROOT / "docs/example/bunny.json"
+    track = [environment / "bin" / "python", "-I", "-m", "corrflow", video, "--labels", label]
+    track += ["--size", "64", "--protocol", "identity"]
+    done = subprocess.run(track, cwd=elsewhere, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "bunny-tracked.mp4" in done.stdout
+    assert len(list((elsewhere / "bunny-tracked-masks").glob("*.png"))) > 1
+
+    done = subprocess.run(
+        [*track, "--sise", "64"], cwd=elsewhere, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("corrflow: error: unknown --sise, did you mean --size?")

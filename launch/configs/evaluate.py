@@ -145,7 +145,7 @@ class TrackJob:
     --labels and --out folders as well; the same command again does what is left."""
     out: Path | None = None
     """Video to write, NAME.mp4. NAME.csv and NAME.json are written beside it, and for masks and
-    boxes the folder NAME-masks."""
+    boxes the folder NAME-masks. Unless given, my-tracked.mp4 of my.mp4, in this folder."""
     labels: Path | None = None
     """Labels as a tool wrote them: CVAT's XML, COCO's JSON, Labelme's JSON or a folder of them,
     YOLO's text files, or a folder of PNGs. Polygons, masks, boxes or points of one frame or
@@ -216,3 +216,10 @@ class TrackJob:
             raise InputError(
                 "track: browser: expected no video, out or marks beside it: the page asks for them"
             )
+
+    @property
+    def out_path(self) -> Path:
+        """The video to write: as it is given, or called like the one that is read."""
+        if self.out is not None or self.video is None:
+            return self.out or Path()
+        return Path(f"{self.video.absolute().stem}-tracked.mp4")

@@ -611,7 +611,7 @@ def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
 def test_a_command_without_a_video_or_a_model_says_what_it_lacks(
     refused, checkpoint, tmp_path, monkeypatch
 ):
-    assert "video None, out None: expected both, or --browser" in refused(
+    assert "no video: expected --video VIDEO, or --browser" in refused(
         "track", "--checkpoint", checkpoint, "--points", "1,2"
     )
     # a copy without the pretrained model
