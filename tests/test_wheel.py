@@ -69,3 +69,11 @@ def test_a_wheel_in_an_empty_environment_propagates_and_tracks(wheel, tmp_path):
     )
     assert done.returncode == 2
     assert done.stderr.startswith("corrflow: error: unknown --sise, did you mean --size?")
+
+
+def test_an_editable_install_is_a_path_to_the_checkout_and_copies_nothing(tmp_path):
+    built = "from hatchling.build import build_editable; import sys; build_editable(sys.argv[1])"
+    subprocess.run([sys.executable, "-c", built, tmp_path], cwd=ROOT, check=True)
+    [path] = tmp_path.glob("corrflow-*.whl")
+    names = [name for name in zipfile.ZipFile(path).namelist() if ".dist-info/" not in name]
+    assert names == ["_corrflow.pth"]

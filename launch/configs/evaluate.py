@@ -145,7 +145,8 @@ class TrackJob:
     --labels and --out folders as well; the same command again does what is left."""
     out: Path | None = None
     """Video to write, NAME.mp4. NAME.csv and NAME.json are written beside it, and for masks and
-    boxes the folder NAME-masks. Unless given, my-tracked.mp4 of my.mp4, in this folder."""
+    boxes the folder NAME-masks. Unless given, my-tracked.mp4 of my.mp4, in the current
+    folder. A folder of videos needs it."""
     labels: Path | None = None
     """Labels as a tool wrote them: CVAT's XML, COCO's JSON, Labelme's JSON or a folder of them,
     YOLO's text files, or a folder of PNGs. Polygons, masks, boxes or points of one frame or
