@@ -1,5 +1,7 @@
-"""Files that are whole or not there: a temporary file in the same folder, flush, fsync, rename."""
+"""Files that are whole or not there: a temporary file in the same folder, flush, fsync, rename; and
+what names their content."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,3 +23,14 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def content_digest(path: Path) -> str:
+    """Names the content of a file, or of all files of a folder, with their names."""
+    if path.is_file():
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    digest = hashlib.sha256()
+    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+        digest.update(f"{part.relative_to(path)} {content_digest(part)}\n".encode())
+    return digest.hexdigest()[:16]

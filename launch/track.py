@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     if job.labels and is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
     how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
-    order = TrackRequest(job.video, marked, job.out_path, *how)
+    order = TrackRequest(job.video, marked, job.out_path, *how, overwrite=job.overwrite)
     return track(order, prepare_model(job))
 
 
@@ -39,11 +39,12 @@ def track(order: TrackRequest, model: CorrFlow) -> int:
         try:
             outcome = track_video(order, model, Progress(bar, asked))
         except StoppedError:
-            print("track.py: interrupted before the first frame was written", file=sys.stderr)
+            print("track.py: interrupted before anything was written", file=sys.stderr)
             return INTERRUPTED
     files = ", ".join(map(str, outcome.files))
     if outcome.whole:
-        print(f"tracked {outcome.frames} frames: {files}")
+        kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""
+        print(f"tracked {outcome.frames} frames{kept}: {files}")
         if outcome.review:
             print(outcome.review_line())
         return 0

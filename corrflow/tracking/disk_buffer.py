@@ -22,13 +22,14 @@ JPEG = {
 
 
 class DiskBuffer:
-    """Records on disk, numbered from 0 as they come. The file has no name, so that it is gone
+    """Records on disk by number, each put there once. The file has no name, so that it is gone
     however the process ends."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
-        self.ends = [0]
+        self.end, self.places = 0, dict[int, tuple[int, int]]()
+        """Where the file ends, and where in it each record begins and ends."""
 
     def __enter__(self) -> Self:
         return self
@@ -42,16 +43,19 @@ class DiskBuffer:
         self.file.close()
 
     def __len__(self) -> int:
-        return len(self.ends) - 1
+        return len(self.places)
 
-    def append(self, record: bytes) -> None:
-        """One more."""
-        self.file.seek(self.ends[-1])
+    def __contains__(self, number: int) -> bool:
+        return number in self.places
+
+    def __setitem__(self, number: int, record: bytes) -> None:
+        self.file.seek(self.end)
         self.file.write(record)
-        self.ends.append(self.ends[-1] + len(record))
+        self.places[number] = self.end, self.end + len(record)
+        self.end += len(record)
 
     def __getitem__(self, number: int) -> bytes:
-        start, end = self.ends[number], self.ends[number + 1]
+        start, end = self.places[number]
         self.file.seek(start)
         return self.file.read(end - start)
 

@@ -2,12 +2,12 @@
 `NAME.json`, of objects `NAME-masks/`, and annotations in the formats that are asked for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Generic, Protocol, Self, TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,6 +51,10 @@ class Recorded:
     """What writes labels as tools read them."""
     review: int = 0
     """How many frames to name that a person should look at first."""
+    made_from: Mapping[str, Any] = field(default_factory=dict)
+    """What decides the tracks, for the table: a later tracking sees by it what it can take over."""
+    is_kept: Callable[[int], bool] = lambda place: False
+    """Whether a frame's result is that of an earlier tracking, whose mask is there."""
 
 
 class Recording(ABC, Generic[Result]):
@@ -63,6 +67,7 @@ class Recording(ABC, Generic[Result]):
         self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
         self.object_names, self.annotations = about.objects, about.annotations
         self.review_list, self.review_count = ReviewList(), about.review
+        self.made_from, self.is_kept = about.made_from, about.is_kept
         first, *others = self.columns
         columns = (first, "name", *others) if self.object_names else self.columns
         head: dict[str, str | int | float] = {
@@ -90,6 +95,9 @@ class Recording(ABC, Generic[Result]):
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: Result) -> None:
         """The next frame and what was found in it."""
+        if not self.count:
+            # what an earlier tracking says of itself holds no longer
+            self.out.with_suffix(".json").unlink(missing_ok=True)
         number = self.names.number(self.count)
         self.table.add(number, float(stamp * self.tick), self.named_rows(result))
         self.film.add(self.draw(pixels_hw3, result), stamp)
@@ -107,7 +115,10 @@ class Recording(ABC, Generic[Result]):
             {"frame": self.names.number(place), "confidence": round(confidence, 4)}
             for place, confidence in self.to_review
         ]
-        self.table.finish({"review": frames} if self.review_count else {})
+        tail: dict[str, Any] = {"review": frames} if self.review_count else {}
+        if self.made_from:
+            tail["made_from"] = {**self.made_from, "whole": whole}
+        self.table.finish(tail)
         for writer in self.annotations:
             writer.finish()
 
@@ -160,7 +171,8 @@ class MaskRecording(Recording[FrameMasks]):
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: FrameMasks) -> None:
         """The next frame; its mask goes into the folder."""
-        write_mask(self.masks / f"{self.names.name(self.count)}.png", result.labels)
+        if not self.is_kept(self.count):
+            write_mask(self.masks / f"{self.names.name(self.count)}.png", result.labels)
         super().add(pixels_hw3, stamp, result)
 
     def draw(self, pixels_hw3: Pixels, result: FrameMasks) -> Pixels:

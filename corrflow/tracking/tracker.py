@@ -1,18 +1,24 @@
-"""What a user marks, through a whole video: from any frame on, and backwards. Hops from frame to
-frame are in `propagation`, files in `recording.py`.
+"""What a user marks, through a whole video: forwards from where it is marked, and backwards from
+each frame in which everything is; of the two passes through a frame, each object is taken from the
+surer one. Hops from frame to frame are in `propagation`, which frames are tracked in `plan.py`,
+files in `recording.py`.
 
-Backwards means: an object or a point that is first marked in frame t is followed from t down to
-frame 0 as well. What is shown of it comes from there in the frames before t, and from the forward
-pass from t on.
+Between two masks of one object, at the ends of the twelve sequences of DAVIS-2016 train that are
+our development set (short side 160, protocol memory), J is 0.602 by the forward pass, 0.636 by the
+pass from the nearer mask and 0.657 by the surer one; with masks 30 frames apart 0.665, 0.708 and
+0.717.
 
 Shapes: h w pixels of the tracked size, H W of the video's, k points.
 """
 
+import itertools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from functools import reduce
 from itertools import islice
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from types import MappingProxyType
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -31,81 +37,196 @@ from corrflow.tracking.disk_buffer import (
     unpack_frame,
     unpack_labels,
 )
+from corrflow.tracking.plan import Plan
 
+Marks = TypeVar("Marks", bound=NDArray[Any])  # of a frame of the video: a mask, or points
 Result = TypeVar("Result")  # of a frame at the video's size
 Raw = TypeVar("Raw")  # of a frame at the tracked size, as `propagation` gives it
 MOST_LABELS = 256  # with the background
-Reported = Callable[[Iterable[Pixels], str], Iterable[Pixels]]  # shows how far the frames are
+Reported = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
+"""Passes on so many frames, and shows how far they are."""
 
 
-class Tracker(ABC, Generic[Raw, Result]):
-    """Follows what was marked in some frames; call `track_backward` first if it is to be followed
-    backwards too."""
+class Tracker(ABC, Generic[Marks, Raw, Result]):
+    """Follows what is marked in some frames; call `track_backward` first if the plan has backward
+    passes."""
 
     def __init__(
-        self, model: CorrFlow, scale: Scale, given: Mapping[int, Pixels | Points], protocol: str
+        self,
+        model: CorrFlow,
+        scale: Scale,
+        given: Mapping[int, Marks],
+        protocol: str,
+        plan: Plan,
+        earlier: Mapping[int, Result] = MappingProxyType({}),
     ) -> None:
-        self.model, self.scale, self.protocol = model, scale, protocol
+        """Take up what is marked.
+
+        Args:
+            model: it propagates.
+            scale: the sizes of the video and of what is tracked.
+            given: what is marked, by place of the frame.
+            protocol: as `propagation` has it.
+            plan: which frames are tracked.
+            earlier: what is shown in the others, if they were tracked before; else nothing is.
+        """
+        self.model, self.scale, self.given, self.protocol = model, scale, given, protocol
+        self.plan, self.earlier = plan, earlier
         self.first, self.latest = min(given), max(given)
-        self.earlier: DiskBuffer | None = None
-        self.newest = self.latest
-        """The last frame in which something is marked for the first time."""
+        self.backward: DiskBuffer | None = None
+        self.ahead: DiskBuffer | None = None
 
     def track(self, frames: Iterable[Pixels]) -> Iterator[Result]:
         """What is where, for each frame `[H, W, 3]` of the video from its first on. Takes as many
         frames as it gives, but for a few."""
-        waiting = iter(frames)
-        for number, _ in enumerate(islice(waiting, self.first)):
-            yield self.merged(number, None)
-        ahead = self.run(
-            map(self.to_tensor, map(self.scale.frame, waiting)), lambda number: number - self.first
-        )
-        for number, raw in enumerate(ahead, self.first):
-            yield self.merged(number, raw)
+        if self.ahead is None:
+            return itertools.starmap(self.result, enumerate(self.forward(frames)))
+        stored = (self.stored(self.ahead, place) for place, _ in enumerate(frames))
+        return itertools.starmap(self.result, enumerate(stored))
 
     def track_backward(
         self, frames: Iterable[Pixels], folder: Path, report: Reported
     ) -> DiskBuffer:
-        """Follow what is marked down to frame 0, and keep the result, to be closed by the caller.
+        """Follow what is marked backwards, and keep the result, to be closed by the caller. A pass
+        that begins behind the end of a video that can't be read so far is left out.
 
         Args:
             frames: of the video, from its first on.
-            folder: gets a temporary file of the frames up to the last one that is needed, at the
-                tracked size, as JPEG.
+            folder: gets temporary files of the frames that are passed, at the tracked size, as
+                JPEG, and of what is found in them.
             report: shows progress.
         """
-        last = self.newest
+        self.backward = DiskBuffer(folder)
+        passes = [places for span in self.plan.spans for places in span.backward]
+        needed = {place for places in passes for place in places}
         with DiskBuffer(folder) as spool:
-            for frame in report(islice(frames, last + 1), "reading"):
-                spool.append(pack_frame(self.scale.frame(frame)))
-            check_reached(last, len(spool))
-            backwards = report(
-                (unpack_frame(spool[number]) for number in range(last, -1, -1)), "backward"
-            )
-            self.earlier = DiskBuffer(folder)
-            for raw in self.run(map(self.to_tensor, backwards), lambda number: last - number):
-                self.earlier.append(self.pack(raw))
-        return self.earlier
+            count = max(needed) + 1
+            reading = report(islice(frames, count), count, "reading")
+            for place, frame in enumerate(reading):
+                if place in needed:
+                    spool[place] = pack_frame(self.scale.frame(frame))
+            passes = [places for places in passes if places.start in spool]
+            order = [place for places in passes for place in places]
+            spooled = (unpack_frame(spool[place]) for place in order)
+            passed = iter(report(spooled, len(order), "backward"))
+            for places in passes:
+                known = {
+                    number: self.known(place)
+                    for number, place in enumerate(places)
+                    if not number or place in self.given
+                }
+                found = self.run(islice(passed, len(places)), known)
+                for place, raw in zip(places, found, strict=True):
+                    self.backward[place] = self.pack(raw)
+        return self.backward
 
-    def before(self, number: int) -> Raw | None:
-        """What the backward pass found for a frame."""
-        if self.earlier is None or number > self.newest:
-            return None
-        return self.unpack(self.earlier[self.newest - number])
+    def track_ahead(self, frames: Iterable[Pixels], folder: Path) -> DiskBuffer:
+        """Track all that is to be tracked before any of it is shown, and keep the result, to be
+        closed by the caller: whoever stops meanwhile has what was there before."""
+        self.ahead = DiskBuffer(folder)
+        for place, raw in enumerate(self.forward(islice(frames, self.plan.stop))):
+            if raw is not None:
+                self.ahead[place] = self.pack(raw)
+        return self.ahead
 
-    def to_tensor(self, frame_hw3: Pixels) -> Tensor:
-        """`[3, h, w]`."""
-        return torch.from_numpy(frame_hw3).movedim(-1, 0)
+    def forward(self, frames: Iterable[Pixels]) -> Iterator[Raw | None]:
+        """What the forward passes find; None in frames where there is none."""
+        waiting = iter(frames)
+        place = 0
+        for span in self.plan.spans:
+            known = {p: self.known(p) for p in {span.first, *self.given} if span.holds(p)}
+            begin = min((p for p, marks in known.items() if marks is not None), default=span.stop)
+            for _ in islice(waiting, None if begin is None else begin - place):
+                yield None
+            place = begin or place
+            if begin is None or begin == span.stop:
+                continue  # nothing is known
+            inside = islice(waiting, None if span.stop is None else span.stop - begin)
+            shifted = {p - begin: marks for p, marks in known.items()}
+            yield from self.run(map(self.scale.frame, inside), shifted)
+            place = span.stop or begin
+        yield from (None for _ in waiting)
+
+    def result(self, place: int, raw: Raw | None) -> Result:
+        """What is shown in a frame.
+
+        Args:
+            place: of the frame.
+            raw: what the forward pass found, if there was one.
+        """
+        if place in self.earlier and not self.plan.is_tracked(place):
+            return self.earlier[place]
+        if place in self.plan.corrected and place in self.earlier:
+            return self.corrected(place)
+        passes = [raw, self.stored(self.backward, place)]
+        if place in self.earlier:
+            passes.append(self.without(self.raw_of(self.earlier[place]), self.plan.changed))
+        found = reduce(self.surer, [raw for raw in passes if raw is not None], self.nothing())
+        if not self.plan.to_beginning:
+            found = self.without(found, self.begun_after(place))
+        return self.shown(place, found)
+
+    def stored(self, buffer: DiskBuffer | None, place: int) -> Raw | None:
+        """What a pass found in a frame that it came to."""
+        return self.unpack(buffer[place]) if buffer is not None and place in buffer else None
+
+    def known(self, place: int) -> Marks | None:
+        """What is known in a frame: what is marked, and in a correction what the earlier tracking
+        found of those objects that it is not about."""
+        if place in self.earlier:
+            return self.marks_of(self.corrected(place))
+        return self.given.get(place)
+
+    def corrected(self, place: int) -> Result:
+        """What an earlier tracking found in a frame, without the objects that are marked otherwise,
+        and with what is marked now."""
+        return self.with_marks(place, self.cleared(self.earlier[place], self.plan.changed))
+
+    def run(self, frames: Iterable[Pixels], known: Mapping[int, Marks | None]) -> Iterator[Raw]:
+        """Propagate through frames `[h, w, 3]`, in any order of time, what is known in some of
+        these, by number; in the first, at least."""
+        given = {number: marks for number, marks in known.items() if marks is not None}
+        return self.propagate(map(to_tensor, frames), given)
 
     @abstractmethod
-    def run(self, frames: Iterable[Tensor], renumber: Callable[[int], int]) -> Iterator[Raw]:
-        """Propagate; what is marked in frame n of the video counts for frame `renumber(n)` of
-        these, if that is not negative."""
+    def propagate(self, frames: Iterable[Tensor], given: Mapping[int, Marks]) -> Iterator[Raw]:
+        """What `propagation` makes of frames `[3, h, w]`."""
 
     @abstractmethod
-    def merged(self, number: int, raw: Raw | None) -> Result:
-        """What is shown in a frame: what the forward pass found, if it came there, what the
-        backward pass found, and what was marked."""
+    def nothing(self) -> Raw:
+        """Where nothing is."""
+
+    @abstractmethod
+    def surer(self, one: Raw, other: Raw) -> Raw:
+        """Each object or point from the pass that is surer of it."""
+
+    @abstractmethod
+    def begun_after(self, place: int) -> Set[int]:
+        """The objects or points that are first marked in a later frame."""
+
+    @abstractmethod
+    def without(self, raw: Raw, absent: Set[int]) -> Raw:
+        """What was found, but for some of the objects or points."""
+
+    @abstractmethod
+    def shown(self, place: int, raw: Raw) -> Result:
+        """What was found in a frame, at the video's size, and what is marked in it."""
+
+    @abstractmethod
+    def cleared(self, result: Result, absent: Set[int]) -> Result:
+        """What is shown in a frame, but for some of the objects or points."""
+
+    @abstractmethod
+    def with_marks(self, place: int, result: Result) -> Result:
+        """What is shown in a frame, with what is marked in it."""
+
+    @abstractmethod
+    def raw_of(self, result: Result) -> Raw:
+        """What is shown in a frame, at the tracked size."""
+
+    @abstractmethod
+    def marks_of(self, result: Result) -> Marks | None:
+        """What is shown in a frame, as marks; None if there is nothing."""
 
     @abstractmethod
     def pack(self, raw: Raw) -> bytes:
@@ -125,64 +246,97 @@ class FrameMasks(NamedTuple):
     """`[256]`, of each object by its number: as `TrackedMasks`."""
 
 
-class MaskTracker(Tracker[TrackedMasks, FrameMasks]):
+class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
     """Follows objects, marked in masks `[H, W]`; gives FrameMasks for each frame."""
 
     def __init__(
-        self, model: CorrFlow, scale: Scale, given: Mapping[int, Pixels], protocol: str
+        self,
+        model: CorrFlow,
+        scale: Scale,
+        given: Mapping[int, Pixels],
+        protocol: str,
+        plan: Plan,
+        earlier: Mapping[int, FrameMasks] = MappingProxyType({}),
     ) -> None:
-        super().__init__(model, scale, given, protocol)
-        self.given = given
+        super().__init__(model, scale, given, protocol, plan, earlier)
         self.begins = {
-            int(label): number
-            for number in sorted(given, reverse=True)
-            for label in np.unique(given[number])
+            int(label): place
+            for place in sorted(given, reverse=True)
+            for label in np.unique(given[place])
             if label
         }
-        self.newest = max(self.begins.values())
-        for number, labels_hw in given.items():
+        for place, labels_hw in given.items():
             if lost := set(np.unique(labels_hw)) - set(np.unique(scale.shrink(labels_hw))):
                 size = min(scale.tracked)
                 raise InputError(
-                    f"object {min(lost)} of frame {number} has no pixel left at size {size}: "
+                    f"object {min(lost)} of frame {place} has no pixel left at size {size}: "
                     "expected a larger object or size"
                 )
 
-    def run(
-        self, frames: Iterable[Tensor], renumber: Callable[[int], int]
+    def propagate(
+        self, frames: Iterable[Tensor], given: Mapping[int, Pixels]
     ) -> Iterator[TrackedMasks]:
         """Labels `[h, w]` of the tracked frame."""
-        labels = {
-            renumber(number): torch.from_numpy(self.scale.shrink(self.given[number]))
-            for number in self.given
-        }
-        return stream_masks(
-            self.model,
-            frames,
-            {number: mask for number, mask in labels.items() if number >= 0},
-            self.protocol,
-        )
+        labels = {n: torch.from_numpy(self.scale.shrink(mask_hw)) for n, mask_hw in given.items()}
+        return stream_masks(self.model, frames, labels, self.protocol)
 
-    def merged(self, number: int, raw: TrackedMasks | None) -> FrameMasks:
-        """At the video's size; objects of a mask that is given have its very pixels."""
-        small = np.zeros(self.scale.tracked[::-1], np.uint8)
-        confidence = np.zeros(MOST_LABELS, np.float32)
-        if raw is not None:
-            small, confidence = raw.labels.numpy(), raw.confidence.numpy().copy()
-        if (back := self.before(number)) is not None:
-            late = [label for label, begin in self.begins.items() if begin > number]
-            earlier = back.labels.numpy()
-            small = np.where(np.isin(earlier, late) & (small == 0), earlier, small)
-            confidence[late] = back.confidence.numpy()[late]
-        labels_hw = self.scale.enlarge(small)
-        if number in self.given:
-            marked = self.given[number]
+    def nothing(self) -> TrackedMasks:
+        """Background."""
+        width, height = self.scale.tracked
+        return TrackedMasks(torch.zeros(height, width, dtype=torch.uint8), torch.zeros(MOST_LABELS))
+
+    def surer(self, one: TrackedMasks, other: TrackedMasks) -> TrackedMasks:
+        """Where two objects want a pixel, the surer one has it."""
+        labels = torch.zeros_like(one.labels)
+        confidence = one.confidence.maximum(other.confidence)
+        for label in sorted(self.begins, key=lambda label: float(confidence[label])):
+            chosen = one if one.confidence[label] >= other.confidence[label] else other
+            labels[chosen.labels == label] = label
+        return TrackedMasks(labels, confidence)
+
+    def begun_after(self, place: int) -> Set[int]:
+        """By number."""
+        return {label for label, begin in self.begins.items() if begin > place}
+
+    def without(self, raw: TrackedMasks, absent: Set[int]) -> TrackedMasks:
+        """Background is left."""
+        is_absent = torch.isin(raw.labels, torch.tensor(sorted(absent), dtype=raw.labels.dtype))
+        confidence = raw.confidence.clone()
+        confidence[list(absent)] = 0
+        return TrackedMasks(raw.labels.masked_fill(is_absent, 0), confidence)
+
+    def shown(self, place: int, raw: TrackedMasks) -> FrameMasks:
+        """Objects of a mask that is given have its very pixels."""
+        labels_hw = self.scale.enlarge(raw.labels.numpy())
+        return self.with_marks(place, FrameMasks(labels_hw, raw.confidence.numpy()))
+
+    def cleared(self, result: FrameMasks, absent: Set[int]) -> FrameMasks:
+        """Background is left."""
+        is_absent = np.isin(result.labels, list(absent))
+        return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), result.confidence)
+
+    def with_marks(self, place: int, result: FrameMasks) -> FrameMasks:
+        """Where they are, nothing else is; they are certain."""
+        labels_hw, confidence = result.labels, result.confidence.copy()
+        if place in self.given:
+            marked = self.given[place]
             objects = np.unique(marked[marked > 0])
-            labels_hw[np.isin(labels_hw, objects)] = 0
-            labels_hw = np.where(marked > 0, marked, labels_hw)
+            behind = np.where(np.isin(labels_hw, objects), np.uint8(0), labels_hw)
+            labels_hw = np.where(marked > 0, marked, behind)
             confidence[objects] = 1
         areas = np.bincount(labels_hw.reshape(-1), minlength=MOST_LABELS)
         return FrameMasks(labels_hw, np.where(areas > 0, confidence, np.float32(0)))
+
+    def raw_of(self, result: FrameMasks) -> TrackedMasks:
+        """Labels `[h, w]`."""
+        labels = torch.from_numpy(self.scale.shrink(result.labels))
+        return TrackedMasks(labels, torch.from_numpy(result.confidence))
+
+    def marks_of(self, result: FrameMasks) -> Pixels | None:
+        """The labels; without objects that are too small for the tracked size."""
+        seen = np.unique(self.scale.shrink(result.labels))
+        labels_hw = np.where(np.isin(result.labels, seen), result.labels, np.uint8(0))
+        return labels_hw if labels_hw.any() else None
 
     def pack(self, raw: TrackedMasks) -> bytes:
         """Confidences, and labels compressed."""
@@ -196,50 +350,80 @@ class MaskTracker(Tracker[TrackedMasks, FrameMasks]):
         return TrackedMasks(torch.from_numpy(labels_hw), confidence)
 
 
-class PointTracker(Tracker[TrackedPoints, TrackedPoints]):
+class PointTracker(Tracker[Points, TrackedPoints, TrackedPoints]):
     """Follows points, marked in frames as `[k, 2]`, NaN for those that are marked in others; gives
     TrackedPoints for each frame."""
 
     def __init__(
-        self, model: CorrFlow, scale: Scale, given: Mapping[int, Points], protocol: str
+        self,
+        model: CorrFlow,
+        scale: Scale,
+        given: Mapping[int, Points],
+        protocol: str,
+        plan: Plan,
+        earlier: Mapping[int, TrackedPoints] = MappingProxyType({}),
     ) -> None:
-        super().__init__(model, scale, given, protocol)
-        self.given = given
-        frames = np.array(sorted(given))
-        self.begins = frames[
-            np.argmax([~np.isnan(given[number][:, 0]) for number in frames], axis=0)
-        ]
-        self.newest = int(self.begins.max())
+        super().__init__(model, scale, given, protocol, plan, earlier)
+        places = np.array(sorted(given))
+        is_marked = [~np.isnan(given[place][:, 0]) for place in places]
+        self.begins = places[np.argmax(is_marked, axis=0)]
 
-    def run(
-        self, frames: Iterable[Tensor], renumber: Callable[[int], int]
+    def propagate(
+        self, frames: Iterable[Tensor], given: Mapping[int, Points]
     ) -> Iterator[TrackedPoints]:
         """Places in the tracked frame."""
-        points = {
-            renumber(number): torch.from_numpy(self.scale.inward(xy_k2))
-            for number, xy_k2 in self.given.items()
-        }
-        return stream_points(
-            self.model,
-            frames,
-            {number: xy for number, xy in points.items() if number >= 0},
-            self.protocol,
-        )
+        points = {n: torch.from_numpy(self.scale.inward(xy_k2)) for n, xy_k2 in given.items()}
+        return stream_points(self.model, frames, points, self.protocol)
 
-    def merged(self, number: int, raw: TrackedPoints | None) -> TrackedPoints:
-        """Places in the video; those that are given as they are."""
-        rows = as_rows(raw) if raw is not None else absent(len(self.begins))
-        if (back := self.before(number)) is not None:
-            rows = np.where((self.begins > number)[:, None], as_rows(back), rows)
-        rows[:, :2] = self.scale.outward(rows[:, :2])
-        if number in self.given:
-            marked = self.given[number]
-            rows = np.where(
-                np.isnan(marked[:, :1]),
-                rows,
-                np.concatenate([marked, np.ones_like(marked)], axis=1),
-            )
+    def nothing(self) -> TrackedPoints:
+        """NaN."""
+        return from_rows(nowhere(len(self.begins)))
+
+    def surer(self, one: TrackedPoints, other: TrackedPoints) -> TrackedPoints:
+        """Point by point; one that was not found is nowhere."""
+        is_one = (one.confidence >= other.confidence) | other.xy[:, 0].isnan()
+        is_one &= ~one.xy[:, 0].isnan()
+        return from_rows(np.where(is_one[:, None].numpy(), as_rows(one), as_rows(other)))
+
+    def begun_after(self, place: int) -> Set[int]:
+        """By number, from 1."""
+        return {n for n, begin in enumerate(self.begins.tolist(), 1) if begin > place}
+
+    def without(self, raw: TrackedPoints, absent: Set[int]) -> TrackedPoints:
+        """They are nowhere."""
+        rows = as_rows(raw).copy()
+        rows[[n - 1 for n in absent]] = nowhere(len(absent))
         return from_rows(rows)
+
+    def shown(self, place: int, raw: TrackedPoints) -> TrackedPoints:
+        """Places in the video."""
+        rows = as_rows(raw).copy()
+        rows[:, :2] = self.scale.outward(rows[:, :2])
+        return self.with_marks(place, from_rows(rows))
+
+    def cleared(self, result: TrackedPoints, absent: Set[int]) -> TrackedPoints:
+        """They are nowhere."""
+        return self.without(result, absent)
+
+    def with_marks(self, place: int, result: TrackedPoints) -> TrackedPoints:
+        """They are as they are given, visible and certain."""
+        if place not in self.given:
+            return result
+        marked = self.given[place]
+        certain = np.concatenate([marked, np.ones_like(marked)], axis=1)
+        return from_rows(np.where(np.isnan(marked[:, :1]), as_rows(result), certain))
+
+    def raw_of(self, result: TrackedPoints) -> TrackedPoints:
+        """Places in the tracked frame."""
+        rows = as_rows(result).copy()
+        rows[:, :2] = self.scale.inward(rows[:, :2])
+        return from_rows(rows)
+
+    def marks_of(self, result: TrackedPoints) -> Points | None:
+        """Those that are visible: where the others are nobody knows."""
+        rows = as_rows(result)
+        xy_k2 = np.where(rows[:, 2:3] > 0.5, rows[:, :2], np.float32(np.nan))
+        return None if np.isnan(xy_k2).all() else xy_k2
 
     def pack(self, raw: TrackedPoints) -> bytes:
         """16 for each point."""
@@ -248,6 +432,11 @@ class PointTracker(Tracker[TrackedPoints, TrackedPoints]):
     def unpack(self, packed: bytes) -> TrackedPoints:
         """And back."""
         return from_rows(np.frombuffer(packed, np.float32).reshape(-1, 4).copy())
+
+
+def to_tensor(frame_hw3: Pixels) -> Tensor:
+    """`[3, h, w]`."""
+    return torch.from_numpy(frame_hw3).movedim(-1, 0)
 
 
 def as_rows(located: TrackedPoints) -> NDArray[np.float32]:
@@ -262,7 +451,7 @@ def from_rows(rows_k4: NDArray[np.float32]) -> TrackedPoints:
     return TrackedPoints(rows[:, :2], rows[:, 2] > 0.5, rows[:, 3])
 
 
-def absent(count: int) -> NDArray[np.float32]:
+def nowhere(count: int) -> NDArray[np.float32]:
     """Rows of points that are nowhere yet."""
     return np.tile(np.array([np.nan, np.nan, 0, 0], np.float32), (count, 1))
 

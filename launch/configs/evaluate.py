@@ -174,8 +174,11 @@ class TrackJob:
     """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are
     counted from 0, those of a folder have the numbers of their files."""
     backward: bool = False
-    """Track backwards as well, to the beginning, what is first marked in a later frame. The frames
-    in between are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
+    """Track to the beginning as well what is first marked in a later frame. The frames up to there
+    are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
+    overwrite: bool = False
+    """Track all frames. Unless given, the same command with other marks tracks only the frames that
+    they concern: those to the nearest frames on both sides whose marks have not changed."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "memory"
     """How labels are propagated: `memory` from the first frame and seven earlier ones, `paper` from
     the previous frame alone, which is faster; the others as in eval.py."""

@@ -2,7 +2,6 @@
 jobs, and summed up in a table. What is done with one video is in `track_video.py`."""
 
 import csv
-import hashlib
 import io
 import json
 import os
@@ -20,7 +19,7 @@ import torch
 from corrflow import InputError
 from corrflow.attention import choose_backend
 from corrflow.device import choose_device
-from corrflow.files import atomic_file
+from corrflow.files import atomic_file, content_digest
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model, weights_digest
 from corrflow.stored_config import claim_folder
@@ -89,7 +88,7 @@ class LabelledVideo:
         stored = json.loads(self.record_path.read_text())
         stored["review"] = tuple((number, confidence) for number, confidence in stored["review"])
         record = VideoRecord(**stored)
-        return record if record.labels == labels_digest(self.labels) else None
+        return record if record.labels == content_digest(self.labels) else None
 
     @property
     def is_done(self) -> bool:
@@ -132,7 +131,7 @@ def carry_out(
     job: TrackJob, argv: list[str], command: str, videos: list[LabelledVideo], away: bool
 ) -> int:
     """Do what is left, or let SLURM do it; returns the exit code."""
-    left = [video for video in videos if video.labels and not video.is_done]
+    left = [video for video in videos if video.labels and (job.overwrite or not video.is_done)]
     code = 0
     if away and left:
         submitted = submit(job, argv, len(left))
@@ -187,16 +186,6 @@ def find_labels(folder: Path, key: str) -> Path | None:
     return candidates[0] if candidates else None
 
 
-def labels_digest(path: Path) -> str:
-    """Names the content of a file or a folder of labels."""
-    files = [path] if path.is_file() else sorted(f for f in path.rglob("*") if f.is_file())
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name} {file.stat().st_size}\n".encode())
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
-
-
 def claim(job: TrackJob) -> None:
     """See that the results folder belongs to these settings."""
     path = folder_of(job) / CONFIG
@@ -210,7 +199,7 @@ def claim(job: TrackJob) -> None:
 def work(job: TrackJob, number: int, count: int, shown: bool = True) -> int:
     """The `number`-th of `count` parts; returns the exit code of an interruption, or 0."""
     share = [video for video in labelled_videos(job) if video.labels][number::count]
-    left = [video for video in share if not video.is_done]
+    left = [video for video in share if job.overwrite or not video.is_done]
     if not left:
         return 0
     model = prepare_model(job)
@@ -240,11 +229,15 @@ def track_one(
 ) -> VideoRecord | None:
     """Track one video; None if it was interrupted."""
     assert video.labels is not None
-    digest, begun = labels_digest(video.labels), time.perf_counter()
+    digest, begun = content_digest(video.labels), time.perf_counter()
     how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
     try:
         order = TrackRequest(
-            video.path, Prompts(labels=video.labels, start=job.start), video.out, *how
+            video.path,
+            Prompts(labels=video.labels, start=job.start),
+            video.out,
+            *how,
+            overwrite=job.overwrite,
         )
         outcome = track_video(order, model, watch)
     except StoppedError:

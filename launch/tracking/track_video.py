@@ -1,12 +1,12 @@
 """A video tracked from what was marked, to files: what the command and the page both do. The marks'
 syntax is in `prompts.py`."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 from corrflow import CorrFlow, InputError
 from corrflow.annotations import (
@@ -16,7 +16,20 @@ from corrflow.annotations import (
     find_writer,
     open_writer,
 )
+from corrflow.files import content_digest
+from corrflow.model import weights_digest
 from corrflow.scale import Scale
+from corrflow.tracking.corrections import correcting_masks, correcting_points
+from corrflow.tracking.disk_buffer import CompressedMasks
+from corrflow.tracking.earlier import MadeFrom, read_earlier
+from corrflow.tracking.plan import (
+    Given,
+    marked_objects,
+    marked_points,
+    plan_correction,
+    plan_tracking,
+    share_marks,
+)
 from corrflow.tracking.recording import (
     MaskRecording,
     PointRecording,
@@ -28,7 +41,7 @@ from corrflow.tracking.tracker import MaskTracker, PointTracker, Tracker, check_
 from corrflow.tracking.video_writer import VideoFormat
 from launch.tracking.prompts import Marked, Prompts, VideoInfo, mask_paths, read_prompts
 from shards.video.decode import frame_files
-from shards.video.video_reader import BrokenVideoError, Picture, VideoReader, open_video_reader
+from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_reader
 
 Item = TypeVar("Item")
 
@@ -50,6 +63,8 @@ class TrackRequest:
     """How far the lines of their polygons may be moved to be simpler, in pixels."""
     review: int = 5
     """How many frames to name that a person should look at first."""
+    overwrite: bool = False
+    """Track all frames, even those that an earlier tracking to the same files can give."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +97,8 @@ class Outcome:
     """Whether that is all of the video."""
     files: tuple[Path, ...]
     """Files and folders."""
+    kept: int = 0
+    """Frames that are as an earlier tracking had them."""
     review: tuple[tuple[int, float], ...] = ()
     """Frames by number that a person should look at first, and how sure they are."""
     damage: str = ""
@@ -93,14 +110,14 @@ class Outcome:
         return f"look first at the frames of least confidence: {frames}" if frames else ""
 
 
-class Unbroken:
+class Unbroken(Generic[Item]):
     """The frames of a video up to where it can't be decoded further, if there is such a place;
     `damage` then says why."""
 
-    def __init__(self, frames: Iterable[Picture]) -> None:
+    def __init__(self, frames: Iterable[Item]) -> None:
         self.frames, self.damage = frames, ""
 
-    def __iter__(self) -> Iterator[Picture]:
+    def __iter__(self) -> Iterator[Item]:
         try:
             yield from self.frames
         except BrokenVideoError as error:
@@ -110,12 +127,14 @@ class Unbroken:
 def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcome:
     """Track, and write film, tables and masks. Memory does not grow with the video.
 
-    A video that is damaged at some place is tracked up to there.
+    Where the same video was tracked to the same files in the same way, only those frames are
+    tracked that are concerned by what is marked otherwise. A video that is damaged at some place is
+    tracked up to there.
 
     Raises:
         InputError: something given is wrong, or the video is damaged before anything is marked;
             nothing is left then but masks of the frames before.
-        StoppedError: before the first frame was written.
+        StoppedError: before the first frame was written; what an earlier tracking left is there.
     """
     check_names(order)
     try:
@@ -124,10 +143,18 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
             stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
             marked = read_prompts(order.prompts, stage)
             check_formats(order, marked)
-            follower = prepare(order, model, footage, marked)
-            if order.backward:
-                opened.enter_context(track_backward(order, follower, watch))
-            return record(order, footage, follower, marked, watch)
+            follower, made_from = prepare(order, model, footage, marked)
+            if follower.plan.has_backward_passes:
+                with open_video_reader(order.video) as again:
+                    frames = Unbroken(picture.pixels for picture in again.frames)
+                    passes = follower.track_backward(frames, order.out.parent, watch.look)
+                    opened.enter_context(passes)
+            if follower.earlier and follower.plan.spans:
+                with open_video_reader(order.video) as again:
+                    shown = watch.look(again.frames, follower.plan.stop or again.count, "tracking")
+                    frames = Unbroken(picture.pixels for picture in shown)
+                    opened.enter_context(follower.track_ahead(frames, order.out.parent))
+            return record(order, footage, follower, marked, made_from, watch)
     except BrokenVideoError as error:
         raise InputError(f"video {order.video}: {error}") from None
 
@@ -163,44 +190,84 @@ def check_formats(order: TrackRequest, marked: Marked) -> None:
             raise InputError(f"write {name}: the format has no points: expected another one")
 
 
+def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
+    """What decides the tracks."""
+    given = digests_of(marked)
+    numbers = sorted({number for marks in given.values() for number in marks})
+    called = {number: owner.name for number, owner in enumerate(marked.objects, 1)}
+    return MadeFrom(
+        video=content_digest(order.video),
+        weights=weights_digest(model),
+        protocol=order.protocol,
+        size=order.size,
+        to_beginning=order.backward,
+        kind="points" if marked.masks is None else "objects",
+        names={number: called.get(number, str(number)) for number in numbers},
+        given=given,
+    )
+
+
+def digests_of(marked: Marked) -> Given:
+    """What is marked, in short."""
+    if marked.masks is not None:
+        return marked_objects(marked.masks)
+    return marked_points(marked.points or {})
+
+
 def prepare(
     order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: Marked
-) -> Tracker[Any, Any]:
-    """The follower of what is marked."""
+) -> tuple[Tracker[Any, Any, Any], MadeFrom]:
+    """The follower of what is marked, or of what is marked otherwise than before."""
+    made_from = describe(order, model, marked)
+    plan = plan_tracking(made_from.given, to_beginning=order.backward)
+    found = None if order.overwrite else read_earlier(order.out, footage.names, made_from)
+    earlier: Mapping[int, Any] = {}
+    if found:
+        before, results = found
+        corrections = find_corrections(marked, before, results, order.tolerance)
+        given = digests_of(corrections)
+        if share_marks(before.given, given):
+            marked, earlier, made_from = corrections, results, replace(made_from, given=given)
+            plan = plan_correction(before.given, given, to_beginning=order.backward)
     scale = Scale.of(footage.width, footage.height, order.size)
     if marked.masks is not None:
-        return MaskTracker(model, scale, marked.masks, order.protocol)
-    return PointTracker(model, scale, marked.points or {}, order.protocol)
+        masks = MaskTracker(model, scale, marked.masks, order.protocol, plan, earlier)
+        return masks, made_from
+    points = PointTracker(model, scale, marked.points or {}, order.protocol, plan, earlier)
+    return points, made_from
 
 
-def track_backward(order: TrackRequest, follower: Tracker[Any, Any], watch: Progress) -> Any:
-    """The backward pass; its result is to be closed."""
-    total = follower.newest + 1
-    with open_video_reader(order.video) as footage:
-        frames = (picture.pixels for picture in footage.frames)
-        return follower.track_backward(
-            frames, order.out.parent, lambda things, what: watch.look(things, total, what)
-        )
+def find_corrections(
+    marked: Marked, before: MadeFrom, earlier: Mapping[int, Any], tolerance: float
+) -> Marked:
+    """What is marked, without what is as it was tracked."""
+    if marked.masks is None:
+        points = correcting_points(marked.points or {}, before.given, earlier)
+        return replace(marked, points=points)
+    masks = CompressedMasks(*marked.masks.shape)
+    for place, labels_hw in correcting_masks(marked.masks, before.given, earlier, tolerance):
+        masks[place] = labels_hw
+    return replace(marked, masks=masks)
 
 
 def record(
     order: TrackRequest,
     footage: VideoReader,
-    follower: Tracker[Any, Any],
+    follower: Tracker[Any, Any, Any],
     marked: Marked,
+    made_from: MadeFrom,
     watch: Progress,
 ) -> Outcome:
-    """The forward pass, written as it goes."""
+    """The forward pass, written as it goes; a correction is written to its end."""
+    what = "writing" if follower.earlier else "tracking"
     source = Unbroken(footage.frames)
     shown, seen = tee(source)
     results = follower.track(picture.pixels for picture in seen)
-    with open_recording(order, footage, follower, marked) as recording:
+    with open_recording(order, footage, follower, marked, made_from) as recording:
         whole = True
-        for picture, result in watch.show(
-            zip(shown, results, strict=True), footage.count, "tracking"
-        ):
+        for picture, result in watch.show(zip(shown, results, strict=True), footage.count, what):
             recording.add(picture.pixels, picture.stamp, result)
-            if watch.stopped():
+            if watch.stopped() and not follower.earlier:
                 whole = recording.count == footage.count
                 break
         else:
@@ -213,11 +280,16 @@ def record(
     review = tuple(
         (footage.names.number(place), confidence) for place, confidence in recording.to_review
     )
-    return Outcome(recording.count, whole and not source.damage, files, review, source.damage)
+    kept = sum(not follower.plan.is_tracked(place) for place in follower.earlier)
+    return Outcome(recording.count, whole and not source.damage, files, kept, review, source.damage)
 
 
 def open_recording(
-    order: TrackRequest, footage: VideoReader, follower: Tracker[Any, Any], marked: Marked
+    order: TrackRequest,
+    footage: VideoReader,
+    follower: Tracker[Any, Any, Any],
+    marked: Marked,
+    made_from: MadeFrom,
 ) -> Recording[Any]:
     """Of the kind that suits."""
     reel = VideoFormat(footage.width, footage.height, footage.tick, footage.fps)
@@ -229,6 +301,8 @@ def open_recording(
         {number: owner.name for number, owner in enumerate(marked.objects, 1)},
         open_annotations(order, footage, marked, numbers),
         order.review,
+        made_from.to_dict(),
+        lambda place: place in follower.earlier and not follower.plan.is_tracked(place),
     )
     if isinstance(follower, MaskTracker):
         boxes = bool(order.prompts.box)

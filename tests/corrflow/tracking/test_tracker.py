@@ -1,6 +1,10 @@
 """Following forwards and backwards, with a propagation that only repeats what it was told: what is
 shown where, and from which pass."""
 
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +14,8 @@ from corrflow.propagation import TrackedMasks, TrackedPoints
 from corrflow.scale import Scale
 from corrflow.tracking import tracker as module
 from corrflow.tracking.disk_buffer import CompressedMasks, DiskBuffer
-from corrflow.tracking.tracker import MaskTracker, PointTracker
+from corrflow.tracking.plan import marked_objects, marked_points, plan_correction, plan_tracking
+from corrflow.tracking.tracker import FrameMasks, MaskTracker, PointTracker
 
 SIZE = 24, 16  # of the video, width and height
 SAME = Scale.of(*SIZE, 999)
@@ -18,9 +23,18 @@ FRAMES = 8
 
 
 @pytest.fixture
-def seen(monkeypatch):
+def sure():
+    """How sure each pass is of what, 0.5 if nothing is said."""
+    return []
+
+
+@pytest.fixture
+def seen(monkeypatch, sure):
     """The frames' numbers as the propagation is given them, a list for each pass."""
     passes = []
+
+    def told(passes):
+        return sure[(len(passes) - 1) % len(sure)] if sure else {}
 
     def stream_masks(model, frames, labels, protocol):
         state, order = None, []
@@ -37,7 +51,8 @@ def seen(monkeypatch):
                     )
                 )
             confidence = torch.zeros(256)
-            confidence[torch.unique(state).long()] = 0.5
+            for label in torch.unique(state).tolist():
+                confidence[label] = told(passes).get(label, 0.5)
             yield TrackedMasks(state.clone(), confidence)
 
     def stream_points(model, frames, points, protocol):
@@ -51,7 +66,9 @@ def seen(monkeypatch):
                 if state is None
                 else torch.where(new.isnan(), state + torch.tensor([1.0, 0.0]), new)
             )
-            yield TrackedPoints(state, ~state[:, 0].isnan(), torch.ones(len(state)))
+            confidence = [told(passes).get(number, 0.5) for number in range(1, len(state) + 1)]
+            is_visible = ~state[:, 0].isnan()
+            yield TrackedPoints(state, is_visible, torch.tensor(confidence) * is_visible)
 
     monkeypatch.setattr(module, "stream_masks", stream_masks)
     monkeypatch.setattr(module, "stream_points", stream_points)
@@ -70,15 +87,28 @@ def mask(**objects):
     return labels
 
 
-def unreported(things, what):
+def unreported(things, count, what):
     return things
 
 
-def followed(follower, tmp_path=None):
-    if tmp_path is None:
-        return list(follower.track(frames()))
-    with follower.track_backward(frames(), tmp_path, unreported):
-        return list(follower.track(frames()))
+def masks_of(given, scale=SAME, *, to_beginning=False):
+    plan = plan_tracking(marked_objects(given), to_beginning=to_beginning)
+    return MaskTracker(None, scale, given, "paper", plan)
+
+
+def points_of(given, scale=SAME, *, to_beginning=False):
+    plan = plan_tracking(marked_points(given), to_beginning=to_beginning)
+    return PointTracker(None, scale, given, "paper", plan)
+
+
+def followed(follower, count=FRAMES):
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as opened:
+        if follower.plan.has_backward_passes:
+            passes = follower.track_backward(frames(count), Path(folder), unreported)
+            opened.enter_context(passes)
+        shown = list(follower.track(frames(count)))
+        assert not list(Path(folder).iterdir())
+        return shown
 
 
 def objects(shown):
@@ -86,42 +116,61 @@ def objects(shown):
 
 
 def test_nothing_is_shown_before_the_first_mask_and_nothing_computed(seen):
-    shown = followed(MaskTracker(None, SAME, {3: mask(o1=(2, 8))}, "paper"))
+    shown = followed(masks_of({3: mask(o1=(2, 8))}))
     assert [objects(masks) for masks in shown] == [set()] * 3 + [{1}] * 5
     assert seen == [[3, 4, 5, 6, 7]]
 
 
-def test_backwards_fills_the_frames_before_from_the_last_first_mask_on(seen, tmp_path):
+def test_to_the_beginning_fills_the_frames_before_from_the_last_mask_on(seen):
     given = {2: mask(o1=(2, 8)), 5: mask(o2=(12, 20))}
-    shown = followed(MaskTracker(None, SAME, given, "paper"), tmp_path)
+    shown = followed(masks_of(given, to_beginning=True))
     assert [objects(masks) for masks in shown] == [{1, 2}] * 8
     assert seen == [[5, 4, 3, 2, 1, 0], [2, 3, 4, 5, 6, 7]]
-    assert not list(tmp_path.iterdir())
 
 
-def test_confidence_is_that_of_the_pass_that_is_shown(seen, tmp_path):
+def test_between_two_masks_of_all_objects_both_passes_go(seen):
+    given = {1: mask(o1=(2, 8)), 5: mask(o1=(4, 10))}
+    shown = followed(masks_of(given))
+    assert seen == [[5, 4, 3, 2], [1, 2, 3, 4, 5, 6, 7]]
+    assert [objects(masks) for masks in shown] == [set()] + [{1}] * 7
+
+
+def test_of_two_passes_each_object_is_taken_from_the_surer(seen, sure):
+    given = {0: mask(o1=(2, 8), o2=(10, 14)), 4: mask(o1=(4, 10), o2=(12, 16))}
+    sure[:] = [{1: 0.2, 2: 0.9}, {1: 0.8, 2: 0.1}]  # backwards, forwards
+    shown = followed(masks_of(given))[2]
+    assert np.array_equal(shown.labels, mask(o1=(2, 8), o2=(12, 16)))
+    assert shown.confidence[1:3].tolist() == pytest.approx([0.8, 0.9])
+    sure[:] = [{1: 0.2, 2: 0.7}, {1: 0.8, 2: 0.9}]
+    assert np.array_equal(followed(masks_of(given))[2].labels, mask(o1=(2, 8), o2=(10, 14)))
+
+
+def test_where_two_objects_want_a_pixel_the_surer_has_it(seen, sure):
+    given = {0: mask(o1=(2, 8), o2=(10, 14)), 4: mask(o1=(8, 12), o2=(14, 18))}
+    sure[:] = [{1: 0.6, 2: 0.1}, {1: 0.2, 2: 0.5}]
+    assert np.array_equal(followed(masks_of(given))[2].labels, mask(o2=(10, 14), o1=(8, 12)))
+
+
+def test_no_object_is_shown_before_its_first_mask(seen):
+    given = {0: mask(o1=(2, 8)), 3: mask(o2=(12, 20)), 6: mask(o1=(2, 8), o2=(12, 20))}
+    shown = followed(masks_of(given))
+    assert [objects(masks) for masks in shown] == [{1}] * 3 + [{1, 2}] * 5
+    assert shown[1].confidence[1:3].tolist() == [0.5, 0]
+
+
+def test_confidence_is_that_of_the_pass_that_is_shown(seen):
     given = {2: mask(o1=(2, 8)), 5: mask(o2=(12, 20))}
-    shown = followed(MaskTracker(None, SAME, given, "paper"), tmp_path)
+    shown = followed(masks_of(given, to_beginning=True))
     told = [masks.confidence[1:3].tolist() for masks in shown]
     assert told[:2] == [[0.5, 0.5]] * 2  # backwards
     assert told[2:6] == [[1, 0.5], [0.5, 0.5], [0.5, 0.5], [0.5, 1]]
-    assert not followed(MaskTracker(None, SAME, {3: mask(o1=(2, 8))}, "paper"))[0].confidence.any()
-
-
-def test_an_object_comes_from_the_forward_pass_from_its_mask_on_and_goes_before_others(
-    seen, tmp_path
-):
-    given = {2: mask(o1=(2, 12)), 5: mask(o2=(8, 20))}
-    shown = followed(MaskTracker(None, SAME, given, "paper"), tmp_path)
-    assert (shown[3].labels[6, 8:12] == 1).all()  # where both passes want a pixel
-    assert (shown[3].labels[6, 12:20] == 2).all()
-    assert np.array_equal(shown[5].labels, np.where(given[5] > 0, given[5], given[2]))
+    assert not followed(masks_of({3: mask(o1=(2, 8))}))[0].confidence.any()
 
 
 def test_a_mask_is_shown_as_it_was_given_at_the_videos_size(seen):
     labels = mask(o1=(3, 8), o4=(9, 20))
     labels[5, 5] = 0
-    shown = followed(MaskTracker(None, Scale.of(*SIZE, 8), {0: labels}, "paper"))
+    shown = followed(masks_of({0: labels}, Scale.of(*SIZE, 8)))
     assert np.array_equal(shown[0].labels, labels)
     assert shown[1].labels.shape == labels.shape
     assert objects(shown[1]) == {1, 4}
@@ -131,42 +180,128 @@ def test_an_object_too_small_for_the_tracked_size_is_refused():
     labels = mask(o1=(3, 20))
     labels[0, 0] = 7
     with pytest.raises(InputError, match="object 7 of frame 2 has no pixel left at size 4"):
-        MaskTracker(None, Scale.of(*SIZE, 4), {2: labels}, "paper")
+        masks_of({2: labels}, Scale.of(*SIZE, 4))
 
 
-def test_points_come_forwards_from_their_frame_and_backwards_before_it(seen, tmp_path):
+def test_points_come_forwards_from_their_frame_and_backwards_before_it(seen):
     nan = np.nan
     given = {
         1: np.array([[4, 4], [nan, nan]], np.float32),
         3: np.array([[nan, nan], [10, 8]], np.float32),
     }
-    xs = np.array(
-        [located.xy[:, 0].numpy() for located in followed(PointTracker(None, SAME, given, "paper"))]
-    )
+    xs = np.array([located.xy[:, 0].numpy() for located in followed(points_of(given))])
     np.testing.assert_array_equal(xs[:, 0], [nan, 4, 5, 6, 7, 8, 9, 10])
     np.testing.assert_array_equal(xs[:, 1], [nan, nan, nan, 10, 11, 12, 13, 14])
-    xs = np.array(
-        [
-            located.xy[:, 0].numpy()
-            for located in followed(PointTracker(None, SAME, given, "paper"), tmp_path)
-        ]
-    )
+    found = followed(points_of(given, to_beginning=True))
+    xs = np.array([located.xy[:, 0].numpy() for located in found])
     np.testing.assert_array_equal(xs[:, 0], [5, 4, 5, 6, 7, 8, 9, 10])
     np.testing.assert_array_equal(xs[:, 1], [13, 12, 11, 10, 11, 12, 13, 14])
 
 
+def test_of_two_passes_each_point_is_taken_from_the_surer(seen, sure):
+    given = {0: np.array([[4, 4], [9, 9]], np.float32), 4: np.array([[14, 4], [1, 9]], np.float32)}
+    sure[:] = [{1: 0.2, 2: 0.9}, {1: 0.8, 2: 0.1}]  # backwards, forwards
+    found = followed(points_of(given))[2]
+    np.testing.assert_array_equal(found.xy[:, 0].numpy(), [6, 3])
+    np.testing.assert_allclose(found.confidence.numpy(), [0.8, 0.9])
+
+
 def test_points_are_told_in_the_videos_pixels_whatever_the_tracked_size(seen):
     given = {0: np.array([[0, 0], [23, 15], [11.5, 7.5]], np.float32)}
-    located = followed(PointTracker(None, Scale.of(*SIZE, 8), given, "paper"))
+    located = followed(points_of(given, Scale.of(*SIZE, 8)))
     np.testing.assert_array_equal(located[0].xy.numpy(), given[0])
     # a pixel at half the size is two
     np.testing.assert_allclose(located[1].xy[2].numpy(), [13.5, 7.5], atol=1e-5)
 
 
-def test_a_frame_beyond_the_end_is_noticed_on_the_way_back(seen, tmp_path):
-    follower = MaskTracker(None, SAME, {9: mask(o1=(2, 8))}, "paper")
-    with pytest.raises(InputError, match="frame 9: the video has 8 frames: expected 0 to 7"):
-        follower.track_backward(frames(), tmp_path, unreported)
+def test_a_pass_from_a_frame_that_can_not_be_read_is_left_out(seen):
+    given = {0: mask(o1=(2, 8)), 3: mask(o1=(4, 10)), 9: mask(o1=(6, 12))}
+    shown = followed(masks_of(given))
+    assert seen == [[3, 2, 1], [0, 1, 2, 3, 4, 5, 6, 7]]
+    assert len(shown) == 8
+
+
+def corrected(kind, old, new, *, to_beginning=False):
+    """An earlier tracking, and what becomes of it; it says of each frame whether it is new."""
+    digests = marked_objects if kind is MaskTracker else marked_points
+    first = plan_tracking(digests(old), to_beginning=to_beginning)
+    earlier = dict(enumerate(followed(kind(None, SAME, old, "paper", first))))
+    plan = plan_correction(digests(old), digests(new), to_beginning=to_beginning)
+    follower = kind(None, SAME, new, "paper", plan, earlier)
+    shown = followed(follower)
+    return shown, [now is not before for now, before in zip(shown, earlier.values(), strict=True)]
+
+
+def test_a_correction_is_tracked_to_the_nearest_frames_that_are_marked(seen):
+    old = {0: mask(o1=(0, 6)), 2: mask(o1=(2, 8)), 6: mask(o1=(4, 10))}
+    new = {**old, 4: mask(o1=(12, 18))}
+    shown, is_new = corrected(MaskTracker, old, new)
+    assert seen[3:] == [[4, 3], [6, 5], [2, 3, 4, 5]]
+    assert is_new == [False, False, False, True, True, True, False, False]
+    assert np.array_equal(shown[4].labels, new[4])
+    assert np.array_equal(shown[3].labels, old[2])
+
+
+def test_objects_that_are_not_corrected_stay_where_they_were(seen):
+    old = {0: mask(o1=(0, 6), o2=(18, 22)), 2: mask(o2=(8, 12)), 6: mask(o1=(4, 8))}
+    new = {**old, 4: mask(o1=(14, 18))}
+    shown, is_new = corrected(MaskTracker, old, new)
+    assert is_new == [False, True, True, True, True, True, False, False]
+    assert np.array_equal(shown[4].labels, mask(o1=(14, 18), o2=(8, 12)))
+    assert np.array_equal(shown[2].labels, mask(o1=(0, 6), o2=(8, 12)))
+    assert np.array_equal(shown[5].labels, mask(o1=(14, 18), o2=(8, 12)))
+
+
+def test_an_object_that_a_correction_does_not_find_again_stays_where_it_was(seen, sure):
+    old = {0: mask(o1=(0, 6), o2=(16, 20)), 3: mask(o1=(4, 8)), 7: mask(o1=(6, 10))}
+    found = mask(o1=(4, 8)), np.zeros(256, np.float32)
+    earlier = {place: FrameMasks(*found) for place in range(FRAMES)}
+    earlier[6] = FrameMasks(mask(o1=(4, 8), o2=(14, 18)), np.full(256, 0.2, np.float32))
+    new = {**old, 5: mask(o1=(8, 12))}
+    plan = plan_correction(marked_objects(old), marked_objects(new), to_beginning=False)
+    shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
+    assert np.array_equal(shown[6].labels, mask(o1=(8, 12), o2=(14, 18)))
+    assert shown[6].confidence[1:3].tolist() == pytest.approx([0.5, 0.2])
+
+
+def test_a_new_object_is_tracked_from_its_first_mask_on(seen):
+    old = {0: mask(o1=(0, 6))}
+    shown, is_new = corrected(MaskTracker, old, {**old, 5: mask(o2=(10, 14))})
+    assert seen[1:] == [[5, 6, 7]]
+    assert is_new == [False] * 5 + [True] * 3
+    assert objects(shown[4]) == {1}
+    assert np.array_equal(shown[7].labels, mask(o1=(0, 6), o2=(10, 14)))
+
+
+def test_a_correction_that_is_taken_back_is_tracked_from_what_is_left(seen):
+    old = {0: mask(o1=(0, 6)), 3: mask(o1=(10, 14)), 6: mask(o1=(4, 8))}
+    shown, is_new = corrected(MaskTracker, old, {0: old[0], 6: old[6]})
+    assert is_new == [False] + [True] * 5 + [False] * 2
+    assert np.array_equal(shown[3].labels, old[0])
+
+
+def test_a_corrected_point_leaves_the_others(seen):
+    nan = np.nan
+    old = {0: np.array([[4, 4], [9, 9]], np.float32)}
+    new = {**old, 4: np.array([[14, 4], [nan, nan]], np.float32)}
+    shown, is_new = corrected(PointTracker, old, new)
+    xs = np.array([located.xy[:, 0].numpy() for located in shown])
+    assert is_new == [False] + [True] * 7
+    np.testing.assert_array_equal(xs[:, 1], [9, 10, 11, 12, 13, 14, 15, 16])
+    np.testing.assert_array_equal(xs[4:, 0], [14, 15, 16, 17])
+
+
+def test_what_is_tracked_ahead_is_what_is_shown(seen, tmp_path):
+    given = {1: mask(o1=(2, 8)), 5: mask(o1=(4, 10))}
+    follower = masks_of(given)
+    with (
+        follower.track_backward(frames(), tmp_path, unreported),
+        follower.track_ahead(frames(), tmp_path),
+    ):
+        ahead = list(follower.track(frames()))
+    for one, other in zip(ahead, followed(masks_of(given)), strict=True):
+        assert np.array_equal(one.labels, other.labels)
+        assert np.array_equal(one.confidence, other.confidence)
 
 
 def test_masks_are_kept_small_and_come_back(tmp_path):
@@ -177,11 +312,12 @@ def test_masks_are_kept_small_and_come_back(tmp_path):
     assert sum(map(len, masks.packed.values())) < 100
 
 
-def test_a_spool_gives_its_records_in_any_order_and_leaves_nothing(tmp_path):
-    with DiskBuffer(tmp_path) as spool:
+def test_a_buffer_gives_its_records_in_any_order_and_leaves_nothing(tmp_path):
+    with DiskBuffer(tmp_path) as buffer:
         for number in range(100):
-            spool.append(bytes([number]) * number)
-        assert [spool[number] for number in (99, 0, 50)] == [b"c" * 99, b"", b"2" * 50]
-        spool.append(b"more")
-        assert (len(spool), spool[100], spool[1]) == (101, b"more", b"\x01")
+            buffer[2 * number] = bytes([number]) * number
+        assert [buffer[number] for number in (198, 0, 100)] == [b"c" * 99, b"", b"2" * 50]
+        buffer[7] = b"more"
+        assert (len(buffer), buffer[7], buffer[2]) == (101, b"more", b"\x01")
+        assert (7 in buffer, 9 in buffer) == (True, False)
         assert not list(tmp_path.iterdir())

@@ -1,0 +1,168 @@
+"""Which frames of a video are tracked, and from where: from the marked frames on, and back from
+those in which everything is marked. After a correction it is only the frames between the nearest
+marked ones on both sides that have not changed. How they are tracked is in `tracker.py`.
+
+Frames are meant by their place from 0.
+"""
+
+import hashlib
+from collections.abc import Mapping, Set
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from corrflow.pictures import Pixels
+from corrflow.scale import Points
+
+Given = Mapping[int, Mapping[int, str]]
+"""By place of the frame and number of the object or point: a digest of what is marked."""
+
+
+class Span(NamedTuple):
+    """Frames that are tracked in one go."""
+
+    first: int
+    stop: int | None
+    """The first frame behind them; None: the end of the video."""
+    backward: tuple[range, ...] = ()
+    """Passes backwards, the earliest first; each begins at a frame in which everything is known."""
+
+    def holds(self, place: int) -> bool:
+        """Whether a frame is one of them."""
+        return self.first <= place and (self.stop is None or place < self.stop)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is tracked, and what stays as an earlier tracking had it."""
+
+    spans: tuple[Span, ...]
+    to_beginning: bool
+    """Whether what is first marked in a later frame is shown in earlier ones, too."""
+    changed: frozenset[int] = frozenset()
+    """Numbers of the objects or points that are marked otherwise than in the earlier tracking."""
+    corrected: frozenset[int] = frozenset()
+    """Frames in which all of `changed` is marked, some of it otherwise than before."""
+    kept: frozenset[int] = frozenset()
+    """Frames at which spans begin and that stay as they were."""
+
+    @property
+    def stop(self) -> int | None:
+        """The first frame behind all that is tracked; None: the end of the video."""
+        return self.spans[-1].stop if self.spans else 0
+
+    @property
+    def has_backward_passes(self) -> bool:
+        """Whether anything is tracked backwards."""
+        return any(span.backward for span in self.spans)
+
+    def is_tracked(self, place: int) -> bool:
+        """Whether a frame's result may differ from what it was."""
+        return place not in self.kept and any(span.holds(place) for span in self.spans)
+
+
+def plan_tracking(given: Given, *, to_beginning: bool) -> Plan:
+    """All frames from the first that is marked on.
+
+    Args:
+        given: what is marked.
+        to_beginning: whether what is first marked in a later frame is followed down to frame 0.
+    """
+    objects = frozenset[int]().union(*given.values())
+    first = 0 if to_beginning else min(given)
+    passes = backward_passes(objects, given, first, None, to_beginning=to_beginning)
+    return Plan((Span(first, None, passes),), to_beginning)
+
+
+def plan_correction(old: Given, new: Given, *, to_beginning: bool) -> Plan:
+    """The frames that a correction is about.
+
+    Args:
+        old: what was marked when the video was tracked.
+        new: what is marked now.
+        to_beginning: as `plan_tracking`, in both trackings.
+    """
+    changes = changed_marks(old, new)
+    changed = frozenset[int]().union(*changes.values())
+    whole = frozenset(place for place, marks in new.items() if changed <= marks.keys())
+    unchanged = sorted(whole - changes.keys())
+    begin = 0 if to_beginning else first_marked(changed, old, new)
+    spans = set()
+    for place in changes:
+        first = max((other for other in unchanged if other < place), default=begin)
+        stop = min((other for other in unchanged if other > place), default=None)
+        passes = backward_passes(changed, new, first, stop, to_beginning=to_beginning)
+        spans.add(Span(first, stop, passes))
+    return Plan(
+        tuple(sorted(spans, key=lambda span: span.first)),
+        to_beginning,
+        changed,
+        corrected=whole & changes.keys(),
+        kept=frozenset(unchanged) & {span.first for span in spans},
+    )
+
+
+def changed_marks(old: Given, new: Given) -> dict[int, frozenset[int]]:
+    """The objects by frame that are marked otherwise, no longer, or for the first time."""
+    changes = {}
+    for place in {*old, *new}:
+        before, now = old.get(place, {}), new.get(place, {})
+        objects = frozenset(n for n in {*before, *now} if before.get(n) != now.get(n))
+        if objects:
+            changes[place] = objects
+    return changes
+
+
+def share_marks(old: Given, new: Given) -> bool:
+    """Whether anything is marked as it was."""
+    return any(
+        marks.get(number) == digest
+        for place, marks in old.items()
+        for number, digest in new.get(place, {}).items()
+    )
+
+
+def first_marked(objects: Set[int], *trackings: Given) -> int:
+    """The first frame in which one of the objects is marked."""
+    places = (
+        place for given in trackings for place, marks in given.items() if objects & marks.keys()
+    )
+    return min(places, default=0)
+
+
+def backward_passes(
+    objects: Set[int], given: Given, first: int, stop: int | None, *, to_beginning: bool
+) -> tuple[range, ...]:
+    """Back from each frame in which all of the objects are marked, to the one before it."""
+    inside = [place for place in sorted(given) if place > first and (not stop or place <= stop)]
+    starts = [place for place in inside if objects <= given[place].keys()]
+    if to_beginning and inside and inside[-1] not in starts:
+        starts.append(inside[-1])
+    # the first frame has been reached by then, unless nothing is marked in it
+    lowest = first if first in given else first - 1
+    passes = [range(start, end, -1) for end, start in pairwise([lowest, *starts])]
+    return tuple(places for places in passes if len(places) > 1)
+
+
+def marked_objects(masks: Mapping[int, Pixels]) -> Given:
+    """Digests of the objects in masks `[H, W]`."""
+    return {
+        place: {n: digest(labels_hw == n) for n in np.unique(labels_hw).tolist() if n}
+        for place, labels_hw in masks.items()
+    }
+
+
+def marked_points(points: Mapping[int, Points]) -> Given:
+    """Digests of points `[k, 2]`, which count from 1; NaN for those that are not marked."""
+    return {
+        place: {n: digest(xy) for n, xy in enumerate(xy_k2, 1) if not np.isnan(xy).any()}
+        for place, xy_k2 in points.items()
+    }
+
+
+def digest(marks: NDArray[Any]) -> str:
+    """Names what is marked."""
+    return hashlib.sha256(np.ascontiguousarray(marks).tobytes()).hexdigest()[:16]
