@@ -43,7 +43,7 @@ def test_links_and_pictures_are_there(page: Path) -> None:
 @pytest.mark.parametrize(("command", "subcommand"), sorted(flags_of_docs()))
 def test_flags_that_the_pages_name_exist(command: str, subcommand: str) -> None:
     line = [sys.executable, str(ROOT / f"launch/{command}.py"), *filter(None, [subcommand])]
-    shown = subprocess.run([*line, "--help"], capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run([*line, "--help-all"], capture_output=True, text=True, check=True).stdout
     known = set(re.findall(r"(--[a-z][a-z0-9.-]*)", shown))
     missing = flags_of_docs()[command, subcommand] - known
     assert not missing

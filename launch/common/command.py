@@ -26,6 +26,7 @@ import shards
 import slurm
 from corrflow.encoders import EncoderConfig, find_encoder
 from corrflow.encoders.registry import name_of
+from launch.common.short_help import short_help
 from slurm.cluster import PROFILE_VARIABLE
 
 Config = TypeVar("Config")
@@ -56,7 +57,13 @@ class UsageError(ValueError):
 def parse(
     config: type[Config], argv: list[str], prog: str, default: Config | None = None
 ) -> Config:
-    """Flags to a config; UsageError in one line if they are no such thing."""
+    """Flags to a config; UsageError in one line if they are no such thing. Of a config with
+    `first_flags`, --help explains those, and --help-all all."""
+    first = getattr(config, "first_flags", ())
+    if first and {"-h", "--help"} & set(argv):
+        print(short_help(config, first, prog, default))
+        raise SystemExit(0)
+    argv = ["--help" if word == "--help-all" else word for word in argv]
 
     def read(words: list[str]) -> Config:
         with encoders_by_name(), joined_help_lines():

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -20,6 +20,18 @@ Annotations = Literal["cvat", "coco", "labelme", "yolo"]
 class EvalJob:
     """Track what is given in each sequence of a benchmark, score the result, and write a report.
     The same command again does what is left."""
+
+    first_flags: ClassVar = (
+        "benchmark",
+        "root",
+        "out",
+        "checkpoint",
+        "encoder",
+        "protocol",
+        "size",
+        "jobs",
+        "follow",
+    )
 
     benchmark: Annotated[str, tyro.conf.arg(metavar="|".join(BENCHMARKS))]
     """Name of the benchmark; docs/evaluation.md says what each measures."""
@@ -137,6 +149,20 @@ class TrackJob:
     """Track what is marked through a video: give one of --labels, --mask, --points, --box. All
     frames are written; nothing is drawn before the first that has marks. Ctrl-C keeps what is
     done."""
+
+    first_flags: ClassVar = (
+        "video",
+        "labels",
+        "mask",
+        "points",
+        "box",
+        "out",
+        "write",
+        "backward",
+        "size",
+        "protocol",
+        "browser",
+    )
 
     checkpoint: Path | None = None
     """A checkpoint of ours or a released one. Unless given, the pretrained model."""

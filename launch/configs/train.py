@@ -4,7 +4,7 @@ in `launch/common/run_config.py`."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import tyro
 
@@ -21,6 +21,20 @@ from slurm.cluster import ClusterConfig, find_profile
 @dataclass(frozen=True)
 class TrainJob:
     """Train a correspondence model on packed videos. The same command again resumes the run."""
+
+    first_flags: ClassVar = (
+        "data",
+        "run",
+        "procs",
+        "nodes",
+        "follow",
+        "dry-run",
+        "trainer.steps",
+        "trainer.batch",
+        "clip.size",
+        "model.encoder",
+        "validation.root",
+    )
 
     data: str
     """Shards from launch/shard.py: a folder, http(s)://HOST/FOLDER, or pipe:COMMAND with {} for a
@@ -124,6 +138,8 @@ class ExportJob:
 @dataclass(frozen=True)
 class PackJob:
     """Pack videos into tar shards for training."""
+
+    first_flags: ClassVar = ("source", "out", "procs", "jobs", "follow")
 
     source: Path
     """Folder of video files, of frame folders, or of both at any depth; a list (.csv, .txt: lines

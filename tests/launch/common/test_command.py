@@ -32,9 +32,32 @@ def test_many_unknown_flags_are_still_a_line(refused):
 
 
 def test_help_is_joined_to_sentences(command):
-    done = command("track", "--help")
+    done = command("track", "--help-all")
     text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", done.stdout).split())
     assert "with --labels and --out folders as well; the same command again does what" in text
     # no line of a text is cut where the source has a line break
     lines = [line.strip("│ ") for line in done.stdout.splitlines()]
     assert "tracked, with" not in lines
+
+
+@pytest.mark.parametrize("name", ["track", "train", "shard", "eval"])
+def test_help_is_two_screens_and_names_every_flag(command, name):
+    done = command(name, "--help")
+    lines = done.stdout.splitlines()
+    assert done.returncode == 0
+    assert len(lines) <= 2 * 50
+    assert max(map(len, lines)) <= 100
+    everything = command(name, "--help-all").stdout
+    flags = set(re.findall(r"^[│|] --([\w.-]+)", everything, re.MULTILINE))
+    words = set(re.findall(r"[\w-]+(?:\.[\w-]+)?", done.stdout))
+    named = {word.lstrip("-").rpartition(".")[2] for word in words}
+    missing = {flag for flag in flags if flag.rpartition(".")[2] not in named}
+    assert len(flags) > 20
+    assert not missing
+
+
+def test_help_shows_the_defaults_of_a_recipe(command):
+    text = " ".join(command("train", "--recipe", "cpu", "--help").stdout.split())
+    assert "another batch. (default: 4)" in text
+    assert "--data TEXT Shards from" in text
+    assert "file's name. (required)" in text
