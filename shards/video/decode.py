@@ -27,9 +27,14 @@ from shards.video.sampling import Sampling, Sizing
 from shards.video.sources import VideoSource, frame_number
 
 SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
+# behind damaged bytes FFmpeg looks for the next cluster of this format, and says nothing
+MATROSKA = "matroska,webm"
+HOLE_FRAMES = 3  # so long must a pause be, in an even stream, for frames to be missing there
+HOLE_PART = 0.01  # in a stream of more pauses they are meant
+EVEN_TICKS = 2  # by which the frames of an even stream are apart more or less than usual
 # formats that say how long they are; of others FFmpeg guesses by the bit rate
 TIMED = {
-    "matroska,webm",
+    MATROSKA,
     "mov,mp4,m4a,3gp,3g2,mj2",
 }
 SHORT_SECONDS, SHORT_PART = 1.0, 0.05  # of which that much may be missing: the larger of the two
@@ -155,6 +160,7 @@ def read_stream(
                 taken += 1
                 yield Frame(painter.paint(frame), seconds - start, stamp=frame.pts)
     yield from damages
+    yield from extent.holes()
     yield from extent.shortfall()
     if chosen is not None and taken < len(chosen):
         yield Damage(f"{len(chosen) - taken} frames don't come out of the decoder")
@@ -202,6 +208,8 @@ class Extent:
         """Of the stream."""
         self.shown = 0
         """Of these, those whose frames are to be shown."""
+        self.stamps: list[int] = []
+        """Of the frames to be shown."""
         self.ends: dict[int, float] = {}
         """Where each stream's last packet ends, in seconds."""
 
@@ -219,6 +227,8 @@ class Extent:
             if index == self.stream.index:
                 self.packets += bool(packet.size)
                 self.shown += bool(packet.size) and not packet.is_discard
+                if packet.pts is not None:
+                    self.stamps.append(packet.pts)
                 yield packet
 
     @property
@@ -240,6 +250,22 @@ class Extent:
             end = max(self.ends.values(), default=0.0)
             if end < seconds - max(SHORT_SECONDS, SHORT_PART * seconds):
                 yield Damage(f"ends after {end:.1f} of {seconds:.1f} seconds")
+
+    def holes(self) -> Iterator[Damage]:
+        """A Damage for each place of an even stream where frames are missing."""
+        if self.container.format.name != MATROSKA or len(self.stamps) < HOLE_FRAMES:
+            return
+        stamps = np.sort(self.stamps)
+        steps = np.diff(stamps)
+        usual = float(np.median(steps))
+        is_hole = steps > HOLE_FRAMES * usual
+        is_even = np.abs(steps[~is_hole] - usual).max(initial=0) <= EVEN_TICKS
+        if is_even and is_hole.sum() <= max(1, HOLE_PART * len(steps)):
+            tick = float(self.stream.time_base or 0)
+            for begin, step in zip(stamps[:-1][is_hole], steps[is_hole], strict=True):
+                start = (begin - stamps[0] + usual) * tick
+                end = (begin - stamps[0] + step) * tick
+                yield Damage(f"frames are missing from {start:.2f} to {end:.2f} s")
 
     @property
     def is_complete(self) -> bool:

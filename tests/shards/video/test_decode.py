@@ -67,6 +67,7 @@ def write(
         stream = output.add_stream(
             codec, rate=rate, options={"crf": "8"} if codec == "libx264" else {}
         )
+        stream.codec_context.thread_count = 1  # the same bytes on every machine
         stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt, stream.bit_rate = pixel_format, 4_000_000
         stream.codec_context.gop_size, stream.codec_context.sample_aspect_ratio = (
@@ -91,6 +92,13 @@ def set_display_matrix(path, matrix):
     content = bytearray(path.read_bytes())
     a, b, c, d = (65536 * n for n in matrix)
     struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(content)
+
+
+def damage(path, begin):
+    """Put 400 bytes that say nothing in the place of those that are there."""
+    content = bytearray(path.read_bytes())
+    content[begin : begin + 400] = np.random.default_rng(0).bytes(400)
     path.write_bytes(content)
 
 
@@ -624,16 +632,35 @@ def test_what_may_not_be_read_is_damage(tmp_path):
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
 def test_frames_before_and_behind_damaged_bytes_are_given(tmp_path, name):
     path = write(tmp_path / name, moving(100), "mpeg4" if name == "a.avi" else "libx264")
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle : middle + 400] = np.random.default_rng(0).bytes(400)
-    path.write_bytes(content)
+    damage(path, len(path.read_bytes()) // 2)
     frames, reasons = found(path)
     assert reasons
     seconds = [f.seconds for f in frames]
     assert max(s for s in seconds if s < 2.2) > 1.5
     assert name == "a.mkv" or seconds[-1] == pytest.approx(3.96)
     assert seconds == sorted(seconds)
+
+
+def test_frames_that_are_missing_behind_damaged_bytes_of_mkv_are_told(tmp_path):
+    """FFmpeg goes on at the next cluster without a word."""
+    path = write(tmp_path / "a.mkv", moving(100))
+    content = path.read_bytes()
+    cluster = bytes.fromhex("1f43b675")
+    second = content.index(cluster, len(content) // 2)
+    damage(path, second - 200)
+    frames, reasons = found(path)
+    shown = {round(frame.seconds * 25) for frame in frames}
+    missing = sorted(set(range(100)) - shown)
+    assert len(missing) > 8
+    start, end = missing[0] / 25, (missing[-1] + 1) / 25
+    assert f"frames are missing from {start:.2f} to {end:.2f} s" in reasons
+
+
+def test_pauses_of_an_uneven_stream_are_meant(tmp_path):
+    pauses = [0, 1, 2, 9, 10, 11, 12, 30, 31, 32, 33, 34, 60, 61, 62, 63]
+    assert len(frames_of(write(tmp_path / "a.mkv", moving(16), pts=pauses))) == 16
+    uneven = [t + t // 2 for t in range(30)] + [80]
+    assert len(frames_of(write(tmp_path / "b.mkv", moving(31), pts=uneven))) == 31
 
 
 def test_frames_that_a_decoder_has_read_before_damage_come_before_it(tmp_path):
