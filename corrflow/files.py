@@ -3,7 +3,7 @@ what names their content."""
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -25,12 +25,17 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
         temporary.unlink(missing_ok=True)
 
 
-def content_digest(path: Path) -> str:
-    """Names the content of a file, or of all files of a folder, with their names."""
+def content_digest(path: Path, files: Iterable[Path] | None = None) -> str:
+    """Names the content of a file, or of files of a folder with their names.
+
+    Args:
+        path: of the file or folder.
+        files: of a folder, those that count; None: all.
+    """
     if path.is_file():
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()[:16]
     digest = hashlib.sha256()
-    for part in sorted(part for part in path.rglob("*") if part.is_file()):
+    for part in sorted(part for part in files or path.rglob("*") if part.is_file()):
         digest.update(f"{part.relative_to(path)} {content_digest(part)}\n".encode())
     return digest.hexdigest()[:16]

@@ -41,6 +41,8 @@ def track(order: TrackRequest, model: CorrFlow) -> int:
         except StoppedError:
             print("track.py: interrupted before anything was written", file=sys.stderr)
             return INTERRUPTED
+    if outcome.note:
+        print(f"track.py: {outcome.note}", file=sys.stderr)
     files = ", ".join(map(str, outcome.files))
     if outcome.whole:
         kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""

@@ -116,13 +116,12 @@ def changed_marks(old: Given, new: Given) -> dict[int, frozenset[int]]:
     return changes
 
 
-def share_marks(old: Given, new: Given) -> bool:
-    """Whether anything is marked as it was."""
-    return any(
-        marks.get(number) == digest
-        for place, marks in old.items()
-        for number, digest in new.get(place, {}).items()
-    )
+def renumbered(given: Given, numbers: Mapping[int, int]) -> Given:
+    """With other numbers for the objects; those that have none are left out."""
+    return {
+        place: {numbers[n]: digest for n, digest in marks.items() if n in numbers}
+        for place, marks in given.items()
+    }
 
 
 def first_marked(objects: Set[int], *trackings: Given) -> int:

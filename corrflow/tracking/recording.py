@@ -1,6 +1,7 @@
 """All that is kept of a tracked video: `NAME.mp4` with the tracks drawn over it, `NAME.csv`,
 `NAME.json`, of objects `NAME-masks/`, and annotations in the formats that are asked for."""
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 from corrflow.annotations import AnnotationWriter, TrackedShape
 from corrflow.drawing import Dots, draw_boxes, extent
+from corrflow.files import content_digest
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.review import FrameToReview, ReviewList
@@ -58,8 +60,8 @@ class Recorded:
 
 
 class Recording(ABC, Generic[Result]):
-    """Written frame by frame; what is finished has its names, what is left unfinished leaves at
-    most masks."""
+    """Written frame by frame. What is finished has its names; what is left unfinished leaves what
+    was there before."""
 
     columns: tuple[str, ...]
 
@@ -95,9 +97,6 @@ class Recording(ABC, Generic[Result]):
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: Result) -> None:
         """The next frame and what was found in it."""
-        if not self.count:
-            # what an earlier tracking says of itself holds no longer
-            self.out.with_suffix(".json").unlink(missing_ok=True)
         number = self.names.number(self.count)
         self.table.add(number, float(stamp * self.tick), self.named_rows(result))
         self.film.add(self.draw(pixels_hw3, result), stamp)
@@ -111,16 +110,21 @@ class Recording(ABC, Generic[Result]):
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; `whole`: the video ends here."""
         self.film.finish(whole=whole)
+        for writer in self.annotations:
+            writer.finish()
+        # from here on until the new one is there, whoever is killed leaves no table that is wrong
+        self.out.with_suffix(".json").unlink(missing_ok=True)
+        made_from = {**self.made_from, **self.finish_masks(), "whole": whole, "frames": self.count}
         frames = [
             {"frame": self.names.number(place), "confidence": round(confidence, 4)}
             for place, confidence in self.to_review
         ]
         tail: dict[str, Any] = {"review": frames} if self.review_count else {}
-        if self.made_from:
-            tail["made_from"] = {**self.made_from, "whole": whole}
-        self.table.finish(tail)
-        for writer in self.annotations:
-            writer.finish()
+        self.table.finish({**tail, "made_from": made_from})
+
+    def finish_masks(self) -> dict[str, Any]:
+        """Give masks their names, if there are such; what the table tells of them."""
+        return {}
 
     @property
     def to_review(self) -> list[FrameToReview]:
@@ -168,12 +172,19 @@ class MaskRecording(Recording[FrameMasks]):
     ) -> None:
         super().__init__(out, reel, sound, about)
         self.objects, self.boxes, self.masks = sorted(objects), boxes, masks_folder(out)
+        self.unfinished = self.masks.with_name(f".{self.masks.name}.tmp")
+        shutil.rmtree(self.unfinished, ignore_errors=True)
+        self.opened.callback(shutil.rmtree, self.unfinished, ignore_errors=True)
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: FrameMasks) -> None:
-        """The next frame; its mask goes into the folder."""
+        """The next frame and what was found in it."""
         if not self.is_kept(self.count):
-            write_mask(self.masks / f"{self.names.name(self.count)}.png", result.labels)
+            write_mask(self.unfinished / self.mask_name(self.count), result.labels)
         super().add(pixels_hw3, stamp, result)
+
+    def mask_name(self, place: int) -> str:
+        """What the mask of a frame is called."""
+        return f"{self.names.name(place)}.png"
 
     def draw(self, pixels_hw3: Pixels, result: FrameMasks) -> Pixels:
         """Its objects tinted, and boxed if boxes were given."""
@@ -211,13 +222,17 @@ class MaskRecording(Recording[FrameMasks]):
             for number in np.unique(labels_hw[labels_hw > 0]).tolist()
         ]
 
-    def finish(self, *, whole: bool) -> None:
-        """Give the files their names; masks of an earlier, longer try go."""
-        super().finish(whole=whole)
+    def finish_masks(self) -> dict[str, Any]:
+        """Into their folder; those of an earlier, longer try go. Digests of the files."""
+        self.masks.mkdir(parents=True, exist_ok=True)
         for stale in self.masks.glob("*.png"):
             place = self.names.place_of(stale.stem)
             if place is not None and place >= self.count:
                 stale.unlink()
+        for path in self.unfinished.glob("*.png"):
+            path.replace(self.masks / path.name)
+        paths = [self.masks / self.mask_name(place) for place in range(self.count)]
+        return {"masks": [content_digest(path) for path in paths]}
 
 
 class PointRecording(Recording[TrackedPoints]):

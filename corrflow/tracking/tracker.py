@@ -158,39 +158,51 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
             return self.earlier[place]
         if place in self.plan.corrected and place in self.earlier:
             return self.corrected(place)
-        passes = [raw, self.stored(self.backward, place)]
-        if place in self.earlier:
-            passes.append(self.without(self.raw_of(self.earlier[place]), self.plan.changed))
-        found = reduce(self.surer, [raw for raw in passes if raw is not None], self.nothing())
+        passes = [raw for raw in (raw, self.stored(self.backward, place)) if raw is not None]
+        found = reduce(self.surer, passes, self.nothing())
         if not self.plan.to_beginning:
             found = self.without(found, self.begun_after(place))
-        return self.shown(place, found)
+        if place in self.earlier:
+            # in the others nobody has seen a fault
+            others = self.cleared(self.earlier[place], self.plan.changed)
+            found = self.without(found, self.numbers - self.plan.changed)
+            return self.with_marks(place, self.merged(others, self.enlarged(found)))
+        return self.with_marks(place, self.enlarged(found))
 
     def stored(self, buffer: DiskBuffer | None, place: int) -> Raw | None:
         """What a pass found in a frame that it came to."""
         return self.unpack(buffer[place]) if buffer is not None and place in buffer else None
 
-    def known(self, place: int) -> Marks | None:
-        """What is known in a frame: what is marked, and in a correction what the earlier tracking
-        found of those objects that it is not about."""
+    def known(self, place: int) -> Tensor | None:
+        """What is known in a frame, at the tracked size: what is marked, and in a correction what
+        the earlier tracking found of those objects that it is not about."""
         if place in self.earlier:
-            return self.marks_of(self.corrected(place))
-        return self.given.get(place)
+            return self.shrunk(self.marks_of(self.corrected(place)))
+        return self.shrunk(self.given[place]) if place in self.given else None
 
     def corrected(self, place: int) -> Result:
         """What an earlier tracking found in a frame, without the objects that are marked otherwise,
         and with what is marked now."""
         return self.with_marks(place, self.cleared(self.earlier[place], self.plan.changed))
 
-    def run(self, frames: Iterable[Pixels], known: Mapping[int, Marks | None]) -> Iterator[Raw]:
+    def run(self, frames: Iterable[Pixels], known: Mapping[int, Tensor | None]) -> Iterator[Raw]:
         """Propagate through frames `[h, w, 3]`, in any order of time, what is known in some of
         these, by number; in the first, at least."""
         given = {number: marks for number, marks in known.items() if marks is not None}
         return self.propagate(map(to_tensor, frames), given)
 
+    @property
     @abstractmethod
-    def propagate(self, frames: Iterable[Tensor], given: Mapping[int, Marks]) -> Iterator[Raw]:
+    def numbers(self) -> Set[int]:
+        """Of all objects or points that are marked anywhere."""
+
+    @abstractmethod
+    def propagate(self, frames: Iterable[Tensor], given: Mapping[int, Tensor]) -> Iterator[Raw]:
         """What `propagation` makes of frames `[3, h, w]`."""
+
+    @abstractmethod
+    def shrunk(self, marks: Marks) -> Tensor | None:
+        """Marks at the tracked size; None if nothing is left of them."""
 
     @abstractmethod
     def nothing(self) -> Raw:
@@ -209,8 +221,12 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
         """What was found, but for some of the objects or points."""
 
     @abstractmethod
-    def shown(self, place: int, raw: Raw) -> Result:
-        """What was found in a frame, at the video's size, and what is marked in it."""
+    def enlarged(self, raw: Raw) -> Result:
+        """What was found in a frame, at the video's size."""
+
+    @abstractmethod
+    def merged(self, others: Result, found: Result) -> Result:
+        """Two results of a frame, of different objects or points."""
 
     @abstractmethod
     def cleared(self, result: Result, absent: Set[int]) -> Result:
@@ -221,12 +237,8 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
         """What is shown in a frame, with what is marked in it."""
 
     @abstractmethod
-    def raw_of(self, result: Result) -> Raw:
-        """What is shown in a frame, at the tracked size."""
-
-    @abstractmethod
-    def marks_of(self, result: Result) -> Marks | None:
-        """What is shown in a frame, as marks; None if there is nothing."""
+    def marks_of(self, result: Result) -> Marks:
+        """What is shown in a frame, as marks."""
 
     @abstractmethod
     def pack(self, raw: Raw) -> bytes:
@@ -265,20 +277,22 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
             for label in np.unique(given[place])
             if label
         }
-        for place, labels_hw in given.items():
-            if lost := set(np.unique(labels_hw)) - set(np.unique(scale.shrink(labels_hw))):
-                size = min(scale.tracked)
-                raise InputError(
-                    f"object {min(lost)} of frame {place} has no pixel left at size {size}: "
-                    "expected a larger object or size"
-                )
+
+    @property
+    def numbers(self) -> Set[int]:
+        """As in the masks."""
+        return self.begins.keys()
 
     def propagate(
-        self, frames: Iterable[Tensor], given: Mapping[int, Pixels]
+        self, frames: Iterable[Tensor], given: Mapping[int, Tensor]
     ) -> Iterator[TrackedMasks]:
         """Labels `[h, w]` of the tracked frame."""
-        labels = {n: torch.from_numpy(self.scale.shrink(mask_hw)) for n, mask_hw in given.items()}
-        return stream_masks(self.model, frames, labels, self.protocol)
+        return stream_masks(self.model, frames, given, self.protocol)
+
+    def shrunk(self, marks: Pixels) -> Tensor | None:
+        """Labels `[h, w]`."""
+        labels_hw = self.scale.shrink(marks)
+        return torch.from_numpy(labels_hw) if labels_hw.any() else None
 
     def nothing(self) -> TrackedMasks:
         """Background."""
@@ -305,18 +319,26 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
         confidence[list(absent)] = 0
         return TrackedMasks(raw.labels.masked_fill(is_absent, 0), confidence)
 
-    def shown(self, place: int, raw: TrackedMasks) -> FrameMasks:
-        """Objects of a mask that is given have its very pixels."""
-        labels_hw = self.scale.enlarge(raw.labels.numpy())
-        return self.with_marks(place, FrameMasks(labels_hw, raw.confidence.numpy()))
+    def enlarged(self, raw: TrackedMasks) -> FrameMasks:
+        """Labels `[H, W]`."""
+        return FrameMasks(self.scale.enlarge(raw.labels.numpy()), raw.confidence.numpy())
+
+    def merged(self, others: FrameMasks, found: FrameMasks) -> FrameMasks:
+        """Where both want a pixel, the surer object has it."""
+        is_surer = found.confidence[found.labels] >= others.confidence[others.labels]
+        takes = (found.labels > 0) & ((others.labels == 0) | is_surer)
+        labels_hw = np.where(takes, found.labels, others.labels)
+        return FrameMasks(labels_hw, np.maximum(others.confidence, found.confidence))
 
     def cleared(self, result: FrameMasks, absent: Set[int]) -> FrameMasks:
         """Background is left."""
         is_absent = np.isin(result.labels, list(absent))
-        return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), result.confidence)
+        confidence = result.confidence.copy()
+        confidence[list(absent)] = 0
+        return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), confidence)
 
     def with_marks(self, place: int, result: FrameMasks) -> FrameMasks:
-        """Where they are, nothing else is; they are certain."""
+        """They have their very pixels, and are certain."""
         labels_hw, confidence = result.labels, result.confidence.copy()
         if place in self.given:
             marked = self.given[place]
@@ -327,16 +349,9 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
         areas = np.bincount(labels_hw.reshape(-1), minlength=MOST_LABELS)
         return FrameMasks(labels_hw, np.where(areas > 0, confidence, np.float32(0)))
 
-    def raw_of(self, result: FrameMasks) -> TrackedMasks:
-        """Labels `[h, w]`."""
-        labels = torch.from_numpy(self.scale.shrink(result.labels))
-        return TrackedMasks(labels, torch.from_numpy(result.confidence))
-
-    def marks_of(self, result: FrameMasks) -> Pixels | None:
-        """The labels; without objects that are too small for the tracked size."""
-        seen = np.unique(self.scale.shrink(result.labels))
-        labels_hw = np.where(np.isin(result.labels, seen), result.labels, np.uint8(0))
-        return labels_hw if labels_hw.any() else None
+    def marks_of(self, result: FrameMasks) -> Pixels:
+        """The labels."""
+        return result.labels
 
     def pack(self, raw: TrackedMasks) -> bytes:
         """Confidences, and labels compressed."""
@@ -368,12 +383,20 @@ class PointTracker(Tracker[Points, TrackedPoints, TrackedPoints]):
         is_marked = [~np.isnan(given[place][:, 0]) for place in places]
         self.begins = places[np.argmax(is_marked, axis=0)]
 
+    @property
+    def numbers(self) -> Set[int]:
+        """From 1."""
+        return set(range(1, len(self.begins) + 1))
+
     def propagate(
-        self, frames: Iterable[Tensor], given: Mapping[int, Points]
+        self, frames: Iterable[Tensor], given: Mapping[int, Tensor]
     ) -> Iterator[TrackedPoints]:
         """Places in the tracked frame."""
-        points = {n: torch.from_numpy(self.scale.inward(xy_k2)) for n, xy_k2 in given.items()}
-        return stream_points(self.model, frames, points, self.protocol)
+        return stream_points(self.model, frames, given, self.protocol)
+
+    def shrunk(self, marks: Points) -> Tensor | None:
+        """Places in the tracked frame."""
+        return None if np.isnan(marks).all() else torch.from_numpy(self.scale.inward(marks))
 
     def nothing(self) -> TrackedPoints:
         """NaN."""
@@ -395,11 +418,16 @@ class PointTracker(Tracker[Points, TrackedPoints, TrackedPoints]):
         rows[[n - 1 for n in absent]] = nowhere(len(absent))
         return from_rows(rows)
 
-    def shown(self, place: int, raw: TrackedPoints) -> TrackedPoints:
+    def enlarged(self, raw: TrackedPoints) -> TrackedPoints:
         """Places in the video."""
         rows = as_rows(raw).copy()
         rows[:, :2] = self.scale.outward(rows[:, :2])
-        return self.with_marks(place, from_rows(rows))
+        return from_rows(rows)
+
+    def merged(self, others: TrackedPoints, found: TrackedPoints) -> TrackedPoints:
+        """Point by point."""
+        is_found = ~found.xy[:, :1].isnan().numpy()
+        return from_rows(np.where(is_found, as_rows(found), as_rows(others)))
 
     def cleared(self, result: TrackedPoints, absent: Set[int]) -> TrackedPoints:
         """They are nowhere."""
@@ -413,17 +441,10 @@ class PointTracker(Tracker[Points, TrackedPoints, TrackedPoints]):
         certain = np.concatenate([marked, np.ones_like(marked)], axis=1)
         return from_rows(np.where(np.isnan(marked[:, :1]), as_rows(result), certain))
 
-    def raw_of(self, result: TrackedPoints) -> TrackedPoints:
-        """Places in the tracked frame."""
-        rows = as_rows(result).copy()
-        rows[:, :2] = self.scale.inward(rows[:, :2])
-        return from_rows(rows)
-
-    def marks_of(self, result: TrackedPoints) -> Points | None:
+    def marks_of(self, result: TrackedPoints) -> Points:
         """Those that are visible: where the others are nobody knows."""
         rows = as_rows(result)
-        xy_k2 = np.where(rows[:, 2:3] > 0.5, rows[:, :2], np.float32(np.nan))
-        return None if np.isnan(xy_k2).all() else xy_k2
+        return np.where(rows[:, 2:3] > 0.5, rows[:, :2], np.float32(np.nan))
 
     def pack(self, raw: TrackedPoints) -> bytes:
         """16 for each point."""
@@ -454,6 +475,24 @@ def from_rows(rows_k4: NDArray[np.float32]) -> TrackedPoints:
 def nowhere(count: int) -> NDArray[np.float32]:
     """Rows of points that are nowhere yet."""
     return np.tile(np.array([np.nan, np.nan, 0, 0], np.float32), (count, 1))
+
+
+def check_large_enough(
+    masks: Mapping[int, Pixels], scale: Scale, number_of: Callable[[int], int]
+) -> None:
+    """InputError if an object has no pixel at the tracked size.
+
+    Args:
+        masks: `[H, W]` by place of the frame.
+        scale: the sizes.
+        number_of: what a user calls the frame of a place.
+    """
+    for place, labels_hw in masks.items():
+        if lost := set(np.unique(labels_hw)) - set(np.unique(scale.shrink(labels_hw))):
+            raise InputError(
+                f"object {min(lost)} of frame {number_of(place)} has no pixel left at size "
+                f"{min(scale.tracked)}: expected a larger object or size"
+            )
 
 
 def check_reached(number: int, count: int) -> None:

@@ -72,6 +72,8 @@ class Marked:
     """By place of the frame, `[k, 2]` with NaN where a point is marked in another frame."""
     objects: tuple[NamedObject, ...] = ()
     """What labels call them; empty if what was given has no names."""
+    has_polygons: bool = False
+    """Whether areas came as polygons, whose lines are never quite those of the pixels."""
 
 
 def read_prompts(marked: Prompts, stage: VideoInfo) -> Marked:
@@ -112,7 +114,8 @@ def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:
                     f"video of {stage.width}x{stage.height}"
                 )
         masks[place] = paint(found, objects, stage.height, stage.width)
-    return Marked(masks=masks, objects=tuple(objects))
+    has_polygons = any(shape.bitmap is None for shape in shapes)
+    return Marked(masks=masks, objects=tuple(objects), has_polygons=has_polygons)
 
 
 def labelled_place(

@@ -35,7 +35,7 @@ def patience() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
         print(
-            "\ntrack.py: stopping after this frame; Ctrl-C again ends at once",
+            "\ntrack.py: stopping as soon as all files fit together; Ctrl-C again ends at once",
             file=sys.stderr,
             flush=True,
         )

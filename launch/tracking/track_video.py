@@ -1,12 +1,15 @@
 """A video tracked from what was marked, to files: what the command and the page both do. The marks'
 syntax is in `prompts.py`."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from corrflow import CorrFlow, InputError
 from corrflow.annotations import (
@@ -18,17 +21,17 @@ from corrflow.annotations import (
 )
 from corrflow.files import content_digest
 from corrflow.model import weights_digest
+from corrflow.pictures import Pixels
 from corrflow.scale import Scale
-from corrflow.tracking.corrections import correcting_masks, correcting_points
+from corrflow.tracking.corrections import sort_masks, sort_points
 from corrflow.tracking.disk_buffer import CompressedMasks
-from corrflow.tracking.earlier import MadeFrom, read_earlier
+from corrflow.tracking.earlier import Earlier, MadeFrom, read_earlier
 from corrflow.tracking.plan import (
     Given,
     marked_objects,
     marked_points,
     plan_correction,
     plan_tracking,
-    share_marks,
 )
 from corrflow.tracking.recording import (
     MaskRecording,
@@ -37,13 +40,20 @@ from corrflow.tracking.recording import (
     Recording,
     masks_folder,
 )
-from corrflow.tracking.tracker import MaskTracker, PointTracker, Tracker, check_reached
+from corrflow.tracking.tracker import (
+    MaskTracker,
+    PointTracker,
+    Tracker,
+    check_large_enough,
+    check_reached,
+)
 from corrflow.tracking.video_writer import VideoFormat
 from launch.tracking.prompts import Marked, Prompts, VideoInfo, mask_paths, read_prompts
 from shards.video.decode import frame_files
 from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_reader
 
 Item = TypeVar("Item")
+NEARLY_ALL = 0.9  # of the frames are marked, where a tool gave back what was tracked
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,8 @@ class Outcome:
     """Frames by number that a person should look at first, and how sure they are."""
     damage: str = ""
     """Why it can't be read any further, if that is why it ended."""
+    note: str = ""
+    """What a user may not have meant."""
 
     def review_line(self) -> str:
         """The frames to look at, in words; empty if there are none."""
@@ -129,12 +141,11 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
 
     Where the same video was tracked to the same files in the same way, only those frames are
     tracked that are concerned by what is marked otherwise. A video that is damaged at some place is
-    tracked up to there.
+    tracked up to there. Files that were there stay as they were until all new ones are whole.
 
     Raises:
-        InputError: something given is wrong, or the video is damaged before anything is marked;
-            nothing is left then but masks of the frames before.
-        StoppedError: before the first frame was written; what an earlier tracking left is there.
+        InputError: something given is wrong, or the video is damaged before anything is marked.
+        StoppedError: before the first frame was written.
     """
     check_names(order)
     try:
@@ -143,7 +154,8 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
             stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
             marked = read_prompts(order.prompts, stage)
             check_formats(order, marked)
-            follower, made_from = prepare(order, model, footage, marked)
+            task = prepare(order, model, footage, marked)
+            follower = task.follower
             if follower.plan.has_backward_passes:
                 with open_video_reader(order.video) as again:
                     frames = Unbroken(picture.pixels for picture in again.frames)
@@ -154,30 +166,30 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
                     shown = watch.look(again.frames, follower.plan.stop or again.count, "tracking")
                     frames = Unbroken(picture.pixels for picture in shown)
                     opened.enter_context(follower.track_ahead(frames, order.out.parent))
-            return record(order, footage, follower, marked, made_from, watch)
+            return record(order, footage, task, watch)
     except BrokenVideoError as error:
         raise InputError(f"video {order.video}: {error}") from None
 
 
 def check_names(order: TrackRequest) -> None:
-    """InputError for results that would overwrite what is read."""
+    """InputError for results that would overwrite what is read, or what is none of ours."""
     if order.out.suffix.lower() != ".mp4":
         raise InputError(f"out {order.out}: expected a name that ends in .mp4")
-    masks = masks_folder(order.out).resolve()
-    if order.video.resolve() in (order.out.resolve(), masks):
+    written = [path.resolve() for path in written_files(order, masks=True)]
+    inputs = {"the video itself": order.video}
+    if order.prompts.labels:
+        inputs[f"labels {order.prompts.labels}"] = order.prompts.labels
+    inputs |= {f"mask {path}": path for path in mask_paths(order.prompts)}
+    for name, path in inputs.items():
+        found = path.resolve()
+        if any(other in (found, *found.parents) for other in written):
+            raise InputError(f"out {order.out}: would overwrite {name}: expected another name")
+    table = order.out.with_suffix(".json")
+    if table.exists() and not is_table(table):
         raise InputError(
-            f"out {order.out}: would overwrite the video itself: expected another name"
+            f"out {order.out}: would overwrite {table}, which no tracking has written: expected "
+            "another name"
         )
-    for name in order.write:
-        path, labels = find_writer(name).path_of(order.out).resolve(), order.prompts.labels
-        if labels and path in (labels.resolve(), *labels.resolve().parents):
-            raise InputError(
-                f"out {order.out}: would overwrite labels {labels}: expected another name"
-            )
-    if given := next(
-        (path for path in mask_paths(order.prompts) if path.resolve().parent == masks), None
-    ):
-        raise InputError(f"out {order.out}: would overwrite mask {given}: expected another name")
 
 
 def check_formats(order: TrackRequest, marked: Marked) -> None:
@@ -190,20 +202,63 @@ def check_formats(order: TrackRequest, marked: Marked) -> None:
             raise InputError(f"write {name}: the format has no points: expected another one")
 
 
+@dataclass(frozen=True)
+class Task:
+    """All that is known before the first frame is written."""
+
+    follower: Tracker[Any, Any, Any]
+    marked: Marked
+    made_from: MadeFrom
+    is_kept: Callable[[int], bool]
+    """Whether a frame's mask is there already."""
+    note: str = ""
+    """What a user may not have meant."""
+
+
+def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: Marked) -> Task:
+    """The follower of what is marked; if it was tracked before, of what is marked otherwise."""
+    made_from, note = describe(order, model, marked), ""
+    earlier = find_earlier(order, footage, made_from)
+    if earlier:
+        marked, made_from = find_corrections(order, marked, made_from, earlier)
+    elif order.prompts.labels and 1 < NEARLY_ALL * footage.count <= len(made_from.given):
+        note = (
+            f"labels {order.prompts.labels}: mark {len(made_from.given)} of {footage.count} frames,"
+            f" which stay as they are marked; no tracking is at {order.out} that they might correct"
+        )
+    found: Mapping[int, Any] = {}
+    plan = plan_tracking(made_from.given, to_beginning=order.backward)
+    if earlier and not order.overwrite and earlier.can_be_taken_over(made_from):
+        found, old = earlier.found, earlier.made_from.given
+        plan = plan_correction(old, made_from.given, to_beginning=order.backward)
+    scale = Scale.of(footage.width, footage.height, order.size)
+    follower: Tracker[Any, Any, Any]
+    if marked.masks is None:
+        points = marked.points or {}
+        follower = PointTracker(model, scale, points, order.protocol, plan, found)
+    else:
+        check_large_enough(marked.masks, scale, footage.names.number)
+        follower = MaskTracker(model, scale, marked.masks, order.protocol, plan, found)
+    is_renumbered = earlier is not None and earlier.is_renumbered
+
+    def is_kept(place: int) -> bool:
+        return place in found and not is_renumbered and not plan.is_tracked(place)
+
+    return Task(follower, marked, made_from, is_kept, note)
+
+
 def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
     """What decides the tracks."""
-    given = digests_of(marked)
-    numbers = sorted({number for marks in given.values() for number in marks})
-    called = {number: owner.name for number, owner in enumerate(marked.objects, 1)}
+    images = [path for _, path in frame_files(order.video)] if order.video.is_dir() else None
     return MadeFrom(
-        video=content_digest(order.video),
+        video=content_digest(order.video, images),
         weights=weights_digest(model),
         protocol=order.protocol,
         size=order.size,
         to_beginning=order.backward,
         kind="points" if marked.masks is None else "objects",
-        names={number: called.get(number, str(number)) for number in numbers},
-        given=given,
+        objects=dict(enumerate(marked.objects, 1)),
+        given=digests_of(marked),
     )
 
 
@@ -214,56 +269,61 @@ def digests_of(marked: Marked) -> Given:
     return marked_points(marked.points or {})
 
 
-def prepare(
-    order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: Marked
-) -> tuple[Tracker[Any, Any, Any], MadeFrom]:
-    """The follower of what is marked, or of what is marked otherwise than before."""
-    made_from = describe(order, model, marked)
-    plan = plan_tracking(made_from.given, to_beginning=order.backward)
-    found = None if order.overwrite else read_earlier(order.out, footage.names, made_from)
-    earlier: Mapping[int, Any] = {}
-    if found:
-        before, results = found
-        corrections = find_corrections(marked, before, results, order.tolerance)
-        given = digests_of(corrections)
-        if share_marks(before.given, given):
-            marked, earlier, made_from = corrections, results, replace(made_from, given=given)
-            plan = plan_correction(before.given, given, to_beginning=order.backward)
-    scale = Scale.of(footage.width, footage.height, order.size)
-    if marked.masks is not None:
-        masks = MaskTracker(model, scale, marked.masks, order.protocol, plan, earlier)
-        return masks, made_from
-    points = PointTracker(model, scale, marked.points or {}, order.protocol, plan, earlier)
-    return points, made_from
+def find_earlier(
+    order: TrackRequest, footage: VideoReader, made_from: MadeFrom
+) -> Earlier[Any] | None:
+    """What was tracked to the same files; of what does not fit together, nothing if it is to be
+    overwritten."""
+    try:
+        return read_earlier(order.out, footage.names, made_from)
+    except InputError:
+        if order.overwrite:
+            return None
+        raise
 
 
 def find_corrections(
-    marked: Marked, before: MadeFrom, earlier: Mapping[int, Any], tolerance: float
-) -> Marked:
-    """What is marked, without what is as it was tracked."""
+    order: TrackRequest, marked: Marked, made_from: MadeFrom, earlier: Earlier[Any]
+) -> tuple[Marked, MadeFrom]:
+    """What is marked, without what is as it was tracked, and with what was painted into the
+    masks."""
+    before = earlier.made_from
+    edited: dict[int, tuple[int, ...]] = {}
     if marked.masks is None:
-        points = correcting_points(marked.points or {}, before.given, earlier)
-        return replace(marked, points=points)
-    masks = CompressedMasks(*marked.masks.shape)
-    for place, labels_hw in correcting_masks(marked.masks, before.given, earlier, tolerance):
-        masks[place] = labels_hw
-    return replace(marked, masks=masks)
+        came = marked.points or {}
+        points = sort_points(came, before.given, before.as_tracked, earlier.found)
+        corrections, as_tracked = replace(marked, points=points.marks), points.as_tracked
+    else:
+        tolerance = order.tolerance if marked.has_polygons else None
+        masks = sort_masks(marked.masks, before.given, before.as_tracked, earlier.found, tolerance)
+        edited = {} if order.overwrite else dict(earlier.edited)
+        for place, numbers in edited.items():
+            add_edited(masks.marks, place, numbers, earlier.found[place].labels)
+        corrections, as_tracked = replace(marked, masks=masks.marks), masks.as_tracked
+    given = digests_of(corrections)
+    return corrections, replace(made_from, given=given, as_tracked=as_tracked, edited=edited)
 
 
-def record(
-    order: TrackRequest,
-    footage: VideoReader,
-    follower: Tracker[Any, Any, Any],
-    marked: Marked,
-    made_from: MadeFrom,
-    watch: Progress,
-) -> Outcome:
+def add_edited(
+    masks: CompressedMasks, place: int, numbers: Iterable[int], edited_hw: Pixels
+) -> None:
+    """Mark what was painted into a mask, behind what is marked in the frame otherwise."""
+    painted_hw = np.where(np.isin(edited_hw, list(numbers)), edited_hw, np.uint8(0))
+    marked_hw = masks.get(place, np.zeros_like(edited_hw))
+    painted_hw[np.isin(painted_hw, np.unique(marked_hw))] = 0
+    both_hw = np.where(marked_hw > 0, marked_hw, painted_hw)
+    if both_hw.any():
+        masks[place] = both_hw
+
+
+def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progress) -> Outcome:
     """The forward pass, written as it goes; a correction is written to its end."""
+    follower = task.follower
     what = "writing" if follower.earlier else "tracking"
     source = Unbroken(footage.frames)
     shown, seen = tee(source)
     results = follower.track(picture.pixels for picture in seen)
-    with open_recording(order, footage, follower, marked, made_from) as recording:
+    with open_recording(order, footage, task) as recording:
         whole = True
         for picture, result in watch.show(zip(shown, results, strict=True), footage.count, what):
             recording.add(picture.pixels, picture.stamp, result)
@@ -276,22 +336,18 @@ def record(
             if not source.damage:
                 check_reached(follower.latest, recording.count)
         recording.finish(whole=whole and not source.damage)
-    files = written_files(order, masks=marked.masks is not None)
+    files = written_files(order, masks=task.marked.masks is not None)
     review = tuple(
         (footage.names.number(place), confidence) for place, confidence in recording.to_review
     )
     kept = sum(not follower.plan.is_tracked(place) for place in follower.earlier)
-    return Outcome(recording.count, whole and not source.damage, files, kept, review, source.damage)
+    whole = whole and not source.damage
+    return Outcome(recording.count, whole, files, kept, review, source.damage, task.note)
 
 
-def open_recording(
-    order: TrackRequest,
-    footage: VideoReader,
-    follower: Tracker[Any, Any, Any],
-    marked: Marked,
-    made_from: MadeFrom,
-) -> Recording[Any]:
+def open_recording(order: TrackRequest, footage: VideoReader, task: Task) -> Recording[Any]:
     """Of the kind that suits."""
+    follower, marked = task.follower, task.marked
     reel = VideoFormat(footage.width, footage.height, footage.tick, footage.fps)
     sound = (footage.sound.stream, footage.sound.packets) if footage.sound else None
     numbers = list(follower.begins) if isinstance(follower, MaskTracker) else []
@@ -301,8 +357,8 @@ def open_recording(
         {number: owner.name for number, owner in enumerate(marked.objects, 1)},
         open_annotations(order, footage, marked, numbers),
         order.review,
-        made_from.to_dict(),
-        lambda place: place in follower.earlier and not follower.plan.is_tracked(place),
+        task.made_from.to_dict(),
+        task.is_kept,
     )
     if isinstance(follower, MaskTracker):
         boxes = bool(order.prompts.box)
@@ -319,6 +375,15 @@ def open_annotations(
     images = [path for _, path in frame_files(order.video)] if order.video.is_dir() else []
     video = AnnotatedVideo(order.video.name, footage.width, footage.height, objects, images)
     return [open_writer(name, order.out, video, order.tolerance) for name in order.write]
+
+
+def is_table(path: Path) -> bool:
+    """Whether a JSON file is of a tracking."""
+    try:
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        return {"video", "width", "height", "frames"} <= set(stored)
+    except (OSError, ValueError, TypeError):
+        return False
 
 
 def written_files(order: TrackRequest, *, masks: bool) -> tuple[Path, ...]:

@@ -4,8 +4,9 @@ import numpy as np
 import torch
 
 from corrflow.propagation import TrackedPoints
-from corrflow.tracking.corrections import correcting_masks, correcting_points
-from corrflow.tracking.plan import marked_objects
+from corrflow.tracking.corrections import sort_masks, sort_points
+from corrflow.tracking.disk_buffer import CompressedMasks
+from corrflow.tracking.plan import marked_objects, marked_points
 from corrflow.tracking.tracker import FrameMasks
 
 
@@ -15,18 +16,38 @@ def square(number=1, left=10, width=20):
     return labels
 
 
-def found(*masks):
+ELSEWHERE = square(left=35)
+OLD = marked_objects({9: ELSEWHERE})  # what makes the object known
+
+
+def found(tracked):
     return {
-        place: FrameMasks(labels, np.ones(256, np.float32)) for place, labels in enumerate(masks)
+        place: FrameMasks(labels, np.ones(256, np.float32)) for place, labels in tracked.items()
     }
 
 
-def corrections(marked, tracked, old=None):
-    return dict(correcting_masks(marked, old or {}, found(*tracked), 1.0))
+def sort(marked, tracked, old=OLD, as_tracked=None, tolerance=1.0):
+    """With the mark that made the object known."""
+    masks = CompressedMasks(40, 60)
+    for place, labels in {**marked, 9: ELSEWHERE}.items():
+        masks[place] = labels
+    tracked = found(dict(enumerate(tracked)))
+    return sort_masks(masks, {**OLD, **old}, as_tracked or {}, tracked, tolerance)
+
+
+def corrections(*given, **more):
+    marks = dict(sort(*given, **more).marks)
+    assert np.array_equal(marks.pop(9) > 0, ELSEWHERE > 0)
+    return marks
 
 
 def test_a_shape_that_differs_at_its_outline_alone_is_no_mark():
     assert corrections({0: square(left=11)}, [square()]) == {}
+
+
+def test_of_what_is_no_polygon_every_pixel_counts():
+    assert corrections({0: square()}, [square()], tolerance=None) == {}
+    assert 0 in corrections({0: square(left=11)}, [square()], tolerance=None)
 
 
 def test_a_shape_that_was_moved_or_cut_is_a_mark():
@@ -35,13 +56,14 @@ def test_a_shape_that_was_moved_or_cut_is_a_mark():
 
 
 def test_half_of_a_thin_object_is_a_correction():
-    assert 0 in corrections(
-        {0: square(width=3)[::-1] * (np.arange(40) < 20)[:, None]}, [square(width=3)]
-    )
+    half = square(width=3)[::-1] * (np.arange(40) < 20)[:, None]
+    assert 0 in corrections({0: half}, [square(width=3)])
 
 
 def test_an_object_that_was_not_found_is_a_mark():
-    assert 0 in corrections({0: square()}, [np.zeros((40, 60), np.uint8)])
+    nothing = np.zeros((40, 60), np.uint8)
+    assert 0 in corrections({0: square()}, [nothing])
+    assert 3 in corrections({3: square()}, [nothing])
 
 
 def test_what_was_marked_before_is_marked_as_it_was():
@@ -57,10 +79,43 @@ def test_of_two_objects_the_one_that_was_corrected_is_a_mark():
     assert set(np.unique(corrections({0: marked}, [tracked])[0])) == {0, 2}
 
 
+def test_what_came_back_as_it_was_tracked_is_known_when_it_comes_again():
+    """The tracking has changed since, by another correction."""
+    first = sort({0: square(left=11)}, [square()])
+    assert first.as_tracked.keys() == {0}
+    again = sort({0: square(left=11)}, [square(left=30)], as_tracked=first.as_tracked)
+    assert list(again.marks) == [9]
+    assert again.as_tracked == first.as_tracked
+    other = sort({0: square(left=16)}, [square(left=30)], as_tracked=first.as_tracked)
+    assert list(other.marks) == [0, 9]
+
+
+def test_an_object_that_is_marked_nowhere_else_is_marked_where_it_came_first():
+    masks = CompressedMasks(40, 60)
+    masks[0], masks[1] = square(left=11), square(left=11)
+    tracked = found({0: square(), 1: square()})
+    got = sort_masks(masks, {}, {}, tracked, 1.0)
+    assert list(got.marks) == [0]
+    assert np.array_equal(got.marks[0], square(left=11))
+    assert got.as_tracked == {0: {}, 1: marked_objects({1: square(left=11)})[1]}
+
+
 def test_points_within_a_tools_rounding_are_no_marks():
     xy = np.array([[4, 5], [7, 8], [1, 1]], np.float32)
+    first = np.full((3, 2), 30, np.float32)
     earlier = {0: TrackedPoints(torch.from_numpy(xy), torch.ones(3) > 0, torch.ones(3))}
     marked = xy + np.array([[0.3, 0.0], [2.0, 0.0], [-0.3, 0.0]], np.float32)
-    kept = correcting_points({0: marked}, {0: {3: "x"}}, earlier)[0]
-    np.testing.assert_array_equal(kept, [[np.nan, np.nan], [9, 8], [1, 1]])
-    assert correcting_points({0: xy}, {}, earlier) == {}
+    old = {0: {3: "x"}, 9: marked_points({9: first})[9]}
+    got = sort_points({0: marked, 9: first}, old, {}, earlier)
+    np.testing.assert_array_equal(got.marks[0], [[np.nan, np.nan], [9, 8], [1, 1]])
+    assert list(sort_points({0: xy, 9: first}, {9: old[9]}, {}, earlier).marks) == [9]
+    moved = {0: TrackedPoints(torch.zeros(3, 2), torch.ones(3) > 0, torch.ones(3))}
+    again = sort_points({0: marked, 9: first}, old, got.as_tracked, moved)
+    np.testing.assert_array_equal(again.marks[0], [[np.nan, np.nan], [9, 8], [0, 0]])
+
+
+def test_a_point_that_is_marked_nowhere_else_is_marked_where_it_came_first():
+    xy = np.array([[4, 5]], np.float32)
+    located = TrackedPoints(torch.from_numpy(xy), torch.ones(1) > 0, torch.ones(1))
+    got = sort_points({2: xy, 3: xy}, {}, {}, {2: located, 3: located})
+    assert list(got.marks) == [2]

@@ -11,7 +11,7 @@ from corrflow.tracking.plan import (
     marked_points,
     plan_correction,
     plan_tracking,
-    share_marks,
+    renumbered,
 )
 
 BOTH = {1: "a", 2: "b"}
@@ -94,8 +94,7 @@ def test_digests_tell_objects_and_points_apart():
     assert (one[1] == other[1], one[2] == other[2]) == (False, True)
     points = np.array([[1, 2], [np.nan, np.nan]], np.float32)
     assert marked_points({3: points})[3].keys() == {1}
-    assert share_marks({0: one}, {0: other})
-    assert not share_marks({0: one}, {1: one})
+    assert renumbered({3: {1: "a", 2: "b"}}, {2: 1}) == {3: {1: "b"}}
 
 
 objects = st.dictionaries(st.integers(1, 3), st.sampled_from("ab"), min_size=1)

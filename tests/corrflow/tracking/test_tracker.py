@@ -15,7 +15,12 @@ from corrflow.scale import Scale
 from corrflow.tracking import tracker as module
 from corrflow.tracking.disk_buffer import CompressedMasks, DiskBuffer
 from corrflow.tracking.plan import marked_objects, marked_points, plan_correction, plan_tracking
-from corrflow.tracking.tracker import FrameMasks, MaskTracker, PointTracker
+from corrflow.tracking.tracker import (
+    FrameMasks,
+    MaskTracker,
+    PointTracker,
+    check_large_enough,
+)
 
 SIZE = 24, 16  # of the video, width and height
 SAME = Scale.of(*SIZE, 999)
@@ -179,8 +184,8 @@ def test_a_mask_is_shown_as_it_was_given_at_the_videos_size(seen):
 def test_an_object_too_small_for_the_tracked_size_is_refused():
     labels = mask(o1=(3, 20))
     labels[0, 0] = 7
-    with pytest.raises(InputError, match="object 7 of frame 2 has no pixel left at size 4"):
-        masks_of({2: labels}, Scale.of(*SIZE, 4))
+    with pytest.raises(InputError, match="object 7 of frame 12 has no pixel left at size 4"):
+        check_large_enough({2: labels}, Scale.of(*SIZE, 4), lambda place: place + 10)
 
 
 def test_points_come_forwards_from_their_frame_and_backwards_before_it(seen):
@@ -262,6 +267,35 @@ def test_an_object_that_a_correction_does_not_find_again_stays_where_it_was(seen
     shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
     assert np.array_equal(shown[6].labels, mask(o1=(8, 12), o2=(14, 18)))
     assert shown[6].confidence[1:3].tolist() == pytest.approx([0.5, 0.2])
+
+
+def test_a_surer_pass_changes_nothing_of_what_a_correction_is_not_about(seen, sure):
+    found = mask(o1=(4, 8), o2=(14, 18)), np.full(256, 0.1, np.float32)
+    earlier = {place: FrameMasks(*found) for place in range(FRAMES)}
+    earlier[4] = FrameMasks(mask(o1=(4, 8), o2=(9, 10)), found[1])
+    old = {0: found[0]}
+    new = {**old, 4: mask(o1=(6, 10))}
+    plan = plan_correction(marked_objects(old), marked_objects(new), to_beginning=False)
+    sure[:] = [{1: 0.9, 2: 0.9}]
+    shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
+    for place in (2, 6):
+        assert np.array_equal(shown[place].labels == 2, found[0] == 2)
+        assert shown[place].confidence[1:3].tolist() == pytest.approx([0.9, 0.1])
+
+
+def test_of_two_objects_that_want_a_pixel_the_surer_has_it(seen, sure):
+    old = {0: mask(o1=(0, 4), o2=(10, 14))}
+    found = FrameMasks(old[0], np.full(256, 0.6, np.float32))
+    earlier = {0: found, **dict.fromkeys(range(1, FRAMES), found)}
+    new = {**old, 4: mask(o1=(8, 12))}
+    plan = plan_correction(marked_objects(old), marked_objects(new), to_beginning=False)
+    for confidence, both in (
+        (0.9, mask(o2=(10, 14), o1=(8, 12))),
+        (0.3, mask(o1=(8, 10), o2=(10, 14))),
+    ):
+        sure[:] = [{1: confidence}]
+        shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
+        assert np.array_equal(shown[6].labels, both)
 
 
 def test_a_new_object_is_tracked_from_its_first_mask_on(seen):
