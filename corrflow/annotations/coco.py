@@ -56,7 +56,8 @@ def shapes_of(
     owner = NamedObject(str(category["name"]), key)
     segmentation = annotation.get("segmentation")
     if segmentation:
-        return [Shape(frame, owner, bitmap=bitmap_of(segmentation, width, height))]
+        bitmap = bitmap_of(segmentation, width, height)
+        return [Shape(frame, owner, bitmap=bitmap, is_filled=isinstance(segmentation, list))]
     if annotation.get("num_keypoints"):
         rows = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3).tolist()
         names = category.get("keypoints", [str(number) for number in range(1, len(rows) + 1)])

@@ -41,6 +41,8 @@ class Shape:
     """Pixels `[h, w]`, or as many of the frame as there are."""
     corner: tuple[int, int] = (0, 0)
     """Column and row of the bitmap's first pixel."""
+    is_filled: bool = False
+    """Whether the bitmap was polygons in the file."""
     point: tuple[float, float] | None = None
     """x, y of what is only a point."""
 

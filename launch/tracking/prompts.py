@@ -114,7 +114,7 @@ def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:
                     f"video of {stage.width}x{stage.height}"
                 )
         masks[place] = paint(found, objects, stage.height, stage.width)
-    has_polygons = any(shape.bitmap is None for shape in shapes)
+    has_polygons = any(shape.bitmap is None or shape.is_filled for shape in shapes)
     return Marked(masks=masks, objects=tuple(objects), has_polygons=has_polygons)
 
 

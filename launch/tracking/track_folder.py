@@ -40,7 +40,7 @@ from slurm.tasks import Task
 CONFIG, RECORDS, SUMMARY, LOGS = "tracking.json", "records", "summary.csv", "logs"
 LABEL_SUFFIXES = (".xml", ".json", ".txt", ".png")
 # settings that do not decide the labels
-MAY_CHANGE = {"device", "attention", "review"}
+MAY_CHANGE = {"device", "attention", "review", "write"}
 
 
 @dataclass(frozen=True)
@@ -56,6 +56,8 @@ class VideoRecord:
     """Frames to look at first, and how sure they are."""
     problem: str = ""
     """Why there is nothing, or not all of it; it is tried again."""
+    write: tuple[str, ...] = ()
+    """Formats of annotations that are written."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class LabelledVideo:
     """None: there are no labels of its name."""
     folder: Path
     """Where results go."""
+    write: tuple[str, ...] = ()
+    """Formats of annotations to write."""
 
     @property
     def out(self) -> Path:
@@ -87,14 +91,16 @@ class LabelledVideo:
             return None
         stored = json.loads(self.record_path.read_text())
         stored["review"] = tuple((number, confidence) for number, confidence in stored["review"])
+        stored["write"] = tuple(stored["write"])
         record = VideoRecord(**stored)
         return record if record.labels == content_digest(self.labels) else None
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing to do: with these labels it was tracked to its end."""
+        """Whether there is nothing to do: with these labels it was tracked to its end, and written
+        in these formats."""
         record = self.record()
-        return record is not None and not record.problem
+        return record is not None and not record.problem and set(self.write) <= set(record.write)
 
 
 def is_folder_of_videos(path: Path) -> bool:
@@ -158,7 +164,9 @@ def labelled_videos(job: TrackJob) -> list[LabelledVideo]:
         found = find_videos(source)
     except DataError as error:
         raise InputError(f"track: {error}") from None
-    videos = [LabelledVideo(v.key, v.path, find_labels(labels, v.key), out) for v in found]
+    videos = [
+        LabelledVideo(v.key, v.path, find_labels(labels, v.key), out, job.write) for v in found
+    ]
     if not any(video.labels for video in videos):
         names = f"{videos[0].key}.xml, {videos[0].key}.json or the folder {videos[0].key}"
         raise InputError(f"labels {labels}: none of {len(videos)} videos: expected {names}")
@@ -246,9 +254,12 @@ def track_one(
         return VideoRecord(digest, problem=str(error))
     if not outcome.whole and not outcome.damage:
         return None
+    if outcome.note:
+        print(f"{video.key}: {outcome.note}", file=sys.stderr, flush=True)
     problem = f"can't be read further: {outcome.damage}" if outcome.damage else ""
     seconds = round(time.perf_counter() - begun, 3)
-    return VideoRecord(digest, outcome.frames, seconds, outcome.review, problem)
+    figures = (outcome.frames, seconds, outcome.review)
+    return VideoRecord(digest, *figures, problem, job.write)
 
 
 def unseen(things: Iterable[Any], total: int, what: str) -> Iterable[Any]:

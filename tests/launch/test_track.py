@@ -501,7 +501,7 @@ def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + TIMEOUT_SECONDS
     while (
-        not (tmp_path / "tracked-masks/00003.png").exists()
+        not (tmp_path / ".tracked-masks.tmp/00003.png").exists()
         and process.poll() is None
         and time.monotonic() < until
     ):
@@ -633,6 +633,12 @@ def test_nothing_that_is_read_is_overwritten(line, tree, mask, tmp_path):
     (tmp_path / "tracked-masks").mkdir()
     edited = write_mask(tmp_path / "tracked-masks/00003.png")
     assert "would overwrite mask" in line("--mask", f"3={edited}", out=tmp_path / "tracked.mp4")
+    square = {"points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
+    labels = write_labelme(tmp_path / "clip.json", [square])
+    for given in (("--labels", labels), ("--labels", tmp_path), ("--mask", mask)):
+        words = line(*given, out=tmp_path / "clip.mp4")
+        assert "clip.mp4: would overwrite" in words
+        assert "clip.json" in words or given[1] == tmp_path
 
 
 def test_later_boxes_lie_over_earlier_ones():

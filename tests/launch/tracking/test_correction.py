@@ -26,7 +26,9 @@ from test_track import (
     write_video,
 )
 
+from corrflow import InputError
 from corrflow.annotations import WRITERS, AnnotatedVideo, NamedObject, TrackedShape, open_writer
+from corrflow.tracking.recording import MaskRecording
 
 __all__ = ["checkpoint", "mask", "track", "video"]  # fixtures
 
@@ -106,27 +108,228 @@ def test_a_corrected_object_leaves_the_other_where_it_was(track, video, tmp_path
     assert np.array_equal(labels[6], labels[3])
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_of_what_a_tool_gives_back_only_the_corrected_frame_is_a_correction(
-    track, video, mask, tmp_path, capfd, name
-):
-    """All frames come back as polygons, which are not the masks to the pixel."""
-    out = track(video, "--mask", mask)
-    before, masks = state_of(out), [labels > 0 for labels in labels_of(out)]
-    masks[4] = np.array(Image.open(write_mask(tmp_path / "fix.png", left=11))) > 0
-    about = AnnotatedVideo(video.name, WIDTH, HEIGHT, [NamedObject("1")])
-    writer = open_writer(name, tmp_path / "corrected.mp4", about, 1.0)
+def given_back(folder, masks, name="coco", called="1"):
+    """All frames as a tool gives them back: as polygons, which are not the masks to the pixel."""
+    about = AnnotatedVideo("my.mkv", WIDTH, HEIGHT, [NamedObject(called)])
+    writer = open_writer(name, folder / "corrected.mp4", about, 1.0)
     for place, mask_hw in enumerate(masks):
         shapes = [TrackedShape(1, mask_hw)] if mask_hw.any() else []
         writer.add(place, np.zeros((HEIGHT, WIDTH, 3), np.uint8), shapes)
     writer.finish()
+    return WRITERS[name].path_of(folder / "corrected.mp4")
+
+
+def shape_at(left):
+    shape = np.zeros((HEIGHT, WIDTH), bool)
+    shape[10:30, left : left + 20] = True
+    return shape
+
+
+def marks_of(out):
+    """What the table says of where it comes from: the frames that are marked."""
+    given = json.loads(out.with_suffix(".json").read_text())["made_from"]["given"]
+    return sorted(int(place) for place, marks in given.items() if marks)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_of_what_a_tool_gives_back_only_the_corrected_frame_is_a_correction(
+    track, video, mask, tmp_path, capfd, name
+):
+    out = track(video, "--mask", mask)
+    before, masks = state_of(out), [labels > 0 for labels in labels_of(out)]
+    masks[4] = shape_at(11)
     capfd.readouterr()
-    corrected = WRITERS[name].path_of(tmp_path / "corrected.mp4")
+    corrected = given_back(tmp_path, masks, name)
     track(video, "--labels", corrected)
     assert "tracked 7 frames, of which 1 stay as they were" in capfd.readouterr().out
     assert unchanged(before, state_of(out)) == [0]
     differing = (labels_of(out)[4] > 0) != masks[4]
     assert differing.sum() <= 20  # of 400
+    assert marks_of(out) == [0, 4]
+    after, told = state_of(out), out.with_suffix(".json").read_bytes()
+    track(video, "--labels", corrected)
+    assert unchanged(after, state_of(out)) == list(range(7))
+    assert out.with_suffix(".json").read_bytes() == told
+
+
+@pytest.mark.parametrize("flags", [("--size", "40"), ("--backward",), ("--overwrite",)])
+def test_in_other_settings_what_a_tool_gives_back_is_no_mark_either(
+    track, video, mask, tmp_path, flags
+):
+    out = track(video, "--mask", mask)
+    masks = [labels > 0 for labels in labels_of(out)]
+    masks[4] = shape_at(11)
+    track(video, "--labels", given_back(tmp_path, masks), *flags)
+    assert marks_of(out) == [0, 4]
+
+
+def test_the_first_frame_can_be_corrected_too(track, video, mask, tmp_path):
+    out = track(video, "--mask", mask)
+    masks = [labels > 0 for labels in labels_of(out)]
+    masks[0] = shape_at(9)
+    track(video, "--labels", given_back(tmp_path, masks))
+    assert marks_of(out) == [0]
+    assert (labels_of(out)[0][12:28, 11:27] == 1).all()
+
+
+def test_an_object_is_known_by_its_name_whatever_its_number(track, video, tmp_path):
+    cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
+    dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
+    (tmp_path / "labels").mkdir()
+    write_labelme(tmp_path / "labels/frame_000000.json", [cat, dog])
+    flags = ("--protocol", "identity", "--labels", tmp_path / "labels")
+    before = labels_of(out := track(video, *flags))
+    write_labelme(tmp_path / "labels/frame_000000.json", [dog, cat])
+    track(video, *flags)
+    swapped = np.array([0, 2, 1], np.uint8)
+    assert all(
+        np.array_equal(now, swapped[labels])
+        for now, labels in zip(labels_of(out), before, strict=True)
+    )
+    assert {(row["object"], row["name"]) for row in rows_of(out)} == {("1", "dog"), ("2", "cat")}
+
+
+def test_an_object_that_is_taken_away_leaves_the_others(track, video, tmp_path, capfd):
+    cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
+    dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
+    (tmp_path / "labels").mkdir()
+    write_labelme(tmp_path / "labels/frame_000000.json", [cat, dog])
+    flags = ("--protocol", "identity", "--labels", tmp_path / "labels")
+    before = labels_of(out := track(video, *flags))
+    write_labelme(tmp_path / "labels/frame_000000.json", [dog])
+    capfd.readouterr()
+    track(video, *flags)
+    assert "of which 7 stay as they were" in capfd.readouterr().out
+    for now, labels in zip(labels_of(out), before, strict=True):
+        assert np.array_equal(now, labels == 2)
+
+
+def test_named_labels_are_corrected_by_a_mask(track, video, mask, tmp_path, capfd):
+    square = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
+    labels = write_labelme(tmp_path / "frame_000000.json", [square])
+    out = track(video, "--labels", labels)
+    fix = write_mask(tmp_path / "fix.png", left=12)
+    capfd.readouterr()
+    track(video, "--mask", f"0={mask}", f"4={fix}")
+    assert "of which 1 stay as they were" in capfd.readouterr().out
+    assert marks_of(out) == [0, 4]
+
+
+def test_a_mask_that_differs_by_a_pixel_is_a_mark(track, video, mask, tmp_path):
+    out = track(video, "--protocol", "identity", "--mask", mask)
+    fix = write_mask(tmp_path / "fix.png", left=6)
+    track(video, "--protocol", "identity", "--mask", f"0={mask}", f"4={fix}")
+    assert np.array_equal(labels_of(out)[5] == 1, shape_at(6))
+
+
+def test_what_is_painted_into_a_mask_is_a_correction_until_the_mask_is_deleted(
+    track, video, mask, tmp_path, capfd
+):
+    out = track(video, "--mask", mask)
+    before = labels_of(out)
+    edited = write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    capfd.readouterr()
+    for kept in (1, 7):
+        track(video, "--mask", mask)
+        assert f"of which {kept} stay as they were" in capfd.readouterr().out
+        assert np.array_equal(labels_of(out)[4] == 1, shape_at(13))
+        assert marks_of(out) == [0, 4]
+    track(video, "--mask", mask, "--size", "40")
+    assert marks_of(out) == [0, 4]
+    track(video, "--mask", mask)
+    edited.unlink()
+    track(video, "--mask", mask)
+    assert marks_of(out) == [0]
+    for now, labels in zip(labels_of(out), before, strict=True):
+        assert np.array_equal(now, labels)
+
+
+def test_files_beside_the_images_of_a_folder_are_none_of_the_video(track, tmp_path, capfd):
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for number in range(5):
+        pixels = np.full((HEIGHT, WIDTH, 3), 40, np.uint8)
+        pixels[10:30, 5 + 4 * number : 25 + 4 * number] = (220, 30, 30)
+        Image.fromarray(pixels).save(folder / f"frame_{number:05d}.png")
+    square = {"points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
+    write_labelme(folder / "frame_00000.json", [square])
+    track(folder, "--labels", folder / "frame_00000.json")
+    (folder / ".DS_Store").touch()
+    moved = {"points": [[15, 10], [35, 10], [35, 30], [15, 30]]}
+    write_labelme(folder / "frame_00002.json", [moved])
+    (tmp_path / "labels").mkdir()
+    for number in (0, 2):
+        name = f"frame_{number:05d}.json"
+        (tmp_path / "labels" / name).write_bytes((folder / name).read_bytes())
+    capfd.readouterr()
+    track(folder, "--labels", tmp_path / "labels")
+    assert "of which 1 stay as they were" in capfd.readouterr().out
+
+
+def test_labels_of_all_frames_that_nothing_was_tracked_from_are_told(track, video, tmp_path, capfd):
+    labels = given_back(tmp_path, [shape_at(5 + 4 * t) for t in range(7)])
+    track(video, "--labels", labels)
+    told = capfd.readouterr().err
+    assert "mark 7 of 7 frames, which stay as they are marked; no tracking is at" in told
+
+
+@pytest.mark.parametrize("mask_size", [(30, 20), None, "unknown"])
+def test_a_mask_that_was_spoilt_is_told(track, video, mask, tmp_path, mask_size):
+    track(video, "--mask", mask)
+    path = tmp_path / "tracked-masks/00003.png"
+    if mask_size is None:
+        path.write_bytes(path.read_bytes()[:40])
+        problem = "00003.png"
+    elif mask_size == "unknown":
+        write_mask(path, value=3)
+        problem = "was edited, has object 3: expected some of"
+    else:
+        write_mask(path, value=1, size=mask_size)
+        problem = f"was edited, is 30x20: expected {WIDTH}x{HEIGHT}"
+    with pytest.raises(InputError, match=problem):
+        track(video, "--mask", mask)
+    track(video, "--mask", mask, "--overwrite")
+
+
+@pytest.mark.parametrize("what", ["frames", "rows", "given", "masks"])
+def test_a_table_that_was_spoilt_is_told(track, video, mask, what):
+    out = track(video, "--mask", mask)
+    table = out.with_suffix(".json")
+    told = json.loads(table.read_text())
+    if what == "frames":
+        del told["frames"][5:]
+    elif what == "rows":
+        del told["frames"][2]["objects"][0]["confidence"]
+    else:
+        del told["made_from"][what]
+    table.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"tracked.json: does not fit together .* --overwrite"):
+        track(video, "--mask", mask)
+    track(video, "--mask", mask, "--overwrite")
+    track(video, "--mask", mask)
+
+
+def test_what_ends_while_it_is_written_leaves_all_as_it_was(
+    track, video, mask, tmp_path, monkeypatch
+):
+    track(video, "--mask", mask)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    add = MaskRecording.add
+
+    def killed(self, *frame):
+        if self.count == 4:
+            raise KeyboardInterrupt
+        add(self, *frame)
+
+    monkeypatch.setattr(MaskRecording, "add", killed)
+    for flags in ((), ("--overwrite",)):
+        fix = write_mask(tmp_path / "fix.png", left=12)
+        with pytest.raises(KeyboardInterrupt):
+            track(video, "--mask", f"0={mask}", f"3={fix}", *flags)
+        fix.unlink()
+        found = [path for path in tmp_path.rglob("*") if path.is_file()]
+        assert {path: path.read_bytes() for path in found} == before
 
 
 def test_a_corrected_point_leaves_the_others(track, video, tmp_path):

@@ -66,6 +66,10 @@ def test_every_video_is_tracked_from_its_labels_once(track, folders, capfd):
     # again: nothing is left; with other labels: that video alone
     assert track("--write", "cvat") == 0
     assert {path: path.stat().st_mtime_ns for path in made} == made
+    # another format: is written of all
+    assert track("--write", "cvat", "labelme") == 0
+    assert (out / "day two" / "walk-labelme").is_dir()
+    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
     other = {"label": "late", "group_id": 2, "points": [[40, 2], [60, 2], [60, 8], [40, 8]]}
     labels = folders / "labels" / "run.json"
     write_labelme(labels, [{"points": SQUARE}, other], "frame_000000.jpg")
