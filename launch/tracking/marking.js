@@ -1,14 +1,19 @@
 // Marks on one frame of a video: points by clicks, boxes by dragging, objects by painting. `marking.py` shows it and reads what is marked.
 //
-// props: video (whose name a new one changes), picture (URL of the frame), frame (its number), width and height (pixels of the video); and
+// props: video (whose name a new one changes), picture (URL of the frame), frame (its number), width and height (pixels of the video),
+// tracked (URL of the objects that were found in the frame, on nothing; or empty), confidence (of each frame; empty if nothing was tracked); and
 // value, which is written here: {"mode", "width", "height", "points": [{frame, x, y}], "box": [{frame, x0, y0, x1, y1}], "mask": [{frame, object, radius, path}]}.
+// Asks for another frame by the event `select`, whose value is its number.
 const marks = { mode: "points", points: [], box: [], mask: [] };
 const colors = COLORS; // of objects and points, filled in by marking.py
 const picture = new Image();
+const tracked = new Image();
+const done = []; // the modes of all marks, in the order in which they were made
 const brush = { object: 1, size: 24 };
 let drawing = null; // the box or stroke under the pointer
 
-const canvas = () => element.querySelector("canvas");
+const canvas = () => element.querySelector("canvas.frame");
+const timeline = () => element.querySelector("canvas.timeline");
 const color = (number) => colors[(number - 1) % colors.length];
 const list = () => marks[marks.mode];
 
@@ -30,7 +35,7 @@ function draw() {
   pen.clearRect(0, 0, at.width, at.height);
   if (picture.complete && picture.naturalWidth) pen.drawImage(picture, 0, 0, at.width, at.height);
   const unit = Math.min(at.width, at.height) / 75;
-  if (marks.mode === "mask") drawStrokes(pen);
+  drawObjects(pen);
   const shown = [...list(), ...(drawing && marks.mode === "box" ? [drawing] : [])];
   shown.forEach((mark, index) => {
     if (mark.frame !== props.frame) return;
@@ -58,12 +63,13 @@ function drawBox(pen, { x0, y0, x1, y1 }, number, unit) {
   pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
 }
 
-// strokes lie on a sheet of their own: an eraser takes away paint, not the picture
-function drawStrokes(pen) {
+// what was found, and strokes over it, lie on a sheet of their own: an eraser takes away paint, not the picture
+function drawObjects(pen) {
   const sheet = new OffscreenCanvas(props.width, props.height);
   const ink = sheet.getContext("2d");
   ink.lineCap = ink.lineJoin = "round";
-  for (const stroke of [...marks.mask, ...(drawing ? [drawing] : [])]) {
+  if (props.tracked && tracked.complete && tracked.naturalWidth) ink.drawImage(tracked, 0, 0, props.width, props.height);
+  for (const stroke of [...marks.mask, ...(drawing?.path ? [drawing] : [])]) {
     if (stroke.frame !== props.frame) continue;
     ink.globalCompositeOperation = stroke.object ? "source-over" : "destination-out";
     ink.strokeStyle = stroke.object ? color(stroke.object) : "black";
@@ -78,6 +84,35 @@ function drawStrokes(pen) {
   pen.globalAlpha = 1;
 }
 
+// how sure the tracking is of each frame, which frames are marked, and which one is seen
+function drawTimeline() {
+  const at = timeline(), confidence = props.confidence || [];
+  at.hidden = confidence.length < 2;
+  if (at.hidden) return;
+  [at.width, at.height] = [Math.max(at.clientWidth, 1), Math.max(at.clientHeight, 1)];
+  const pen = at.getContext("2d"), step = at.width / confidence.length;
+  const style = getComputedStyle(element);
+  pen.fillStyle = style.getPropertyValue("--background-fill-secondary") || "#eee";
+  pen.fillRect(0, 0, at.width, at.height);
+  confidence.forEach((sure, frame) => {
+    pen.fillStyle = `hsl(${120 * sure} 65% 45%)`; // green: sure; red: not
+    const height = Math.max(sure * at.height, 2);
+    pen.fillRect(frame * step, at.height - height, Math.max(step - (step > 3 ? 1 : 0), 1), height);
+  });
+  pen.fillStyle = style.color;
+  for (const frame of new Set(list().map((mark) => mark.frame))) {
+    const middle = (frame + 0.5) * step;
+    pen.beginPath();
+    pen.moveTo(middle - 5, 0);
+    pen.lineTo(middle + 5, 0);
+    pen.lineTo(middle, 9);
+    pen.fill();
+  }
+  pen.strokeStyle = style.color;
+  pen.lineWidth = 2;
+  pen.strokeRect(props.frame * step, 1, Math.max(step, 2), at.height - 2);
+}
+
 // the tools that suit the mode, and which are chosen
 function dress() {
   for (const button of element.querySelectorAll("[data-mode]")) button.ariaPressed = String(button.dataset.mode === marks.mode);
@@ -90,8 +125,9 @@ function dress() {
   const hints = {
     points: "Click on what to follow.",
     box: "Drag a box around each object.",
-    mask: "Paint each object in a colour of its own.",
+    mask: "Paint each object in a colour of its own. Keys: 1 to 8, E rubs out, [ and ] the brush, \u2190 and \u2192 frames.",
   };
+  drawTimeline();
   element.querySelector(".hint").textContent = hints[marks.mode] + (other ? ` Marks on ${other} other frame${other > 1 ? "s" : ""} are kept.` : "");
 }
 
@@ -100,16 +136,45 @@ function tell() {
   requestAnimationFrame(draw);
 }
 
+function add(mark) {
+  list().push(mark);
+  done.push(marks.mode);
+}
+
+function undo() {
+  const mode = done.pop();
+  if (!mode) return;
+  marks.mode = mode;
+  list().pop();
+}
+
+function clear() {
+  for (let at = done.length - 1; at >= 0; at--) if (done[at] === marks.mode) done.splice(at, 1);
+  list().length = 0;
+}
+
+function go(frame) {
+  const last = (props.confidence?.length || Number(document.querySelector("#frame input[type=range]")?.max) + 1 || 1) - 1;
+  const wanted = Math.min(Math.max(frame, 0), last);
+  if (wanted !== props.frame) trigger("select", { index: wanted, value: wanted, selected: true });
+}
+
 // ---- what is done; the listeners sit on the element itself, whose inside may be drawn anew
 
 element.addEventListener("pointerdown", (event) => {
-  if (event.target.tagName !== "CANVAS" || event.button || !props.width) return;
+  if (event.target === timeline()) {
+    const box = event.target.getBoundingClientRect();
+    go(Math.floor(((event.clientX - box.left) / box.width) * props.confidence.length));
+    return;
+  }
+  if (event.target !== canvas() || event.button || !props.width) return;
   event.preventDefault();
+  event.target.focus({ preventScroll: true });
   event.target.setPointerCapture(event.pointerId);
   const [x, y] = place(event);
   const frame = props.frame;
   if (marks.mode === "points") {
-    marks.points.push({ frame, x, y });
+    add({ frame, x, y });
     tell();
   }
   if (marks.mode === "box") drawing = { frame, x0: x, y0: y, x1: x + 1, y1: y + 1, from: [x, y] };
@@ -137,7 +202,7 @@ for (const name of ["pointerup", "pointercancel"]) {
     const { from, ...mark } = drawing;
     drawing = null;
     const slip = marks.mode === "box" && (mark.x1 - mark.x0 < 3 || mark.y1 - mark.y0 < 3); // a click, not a box
-    if (!slip) list().push(mark);
+    if (!slip) add(mark);
     tell();
   });
 }
@@ -147,8 +212,33 @@ element.addEventListener("click", (event) => {
   if (!button) return;
   if (button.dataset.mode) marks.mode = button.dataset.mode;
   if (button.dataset.object) brush.object = Number(button.dataset.object);
-  if (button.dataset.act === "undo") list().pop();
-  if (button.dataset.act === "clear") list().length = 0;
+  if (button.dataset.act === "undo") undo();
+  if (button.dataset.act === "clear") clear();
+  tell();
+});
+
+function resize(size) {
+  const slider = element.querySelector("[name=size]");
+  slider.value = size;
+  brush.size = Number(slider.value);
+}
+
+element.addEventListener("keydown", (event) => {
+  if (event.target !== canvas() || drawing) return;
+  const keys = {
+    ArrowLeft: () => go(props.frame - 1),
+    ArrowRight: () => go(props.frame + 1),
+    "[": () => resize(brush.size - 4),
+    "]": () => resize(brush.size + 4),
+    e: () => (brush.object = 0),
+  };
+  const withControl = event.ctrlKey || event.metaKey;
+  if (withControl && event.key === "z") undo();
+  else if (withControl) return;
+  else if (/^[1-8]$/.test(event.key)) brush.object = Number(event.key);
+  else if (event.key in keys) keys[event.key]();
+  else return;
+  event.preventDefault();
   tell();
 });
 
@@ -156,14 +246,20 @@ element.addEventListener("input", (event) => {
   if (event.target.name === "size") brush.size = Number(event.target.value);
 });
 
-picture.addEventListener("load", draw);
-watch("picture", () => {
+function show() {
   picture.src = props.picture;
-  draw();
-});
+  if (props.tracked) tracked.src = props.tracked;
+  tell(); // what is shown anew has forgotten it
+}
+
+picture.addEventListener("load", draw);
+tracked.addEventListener("load", draw);
+window.addEventListener("resize", draw);
+watch(["picture", "tracked", "confidence", "frame"], show);
 watch("video", () => {
   Object.assign(marks, { points: [], box: [], mask: [] });
+  done.length = 0;
   tell();
 });
-if (props.picture) picture.src = props.picture;
+if (props.picture) show();
 draw();

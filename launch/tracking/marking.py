@@ -4,6 +4,8 @@
 import base64
 import io
 import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,8 @@ TOOLS = """
   <button type="button" data-object="0" title="Eraser">Eraser</button>
   <label>Brush <input type="range" name="size" min="4" max="120" value="24"></label>
 </div>
-<canvas></canvas>
+<canvas class="frame" tabindex="0" aria-label="The frame to be marked"></canvas>
+<canvas class="timeline" hidden aria-label="Confidence in each frame; a click goes there"></canvas>
 <p class="hint"></p>
 """
 STYLE = """
@@ -47,8 +50,11 @@ button { margin: 0; padding: .35rem .8rem; border-radius: .4rem;
 button[aria-pressed=true] { border-color: var(--color-accent); font-weight: 600;
   box-shadow: 0 0 0 1px var(--color-accent); }
 button.swatch { width: 2rem; height: 2rem; padding: 0; background: var(--paint); color: white; }
-canvas { display: block; width: 100%; max-height: 75vh; object-fit: contain;
+canvas.frame { display: block; width: 100%; max-height: 75vh; object-fit: contain;
   border-radius: .4rem; touch-action: none; cursor: crosshair; }
+canvas.timeline { display: block; width: 100%; height: 3rem; margin-top: .5rem;
+  border-radius: .4rem; cursor: pointer; }
+canvas.timeline[hidden] { display: none; }
 label { display: flex; gap: .4rem; align-items: center; margin: 0; }
 .hint { margin: .4rem 0 0; color: var(--body-text-color); opacity: .75; }
 """
@@ -73,11 +79,30 @@ def marking_canvas() -> gr.HTML:
     )
 
 
-def canvas_of(path: str, number: int, pixels: Pixels) -> gr.HTML:
+@dataclass(frozen=True)
+class Shown:
+    """A frame on the page."""
+
+    number: int
+    pixels: Pixels
+    """`[H, W, 3]`"""
+    tracked: Pixels | None = None
+    """Objects that were found in it, `[H, W]`."""
+    confidence: Sequence[float] = ()
+    """Of all frames of the video, if it was tracked."""
+
+
+def canvas_of(path: str, frame: Shown) -> gr.HTML:
     """What `marking.js` is told; all of it each time, for what is left out is forgotten."""
-    height, width, _ = pixels.shape
+    height, width, _ = frame.pixels.shape
     return gr.HTML(
-        picture=picture_url(pixels), video=path, frame=number, width=width, height=height
+        picture=picture_url(frame.pixels),
+        video=path,
+        frame=frame.number,
+        width=width,
+        height=height,
+        tracked="" if frame.tracked is None else labels_url(frame.tracked),
+        confidence=list(frame.confidence),
     )
 
 
@@ -89,41 +114,74 @@ def picture_url(pixels: Pixels) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(out.getvalue()).decode()}"
 
 
-def read_marks(value: str, folder: Path) -> Prompts:
-    """What `marking.js` tells, as the flags would say it; strokes become masks in `folder`."""
+def labels_url(labels_hw: Pixels) -> str:
+    """Objects in their colours, on nothing, as a URL that holds them."""
+    colors = np.array([(0, 0, 0, 0), *((*color(n), 255) for n in range(1, 256))], np.uint8)
+    out = io.BytesIO()
+    Image.fromarray(colors[labels_hw]).save(out, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(out.getvalue()).decode()}"
+
+
+def read_marks(
+    value: str, folder: Path, tracked_at: Callable[[int], Pixels | None] = lambda number: None
+) -> Prompts:
+    """What `marking.js` tells, as the flags would say it.
+
+    Args:
+        value: what it tells.
+        folder: gets masks of what is painted.
+        tracked_at: what was found in a frame, `[H, W]`, on which strokes are painted.
+    """
     marks = json.loads(value or "{}")
     mode = marks.get("mode")
-    if not mode or not marks[mode]:
+    if mode == "box" and marks["mask"]:
+        mode = "mask"  # both are objects
+    if not mode or not (marks[mode] or (mode == "mask" and marks["box"])):
         raise InputError("nothing is marked: click, drag or paint on the frame first")
     if mode == "points":
         return Prompts(
             points=tuple(f"{mark['frame']}={mark['x']},{mark['y']}" for mark in marks[mode])
         )
-    if mode == "box":
+    if mode == "box" or not marks["mask"]:
         return Prompts(
             box=tuple(
                 f"{mark['frame']}={mark['x0']},{mark['y0']},{mark['x1']},{mark['y1']}"
-                for mark in marks[mode]
+                for mark in marks["box"]
             )
         )
     masks = []
-    for number in sorted({stroke["frame"] for stroke in marks[mode]}):
-        path = folder / f"given-{number:05d}.png"
-        write_mask(
-            path,
-            paint(
-                [stroke for stroke in marks[mode] if stroke["frame"] == number],
-                marks["width"],
-                marks["height"],
-            ),
-        )
-        masks.append(f"{number}={path}")
+    for number in sorted({mark["frame"] for mark in [*marks["box"], *marks["mask"]]}):
+        boxed_hw = np.zeros((marks["height"], marks["width"]), np.uint8)
+        for index, box in enumerate(marks["box"], 1):
+            if box["frame"] == number:
+                boxed_hw[box["y0"] : box["y1"], box["x0"] : box["x1"]] = index
+        strokes = [stroke for stroke in marks["mask"] if stroke["frame"] == number]
+        labels_hw = correct(tracked_at(number), boxed_hw, strokes)
+        if labels_hw.any():
+            path = folder / f"given-{number:05d}.png"
+            write_mask(path, labels_hw)
+            masks.append(f"{number}={path}")
+    if not masks:
+        raise InputError("nothing is marked: all that was painted is rubbed out")
     return Prompts(mask=tuple(masks))
 
 
-def paint(strokes: list[dict[str, Any]], width: int, height: int) -> Pixels:
-    """Strokes of a round brush as labels `[H, W]`; object 0 erases."""
-    image = Image.new("L", (width, height))
+def correct(tracked_hw: Pixels | None, boxed_hw: Pixels, strokes: list[dict[str, Any]]) -> Pixels:
+    """What is marked in a frame `[H, W]`: boxes, and strokes over what was found; of that, only
+    those objects that a stroke has changed."""
+    found_hw = np.zeros_like(boxed_hw) if tracked_hw is None else tracked_hw
+    begin_hw = np.where(boxed_hw > 0, boxed_hw, found_hw)
+    painted_hw = paint(strokes, begin_hw)
+    is_touched = painted_hw != begin_hw
+    touched = np.unique([*painted_hw[is_touched], *begin_hw[is_touched]])
+    painted = [stroke["object"] for stroke in strokes]
+    marked = np.unique([*touched, *painted, *boxed_hw[boxed_hw > 0]])
+    return np.where(np.isin(painted_hw, marked), painted_hw, np.uint8(0))
+
+
+def paint(strokes: list[dict[str, Any]], begin_hw: Pixels) -> Pixels:
+    """Strokes of a round brush on labels `[H, W]`; object 0 erases."""
+    image = Image.fromarray(begin_hw)
     pen = ImageDraw.Draw(image)
     for stroke in strokes:
         radius, path = stroke["radius"], [(x, y) for x, y in stroke["path"]]

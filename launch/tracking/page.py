@@ -5,6 +5,7 @@ For this machine alone: nothing is shared, nothing asked of other hosts. What is
 is in `marking.py`.
 """
 
+import json
 import shutil
 import tempfile
 import threading
@@ -19,13 +20,20 @@ import gradio as gr
 
 from corrflow import CorrFlow, InputError
 from corrflow.annotations import WRITERS
+from corrflow.pictures import Pixels, read_mask
+from corrflow.tracking.recording import masks_folder
 from launch.common.command import MISTAKES
-from launch.tracking.marking import canvas_of, marking_canvas, read_marks
+from launch.tracking.marking import Shown, canvas_of, marking_canvas, read_marks
 from launch.tracking.prompts import Prompts
 from launch.tracking.track_folder import LABEL_SUFFIXES
 from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
 from shards.video.sources import VIDEO_SUFFIXES
-from shards.video.video_reader import BrokenVideoError, open_video_reader, picture_at
+from shards.video.video_reader import (
+    BrokenVideoError,
+    FrameNames,
+    open_video_reader,
+    picture_at,
+)
 
 Item = TypeVar("Item")
 # none that would be fetched
@@ -49,6 +57,48 @@ class Setting:
     protocol: str
     folder: Path
     """For results; gone with the page."""
+
+
+class Opened:
+    """A video that somebody chose, and its one result: what is marked later corrects it."""
+
+    def __init__(self, video: str, folder: Path) -> None:
+        self.video, self.stop = Path(video), threading.Event()
+        self.folder = Path(tempfile.mkdtemp(dir=folder))
+        self.out = self.folder / f"{self.video.stem}-tracked.mp4"
+        self.below: dict[int, Pixels | None] = {}
+        """What was tracked in a frame when strokes were first painted over it: tracked again with
+        the same strokes, they must mean the same."""
+
+    def read_marks(self, value: str) -> Prompts:
+        """What is marked on the page."""
+        before, self.below = self.below, {}
+
+        def below_at(number: int) -> Pixels | None:
+            is_known = number in before
+            self.below[number] = before[number] if is_known else self.tracked_at(number)
+            return self.below[number]
+
+        return read_marks(value, Path(tempfile.mkdtemp(dir=self.folder)), below_at)
+
+    def tracked_at(self, number: int) -> Pixels | None:
+        """The objects that were tracked in a frame, `[H, W]`."""
+        path = masks_folder(self.out) / f"{FrameNames().name(number)}.png"
+        return read_mask(path) if path.exists() else None
+
+    def confidence(self) -> list[float]:
+        """That of the object or point of least, of each frame; empty if nothing was tracked."""
+        table = self.out.with_suffix(".json")
+        if not table.exists():
+            return []
+        frames = json.loads(table.read_text(encoding="utf-8"))["frames"]
+        rows = [frame.get("objects") or frame.get("points") or [] for frame in frames]
+        return [min((float(row["confidence"]) for row in r), default=0.0) for r in rows]
+
+    def show(self, number: int) -> gr.HTML:
+        """A frame to be marked, with what was tracked in it."""
+        pixels, tracked_hw = picture_at(self.video, number), self.tracked_at(number)
+        return canvas_of(str(self.video), Shown(number, pixels, tracked_hw, self.confidence()))
 
 
 def serve(model: CorrFlow, size: int, protocol: str, port: int) -> int:
@@ -75,8 +125,12 @@ def build(setting: Setting) -> gr.Blocks:
     """The page."""
     page = gr.Blocks(title="corrflow: track", analytics_enabled=False)
     with page:
-        gr.Markdown("# Track\nChoose a video, mark what to follow on a frame of it, and start.")
-        stop = gr.State(None)
+        gr.Markdown(
+            "# Track\nChoose a video, mark what to follow on a frame of it, and start. Then go to "
+            "the frames of least confidence, correct what is wrong there, and track again: only "
+            "what the corrections are about is tracked anew."
+        )
+        opened = gr.State(None)
         with gr.Row():
             with gr.Column(scale=3):
                 video = gr.File(label="Video", file_types=sorted(VIDEO_SUFFIXES), elem_id="video")
@@ -112,19 +166,25 @@ def build(setting: Setting) -> gr.Blocks:
                     elem_id="files",
                 )
         video.upload(
-            show_video, video, [marking, marks, frame, stop, message], show_progress="minimal"
+            open_with(setting),
+            video,
+            [marking, marks, frame, opened, message],
+            show_progress="minimal",
         )
         video.clear(lambda: gr.Column(visible=False), None, marking)
-        frame.release(show_frame, [video, frame], marks, show_progress="hidden")
+        frame.release(show_frame, [opened, frame], marks, show_progress="hidden")
+        marks.select(chosen_frame, None, frame, show_progress="hidden").then(
+            show_frame, [opened, frame], marks, show_progress="hidden"
+        )
         start.click(
             track_with(setting),
-            [video, marks, backward, labels, formats, stop],
+            [opened, marks, backward, labels, formats],
             [result, files, message],
             show_progress_on=result,
-        )
+        ).then(show_frame, [opened, frame], marks, show_progress="hidden")
         halt.click(
-            lambda asked: asked.set() if asked else None,
-            stop,
+            lambda video: video.stop.set() if video else None,
+            opened,
             None,
             show_progress="hidden",
             queue=False,
@@ -132,19 +192,29 @@ def build(setting: Setting) -> gr.Blocks:
     return page
 
 
-def show_video(path: str) -> tuple[Any, ...]:
-    """The first frame of a video, to be marked."""
-    with mistakes_shown(), open_video_reader(Path(path)) as footage:
-        pixels, count = next(footage.frames).pixels, footage.count
-    slider = gr.Slider(0, max(count - 1, 1), value=0, interactive=count > 1)
-    facts = f"{count} frames, {pixels.shape[1]}x{pixels.shape[0]}"
-    return gr.Column(visible=True), canvas_of(path, 0, pixels), slider, threading.Event(), facts
+def open_with(setting: Setting) -> Any:
+    """What choosing a video does."""
+
+    def open_video(path: str) -> tuple[Any, ...]:
+        with mistakes_shown(), open_video_reader(Path(path)) as footage:
+            opened, count = Opened(path, setting.folder), footage.count
+            facts = f"{count} frames, {footage.width}x{footage.height}"
+            canvas = opened.show(0)
+        slider = gr.Slider(0, max(count - 1, 1), value=0, interactive=count > 1)
+        return gr.Column(visible=True), canvas, slider, opened, facts
+
+    return open_video
 
 
-def show_frame(path: str, number: int) -> gr.HTML:
+def show_frame(opened: Opened, number: int) -> gr.HTML:
     """Another frame of it."""
     with mistakes_shown():
-        return canvas_of(path, number, picture_at(Path(path), number))
+        return opened.show(number)
+
+
+def chosen_frame(event: gr.SelectData) -> int:
+    """The frame that was chosen on the canvas, or below it."""
+    return int(event.value)
 
 
 @contextmanager
@@ -160,31 +230,30 @@ def track_with(setting: Setting) -> Any:
     """What the button does."""
 
     def track(
-        path: str,
+        opened: Opened,
         marks: str,
         backward: bool,
         labels: str | None,
         formats: list[str],
-        stop: threading.Event,
         progress: gr.Progress = gr.Progress(),  # noqa: B008
     ) -> Any:
-        video, folder = Path(path), Path(tempfile.mkdtemp(dir=setting.folder))
-        stop.clear()
-        out = folder / f"{video.stem}-tracked.mp4"
+        opened.stop.clear()
         try:
             with mistakes_shown():
-                prompts = Prompts(labels=Path(labels)) if labels else read_marks(marks, folder)
+                prompts = Prompts(labels=Path(labels)) if labels else opened.read_marks(marks)
                 how = (backward, setting.size, setting.protocol, tuple(formats))
-                order = TrackRequest(video, prompts, out, *how)
-                outcome = track_video(order, setting.model, Progress(shown(progress), stop.is_set))
+                order = TrackRequest(opened.video, prompts, opened.out, *how)
+                watch = Progress(shown(progress), opened.stop.is_set)
+                outcome = track_video(order, setting.model, watch)
         except StoppedError:
-            return None, gr.File(visible=False), "Stopped before the first frame was written."
+            return None, gr.File(visible=False), "Stopped: nothing was written."
         end = "" if outcome.whole else ", then stopped"
         if outcome.damage:
             end = f"; the video can't be read further: {outcome.damage}"
         files = gr.File([packed(path) for path in outcome.files], visible=True)
         review = f" {outcome.review_line().capitalize()}." if outcome.review else ""
-        return str(order.out), files, f"Tracked {outcome.frames} frames{end}.{review}"
+        kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""
+        return str(order.out), files, f"Tracked {outcome.frames} frames{kept}{end}.{review}"
 
     return track
 

@@ -3,6 +3,7 @@ play the result."""
 
 import builtins
 import csv
+import json
 import re
 import signal
 import socket
@@ -18,7 +19,8 @@ from PIL import Image
 from test_track import HEIGHT, SQUARE, WIDTH, checkpoint, write_labelme, write_video
 
 from corrflow import InputError
-from launch.tracking.marking import paint, read_marks
+from launch.tracking.marking import correct, paint, read_marks
+from launch.tracking.prompts import VideoInfo, read_masks
 
 __all__ = ["checkpoint"]  # a fixture
 PHONE = {"width": 390, "height": 844}
@@ -80,7 +82,7 @@ def page(browser, server, video):
     )
     page.goto(server)
     page.set_input_files("#video input[type=file]", video)
-    page.wait_for_function(f"document.querySelector('#marks canvas')?.width === {WIDTH}")
+    page.wait_for_function(f"document.querySelector('#marks canvas.frame')?.width === {WIDTH}")
     yield page
     page.close()
     assert not wrong
@@ -88,7 +90,7 @@ def page(browser, server, video):
 
 def at(page, x, y):
     """A place in the video as one on the screen."""
-    box = page.locator("#marks canvas").bounding_box()
+    box = page.locator("#marks canvas.frame").bounding_box()
     return box["x"] + (x + 0.5) / WIDTH * box["width"], box["y"] + (y + 0.5) / HEIGHT * box[
         "height"
     ]
@@ -110,6 +112,11 @@ def result(page, suffix, tmp_path):
         " await v.play(); return [v.videoWidth, v.error] }"
     )
     assert page.evaluate(playing) == [WIDTH + 1, None]
+    return got(page, suffix, tmp_path)
+
+
+def got(page, suffix, tmp_path):
+    """A file that the page offers."""
     with page.expect_download() as download:
         page.locator(f"#files a[download$='{suffix}']").first.click()
     download.value.save_as(tmp_path / f"got{suffix}")
@@ -155,6 +162,74 @@ def test_objects_are_painted_and_rubbed_out_in_a_narrow_window(page, tmp_path):
     assert (first[10, 20], first[30, 20], first[30, 45], first[20, 20]) == (1, 2, 0, 0)
 
 
+def bar(page, frame, count=7):
+    """Click on a frame of the timeline, and wait until it is seen."""
+    box = page.locator("#marks canvas.timeline").bounding_box()
+    place = box["x"] + (frame + 0.5) / count * box["width"], box["y"] + box["height"] / 2
+    page.mouse.click(*place)
+    seen(page, frame)
+
+
+def seen(page, frame):
+    field = "document.querySelector('#frame input[type=number]').value"
+    page.wait_for_function(f"{field} === '{frame}'")
+    page.wait_for_timeout(500)
+
+
+def masks_of(path):
+    with zipfile.ZipFile(path) as packed:
+        return [np.asarray(Image.open(packed.open(name))) for name in sorted(packed.namelist())]
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_what_was_tracked_is_corrected_by_painting_over_it(page, tmp_path, width):
+    page.set_viewport_size({"width": width, "height": 1200})
+    page.click("[data-mode=mask]")
+    page.locator("[name=size]").fill("6")
+    drag(page, (10, 10), (30, 10))
+    page.click("[data-object='2']")
+    drag(page, (10, 30), (50, 30))
+    before = masks_of(result(page, ".zip", tmp_path))
+    page.wait_for_selector("#marks canvas.timeline:visible")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    bar(page, 4)
+    page.click("[data-object='0']")
+    drag(page, (40, 30), (60, 30))
+    page.click("#start")
+    page.get_by_text("of which 1 stay as they were").wait_for()
+    # the same strokes mean the same over what has changed by them
+    page.click("#start")
+    page.get_by_text("of which 7 stay as they were").wait_for()
+    after = masks_of(got(page, ".zip", tmp_path))
+    assert (before[4][30, 45], after[4][30, 45], after[4][30, 20]) == (2, 0, 2)
+    assert (after[5][30, 45], after[5][10, 20]) == (0, 1)
+    assert np.array_equal(after[0], before[0])
+    # what is corrected is seen
+    bar(page, 6)
+    pixel = "document.querySelector('#marks canvas.frame').getContext('2d').getImageData"
+    erased, kept = (page.evaluate(f"[...{pixel}({x}, 30, 1, 1).data]") for x in (45, 20))
+    assert kept[1] > erased[1] + 30
+
+
+def test_keys_choose_and_undo_and_go_to_other_frames(page):
+    page.mouse.click(*at(page, 15, 20))
+    page.click("[data-mode=mask]")
+    drag(page, (10, 10), (30, 10))
+    pressed = "n => document.querySelector(`[data-object='${n}']`).ariaPressed"
+    for key, number in (("3", 3), ("e", 0)):
+        page.keyboard.press(key)
+        page.wait_for_function(f"({pressed})({number}) === 'true'")
+    page.keyboard.press("ArrowRight")
+    seen(page, 1)
+    assert "Marks on 1 other frame are kept" in page.inner_text("#marks .hint")
+    page.locator("#marks canvas.frame").focus()
+    page.keyboard.press("Control+z")
+    page.keyboard.press("Control+z")
+    page.wait_for_function("document.querySelector('[data-mode=points]').ariaPressed === 'true'")
+    page.click("#start")
+    page.get_by_text("nothing is marked").first.wait_for()
+
+
 def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
     labels = write_labelme(tmp_path / "frame_000002.json", [{"points": SQUARE}])
     page.get_by_text("Labels of another tool").click()
@@ -195,12 +270,39 @@ def test_without_gradio_the_line_says_how_to_get_it(refused, checkpoint, monkeyp
     )
 
 
+def test_of_what_was_found_only_what_a_stroke_changes_is_marked():
+    found = np.zeros((20, 40), np.uint8)
+    found[2:8, 2:12], found[2:8, 20:30], found[12:18, 2:12] = 1, 2, 3
+    nothing = np.zeros_like(found)
+    rubbed = [{"object": 0, "radius": 2, "path": [[10, 4]]}]
+    labels = correct(found, nothing, rubbed)
+    assert (set(np.unique(labels)), labels[4, 10], labels[4, 4]) == ({0, 1}, 0, 1)
+    assert not correct(found, nothing, []).any()
+    # a stroke that is there already is a mark all the same
+    again = [{"object": 2, "radius": 1, "path": [[24, 4]]}]
+    assert np.array_equal(correct(found, nothing, again), np.where(found == 2, 2, 0))
+    boxed = nothing.copy()
+    boxed[12:15, 20:30] = 4
+    assert set(np.unique(correct(None, boxed, []))) == {0, 4}
+
+
+def test_boxes_and_strokes_are_objects_of_one_tracking(tmp_path):
+    box = {"frame": 0, "x0": 2, "y0": 3, "x1": 12, "y1": 13}
+    stroke = {"frame": 5, "object": 1, "radius": 2, "path": [[20, 10]]}
+    marks = {"mode": "box", "width": 40, "height": 20, "points": [], "box": [box], "mask": [stroke]}
+    prompts = read_marks(json.dumps(marks), tmp_path)
+    masks = read_masks(prompts, VideoInfo(40, 20, 8))
+    assert list(masks) == [0, 5]
+    assert (masks[0][5, 5], masks[5][10, 20]) == (1, 1)
+    assert read_marks(json.dumps({**marks, "mask": []}), tmp_path).box == ("0=2,3,12,13",)
+
+
 def test_strokes_are_round_and_the_last_one_counts(tmp_path):
     strokes = [
         {"object": 1, "radius": 3, "path": [[10, 10], [20, 10]]},
         {"object": 0, "radius": 2, "path": [[20, 10]]},
     ]
-    labels = paint(strokes, 40, 20)
+    labels = paint(strokes, np.zeros((20, 40), np.uint8))
     assert (labels[10, 8], labels[7, 7], labels[13, 15], labels[10, 20], labels[10, 17]) == (
         1,
         0,
