@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         return serve_page(job)
     if job.video is None:
         raise InputError("track: no video: expected --video VIDEO, or --browser")
-    marked = Prompts(job.mask, job.points, job.box, job.labels, job.start)
+    marked = Prompts(job.mask, job.points, job.box, job.labels, job.start, job.gone)
     if job.labels and is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
     how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
@@ -34,12 +34,13 @@ def main(argv: list[str]) -> int:
 
 
 def track(order: TrackRequest, model: CorrFlow) -> int:
-    """Track with a bar on the terminal; Ctrl-C keeps what is done."""
+    """Track with a bar on the terminal; Ctrl-C keeps what is done, or what was there if that is
+    more."""
     with patience() as asked:
         try:
             outcome = track_video(order, model, Progress(bar, asked))
         except StoppedError:
-            print("track.py: interrupted before anything was written", file=sys.stderr)
+            print("track.py: interrupted; all files are as they were", file=sys.stderr)
             return INTERRUPTED
     if outcome.note:
         print(f"track.py: {outcome.note}", file=sys.stderr)

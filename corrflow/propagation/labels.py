@@ -4,7 +4,8 @@ Shapes: k labels or points, h w cells, H W pixels.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from types import MappingProxyType
 from typing import Generic, NamedTuple, TypeVar
 
 import torch
@@ -78,11 +79,19 @@ class MaskLabels(Labels[TrackedMasks]):
         labels: Mapping[int, Tensor],
         stride: int,
         device: torch.device,
+        gone: Mapping[int, Collection[int]] = MappingProxyType({}),
         *,
         argmax_each_frame: bool,
     ) -> None:
-        """Masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others.
-        `argmax_each_frame`: what is decided is what is carried on."""
+        """Take up what is given.
+
+        Args:
+            labels: masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others.
+            stride: pixels of a cell.
+            device: for what is computed.
+            gone: numbers of objects that are known to be nowhere, by frame.
+            argmax_each_frame: what is decided is what is carried on.
+        """
         labels = {
             number: whole_numbers(number, torch.as_tensor(labels_hw))
             for number, labels_hw in labels.items()
@@ -95,7 +104,7 @@ class MaskLabels(Labels[TrackedMasks]):
             )
         self.size = tuple(shapes.pop())
         self.stride = stride
-        self.given = set(labels)
+        self.given = labels.keys() | gone.keys()
         self.argmax_each_frame = argmax_each_frame
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
         # labels may leave numbers out; channels do not
@@ -106,14 +115,23 @@ class MaskLabels(Labels[TrackedMasks]):
             for number, hw in labels.items()
         }
         self.now_hw = torch.zeros(self.size, dtype=torch.int64, device=device)
+        self.marked = {
+            number: self.channels_of(number, gone.get(number, ())) for number in self.given
+        }
         self.sure_k = torch.zeros(self.channels, device=device)
 
     def given_labels(self, number: int) -> Tensor:
-        """The objects of the given mask; the background is never given."""
-        marked_k = torch.zeros(self.channels, dtype=torch.bool, device=self.now_hw.device)
-        if number in self.given:
+        """The objects of the given mask, and those that are gone; never the background."""
+        nothing_k = torch.zeros(self.channels, dtype=torch.bool, device=self.now_hw.device)
+        return self.marked.get(number, nothing_k)
+
+    def channels_of(self, number: int, gone: Collection[int]) -> Tensor:
+        """What is given in a frame; bool `[K]`."""
+        numbers = self.numbers.to(self.now_hw.device)
+        marked_k = torch.isin(numbers, torch.tensor(sorted(gone), device=numbers.device).long())
+        if number in self.dense:
             marked_k[torch.unique(self.dense[number])] = True
-            marked_k[0] = False
+        marked_k[0] = False
         return marked_k
 
     def decode(self, number: int, copied_khw: Tensor | None) -> TrackedMasks:
@@ -122,10 +140,11 @@ class MaskLabels(Labels[TrackedMasks]):
             self.now_hw = self.argmax(copied_khw)
             self.sure_k = sureness(copied_khw)
         if number in self.given:
-            given_hw = self.dense[number]
-            marked = torch.isin(self.now_hw, torch.unique(given_hw))
-            self.now_hw = torch.where(given_hw > 0, given_hw, self.now_hw.masked_fill(marked, 0))
-            self.sure_k = torch.where(self.given_labels(number), 1.0, self.sure_k)
+            given_hw, marked_k = self.given_mask(number), self.given_labels(number)
+            others_hw = self.now_hw.masked_fill(marked_k[self.now_hw], 0)
+            self.now_hw = torch.where(given_hw > 0, given_hw, others_hw)
+            is_there_k = torch.isin(torch.arange(self.channels, device=given_hw.device), given_hw)
+            self.sure_k = torch.where(marked_k, is_there_k.float(), self.sure_k)
         labels_hw: Tensor = self.numbers[self.now_hw.cpu()].to(torch.uint8)
         confidence = torch.zeros(256)
         confidence[self.numbers] = self.sure_k.float().cpu()
@@ -139,8 +158,12 @@ class MaskLabels(Labels[TrackedMasks]):
             return copied_khw
         marked_k11 = self.given_labels(number)[:, None, None]
         return merge_given_labels(
-            copied_khw, self.soft_grid(self.dense[number]) * marked_k11, marked_k11
+            copied_khw, self.soft_grid(self.given_mask(number)) * marked_k11, marked_k11
         )
+
+    def given_mask(self, number: int) -> Tensor:
+        """Channels `[H, W]` as they are given in a frame."""
+        return self.dense.get(number, torch.zeros_like(self.now_hw))
 
     def argmax(self, copied_khw: Tensor) -> Tensor:
         """Upsample, and take the label of the largest share; int64 `[H, W]`."""

@@ -4,9 +4,10 @@ with the video.
 Shapes: b videos, t frames, c channels, k labels or points, h w cells, H W pixels.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import torch
@@ -72,12 +73,26 @@ def stream(
 
 
 def stream_masks(
-    model: Model, frames: Frames, labels: GivenMasks, protocol: str | Protocol = "paper"
+    model: Model,
+    frames: Frames,
+    labels: GivenMasks,
+    protocol: str | Protocol = "paper",
+    gone: Mapping[int, Collection[int]] = MappingProxyType({}),
 ) -> Iterator[TrackedMasks]:
-    """`stream`, with how sure the copy is of each object in each frame."""
+    """`stream`, with how sure the copy is of each object in each frame.
+
+    Args:
+        model: as `propagate` takes it.
+        frames: as `propagate` takes them.
+        labels: as `propagate` takes them.
+        protocol: as `propagate` takes it.
+        gone: by frame number, the objects that are known to be nowhere in that frame. They are
+            copied from it as such; whether they come again later is for the other references.
+    """
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
-    for outputs in track(tracker, mask_lanes(tracker, [frames], [labels], chosen), chosen):
+    lanes = mask_lanes(tracker, [frames], [labels], chosen, gone)
+    for outputs in track(tracker, lanes, chosen):
         yield outputs[0]
 
 
@@ -118,6 +133,7 @@ def mask_lanes(
     videos: Sequence[Frames],
     labels: Sequence[GivenMasks],
     protocol: Protocol,
+    gone: Mapping[int, Collection[int]] = MappingProxyType({}),
 ) -> list["Lane"]:
     """Videos whose masks are tracked in step."""
     stride, device = cells_of_model(model)
@@ -125,7 +141,7 @@ def mask_lanes(
     for frames, given in zip(videos, labels, strict=True):
         by_number = given if isinstance(given, Mapping) else {0: given}
         decided = protocol.argmax_each_frame
-        masks = MaskLabels(by_number, stride, device, argmax_each_frame=decided)
+        masks = MaskLabels(by_number, stride, device, gone, argmax_each_frame=decided)
         lanes.append(Lane(iter(frames), masks, masks.size))
     return lanes
 

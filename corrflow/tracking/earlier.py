@@ -15,12 +15,14 @@ from corrflow.errors import InputError
 from corrflow.files import content_digest
 from corrflow.pictures import read_mask
 from corrflow.propagation import TrackedPoints
-from corrflow.tracking.plan import Given, renumbered
-from corrflow.tracking.recording import FrameNames, masks_folder
+from corrflow.tracking.plan import Given, changed_marks, objects_of, renumbered
+from corrflow.tracking.recording import complete_masks, masks_folder
 from corrflow.tracking.tracker import MOST_LABELS, FrameMasks, from_rows, nowhere
 
 Result = TypeVar("Result")
+ELSEWHERE = "expected another name, or --overwrite, which tracks all frames"
 Rows = list[dict[str, Any]]  # of a frame, from NAME.json
+MAKING = ("video", "weights", "protocol", "size", "to_beginning", "kind")  # of MadeFrom
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,12 @@ class MadeFrom:
     """Whether the video was tracked to its end."""
     frames: int = 0
     """How many were tracked."""
-    masks: tuple[str, ...] = ()
-    """Digests of the masks' files, if there are such; of all frames."""
+    masks: Mapping[str, str] = field(default_factory=dict)
+    """Of objects: digests of all masks' files by their names, in the order of the frames."""
+    shapes: tuple[Mapping[int, str], ...] = ()
+    """Digests of the objects in these masks, by number."""
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the annotations that were written, by format."""
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
@@ -67,8 +73,11 @@ class MadeFrom:
             for name in ("given", "as_tracked")
         }
         edited = {int(place): tuple(numbers) for place, numbers in stored["edited"].items()}
-        masks = tuple(stored["masks"])
-        return cls(**{**stored, **marks, "objects": objects, "edited": edited, "masks": masks})
+        shapes = tuple({int(n): digest for n, digest in at.items()} for at in stored["shapes"])
+        count = stored["frames"] if stored["kind"] == "objects" else 0
+        if not len(shapes) == len(stored["masks"]) == count:
+            raise ValueError(f"{len(stored['masks'])} masks of {stored['frames']} frames")
+        return cls(**{**stored, **marks, "objects": objects, "edited": edited, "shapes": shapes})
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -76,11 +85,7 @@ class MadeFrom:
 
     def is_made_as(self, now: "MadeFrom") -> bool:
         """Whether only the marks differ, and what came of them."""
-        marks = {
-            name: getattr(now, name)
-            for name in ("objects", "given", "as_tracked", "edited", "whole", "frames", "masks")
-        }
-        return replace(self, **marks) == now
+        return all(getattr(self, name) == getattr(now, name) for name in MAKING)
 
 
 @dataclass(frozen=True)
@@ -93,7 +98,9 @@ class Earlier(Generic[Result]):
     is_renumbered: bool
     """Whether any object or point had another number, or is gone."""
     edited: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
-    """Objects by place of the frame that somebody painted into the masks."""
+    """Objects by place of the frame that were painted into the masks of the tracking before it."""
+    painted: Mapping[int, frozenset[int]] = field(default_factory=dict)
+    """Those that somebody has painted since, or erased."""
 
     def can_be_taken_over(self, now: MadeFrom) -> bool:
         """Whether a tracking in the way of `now` finds the same where nothing else is marked."""
@@ -101,66 +108,88 @@ class Earlier(Generic[Result]):
         return self.made_from.whole and is_complete and self.made_from.is_made_as(now)
 
 
-def read_earlier(out: Path, names: FrameNames, now: MadeFrom) -> Earlier[Any] | None:
+def read_earlier(out: Path, now: MadeFrom) -> Earlier[Any] | None:
     """What a tracking of the same video to the same files found.
 
     Args:
         out: the video that is written.
-        names: of its frames.
         now: what is to be tracked.
 
     Returns:
-        None if there is none, or it is of another video or of another kind of marks.
+        None if there is none.
 
     Raises:
-        InputError: what is there does not fit together, or an edited mask is none of the video.
+        InputError: it is of another video or of another kind of marks, what is there does not fit
+            together, or a painted mask is none of the video.
     """
     path = out.with_suffix(".json")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         made_from = MadeFrom.from_dict(stored["made_from"])
-        if (made_from.video, made_from.kind) != (now.video, now.kind):
-            return None
+        if made_from.video != now.video:
+            raise InputError(f"out {out}: is of another video, {stored['video']}: {ELSEWHERE}")
+        if made_from.kind != now.kind:
+            raise InputError(f"out {out}: is of {made_from.kind}, not {now.kind}: {ELSEWHERE}")
+        shape = int(stored["height"]), int(stored["width"])
         rows = [[dict(row) for row in frame[now.kind]] for frame in stored["frames"]]
         if len(rows) != made_from.frames:
             raise ValueError(f"{len(rows)} of {made_from.frames} frames")
+        complete_masks(out, made_from.masks)
         numbers = match_objects(made_from, now)
         found = (
             EarlierPoints(rows, numbers, len(numbers_of(now.given)))
             if now.kind == "points"
-            else EarlierMasks(rows, numbers, made_from.masks, masks_folder(out), names)
+            else EarlierMasks(rows, numbers, [masks_folder(out) / name for name in made_from.masks])
         )
     except FileNotFoundError:
         return None
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"table {path}: does not fit together ({error!r}): expected it as it was written, or "
             "--overwrite, which tracks all frames"
         ) from None
     known = numbers_of(made_from.given)
-    is_renumbered = numbers != {number: number for number in known}
     edited = {
         place: tuple(numbers[n] for n in objects if n in numbers)
         for place, objects in made_from.edited.items()
         if place in found
     }
+    painted = {}
     if isinstance(found, EarlierMasks):
-        shape = int(stored["height"]), int(stored["width"])
-        for place in found.edited_places():
-            edited[place] = found.check_edited(place, shape, known)
+        written = dict(enumerate(made_from.shapes))
+        for place in found.edited_places(list(made_from.masks.values())):
+            objects = found.read_edited(place, shape, known)
+            changed = changed_marks({place: written[place]}, {place: objects}).get(place, ())
+            painted[place] = frozenset(numbers[n] for n in changed if n in numbers)
     made_from = replace(
         made_from,
         given=renumbered(made_from.given, numbers),
         as_tracked=renumbered(made_from.as_tracked, numbers),
+        shapes=tuple(renumbered(dict(enumerate(made_from.shapes)), numbers).values()),
     )
-    return Earlier(made_from, found, is_renumbered, edited)
+    is_renumbered = numbers != {number: number for number in known}
+    return Earlier(made_from, found, is_renumbered, edited, painted)
+
+
+def has_painted_masks(out: Path) -> bool:
+    """Whether somebody has changed masks of a tracking since it was written."""
+    try:
+        stored = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
+        masks = MadeFrom.from_dict(stored["made_from"]).masks
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False
+    paths = {masks_folder(out) / name: digest for name, digest in masks.items()}
+    return any(path.is_file() and content_digest(path) != d for path, d in paths.items())
 
 
 def match_objects(before: MadeFrom, now: MadeFrom) -> dict[int, int]:
     """By number of an object or point what number it has now; it has none if it is gone.
 
     Those that have names go by their names, and where several have one, by key, then in their
-    order; if one side has no names, all go by their numbers.
+    order; what is then left on both sides was renamed, again in order. If one side has no names,
+    all go by their numbers.
     """
     if not (before.objects and now.objects):
         return {number: number for number in numbers_of(before.given) & numbers_of(now.given)}
@@ -175,7 +204,9 @@ def match_objects(before: MadeFrom, now: MadeFrom) -> dict[int, int]:
         left = [n for n in left if n not in numbers.values()]
         if old not in numbers and left:
             numbers[old] = left[0]
-    return numbers
+    gone = [old for old in before.objects if old not in numbers]
+    new = [n for n in now.objects if n not in numbers.values()]
+    return {**numbers, **dict(zip(gone, new, strict=False))}
 
 
 def numbers_of(given: Given) -> set[int]:
@@ -190,64 +221,54 @@ class EarlierMasks(Mapping[int, FrameMasks]):
         self,
         rows: Sequence[Rows],
         numbers: Mapping[int, int],
-        digests: Sequence[str],
-        folder: Path,
-        names: FrameNames,
+        paths: Sequence[Path],
     ) -> None:
         """Take up what is there.
 
         Args:
             rows: of each frame, from the table.
             numbers: what number each object has now; objects that have none are left out.
-            digests: of the masks' files as they were written.
-            folder: of the masks.
-            names: of the frames.
+            paths: of the masks, some of which may be lost.
 
         Raises:
             KeyError, TypeError, ValueError: those are no rows.
         """
-        if len(digests) != len(rows):
-            raise ValueError(f"{len(digests)} masks of {len(rows)} frames")
-        self.digests, self.folder, self.names = digests, folder, names
+        self.paths = paths
         self.confidence = [
             {numbers[n]: float(row["confidence"]) for row in r if (n := row["object"]) in numbers}
             for r in rows
         ]
         self.table = np.zeros(MOST_LABELS, np.uint8)
         self.table[list(numbers)] = list(numbers.values())
-        places = range(len(rows))
-        self.places = {place: None for place in places if self.path_of(place).is_file()}
+        self.places = {place: None for place, path in enumerate(paths) if path.is_file()}
 
-    def path_of(self, place: int) -> Path:
-        """A frame's mask."""
-        return self.folder / f"{self.names.name(place)}.png"
+    def edited_places(self, digests: Sequence[str]) -> list[int]:
+        """The frames whose masks are not as they were written, by the digests of their files."""
+        return [p for p in self.places if content_digest(self.paths[p]) != digests[p]]
 
-    def edited_places(self) -> list[int]:
-        """The frames whose masks are not as they were written."""
-        return [p for p in self.places if content_digest(self.path_of(p)) != self.digests[p]]
-
-    def check_edited(self, place: int, shape: tuple[int, int], known: Set[int]) -> tuple[int, ...]:
-        """The objects of a mask that was edited.
+    def read_edited(self, place: int, shape: tuple[int, int], known: Set[int]) -> dict[int, str]:
+        """Digests of the objects of a mask that was edited, by the numbers that they have in it.
 
         Raises:
             InputError: it can't be read, is of another size than the video, or has an object that
                 is not known.
         """
-        path = self.path_of(place)
+        path = self.paths[place]
         labels_hw = read_mask(path)
         where = f"mask {path}: was edited"
         if labels_hw.shape != shape:
             height, width = labels_hw.shape
             raise InputError(f"{where}, is {width}x{height}: expected {shape[1]}x{shape[0]}")
-        if unknown := set(np.unique(labels_hw[labels_hw > 0]).tolist()) - known:
+        objects = objects_of(labels_hw)
+        if unknown := objects.keys() - known:
             raise InputError(f"{where}, has object {min(unknown)}: expected some of {known}")
-        return tuple(np.unique(self.table[labels_hw][self.table[labels_hw] > 0]).tolist())
+        return objects
 
     def __getitem__(self, place: int) -> FrameMasks:
         confidence = np.zeros(MOST_LABELS, np.float32)
         for number, value in self.confidence[place].items():
             confidence[number] = value
-        return FrameMasks(self.table[read_mask(self.path_of(place))], confidence)
+        return FrameMasks(self.table[read_mask(self.paths[place])], confidence)
 
     def __contains__(self, place: object) -> bool:
         return place in self.places

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from itertools import pairwise
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,9 @@ from corrflow.scale import Points
 
 Given = Mapping[int, Mapping[int, str]]
 """By place of the frame and number of the object or point: a digest of what is marked."""
+Gone = Mapping[int, Set[int]]
+"""By place of the frame: numbers of the objects that are nowhere in it."""
+IS_GONE = "gone"  # in place of a digest
 
 
 class Span(NamedTuple):
@@ -146,20 +150,30 @@ def backward_passes(
     return tuple(places for places in passes if len(places) > 1)
 
 
-def marked_objects(masks: Mapping[int, Pixels]) -> Given:
-    """Digests of the objects in masks `[H, W]`."""
-    return {
-        place: {n: digest(labels_hw == n) for n in np.unique(labels_hw).tolist() if n}
-        for place, labels_hw in masks.items()
-    }
+def marked_objects(masks: Mapping[int, Pixels], gone: Gone = MappingProxyType({})) -> Given:
+    """Digests of the objects in masks `[H, W]`, and those that are gone."""
+    given = {place: objects_of(labels_hw) for place, labels_hw in masks.items()}
+    for place, numbers in gone.items():
+        given.setdefault(place, {}).update(dict.fromkeys(numbers, IS_GONE))
+    return given
+
+
+def objects_of(labels_hw: Pixels) -> dict[int, str]:
+    """Digests of the objects in a mask `[H, W]`."""
+    return {n: digest(labels_hw == n) for n in np.unique(labels_hw).tolist() if n}
 
 
 def marked_points(points: Mapping[int, Points]) -> Given:
     """Digests of points `[k, 2]`, which count from 1; NaN for those that are not marked."""
     return {
-        place: {n: digest(xy) for n, xy in enumerate(xy_k2, 1) if not np.isnan(xy).any()}
+        place: {n: digest_of_point(xy) for n, xy in enumerate(xy_k2, 1) if not np.isnan(xy).any()}
         for place, xy_k2 in points.items()
     }
+
+
+def digest_of_point(xy: Points) -> str:
+    """Names a point `[2]`, to the hundredth of a pixel that tables have."""
+    return digest(np.rint(xy * 100).astype(np.int64))
 
 
 def digest(marks: NDArray[Any]) -> str:

@@ -18,6 +18,7 @@ from corrflow.drawing import Dots, draw_boxes, extent
 from corrflow.files import content_digest
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
+from corrflow.tracking.plan import objects_of
 from corrflow.tracking.review import FrameToReview, ReviewList
 from corrflow.tracking.tables import Cell, TrackTable
 from corrflow.tracking.tracker import FrameMasks
@@ -49,8 +50,8 @@ class Recorded:
     names: FrameNames
     objects: Mapping[int, str] = field(default_factory=dict)
     """What each object or point is called, by its number; none where nobody named them."""
-    annotations: Sequence[AnnotationWriter] = ()
-    """What writes labels as tools read them."""
+    annotations: Mapping[str, AnnotationWriter] = field(default_factory=dict)
+    """What writes labels as tools read them, by format."""
     review: int = 0
     """How many frames to name that a person should look at first."""
     made_from: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +79,7 @@ class Recording(ABC, Generic[Result]):
             "height": reel.height,
         }
         with ExitStack() as opened:
-            for writer in self.annotations:
+            for writer in self.annotations.values():
                 opened.callback(writer.discard)
             self.table = opened.enter_context(TrackTable(out.with_suffix(""), columns, head))
             self.film = opened.enter_context(VideoWriter(out, reel, sound))
@@ -103,28 +104,35 @@ class Recording(ABC, Generic[Result]):
         self.review_list.add(self.confidence(result))
         if self.annotations:
             shapes = self.shapes(result)
-            for writer in self.annotations:
+            for writer in self.annotations.values():
                 writer.add(self.count, pixels_hw3, shapes)
         self.count += 1
 
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; `whole`: the video ends here."""
         self.film.finish(whole=whole)
-        for writer in self.annotations:
+        for writer in self.annotations.values():
             writer.finish()
-        # from here on until the new one is there, whoever is killed leaves no table that is wrong
-        self.out.with_suffix(".json").unlink(missing_ok=True)
-        made_from = {**self.made_from, **self.finish_masks(), "whole": whole, "frames": self.count}
+        facts = {
+            **self.prepare_masks(),
+            "annotations": {n: content_digest(w.path) for n, w in self.annotations.items()},
+            "whole": whole,
+            "frames": self.count,
+        }
         frames = [
             {"frame": self.names.number(place), "confidence": round(confidence, 4)}
             for place, confidence in self.to_review
         ]
         tail: dict[str, Any] = {"review": frames} if self.review_count else {}
-        self.table.finish({**tail, "made_from": made_from})
+        self.table.finish({**tail, "made_from": {**self.made_from, **facts}})
+        self.finish_masks()
 
-    def finish_masks(self) -> dict[str, Any]:
-        """Give masks their names, if there are such; what the table tells of them."""
+    def prepare_masks(self) -> dict[str, Any]:
+        """See that masks are whole, if there are such; what the table tells of them."""
         return {}
+
+    def finish_masks(self) -> None:
+        """Give masks their names."""
 
     @property
     def to_review(self) -> list[FrameToReview]:
@@ -172,6 +180,7 @@ class MaskRecording(Recording[FrameMasks]):
     ) -> None:
         super().__init__(out, reel, sound, about)
         self.objects, self.boxes, self.masks = sorted(objects), boxes, masks_folder(out)
+        self.objects_at: list[dict[int, str]] = []
         self.unfinished = self.masks.with_name(f".{self.masks.name}.tmp")
         shutil.rmtree(self.unfinished, ignore_errors=True)
         self.opened.callback(shutil.rmtree, self.unfinished, ignore_errors=True)
@@ -180,6 +189,7 @@ class MaskRecording(Recording[FrameMasks]):
         """The next frame and what was found in it."""
         if not self.is_kept(self.count):
             write_mask(self.unfinished / self.mask_name(self.count), result.labels)
+        self.objects_at.append(objects_of(result.labels))
         super().add(pixels_hw3, stamp, result)
 
     def mask_name(self, place: int) -> str:
@@ -222,17 +232,26 @@ class MaskRecording(Recording[FrameMasks]):
             for number in np.unique(labels_hw[labels_hw > 0]).tolist()
         ]
 
-    def finish_masks(self) -> dict[str, Any]:
-        """Into their folder; those of an earlier, longer try go. Digests of the files."""
-        self.masks.mkdir(parents=True, exist_ok=True)
+    def prepare_masks(self) -> dict[str, Any]:
+        """Digests of the files, and of what is in them."""
+        self.unfinished.mkdir(parents=True, exist_ok=True)
+        digests = {}
+        for place in range(self.count):
+            name = self.mask_name(place)
+            new = self.unfinished / name
+            digests[name] = content_digest(new if new.exists() else self.masks / name)
+        # the table, which comes next, says that these are the ones
+        shutil.rmtree(finished_masks(self.out), ignore_errors=True)
+        self.unfinished.replace(finished_masks(self.out))
+        return {"masks": digests, "shapes": self.objects_at}
+
+    def finish_masks(self) -> None:
+        """Into their folder; those of an earlier, longer try go."""
+        complete_masks(self.out)
         for stale in self.masks.glob("*.png"):
             place = self.names.place_of(stale.stem)
             if place is not None and place >= self.count:
                 stale.unlink()
-        for path in self.unfinished.glob("*.png"):
-            path.replace(self.masks / path.name)
-        paths = [self.masks / self.mask_name(place) for place in range(self.count)]
-        return {"masks": [content_digest(path) for path in paths]}
 
 
 class PointRecording(Recording[TrackedPoints]):
@@ -280,3 +299,26 @@ class PointRecording(Recording[TrackedPoints]):
 def masks_folder(out: Path) -> Path:
     """Where the masks of a video go."""
     return out.with_name(f"{out.stem}-masks")
+
+
+def finished_masks(out: Path) -> Path:
+    """Where the masks of a video are while its table is written."""
+    folder = masks_folder(out)
+    return folder.with_name(f".{folder.name}.new")
+
+
+def complete_masks(out: Path, digests: Mapping[str, str] | None = None) -> None:
+    """Give masks their names; again, where somebody was killed behind the table.
+
+    Args:
+        out: the video that is written.
+        digests: by name, those that the table has; None: all are in it.
+    """
+    finished, folder = finished_masks(out), masks_folder(out)
+    if not finished.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in finished.glob("*.png"):
+        if digests is None or digests.get(path.name) == content_digest(path):
+            path.replace(folder / path.name)
+    shutil.rmtree(finished, ignore_errors=True)

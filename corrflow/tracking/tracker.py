@@ -37,9 +37,10 @@ from corrflow.tracking.disk_buffer import (
     unpack_frame,
     unpack_labels,
 )
-from corrflow.tracking.plan import Plan
+from corrflow.tracking.plan import Gone, Plan
 
 Marks = TypeVar("Marks", bound=NDArray[Any])  # of a frame of the video: a mask, or points
+Known = TypeVar("Known")  # of a frame at the tracked size, as `propagation` takes it
 Result = TypeVar("Result")  # of a frame at the video's size
 Raw = TypeVar("Raw")  # of a frame at the tracked size, as `propagation` gives it
 MOST_LABELS = 256  # with the background
@@ -47,7 +48,7 @@ Reported = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
 """Passes on so many frames, and shows how far they are."""
 
 
-class Tracker(ABC, Generic[Marks, Raw, Result]):
+class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
     """Follows what is marked in some frames; call `track_backward` first if the plan has backward
     passes."""
 
@@ -72,6 +73,7 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
         """
         self.model, self.scale, self.given, self.protocol = model, scale, given, protocol
         self.plan, self.earlier = plan, earlier
+        self.marked: Set[int] = given.keys()
         self.first, self.latest = min(given), max(given)
         self.backward: DiskBuffer | None = None
         self.ahead: DiskBuffer | None = None
@@ -113,7 +115,7 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
                 known = {
                     number: self.known(place)
                     for number, place in enumerate(places)
-                    if not number or place in self.given
+                    if not number or place in self.marked
                 }
                 found = self.run(islice(passed, len(places)), known)
                 for place, raw in zip(places, found, strict=True):
@@ -134,7 +136,7 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
         waiting = iter(frames)
         place = 0
         for span in self.plan.spans:
-            known = {p: self.known(p) for p in {span.first, *self.given} if span.holds(p)}
+            known = {p: self.known(p) for p in {span.first, *self.marked} if span.holds(p)}
             begin = min((p for p, marks in known.items() if marks is not None), default=span.stop)
             for _ in islice(waiting, None if begin is None else begin - place):
                 yield None
@@ -173,22 +175,24 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
         """What a pass found in a frame that it came to."""
         return self.unpack(buffer[place]) if buffer is not None and place in buffer else None
 
-    def known(self, place: int) -> Tensor | None:
+    def known(self, place: int) -> Known | None:
         """What is known in a frame, at the tracked size: what is marked, and in a correction what
         the earlier tracking found of those objects that it is not about."""
         if place in self.earlier:
-            return self.shrunk(self.marks_of(self.corrected(place)))
-        return self.shrunk(self.given[place]) if place in self.given else None
+            return self.shrunk(place, self.marks_of(self.corrected(place)))
+        return self.shrunk(place, self.given.get(place))
 
     def corrected(self, place: int) -> Result:
         """What an earlier tracking found in a frame, without the objects that are marked otherwise,
         and with what is marked now."""
         return self.with_marks(place, self.cleared(self.earlier[place], self.plan.changed))
 
-    def run(self, frames: Iterable[Pixels], known: Mapping[int, Tensor | None]) -> Iterator[Raw]:
+    def run(self, frames: Iterable[Pixels], known: Mapping[int, Known | None]) -> Iterator[Raw]:
         """Propagate through frames `[h, w, 3]`, in any order of time, what is known in some of
-        these, by number; in the first, at least."""
+        these, by number."""
         given = {number: marks for number, marks in known.items() if marks is not None}
+        if not given:
+            return (self.nothing() for _ in frames)
         return self.propagate(map(to_tensor, frames), given)
 
     @property
@@ -197,12 +201,12 @@ class Tracker(ABC, Generic[Marks, Raw, Result]):
         """Of all objects or points that are marked anywhere."""
 
     @abstractmethod
-    def propagate(self, frames: Iterable[Tensor], given: Mapping[int, Tensor]) -> Iterator[Raw]:
+    def propagate(self, frames: Iterable[Tensor], given: Mapping[int, Known]) -> Iterator[Raw]:
         """What `propagation` makes of frames `[3, h, w]`."""
 
     @abstractmethod
-    def shrunk(self, marks: Marks) -> Tensor | None:
-        """Marks at the tracked size; None if nothing is left of them."""
+    def shrunk(self, place: int, marks: Marks | None) -> Known | None:
+        """Marks of a frame at the tracked size; None if nothing is left of them."""
 
     @abstractmethod
     def nothing(self) -> Raw:
@@ -258,8 +262,18 @@ class FrameMasks(NamedTuple):
     """`[256]`, of each object by its number: as `TrackedMasks`."""
 
 
-class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
-    """Follows objects, marked in masks `[H, W]`; gives FrameMasks for each frame."""
+class KnownMasks(NamedTuple):
+    """What is known in one tracked frame."""
+
+    labels: Tensor
+    """`[h, w]`"""
+    gone: Set[int]
+    """Numbers of the objects that are nowhere."""
+
+
+class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
+    """Follows objects, marked in masks `[H, W]`; gives FrameMasks for each frame. One that is
+    marked as gone is shown nowhere until it is marked again."""
 
     def __init__(
         self,
@@ -269,8 +283,12 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
         protocol: str,
         plan: Plan,
         earlier: Mapping[int, FrameMasks] = MappingProxyType({}),
+        gone: Gone = MappingProxyType({}),
     ) -> None:
         super().__init__(model, scale, given, protocol, plan, earlier)
+        self.gone, self.marked = gone, given.keys() | gone.keys()
+        self.latest = max(self.marked)
+        self.turns = {label: self.turns_of(label) for label in set[int]().union(*gone.values())}
         self.begins = {
             int(label): place
             for place in sorted(given, reverse=True)
@@ -284,15 +302,23 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
         return self.begins.keys()
 
     def propagate(
-        self, frames: Iterable[Tensor], given: Mapping[int, Tensor]
+        self, frames: Iterable[Tensor], given: Mapping[int, KnownMasks]
     ) -> Iterator[TrackedMasks]:
         """Labels `[h, w]` of the tracked frame."""
-        return stream_masks(self.model, frames, given, self.protocol)
+        labels = {number: known.labels for number, known in given.items()}
+        gone = {number: known.gone for number, known in given.items() if known.gone}
+        return stream_masks(self.model, frames, labels, self.protocol, gone)
 
-    def shrunk(self, marks: Pixels) -> Tensor | None:
-        """Labels `[h, w]`."""
-        labels_hw = self.scale.shrink(marks)
-        return torch.from_numpy(labels_hw) if labels_hw.any() else None
+    def shrunk(self, place: int, marks: Pixels | None) -> KnownMasks | None:
+        """None where nothing is marked."""
+        gone = self.gone.get(place, frozenset())
+        width, height = self.scale.tracked
+        labels_hw = np.zeros((height, width), np.uint8)
+        if marks is not None:
+            labels_hw = self.scale.shrink(marks)
+        if not labels_hw.any() and not gone:
+            return None
+        return KnownMasks(torch.from_numpy(labels_hw), gone)
 
     def nothing(self) -> TrackedMasks:
         """Background."""
@@ -311,6 +337,20 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
     def begun_after(self, place: int) -> Set[int]:
         """By number."""
         return {label for label, begin in self.begins.items() if begin > place}
+
+    def gone_at(self, place: int) -> Set[int]:
+        """The objects that were last marked as gone."""
+        last = {
+            label: max((turn for turn in turns if turn[0] <= place), default=(0, False))
+            for label, turns in self.turns.items()
+        }
+        return {label for label, (_, is_gone) in last.items() if is_gone}
+
+    def turns_of(self, label: int) -> list[tuple[int, bool]]:
+        """The frames in which an object is marked, in order, and whether as gone."""
+        gone = {place: True for place, labels in self.gone.items() if label in labels}
+        there = {place: False for place, labels_hw in self.given.items() if label in labels_hw}
+        return sorted({**gone, **there}.items())
 
     def without(self, raw: TrackedMasks, absent: Set[int]) -> TrackedMasks:
         """Background is left."""
@@ -332,14 +372,16 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
 
     def cleared(self, result: FrameMasks, absent: Set[int]) -> FrameMasks:
         """Background is left."""
-        is_absent = np.isin(result.labels, list(absent))
         confidence = result.confidence.copy()
+        if not absent:
+            return FrameMasks(result.labels, confidence)
+        is_absent = np.isin(result.labels, list(absent))
         confidence[list(absent)] = 0
         return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), confidence)
 
     def with_marks(self, place: int, result: FrameMasks) -> FrameMasks:
         """They have their very pixels, and are certain."""
-        labels_hw, confidence = result.labels, result.confidence.copy()
+        labels_hw, confidence = self.cleared(result, self.gone_at(place))
         if place in self.given:
             marked = self.given[place]
             objects = np.unique(marked[marked > 0])
@@ -365,7 +407,7 @@ class MaskTracker(Tracker[Pixels, TrackedMasks, FrameMasks]):
         return TrackedMasks(torch.from_numpy(labels_hw), confidence)
 
 
-class PointTracker(Tracker[Points, TrackedPoints, TrackedPoints]):
+class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
     """Follows points, marked in frames as `[k, 2]`, NaN for those that are marked in others; gives
     TrackedPoints for each frame."""
 
@@ -394,9 +436,11 @@ class PointTracker(Tracker[Points, TrackedPoints, TrackedPoints]):
         """Places in the tracked frame."""
         return stream_points(self.model, frames, given, self.protocol)
 
-    def shrunk(self, marks: Points) -> Tensor | None:
+    def shrunk(self, place: int, marks: Points | None) -> Tensor | None:
         """Places in the tracked frame."""
-        return None if np.isnan(marks).all() else torch.from_numpy(self.scale.inward(marks))
+        if marks is None or np.isnan(marks).all():
+            return None
+        return torch.from_numpy(self.scale.inward(marks))
 
     def nothing(self) -> TrackedPoints:
         """NaN."""

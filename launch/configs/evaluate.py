@@ -196,6 +196,9 @@ class TrackJob:
     box: tuple[str, ...] = ()
     """Boxes, each an object: x0,y0,x1,y1 in pixels, or FRAME=x0,y0,x1,y1; x1,y1 is the first pixel
     outside."""
+    gone: tuple[str, ...] = ()
+    """Objects that are out of sight: FRAME=OBJECT, by number or name. They are shown nowhere from
+    that frame on, until one in which they are marked again."""
     start: int | None = None
     """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are
     counted from 0, those of a folder have the numbers of their files."""

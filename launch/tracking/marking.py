@@ -149,26 +149,41 @@ def read_marks(
                 for mark in marks["box"]
             )
         )
-    masks = []
+    masks, objects, gone = [], set[int](), list[tuple[int, int]]()
     for number in sorted({mark["frame"] for mark in [*marks["box"], *marks["mask"]]}):
         boxed_hw = np.zeros((marks["height"], marks["width"]), np.uint8)
         for index, box in enumerate(marks["box"], 1):
             if box["frame"] == number:
                 boxed_hw[box["y0"] : box["y1"], box["x0"] : box["x1"]] = index
         strokes = [stroke for stroke in marks["mask"] if stroke["frame"] == number]
-        labels_hw = correct(tracked_at(number), boxed_hw, strokes)
+        labels_hw, erased = correct(tracked_at(number), boxed_hw, strokes)
+        objects |= set(np.unique(labels_hw).tolist())
+        gone += [(number, n) for n in sorted(erased)]
         if labels_hw.any():
             path = folder / f"given-{number:05d}.png"
             write_mask(path, labels_hw)
             masks.append(f"{number}={path}")
     if not masks:
         raise InputError("nothing is marked: all that was painted is rubbed out")
-    return Prompts(mask=tuple(masks))
+    # an object that is marked nowhere else is none
+    values = tuple(f"{number}={n}" for number, n in gone if n in objects)
+    return Prompts(mask=tuple(masks), gone=values)
 
 
-def correct(tracked_hw: Pixels | None, boxed_hw: Pixels, strokes: list[dict[str, Any]]) -> Pixels:
-    """What is marked in a frame `[H, W]`: boxes, and strokes over what was found; of that, only
-    those objects that a stroke has changed."""
+def correct(
+    tracked_hw: Pixels | None, boxed_hw: Pixels, strokes: list[dict[str, Any]]
+) -> tuple[Pixels, set[int]]:
+    """What is marked in a frame: boxes, and strokes over what was found.
+
+    Args:
+        tracked_hw: what was found.
+        boxed_hw: the objects of boxes.
+        strokes: as `marking.js` tells them.
+
+    Returns:
+        `[H, W]` of those objects that are boxed, painted or changed by a stroke, and the numbers of
+        those that were found and of which nothing is left.
+    """
     found_hw = np.zeros_like(boxed_hw) if tracked_hw is None else tracked_hw
     begin_hw = np.where(boxed_hw > 0, boxed_hw, found_hw)
     painted_hw = paint(strokes, begin_hw)
@@ -176,7 +191,8 @@ def correct(tracked_hw: Pixels | None, boxed_hw: Pixels, strokes: list[dict[str,
     touched = np.unique([*painted_hw[is_touched], *begin_hw[is_touched]])
     painted = [stroke["object"] for stroke in strokes]
     marked = np.unique([*touched, *painted, *boxed_hw[boxed_hw > 0]])
-    return np.where(np.isin(painted_hw, marked), painted_hw, np.uint8(0))
+    erased = set(np.unique(found_hw[is_touched]).tolist()) - {0, *np.unique(painted_hw).tolist()}
+    return np.where(np.isin(painted_hw, marked), painted_hw, np.uint8(0)), erased
 
 
 def paint(strokes: list[dict[str, Any]], begin_hw: Pixels) -> Pixels:

@@ -2,7 +2,8 @@
 checked against the video."""
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from corrflow.annotations import NamedObject, Shape, number_objects, paint, read
 from corrflow.pictures import Pixels, read_mask
 from corrflow.scale import Points
 from corrflow.tracking.disk_buffer import CompressedMasks
+from corrflow.tracking.plan import Gone
 from shards.video.video_reader import FrameNames
 
 KEYED = re.compile(r"^(?:(\d+)=)?(.+)$", re.DOTALL)
@@ -30,6 +32,8 @@ class Prompts:
     labels: Path | None = None
     start: int | None = None
     """The frame of those that don't name theirs; None: the first."""
+    gone: tuple[str, ...] = ()
+    """Objects by number or name that are nowhere from a frame on, until they are marked again."""
 
     def __post_init__(self) -> None:
         kinds = [
@@ -47,6 +51,8 @@ class Prompts:
                 f"track: {' and '.join(kinds) or 'nothing marked'}: expected one of --labels, "
                 "--mask, --points, --box"
             )
+        if self.gone and self.points:
+            raise InputError("track: --gone and --points: expected objects, which masks mark")
         if self.start is not None and self.start < 0:
             raise InputError(f"track: start {self.start}: expected a frame's number, from 0 on")
 
@@ -74,15 +80,44 @@ class Marked:
     """What labels call them; empty if what was given has no names."""
     has_polygons: bool = False
     """Whether areas came as polygons, whose lines are never quite those of the pixels."""
+    gone: Gone = field(default_factory=dict)
+    """Objects by place of the frame that are nowhere from there on, until they are marked again."""
 
 
 def read_prompts(marked: Prompts, stage: VideoInfo) -> Marked:
     """What the flags give; InputError for what does not fit the video."""
-    if marked.labels:
-        return read_annotations(marked.labels, marked.start, stage)
     if marked.points:
         return Marked(points=read_points(marked, stage))
-    return Marked(masks=read_masks(marked, stage))
+    if marked.labels:
+        read = read_annotations(marked.labels, marked.start, stage)
+    else:
+        read = Marked(masks=read_masks(marked, stage))
+    return replace(read, gone=read_gone(marked, read, stage)) if marked.gone else read
+
+
+def read_gone(marked: Prompts, read: Marked, stage: VideoInfo) -> Gone:
+    """Numbers by place of the frame; InputError for objects that are marked nowhere, or in that
+    frame."""
+    masks: Mapping[int, Pixels] = read.masks or {}
+    numbers = {n for labels_hw in masks.values() for n in np.unique(labels_hw).tolist() if n}
+    if not numbers:
+        raise InputError("track: gone: the labels are points: expected objects, which have areas")
+    gone: dict[int, set[int]] = {}
+    for value in marked.gone:
+        frame, name = keyed(value, marked.start)
+        place = find_place(frame, stage, f"gone {value}")
+        called = [n for n, owner in enumerate(read.objects, 1) if owner.name == name]
+        found = called or [n for n in numbers if name == str(n)]
+        if len(found) != 1:
+            known = ", ".join(
+                f"{n} ({read.objects[n - 1].name})" if read.objects else str(n)
+                for n in sorted(called or numbers)
+            )
+            raise InputError(f"gone {value}: expected FRAME=OBJECT, an object of {known}")
+        if place in masks and found[0] in masks[place]:
+            raise InputError(f"gone {value}: the object is marked in that frame: expected another")
+        gone.setdefault(place, set()).add(found[0])
+    return gone
 
 
 def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:

@@ -23,6 +23,7 @@ from corrflow.files import atomic_file, content_digest
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model, weights_digest
 from corrflow.stored_config import claim_folder
+from corrflow.tracking.earlier import has_painted_masks
 from launch.common.command import parse
 from launch.common.run_config import held
 from launch.configs.evaluate import TrackJob
@@ -98,9 +99,11 @@ class LabelledVideo:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing to do: with these labels it was tracked to its end, and written
-        in these formats."""
+        in these formats, and nobody has painted into its masks."""
         record = self.record()
-        return record is not None and not record.problem and set(self.write) <= set(record.write)
+        if record is None or record.problem or not set(self.write) <= set(record.write):
+            return False
+        return not has_painted_masks(self.out)
 
 
 def is_folder_of_videos(path: Path) -> bool:

@@ -1,15 +1,12 @@
 """A video tracked from what was marked, to files: what the command and the page both do. The marks'
 syntax is in `prompts.py`."""
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import tee
 from pathlib import Path
 from typing import Any, Generic, TypeVar
-
-import numpy as np
 
 from corrflow import CorrFlow, InputError
 from corrflow.annotations import (
@@ -21,10 +18,8 @@ from corrflow.annotations import (
 )
 from corrflow.files import content_digest
 from corrflow.model import weights_digest
-from corrflow.pictures import Pixels
 from corrflow.scale import Scale
-from corrflow.tracking.corrections import sort_masks, sort_points
-from corrflow.tracking.disk_buffer import CompressedMasks
+from corrflow.tracking.corrections import Sorted, sort_masks, sort_points
 from corrflow.tracking.earlier import Earlier, MadeFrom, read_earlier
 from corrflow.tracking.plan import (
     Given,
@@ -53,6 +48,7 @@ from shards.video.decode import frame_files
 from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_reader
 
 Item = TypeVar("Item")
+TABLE_BEGINS = b'{"video": '
 NEARLY_ALL = 0.9  # of the frames are marked, where a tool gave back what was tracked
 
 
@@ -145,7 +141,8 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
 
     Raises:
         InputError: something given is wrong, or the video is damaged before anything is marked.
-        StoppedError: before the first frame was written.
+        StoppedError: before the first frame was written, or as many as were there before; all is
+            as it was.
     """
     check_names(order)
     try:
@@ -175,7 +172,8 @@ def check_names(order: TrackRequest) -> None:
     """InputError for results that would overwrite what is read, or what is none of ours."""
     if order.out.suffix.lower() != ".mp4":
         raise InputError(f"out {order.out}: expected a name that ends in .mp4")
-    written = [path.resolve() for path in written_files(order, masks=True)]
+    files = written_files(order, masks=True)
+    written = [path.resolve() for path in files]
     inputs = {"the video itself": order.video}
     if order.prompts.labels:
         inputs[f"labels {order.prompts.labels}"] = order.prompts.labels
@@ -185,10 +183,16 @@ def check_names(order: TrackRequest) -> None:
         if any(other in (found, *found.parents) for other in written):
             raise InputError(f"out {order.out}: would overwrite {name}: expected another name")
     table = order.out.with_suffix(".json")
+    others = [path for path in files if path != order.out and path.exists()]
     if table.exists() and not is_table(table):
         raise InputError(
             f"out {order.out}: would overwrite {table}, which no tracking has written: expected "
             "another name"
+        )
+    if others and not table.exists() and not order.overwrite:
+        raise InputError(
+            f"out {order.out}: would overwrite {others[0]}, which no tracking has written: "
+            "expected another name, or --overwrite"
         )
 
 
@@ -206,11 +210,15 @@ def check_formats(order: TrackRequest, marked: Marked) -> None:
 class Task:
     """All that is known before the first frame is written."""
 
-    follower: Tracker[Any, Any, Any]
+    follower: Tracker[Any, Any, Any, Any]
     marked: Marked
     made_from: MadeFrom
     is_kept: Callable[[int], bool]
     """Whether a frame's mask is there already."""
+    annotations: tuple[str, ...]
+    """Formats to write: those that are asked for, and those that an earlier tracking wrote."""
+    earlier_count: int = 0
+    """Frames of the earlier tracking, which stay if this one ends before as many."""
     note: str = ""
     """What a user may not have meant."""
 
@@ -218,13 +226,14 @@ class Task:
 def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: Marked) -> Task:
     """The follower of what is marked; if it was tracked before, of what is marked otherwise."""
     made_from, note = describe(order, model, marked), ""
-    earlier = find_earlier(order, footage, made_from)
+    earlier = find_earlier(order, made_from)
     if earlier:
         marked, made_from = find_corrections(order, marked, made_from, earlier)
-    elif order.prompts.labels and 1 < NEARLY_ALL * footage.count <= len(made_from.given):
+    if order.prompts.labels and 1 < NEARLY_ALL * footage.count <= len(made_from.given):
+        why = "are not as they were tracked" if earlier else "correct no tracking that is there"
         note = (
-            f"labels {order.prompts.labels}: mark {len(made_from.given)} of {footage.count} frames,"
-            f" which stay as they are marked; no tracking is at {order.out} that they might correct"
+            f"labels {order.prompts.labels}: mark {len(made_from.given)} of {footage.count} frames "
+            f"of {order.out}, which stay as they are marked: they {why}"
         )
     found: Mapping[int, Any] = {}
     plan = plan_tracking(made_from.given, to_beginning=order.backward)
@@ -232,19 +241,37 @@ def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: 
         found, old = earlier.found, earlier.made_from.given
         plan = plan_correction(old, made_from.given, to_beginning=order.backward)
     scale = Scale.of(footage.width, footage.height, order.size)
-    follower: Tracker[Any, Any, Any]
+    follower: Tracker[Any, Any, Any, Any]
     if marked.masks is None:
         points = marked.points or {}
         follower = PointTracker(model, scale, points, order.protocol, plan, found)
     else:
         check_large_enough(marked.masks, scale, footage.names.number)
-        follower = MaskTracker(model, scale, marked.masks, order.protocol, plan, found)
+        masks, gone = marked.masks, marked.gone
+        follower = MaskTracker(model, scale, masks, order.protocol, plan, found, gone)
     is_renumbered = earlier is not None and earlier.is_renumbered
 
     def is_kept(place: int) -> bool:
         return place in found and not is_renumbered and not plan.is_tracked(place)
 
-    return Task(follower, marked, made_from, is_kept, note)
+    formats = tuple(dict.fromkeys([*order.write, *earlier_formats(order, earlier)]))
+    count = earlier.made_from.frames if earlier else 0
+    return Task(follower, marked, made_from, is_kept, formats, count, note)
+
+
+def earlier_formats(order: TrackRequest, earlier: Earlier[Any] | None) -> Iterator[str]:
+    """The formats of annotations that are there and would no longer be true; InputError if somebody
+    has edited one."""
+    for name, digest in (earlier.made_from.annotations if earlier else {}).items():
+        path = find_writer(name).path_of(order.out)
+        if not path.exists():
+            continue
+        if content_digest(path) != digest and not order.overwrite:
+            raise InputError(
+                f"out {order.out}: would overwrite {path}, which was edited since: expected it at "
+                "another place, from where --labels reads it, or --overwrite"
+            )
+        yield name
 
 
 def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
@@ -265,17 +292,16 @@ def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
 def digests_of(marked: Marked) -> Given:
     """What is marked, in short."""
     if marked.masks is not None:
-        return marked_objects(marked.masks)
+        return marked_objects(marked.masks, marked.gone)
     return marked_points(marked.points or {})
 
 
-def find_earlier(
-    order: TrackRequest, footage: VideoReader, made_from: MadeFrom
-) -> Earlier[Any] | None:
-    """What was tracked to the same files; of what does not fit together, nothing if it is to be
-    overwritten."""
+def find_earlier(order: TrackRequest, made_from: MadeFrom) -> Earlier[Any] | None:
+    """What was tracked to the same files. If that is to be overwritten, without what was painted
+    into it, and nothing of what does not fit together."""
     try:
-        return read_earlier(order.out, footage.names, made_from)
+        earlier = read_earlier(order.out, made_from)
+        return replace(earlier, edited={}, painted={}) if earlier and order.overwrite else earlier
     except InputError:
         if order.overwrite:
             return None
@@ -287,33 +313,20 @@ def find_corrections(
 ) -> tuple[Marked, MadeFrom]:
     """What is marked, without what is as it was tracked, and with what was painted into the
     masks."""
-    before = earlier.made_from
-    edited: dict[int, tuple[int, ...]] = {}
+    found: Sorted[Any]
     if marked.masks is None:
-        came = marked.points or {}
-        points = sort_points(came, before.given, before.as_tracked, earlier.found)
-        corrections, as_tracked = replace(marked, points=points.marks), points.as_tracked
+        found = sort_points(marked.points or {}, earlier)
+        corrections = replace(marked, points=found.marks)
     else:
         tolerance = order.tolerance if marked.has_polygons else None
-        masks = sort_masks(marked.masks, before.given, before.as_tracked, earlier.found, tolerance)
-        edited = {} if order.overwrite else dict(earlier.edited)
-        for place, numbers in edited.items():
-            add_edited(masks.marks, place, numbers, earlier.found[place].labels)
-        corrections, as_tracked = replace(marked, masks=masks.marks), masks.as_tracked
-    given = digests_of(corrections)
-    return corrections, replace(made_from, given=given, as_tracked=as_tracked, edited=edited)
-
-
-def add_edited(
-    masks: CompressedMasks, place: int, numbers: Iterable[int], edited_hw: Pixels
-) -> None:
-    """Mark what was painted into a mask, behind what is marked in the frame otherwise."""
-    painted_hw = np.where(np.isin(edited_hw, list(numbers)), edited_hw, np.uint8(0))
-    marked_hw = masks.get(place, np.zeros_like(edited_hw))
-    painted_hw[np.isin(painted_hw, np.unique(marked_hw))] = 0
-    both_hw = np.where(marked_hw > 0, marked_hw, painted_hw)
-    if both_hw.any():
-        masks[place] = both_hw
+        found = sort_masks(marked.masks, marked.gone, earlier, tolerance)
+        corrections = replace(marked, masks=found.marks, gone=found.gone)
+    return corrections, replace(
+        made_from,
+        given=digests_of(corrections),
+        as_tracked=found.as_tracked,
+        edited=found.edited,
+    )
 
 
 def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progress) -> Outcome:
@@ -329,6 +342,8 @@ def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progres
             recording.add(picture.pixels, picture.stamp, result)
             if watch.stopped() and not follower.earlier:
                 whole = recording.count == footage.count
+                if recording.count < task.earlier_count:
+                    raise StoppedError
                 break
         else:
             if source.damage and recording.count <= follower.first:
@@ -336,6 +351,7 @@ def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progres
             if not source.damage:
                 check_reached(follower.latest, recording.count)
         recording.finish(whole=whole and not source.damage)
+    order = replace(order, write=task.annotations)
     files = written_files(order, masks=task.marked.masks is not None)
     review = tuple(
         (footage.names.number(place), confidence) for place, confidence in recording.to_review
@@ -355,7 +371,7 @@ def open_recording(order: TrackRequest, footage: VideoReader, task: Task) -> Rec
         order.video.name,
         footage.names,
         {number: owner.name for number, owner in enumerate(marked.objects, 1)},
-        open_annotations(order, footage, marked, numbers),
+        open_annotations(order, task.annotations, footage, marked, numbers),
         order.review,
         task.made_from.to_dict(),
         task.is_kept,
@@ -367,23 +383,24 @@ def open_recording(order: TrackRequest, footage: VideoReader, task: Task) -> Rec
 
 
 def open_annotations(
-    order: TrackRequest, footage: VideoReader, marked: Marked, numbers: list[int]
-) -> list[AnnotationWriter]:
+    order: TrackRequest,
+    formats: Iterable[str],
+    footage: VideoReader,
+    marked: Marked,
+    numbers: list[int],
+) -> dict[str, AnnotationWriter]:
     """A writer for each format; objects without names are called by their numbers."""
     count = max(numbers, default=len(order.prompts.points))
     objects = marked.objects or [NamedObject(str(n)) for n in range(1, count + 1)]
     images = [path for _, path in frame_files(order.video)] if order.video.is_dir() else []
     video = AnnotatedVideo(order.video.name, footage.width, footage.height, objects, images)
-    return [open_writer(name, order.out, video, order.tolerance) for name in order.write]
+    return {name: open_writer(name, order.out, video, order.tolerance) for name in formats}
 
 
 def is_table(path: Path) -> bool:
-    """Whether a JSON file is of a tracking."""
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        return {"video", "width", "height", "frames"} <= set(stored)
-    except (OSError, ValueError, TypeError):
-        return False
+    """Whether a JSON file is of a tracking, even if it was cut off."""
+    with path.open("rb") as file:
+        return file.read(len(TABLE_BEGINS)) == TABLE_BEGINS
 
 
 def written_files(order: TrackRequest, *, masks: bool) -> tuple[Path, ...]:

@@ -217,6 +217,17 @@ def test_confidence_is_high_where_the_copy_is_sure_and_falls_where_it_guesses():
     assert blank[-1].confidence[3] < 0.5 * others[-1][3]
 
 
+def test_what_is_gone_in_a_frame_is_not_copied_from_it():
+    frames, masks = moving_square(count=5)
+    both = masks.clone()
+    both[:, -3:, -3:] = 5
+    tracked = list(stream_masks(Matcher(), frames, both[0], "paper", {2: {3}}))
+    assert [bool((one.labels == 3).any()) for one in tracked] == [True, True, False, False, False]
+    assert tracked[2].confidence[3] == 0
+    usual = list(stream_masks(Matcher(), frames, both[0], "paper"))
+    assert torch.equal(tracked[2].labels == 5, usual[2].labels == 5)
+
+
 def test_an_object_that_is_given_again_is_certain_again():
     frames, masks = moving_square(count=4)
     blank = torch.full_like(frames, 0.5)

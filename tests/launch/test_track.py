@@ -275,7 +275,7 @@ def test_masks_are_called_as_the_frames_of_a_folder_are(track, tmp_path):
     stale = tmp_path / "tracked-masks/image (9).png"
     stale.parent.mkdir()
     stale.touch()
-    out = track(frames, "--box", "9=5,10,25,30", "--protocol", "identity")
+    out = track(frames, "--box", "9=5,10,25,30", "--protocol", "identity", "--overwrite")
     assert names_of(out) == ["image (7)", "image (8)", "image (9)"]
     assert [bool(found.any()) for found in labels_of(out)] == [False, False, True]
 
@@ -480,7 +480,7 @@ def test_masks_of_a_longer_try_do_not_stay(track, video, mask, tmp_path):
     stale = tmp_path / "tracked-masks" / "00007.png"
     stale.parent.mkdir()
     stale.touch()
-    assert len(labels_of(track(video, "--mask", mask))) == 7
+    assert len(labels_of(track(video, "--mask", mask, "--overwrite"))) == 7
 
 
 def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):

@@ -1,12 +1,15 @@
 """What counts as corrected of the labels that a tool gives back."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.corrections import sort_masks, sort_points
 from corrflow.tracking.disk_buffer import CompressedMasks
-from corrflow.tracking.plan import marked_objects, marked_points
+from corrflow.tracking.earlier import Earlier, MadeFrom
+from corrflow.tracking.plan import changed_marks, marked_objects, marked_points, objects_of
 from corrflow.tracking.tracker import FrameMasks
 
 
@@ -20,19 +23,28 @@ ELSEWHERE = square(left=35)
 OLD = marked_objects({9: ELSEWHERE})  # what makes the object known
 
 
-def found(tracked):
-    return {
-        place: FrameMasks(labels, np.ones(256, np.float32)) for place, labels in tracked.items()
+def earlier(tracked, given, as_tracked=None, painted=None, edited=None):
+    """A tracking that found `tracked`; in the frames of `painted` there are other masks now."""
+    shapes = tuple(objects_of(labels) for labels in tracked)
+    shown = dict(enumerate(tracked)) | (painted or {})
+    found = {place: FrameMasks(labels, np.ones(256, np.float32)) for place, labels in shown.items()}
+    made_from = MadeFrom(
+        "", "", "paper", 40, False, "objects", {}, given, as_tracked or {}, shapes=shapes
+    )
+    changed = {
+        place: changed_marks({0: shapes[place]}, {0: objects_of(labels)})[0]
+        for place, labels in (painted or {}).items()
     }
+    return Earlier(made_from, found, False, edited or {}, changed)
 
 
-def sort(marked, tracked, old=OLD, as_tracked=None, tolerance=1.0):
+def sort(marked, tracked, old=OLD, as_tracked=None, tolerance=1.0, gone=(), **more):
     """With the mark that made the object known."""
     masks = CompressedMasks(40, 60)
     for place, labels in {**marked, 9: ELSEWHERE}.items():
         masks[place] = labels
-    tracked = found(dict(enumerate(tracked)))
-    return sort_masks(masks, {**OLD, **old}, as_tracked or {}, tracked, tolerance)
+    before = earlier(tracked, {**OLD, **old}, as_tracked, **more)
+    return sort_masks(masks, dict(gone), before, tolerance)
 
 
 def corrections(*given, **more):
@@ -93,29 +105,86 @@ def test_what_came_back_as_it_was_tracked_is_known_when_it_comes_again():
 def test_an_object_that_is_marked_nowhere_else_is_marked_where_it_came_first():
     masks = CompressedMasks(40, 60)
     masks[0], masks[1] = square(left=11), square(left=11)
-    tracked = found({0: square(), 1: square()})
-    got = sort_masks(masks, {}, {}, tracked, 1.0)
+    got = sort_masks(masks, {}, earlier([square(), square()], {}), 1.0)
     assert list(got.marks) == [0]
     assert np.array_equal(got.marks[0], square(left=11))
-    assert got.as_tracked == {0: {}, 1: marked_objects({1: square(left=11)})[1]}
+    assert got.as_tracked == {1: marked_objects({1: square(left=11)})[1]}
+
+
+def test_what_was_painted_since_goes_before_marks_and_labels_of_that_frame():
+    """Labels that were exported before, and a mask that marked the frame, are no newer."""
+    painted = {0: square(left=17)}
+    for marked, old in (({0: square(left=11)}, {}), ({0: square(left=3)}, {0: square(left=3)})):
+        got = sort(marked, [square()], marked_objects(old), painted=painted)
+        assert np.array_equal(got.marks[0], painted[0])
+        assert got.edited == {0: (1,)}
+        # and once it has been tracked so, too
+        later = sort(
+            marked, [painted[0]], marked_objects(painted), got.as_tracked, edited=got.edited
+        )
+        assert np.array_equal(later.marks[0], painted[0])
+        assert later.edited == got.edited
+
+
+def test_what_is_marked_anew_goes_before_what_was_painted_once():
+    painted = square(left=17)
+    got = sort({0: square(left=3)}, [painted], marked_objects({0: painted}), edited={0: (1,)})
+    assert np.array_equal(got.marks[0], square(left=3))
+    assert got.edited == {}
+
+
+def test_of_a_painted_mask_only_the_objects_that_differ_are_marks():
+    tracked = square() + square(2, left=40, width=10)
+    got = sort({}, [tracked], painted={0: square(left=14) + square(2, left=40, width=10)})
+    assert np.array_equal(got.marks[0], square(left=14))
+
+
+def test_an_object_that_was_erased_is_gone_until_it_is_marked():
+    nothing = np.zeros((40, 60), np.uint8)
+    got = sort({}, [square(), square()], painted={1: nothing})
+    assert (list(got.marks), got.gone, got.edited) == ([9], {1: {1}}, {1: (1,)})
+    later = sort({}, [square(), nothing], marked_objects({}, got.gone), edited=got.edited)
+    assert (list(later.marks), later.gone, later.edited) == ([9], {1: {1}}, {1: (1,)})
+    anew = sort({1: square(left=4)}, [square(), nothing], edited=got.edited)
+    assert (list(anew.marks), anew.gone, anew.edited) == ([1, 9], {}, {})
+
+
+def test_an_object_that_was_erased_where_it_is_marked_and_nowhere_else_is_marked():
+    masks = CompressedMasks(40, 60)
+    masks[0] = square()
+    nothing = np.zeros((40, 60), np.uint8)
+    before = earlier([square()], marked_objects({0: square()}), painted={0: nothing})
+    got = sort_masks(masks, {}, before, None)
+    assert (list(got.marks), got.gone, got.edited) == ([0], {}, {})
+
+
+def test_what_was_as_tracked_two_trackings_ago_is_no_mark():
+    known = {0: marked_objects({0: square(left=2)})[0]}
+    between = sort({}, [square()], as_tracked=known)
+    again = sort({0: square(left=2)}, [square(left=30)], as_tracked=between.as_tracked)
+    assert list(again.marks) == [9]
 
 
 def test_points_within_a_tools_rounding_are_no_marks():
     xy = np.array([[4, 5], [7, 8], [1, 1]], np.float32)
     first = np.full((3, 2), 30, np.float32)
-    earlier = {0: TrackedPoints(torch.from_numpy(xy), torch.ones(3) > 0, torch.ones(3))}
+    found = {0: TrackedPoints(torch.from_numpy(xy), torch.ones(3) > 0, torch.ones(3))}
     marked = xy + np.array([[0.3, 0.0], [2.0, 0.0], [-0.3, 0.0]], np.float32)
     old = {0: {3: "x"}, 9: marked_points({9: first})[9]}
-    got = sort_points({0: marked, 9: first}, old, {}, earlier)
+    made_from = MadeFrom("", "", "paper", 40, False, "points", {}, old)
+    got = sort_points({0: marked, 9: first}, Earlier(made_from, found, False))
     np.testing.assert_array_equal(got.marks[0], [[np.nan, np.nan], [9, 8], [1, 1]])
-    assert list(sort_points({0: xy, 9: first}, {9: old[9]}, {}, earlier).marks) == [9]
+    same = Earlier(replace(made_from, given={9: old[9]}), found, False)
+    assert list(sort_points({0: xy, 9: first}, same).marks) == [9]
     moved = {0: TrackedPoints(torch.zeros(3, 2), torch.ones(3) > 0, torch.ones(3))}
-    again = sort_points({0: marked, 9: first}, old, got.as_tracked, moved)
+    since = Earlier(replace(made_from, as_tracked=got.as_tracked), moved, False)
+    again = sort_points({0: marked, 9: first}, since)
     np.testing.assert_array_equal(again.marks[0], [[np.nan, np.nan], [9, 8], [0, 0]])
 
 
 def test_a_point_that_is_marked_nowhere_else_is_marked_where_it_came_first():
     xy = np.array([[4, 5]], np.float32)
     located = TrackedPoints(torch.from_numpy(xy), torch.ones(1) > 0, torch.ones(1))
-    got = sort_points({2: xy, 3: xy}, {}, {}, {2: located, 3: located})
+    made_from = MadeFrom("", "", "paper", 40, False, "points", {}, {})
+    got = sort_points({2: xy, 3: xy}, Earlier(made_from, {2: located, 3: located}, False))
     assert list(got.marks) == [2]

@@ -41,7 +41,7 @@ def seen(monkeypatch, sure):
     def told(passes):
         return sure[(len(passes) - 1) % len(sure)] if sure else {}
 
-    def stream_masks(model, frames, labels, protocol):
+    def stream_masks(model, frames, labels, protocol, gone):
         state, order = None, []
         passes.append(order)
         for index, frame in enumerate(frames):
@@ -55,6 +55,8 @@ def seen(monkeypatch, sure):
                         new > 0, new, torch.where(torch.isin(state, new[new > 0]), 0, state)
                     )
                 )
+            absent = torch.tensor(sorted(gone.get(index, ())), dtype=state.dtype)
+            state = state.masked_fill(torch.isin(state, absent), 0)
             confidence = torch.zeros(256)
             for label in torch.unique(state).tolist():
                 confidence[label] = told(passes).get(label, 0.5)
@@ -267,6 +269,41 @@ def test_an_object_that_a_correction_does_not_find_again_stays_where_it_was(seen
     shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
     assert np.array_equal(shown[6].labels, mask(o1=(8, 12), o2=(14, 18)))
     assert shown[6].confidence[1:3].tolist() == pytest.approx([0.5, 0.2])
+
+
+def gone_in(given, gone, *, to_beginning=False):
+    plan = plan_tracking(marked_objects(given, gone), to_beginning=to_beginning)
+    return followed(MaskTracker(None, SAME, given, "paper", plan, gone=gone))
+
+
+def columns_of(shown, number):
+    """Of each frame, where the object begins; None where it is not there."""
+    columns = [np.flatnonzero((one.labels == number).any(axis=0)) for one in shown]
+    return [int(found[0]) if len(found) else None for found in columns]
+
+
+def test_an_object_that_is_gone_is_shown_nowhere_until_it_is_marked_again(seen):
+    given = {0: mask(o1=(2, 8), o2=(12, 16)), 6: mask(o1=(4, 10))}
+    shown = gone_in(given, {3: {1}})
+    assert columns_of(shown, 1) == [2, 2, 2, None, None, None, *[4] * (FRAMES - 6)]
+    assert columns_of(shown, 2) == [12] * FRAMES
+    assert shown[4].confidence[1] == 0
+
+
+def test_what_comes_back_from_a_later_frame_ends_where_the_object_is_gone(seen):
+    shown = gone_in({6: mask(o1=(4, 10))}, {3: {1}}, to_beginning=True)
+    assert columns_of(shown, 1) == [*[None] * 6, *[4] * (FRAMES - 6)]
+
+
+def test_a_correction_that_an_object_is_gone_leaves_the_others(seen):
+    given = {0: mask(o1=(2, 8), o2=(12, 16))}
+    found = mask(o1=(4, 8), o2=(14, 18)), np.full(256, 0.9, np.float32)
+    earlier = {place: FrameMasks(*found) for place in range(FRAMES)}
+    gone = {5: frozenset({1})}
+    plan = plan_correction(marked_objects(given), marked_objects(given, gone), to_beginning=False)
+    shown = followed(MaskTracker(None, SAME, given, "paper", plan, earlier, gone))
+    assert columns_of(shown, 1)[5:] == [None] * (FRAMES - 5)
+    assert columns_of(shown, 2)[1:] == [14] * (FRAMES - 1)
 
 
 def test_a_surer_pass_changes_nothing_of_what_a_correction_is_not_about(seen, sure):

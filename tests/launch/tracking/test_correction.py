@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -28,7 +29,10 @@ from test_track import (
 
 from corrflow import InputError
 from corrflow.annotations import WRITERS, AnnotatedVideo, NamedObject, TrackedShape, open_writer
+from corrflow.tracking import recording
 from corrflow.tracking.recording import MaskRecording
+from corrflow.tracking.tables import TrackTable
+from launch import track as command
 
 __all__ = ["checkpoint", "mask", "track", "video"]  # fixtures
 
@@ -63,12 +67,12 @@ def test_only_the_frames_that_a_correction_is_about_are_tracked(track, video, tm
 
 def test_the_same_marks_write_other_formats_and_track_nothing(track, video, mask, capfd):
     out = track(video, "--mask", mask)
-    before, film, told = state_of(out), out.read_bytes(), out.with_suffix(".json").read_bytes()
+    before, film, told = state_of(out), out.read_bytes(), rows_of(out)
     capfd.readouterr()
     track(video, "--mask", mask, "--write", "labelme")
     assert "tracked 7 frames, of which 7 stay as they were" in capfd.readouterr().out
     assert unchanged(before, state_of(out)) == list(range(7))
-    assert (out.read_bytes(), out.with_suffix(".json").read_bytes()) == (film, told)
+    assert (out.read_bytes(), rows_of(out)) == (film, told)
     assert WRITERS["labelme"].path_of(out).is_dir()
 
 
@@ -82,16 +86,58 @@ def test_other_settings_track_all_frames(track, video, mask, capfd, flags):
     assert unchanged(before, state_of(out)) == []
 
 
-def test_another_video_or_a_lost_mask_tracks_all_frames(track, mask, tmp_path, capfd):
+def test_a_lost_mask_tracks_all_frames(track, video, mask, tmp_path, capfd):
+    out = track(video, "--mask", mask)
+    (tmp_path / "tracked-masks/00004.png").unlink()
+    capfd.readouterr()
+    track(video, "--mask", mask)
+    assert "tracked 7 frames: " in capfd.readouterr().out
+    assert len(labels_of(out)) == 7
+
+
+def test_results_of_another_video_or_kind_are_not_overwritten_unasked(track, mask, tmp_path):
     video = write_video(tmp_path / "one.mkv")
     out = track(video, "--mask", mask)
+    with pytest.raises(InputError, match="is of objects, not points: expected another name, or"):
+        track(video, "--points", "8,12")
     write_video(video, 8)
-    track(video, "--mask", mask)
-    assert "tracked 8 frames: " in capfd.readouterr().out
-    (tmp_path / "tracked-masks/00004.png").unlink()
-    track(video, "--mask", mask)
-    assert "tracked 8 frames: " in capfd.readouterr().out
+    with pytest.raises(InputError, match=r"is of another video, one.mkv: expected another name"):
+        track(video, "--mask", mask)
+    track(video, "--mask", mask, "--overwrite")
     assert len(labels_of(out)) == 8
+    track(video, "--points", "8,12", "--overwrite")
+
+
+def test_files_that_no_tracking_has_written_are_not_overwritten_unasked(
+    track, video, mask, tmp_path
+):
+    own = tmp_path / "tracked.csv"
+    own.write_text("mine")
+    with pytest.raises(InputError, match=r"would overwrite .*tracked.csv, which no tracking has"):
+        track(video, "--mask", mask)
+    assert own.read_text() == "mine"
+    track(video, "--mask", mask, "--overwrite")
+
+
+def test_annotations_stay_true_and_what_was_edited_in_them_stays(track, video, mask, tmp_path):
+    out = track(video, "--mask", mask, "--write", "coco", "labelme")
+    written = WRITERS["coco"].path_of(out)
+    before = written.read_bytes()
+    fix = write_mask(tmp_path / "fix.png", left=12)
+    flags = ("--mask", f"0={mask}", f"3={fix}")
+    track(video, *flags)
+    after = written.read_bytes()
+    assert after != before
+    track(video, *flags, "--write", "coco")
+    assert written.read_bytes() == after
+    written.write_bytes(before)
+    with pytest.raises(InputError, match=r"would overwrite .*tracked-coco.json, which was edited"):
+        track(video, "--mask", mask)
+    assert written.read_bytes() == before
+    written.unlink()
+    track(video, "--mask", mask)
+    assert not written.exists()
+    assert WRITERS["labelme"].path_of(out).is_dir()
 
 
 def test_a_corrected_object_leaves_the_other_where_it_was(track, video, tmp_path):
@@ -244,6 +290,102 @@ def test_what_is_painted_into_a_mask_is_a_correction_until_the_mask_is_deleted(
         assert np.array_equal(now, labels)
 
 
+def test_a_frame_that_is_marked_can_be_painted_too(track, video, mask, tmp_path):
+    second = write_mask(tmp_path / "second.png", left=29)
+    flags = ("--protocol", "identity", "--mask", f"0={mask}", f"4={second}")
+    out = track(video, *flags)
+    write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    for _ in range(2):
+        track(video, *flags)
+        assert np.array_equal(labels_of(out)[5] == 1, shape_at(13))
+    fix = write_mask(tmp_path / "fix.png", left=3)
+    track(video, "--protocol", "identity", "--mask", f"0={mask}", f"4={fix}")
+    assert np.array_equal(labels_of(out)[5] == 1, shape_at(3))
+    track(video, "--protocol", "identity", "--mask", f"0={mask}")
+    assert marks_of(out) == [0]
+
+
+def test_labels_that_were_exported_before_do_not_undo_what_was_painted(
+    track, video, mask, tmp_path
+):
+    out = track(video, "--mask", mask)
+    exported = given_back(tmp_path, [labels > 0 for labels in labels_of(out)])
+    track(video, "--labels", exported)
+    assert marks_of(out) == [0]
+    write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    for _ in range(2):
+        track(video, "--labels", exported)
+        assert marks_of(out) == [0, 4]
+        assert np.array_equal(labels_of(out)[4] == 1, shape_at(13))
+
+
+def test_an_object_that_was_renamed_in_the_tool_is_the_same(track, video, mask, tmp_path):
+    track(video, "--mask", mask)
+    out = tmp_path / "tracked.mp4"
+    masks = [labels > 0 for labels in labels_of(out)]
+    track(video, "--labels", given_back(tmp_path, masks, called="cat"))
+    before = state_of(out)
+    track(video, "--labels", given_back(tmp_path, masks, called="hare"))
+    assert marks_of(out) == [0]
+    assert unchanged(before, state_of(out)) == list(range(7))
+    assert {row["name"] for row in rows_of(out)} == {"hare"}
+
+
+def test_a_mask_that_was_saved_again_as_it_was_is_no_mark(track, video, mask, tmp_path, capfd):
+    out = track(video, "--mask", mask)
+    path = tmp_path / "tracked-masks/00004.png"
+    before = path.read_bytes()
+    with Image.open(path) as image:
+        image.save(path, compress_level=0)
+    assert path.read_bytes() != before
+    capfd.readouterr()
+    track(video, "--mask", mask)
+    assert "of which 7 stay as they were" in capfd.readouterr().out
+    assert marks_of(out) == [0]
+
+
+def test_an_object_that_is_erased_from_a_mask_is_gone_until_it_is_marked_again(
+    track, video, mask, tmp_path
+):
+    out = track(video, "--mask", mask)
+    before = labels_of(out)
+    write_mask(tmp_path / "tracked-masks/00003.png", value=0)
+    last = write_mask(tmp_path / "last.png", left=29)
+    for flags in ((), (), (f"6={last}",)):
+        track(video, "--mask", f"0={mask}", *flags)
+        labels = labels_of(out)
+        assert [bool(shown.any()) for shown in labels[:6]] == [True] * 3 + [False] * 3
+        assert labels[6].any() == bool(flags)
+        # back from the frame in which it is gone nothing comes
+        assert all(np.array_equal(labels[place], before[place]) for place in range(3))
+    gone = {row["confidence"] for row in rows_of(out) if row["frame"] in ("3", "4", "5")}
+    assert gone == {"0.0"}
+
+
+def test_gone_says_so_by_number_or_name(track, video, tmp_path):
+    cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
+    dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
+    (tmp_path / "labels").mkdir()
+    write_labelme(tmp_path / "labels/frame_000000.json", [cat, dog])
+    write_labelme(tmp_path / "labels/frame_000005.json", [cat])
+    flags = ("--protocol", "identity", "--labels", tmp_path / "labels")
+    out = track(video, *flags)
+    before = labels_of(out)
+    for one in ("2=1", "2=cat"):
+        track(video, *flags, "--gone", one)
+        for place, (now, labels) in enumerate(zip(labels_of(out), before, strict=True)):
+            is_gone = 2 <= place < 5
+            assert np.array_equal(now, np.where(labels == 1, 0, labels) if is_gone else labels)
+    track(video, *flags)
+    assert all(np.array_equal(*pair) for pair in zip(labels_of(out), before, strict=True))
+    with pytest.raises(
+        InputError, match=r"gone 2=hare: expected .* an object of 1 \(cat\), 2 \(dog"
+    ):
+        track(video, *flags, "--gone", "2=hare")
+    with pytest.raises(InputError, match="gone 5=cat: the object is marked in that frame"):
+        track(video, *flags, "--gone", "5=cat")
+
+
 def test_files_beside_the_images_of_a_folder_are_none_of_the_video(track, tmp_path, capfd):
     folder = tmp_path / "frames"
     folder.mkdir()
@@ -270,7 +412,8 @@ def test_labels_of_all_frames_that_nothing_was_tracked_from_are_told(track, vide
     labels = given_back(tmp_path, [shape_at(5 + 4 * t) for t in range(7)])
     track(video, "--labels", labels)
     told = capfd.readouterr().err
-    assert "mark 7 of 7 frames, which stay as they are marked; no tracking is at" in told
+    assert "mark 7 of 7 frames of" in told
+    assert "stay as they are marked: they correct no tracking that is there" in told
 
 
 @pytest.mark.parametrize("mask_size", [(30, 20), None, "unknown"])
@@ -291,7 +434,7 @@ def test_a_mask_that_was_spoilt_is_told(track, video, mask, tmp_path, mask_size)
     track(video, "--mask", mask, "--overwrite")
 
 
-@pytest.mark.parametrize("what", ["frames", "rows", "given", "masks"])
+@pytest.mark.parametrize("what", ["frames", "rows", "given", "masks", "height", "half"])
 def test_a_table_that_was_spoilt_is_told(track, video, mask, what):
     out = track(video, "--mask", mask)
     table = out.with_suffix(".json")
@@ -300,9 +443,12 @@ def test_a_table_that_was_spoilt_is_told(track, video, mask, what):
         del told["frames"][5:]
     elif what == "rows":
         del told["frames"][2]["objects"][0]["confidence"]
-    else:
+    elif what == "height":
+        told["height"] = "high"
+    elif what != "half":
         del told["made_from"][what]
-    table.write_text(json.dumps(told))
+    text = json.dumps(told)
+    table.write_text(text[: len(text) // 2] if what == "half" else text)
     with pytest.raises(InputError, match=r"tracked.json: does not fit together .* --overwrite"):
         track(video, "--mask", mask)
     track(video, "--mask", mask, "--overwrite")
@@ -330,6 +476,50 @@ def test_what_ends_while_it_is_written_leaves_all_as_it_was(
         fix.unlink()
         found = [path for path in tmp_path.rglob("*") if path.is_file()]
         assert {path: path.read_bytes() for path in found} == before
+
+
+@pytest.mark.parametrize("place", ["before the table", "behind the table"])
+def test_who_is_killed_while_files_get_their_names_loses_no_painting(
+    track, video, mask, tmp_path, monkeypatch, place
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    out = track(video, "--mask", mask)
+    write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    with monkeypatch.context() as patched:
+        if place == "before the table":
+            patched.setattr(TrackTable, "finish", killed)
+        else:
+            patched.setattr(recording, "complete_masks", killed)
+        with pytest.raises(KeyboardInterrupt):
+            track(video, "--mask", mask)
+    track(video, "--mask", mask)
+    assert marks_of(out) == [0, 4]
+    before = state_of(out)
+    track(video, "--mask", mask)
+    assert unchanged(before, state_of(out)) == list(range(7))
+    track(video, "--mask", mask, out="other.mp4")
+    write_mask(tmp_path / "other-masks/00004.png", value=1, left=13)
+    track(video, "--mask", mask, out="other.mp4")
+    for one, other in zip(labels_of(out), labels_of(tmp_path / "other.mp4"), strict=True):
+        assert np.array_equal(one, other)
+
+
+def test_who_stops_before_as_many_frames_as_were_there_keeps_those(
+    track, video, mask, tmp_path, monkeypatch, capfd
+):
+    track(video, "--mask", mask)
+    write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    before = {path: path.read_bytes() for path in files}
+    asked = iter([False, False, True])
+    monkeypatch.setattr(command, "patience", lambda: nullcontext(lambda: next(asked)))
+    flags = ("--video", video, "--out", tmp_path / "tracked.mp4", "--device", "cpu")
+    assert command.main([*map(str, flags), "--mask", str(mask), "--size", "40"]) == 130
+    assert "all files are as they were" in capfd.readouterr().err
+    found = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert {path: path.read_bytes() for path in found} == before
 
 
 def test_a_corrected_point_leaves_the_others(track, video, tmp_path):
@@ -373,7 +563,7 @@ def test_an_interrupted_correction_leaves_all_as_it_was(checkpoint, tmp_path):
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=TIMEOUT_SECONDS)[1]
     assert process.returncode == 130, told + rest
-    assert "interrupted before anything was written" in rest
+    assert "interrupted; all files are as they were" in rest
     assert {path: path.read_bytes() for path in before} == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 

@@ -275,15 +275,33 @@ def test_of_what_was_found_only_what_a_stroke_changes_is_marked():
     found[2:8, 2:12], found[2:8, 20:30], found[12:18, 2:12] = 1, 2, 3
     nothing = np.zeros_like(found)
     rubbed = [{"object": 0, "radius": 2, "path": [[10, 4]]}]
-    labels = correct(found, nothing, rubbed)
+    labels, gone = correct(found, nothing, rubbed)
     assert (set(np.unique(labels)), labels[4, 10], labels[4, 4]) == ({0, 1}, 0, 1)
-    assert not correct(found, nothing, []).any()
+    assert not gone
+    assert not correct(found, nothing, [])[0].any()
     # a stroke that is there already is a mark all the same
     again = [{"object": 2, "radius": 1, "path": [[24, 4]]}]
-    assert np.array_equal(correct(found, nothing, again), np.where(found == 2, 2, 0))
+    assert np.array_equal(correct(found, nothing, again)[0], np.where(found == 2, 2, 0))
     boxed = nothing.copy()
     boxed[12:15, 20:30] = 4
-    assert set(np.unique(correct(None, boxed, []))) == {0, 4}
+    assert set(np.unique(correct(None, boxed, [])[0])) == {0, 4}
+
+
+def test_an_object_that_is_rubbed_out_wholly_is_gone(tmp_path):
+    found = np.zeros((40, 60), np.uint8)
+    found[5:15, 5:15], found[20:30, 40:50] = 1, 2
+    rub = {"frame": 4, "object": 0, "radius": 30, "path": [[10, 10]]}
+    first = [
+        {"frame": 0, "object": number, "radius": 4, "path": [[x, y]]}
+        for number, x, y in ((1, 10, 10), (2, 45, 25))
+    ]
+    marks = {"mode": "mask", "width": 60, "height": 40, "box": [], "mask": [*first, rub]}
+    tracked = {0: None, 4: np.where(found == 1, found, 0)}
+    prompts = read_marks(json.dumps(marks), tmp_path, tracked.get)
+    assert (len(prompts.mask), prompts.gone) == (1, ("4=1",))
+    # of an object that was painted there only now nothing is to be gone
+    tracked[4] = None
+    assert read_marks(json.dumps(marks), tmp_path, tracked.get).gone == ()
 
 
 def test_boxes_and_strokes_are_objects_of_one_tracking(tmp_path):

@@ -46,6 +46,22 @@ def rows_of(out):
         return {row["video"]: row for row in csv.DictReader(file)}
 
 
+def test_a_painted_mask_of_one_video_tracks_that_video_again(track, folders, capfd):
+    assert track() == 0
+    path = folders / "out/run-masks/00001.png"
+    with Image.open(path) as image:
+        shape = np.zeros_like(image)
+    shape[20:30, 30:50] = 1
+    Image.fromarray(shape).save(path)
+    capfd.readouterr()
+    assert track() == 0
+    told = capfd.readouterr()
+    assert "tracking" in told.err
+    assert json.loads((folders / "out/run.json").read_text())["made_from"]["edited"] == {"1": [1]}
+    assert track() == 0
+    assert "tracking" not in capfd.readouterr().err
+
+
 def test_every_video_is_tracked_from_its_labels_once(track, folders, capfd):
     out = folders / "out"
     assert track("--write", "cvat") == 0
