@@ -13,7 +13,7 @@ from corrflow.annotations.documents import check_size, read_json_object, reading
 from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import Mask, box_ring, fill_rings, outline
 from corrflow.annotations.shapes import NamedObject, Shape
-from corrflow.annotations.writer import AnnotatedVideo, FileWriter, TrackedShape
+from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
 from corrflow.drawing import extent
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
@@ -94,15 +94,17 @@ def bitmap_of(segmentation: list[list[float]] | dict[str, Any], width: int, heig
     return np.asarray(coder.decode(packed), dtype=bool)
 
 
-class CocoWriter(FileWriter):
+class CocoWriter(AnnotationWriter):
     """`NAME-coco.json`: polygons, a list for each part; run lengths where an object has holes,
     which COCO's polygons can't have. The confidence is its `score`."""
 
     suffix = "-coco.json"
-    libraries = (*FileWriter.libraries, "pycocotools.mask")
+    libraries = (*AnnotationWriter.libraries, "pycocotools.mask")
 
-    def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
-        super().__init__(out, video, tolerance)
+    def __init__(
+        self, out: Path, video: AnnotatedVideo, tolerance: float, folder: Path | None = None
+    ) -> None:
+        super().__init__(out, video, tolerance, folder)
         names = dict.fromkeys(owner.name for owner in video.objects)
         self.categories = {name: number for number, name in enumerate(names, 1)}
         self.images: list[dict[str, Any]] = []

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from corrflow.annotations.documents import check_size, read_xml, reading
 from corrflow.annotations.polygons import Ring, box_ring, ellipse_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
-from corrflow.annotations.writer import AnnotatedVideo, FileWriter, TrackedShape
+from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
 from corrflow.drawing import color
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
@@ -109,14 +109,16 @@ def ring_of(element: Element) -> Ring:
     return np.asarray(middle + (ring - middle) @ turn)
 
 
-class CvatWriter(FileWriter):
+class CvatWriter(AnnotationWriter):
     """`NAME-cvat.xml`: a track for each object, a keyframe for each frame, `outside` from where it
     is gone. Holes and parts are joined into one line: a track has one polygon a frame."""
 
     suffix = "-cvat.xml"
 
-    def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
-        super().__init__(out, video, tolerance)
+    def __init__(
+        self, out: Path, video: AnnotatedVideo, tolerance: float, folder: Path | None = None
+    ) -> None:
+        super().__init__(out, video, tolerance, folder)
         self.count = 0
         self.tracks = [
             Element("track", id=str(index), label=owner.name, source="auto")

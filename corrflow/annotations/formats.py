@@ -63,9 +63,15 @@ def find_reader(path: Path) -> Reader:
     raise InputError(f"labels {path}: is of no known kind: expected {KINDS}")
 
 
-def open_writer(name: str, out: Path, video: AnnotatedVideo, tolerance: float) -> AnnotationWriter:
+def open_writer(
+    name: str,
+    out: Path,
+    video: AnnotatedVideo,
+    tolerance: float,
+    folder: Path | None = None,
+) -> AnnotationWriter:
     """The writer of a format; InputError names the known ones."""
-    return find_writer(name)(out, video, tolerance)
+    return find_writer(name)(out, video, tolerance, folder)
 
 
 def find_writer(name: str) -> type[AnnotationWriter]:

@@ -15,7 +15,7 @@ from PIL import Image
 from corrflow.annotations.documents import check_size, read_json_object, reading
 from corrflow.annotations.polygons import box_ring, ellipse_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
-from corrflow.annotations.writer import FolderWriter, TrackedShape
+from corrflow.annotations.writer import AnnotationWriter, TrackedShape
 
 VERSION = "5.5.0"  # whose fields are written; Labelme reads files of other versions, too
 
@@ -70,7 +70,7 @@ def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
     raise ValueError(f"{kind}: expected polygon, rectangle, circle, mask or point")
 
 
-class LabelmeWriter(FolderWriter):
+class LabelmeWriter(AnnotationWriter):
     """The folder `NAME-labelme`: a JSON for each frame, beside its image if the video is a file.
     Parts are polygons of one group; each is joined with its holes into one line."""
 
@@ -80,12 +80,13 @@ class LabelmeWriter(FolderWriter):
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
         """The next frame, and what is in it."""
+        self.path.mkdir(parents=True, exist_ok=True)
         name = self.video.image_name(place)
         image_path = name
         if self.video.images:
-            image_path = os.path.relpath(self.video.images[place].resolve(), self.path.resolve())
+            image_path = os.path.relpath(self.video.images[place].resolve(), self.home.resolve())
         else:
-            self.video.save_image(place, pixels_hw3, self.unfinished)
+            self.video.save_image(place, pixels_hw3, self.path)
         document: dict[str, Any] = {
             "version": VERSION,
             "flags": {},
@@ -96,7 +97,7 @@ class LabelmeWriter(FolderWriter):
             "imageWidth": self.video.width,
         }
         text = json.dumps(document, ensure_ascii=False, indent=1)
-        (self.unfinished / f"{Path(name).stem}.json").write_text(text, encoding="utf-8")
+        (self.path / f"{Path(name).stem}.json").write_text(text, encoding="utf-8")
 
     def records(self, shape: TrackedShape) -> list[dict[str, Any]]:
         """An object's shapes."""
@@ -119,3 +120,6 @@ class LabelmeWriter(FolderWriter):
             }
             for line in lines
         ]
+
+    def finish(self) -> None:
+        """Each frame's file is whole already."""

@@ -13,7 +13,7 @@ from corrflow.annotations.documents import reading
 from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import box_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
-from corrflow.annotations.writer import AnnotatedVideo, FolderWriter, TrackedShape
+from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
 from corrflow.errors import InputError
 
 BOX = 4  # numbers of a line that is a box
@@ -85,24 +85,26 @@ def read_file(path: Path, names: dict[int, str], width: int, height: int) -> lis
     return shapes
 
 
-class YoloWriter(FolderWriter):
+class YoloWriter(AnnotationWriter):
     """The folder `NAME-yolo`, to train on: `images`, `labels` and `data.yaml`. Parts and holes of
     an object are joined into one line, of a point there is none."""
 
     suffix = "-yolo"
     has_points = False
 
-    def __init__(self, out: Path, video: AnnotatedVideo, tolerance: float) -> None:
-        super().__init__(out, video, tolerance)
+    def __init__(
+        self, out: Path, video: AnnotatedVideo, tolerance: float, folder: Path | None = None
+    ) -> None:
+        super().__init__(out, video, tolerance, folder)
         names = dict.fromkeys(owner.name for owner in video.objects)
         self.classes = {name: number for number, name in enumerate(names)}
-        (self.unfinished / "labels").mkdir()
+        (self.path / "labels").mkdir(parents=True, exist_ok=True)
 
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
         """The next frame, and what is in it."""
-        self.video.save_image(place, pixels_hw3, self.unfinished / "images")
+        self.video.save_image(place, pixels_hw3, self.path / "images")
         size = (self.video.width, self.video.height)
         lines = []
         for shape in shapes:
@@ -113,13 +115,12 @@ class YoloWriter(FolderWriter):
             shares = " ".join(f"{share:.6f}" for share in corners.reshape(-1))
             lines.append(f"{number} {shares}\n")
         stem = Path(self.video.image_name(place)).stem
-        path = self.unfinished / "labels" / f"{stem}.txt"
+        path = self.path / "labels" / f"{stem}.txt"
         path.write_text("".join(lines), encoding="utf-8")
 
     def finish(self) -> None:
-        """Name the classes, and put the folder in the place of an earlier try's."""
+        """Name the classes."""
         names = {number: name for name, number in self.classes.items()}
         about = {"path": ".", "train": "images", "val": "images", "names": names}
         text = needed("yaml").safe_dump(about, allow_unicode=True, sort_keys=False)
-        (self.unfinished / "data.yaml").write_text(text, encoding="utf-8")
-        super().finish()
+        (self.path / "data.yaml").write_text(text, encoding="utf-8")

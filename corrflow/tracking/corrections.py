@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
+from corrflow.errors import InputError
 from corrflow.pictures import Pixels
 from corrflow.propagation import TrackedPoints
 from corrflow.scale import Points
 from corrflow.tracking.disk_buffer import CompressedMasks
 from corrflow.tracking.earlier import Earlier
-from corrflow.tracking.plan import Gone, digest, digest_of_point
+from corrflow.tracking.plan import IS_GONE, Given, Gone, digest, digest_of_point
 from corrflow.tracking.tracker import FrameMasks
 
 Marks = TypeVar("Marks", bound=Mapping[int, NDArray[Any]])
@@ -29,75 +30,96 @@ class Sorted(Generic[Marks]):
 
     marks: Marks
     """What says something new, or is marked as it was before; by place of the frame."""
-    as_tracked: dict[int, dict[int, str]]
-    """Digests of what came back as it was tracked, now or before, as it came: who sees it come
-    again knows it, even when the tracking has changed since."""
+    returned: dict[int, dict[int, str]]
+    """Digests of what came and is no mark, now or before, as it came: who sees it come again knows
+    it, even when the tracking has changed since."""
     gone: dict[int, frozenset[int]] = field(default_factory=dict)
     """Objects that are marked as gone."""
     edited: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Of the marks, those that are painted into the masks of the tracking."""
+    overruled: tuple[int, ...] = ()
+    """Frames in which something that is marked anew was painted over as well, which goes before."""
 
 
 def sort_masks(
-    masks: CompressedMasks, gone: Gone, earlier: Earlier[FrameMasks], tolerance: float | None
+    masks: CompressedMasks,
+    gone: Gone,
+    earlier: Earlier[FrameMasks],
+    tolerance: float | None,
+    *,
+    is_export: bool = True,
 ) -> Sorted[CompressedMasks]:
     """Which objects of which frames are marked. What was painted into a mask since the tracking
-    goes before what came; what was painted before it, behind. An object that would be marked
-    nowhere is, in the first of its frames.
+    goes before what came with it; what is marked anew goes before what was painted earlier.
 
     Args:
         masks: `[H, W]` by place of the frame: all that came.
-        gone: the objects that are marked as gone; all of these are marks.
+        gone: the objects that are marked as gone.
         earlier: what was tracked, in some frames at least.
         tolerance: how far the lines of polygons may have moved, in pixels; None: no shape has.
+        is_export: whether a tool may have given back frames as they were tracked, which nobody has
+            marked.
+
+    Raises:
+        InputError: an object was erased where it is marked, and is marked nowhere else.
     """
-    before = earlier.made_from
-    corrections = CompressedMasks(*masks.shape)
+    before, marks = earlier.made_from, CompressedMasks(*masks.shape)
     returned: dict[int, dict[int, str]] = {}
-    first: dict[int, int] = {}
+    overruled = set()
     for place, labels_hw in masks.items():
-        old, painted = before.given.get(place, {}), earlier.painted.get(place, frozenset())
+        if place not in earlier.found:
+            marks[place] = labels_hw
+            continue
+        old, known = before.given.get(place, {}), before.returned.get(place, {})
+        painted, once = earlier.painted_in(place), earlier.edited.get(place, ())
         kept_hw = labels_hw.copy()
         for number in numbers_of(labels_hw):
-            shape_hw = labels_hw == number
+            shape_hw, found_hw = labels_hw == number, earlier.found[place].labels == number
             name = digest(shape_hw)
-            first.setdefault(number, place)
-            if place not in earlier.found or (old.get(number) == name and number not in painted):
-                continue
-            found_hw = earlier.found[place].labels == number
-            is_returned = name in (
-                before.as_tracked.get(place, {}).get(number),
-                written(earlier, place, number),
-            ) or (tolerance is not None and is_same_shape(shape_hw, found_hw, tolerance))
-            if number not in painted and not is_returned:
-                continue
+            is_old, is_known = old.get(number) == name, known.get(number) == name
+            is_tracked = is_export and (
+                is_known
+                or name == earlier.tracked_as(place, number)
+                or (tolerance is not None and is_same_shape(shape_hw, found_hw, tolerance))
+            )
+            if number in painted:
+                if not (is_old or is_tracked):
+                    overruled.add(place)
+            elif is_old or not (is_tracked or (is_known and number in once)):
+                continue  # a mark
             returned.setdefault(place, {})[number] = name
             kept_hw[shape_hw] = 0
-            if number in old and number not in painted:
+            if number in old.keys() - painted - gone.get(place, frozenset()):
                 kept_hw[found_hw] = number
         if kept_hw.any():
-            corrections[place] = kept_hw
-    absent = {place: set(numbers) for place, numbers in gone.items()}
-    edited = add_edited(corrections, absent, earlier)
-    marked = {number for labels_hw in corrections.values() for number in numbers_of(labels_hw)}
-    for number in first.keys() - marked:
-        place = first[number]
-        put(corrections, place, number, masks[place] == number)
+            marks[place] = kept_hw
+    absent: dict[int, set[int]] = {}
+    for place, numbers in gone.items():
+        known = before.returned.get(place, {})
+        for number in numbers:
+            if number in earlier.painted_in(place) or (
+                number in earlier.edited.get(place, ()) and known.get(number) == IS_GONE
+            ):
+                returned.setdefault(place, {})[number] = IS_GONE
+                overruled |= {place} - known.keys()
+            else:
+                absent.setdefault(place, set()).add(number)
+    edited = add_edited(marks, absent, earlier)
+    for number, place in missing_marks(masks, marks, before.given).items():
+        if number in edited.get(place, ()):
+            raise InputError(
+                f"object {number}: was erased from the mask of the frame in which it is marked, "
+                "and is marked nowhere else: expected it in another frame, or that mask deleted"
+            )
+        put(marks, place, number, masks[place] == number)
         returned.get(place, {}).pop(number, None)
-        absent.get(place, set()).discard(number)
-        edited.get(place, set()).discard(number)
     return Sorted(
-        corrections,
-        merged(before.as_tracked, returned),
+        marks,
+        merged(before.returned, returned),
         {place: frozenset(numbers) for place, numbers in absent.items() if numbers},
         {place: tuple(sorted(numbers)) for place, numbers in edited.items() if numbers},
+        tuple(sorted(overruled)),
     )
-
-
-def written(earlier: Earlier[Any], place: int, number: int) -> str | None:
-    """The digest of an object as it was tracked, which may have been painted over since."""
-    shapes = earlier.made_from.shapes
-    return shapes[place].get(number) if place < len(shapes) else None
 
 
 def add_edited(
@@ -105,15 +127,18 @@ def add_edited(
 ) -> dict[int, set[int]]:
     """Mark what was painted into masks; gives the objects by place of the frame."""
     edited: dict[int, set[int]] = {}
-    for place in earlier.edited.keys() | earlier.painted.keys():
-        labels_hw, painted = earlier.found[place].labels, earlier.painted.get(place, frozenset())
+    for place in sorted(earlier.edited.keys() | earlier.painted.keys()):
+        labels_hw, painted = earlier.found[place].labels, earlier.painted_in(place)
         for number in {*earlier.edited.get(place, ()), *painted}:
             shape_hw = labels_hw == number
-            marked_hw = marks[place] == number if place in marks else np.zeros_like(shape_hw)
-            is_marked = marked_hw.any() or number in gone.get(place, ())
-            is_same = np.array_equal(marked_hw, shape_hw)
-            if is_marked and not is_same and number not in painted:
-                continue  # it was marked anew
+            if number not in painted:
+                marked_hw = marks[place] if place in marks else np.zeros_like(labels_hw)
+                is_marked = (marked_hw == number).any() or number in gone.get(place, ())
+                seen_hw = shape_hw & ((marked_hw == 0) | (marked_hw == number))
+                is_covered = shape_hw.any() and not seen_hw.any()
+                if (is_marked and not np.array_equal(marked_hw == number, seen_hw)) or is_covered:
+                    continue  # the frame was marked anew
+                shape_hw = seen_hw
             edited.setdefault(place, set()).add(number)
             if shape_hw.any():
                 put(marks, place, number, shape_hw)
@@ -121,6 +146,34 @@ def add_edited(
             else:
                 gone.setdefault(place, set()).add(number)
     return edited
+
+
+def missing_marks(masks: CompressedMasks, marks: CompressedMasks, old: Given) -> dict[int, int]:
+    """Objects, and the frame that came in which each must be marked: one that is marked nowhere, in
+    the first of its frames; one whose first mark was taken away, in the next of its frames that was
+    tracked from there."""
+    came, marked = frames_of(masks), frames_of(marks)
+    missing = {}
+    for number, places in came.items():
+        left = marked.get(number, [])
+        if not left:
+            missing[number] = places[0]
+            continue
+        first = min((p for p, m in old.items() if m.get(number, IS_GONE) != IS_GONE), default=None)
+        if first is not None and first < left[0]:
+            between = [place for place in places if first < place < left[0]]
+            if between:
+                missing[number] = between[0]
+    return missing
+
+
+def frames_of(masks: CompressedMasks) -> dict[int, list[int]]:
+    """In which frames each object is."""
+    frames: dict[int, list[int]] = {}
+    for place, labels_hw in masks.items():
+        for number in numbers_of(labels_hw):
+            frames.setdefault(number, []).append(place)
+    return frames
 
 
 def put(marks: CompressedMasks, place: int, number: int, shape_hw: Pixels) -> None:
@@ -168,7 +221,7 @@ def sort_points(
     returned: dict[int, dict[int, str]] = {}
     first: dict[int, int] = {}
     for place, xy_k2 in points.items():
-        old, known = before.given.get(place, {}), before.as_tracked.get(place, {})
+        old, known = before.given.get(place, {}), before.returned.get(place, {})
         kept_k2 = xy_k2.copy()
         for number in points_of(xy_k2):
             row, name = number - 1, digest_of_point(xy_k2[number - 1])
@@ -189,7 +242,7 @@ def sort_points(
             rows_k2 = corrections.setdefault(place, np.full_like(points[place], np.nan))
             rows_k2[number - 1] = points[place][number - 1]
             del returned[place][number]
-    return Sorted(corrections, merged(before.as_tracked, returned))
+    return Sorted(corrections, merged(before.returned, returned))
 
 
 def points_of(xy_k2: Points) -> list[int]:

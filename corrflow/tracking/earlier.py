@@ -16,7 +16,7 @@ from corrflow.files import content_digest
 from corrflow.pictures import read_mask
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.plan import Given, changed_marks, objects_of, renumbered
-from corrflow.tracking.recording import complete_masks, masks_folder
+from corrflow.tracking.recording import digests_by_path, masks_folder
 from corrflow.tracking.tracker import MOST_LABELS, FrameMasks, from_rows, nowhere
 
 Result = TypeVar("Result")
@@ -44,8 +44,9 @@ class MadeFrom:
     """What each object or point is called, by its number; empty if they have no names."""
     given: Given
     """What is marked."""
-    as_tracked: Given = field(default_factory=dict)
-    """What came as if it were marked, and was as an earlier tracking had it."""
+    returned: Given = field(default_factory=dict)
+    """What came as if it were marked and was no mark: it was as an earlier tracking had it, or
+    painted over."""
     edited: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     """Of the marks, those that somebody painted into the masks of a tracking: objects by place of
     the frame."""
@@ -57,8 +58,8 @@ class MadeFrom:
     """Of objects: digests of all masks' files by their names, in the order of the frames."""
     shapes: tuple[Mapping[int, str], ...] = ()
     """Digests of the objects in these masks, by number."""
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    """Digests of the annotations that were written, by format."""
+    annotations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """By format: digests of the annotations' files by their paths beside the video."""
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
@@ -70,7 +71,7 @@ class MadeFrom:
                 int(place): {int(number): digest for number, digest in objects.items()}
                 for place, objects in stored[name].items()
             }
-            for name in ("given", "as_tracked")
+            for name in ("given", "returned")
         }
         edited = {int(place): tuple(numbers) for place, numbers in stored["edited"].items()}
         shapes = tuple({int(n): digest for n, digest in at.items()} for at in stored["shapes"])
@@ -101,6 +102,15 @@ class Earlier(Generic[Result]):
     """Objects by place of the frame that were painted into the masks of the tracking before it."""
     painted: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Those that somebody has painted since, or erased."""
+
+    def painted_in(self, place: int) -> frozenset[int]:
+        """The objects that somebody has painted in a frame."""
+        return self.painted.get(place, frozenset())
+
+    def tracked_as(self, place: int, number: int) -> str | None:
+        """The digest of an object as it was tracked, which may have been painted over since."""
+        shapes = self.made_from.shapes
+        return shapes[place].get(number) if place < len(shapes) else None
 
     def can_be_taken_over(self, now: MadeFrom) -> bool:
         """Whether a tracking in the way of `now` finds the same where nothing else is marked."""
@@ -134,7 +144,6 @@ def read_earlier(out: Path, now: MadeFrom) -> Earlier[Any] | None:
         rows = [[dict(row) for row in frame[now.kind]] for frame in stored["frames"]]
         if len(rows) != made_from.frames:
             raise ValueError(f"{len(rows)} of {made_from.frames} frames")
-        complete_masks(out, made_from.masks)
         numbers = match_objects(made_from, now)
         found = (
             EarlierPoints(rows, numbers, len(numbers_of(now.given)))
@@ -166,22 +175,30 @@ def read_earlier(out: Path, now: MadeFrom) -> Earlier[Any] | None:
     made_from = replace(
         made_from,
         given=renumbered(made_from.given, numbers),
-        as_tracked=renumbered(made_from.as_tracked, numbers),
+        returned=renumbered(made_from.returned, numbers),
         shapes=tuple(renumbered(dict(enumerate(made_from.shapes)), numbers).values()),
     )
     is_renumbered = numbers != {number: number for number in known}
     return Earlier(made_from, found, is_renumbered, edited, painted)
 
 
-def has_painted_masks(out: Path) -> bool:
-    """Whether somebody has changed masks of a tracking since it was written."""
+def written_files(out: Path) -> dict[str, str]:
+    """Digests of masks and annotations of an earlier tracking of whatever video, by their paths
+    beside `out`; none where no table tells of them."""
     try:
         stored = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-        masks = MadeFrom.from_dict(stored["made_from"]).masks
+        return digests_by_path(out, MadeFrom.from_dict(stored["made_from"]).to_dict())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return False
-    paths = {masks_folder(out) / name: digest for name, digest in masks.items()}
-    return any(path.is_file() and content_digest(path) != d for path, d in paths.items())
+        return {}
+
+
+def has_changed_masks(out: Path) -> bool:
+    """Whether somebody has painted into masks of a tracking since, or deleted some."""
+    folder = masks_folder(out)
+    masks = {
+        out.parent / n: d for n, d in written_files(out).items() if Path(n).parts[0] == folder.name
+    }
+    return any(not path.is_file() or content_digest(path) != d for path, d in masks.items())
 
 
 def match_objects(before: MadeFrom, now: MadeFrom) -> dict[int, int]:
@@ -261,7 +278,11 @@ class EarlierMasks(Mapping[int, FrameMasks]):
             raise InputError(f"{where}, is {width}x{height}: expected {shape[1]}x{shape[0]}")
         objects = objects_of(labels_hw)
         if unknown := objects.keys() - known:
-            raise InputError(f"{where}, has object {min(unknown)}: expected some of {known}")
+            numbers = ", ".join(map(str, sorted(known)))
+            raise InputError(
+                f"{where}, has object {min(unknown)}: expected some of {numbers}, in an image with "
+                "a palette as it was written"
+            )
         return objects
 
     def __getitem__(self, place: int) -> FrameMasks:

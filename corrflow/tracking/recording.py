@@ -1,8 +1,8 @@
 """All that is kept of a tracked video: `NAME.mp4` with the tracks drawn over it, `NAME.csv`,
 `NAME.json`, of objects `NAME-masks/`, and annotations in the formats that are asked for."""
 
-import shutil
 from abc import ABC, abstractmethod
+from collections import ChainMap
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.plan import objects_of
 from corrflow.tracking.review import FrameToReview, ReviewList
+from corrflow.tracking.staging import StagedFiles, remove_stale
 from corrflow.tracking.tables import Cell, TrackTable
 from corrflow.tracking.tracker import FrameMasks
 from corrflow.tracking.video_writer import Sound, VideoFormat, VideoWriter
@@ -50,14 +51,17 @@ class Recorded:
     names: FrameNames
     objects: Mapping[int, str] = field(default_factory=dict)
     """What each object or point is called, by its number; none where nobody named them."""
-    annotations: Mapping[str, AnnotationWriter] = field(default_factory=dict)
-    """What writes labels as tools read them, by format."""
+    annotations: Callable[[Path], Mapping[str, AnnotationWriter]] = lambda folder: {}
+    """Opens what writes labels as tools read them, by format, into a folder."""
     review: int = 0
     """How many frames to name that a person should look at first."""
     made_from: Mapping[str, Any] = field(default_factory=dict)
     """What decides the tracks, for the table: a later tracking sees by it what it can take over."""
     is_kept: Callable[[int], bool] = lambda place: False
     """Whether a frame's result is that of an earlier tracking, whose mask is there."""
+    before: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the files of an earlier tracking by their paths beside the video; those that do
+    not come again are taken away."""
 
 
 class Recording(ABC, Generic[Result]):
@@ -68,7 +72,7 @@ class Recording(ABC, Generic[Result]):
 
     def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
         self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
-        self.object_names, self.annotations = about.objects, about.annotations
+        self.object_names, self.before = about.objects, about.before
         self.review_list, self.review_count = ReviewList(), about.review
         self.made_from, self.is_kept = about.made_from, about.is_kept
         first, *others = self.columns
@@ -79,10 +83,11 @@ class Recording(ABC, Generic[Result]):
             "height": reel.height,
         }
         with ExitStack() as opened:
-            for writer in self.annotations.values():
-                opened.callback(writer.discard)
-            self.table = opened.enter_context(TrackTable(out.with_suffix(""), columns, head))
-            self.film = opened.enter_context(VideoWriter(out, reel, sound))
+            self.staged = opened.enter_context(StagedFiles(out))
+            stem = self.staged.out.with_suffix("")
+            self.annotations = about.annotations(self.staged.folder)
+            self.table = opened.enter_context(TrackTable(stem, columns, head))
+            self.film = opened.enter_context(VideoWriter(self.staged.out, reel, sound))
             self.opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -113,26 +118,26 @@ class Recording(ABC, Generic[Result]):
         self.film.finish(whole=whole)
         for writer in self.annotations.values():
             writer.finish()
-        facts = {
-            **self.prepare_masks(),
-            "annotations": {n: content_digest(w.path) for n, w in self.annotations.items()},
-            "whole": whole,
-            "frames": self.count,
-        }
+        written = {n: self.staged.digests(writer.path) for n, writer in self.annotations.items()}
         frames = [
             {"frame": self.names.number(place), "confidence": round(confidence, 4)}
             for place, confidence in self.to_review
         ]
         tail: dict[str, Any] = {"review": frames} if self.review_count else {}
-        self.table.finish({**tail, "made_from": {**self.made_from, **facts}})
-        self.finish_masks()
+        facts = {
+            **self.made_from,
+            **self.mask_facts(),
+            "annotations": written,
+            "whole": whole,
+            "frames": self.count,
+        }
+        self.table.finish({**tail, "made_from": facts})
+        self.staged.publish()
+        remove_stale(self.out, self.before, digests_by_path(self.out, facts))
 
-    def prepare_masks(self) -> dict[str, Any]:
-        """See that masks are whole, if there are such; what the table tells of them."""
+    def mask_facts(self) -> dict[str, Any]:
+        """What the table tells of masks, if there are such."""
         return {}
-
-    def finish_masks(self) -> None:
-        """Give masks their names."""
 
     @property
     def to_review(self) -> list[FrameToReview]:
@@ -179,16 +184,14 @@ class MaskRecording(Recording[FrameMasks]):
         boxes: bool,
     ) -> None:
         super().__init__(out, reel, sound, about)
-        self.objects, self.boxes, self.masks = sorted(objects), boxes, masks_folder(out)
+        self.objects, self.boxes = sorted(objects), boxes
+        self.masks, self.kept_masks = masks_folder(self.staged.out), masks_folder(out)
         self.objects_at: list[dict[int, str]] = []
-        self.unfinished = self.masks.with_name(f".{self.masks.name}.tmp")
-        shutil.rmtree(self.unfinished, ignore_errors=True)
-        self.opened.callback(shutil.rmtree, self.unfinished, ignore_errors=True)
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: FrameMasks) -> None:
         """The next frame and what was found in it."""
         if not self.is_kept(self.count):
-            write_mask(self.unfinished / self.mask_name(self.count), result.labels)
+            write_mask(self.masks / self.mask_name(self.count), result.labels)
         self.objects_at.append(objects_of(result.labels))
         super().add(pixels_hw3, stamp, result)
 
@@ -232,26 +235,14 @@ class MaskRecording(Recording[FrameMasks]):
             for number in np.unique(labels_hw[labels_hw > 0]).tolist()
         ]
 
-    def prepare_masks(self) -> dict[str, Any]:
+    def mask_facts(self) -> dict[str, Any]:
         """Digests of the files, and of what is in them."""
-        self.unfinished.mkdir(parents=True, exist_ok=True)
         digests = {}
         for place in range(self.count):
+            folder = self.kept_masks if self.is_kept(place) else self.masks
             name = self.mask_name(place)
-            new = self.unfinished / name
-            digests[name] = content_digest(new if new.exists() else self.masks / name)
-        # the table, which comes next, says that these are the ones
-        shutil.rmtree(finished_masks(self.out), ignore_errors=True)
-        self.unfinished.replace(finished_masks(self.out))
+            digests[name] = content_digest(folder / name)
         return {"masks": digests, "shapes": self.objects_at}
-
-    def finish_masks(self) -> None:
-        """Into their folder; those of an earlier, longer try go."""
-        complete_masks(self.out)
-        for stale in self.masks.glob("*.png"):
-            place = self.names.place_of(stale.stem)
-            if place is not None and place >= self.count:
-                stale.unlink()
 
 
 class PointRecording(Recording[TrackedPoints]):
@@ -301,24 +292,8 @@ def masks_folder(out: Path) -> Path:
     return out.with_name(f"{out.stem}-masks")
 
 
-def finished_masks(out: Path) -> Path:
-    """Where the masks of a video are while its table is written."""
-    folder = masks_folder(out)
-    return folder.with_name(f".{folder.name}.new")
-
-
-def complete_masks(out: Path, digests: Mapping[str, str] | None = None) -> None:
-    """Give masks their names; again, where somebody was killed behind the table.
-
-    Args:
-        out: the video that is written.
-        digests: by name, those that the table has; None: all are in it.
-    """
-    finished, folder = finished_masks(out), masks_folder(out)
-    if not finished.is_dir():
-        return
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in finished.glob("*.png"):
-        if digests is None or digests.get(path.name) == content_digest(path):
-            path.replace(folder / path.name)
-    shutil.rmtree(finished, ignore_errors=True)
+def digests_by_path(out: Path, facts: Mapping[str, Any]) -> dict[str, str]:
+    """Of the masks and annotations that a table tells of, by their paths beside the video."""
+    folder = masks_folder(out).name
+    masks = {f"{folder}/{name}": digest for name, digest in facts.get("masks", {}).items()}
+    return dict(ChainMap(masks, *facts["annotations"].values()))

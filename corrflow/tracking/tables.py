@@ -13,8 +13,7 @@ Cell = int | float | bool | str | None
 
 
 class TrackTable:
-    """`STEM.csv` and `STEM.json`. They appear when they are finished; left unfinished, they leave
-    nothing."""
+    """`STEM.csv` and `STEM.json`, whole when they are finished."""
 
     def __init__(
         self, stem: Path, columns: Sequence[str], head: dict[str, str | int | float]
@@ -28,16 +27,11 @@ class TrackTable:
             head: facts that the JSON begins with; its `frames` have the rows.
         """
         self.columns, self.opened = tuple(columns), ExitStack()
-        self.names = {
-            suffix: stem.with_name(f"{stem.name}{suffix}") for suffix in (".csv", ".json")
-        }
-        self.unfinished = {
-            suffix: path.with_name(f".{path.name}.tmp") for suffix, path in self.names.items()
-        }
         stem.parent.mkdir(parents=True, exist_ok=True)
+        paths = [stem.with_name(f"{stem.name}{suffix}") for suffix in (".csv", ".json")]
         files = [
             self.opened.enter_context(path.open("w", newline="", encoding="utf-8"))
-            for path in self.unfinished.values()
+            for path in paths
         ]
         self.csv, self.json = csv.writer(files[0], lineterminator="\n"), files[1]
         self.csv.writerow(("frame", "seconds", *self.columns))
@@ -54,8 +48,6 @@ class TrackTable:
         trace: TracebackType | None,
     ) -> None:
         self.opened.close()
-        for path in self.unfinished.values():
-            path.unlink(missing_ok=True)
 
     def add(self, number: int, seconds: float, rows: Sequence[Sequence[Cell]]) -> None:
         """The next frame's rows, with its number and time; None is an empty cell."""
@@ -71,7 +63,7 @@ class TrackTable:
         self.count += 1
 
     def finish(self, tail: Mapping[str, Any] | None = None) -> None:
-        """Give the files their names.
+        """Write the end.
 
         Args:
             tail: facts that the JSON ends with.
@@ -81,8 +73,6 @@ class TrackTable:
         )
         self.json.write(f"\n]{more}}}\n")
         self.opened.close()
-        for suffix, path in self.unfinished.items():
-            path.replace(self.names[suffix])
 
 
 def plain(cell: Cell) -> str:

@@ -259,7 +259,7 @@ class FrameMasks(NamedTuple):
     labels: Pixels
     """`[H, W]`"""
     confidence: NDArray[np.float32]
-    """`[256]`, of each object by its number: as `TrackedMasks`."""
+    """`[256]`, of each object by its number: as `TrackedMasks`; 1 where it is marked as gone."""
 
 
 class KnownMasks(NamedTuple):
@@ -380,8 +380,9 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), confidence)
 
     def with_marks(self, place: int, result: FrameMasks) -> FrameMasks:
-        """They have their very pixels, and are certain."""
-        labels_hw, confidence = self.cleared(result, self.gone_at(place))
+        """They have their very pixels, and are certain; so is where an object is gone."""
+        gone = self.gone_at(place)
+        labels_hw, confidence = self.cleared(result, gone)
         if place in self.given:
             marked = self.given[place]
             objects = np.unique(marked[marked > 0])
@@ -389,7 +390,9 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
             labels_hw = np.where(marked > 0, marked, behind)
             confidence[objects] = 1
         areas = np.bincount(labels_hw.reshape(-1), minlength=MOST_LABELS)
-        return FrameMasks(labels_hw, np.where(areas > 0, confidence, np.float32(0)))
+        confidence[areas == 0] = 0
+        confidence[list(gone)] = 1
+        return FrameMasks(labels_hw, confidence)
 
     def marks_of(self, result: FrameMasks) -> Pixels:
         """The labels."""

@@ -78,6 +78,8 @@ class Marked:
     """By place of the frame, `[k, 2]` with NaN where a point is marked in another frame."""
     objects: tuple[NamedObject, ...] = ()
     """What labels call them; empty if what was given has no names."""
+    is_export: bool = False
+    """Whether frames may be among those that are marked that a tool gave back as they were."""
     has_polygons: bool = False
     """Whether areas came as polygons, whose lines are never quite those of the pixels."""
     gone: Gone = field(default_factory=dict)
@@ -91,13 +93,13 @@ def read_prompts(marked: Prompts, stage: VideoInfo) -> Marked:
     if marked.labels:
         read = read_annotations(marked.labels, marked.start, stage)
     else:
-        read = Marked(masks=read_masks(marked, stage))
+        folders = any(Path(value).is_dir() for value in marked.mask)
+        read = Marked(masks=read_masks(marked, stage), is_export=folders)
     return replace(read, gone=read_gone(marked, read, stage)) if marked.gone else read
 
 
 def read_gone(marked: Prompts, read: Marked, stage: VideoInfo) -> Gone:
-    """Numbers by place of the frame; InputError for objects that are marked nowhere, or in that
-    frame."""
+    """Numbers by place of the frame; InputError for objects that are marked nowhere."""
     masks: Mapping[int, Pixels] = read.masks or {}
     numbers = {n for labels_hw in masks.values() for n in np.unique(labels_hw).tolist() if n}
     if not numbers:
@@ -113,9 +115,11 @@ def read_gone(marked: Prompts, read: Marked, stage: VideoInfo) -> Gone:
                 f"{n} ({read.objects[n - 1].name})" if read.objects else str(n)
                 for n in sorted(called or numbers)
             )
-            raise InputError(f"gone {value}: expected FRAME=OBJECT, an object of {known}")
-        if place in masks and found[0] in masks[place]:
-            raise InputError(f"gone {value}: the object is marked in that frame: expected another")
+            what = f"several are called {name}: " if called else ""
+            raise InputError(
+                f"gone {value}: frame {place}, object {name!r}: {what}expected FRAME=OBJECT, by "
+                f"the number or name of one: {known}"
+            )
         gone.setdefault(place, set()).add(found[0])
     return gone
 
@@ -139,7 +143,7 @@ def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:
         points = {
             place: point_rows(found, objects, stage, where) for place, found in by_place.items()
         }
-        return Marked(points=points, objects=tuple(objects))
+        return Marked(points=points, objects=tuple(objects), is_export=True)
     masks = CompressedMasks(stage.height, stage.width)
     for place, found in by_place.items():
         for shape in found:
@@ -150,7 +154,7 @@ def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:
                 )
         masks[place] = paint(found, objects, stage.height, stage.width)
     has_polygons = any(shape.bitmap is None or shape.is_filled for shape in shapes)
-    return Marked(masks=masks, objects=tuple(objects), has_polygons=has_polygons)
+    return Marked(masks, None, tuple(objects), is_export=True, has_polygons=has_polygons)
 
 
 def labelled_place(

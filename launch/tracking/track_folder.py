@@ -23,7 +23,7 @@ from corrflow.files import atomic_file, content_digest
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model, weights_digest
 from corrflow.stored_config import claim_folder
-from corrflow.tracking.earlier import has_painted_masks
+from corrflow.tracking.earlier import has_changed_masks
 from launch.common.command import parse
 from launch.common.run_config import held
 from launch.configs.evaluate import TrackJob
@@ -99,11 +99,11 @@ class LabelledVideo:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing to do: with these labels it was tracked to its end, and written
-        in these formats, and nobody has painted into its masks."""
+        in these formats, and nobody has changed its masks since."""
         record = self.record()
         if record is None or record.problem or not set(self.write) <= set(record.write):
             return False
-        return not has_painted_masks(self.out)
+        return not has_changed_masks(self.out)
 
 
 def is_folder_of_videos(path: Path) -> bool:
@@ -157,6 +157,8 @@ def carry_out(
 
 def labelled_videos(job: TrackJob) -> list[LabelledVideo]:
     """The folder's videos, with the labels of their names; InputError if there are none."""
+    if job.gone:
+        raise InputError("track: --gone with a folder of videos: expected one video")
     source, labels, out = job.video, job.labels, folder_of(job)
     if source is None or labels is None or not labels.is_dir():
         raise InputError(

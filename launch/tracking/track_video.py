@@ -4,9 +4,12 @@ syntax is in `prompts.py`."""
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import tee
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+
+import numpy as np
 
 from corrflow import CorrFlow, InputError
 from corrflow.annotations import (
@@ -20,7 +23,7 @@ from corrflow.files import content_digest
 from corrflow.model import weights_digest
 from corrflow.scale import Scale
 from corrflow.tracking.corrections import Sorted, sort_masks, sort_points
-from corrflow.tracking.earlier import Earlier, MadeFrom, read_earlier
+from corrflow.tracking.earlier import Earlier, MadeFrom, read_earlier, written_files
 from corrflow.tracking.plan import (
     Given,
     marked_objects,
@@ -35,6 +38,7 @@ from corrflow.tracking.recording import (
     Recording,
     masks_folder,
 )
+from corrflow.tracking.staging import complete_publishing
 from corrflow.tracking.tracker import (
     MaskTracker,
     PointTracker,
@@ -144,6 +148,7 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
         StoppedError: before the first frame was written, or as many as were there before; all is
             as it was.
     """
+    complete_publishing(order.out)
     check_names(order)
     try:
         with ExitStack() as opened:
@@ -172,13 +177,9 @@ def check_names(order: TrackRequest) -> None:
     """InputError for results that would overwrite what is read, or what is none of ours."""
     if order.out.suffix.lower() != ".mp4":
         raise InputError(f"out {order.out}: expected a name that ends in .mp4")
-    files = written_files(order, masks=True)
+    files = result_paths(order, masks=True)
     written = [path.resolve() for path in files]
-    inputs = {"the video itself": order.video}
-    if order.prompts.labels:
-        inputs[f"labels {order.prompts.labels}"] = order.prompts.labels
-    inputs |= {f"mask {path}": path for path in mask_paths(order.prompts)}
-    for name, path in inputs.items():
+    for name, path in inputs_of(order).items():
         found = path.resolve()
         if any(other in (found, *found.parents) for other in written):
             raise InputError(f"out {order.out}: would overwrite {name}: expected another name")
@@ -194,6 +195,14 @@ def check_names(order: TrackRequest) -> None:
             f"out {order.out}: would overwrite {others[0]}, which no tracking has written: "
             "expected another name, or --overwrite"
         )
+
+
+def inputs_of(order: TrackRequest) -> dict[str, Path]:
+    """What is read, by what it is."""
+    inputs = {"the video itself": order.video}
+    if order.prompts.labels:
+        inputs[f"labels {order.prompts.labels}"] = order.prompts.labels
+    return inputs | {f"mask {path}": path for path in mask_paths(order.prompts)}
 
 
 def check_formats(order: TrackRequest, marked: Marked) -> None:
@@ -228,7 +237,8 @@ def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: 
     made_from, note = describe(order, model, marked), ""
     earlier = find_earlier(order, made_from)
     if earlier:
-        marked, made_from = find_corrections(order, marked, made_from, earlier)
+        marked, made_from, note = find_corrections(order, footage, marked, made_from, earlier)
+    check_gone(marked, footage)
     if order.prompts.labels and 1 < NEARLY_ALL * footage.count <= len(made_from.given):
         why = "are not as they were tracked" if earlier else "correct no tracking that is there"
         note = (
@@ -262,15 +272,26 @@ def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: 
 def earlier_formats(order: TrackRequest, earlier: Earlier[Any] | None) -> Iterator[str]:
     """The formats of annotations that are there and would no longer be true; InputError if somebody
     has edited one."""
-    for name, digest in (earlier.made_from.annotations if earlier else {}).items():
+    annotations = earlier.made_from.annotations if earlier else {}
+    for name in order.write:
         path = find_writer(name).path_of(order.out)
-        if not path.exists():
-            continue
-        if content_digest(path) != digest and not order.overwrite:
+        if path.exists() and name not in annotations and not order.overwrite:
             raise InputError(
-                f"out {order.out}: would overwrite {path}, which was edited since: expected it at "
-                "another place, from where --labels reads it, or --overwrite"
+                f"out {order.out}: would overwrite {path}, which no tracking has written: expected "
+                "another name, or --overwrite"
             )
+    labels = order.prompts.labels
+    for name, digests in annotations.items():
+        path = find_writer(name).path_of(order.out)
+        if not path.exists() or (labels and path.resolve() == labels.resolve()):
+            continue  # those are the user's own now
+        for written, digest in digests.items():
+            file = order.out.parent / written
+            if file.exists() and content_digest(file) != digest and not order.overwrite:
+                raise InputError(
+                    f"out {order.out}: would overwrite {file}, which was edited since: expected it "
+                    f"read by --labels {path}, or at another place, or --overwrite"
+                )
         yield name
 
 
@@ -309,24 +330,42 @@ def find_earlier(order: TrackRequest, made_from: MadeFrom) -> Earlier[Any] | Non
 
 
 def find_corrections(
-    order: TrackRequest, marked: Marked, made_from: MadeFrom, earlier: Earlier[Any]
-) -> tuple[Marked, MadeFrom]:
+    order: TrackRequest,
+    footage: VideoReader,
+    marked: Marked,
+    made_from: MadeFrom,
+    earlier: Earlier[Any],
+) -> tuple[Marked, MadeFrom, str]:
     """What is marked, without what is as it was tracked, and with what was painted into the
-    masks."""
+    masks; and a word about what the user may not have meant."""
     found: Sorted[Any]
     if marked.masks is None:
         found = sort_points(marked.points or {}, earlier)
         corrections = replace(marked, points=found.marks)
     else:
         tolerance = order.tolerance if marked.has_polygons else None
-        found = sort_masks(marked.masks, marked.gone, earlier, tolerance)
+        is_export, gone = marked.is_export, marked.gone
+        found = sort_masks(marked.masks, gone, earlier, tolerance, is_export=is_export)
         corrections = replace(marked, masks=found.marks, gone=found.gone)
-    return corrections, replace(
-        made_from,
-        given=digests_of(corrections),
-        as_tracked=found.as_tracked,
-        edited=found.edited,
+    given = digests_of(corrections)
+    made_from = replace(made_from, given=given, returned=found.returned, edited=found.edited)
+    frames = ", ".join(str(footage.names.number(place)) for place in found.overruled)
+    note = (
+        f"frames {frames}: what is painted in {masks_folder(order.out)} goes before what is marked"
     )
+    return corrections, made_from, note if frames else ""
+
+
+def check_gone(marked: Marked, footage: VideoReader) -> None:
+    """InputError for an object that is to be gone in a frame in which it is marked."""
+    for place, numbers in marked.gone.items():
+        if marked.masks is None or place not in marked.masks:
+            continue
+        if both := numbers & set(np.unique(marked.masks[place]).tolist()):
+            raise InputError(
+                f"gone {footage.names.number(place)}={min(both)}: the object is marked in that "
+                "frame: expected another one"
+            )
 
 
 def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progress) -> Outcome:
@@ -352,7 +391,7 @@ def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progres
                 check_reached(follower.latest, recording.count)
         recording.finish(whole=whole and not source.damage)
     order = replace(order, write=task.annotations)
-    files = written_files(order, masks=task.marked.masks is not None)
+    files = result_paths(order, masks=task.marked.masks is not None)
     review = tuple(
         (footage.names.number(place), confidence) for place, confidence in recording.to_review
     )
@@ -371,10 +410,11 @@ def open_recording(order: TrackRequest, footage: VideoReader, task: Task) -> Rec
         order.video.name,
         footage.names,
         {number: owner.name for number, owner in enumerate(marked.objects, 1)},
-        open_annotations(order, task.annotations, footage, marked, numbers),
+        partial(open_annotations, order, task.annotations, footage, marked, numbers),
         order.review,
         task.made_from.to_dict(),
         task.is_kept,
+        written_files(order.out),
     )
     if isinstance(follower, MaskTracker):
         boxes = bool(order.prompts.box)
@@ -388,13 +428,15 @@ def open_annotations(
     footage: VideoReader,
     marked: Marked,
     numbers: list[int],
+    folder: Path,
 ) -> dict[str, AnnotationWriter]:
-    """A writer for each format; objects without names are called by their numbers."""
+    """A writer for each format, into a folder; objects without names go by their numbers."""
     count = max(numbers, default=len(order.prompts.points))
     objects = marked.objects or [NamedObject(str(n)) for n in range(1, count + 1)]
     images = [path for _, path in frame_files(order.video)] if order.video.is_dir() else []
     video = AnnotatedVideo(order.video.name, footage.width, footage.height, objects, images)
-    return {name: open_writer(name, order.out, video, order.tolerance) for name in formats}
+    how = (order.out, video, order.tolerance, folder)
+    return {name: open_writer(name, *how) for name in formats}
 
 
 def is_table(path: Path) -> bool:
@@ -403,7 +445,7 @@ def is_table(path: Path) -> bool:
         return file.read(len(TABLE_BEGINS)) == TABLE_BEGINS
 
 
-def written_files(order: TrackRequest, *, masks: bool) -> tuple[Path, ...]:
+def result_paths(order: TrackRequest, *, masks: bool) -> tuple[Path, ...]:
     """The files and folders that a finished order leaves."""
     tables = [order.out.with_suffix(".csv"), order.out.with_suffix(".json")]
     folders = [masks_folder(order.out)] if masks else []

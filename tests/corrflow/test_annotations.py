@@ -568,29 +568,6 @@ def test_folders_of_frames_keep_their_images(tmp_path, frames):
         assert (path / "labels" / f"{image.stem}.txt").exists()
 
 
-@pytest.mark.parametrize("name", WRITERS)
-def test_a_writer_that_is_given_up_leaves_nothing(tmp_path, frames, name):
-    video = AnnotatedVideo("my.mp4", WIDTH, HEIGHT, OBJECTS)
-    writer = open_writer(name, tmp_path / "out.mp4", video, 1.0)
-    writer.add(0, np.zeros((HEIGHT, WIDTH, 3), np.uint8), frames[0])
-    writer.discard()
-    assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("name", ["labelme", "yolo"])
-def test_files_of_others_stay_in_a_folder_and_stale_frames_go(tmp_path, frames, name):
-    path = write(name, tmp_path, frames, 1.0)
-    labels = path if name == "labelme" else path / "labels"
-    suffix = ".json" if name == "labelme" else ".txt"
-    own = labels / f"notes{suffix}"
-    own.write_text("mine")
-    write(name, tmp_path, frames[:1], 1.0)
-    left = {file.name for file in labels.glob(f"*{suffix}")}
-    assert left == {f"frame_000000{suffix}", own.name}
-    assert own.read_text() == "mine"
-    assert not list(tmp_path.glob(".*"))
-
-
 def test_a_library_that_is_missing_is_named_with_its_command(monkeypatch):
     import sys
 

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 
+from corrflow import InputError
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.corrections import sort_masks, sort_points
 from corrflow.tracking.disk_buffer import CompressedMasks
@@ -23,13 +25,13 @@ ELSEWHERE = square(left=35)
 OLD = marked_objects({9: ELSEWHERE})  # what makes the object known
 
 
-def earlier(tracked, given, as_tracked=None, painted=None, edited=None):
+def earlier(tracked, given, returned=None, painted=None, edited=None):
     """A tracking that found `tracked`; in the frames of `painted` there are other masks now."""
     shapes = tuple(objects_of(labels) for labels in tracked)
     shown = dict(enumerate(tracked)) | (painted or {})
     found = {place: FrameMasks(labels, np.ones(256, np.float32)) for place, labels in shown.items()}
     made_from = MadeFrom(
-        "", "", "paper", 40, False, "objects", {}, given, as_tracked or {}, shapes=shapes
+        "", "", "paper", 40, False, "objects", {}, given, returned or {}, shapes=shapes
     )
     changed = {
         place: changed_marks({0: shapes[place]}, {0: objects_of(labels)})[0]
@@ -38,12 +40,12 @@ def earlier(tracked, given, as_tracked=None, painted=None, edited=None):
     return Earlier(made_from, found, False, edited or {}, changed)
 
 
-def sort(marked, tracked, old=OLD, as_tracked=None, tolerance=1.0, gone=(), **more):
+def sort(marked, tracked, old=OLD, returned=None, tolerance=1.0, gone=(), **more):
     """With the mark that made the object known."""
     masks = CompressedMasks(40, 60)
     for place, labels in {**marked, 9: ELSEWHERE}.items():
         masks[place] = labels
-    before = earlier(tracked, {**OLD, **old}, as_tracked, **more)
+    before = earlier(tracked, {**OLD, **old}, returned, **more)
     return sort_masks(masks, dict(gone), before, tolerance)
 
 
@@ -91,14 +93,14 @@ def test_of_two_objects_the_one_that_was_corrected_is_a_mark():
     assert set(np.unique(corrections({0: marked}, [tracked])[0])) == {0, 2}
 
 
-def test_what_came_back_as_it_was_tracked_is_known_when_it_comes_again():
+def test_what_came_back_as_it_wreturned_is_known_when_it_comes_again():
     """The tracking has changed since, by another correction."""
     first = sort({0: square(left=11)}, [square()])
-    assert first.as_tracked.keys() == {0}
-    again = sort({0: square(left=11)}, [square(left=30)], as_tracked=first.as_tracked)
+    assert first.returned.keys() == {0}
+    again = sort({0: square(left=11)}, [square(left=30)], returned=first.returned)
     assert list(again.marks) == [9]
-    assert again.as_tracked == first.as_tracked
-    other = sort({0: square(left=16)}, [square(left=30)], as_tracked=first.as_tracked)
+    assert again.returned == first.returned
+    other = sort({0: square(left=16)}, [square(left=30)], returned=first.returned)
     assert list(other.marks) == [0, 9]
 
 
@@ -108,7 +110,7 @@ def test_an_object_that_is_marked_nowhere_else_is_marked_where_it_came_first():
     got = sort_masks(masks, {}, earlier([square(), square()], {}), 1.0)
     assert list(got.marks) == [0]
     assert np.array_equal(got.marks[0], square(left=11))
-    assert got.as_tracked == {1: marked_objects({1: square(left=11)})[1]}
+    assert got.returned == {1: marked_objects({1: square(left=11)})[1]}
 
 
 def test_what_was_painted_since_goes_before_marks_and_labels_of_that_frame():
@@ -119,9 +121,7 @@ def test_what_was_painted_since_goes_before_marks_and_labels_of_that_frame():
         assert np.array_equal(got.marks[0], painted[0])
         assert got.edited == {0: (1,)}
         # and once it has been tracked so, too
-        later = sort(
-            marked, [painted[0]], marked_objects(painted), got.as_tracked, edited=got.edited
-        )
+        later = sort(marked, [painted[0]], marked_objects(painted), got.returned, edited=got.edited)
         assert np.array_equal(later.marks[0], painted[0])
         assert later.edited == got.edited
 
@@ -149,19 +149,19 @@ def test_an_object_that_was_erased_is_gone_until_it_is_marked():
     assert (list(anew.marks), anew.gone, anew.edited) == ([1, 9], {}, {})
 
 
-def test_an_object_that_was_erased_where_it_is_marked_and_nowhere_else_is_marked():
+def test_an_object_that_was_erased_where_alone_it_is_marked_is_told():
     masks = CompressedMasks(40, 60)
     masks[0] = square()
     nothing = np.zeros((40, 60), np.uint8)
     before = earlier([square()], marked_objects({0: square()}), painted={0: nothing})
-    got = sort_masks(masks, {}, before, None)
-    assert (list(got.marks), got.gone, got.edited) == ([0], {}, {})
+    with pytest.raises(InputError, match="object 1: was erased from the mask of the frame"):
+        sort_masks(masks, {}, before, None)
 
 
-def test_what_was_as_tracked_two_trackings_ago_is_no_mark():
+def test_what_was_returned_two_trackings_ago_is_no_mark():
     known = {0: marked_objects({0: square(left=2)})[0]}
-    between = sort({}, [square()], as_tracked=known)
-    again = sort({0: square(left=2)}, [square(left=30)], as_tracked=between.as_tracked)
+    between = sort({}, [square()], returned=known)
+    again = sort({0: square(left=2)}, [square(left=30)], returned=between.returned)
     assert list(again.marks) == [9]
 
 
@@ -177,7 +177,7 @@ def test_points_within_a_tools_rounding_are_no_marks():
     same = Earlier(replace(made_from, given={9: old[9]}), found, False)
     assert list(sort_points({0: xy, 9: first}, same).marks) == [9]
     moved = {0: TrackedPoints(torch.zeros(3, 2), torch.ones(3) > 0, torch.ones(3))}
-    since = Earlier(replace(made_from, as_tracked=got.as_tracked), moved, False)
+    since = Earlier(replace(made_from, returned=got.returned), moved, False)
     again = sort_points({0: marked, 9: first}, since)
     np.testing.assert_array_equal(again.marks[0], [[np.nan, np.nan], [9, 8], [0, 0]])
 

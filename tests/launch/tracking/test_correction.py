@@ -3,6 +3,7 @@ bytes."""
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from test_track import (
 
 from corrflow import InputError
 from corrflow.annotations import WRITERS, AnnotatedVideo, NamedObject, TrackedShape, open_writer
-from corrflow.tracking import recording
+from corrflow.tracking import staging
 from corrflow.tracking.recording import MaskRecording
 from corrflow.tracking.tables import TrackTable
 from launch import track as command
@@ -359,7 +360,106 @@ def test_an_object_that_is_erased_from_a_mask_is_gone_until_it_is_marked_again(
         # back from the frame in which it is gone nothing comes
         assert all(np.array_equal(labels[place], before[place]) for place in range(3))
     gone = {row["confidence"] for row in rows_of(out) if row["frame"] in ("3", "4", "5")}
-    assert gone == {"0.0"}
+    assert gone == {"1.0"}
+
+
+def test_an_object_can_not_be_erased_where_alone_it_is_marked(track, video, mask, tmp_path):
+    out = track(video, "--mask", mask)
+    painted = write_mask(tmp_path / "tracked-masks/00000.png", value=0)
+    with pytest.raises(InputError, match="object 1: was erased from the mask of the frame in"):
+        track(video, "--mask", mask)
+    other = write_mask(tmp_path / "other.png", left=29)
+    for _ in range(2):
+        track(video, "--mask", f"0={mask}", f"5={other}")
+        assert [bool(shown.any()) for shown in labels_of(out)] == [False] * 5 + [True] * 2
+    with pytest.raises(InputError, match="that mask deleted"):
+        track(video, "--mask", mask)
+    painted.unlink()
+    track(video, "--mask", mask)
+    assert all(shown.any() for shown in labels_of(out))
+
+
+def test_what_is_painted_goes_before_what_comes_with_it_now_and_later(
+    track, video, mask, tmp_path, capfd
+):
+    out = track(video, "--mask", mask)
+    write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    fix = write_mask(tmp_path / "fix.png", left=3)
+    for flags in ((f"4={fix}",), ("--gone", "4=1")):
+        capfd.readouterr()
+        track(video, "--mask", f"0={mask}", *flags)
+        told = capfd.readouterr().err
+        assert ("frames 4: what is painted in" in told) == (flags[0] != "--gone")
+        for _ in range(2):
+            track(video, "--mask", f"0={mask}", *flags)
+            is_gone = flags[0] == "--gone"  # which is new, and the painting is not
+            assert np.array_equal(labels_of(out)[4] == 1, shape_at(13) & (not is_gone))
+    again = track(video, "--mask", mask, out="again.mp4")
+    write_mask(tmp_path / "again-masks/00004.png", value=1, left=13)
+    for _ in range(3):
+        track(video, "--mask", mask, "--gone", "4=1", out="again.mp4")
+        assert np.array_equal(labels_of(again)[4] == 1, shape_at(13))
+
+
+def test_a_mask_that_is_as_tracked_is_a_mark_all_the_same(track, video, mask, tmp_path):
+    """The mark that it came from may be taken away with the same command."""
+    last = write_mask(tmp_path / "last.png", left=29)
+    out = track(video, "--mask", f"0={mask}", f"6={last}")
+    shutil.copy(tmp_path / "tracked-masks/00003.png", tmp_path / "copy.png")
+    moved = ("--mask", f"3={tmp_path / 'copy.png'}", f"6={last}")
+    track(video, *moved)
+    assert marks_of(out) == [3, 6]
+    fresh = track(video, *moved, out="fresh.mp4")
+    assert all(map(np.array_equal, labels_of(out), labels_of(fresh)))
+
+
+def test_of_labels_whose_first_frame_was_taken_away_the_next_one_is_a_mark(
+    track, video, mask, tmp_path
+):
+    out = track(video, "--mask", mask)
+    masks = [labels > 0 for labels in labels_of(out)]
+    nothing = np.zeros_like(masks[0])
+    masks[5] = shape_at(11)
+    track(video, "--labels", given_back(tmp_path, [nothing, nothing, *masks[2:]]))
+    assert marks_of(out) == [2, 5]
+    assert [bool(shown.any()) for shown in labels_of(out)] == [False] * 2 + [True] * 5
+
+
+def test_a_later_mark_of_another_object_lies_over_what_was_painted_once(track, video, tmp_path):
+    both = np.zeros((HEIGHT, WIDTH), np.uint8)
+    both[10:30, 5:25], both[35:44, 40:60] = 1, 2
+    Image.fromarray(both).save(tmp_path / "both.png")
+    flags = ("--protocol", "identity", "--mask", f"0={tmp_path / 'both.png'}")
+    out = track(video, *flags)
+    painted = both.copy()
+    painted[painted == 1] = 0
+    painted[10:30, 13:33] = 1
+    Image.fromarray(painted).save(tmp_path / "tracked-masks/00004.png")
+    track(video, *flags)
+    over = write_mask(tmp_path / "over.png", value=2, left=20)
+    for _ in range(2):
+        track(video, *flags, f"4={over}")
+        assert np.array_equal(labels_of(out)[4] == 2, shape_at(20))
+        assert np.array_equal(labels_of(out)[4] == 1, shape_at(13) & ~shape_at(20))
+
+
+def test_labels_that_are_read_in_place_stay_the_users_own(track, video, mask, tmp_path):
+    out = track(video, "--mask", mask, "--write", "coco", "cvat")
+    labels = WRITERS["coco"].path_of(out)
+    told = json.loads(labels.read_text())
+    told["annotations"] = told["annotations"][:4]
+    labels.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"which was edited since: expected it read by --labels"):
+        track(video, "--mask", mask)
+    before = labels.read_bytes()
+    track(video, "--labels", labels, "--gone", "2=1")
+    assert labels.read_bytes() == before
+    assert WRITERS["cvat"].path_of(out).exists()
+    assert [bool(shown.any()) for shown in labels_of(out)] == [True] * 2 + [False] * 5
+    own = tmp_path / "tracked-labelme"
+    own.mkdir()
+    with pytest.raises(InputError, match=r"would overwrite .*tracked-labelme, which no tracking"):
+        track(video, "--labels", labels, "--write", "labelme")
 
 
 def test_gone_says_so_by_number_or_name(track, video, tmp_path):
@@ -378,11 +478,9 @@ def test_gone_says_so_by_number_or_name(track, video, tmp_path):
             assert np.array_equal(now, np.where(labels == 1, 0, labels) if is_gone else labels)
     track(video, *flags)
     assert all(np.array_equal(*pair) for pair in zip(labels_of(out), before, strict=True))
-    with pytest.raises(
-        InputError, match=r"gone 2=hare: expected .* an object of 1 \(cat\), 2 \(dog"
-    ):
+    with pytest.raises(InputError, match=r"gone 2=hare: frame 2, .* of one: 1 \(cat\), 2 \(dog"):
         track(video, *flags, "--gone", "2=hare")
-    with pytest.raises(InputError, match="gone 5=cat: the object is marked in that frame"):
+    with pytest.raises(InputError, match="gone 5=1: the object is marked in that frame"):
         track(video, *flags, "--gone", "5=cat")
 
 
@@ -485,13 +583,13 @@ def test_who_is_killed_while_files_get_their_names_loses_no_painting(
     def killed(*_):
         raise KeyboardInterrupt
 
-    out = track(video, "--mask", mask)
+    out = track(video, "--mask", mask, "--write", "coco", "labelme")
     write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
     with monkeypatch.context() as patched:
         if place == "before the table":
             patched.setattr(TrackTable, "finish", killed)
         else:
-            patched.setattr(recording, "complete_masks", killed)
+            patched.setattr(staging, "move_files", killed)
         with pytest.raises(KeyboardInterrupt):
             track(video, "--mask", mask)
     track(video, "--mask", mask)
@@ -499,11 +597,31 @@ def test_who_is_killed_while_files_get_their_names_loses_no_painting(
     before = state_of(out)
     track(video, "--mask", mask)
     assert unchanged(before, state_of(out)) == list(range(7))
+    assert not list(tmp_path.glob(".*"))
     track(video, "--mask", mask, out="other.mp4")
     write_mask(tmp_path / "other-masks/00004.png", value=1, left=13)
     track(video, "--mask", mask, out="other.mp4")
     for one, other in zip(labels_of(out), labels_of(tmp_path / "other.mp4"), strict=True):
         assert np.array_equal(one, other)
+
+
+def test_what_is_painted_after_a_kill_is_not_overwritten_by_what_was_left(
+    track, video, mask, tmp_path, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    out = track(video, "--mask", mask)
+    fix = write_mask(tmp_path / "fix.png", left=12)
+    with monkeypatch.context() as patched:
+        patched.setattr(staging, "move_files", killed)
+        with pytest.raises(KeyboardInterrupt):
+            track(video, "--mask", f"0={mask}", f"3={fix}")
+    time.sleep(0.05)  # of a file system whose times are coarse
+    write_mask(tmp_path / "tracked-masks/00005.png", value=1, left=13)
+    track(video, "--mask", f"0={mask}", f"3={fix}")
+    assert marks_of(out) == [0, 3, 5]
+    assert np.array_equal(labels_of(out)[5] == 1, shape_at(13))
 
 
 def test_who_stops_before_as_many_frames_as_were_there_keeps_those(
