@@ -9,15 +9,19 @@ dependencies = ["torch", "torchvision", "numpy", "PIL", "scipy", "safetensors"]
 
 
 def corrflow(
-    pretrained: bool = True, device: str | torch.device = "cpu", attention: str = "auto"
+    pretrained: bool = True,
+    device: str | torch.device = "cpu",
+    attention: str = "auto",
+    name: str = "base",
 ) -> CorrFlow:
     """The model in eval mode.
 
     Args:
-        pretrained: with the pretrained model's weights; else with random ones.
+        pretrained: with a pretrained model's weights; else with random ones.
         device: where it goes.
         attention: backend of the attention, see `corrflow.restricted_attention`.
+        name: of the pretrained model, `base` or `fast`.
     """
     if pretrained:
-        return load_model(None, device, attention)
+        return load_model(name, device, attention)
     return CorrFlow(attention=attention).to(device).eval()

@@ -23,6 +23,7 @@ from corrflow.recursion import backward_cycles, forward_hops
 # keeps the log of a copied probability finite; the released value, which the losses' exact equality
 # needs
 EPSILON = 1e-8
+DISTILLATION = "distillation"  # the term of `distillation.py`
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,10 @@ class LossConfig:
     batch_frames: bool = False
     """Encode all frames of the clips as one batch, which is faster, and BatchNorm sees them all at
     once. Else they are encoded frame by frame, as released."""
+    teacher: str = ""
+    """Distillation: learn the features of this model, `base` or a checkpoint, instead of copying
+    colours; the weights above then mean nothing. Its input must be the same, its stride must divide
+    the encoder's."""
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
@@ -55,6 +60,8 @@ class LossConfig:
     @property
     def terms(self) -> list[str]:
         """The names of the terms that are computed."""
+        if self.teacher:
+            return [DISTILLATION]
         return [name for name, weight in self.weights.items() if weight]
 
 

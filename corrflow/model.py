@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from corrflow.attention import choose_backend, restricted_attention
@@ -25,7 +25,8 @@ from corrflow.encoders.registry import read_config
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
-PRETRAINED = Path(__file__).parent / "weights" / "corrflow.pt"
+MODELS = Path(__file__).parent / "weights"  # a folder of `save_pretrained` for each that ships
+DEFAULT = "base"
 # of a folder that `save_pretrained` writes, as other libraries name them
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 RELEASED_NAMES = (
@@ -42,9 +43,9 @@ class ModelConfig:
     """All that a checkpoint must say so that its weights can be used."""
 
     encoder: EncoderConfig = field(default_factory=ResNetConfig)
-    """The network that makes features of frames: resnet18 (the paper's), resnet34, resnet18-half,
-    resnet10-tiny, torchvision:NAME, timm:NAME, or your own, package.module:function or
-    FILE.py:function."""
+    """The network that makes features of frames: resnet18 (the paper's), resnet34,
+    resnet18-stride8, resnet18-half, resnet10-tiny, torchvision:NAME, timm:NAME, or your own,
+    package.module:function or FILE.py:function."""
     radius: int = 6
     """Half the side of the attention's window in training, in cells of the encoder (paper, section
     4.1: 13x13 cells)."""
@@ -105,9 +106,8 @@ class CorrFlow(nn.Module):
     def from_pretrained(
         cls, path: str | Path | None = None, device: str | torch.device = "cpu"
     ) -> "CorrFlow":
-        """`load_model`, by the name that other libraries give it: a folder of `save_pretrained`, a
-        checkpoint, or None for the pretrained model."""
-        return load_model(path, device)
+        """`load_model`, by the name that other libraries give it."""
+        return load_model(DEFAULT if path is None else path, device)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write the model into a folder: its configuration as `config.json`, its weights, at the
@@ -122,9 +122,8 @@ class CorrFlow(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         # first the weights: a folder with a configuration is whole
-        temporary = folder / f".{WEIGHTS_FILE}.tmp"
-        save_file(weights, temporary, {"format": "pt"})
-        temporary.replace(folder / WEIGHTS_FILE)
+        with atomic_file(folder / WEIGHTS_FILE) as file:
+            file.write(save(weights, {"format": "pt"}))
         with atomic_file(folder / CONFIG_FILE) as file:
             file.write(json.dumps(config_to_dict(self.config), indent=2).encode())
 
@@ -200,7 +199,7 @@ def seeded_model(config: ModelConfig, seed: int, attention: str = "auto") -> Cor
 
 
 def load_model(
-    path: str | Path | None = None,
+    path: str | Path = DEFAULT,
     device: str | torch.device = "cpu",
     attention: str = "auto",
     weights: Weights = "auto",
@@ -208,9 +207,9 @@ def load_model(
     """Load a model for use, in eval mode.
 
     Args:
-        path: a checkpoint of ours, a folder of `CorrFlow.save_pretrained`, or a checkpoint in the
-            released layout (with or without the `module.` prefix); None: the pretrained model,
-            where this copy has one.
+        path: the name of a model that ships, `base` or `fast`; a checkpoint of ours, a folder of
+            `CorrFlow.save_pretrained`, or a checkpoint in the released layout (with or without the
+            `module.` prefix).
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
         weights: `average`, those averaged over training; `last`, those of the last step; `auto`,
@@ -221,16 +220,17 @@ def load_model(
             backend that can't be had.
     """
     choose_backend(attention, torch.device(device))
-    if path is None and not PRETRAINED.exists():
-        raise InputError(
-            f"{PRETRAINED}: no such file: this copy of corrflow comes without a model: expected "
-            "one by --checkpoint"
-        )
-    path = PRETRAINED if path is None else path
+    path = model_path(path)
     state = read_checkpoint(path)
     model = CorrFlow(read_model_config(state, path), attention)
     load_weights(model, select_weights(state, weights, path), path)
     return model.to(device).eval()
+
+
+def model_path(path: str | Path) -> Path:
+    """Of a model that ships, by its name, unless something here is called so; else the path."""
+    shipped = MODELS / path
+    return shipped if (shipped / WEIGHTS_FILE).exists() and not Path(path).exists() else Path(path)
 
 
 def select_weights(state: dict[str, Any], weights: Weights, path: str | Path) -> dict[str, Any]:
@@ -246,45 +246,35 @@ def select_weights(state: dict[str, Any], weights: Weights, path: str | Path) ->
 
 
 def export_model(
-    source: Path, out: Path, weights: Weights = "auto", inverse_temperature: float | None = None
+    source: str | Path,
+    folder: Path,
+    weights: Weights = "auto",
+    inverse_temperature: float | None = None,
 ) -> None:
-    """Write a checkpoint's weights alone, in half precision: an eighth of a checkpoint with its
-    optimizer, and `load_model` takes it.
+    """Write a checkpoint's weights alone, in half precision, as `CorrFlow.save_pretrained` does: an
+    eighth of a checkpoint with its optimizer, and `load_model` takes it.
 
     Args:
         source: the checkpoint.
-        out: the file to write.
+        folder: to write.
         weights: as `load_model`.
         inverse_temperature: by which it copies from now on; None: as it was trained.
 
     Raises:
         InputError: as `load_model`; a weight that half precision can't hold.
     """
-    state = read_checkpoint(source)
-    model = CorrFlow(read_model_config(state, source))
-    load_weights(model, select_weights(state, weights, source), source)
+    model = load_model(source, weights=weights)
+    if inverse_temperature is not None:
+        model.config = replace(model.config, inverse_temperature=inverse_temperature)
     # BatchNorm's statistics take no room, and a variance may be beyond half precision
-    halved = {name: weight.detach().half() for name, weight in model.named_parameters()}
-    if bad := [name for name, weight in halved.items() if not weight.isfinite().all()]:
-        raise InputError(
-            f"checkpoint {source}: {bad[0]} holds what half precision can't: expected finite "
-            "weights up to 65,504"
-        )
-    progress: dict[str, Any] = {name: state[name] for name in ("step", "clips") if name in state}
-    with atomic_file(out) as file:
-        config = (
-            model.config
-            if inverse_temperature is None
-            else replace(model.config, inverse_temperature=inverse_temperature)
-        )
-        torch.save(
-            {
-                "model_config": config_to_dict(config),
-                "model": {**model.state_dict(), **halved},
-                **progress,
-            },
-            file,
-        )
+    for name, weight in model.named_parameters():
+        weight.data = weight.data.half()
+        if not weight.isfinite().all():
+            raise InputError(
+                f"checkpoint {source}: {name} holds what half precision can't: expected finite "
+                "weights up to 65,504"
+            )
+    model.save_pretrained(folder)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -295,7 +285,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise InputError(f"checkpoint {path}: no such file") from None
+        names = ", ".join(sorted(folder.parent.name for folder in MODELS.glob(f"*/{WEIGHTS_FILE}")))
+        known = f"or one of {names}" if names else "since this copy comes without a model"
+        raise InputError(f"checkpoint {path}: no such file: expected one, {known}") from None
     # garbage makes the unpickler raise anything; none of it is carried on from
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

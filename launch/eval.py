@@ -26,10 +26,11 @@ from corrflow.device import choose_device
 from corrflow.encoders.registry import find_encoder, name_of
 from corrflow.memory import keep_freed_memory
 from corrflow.model import (
-    PRETRAINED,
+    DEFAULT,
     CorrFlow,
     ModelConfig,
     load_model,
+    model_path,
     seeded_model,
     weights_digest,
 )
@@ -98,7 +99,7 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
     if checkpoint == "none":
         seed = job.seed
     elif checkpoint:
-        checkpoint = str(Path(checkpoint).absolute())
+        checkpoint = str(model_path(checkpoint).absolute())
     weights = weights_digest(make_model(checkpoint, encoder, seed, torch.device("cpu"), "auto"))
     evaluation = Evaluation(
         job.benchmark, root, name, protocol, weights, checkpoint, encoder, seed, *how
@@ -117,7 +118,7 @@ def make_model(
     if encoder:
         published = config.encoder.build(published_weights=True)
         return CorrFlow(config, attention, published).to(device).eval()
-    return load_model(checkpoint or None, device, attention)
+    return load_model(checkpoint or DEFAULT, device, attention)
 
 
 def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
@@ -147,7 +148,7 @@ def method_name(job: EvalJob) -> str:
     if job.encoder:
         name = job.encoder.rpartition(":")[2]
         return f"{name}, untrained" if job.checkpoint == "none" else name
-    return "untrained" if job.checkpoint == "none" else Path(job.checkpoint or PRETRAINED).stem
+    return "untrained" if job.checkpoint == "none" else Path(job.checkpoint or DEFAULT).stem
 
 
 def work(

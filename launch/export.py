@@ -1,5 +1,5 @@
-"""Make a small file of a checkpoint, to ship:
-`python launch/export.py --checkpoint PT --out model.pt`.
+"""Make a small model of a checkpoint, to ship:
+`python launch/export.py --checkpoint PT --out FOLDER`.
 
 Weights alone, in half precision; every command and `corrflow.load_model` takes it.
 """
@@ -7,7 +7,7 @@ Weights alone, in half precision; every command and `corrflow.load_model` takes 
 import hashlib
 import sys
 
-from corrflow.model import export_model
+from corrflow.model import WEIGHTS_FILE, export_model
 from launch.common.command import parse, run
 from launch.configs.train import ExportJob
 
@@ -16,8 +16,9 @@ def main(argv: list[str]) -> int:
     """Write it, and say what names it."""
     job = parse(ExportJob, argv, "export.py")
     export_model(job.checkpoint, job.out, job.weights, job.inverse_temperature)
-    content = job.out.read_bytes()
-    print(f"{job.out}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
+    path = job.out / WEIGHTS_FILE
+    content = path.read_bytes()
+    print(f"{path}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
     return 0
 
 

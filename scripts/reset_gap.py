@@ -1,7 +1,7 @@
 """The six figures of docs/results.md: J of a true mask carried 1 or 5 frames ahead, from there
 alone, in three ways, without drift.
 
-`python scripts/reset_gap.py DAVIS CHECKPOINT ...` (`pretrained`: the pretrained model), with DAVIS
+`python scripts/reset_gap.py DAVIS CHECKPOINT ...` (or `base`, `fast`), with DAVIS
 as `--benchmark davis2016` takes it. From every fourth frame, at size 240; means over frames, then
 over sequences. Under three minutes for five sequences, 222 frames, on one core.
 """
@@ -77,7 +77,7 @@ def measure(model: CorrFlow, root: Path) -> list[float]:
 if __name__ == "__main__":
     print("checkpoint  " + "  ".join(f"{gap} {way.name}" for gap in GAPS for way in WAYS))
     for checkpoint in sys.argv[2:]:
-        model = load_model(None if checkpoint == "pretrained" else checkpoint)
+        model = load_model(checkpoint)
         print(
             checkpoint,
             *(f"{figure:.3f}" for figure in measure(model, Path(sys.argv[1]))),

@@ -38,7 +38,7 @@ def test_a_wheel_holds_corrflow_alone_with_its_data(wheel):
         ["git", "-C", ROOT, "ls-files", "corrflow"], capture_output=True, text=True, check=True
     )
     assert set(tracked.stdout.split()) <= set(names)
-    assert {"corrflow/weights/corrflow.pt", "corrflow/palettes/lab64.csv"} <= set(names)
+    assert {"corrflow/weights/base/model.safetensors", "corrflow/palettes/lab64.csv"} <= set(names)
 
 
 def test_a_wheel_in_an_empty_environment_propagates_and_tracks(wheel, tmp_path):

@@ -1,8 +1,9 @@
-"""The paper's encoder, a ResNet of stride 4, and its larger and smaller variants.
+"""The paper's encoder, a ResNet of stride 4, and its larger, smaller and coarser variants.
 
 Shapes: n frames, c channels, h w rows and columns of cells.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +14,6 @@ from corrflow.encoders.encoder import Encoder, EncoderConfig
 from corrflow.encoders.winograd import convolve
 from corrflow.errors import InputError
 
-STRIDE = 4  # pixels, of the stem and the second stage
 # channels from which Winograd convolution is faster: 1.7 to 2.3 times; of 64 channels 0.8 to 1.1
 # times (docs/performance.md)
 WORTHWHILE = 128
@@ -24,19 +24,27 @@ class ResNetConfig(EncoderConfig):
     """The ResNet variant of the paper (section 4.1): four stages, no max-pool, stride 4 in all."""
 
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
-    """Channels of the four stages; the stem has as many as the first. The second stage halves the
-    size."""
+    """Channels of the four stages; the stem has as many as the first."""
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
     """Basic blocks in each stage."""
     features: int = 64
     """Channels of the features that are compared."""
+    strides: tuple[int, int, int, int] = (1, 2, 1, 1)
+    """Of the four stages; the stem has 2."""
 
     def __post_init__(self) -> None:
-        numbers = (*self.widths, *self.depths, self.features)
-        if len(self.widths) != 4 or len(self.depths) != 4 or min(numbers) < 1:
+        stages = (self.widths, self.depths, self.strides)
+        numbers = (*self.widths, *self.depths, *self.strides, self.features)
+        if {len(numbers) for numbers in stages} != {4} or min(numbers) < 1:
             raise InputError(
-                f"encoder {self}: expected four widths, four depths and features, all at least 1"
+                f"encoder {self}: expected four widths, depths and strides, and features, all at "
+                "least 1"
             )
+
+    @property
+    def stride(self) -> int:
+        """Pixels of a cell."""
+        return 2 * math.prod(self.strides)
 
     def build(self, *, published_weights: bool = False) -> "ResNet":
         """Random weights, drawn from torch's global generator; InputError if others are wanted."""
@@ -48,7 +56,7 @@ class ResNetConfig(EncoderConfig):
         return ResNet(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Widths, depths and features."""
+        """Widths, depths, features and strides."""
         return asdict(self)
 
 
@@ -56,6 +64,8 @@ VARIANTS = {
     "resnet18": ResNetConfig(),  # the paper's
     # the blocks of a ResNet-34: 11,859,840 parameters, 51.4 GMAC for a frame of 256x256
     "resnet34": ResNetConfig(depths=(3, 4, 6, 3)),
+    # that of the model `fast`: 3.6 GMAC for a frame of 256x256
+    "resnet18-stride8": ResNetConfig(widths=(32, 64, 192, 192), strides=(1, 2, 2, 1)),
     "resnet18-half": ResNetConfig(widths=(32, 64, 128, 128)),  # a quarter of the arithmetic
     "resnet10-tiny": ResNetConfig((8, 16, 32, 32), (1, 1, 1, 1), 16),  # to try things with
 }
@@ -110,27 +120,27 @@ def stage(c_in: int, c_out: int, depth: int, stride: int) -> nn.Sequential:
 
 
 class ResNet(Encoder):
-    """Frames `[N, 3, H, W]` to features `[N, C, H/4, W/4]`. No mean or deviation is subtracted
-    (paper, section 4.1).
+    """Frames `[N, 3, H, W]` to features `[N, C, H/stride, W/stride]`. No mean or deviation is
+    subtracted (paper, section 4.1).
 
-    The default has 5,291,648 parameters and costs 23.6 GMAC for a frame of 256x256.
+    The default has stride 4, 5,291,648 parameters and costs 23.6 GMAC for a frame of 256x256.
     """
-
-    stride = STRIDE
 
     def __init__(self, config: ResNetConfig) -> None:
         super().__init__()
         self.config = config
         self.channels = config.features
+        self.stride = config.stride
         w1, w2, w3, w4 = config.widths
         d1, d2, d3, d4 = config.depths
+        s1, s2, s3, s4 = config.strides
         self.stem = nn.Sequential(
             nn.Conv2d(3, w1, 7, 2, 3, bias=False), nn.BatchNorm2d(w1), nn.ReLU(inplace=True)
         )
-        self.layer1 = stage(w1, w1, d1, stride=1)
-        self.layer2 = stage(w1, w2, d2, stride=2)
-        self.layer3 = stage(w2, w3, d3, stride=1)
-        self.layer4 = stage(w3, w4, d4, stride=1)
+        self.layer1 = stage(w1, w1, d1, s1)
+        self.layer2 = stage(w1, w2, d2, s2)
+        self.layer3 = stage(w2, w3, d3, s3)
+        self.layer4 = stage(w3, w4, d4, s4)
         self.head = nn.Conv2d(w4, config.features, 3, 1, 1)
         for module in self.modules():
             # the head starts small, else the first affinities are hard
@@ -152,7 +162,7 @@ class ResNet(Encoder):
         return any(convolution.winograd for convolution in convolutions)
 
     def forward(self, frames_n3hw: Tensor) -> Tensor:
-        """`[N, 3, H, W]` to `[N, C, H/4, W/4]`."""
+        """`[N, 3, H, W]` to `[N, C, H/stride, W/stride]`."""
         x_nchw = self.stem(frames_n3hw)
         x_nchw = self.layer2(self.layer1(x_nchw))
         x_nchw = self.layer4(self.layer3(x_nchw))

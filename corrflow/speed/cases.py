@@ -21,7 +21,7 @@ from corrflow.attention import choose_backend, restricted_attention
 from corrflow.attention.choice import BACKENDS, compiles_for, has_compiler, is_installed
 from corrflow.attention.window import Window
 from corrflow.color import quantize_colors
-from corrflow.encoders.resnet import STRIDE, ResNetConfig
+from corrflow.encoders.resnet import VARIANTS, ResNetConfig
 from corrflow.errors import InputError
 from corrflow.memory import keep_freed_memory
 from corrflow.model import ModelConfig, seeded_model
@@ -29,6 +29,7 @@ from corrflow.palette import CLASSES
 from corrflow.propagation import find_protocol, stream
 from corrflow.speed import cost, released
 from corrflow.speed.measure import BASELINE, Need, Variant, Work
+from corrflow.speed.released import STRIDE
 from corrflow.training.compute import ComputeConfig
 from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import DistributedContext
@@ -37,6 +38,8 @@ from corrflow.training.steplog import StepLog
 from corrflow.training.trainer import Trainer
 
 OBJECTS = 3  # that are tracked
+# encoders of the models that ship, by the names of their rows
+TRACKED = {"corrflow": ResNetConfig(), "corrflow, fast": VARIANTS["resnet18-stride8"]}
 TRUTH = True  # the path of scheduled sampling that is taken more often
 
 
@@ -403,28 +406,26 @@ def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
         Variant(
             "inference", "corrflow", partial(build_tracking, "paper", sizes, str(device)), need
         ),
-        Variant(
-            "inference-memory",
-            "corrflow",
-            partial(build_tracking, "memory", sizes, str(device)),
-            memory_need(sizes, flops),
+        *(
+            Variant(
+                "inference-memory",
+                way,
+                partial(build_tracking, "memory", sizes, str(device), encoder),
+                memory_need(sizes, encoder),
+            )
+            for way, encoder in TRACKED.items()
         ),
     ]
 
 
-def memory_need(sizes: Sizes, encoder_flops: int) -> Need:
+def memory_need(sizes: Sizes, encoder: ResNetConfig) -> Need:
     """Of a frame by the memory protocol, its references all there."""
     protocol = find_protocol("memory")
     references = len(protocol.recent) + len(protocol.anchors)
-    window = Window(-(-protocol.radius // STRIDE))
-    return Need(
-        1,
-        encoder_flops
-        + cost.attention_flops(
-            *sizes.area, ResNetConfig().features, OBJECTS + 1, window, references
-        ),
-        0,
-    )
+    window = Window(-(-protocol.radius // encoder.stride))
+    area = sizes.height // encoder.stride, sizes.width // encoder.stride
+    compared = cost.attention_flops(*area, encoder.features, OBJECTS + 1, window, references)
+    return Need(1, cost.encoder_flops(encoder, sizes.height, sizes.width) + compared, 0)
 
 
 def first_labels(sizes: Sizes) -> Tensor:
@@ -435,11 +436,14 @@ def first_labels(sizes: Sizes) -> Tensor:
     )
 
 
-def build_tracking(protocol: str, sizes: Sizes, device: str) -> Work:
+def build_tracking(
+    protocol: str, sizes: Sizes, device: str, encoder: ResNetConfig | None = None
+) -> Work:
     """`propagation.stream`, a frame at a time, from where the protocol has all its references."""
     keep_freed_memory()  # as the commands do
     attention = choose_backend("auto", torch.device(device))
-    model = seeded_model(ModelConfig(), 0, attention).to(device).eval().accelerate()
+    config = ModelConfig(encoder or ResNetConfig())
+    model = seeded_model(config, 0, attention).to(device).eval().accelerate()
     frames = itertools.cycle(clips_of(sizes)[0].unbind())
     tracked = stream(model, frames, first_labels(sizes), protocol)
     for _ in range(max(find_protocol(protocol).recent) + 1):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from corrflow.attention.window import Window
-from corrflow.encoders.resnet import STRIDE, ResNetConfig
+from corrflow.encoders.resnet import ResNetConfig
 
 
 class Weight(NamedTuple):
@@ -23,54 +23,42 @@ class Weight(NamedTuple):
 def encoder_flops(config: ResNetConfig, height: int, width: int) -> int:
     """Forward operations of the convolutions for one frame of `height` x `width` pixels; those of
     normalisation are under 1 %."""
-    w1, w2, w3, w4 = config.widths
-    half, quarter = (height // 2) * (width // 2), (height // STRIDE) * (width // STRIDE)
-    macs = half * 3 * w1 * 7 * 7
-    for c_in, c_out, depth, cells in (
-        (w1, w1, 0, half),
-        (w1, w2, 1, quarter),
-        (w2, w3, 2, quarter),
-        (w3, w4, 3, quarter),
-    ):
-        blocks = config.depths[depth]
-        macs += cells * 9 * (c_in * c_out + c_out * c_out * (2 * blocks - 1))
-        if c_in != c_out or depth == 1:
-            macs += cells * c_in * c_out
-    return 2 * (macs + quarter * 9 * w4 * config.features)
+    return sum(weight.flops for weight in encoder_weights(config, height, width))
 
 
 def encoder_weights(config: ResNetConfig, height: int, width: int) -> Iterator[Weight]:
     """The encoder's parameters in their order, with the operations of convolutions."""
-    half, quarter = (height // 2) * (width // 2), (height // STRIDE) * (width // STRIDE)
 
     def convolution(c_in: int, c_out: int, side: int, cells: int) -> Iterator[Weight]:
         yield Weight(c_in * c_out * side**2, 2 * c_in * c_out * side**2 * cells)
         yield from (Weight(c_out, 0), Weight(c_out, 0))  # the normalisation's factor and offset
 
-    yield from convolution(3, config.widths[0], 7, half)
-    before = config.widths[0]
-    for index, (c_out, depth) in enumerate(zip(config.widths, config.depths, strict=True)):
-        cells = half if index == 0 else quarter
+    stride, before = 2, config.widths[0]
+    cells = (height // stride) * (width // stride)
+    yield from convolution(3, before, 7, cells)
+    for c_out, depth, step in zip(config.widths, config.depths, config.strides, strict=True):
+        stride *= step
+        cells = (height // stride) * (width // stride)
         for block in range(depth):
             c_in = before if block == 0 else c_out
             yield from convolution(c_in, c_out, 3, cells)
             yield from convolution(c_out, c_out, 3, cells)
-            if c_in != c_out or (index == 1 and block == 0):
+            if block == 0 and (c_in != c_out or step != 1):
                 yield from convolution(c_in, c_out, 1, cells)
         before = c_out
-    yield Weight(before * config.features * 9, 2 * before * config.features * 9 * quarter)
+    yield Weight(before * config.features * 9, 2 * before * config.features * 9 * cells)
     yield Weight(config.features, 0)
 
 
 def gradient_bytes(encoder: ResNetConfig) -> int:
     """Of all gradients, float32."""
-    return 4 * sum(weight.numbers for weight in encoder_weights(encoder, STRIDE, STRIDE))
+    return 4 * sum(weight.numbers for weight in encoder_weights(encoder, 1, 1))
 
 
 def buffer_bytes(encoder: ResNetConfig) -> int:
     """Of BatchNorm's running means and variances, float32, and its counters: DDP sends rank 0's to
     all before each forward."""
-    weights = list(encoder_weights(encoder, STRIDE, STRIDE))
+    weights = list(encoder_weights(encoder, 1, 1))
     layers = (len(weights) - 2) // 3
     return 2 * 4 * sum(factor.numbers for factor in weights[1:-2:3]) + 8 * layers
 
@@ -124,7 +112,7 @@ def step_flops(
 ) -> int:
     """Operations of a training step, forward and backward: each frame encoded once, each ordered
     pair compared once."""
-    area = height // STRIDE, width // STRIDE
+    area = height // config.stride, width // config.stride
     compared = copies_of_recursion(frames) * attention_flops(*area, config.features, 0, window)
     copied = attention_flops(*area, 0, values_of_recursion(frames, classes), window)
     return 3 * clips * (frames * encoder_flops(config, height, width) + compared + copied)

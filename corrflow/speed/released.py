@@ -18,11 +18,11 @@ from torch import Tensor
 from corrflow.attention import reference
 from corrflow.attention.choice import is_installed
 from corrflow.attention.window import Window
-from corrflow.encoders.resnet import STRIDE
 from corrflow.loss import color_loss
 from corrflow.model import CorrFlow
 from corrflow.palette import CLASSES
 
+STRIDE = 4  # of its encoder
 PADDING = -1e10  # the logit of what is taken for padding
 
 

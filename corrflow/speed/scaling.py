@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from corrflow.attention.window import Window
-from corrflow.encoders.resnet import STRIDE, ResNetConfig
+from corrflow.encoders.resnet import ResNetConfig
 from corrflow.errors import InputError
 from corrflow.palette import CLASSES
 from corrflow.speed import cost
+from corrflow.speed.released import STRIDE
 
 MIB, MICRO, GIGA = 1 << 20, 1e-6, 1e9
 FIRST_BUCKET = 1 * MIB  # DDP's own: the first all-reduce is to start early

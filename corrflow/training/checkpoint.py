@@ -130,7 +130,7 @@ def initial_model(start: str, config: ModelConfig) -> CorrFlow:
     """
     if start == "encoder":
         return CorrFlow(config, encoder=config.encoder.build(published_weights=True))
-    model = load_model(None if start == "pretrained" else start)
+    model = load_model(start)
     actual = model.config.encoder, model.config.input
     wanted = config.encoder, config.input
     if actual != wanted:

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from corrflow.augmentation import Draws
+from corrflow.distillation import DistillationLoss
 from corrflow.loss import CorrespondenceLoss
 from corrflow.model import CorrFlow, seeded_model
 from corrflow.training.checkpoint import (
@@ -72,9 +73,7 @@ class Trainer:
         self.validation: dict[str, Any] | None = None  # that of the present step
         # 1 from the first gradient on that is no number
         self.found_inf = torch.zeros((), device=processes.device)
-        self.loss_module = self.wrap_ddp(
-            CorrespondenceLoss(self.model.train(), config.loss, self.input_pipeline.targets)
-        )
+        self.loss_module = self.wrap_ddp(self.new_loss())
 
     def new_model(self) -> CorrFlow:
         """The model at random, or as another run left it, where and how it is computed."""
@@ -90,6 +89,13 @@ class Trainer:
         )
         return model
 
+    def new_loss(self) -> nn.Module:
+        """What is learnt: to copy colours, or another model's features."""
+        model, loss = self.model.train(), self.config.loss
+        if loss.teacher:
+            return DistillationLoss(model, loss.teacher, self.context.device)
+        return CorrespondenceLoss(model, loss, self.input_pipeline.targets)
+
     def resume(self) -> tuple[int, int, int]:
         """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the
         last one; zeros for a new run."""
@@ -104,7 +110,7 @@ class Trainer:
             load_average(self.ema.model, state, self.run, step)
         return step, state["clips"], state["batch"]
 
-    def wrap_ddp(self, loss_module: CorrespondenceLoss) -> nn.Module:
+    def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
         """The loss as DDP wraps it, if there are several processes."""
         if self.context.world_size == 1:
             return loss_module

@@ -9,6 +9,7 @@ import tyro
 from corrflow import InputError
 from corrflow.attention.choice import Asked
 from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
+from corrflow.model import DEFAULT
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
 from corrflow.scale import SMALLEST_SIDE
 from slurm.cluster import ClusterConfig, find_profile
@@ -41,8 +42,8 @@ class EvalJob:
     """New folder for predictions, overlays, tables, metrics.json and report.html; or the folder of
     this same evaluation, which then resumes."""
     checkpoint: str = ""
-    """A checkpoint of ours or a released one. Unless given, the pretrained model; `none` takes
-    random weights, as a baseline."""
+    """A checkpoint of ours or a released one, or a model that ships: base, fast. Unless given,
+    base; `none` takes random weights, as a baseline."""
     encoder: str = ""
     """An encoder to evaluate instead of a checkpoint, as train.py --model.encoder takes it:
     torchvision:NAME or timm:NAME with its published weights, or package.module:function or
@@ -164,8 +165,9 @@ class TrackJob:
         "browser",
     )
 
-    checkpoint: Path | None = None
-    """A checkpoint of ours or a released one. Unless given, the pretrained model."""
+    checkpoint: Path = Path(DEFAULT)
+    """A model that ships, `base` or `fast`, or a checkpoint of ours or a released one. `fast`
+    tracks several times as many frames a second on a CPU (docs/model.md)."""
     video: Path | None = None
     """Video file, or folder of numbered frames. Of a folder of videos each is tracked, with
     --labels and --out folders as well; the same command again does what is left."""

@@ -120,13 +120,13 @@ class CurveJob:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """Write a checkpoint's weights alone, in half precision: a small file that every command
+    """Write a checkpoint's weights alone, in half precision: a small folder that every command
     takes."""
 
     checkpoint: Path
     """A checkpoint of ours or a released one."""
     out: Path
-    """File to write the weights to."""
+    """Folder to write: config.json and model.safetensors."""
     weights: Weights = "auto"
     """Which weights: `average`, the exponential moving average over training; `last`, those of the
     last step; `auto`, the average if the run kept one."""

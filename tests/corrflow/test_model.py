@@ -143,32 +143,31 @@ def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()), more)
     frames = torch.rand(1, 3, 32, 32)
     for weights, expected in (("auto", average), ("last", model.eval())):
-        export_model(path, tmp_path / "small.pt", weights)
-        loaded = load_model(tmp_path / "small.pt")
+        export_model(path, tmp_path / "small", weights)
+        loaded = load_model(tmp_path / "small")
         assert all(
             tensor.dtype in (torch.float32, torch.int64) for tensor in loaded.state_dict().values()
         )
         torch.testing.assert_close(
             loaded.encode(frames), expected.encode(frames), atol=5e-3, rtol=5e-3
         )
-    assert torch.load(tmp_path / "small.pt", weights_only=True)["clips"] == 28
     bytes_of_weights = sum(p.numel() for p in model.parameters()) * 2
-    assert (tmp_path / "small.pt").stat().st_size < bytes_of_weights + 40_000
+    assert (tmp_path / "small/model.safetensors").stat().st_size < bytes_of_weights + 40_000
 
 
 def test_an_export_may_copy_more_softly_and_is_another_model_then(tmp_path):
     model = CorrFlow(SMALL).eval()
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
-    for name, scale in (("as_trained.pt", None), ("softer.pt", 0.25)):
+    for name, scale in (("as_trained", None), ("softer", 0.25)):
         export_model(path, tmp_path / name, inverse_temperature=scale)
-    as_trained, softer = load_model(tmp_path / "as_trained.pt"), load_model(tmp_path / "softer.pt")
+    as_trained, softer = load_model(tmp_path / "as_trained"), load_model(tmp_path / "softer")
     assert (as_trained.config.inverse_temperature, softer.config.inverse_temperature) == (
         SMALL.inverse_temperature,
         0.25,
     )
     assert weights_digest(as_trained) != weights_digest(softer)
     with pytest.raises(InputError, match="inverse_temperature 0: expected"):
-        export_model(path, tmp_path / "none.pt", inverse_temperature=0)
+        export_model(path, tmp_path / "none", inverse_temperature=0)
 
 
 def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
@@ -177,26 +176,22 @@ def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
         model.encoder.head.bias[0] = 1e6
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
     with pytest.raises(InputError, match=r"encoder\.head\.bias holds what half precision can't"):
-        export_model(path, tmp_path / "small.pt")
-    assert not (tmp_path / "small.pt").exists()
+        export_model(path, tmp_path / "small")
+    assert not (tmp_path / "small").exists()
 
 
 def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch):
     model = CorrFlow(SMALL).eval()
     export_model(
         save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters())),
-        tmp_path / "pretrained.pt",
+        tmp_path / "base",
     )
-    monkeypatch.setattr("corrflow.model.PRETRAINED", tmp_path / "pretrained.pt")
-    assert weights_digest(load_model()) == weights_digest(load_model(tmp_path / "pretrained.pt"))
-    (tmp_path / "pretrained.pt").unlink()
-    with pytest.raises(
-        InputError,
-        match=(
-            r"pretrained\.pt: no such file: this copy of corrflow comes without a model: expected "
-            r"one by --checkpoint"
-        ),
-    ):
+    monkeypatch.setattr("corrflow.model.MODELS", tmp_path)
+    assert weights_digest(load_model()) == weights_digest(load_model(tmp_path / "base"))
+    with pytest.raises(InputError, match=r"fsat: no such file: expected one, or one of base"):
+        load_model("fsat")
+    (tmp_path / "base/model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"base: no such file: .* this copy comes without a model"):
         load_model()
 
 
@@ -225,6 +220,9 @@ def test_the_pretrained_model_comes_by_each_of_its_handles():
     assert weights_digest(CorrFlow.from_pretrained()) == digest
     hub = torch.hub.load(str(ROOT), "corrflow", source="local")
     assert weights_digest(hub) == digest
+    fast = torch.hub.load(str(ROOT), "corrflow", source="local", name="fast")
+    assert fast.stride == 8
+    assert weights_digest(fast) == weights_digest(load_model("fast"))
     untrained = torch.hub.load(str(ROOT), "corrflow", source="local", pretrained=False)
     assert weights_digest(untrained) != digest
     assert untrained.encode(torch.rand(1, 3, 32, 32)).shape == (1, 64, 8, 8)

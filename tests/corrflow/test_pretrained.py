@@ -1,43 +1,54 @@
-"""The pretrained model: that it is the one its card tells of, and that it tracks."""
+"""The models that ship: that each is the one its card tells of, and that it tracks."""
 
 import hashlib
 import re
 
+import pytest
 from conftest import ROOT
 
 from corrflow import load_model
 from corrflow.benchmarks.evaluation import evaluate
-from corrflow.model import PRETRAINED
+from corrflow.model import MODELS, WEIGHTS_FILE
 from corrflow.propagation import PROTOCOLS
 from shards.synthetic import SceneConfig, write_tree
 
+MODELS_THAT_SHIP = sorted(folder.name for folder in MODELS.iterdir())
 
-def test_the_file_is_the_one_of_the_card():
-    card = (ROOT / "docs" / "model.md").read_text()
-    assert (
-        hashlib.sha256(PRETRAINED.read_bytes()).hexdigest()
-        == re.search(r"sha256 `(\w{64})`", card)[1]
-    )
-    assert f"{PRETRAINED.stat().st_size:,} bytes" in card
-    model = load_model()
+
+def test_the_models_that_ship_are_few_and_small():
+    assert MODELS_THAT_SHIP == ["base", "fast"]
+    assert sum(path.stat().st_size for path in MODELS.rglob("*")) < 40e6
+
+
+@pytest.mark.parametrize("name", MODELS_THAT_SHIP)
+def test_the_file_is_the_one_of_the_card(name):
+    card = (ROOT / "docs" / "model.md").read_text().split(f"\n## `{name}`")[1].split("\n## ")[0]
+    weights = MODELS / name / WEIGHTS_FILE
+    digest = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert digest == re.search(r"sha256 `(\w{64})`", card)[1]
+    assert f"{weights.stat().st_size:,} bytes" in card
+    model = load_model(name)
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
+    assert f"stride {model.stride}" in card
     assert (model.config.input, model.config.inverse_temperature) == ("lab", 0.1)
 
 
-def test_it_follows_generated_objects_which_it_has_never_seen(tmp_path):
-    write_tree(
-        tmp_path / "videos", "val", 2, SceneConfig(frames=10, height=96, width=128), seed=500
-    )
+@pytest.mark.parametrize(
+    ("name", "height", "protocols"),
+    [("base", 96, ("paper", "memory")), ("fast", 240, ("memory",))],
+)
+def test_it_follows_generated_objects_which_it_has_never_seen(tmp_path, name, height, protocols):
+    scene = SceneConfig(frames=10, height=height, width=height * 4 // 3)
+    write_tree(tmp_path / "videos", "val", 2, scene, seed=500)
     found = {}
-    for protocol in ("identity", "paper", "memory"):
+    for protocol in ("identity", *protocols):
         result = evaluate(
             "davis2017",
             tmp_path / "videos",
-            load_model(),
+            load_model(name),
             PROTOCOLS[protocol],
             tmp_path / protocol,
             protocol,
         )
         found[protocol] = result.overall["J&F-Mean"]
-    assert found["paper"] > found["identity"] + 0.1, found
-    assert found["memory"] > found["identity"] + 0.1, found
+    assert all(found[protocol] > found["identity"] + 0.1 for protocol in protocols), found

@@ -272,10 +272,7 @@ def test_in_a_folder_a_mask_belongs_to_the_frame_of_its_own_number(track, tmp_pa
 
 def test_masks_are_called_as_the_frames_of_a_folder_are(track, tmp_path):
     frames = write_frames(tmp_path / "frames", (7, 8, 9), "image ({}).png")
-    stale = tmp_path / "tracked-masks/image (9).png"
-    stale.parent.mkdir()
-    stale.touch()
-    out = track(frames, "--box", "9=5,10,25,30", "--protocol", "identity", "--overwrite")
+    out = track(frames, "--box", "9=5,10,25,30", "--protocol", "identity")
     assert names_of(out) == ["image (7)", "image (8)", "image (9)"]
     assert [bool(found.any()) for found in labels_of(out)] == [False, False, True]
 
@@ -476,11 +473,21 @@ def test_pixels_that_are_not_square_are_marked_and_written_as_a_player_shows_the
     assert np.abs(frames_of(out)[0][32, 36] - (174, 15, 15)).max() < 30
 
 
-def test_masks_of_a_longer_try_do_not_stay(track, video, mask, tmp_path):
-    stale = tmp_path / "tracked-masks" / "00007.png"
-    stale.parent.mkdir()
-    stale.touch()
-    assert len(labels_of(track(video, "--mask", mask, "--overwrite"))) == 7
+def test_files_of_a_longer_try_do_not_stay_and_those_of_others_do(track, mask, tmp_path):
+    video = write_video(tmp_path / "one.mkv", 9)
+    flags = ("--mask", mask, "--write", "labelme", "yolo")
+    out = track(video, *flags)
+    own = tmp_path / "tracked-labelme/notes.json"
+    own.write_text("mine")
+    painted = write_mask(tmp_path / "tracked-masks/00008.png", left=29)
+    write_video(video, 7)
+    track(video, *flags, "--overwrite")
+    assert names_of(out) == [*(f"{place:05d}" for place in range(7)), painted.stem]
+    frames = {f"frame_{place:06d}" for place in range(7)}
+    assert {path.stem for path in own.parent.glob("*.json")} == {*frames, own.stem}
+    assert {path.stem for path in (tmp_path / "tracked-yolo/labels").iterdir()} == frames
+    assert own.read_text() == "mine"
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
@@ -501,7 +508,7 @@ def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     until = time.monotonic() + TIMEOUT_SECONDS
     while (
-        not (tmp_path / ".tracked-masks.tmp/00003.png").exists()
+        not (tmp_path / ".tracked.tmp/tracked-masks/00003.png").exists()
         and process.poll() is None
         and time.monotonic() < until
     ):
@@ -614,9 +621,9 @@ def test_a_command_without_a_video_or_a_model_says_what_it_lacks(
     assert "no video: expected --video VIDEO, or --browser" in refused(
         "track", "--checkpoint", checkpoint, "--points", "1,2"
     )
-    # a copy without the pretrained model
-    monkeypatch.setattr("corrflow.model.PRETRAINED", tmp_path / "none.pt")
-    assert "this copy of corrflow comes without a model: expected one by --checkpoint" in refused(
+    # a copy without models
+    monkeypatch.setattr("corrflow.model.MODELS", tmp_path)
+    assert "base: no such file: expected one, since this copy comes without a model" in refused(
         "track", "--browser"
     )
 

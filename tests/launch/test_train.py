@@ -358,7 +358,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.batch", "0"], "batch"),
         (
             ["--recipe", "magic"],
-            "recipe 'magic': expected one of gpu, released, gpus64, cpu, large, ablation, "
+            "recipe 'magic': expected one of gpu, released, gpus64, cpu, large, fast, ablation, "
             "demo, smoke",
         ),
         (["--procs", "-1"], "procs -1"),
@@ -403,7 +403,7 @@ def test_every_recipe_is_a_valid_job(name):
     assert trainer.batch // world % max(job.stream.workers, 1) == 0
     assert all(
         word in RECIPES[name].__doc__
-        for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo") else "Result: ")
+        for word in ("Cost: ", "Expected: " if name not in ("cpu", "demo", "fast") else "Result: ")
     )
 
 
@@ -493,7 +493,8 @@ def test_the_released_recipe_is_the_released_schedule():
 
 
 @pytest.mark.parametrize(
-    ("name", "rate"), [("cpu", 8e-4), ("demo", 1e-3), ("gpu", 2e-4 * 8**0.5), ("gpus64", 1.6e-3)]
+    ("name", "rate"),
+    [("cpu", 8e-4), ("demo", 1e-3), ("gpu", 2e-4 * 8**0.5), ("gpus64", 1.6e-3), ("fast", 2e-3)],
 )
 def test_a_recipes_learning_rate_is_the_one_it_names(name, rate):
     training = find_recipe(name).training

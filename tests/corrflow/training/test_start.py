@@ -42,12 +42,11 @@ def test_it_resumes_from_its_own_checkpoints_to_the_last_bit(earlier, tmp_path):
     assert not same(whole, random)
 
 
-def test_the_pretrained_model_is_called_pretrained(earlier, tmp_path, monkeypatch):
-    export_model(earlier, tmp_path / "pretrained.pt")
-    monkeypatch.setattr("corrflow.model.PRETRAINED", tmp_path / "pretrained.pt")
+def test_a_model_that_ships_is_found_by_its_name(earlier, tmp_path, monkeypatch):
+    export_model(earlier, tmp_path / "base")
+    monkeypatch.setattr("corrflow.model.MODELS", tmp_path)
     assert same(
-        initial_model("pretrained", SMALL).state_dict(),
-        load_model(tmp_path / "pretrained.pt").state_dict(),
+        initial_model("base", SMALL).state_dict(), load_model(tmp_path / "base").state_dict()
     )
 
 

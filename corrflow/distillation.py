@@ -1,0 +1,81 @@
+"""Distillation: a small encoder learns the features of a trained one, instead of colours.
+
+Shapes: b clips, t frames of a clip, n frames of all clips, c channels, h w cells of the student's
+encoder, H W pixels.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from corrflow.errors import InputError
+from corrflow.loss import DISTILLATION, Losses
+from corrflow.model import CorrFlow, load_model
+
+# of the mean variance, added to that of each direction of the features: as the protocol `memory`
+# whitens them, since what is compared there is to be learnt
+FLOOR = 0.2
+
+
+class DistillationLoss(nn.Module):
+    """One training step's forward pass, whole, so that DDP wraps a single call; as
+    `CorrespondenceLoss` is called."""
+
+    def __init__(self, model: CorrFlow, teacher: str, device: torch.device) -> None:
+        """Take up a teacher.
+
+        Args:
+            model: the student.
+            teacher: whose features it learns, as `load_model` takes it.
+            device: where both compute.
+
+        Raises:
+            InputError: as `load_model`; a teacher of another input or other channels, or whose
+                cells do not divide the student's.
+        """
+        super().__init__()
+        self.model = model
+        trained = load_model(teacher, device).requires_grad_(False)
+        self.ratio = check_teacher(model, trained)
+        # no part of the module, whose weights are saved and reduced
+        self.teach = trained.accelerate().encode_input
+
+    def forward(
+        self,
+        frames_bt3hw: Tensor,
+        colors_btkhw: Tensor,
+        classes_btmhw: Tensor,
+        teacher_forced: tuple[bool, ...],
+    ) -> Losses:
+        """The losses of a batch of clips: of its frames `[B, T, 3, H, W]`, augmented, in the
+        input's colour space; colours are not looked at."""
+        frames_n3hw = frames_bt3hw.flatten(0, 1)
+        with torch.no_grad():
+            taught_nchw = F.avg_pool2d(self.teach(frames_n3hw).float(), self.ratio)
+            whitening_cc = inverse_root(taught_nchw)
+        missed_nchw = self.model.encode_input(frames_n3hw).float() - taught_nchw
+        loss = torch.einsum("dc,nchw->ndhw", whitening_cc, missed_nchw).square().mean()
+        return Losses(loss, {DISTILLATION: loss})
+
+
+def check_teacher(student: CorrFlow, teacher: CorrFlow) -> int:
+    """Cells of the teacher along a side of the student's; InputError if they can't be compared."""
+    ratio, rest = divmod(student.stride, teacher.stride)
+    wanted = student.config.input, student.encoder.channels
+    actual = teacher.config.input, teacher.encoder.channels
+    if actual != wanted or rest:
+        raise InputError(
+            f"loss.teacher: input {actual[0]}, {actual[1]} channels at stride {teacher.stride}: "
+            f"expected {wanted[0]}, {wanted[1]} channels at a stride that divides {student.stride}"
+        )
+    return ratio
+
+
+def inverse_root(features_nchw: Tensor) -> Tensor:
+    """What brings features, of whatever mean, to about the same variance in all directions, 1 in
+    sum over those that are not noise; symmetric `[C, C]`."""
+    cells_cp = features_nchw.transpose(0, 1).flatten(1).double()
+    variances_c, axes_cc = torch.linalg.eigh(torch.cov(cells_cp))
+    variances_c = variances_c + FLOOR * variances_c.mean()
+    root_cc: Tensor = axes_cc * variances_c.rsqrt() @ axes_cc.mT
+    return root_cc.to(features_nchw.dtype)

@@ -1,0 +1,81 @@
+"""A small encoder that learns the features of a trained one."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from test_trainer import ALONE, SMALL, config, fit
+
+from corrflow import CorrFlow, InputError, load_model
+from corrflow.distillation import FLOOR, DistillationLoss, inverse_root
+from corrflow.model import seeded_model
+from corrflow.training.checkpoint import checkpoint_path
+from corrflow.training.trainer import Trainer
+
+COARSE = replace(SMALL, encoder=replace(SMALL.encoder, strides=(1, 2, 2, 1)))
+FRAMES = torch.rand(2, 2, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    seeded_model(SMALL, 5).save_pretrained(tmp_path / "teacher")
+    return str(tmp_path / "teacher")
+
+
+def loss_of(student, teacher):
+    return DistillationLoss(student, teacher, torch.device("cpu"))(FRAMES, None, None, ()).total
+
+
+def test_the_loss_is_how_far_features_are_from_the_teachers_on_a_scale_that_is_its_own(teacher):
+    frames = FRAMES.flatten(0, 1)
+    same = load_model(teacher)
+    assert loss_of(same, teacher).item() == pytest.approx(0, abs=1e-8)
+    other = seeded_model(COARSE, 6).eval()
+    taught = F.avg_pool2d(same.encode_input(frames), 2)
+    cells = (other.encode_input(frames) - taught).movedim(1, -1).flatten(0, 2).double()
+    spread = torch.cov(taught.movedim(1, -1).flatten(0, 2).double().T)
+    noise = FLOOR * spread.diagonal().mean() * torch.eye(len(spread))
+    expected = (cells @ torch.linalg.inv(spread + noise) * cells).sum(dim=1).mean() / len(spread)
+    assert loss_of(other, teacher).item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_whitened_features_have_about_the_same_variance_in_all_directions():
+    mixed = torch.randn(4000, 8) @ torch.diag(torch.logspace(0, 3, 8)) @ torch.randn(8, 8)
+    root = inverse_root(mixed.T.reshape(1, 8, 40, 100))
+    variances = torch.linalg.eigvalsh(torch.cov(root @ mixed.T))
+    assert float(variances.max()) < 1
+    torch.testing.assert_close(root, root.T)
+
+
+def test_a_student_comes_nearer_and_its_checkpoint_holds_nothing_of_the_teacher(teacher, tmp_path):
+    settings = config(steps=30, batch=2, ema_clips=5.0)
+    settings = replace(
+        settings,
+        model=COARSE,
+        loss=replace(settings.loss, teacher=teacher),
+        schedule=replace(settings.schedule, learning_rate=5e-3, base_batch=2),
+    )
+    before = loss_of(Trainer(tmp_path / "new", settings, ALONE).model.eval(), teacher)
+    fit(tmp_path / "whole", settings)
+    after = load_model(checkpoint_path(tmp_path / "whole", 30), weights="last")
+    assert loss_of(after, teacher).item() < 0.7 * before.item()
+    assert after.state_dict().keys() == CorrFlow(COARSE).state_dict().keys()
+    calls = iter([False] * 7 + [True])
+    fit(tmp_path / "cut", settings, stop=lambda: next(calls))
+    fit(tmp_path / "cut", settings)
+    resumed = load_model(checkpoint_path(tmp_path / "cut", 30), weights="last").state_dict()
+    assert all(torch.equal(weight, resumed[name]) for name, weight in after.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"input": "lab"}, "input rgb, 8 channels at stride 4: expected lab, 8 channels"),
+        ({"encoder": replace(SMALL.encoder, features=16)}, "expected rgb, 16 channels"),
+        ({"encoder": replace(SMALL.encoder, strides=(1, 1, 1, 1))}, "a stride that divides 2"),
+    ],
+)
+def test_a_teacher_that_can_not_teach_this_student_is_told(teacher, change, told):
+    with pytest.raises(InputError, match=told):
+        loss_of(CorrFlow(replace(SMALL, **change)), teacher)
