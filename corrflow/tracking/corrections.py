@@ -4,7 +4,7 @@ somebody painted into the masks themselves is one."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,40 +70,36 @@ def sort_masks(
         if place not in earlier.found:
             marks[place] = labels_hw
             continue
-        old, known = before.given.get(place, {}), before.returned.get(place, {})
-        painted, once = earlier.painted_in(place), earlier.edited.get(place, ())
+        again_hw = earlier.found[place].labels
+        still_marked = before.given.get(place, {}).keys() - earlier.painted_in(place)
         kept_hw = labels_hw.copy()
         for number in numbers_of(labels_hw):
-            shape_hw, found_hw = labels_hw == number, earlier.found[place].labels == number
+            shape_hw, found_hw = labels_hw == number, again_hw == number
             name = digest(shape_hw)
-            is_old, is_known = old.get(number) == name, known.get(number) == name
             is_tracked = is_export and (
-                is_known
-                or name == earlier.tracked_as(place, number)
+                name in (earlier.returned_as(place, number), earlier.tracked_as(place, number))
                 or (tolerance is not None and is_same_shape(shape_hw, found_hw, tolerance))
             )
-            if number in painted:
-                if not (is_old or is_tracked):
-                    overruled.add(place)
-            elif is_old or not (is_tracked or (is_known and number in once)):
-                continue  # a mark
+            verdict = judge(earlier, place, number, name, is_tracked=is_tracked)
+            if verdict == "mark":
+                continue
+            if verdict == "overruled":
+                overruled.add(place)
             returned.setdefault(place, {})[number] = name
             kept_hw[shape_hw] = 0
-            if number in old.keys() - painted - gone.get(place, frozenset()):
+            if number in still_marked - gone.get(place, frozenset()):
                 kept_hw[found_hw] = number
         if kept_hw.any():
             marks[place] = kept_hw
     absent: dict[int, set[int]] = {}
-    for place, numbers in gone.items():
-        known = before.returned.get(place, {})
-        for number in numbers:
-            if number in earlier.painted_in(place) or (
-                number in earlier.edited.get(place, ()) and known.get(number) == IS_GONE
-            ):
-                returned.setdefault(place, {})[number] = IS_GONE
-                overruled |= {place} - known.keys()
-            else:
-                absent.setdefault(place, set()).add(number)
+    for place, number in [(at, n) for at, numbers in gone.items() for n in numbers]:
+        verdict = judge(earlier, place, number, IS_GONE, is_tracked=False)
+        if verdict == "mark":
+            absent.setdefault(place, set()).add(number)
+            continue
+        if verdict == "overruled":
+            overruled.add(place)
+        returned.setdefault(place, {})[number] = IS_GONE
     edited = add_edited(marks, absent, earlier)
     for number, place in missing_marks(masks, marks, before.given).items():
         if number in edited.get(place, ()):
@@ -120,6 +116,30 @@ def sort_masks(
         {place: tuple(sorted(numbers)) for place, numbers in edited.items() if numbers},
         tuple(sorted(overruled)),
     )
+
+
+def judge(
+    earlier: Earlier[Any], place: int, number: int, name: str, *, is_tracked: bool
+) -> Literal["mark", "known", "overruled"]:
+    """What an object is that came in a frame: a mark; nothing new; or something new, but painted
+    over since.
+
+    Args:
+        earlier: what was tracked.
+        place: of the frame.
+        number: of the object.
+        name: digest of what came.
+        is_tracked: whether it came back as it was tracked.
+    """
+    is_old = earlier.made_from.given.get(place, {}).get(number) == name
+    is_known = earlier.returned_as(place, number) == name
+    if number in earlier.painted_in(place):
+        return "known" if is_old or is_tracked or is_known else "overruled"
+    if is_old:
+        return "mark"
+    # what was painted over once is so still
+    was_painted = number in earlier.edited.get(place, ())
+    return "known" if is_tracked or (is_known and was_painted) else "mark"
 
 
 def add_edited(

@@ -107,6 +107,10 @@ class Earlier(Generic[Result]):
         """The objects that somebody has painted in a frame."""
         return self.painted.get(place, frozenset())
 
+    def returned_as(self, place: int, number: int) -> str | None:
+        """The digest of an object that came before and was no mark."""
+        return self.made_from.returned.get(place, {}).get(number)
+
     def tracked_as(self, place: int, number: int) -> str | None:
         """The digest of an object as it was tracked, which may have been painted over since."""
         shapes = self.made_from.shapes
@@ -167,10 +171,7 @@ def read_earlier(out: Path, now: MadeFrom) -> Earlier[Any] | None:
     }
     painted = {}
     if isinstance(found, EarlierMasks):
-        written = dict(enumerate(made_from.shapes))
-        for place in found.edited_places(list(made_from.masks.values())):
-            objects = found.read_edited(place, shape, known)
-            changed = changed_marks({place: written[place]}, {place: objects}).get(place, ())
+        for place, changed in found.painted(made_from, shape).items():
             painted[place] = frozenset(numbers[n] for n in changed if n in numbers)
     made_from = replace(
         made_from,
@@ -259,9 +260,16 @@ class EarlierMasks(Mapping[int, FrameMasks]):
         self.table[list(numbers)] = list(numbers.values())
         self.places = {place: None for place, path in enumerate(paths) if path.is_file()}
 
-    def edited_places(self, digests: Sequence[str]) -> list[int]:
-        """The frames whose masks are not as they were written, by the digests of their files."""
-        return [p for p in self.places if content_digest(self.paths[p]) != digests[p]]
+    def painted(self, made_from: MadeFrom, shape: tuple[int, int]) -> dict[int, frozenset[int]]:
+        """The objects by place of the frame that are not as they were written, by the numbers that
+        they had; InputError as `read_edited`."""
+        painted, known = {}, numbers_of(made_from.given)
+        for place, digest in enumerate(made_from.masks.values()):
+            if place in self.places and content_digest(self.paths[place]) != digest:
+                objects = self.read_edited(place, shape, known)
+                changes = changed_marks({place: made_from.shapes[place]}, {place: objects})
+                painted[place] = changes.get(place, frozenset())
+        return painted
 
     def read_edited(self, place: int, shape: tuple[int, int], known: Set[int]) -> dict[int, str]:
         """Digests of the objects of a mask that was edited, by the numbers that they have in it.
