@@ -72,8 +72,8 @@ def check_teacher(student: CorrFlow, teacher: CorrFlow) -> int:
 
 
 def inverse_root(features_nchw: Tensor) -> Tensor:
-    """What brings features, of whatever mean, to about the same variance in all directions, 1 in
-    sum over those that are not noise; symmetric `[C, C]`."""
+    """What brings features `[N, C, h, w]` to a variance of nearly 1 in each direction, less where
+    they vary little; symmetric `[C, C]`."""
     cells_cp = features_nchw.transpose(0, 1).flatten(1).double()
     variances_c, axes_cc = torch.linalg.eigh(torch.cov(cells_cp))
     variances_c = variances_c + FLOOR * variances_c.mean()

@@ -208,8 +208,10 @@ class TrackJob:
     """Track to the beginning as well what is first marked in a later frame. The frames up to there
     are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
     overwrite: bool = False
-    """Track all frames. Unless given, the same command with other marks tracks only the frames that
-    they concern: those to the nearest frames on both sides whose marks have not changed."""
+    """Track all frames, forget what was painted into masks, and write over files that are of
+    another video or were edited. Unless given, the same command with other marks tracks only the
+    frames that they concern: those to the nearest frames on both sides whose marks have not
+    changed."""
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "memory"
     """How labels are propagated: `memory` from the first frame and seven earlier ones, `paper` from
     the previous frame alone, which is faster; the others as in eval.py."""
