@@ -25,7 +25,7 @@ def main(argv: list[str]) -> int:
         return serve_page(job)
     if job.video is None:
         raise InputError("track: no video: expected --video VIDEO, or --browser")
-    marked = Prompts(job.mask, job.points, job.box, job.labels, job.start, job.gone)
+    marked = Prompts(job.mask, job.points, job.box, job.labels, job.start, job.gone, job.names)
     if job.labels and is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
     how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)

@@ -201,6 +201,9 @@ class TrackJob:
     gone: tuple[str, ...] = ()
     """Objects that are out of sight: FRAME=OBJECT, by number or name. They are shown nowhere from
     that frame on, until one in which they are marked again."""
+    names: tuple[str, ...] = ()
+    """What the objects or points are called, in the order of their numbers, in tables and in what
+    --write gives. Labels have names of their own."""
     start: int | None = None
     """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are
     counted from 0, those of a folder have the numbers of their files."""

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -141,6 +141,11 @@ def build(setting: Setting) -> gr.Blocks:
                         label="Backwards as well, from the marked frame to the first one",
                         elem_id="backward",
                     )
+                    names = gr.Textbox(
+                        label="Names of the objects or points, with commas between them",
+                        placeholder="1, 2, ...",
+                        elem_id="names",
+                    )
                     with gr.Accordion("Labels of another tool", open=False, elem_id="tools"):
                         labels = gr.File(
                             label="Labels to track, instead of marks: CVAT, COCO, Labelme, YOLO, "
@@ -178,7 +183,7 @@ def build(setting: Setting) -> gr.Blocks:
         )
         start.click(
             track_with(setting),
-            [opened, marks, backward, labels, formats],
+            [opened, marks, names, backward, labels, formats],
             [result, files, message],
             show_progress_on=result,
         ).then(show_frame, [opened, frame], marks, show_progress="hidden")
@@ -232,6 +237,7 @@ def track_with(setting: Setting) -> Any:
     def track(
         opened: Opened,
         marks: str,
+        names: str,
         backward: bool,
         labels: str | None,
         formats: list[str],
@@ -240,7 +246,10 @@ def track_with(setting: Setting) -> Any:
         opened.stop.clear()
         try:
             with mistakes_shown():
-                prompts = Prompts(labels=Path(labels)) if labels else opened.read_marks(marks)
+                if labels:
+                    prompts = Prompts(labels=Path(labels))
+                else:
+                    prompts = replace(opened.read_marks(marks), names=split_names(names))
                 how = (backward, setting.size, setting.protocol, tuple(formats))
                 order = TrackRequest(opened.video, prompts, opened.out, *how)
                 watch = Progress(shown(progress), opened.stop.is_set)
@@ -251,11 +260,17 @@ def track_with(setting: Setting) -> Any:
         if outcome.damage:
             end = f"; the video can't be read further: {outcome.damage}"
         files = gr.File([packed(path) for path in outcome.files], visible=True)
+        note = f" {outcome.note}." if outcome.note else ""
         review = f" {outcome.review_line().capitalize()}." if outcome.review else ""
         kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""
-        return str(order.out), files, f"Tracked {outcome.frames} frames{kept}{end}.{review}"
+        return str(order.out), files, f"Tracked {outcome.frames} frames{kept}{end}.{note}{review}"
 
     return track
+
+
+def split_names(value: str) -> tuple[str, ...]:
+    """What is written in the field, or nothing."""
+    return tuple(name.strip() for name in value.split(",")) if value.strip() else ()
 
 
 def shown(progress: gr.Progress) -> Any:

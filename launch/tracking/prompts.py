@@ -2,7 +2,6 @@
 checked against the video."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -34,6 +33,8 @@ class Prompts:
     """The frame of those that don't name theirs; None: the first."""
     gone: tuple[str, ...] = ()
     """Objects by number or name that are nowhere from a frame on, until they are marked again."""
+    names: tuple[str, ...] = ()
+    """What the objects or points are called, in the order of their numbers."""
 
     def __post_init__(self) -> None:
         kinds = [
@@ -53,6 +54,10 @@ class Prompts:
             )
         if self.gone and self.points:
             raise InputError("track: --gone and --points: expected objects, which masks mark")
+        if self.names and self.labels:
+            raise InputError("track: --names and --labels: expected one: labels have names")
+        if not all(map(str.strip, self.names)):
+            raise InputError("track: names: one is empty: expected a word for each object")
         if self.start is not None and self.start < 0:
             raise InputError(f"track: start {self.start}: expected a frame's number, from 0 on")
 
@@ -77,7 +82,7 @@ class Marked:
     points: dict[int, Points] | None = None
     """By place of the frame, `[k, 2]` with NaN where a point is marked in another frame."""
     objects: tuple[NamedObject, ...] = ()
-    """What labels call them; empty if what was given has no names."""
+    """What they are called, in the order of their numbers; empty if they have no names."""
     is_export: bool = False
     """Whether frames may be among those that are marked that a tool gave back as they were."""
     has_polygons: bool = False
@@ -89,21 +94,47 @@ class Marked:
 def read_prompts(marked: Prompts, stage: VideoInfo) -> Marked:
     """What the flags give; InputError for what does not fit the video."""
     if marked.points:
-        return Marked(points=read_points(marked, stage))
-    if marked.labels:
+        read = Marked(points=read_points(marked, stage))
+    elif marked.labels:
         read = read_annotations(marked.labels, marked.start, stage)
     else:
         folders = any(Path(value).is_dir() for value in marked.mask)
         read = Marked(masks=read_masks(marked, stage), is_export=folders)
+    if marked.names:
+        read = replace(read, objects=read_names(marked.names, read))
     return replace(read, gone=read_gone(marked, read, stage)) if marked.gone else read
+
+
+def read_names(names: tuple[str, ...], read: Marked) -> tuple[NamedObject, ...]:
+    """What the objects are called, by number: 1, 2, ...; InputError unless there is a name for
+    each."""
+    numbers = marked_numbers(read)
+    if len(names) != len(numbers):
+        counted = ", ".join(map(str, numbers))
+        raise InputError(
+            f"names {' '.join(names)}: are {len(names)}: expected one for each of what is marked: "
+            f"{counted}"
+        )
+    called = dict(zip(numbers, names, strict=True))
+    # the number tells those of one name apart
+    return tuple(NamedObject(called.get(n, str(n)), str(n)) for n in range(1, numbers[-1] + 1))
+
+
+def marked_numbers(read: Marked) -> list[int]:
+    """Of all objects or points, in order."""
+    if read.masks is None:
+        xy_k2: Points = next(iter((read.points or {}).values()))
+        return list(range(1, len(xy_k2) + 1))
+    return sorted(
+        {n for labels_hw in read.masks.values() for n in np.unique(labels_hw).tolist() if n}
+    )
 
 
 def read_gone(marked: Prompts, read: Marked, stage: VideoInfo) -> Gone:
     """Numbers by place of the frame; InputError for objects that are marked nowhere."""
-    masks: Mapping[int, Pixels] = read.masks or {}
-    numbers = {n for labels_hw in masks.values() for n in np.unique(labels_hw).tolist() if n}
-    if not numbers:
+    if read.masks is None:
         raise InputError("track: gone: the labels are points: expected objects, which have areas")
+    numbers = marked_numbers(read)
     gone: dict[int, set[int]] = {}
     for value in marked.gone:
         frame, name = keyed(value, marked.start)
@@ -113,7 +144,7 @@ def read_gone(marked: Prompts, read: Marked, stage: VideoInfo) -> Gone:
         if len(found) != 1:
             known = ", ".join(
                 f"{n} ({read.objects[n - 1].name})" if read.objects else str(n)
-                for n in sorted(called or numbers)
+                for n in called or numbers
             )
             what = f"several are called {name}: " if called else ""
             raise InputError(

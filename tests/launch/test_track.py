@@ -171,6 +171,22 @@ def test_a_mask_is_followed_and_everything_is_written(track, video, mask, capfd)
     assert f"look first at the frames of least confidence: {least['frame']} (" in shown.out
 
 
+def test_objects_and_points_are_called_as_they_are_named(track, video, tmp_path):
+    first = np.zeros((HEIGHT, WIDTH), np.uint8)
+    first[10:30, 5:25] = 1
+    first[10:30, 40:60] = 3
+    Image.fromarray(first).save(tmp_path / "first.png")
+    given = ("--mask", tmp_path / "first.png", "--names", "wolf", "a cub", "--write", "cvat")
+    out = track(video, *given)
+    assert [(r["object"], r["name"]) for r in rows_of(out)[:2]] == [("1", "wolf"), ("3", "a cub")]
+    shapes = read_shapes(WRITERS["cvat"].path_of(out), WIDTH, HEIGHT)
+    assert {shape.object.name for shape in shapes} == {"wolf", "a cub"}
+    again = track(video, *given, "--gone", "2=a cub")
+    assert [3 in labels for labels in labels_of(again)] == [True, True, *[False] * 5]
+    named = track(video, "--points", "15,20", "40,8", "--names", "nose", "ear", out="points.mp4")
+    assert [row["name"] for row in rows_of(named)[:2]] == ["nose", "ear"]
+
+
 def test_points_are_drawn_and_told(track, video):
     out = track(video, "--points", "15,20", "3=40.5,8")
     rows = rows_of(out)
@@ -608,6 +624,10 @@ def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
     assert "nothing marked: expected one of --labels, --mask, --points, --box" in line()
     assert "--mask and --points: expected one of" in line("--mask", mask, "--points", "1,2")
     assert "start -1" in line("--points", "1,2", "--start", -1)
+    names = "names a b: are 2: expected one for each of what is marked: 1"
+    assert names in line("--mask", mask, "--names", "a", "b")
+    assert "names: one is empty" in line("--mask", mask, "--names", " ")
+    assert "--names and --labels" in line("--labels", mask, "--names", "a")
     assert "size 0" in line("--mask", mask, size=0)
     assert "expected a name that ends in .mp4" in line("--mask", mask, out=tmp_path / "x.txt")
     assert "protocol 'mine': expected one of paper, " in line("--mask", mask, "--protocol", "mine")

@@ -141,10 +141,12 @@ def test_boxes_are_dragged_on_a_later_frame_and_followed_backwards(page, tmp_pat
     page.wait_for_timeout(1000)
     drag(page, (40, 30), (20, 10))  # from any corner
     page.locator("#backward input").check()
+    page.locator("#names textarea, #names input").fill("wolf")
     with result(page, ".csv", tmp_path).open() as file:
         rows = list(csv.DictReader(file))
     assert [rows[4][name] for name in ("x0", "y0", "x1", "y1")] == ["20", "10", "41", "31"]
     assert int(rows[0]["area"]) > 0
+    assert {row["name"] for row in rows} == {"wolf"}
 
 
 def test_objects_are_painted_and_rubbed_out_in_a_narrow_window(page, tmp_path):
