@@ -109,9 +109,21 @@ def ring_of(element: Element) -> Ring:
     return np.asarray(middle + (ring - middle) @ turn)
 
 
+CONFIDENCE = "confidence"
+# whole numbers, per cent: the least, the most and the step are its values
+CONFIDENCE_ATTRIBUTE = {
+    "name": CONFIDENCE,
+    "mutable": "True",
+    "input_type": "number",
+    "default_value": "100",
+    "values": "0;100;1",
+}
+
+
 class CvatWriter(AnnotationWriter):
     """`NAME-cvat.xml`: a track for each object, a keyframe for each frame, `outside` from where it
-    is gone. Holes and parts are joined into one line: a track has one polygon a frame."""
+    is gone; the confidence, in per cent, is an attribute. Holes and parts are joined into one line:
+    a track has one polygon a frame."""
 
     suffix = "-cvat.xml"
 
@@ -146,7 +158,7 @@ class CvatWriter(AnnotationWriter):
             kind, ring = "points", np.array([shape.point])
         else:
             kind, ring = "polygon", single_ring(outline(shape.mask, self.tolerance))
-        SubElement(
+        keyframe = SubElement(
             self.tracks[shape.number - 1],
             kind,
             frame=str(place),
@@ -156,6 +168,8 @@ class CvatWriter(AnnotationWriter):
             points=";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist()),
             z_order=str(shape.number),
         )
+        # a task whose labels have no such attribute takes the shape without it
+        SubElement(keyframe, "attribute", name=CONFIDENCE).text = str(round(100 * shape.confidence))
 
     def finish(self) -> None:
         """Write the file."""
@@ -184,7 +198,9 @@ class CvatWriter(AnnotationWriter):
             label = SubElement(labels, "label")
             SubElement(label, "name").text = name
             SubElement(label, "color").text = "#{:02x}{:02x}{:02x}".format(*color(number))
-            SubElement(label, "attributes")
+            attribute = SubElement(SubElement(label, "attributes"), "attribute")
+            for part, value in CONFIDENCE_ATTRIBUTE.items():
+                SubElement(attribute, part).text = value
         size = SubElement(task, "original_size")
         SubElement(size, "width").text = str(self.video.width)
         SubElement(size, "height").text = str(self.video.height)

@@ -121,6 +121,6 @@ class YoloWriter(AnnotationWriter):
     def finish(self) -> None:
         """Name the classes."""
         names = {number: name for name, number in self.classes.items()}
-        about = {"path": ".", "train": "images", "val": "images", "names": names}
+        about = {"train": "images", "val": "images", "names": names}
         text = needed("yaml").safe_dump(about, allow_unicode=True, sort_keys=False)
         (self.path / "data.yaml").write_text(text, encoding="utf-8")

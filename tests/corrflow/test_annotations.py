@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -517,6 +518,25 @@ def test_cvat_says_where_an_object_is_gone(tmp_path, frames):
     assert [(e.get("frame"), e.get("outside")) for e in late] == [("1", "0"), ("2", "1")]
     assert [e.text for e in root.findall(".//label/name")] == ["person", "ball"]
     assert (root.findtext(".//size"), root.findtext(".//stop_frame")) == ("3", "2")
+
+
+def test_cvat_is_told_the_confidence_in_per_cent(tmp_path):
+    frames = [[TrackedShape(1, point=(3.25, 4.5), confidence=0.934)]]
+    root = ElementTree.parse(write("cvat", tmp_path, frames, 1.0)).getroot()
+    assert root.findtext("track/points/attribute[@name='confidence']") == "93"
+    label = root.find(".//label/attributes/attribute")
+    assert {part.tag: part.text for part in label} == {
+        "name": "confidence",
+        "mutable": "True",
+        "input_type": "number",
+        "default_value": "100",
+        "values": "0;100;1",
+    }
+
+
+def test_yolo_names_no_folder_that_depends_on_where_training_is_started(tmp_path, frames):
+    about = yaml.safe_load((write("yolo", tmp_path, frames, 1.0) / "data.yaml").read_text())
+    assert about == {"train": "images", "val": "images", "names": {0: "person", 1: "ball"}}
 
 
 def test_pycocotools_opens_what_is_written(tmp_path, frames, capsys):
