@@ -19,8 +19,11 @@ INTERRUPTED = 130  # exit code, as shells have it: 128 + SIGINT
 
 
 def bar(things: Iterable[Item], total: int, what: str) -> Iterable[Item]:
-    """A progress bar with frames a second."""
-    return tqdm(things, total=total, unit=" frames", desc=what, bar_format=BAR)
+    """A progress bar with frames a second; in a log, a line now and then."""
+    interval = 0.1 if sys.stderr.isatty() else 10.0
+    return tqdm(
+        things, total=total, unit=" frames", desc=what, bar_format=BAR, mininterval=interval
+    )
 
 
 @contextmanager
