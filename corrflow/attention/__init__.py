@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corrflow.attention.choice import BACKENDS, choose_backend, find_attend
-from corrflow.attention.window import Window
+from corrflow.attention.window import CANDIDATES, Window
 from corrflow.errors import InputError
 
 __all__ = ["BACKENDS", "choose_backend", "restricted_attention"]
@@ -23,6 +23,7 @@ def restricted_attention(
     scale: float = 1.0,
     top_k: int = 0,
     backend: str = "auto",
+    block: int = 1,
 ) -> Tensor:
     """Copy `value` from the reference to the target, through the pointer of the paper (section
     3.1).
@@ -47,27 +48,34 @@ def restricted_attention(
         backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no float64, at
             most 512 channels and a top_k of 64), `sampler` (needs the extra of that name),
             `reference` (plain, `(2 radius + 1)^2` times the memory).
+        block: with `top_k`, search coarse to fine: compare the means of blocks of so many cells to
+            a side, and of the most similar blocks, twice `top_k`, the cells. Windows are those of
+            the blocks. 1: compare all cells.
 
     Returns:
         `[B, K, H, W]`, in float32 at least. bfloat16 and float16 are multiplied as they are and
         added up in float32.
 
     Raises:
-        InputError: shapes that do not go together, a negative radius or top_k, a backend that is
-            unknown, not installed or does not serve these inputs.
+        InputError: shapes that do not go together, a negative radius or top_k, blocks without
+            top_k, a backend that is unknown, not installed or does not serve these inputs.
     """
     key_brchw, value_brkhw = (x[:, None] if x.ndim == 4 else x for x in (key, value))
     check_shapes(query, key_brchw, value_brkhw)
-    if radius < 0 or top_k < 0:
-        raise InputError(f"attention: radius {radius}, top_k {top_k}: expected at least 0")
+    if radius < 0 or top_k < 0 or block < 1 or (block > 1 and not top_k):
+        raise InputError(
+            f"attention: radius {radius}, top_k {top_k}, block {block}: expected at least 0, 0 and "
+            "1, and with blocks a top_k"
+        )
     dtype, width = (
         torch.promote_types(query.dtype, value.dtype),
         max(query.shape[1], value_brkhw.shape[2]),
     )
-    attend = find_attend(choose_backend(backend, query.device, dtype, top_k, width))
+    candidates = top_k * (CANDIDATES if block > 1 else 1)
+    attend = find_attend(choose_backend(backend, query.device, dtype, candidates, width))
     # a softmax over dot products of 64 channels wants float32
     with torch.autocast(query.device.type, enabled=False):
-        return attend(query, key_brchw, value_brkhw, Window(radius, scale, top_k))
+        return attend(query, key_brchw, value_brkhw, Window(radius, scale, top_k, block))
 
 
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:

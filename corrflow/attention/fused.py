@@ -15,8 +15,8 @@ fixed and not tuned by timing, since another tiling adds up in another order: a 
 not repeat its bits.
 
 Of the `top_k` most similar cells alone, a kernel finds the largest logits and their cells, and
-PyTorch copies from these few. The gradients are PyTorch's, too: nobody trains so, and on CUDA they
-add up in no fixed order.
+PyTorch copies from these few (`most_similar.py`). The gradients are PyTorch's, too: nobody trains
+so, and on CUDA they add up in no fixed order.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
 cells of a tile, n those of an image, p cells of a block of the patch, t most similar cells. Cells
@@ -31,12 +31,14 @@ import triton
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from corrflow.attention import most_similar
 from corrflow.attention.kernels import (
     copy_kernel,
     largest_kernel,
     query_kernel,
     reference_kernel,
 )
+from corrflow.attention.most_similar import Largest
 from corrflow.attention.window import Window
 
 # as in the kernels
@@ -45,47 +47,25 @@ LOWEST = -1e30
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to float32 `[B, K, H, W]`."""
+    if window.top_k:
+        return most_similar.attend(query_bchw, key_brchw, value_brkhw, window, find_largest)
     cells_last = (
         query_bchw.permute(0, 2, 3, 1),
         key_brchw.permute(0, 1, 3, 4, 2),
         value_brkhw.permute(0, 1, 3, 4, 2),
     )
-    if window.top_k:
-        out_bhwk = copy_largest(*cells_last, window)
-    else:
-        out_bhwk = FusedAttention.apply(*cells_last, window)
+    out_bhwk: Tensor = FusedAttention.apply(*cells_last, window)
     return out_bhwk.permute(0, 3, 1, 2)
 
 
-def copy_largest(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
-    """The values of the `top_k` most similar cells, weighted; `[B, H, W, K]` of cells-last
-    tensors."""
-    batch, height, width = query.shape[:3]
-    top_k = min(window.top_k, key.shape[1] * height * width)
-    largest_bnt, places_bnt = find_largest(query.detach(), key.detach(), window, top_k)
-    if torch.is_grad_enabled() and (query.requires_grad or key.requires_grad):
-        # once more, by what autograd follows
-        key_bntc = rows_at(key, places_bnt)
-        dots_bnt = torch.einsum("bnc,bntc->bnt", query.flatten(1, 2).float(), key_bntc.float())
-        largest_bnt = (dots_bnt * window.scale).masked_fill(largest_bnt <= LOWEST, -torch.inf)
-    weights_bnt = largest_bnt.softmax(dim=2)
-    copied_bnk = torch.einsum("bnt,bntk->bnk", weights_bnt, rows_at(value, places_bnt).float())
-    return copied_bnk.view(batch, height, width, -1)
-
-
-def rows_at(x_brhwc: Tensor, places_bnt: Tensor) -> Tensor:
-    """The cells of those numbers among all references', `[B, N, T, C]`."""
-    rows_bpc = x_brhwc.flatten(1, 3)
-    batch = torch.arange(len(rows_bpc), device=rows_bpc.device)[:, None, None]
-    return rows_bpc[batch, places_bnt]
-
-
-def find_largest(query: Tensor, key: Tensor, window: Window, top_k: int) -> tuple[Tensor, Tensor]:
-    """The largest logits of each cell of cells-last tensors, in any order, float32 `[B, N, T]`, and
-    the numbers of the cells that they are of, int64; where a window has fewer, `LOWEST`."""
-    query, key = query.contiguous(), key.contiguous()
+def find_largest(query_bchw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
+    """The most similar cells of each window, by a kernel."""
+    query = query_bchw.permute(0, 2, 3, 1).contiguous()
+    key = key_brchw.permute(0, 1, 3, 4, 2).contiguous()
     launch = Launch(query, key.shape[1], window)
-    shape = (len(query), query.shape[1] * query.shape[2], top_k)
+    cells = query.shape[1] * query.shape[2]
+    top_k = min(window.top_k, key.shape[1] * cells)
+    shape = (len(query), cells, top_k)
     largest_bnt = torch.empty(shape, device=query.device, dtype=torch.float32)
     places_bnt = torch.empty(shape, device=query.device, dtype=torch.int32)
     block = int(triton.next_power_of_2(top_k))
@@ -94,7 +74,8 @@ def find_largest(query: Tensor, key: Tensor, window: Window, top_k: int) -> tupl
             query, key, largest_bnt, places_bnt, *launch.sizes, **launch.constants,
             TOP_K=top_k, BLOCK_T=block,
         )  # fmt: skip
-    return largest_bnt, places_bnt.long()
+    missing_bnt = largest_bnt <= LOWEST
+    return Largest(largest_bnt.masked_fill(missing_bnt, -torch.inf), places_bnt.long())
 
 
 class Tiling(NamedTuple):

@@ -1,19 +1,21 @@
 """Restricted attention, written to be read. The fast paths next to this file are tested against it.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, s
-shifts in the window.
+shifts in the window; y x i j and their capitals: rows and columns of cells, and of blocks.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corrflow.attention.window import Window
+from corrflow.attention.window import CANDIDATES, Window
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """One dot product for each shift and reference, a softmax over them all, the weighted values;
     `[B, K, H, W]`."""
+    if window.block > 1:
+        return attend_coarse_to_fine(query_bchw, key_brchw, value_brkhw, window)
     dots_bshw = [correlate(query_bchw, key_bchw, window) for key_bchw in key_brchw.unbind(dim=1)]
     return copy(torch.stack(dots_bshw, dim=1), value_brkhw, window)
 
@@ -49,3 +51,35 @@ def shifted(x_hw: Tensor, shift: tuple[int, int], window: Window) -> Tensor:
     (dy, dx), radius, (height, width) = shift, window.radius, x_hw.shape[-2:]
     padded = F.pad(x_hw, (radius, radius, radius, radius))
     return padded[..., radius + dy : radius + dy + height, radius + dx : radius + dx + width]
+
+
+def attend_coarse_to_fine(
+    query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window
+) -> Tensor:
+    """All pairs of cells. Those count whose blocks are among the most similar, on average over all
+    pairs of their cells, and of these the `top_k`."""
+    side, (height, width) = window.block, query_bchw.shape[-2:]
+    rows = torch.arange(height + -height % side).clamp_max(height - 1)
+    columns = torch.arange(width + -width % side).clamp_max(width - 1)
+    query, key, value = (
+        x[..., rows, :][..., columns] for x in (query_bchw, key_brchw, value_brkhw)
+    )
+    pairs_byxrij = torch.einsum("bcyx,brcij->byxrij", query, key) * window.scale
+    means = pairs_byxrij
+    for axis in (1, 2, 4, 5):
+        shape = means.shape
+        means = means.reshape(*shape[:axis], -1, side, *shape[axis + 1 :]).mean(dim=axis + 1)
+    radius = -(-window.radius // side)
+    y, x = (torch.arange(blocks) for blocks in means.shape[1:3])
+    is_near_yi, is_near_xj = ((a[:, None] - a).abs() <= radius for a in (y, x))
+    is_near_yxrij = is_near_yi[:, None, None, :, None] & is_near_xj[None, :, None, None, :]
+    means = means.masked_fill(~is_near_yxrij, -torch.inf)
+    best = means.flatten(3).topk(min(CANDIDATES * window.top_k, means[0, 0, 0].numel()), dim=3)
+    counts = torch.full_like(means.flatten(3), -torch.inf).scatter(3, best.indices, best.values)
+    counts = counts.view_as(means)
+    for axis in (1, 2, 4, 5):
+        counts = counts.repeat_interleave(side, dim=axis)
+    logits_byxp = pairs_byxrij.masked_fill(counts == -torch.inf, -torch.inf).flatten(3)
+    value_bkp = value.transpose(1, 2).flatten(2)
+    copied = torch.einsum("byxp,bkp->bkyx", window.softmax(logits_byxp, dim=3), value_bkp)
+    return copied[..., :height, :width]

@@ -11,10 +11,16 @@ from torch import Tensor
 
 from corrflow.attention import reference
 from corrflow.attention.window import Window
+from corrflow.errors import InputError
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
+    if window.block > 1:
+        raise InputError(
+            f"attention: backend sampler: block {window.block}: expected 1; the other backends "
+            "serve blocks"
+        )
     # an optional extra: absent until it is installed
     from spatial_correlation_sampler import (
         spatial_correlation_sample,

@@ -4,21 +4,21 @@ windows cover.
 Two matrix products a tile, the cells outside of each window masked by a bias. A window covers 13x13
 of a 28x28 patch, so the products do 4.6 times the arithmetic that is needed, and win all the same:
 they run at the speed of a matrix product and never write the `H x W x 169` affinities to memory.
-Backward makes each tile's weights anew instead of keeping them. What is copied of the most similar
-cells alone is in `most_similar.py`.
+Backward makes each tile's weights anew instead of keeping them. The most similar cells alone are
+found in `search.py`.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
 cells of a tile, p cells of its patch.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from corrflow.attention.most_similar import copy_most_similar
+from corrflow.attention import most_similar
+from corrflow.attention.search import find_largest
 from corrflow.attention.tiles import Tile, tiles
 from corrflow.attention.window import Window
 
@@ -28,6 +28,8 @@ TILE = 16
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
+    if window.top_k:
+        return most_similar.attend(query_bchw, key_brchw, value_brkhw, window, find_largest)
     copied: Tensor = TiledAttention.apply(query_bchw, key_brchw, value_brkhw, window)
     return copied
 
@@ -42,8 +44,9 @@ class TiledAttention(torch.autograd.Function):
         ctx.save_for_backward(query, key, value)
         ctx.window = window
         out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
-        copied = copy_most_similar if window.top_k else copy_all
-        for tile, copied_bkq in copied(query, key, value, window):
+        for tile in tiles(query.shape[-2], query.shape[-1], window.radius, TILE):
+            weights_bqp = tile_weights(tile, tile.queries(query), tile.patches(key), window)
+            copied_bkq = torch.bmm(tile.patches(value), weights_bqp.mT)
             target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
             target.copy_(copied_bkq.view(target.shape))
         return out_bkhw
@@ -80,18 +83,9 @@ class TiledAttention(torch.autograd.Function):
         ), None
 
 
-def copy_all(
-    query: Tensor, key: Tensor, value: Tensor, window: Window
-) -> Iterator[tuple[Tile, Tensor]]:
-    """Tiles, and their copied values `[B, K, Q]`."""
-    for tile in tiles(query.shape[-2], query.shape[-1], window.radius, TILE):
-        weights_bqp = tile_weights(tile, tile.queries(query), tile.patches(key), window)
-        yield tile, torch.bmm(tile.patches(value), weights_bqp.mT)
-
-
 def tile_weights(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:
     """The attention of a tile's queries over its patches, `[B, Q, P]`."""
-    return window.softmax(tile_logits(tile, query_bcq, key_bcp, window), dim=-1)
+    return tile_logits(tile, query_bcq, key_bcp, window).softmax(dim=-1)
 
 
 def tile_logits(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:

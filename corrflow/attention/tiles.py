@@ -48,6 +48,12 @@ class Tile(NamedTuple):
         columns = slice(self.patch_left, self.patch_right)
         return x_brhwc[:, :, rows, columns].flatten(2, 3)
 
+    def crop(self, x_rhw: Tensor) -> Tensor:
+        """The patches of a map for each reference, `[R, rows, columns]`."""
+        rows = slice(self.patch_top, self.patch_bottom)
+        columns = slice(self.patch_left, self.patch_right)
+        return x_rhw[..., rows, columns]
+
     def add_patches(self, sum_brchw: Tensor, x_bcp: Tensor) -> None:
         """Add what `patches` would have taken."""
         patch = self.patch(sum_brchw)

@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+CANDIDATES = 2  # blocks that are looked into, for each cell that counts
+
 
 class Window(NamedTuple):
     """The settings that every backend shares."""
@@ -21,6 +23,9 @@ class Window(NamedTuple):
     top_k: int = 0
     """Reference cells that count, those of the largest dot products over all references together;
     of equal ones any. 0: all."""
+    block: int = 1
+    """With `top_k`: cells along the side of the blocks whose means are compared first; 1: all cells
+    are compared."""
 
     @property
     def side(self) -> int:

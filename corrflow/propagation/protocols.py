@@ -24,6 +24,9 @@ class Protocol:
     """Half the side of the window, in pixels; cells that it touches count."""
     top_k: int = 0
     """Reference cells that count, the most similar ones over all references together; 0: all."""
+    block: int = 0
+    """With `top_k`: pixels along the side of the blocks of cells that are compared first, of which
+    the most similar are looked into (coarse to fine); 0: all cells are compared."""
     temperature: float = 0.0
     """Features are normalised to length 1, and their dot products divided by this; 0: features as
     they are, scaled as in training."""
@@ -38,12 +41,21 @@ class Protocol:
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)
         if (
-            min(self.radius, self.top_k, self.temperature, self.whitening, *self.anchors, 0) < 0
+            min(
+                self.radius,
+                self.top_k,
+                self.block,
+                self.temperature,
+                self.whitening,
+                *self.anchors,
+                0,
+            )
+            < 0
             or min(steps) < 1
         ):
             raise InputError(
-                f"{self}: expected radius, top_k, temperature, whitening and anchors from 0 on, "
-                "recent from 1 on"
+                f"{self}: expected radius, top_k, block, temperature, whitening and anchors from 0 "
+                "on, recent from 1 on"
             )
         if self.propagates and not self.recent and not self.anchors:
             raise InputError(
@@ -73,8 +85,9 @@ PROTOCOLS = {
             "memory",
             anchors=(0,),
             recent=FURTHER,
-            radius=72,
+            radius=144,
             top_k=10,
+            block=8,
             temperature=0.05,
             whitening=0.2,
             argmax_each_frame=False,

@@ -88,6 +88,7 @@ class References:
         values = torch.stack([reference.values_bkhw for reference in references], dim=1)
         protocol, model = self.protocol, self.model
         radius = -(-protocol.radius // model.stride)
+        block = max(1, protocol.block // model.stride) if protocol.top_k else 1
         scale = model.config.inverse_temperature
         if protocol.temperature:
             scale = 1 / protocol.temperature
@@ -95,7 +96,7 @@ class References:
         # that same choice where it does
         attention = "auto" if model.attention == "triton" else model.attention
         return restricted_attention(
-            features_bchw, keys, values, radius, scale, protocol.top_k, attention
+            features_bchw, keys, values, radius, scale, protocol.top_k, attention, block
         )
 
     def select_frames(self, number: int) -> list[int]:

@@ -422,9 +422,11 @@ def memory_need(sizes: Sizes, encoder: ResNetConfig) -> Need:
     """Of a frame by the memory protocol, its references all there."""
     protocol = find_protocol("memory")
     references = len(protocol.recent) + len(protocol.anchors)
-    window = Window(-(-protocol.radius // encoder.stride))
-    area = sizes.height // encoder.stride, sizes.width // encoder.stride
-    compared = cost.attention_flops(*area, encoder.features, OBJECTS + 1, window, references)
+    # what is compared first are blocks; what is then compared of their cells is little beside it
+    side = max(encoder.stride, protocol.block)
+    window = Window(-(-protocol.radius // side))
+    area = sizes.height // side, sizes.width // side
+    compared = cost.attention_flops(*area, encoder.features, 0, window, references)
     return Need(1, cost.encoder_flops(encoder, sizes.height, sizes.width) + compared, 0)
 
 

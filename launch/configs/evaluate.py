@@ -55,6 +55,9 @@ class EvalJob:
     """Radius of the attention window in pixels, instead of the protocol's."""
     top_k: int | None = None
     """Number of most similar cells to copy from, instead of the protocol's; 0 takes all."""
+    block: int | None = None
+    """With a top-k: pixels along the side of the blocks of cells that are compared first, instead
+    of the protocol's; 0 compares all cells."""
     temperature: float | None = None
     """Temperature of the softmax over normalised features, instead of the protocol's; 0 takes
     features as they are, with the model's own inverse temperature."""
@@ -110,6 +113,7 @@ class EvalJob:
         settings = {
             "radius": self.radius,
             "top_k": self.top_k,
+            "block": self.block,
             "temperature": self.temperature,
             "whitening": self.whitening,
             "recent": recent,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corrflow import InputError, restricted_attention
-from corrflow.attention import choice, choose_backend, most_similar
+from corrflow.attention import choice, choose_backend, most_similar, search
 from corrflow.attention.choice import is_installed
 
 RELEASED = sorted(
@@ -140,6 +140,48 @@ SHAPES = {
     "radius": st.integers(0, 9),
     "scale": st.sampled_from([1.0, 0.3]),
 }
+
+
+@settings(max_examples=40, deadline=None)
+@given(**SHAPES, top_k=st.sampled_from([1, 5, 200]), block=st.integers(2, 4))
+def test_coarse_to_fine_equals_the_reference_with_gradients(radius, scale, top_k, block, **shape):
+    inputs = random_case(**shape)
+    how = {"radius": radius, "scale": scale, "top_k": top_k, "block": block}
+    fast, plain = (
+        outputs_and_gradients(inputs, **how, backend=name) for name in ("tiled", "reference")
+    )
+    for ours, theirs in zip(fast, plain, strict=True):
+        torch.testing.assert_close(ours, theirs, atol=1e-9, rtol=1e-9)
+
+
+@needs_triton
+@settings(max_examples=5, deadline=None)
+@given(
+    **SHAPES
+    | {"height": st.integers(1, 12), "width": st.integers(1, 19), "radius": st.integers(0, 5)},
+    top_k=st.sampled_from([1, 5, 32]),
+)
+def test_coarse_to_fine_by_triton_equals_the_reference(radius, scale, top_k, **shape):
+    inputs = [x.detach() for x in random_case(**shape, dtype=torch.float32)]
+    how = {"radius": radius, "scale": scale, "top_k": top_k, "block": 2}
+    fused, plain = (
+        attention_on_its_device(*inputs, **how, backend=name) for name in ("triton", "reference")
+    )
+    torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-4)
+
+
+def test_coarse_to_fine_finds_what_is_most_similar_where_the_cells_of_blocks_are_alike():
+    inputs = [x.detach() for x in random_case(6, 2, 3, 8, 3, 6, 7)]
+    alike = [x.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2) for x in inputs]
+    found = restricted_attention(*alike, radius=20, top_k=12, block=2)
+    torch.testing.assert_close(found, restricted_attention(*alike, radius=20, top_k=12))
+
+
+def test_blocks_are_looked_into_a_few_at_a_time(monkeypatch):
+    inputs = [x.detach() for x in random_case(7, 2, 3, 8, 3, 9, 11)]
+    expected = restricted_attention(*inputs, radius=4, top_k=5, block=2)
+    monkeypatch.setattr(most_similar, "GATHERED", {"cpu": 1})
+    torch.testing.assert_close(restricted_attention(*inputs, radius=4, top_k=5, block=2), expected)
 
 
 @pytest.mark.parametrize("backend", [name for name in FAST if "triton" not in str(name)])
@@ -292,8 +334,8 @@ def test_of_equal_cells_as_many_count_as_were_asked_for(backend):
 def test_the_most_similar_are_found_among_many_references_a_few_at_a_time(monkeypatch):
     query, key, value = (x.detach().float() for x in random_case(5, 2, 9, 4, 3, 20, 18))
     expected = restricted_attention(query, key, value, radius=3, top_k=7, backend="reference")
-    for slab in (1, 3 * 2 * 64 * 14 * 14, most_similar.SLAB):
-        monkeypatch.setattr(most_similar, "SLAB", slab)
+    for slab in (1, 3 * 2 * 64 * 14 * 14, search.SLAB):
+        monkeypatch.setattr(search, "SLAB", slab)
         torch.testing.assert_close(
             restricted_attention(query, key, value, radius=3, top_k=7, backend="tiled"), expected
         )
@@ -336,6 +378,8 @@ def test_half_precision_is_computed_in_float32():
         ({"key": torch.zeros(1, 0, 4, 5, 5), "value": torch.zeros(1, 0, 4, 5, 5)}, "R >= 1"),
         ({"radius": -1}, "radius -1"),
         ({"top_k": -1}, "top_k -1"),
+        ({"block": 2}, "block 2: expected"),
+        ({"top_k": 1, "block": 0}, "block 0: expected"),
         ({"backend": "magic"}, "'magic': expected one of auto, reference, tiled, triton, sampler"),
     ],
 )

@@ -1,0 +1,111 @@
+"""The most similar cells of each window, by tiles: the search of `most_similar.py` on any device.
+
+Logits are laid out cells first, `[P, Q]`, the queries of a tile side by side: the product of many
+rows by few columns is up to three times as fast on the CPU as that of few rows by many columns, and
+the search for the largest is then the same work for all queries at once.
+
+Shapes: b batch, r references, c channels, h w cells, q cells of a tile, p cells of its patches, t
+most similar cells, n groups of s cells.
+"""
+
+from functools import lru_cache
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from corrflow.attention.most_similar import Largest
+from corrflow.attention.tiles import Tile, tiles
+from corrflow.attention.window import Window
+
+# cells: with a window of 37x37 cells, 8x8 queries are compared with 44x44 cells each, 16x16 queries
+# with 52x52
+TILE = 8
+# logits that are searched for the most similar at a time: 4 MiB, about what a core's caches hold
+SLAB = 1 << 20
+GROUP = 64  # neighbouring logits of which the largest is looked at first
+
+
+def find_largest(query_bchw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
+    """The most similar cells of each window."""
+    batch, references, _, height, width = key_brchw.shape
+    # patches are copied out of it: a cell's channels lie side by side, and so do a row's cells
+    key_brhwc = key_brchw.permute(0, 1, 3, 4, 2).contiguous()
+    numbers_hw = torch.arange(references * height * width, device=key_brchw.device)
+    numbers_rhw = numbers_hw.view(references, height, width)
+    count = min(window.top_k, numbers_hw.numel())
+    logits_bthw = query_bchw.new_full((batch, count, height, width), -torch.inf)
+    places_bthw = numbers_hw.new_zeros(batch, count, height, width)
+    for tile in tiles(height, width, window.radius, TILE):
+        best = find_in_tile(tile, tile.queries(query_bchw), key_brhwc, numbers_rhw, window)
+        for all_bthw, found_btq in zip((logits_bthw, places_bthw), best, strict=True):
+            target = all_bthw[
+                :, : found_btq.shape[1], tile.top : tile.bottom, tile.left : tile.right
+            ]
+            target.copy_(found_btq.view(target.shape))
+    return Largest(logits_bthw.flatten(2).mT, places_bthw.flatten(2).mT)
+
+
+class Found(NamedTuple):
+    """The largest logits of a tile's queries, and which cells they are of."""
+
+    logits_btq: Tensor
+    places_btq: Tensor
+
+    def merge(self, other: "Found", count: int) -> "Found":
+        """The largest of both."""
+        logits_btq = torch.cat([self.logits_btq, other.logits_btq], dim=1)
+        places_btq = torch.cat([self.places_btq, other.places_btq], dim=1)
+        top = logits_btq.topk(min(count, logits_btq.shape[1]), dim=1, sorted=False)
+        return Found(top.values, places_btq.gather(1, top.indices))
+
+
+def find_in_tile(
+    tile: Tile, query_bcq: Tensor, key_brhwc: Tensor, numbers_rhw: Tensor, window: Window
+) -> Found:
+    """The cells that count for a tile, found in some references at a time."""
+    step = max(1, SLAB // (len(query_bcq) * query_bcq.shape[2] * tile.cells))
+    best: Found | None = None
+    for first in range(0, key_brhwc.shape[1], step):
+        logits_bpq = compare(tile, query_bcq, key_brhwc[:, first : first + step], window)
+        top = largest(logits_bpq, min(window.top_k, logits_bpq.shape[1]))
+        numbers_p = tile.crop(numbers_rhw[first : first + step]).flatten()
+        here = Found(top.logits_btq, numbers_p[top.places_btq])
+        best = here if best is None else best.merge(here, window.top_k)
+    assert best is not None, "there is at least one reference"
+    return best
+
+
+def compare(tile: Tile, query_bcq: Tensor, key_brhwc: Tensor, window: Window) -> Tensor:
+    """Scaled dot products of a tile's queries with the patches of some references, -inf outside of
+    each window; `[B, R x P, Q]`."""
+    batch, references = key_brhwc.shape[:2]
+    key_npc = tile.rows(key_brhwc).flatten(0, 1)
+    query_ncq = query_bcq.repeat_interleave(references, dim=0)
+    bias_pq = cells_first(tile.bias(window.radius, query_bcq))
+    logits_npq = torch.baddbmm(bias_pq, key_npc, query_ncq, alpha=window.scale)
+    return logits_npq.view(batch, -1, query_bcq.shape[2])
+
+
+@lru_cache(maxsize=64)
+def cells_first(bias_qp: Tensor) -> Tensor:
+    """A tile's bias turned over; it is one of few, and always the same tensor."""
+    return bias_qp.T.contiguous()
+
+
+def largest(logits_bpq: Tensor, count: int) -> Found:
+    """The `count` largest of each query, in any order, and their places among these.
+
+    Those are in the `count` groups whose own largest are the largest: torch.topk, which is slow on
+    many cells, sees one number of each group, and then the numbers of few groups.
+    """
+    b, p, q = logits_bpq.shape
+    if p <= 2 * count * GROUP:
+        return Found(*logits_bpq.topk(count, dim=1, sorted=False))
+    groups_bnsq = F.pad(logits_bpq, (0, 0, 0, -p % GROUP), value=-torch.inf).view(b, -1, GROUP, q)
+    chosen_btq = groups_bnsq.amax(dim=2).topk(count, dim=1, sorted=False).indices
+    within = chosen_btq[:, :, None].expand(-1, -1, GROUP, -1)
+    top = groups_bnsq.gather(1, within).flatten(1, 2).topk(count, dim=1, sorted=False)
+    group_btq = chosen_btq.gather(1, top.indices // GROUP)
+    return Found(top.values, group_btq * GROUP + top.indices % GROUP)
