@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from corrflow.attention.choice import BACKENDS, choose_backend, find_attend
-from corrflow.attention.window import CANDIDATES, Window
+from corrflow.attention.window import Window
 from corrflow.errors import InputError
 
 __all__ = ["BACKENDS", "choose_backend", "restricted_attention"]
@@ -49,8 +49,8 @@ def restricted_attention(
             most 512 channels and a top_k of 64), `sampler` (needs the extra of that name),
             `reference` (plain, `(2 radius + 1)^2` times the memory).
         block: with `top_k`, search coarse to fine: compare the means of blocks of so many cells to
-            a side, and of the most similar blocks, twice `top_k`, the cells. Windows are those of
-            the blocks. 1: compare all cells.
+            a side, and then the cells of the `top_k` most similar blocks. Windows are those of the
+            blocks. 1: compare all cells.
 
     Returns:
         `[B, K, H, W]`, in float32 at least. bfloat16 and float16 are multiplied as they are and
@@ -71,8 +71,7 @@ def restricted_attention(
         torch.promote_types(query.dtype, value.dtype),
         max(query.shape[1], value_brkhw.shape[2]),
     )
-    candidates = top_k * (CANDIDATES if block > 1 else 1)
-    attend = find_attend(choose_backend(backend, query.device, dtype, candidates, width))
+    attend = find_attend(choose_backend(backend, query.device, dtype, top_k, width))
     # a softmax over dot products of 64 channels wants float32
     with torch.autocast(query.device.type, enabled=False):
         return attend(query, key_brchw, value_brkhw, Window(radius, scale, top_k, block))

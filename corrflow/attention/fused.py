@@ -58,24 +58,29 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
     return out_bhwk.permute(0, 3, 1, 2)
 
 
-def find_largest(query_bchw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
-    """The most similar cells of each window, by a kernel."""
-    query = query_bchw.permute(0, 2, 3, 1).contiguous()
-    key = key_brchw.permute(0, 1, 3, 4, 2).contiguous()
+def find_largest(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
+    """The most similar places of each window, by a kernel, to which cells at one place are a
+    batch."""
+    batch, several = query_bschw.shape[:2]
+    query = query_bschw.flatten(0, 1).permute(0, 2, 3, 1).contiguous()
+    key = key_brchw.permute(0, 1, 3, 4, 2).repeat_interleave(several, dim=0).contiguous()
     launch = Launch(query, key.shape[1], window)
     cells = query.shape[1] * query.shape[2]
     top_k = min(window.top_k, key.shape[1] * cells)
     shape = (len(query), cells, top_k)
-    largest_bnt = torch.empty(shape, device=query.device, dtype=torch.float32)
-    places_bnt = torch.empty(shape, device=query.device, dtype=torch.int32)
+    largest_nqt = torch.empty(shape, device=query.device, dtype=torch.float32)
+    places_nqt = torch.empty(shape, device=query.device, dtype=torch.int32)
     block = int(triton.next_power_of_2(top_k))
     with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
         largest_kernel[launch.tiles, launch.batch](
-            query, key, largest_bnt, places_bnt, *launch.sizes, **launch.constants,
+            query, key, largest_nqt, places_nqt, *launch.sizes, **launch.constants,
             TOP_K=top_k, BLOCK_T=block,
         )  # fmt: skip
-    missing_bnt = largest_bnt <= LOWEST
-    return Largest(largest_bnt.masked_fill(missing_bnt, -torch.inf), places_bnt.long())
+    largest_nqt = largest_nqt.masked_fill(largest_nqt <= LOWEST, -torch.inf)
+    apart = (batch, several, cells, top_k)
+    return Largest(
+        largest_nqt.view(apart).transpose(1, 2), places_nqt.view(apart).transpose(1, 2).long()
+    )
 
 
 class Tiling(NamedTuple):

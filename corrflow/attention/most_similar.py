@@ -1,12 +1,13 @@
 """Restricted attention of the most similar cells alone (top-k): a search says which they are; what
 is copied of them is the same for every search.
 
-With blocks of cells the search is coarse to fine: the means of blocks are compared first, and then
-the cells of the most similar blocks. Blocks of 2x2 cells take a sixteenth of the comparisons, and
-find nearly the same cells.
+With blocks of cells the search is coarse to fine: each cell is compared with the means of blocks
+first, and then with the cells of the most similar blocks. Blocks of 2x2 cells take a quarter of the
+comparisons, and find nearly the same cells.
 
-Shapes: b batch, r references, c k channels of features and values, h w cells, n cells or blocks of
-a frame, m those of all references, t most similar ones, s cells of a block, p cells of t blocks.
+Shapes: b batch, r references, c k channels of features and values, h w cells, n places of cells or
+blocks in a frame, m those of all references, s cells at a place, t most similar ones, p cells of t
+blocks.
 """
 
 import math
@@ -17,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corrflow.attention.window import CANDIDATES, Window
+from corrflow.attention.window import Window
 
 # numbers that are gathered at a time: 16 MiB on the CPU, 1 GiB on CUDA, where launches cost more
 GATHERED = {"cpu": 1 << 22, "cuda": 1 << 28}
@@ -26,14 +27,15 @@ GATHERED = {"cpu": 1 << 22, "cuda": 1 << 28}
 class Largest(NamedTuple):
     """The largest logits of each cell, in any order."""
 
-    logits_bnt: Tensor
-    """Scaled dot products; -inf where a window has fewer cells."""
-    places_bnt: Tensor
-    """Which cells they are of: numbers among those of all references, int64."""
+    logits_bnst: Tensor
+    """Scaled dot products; -inf where a window has fewer."""
+    places_bnst: Tensor
+    """Where they are: numbers among the places of all references, int64."""
 
 
 Search = Callable[[Tensor, Tensor, Window], Largest]
-"""The `top_k` most similar cells of each window, of `[B, C, H, W]` and `[B, R, C, H, W]`."""
+"""The `top_k` most similar places of `[B, R, C, H, W]` in the window of each place of
+`[B, S, C, H, W]`, for each of the cells that are there."""
 
 
 def attend(
@@ -42,7 +44,8 @@ def attend(
     """The weighted values of the most similar cells, `[B, K, H, W]`."""
     if window.block > 1:
         return attend_coarse_to_fine(query_bchw, key_brchw, value_brkhw, window, search)
-    logits_bnt, places_bnt = search(query_bchw.detach(), key_brchw.detach(), window)
+    found = search(query_bchw.detach()[:, None], key_brchw.detach(), window)
+    logits_bnt, places_bnt = (x[:, :, 0] for x in found)
     query_bchw, key_brchw, value_brkhw = (
         x.to(logits_bnt.dtype) for x in (query_bchw, key_brchw, value_brkhw)
     )
@@ -59,22 +62,24 @@ def attend(
 def attend_coarse_to_fine(
     query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window, search: Search
 ) -> Tensor:
-    """`attend`, of the cells in the blocks of the most similar means, `CANDIDATES` for each cell
-    that counts. Frames are continued to whole blocks by their last row and column."""
+    """`attend`, of the cells in the `top_k` blocks whose means are the most similar: by their
+    largest and not their means, those would hold all that count. Frames are continued to whole
+    blocks by their last row and column."""
     side, (height, width) = window.block, query_bchw.shape[-2:]
     wide = torch.promote_types(value_brkhw.dtype, torch.float32)
     query, key, value = (
         whole_blocks(x.to(wide), side) for x in (query_bchw[:, None], key_brchw, value_brkhw)
     )
-    coarse = Window(-(-window.radius // side), window.scale, CANDIDATES * window.top_k)
-    found = search(means(query, side)[:, 0], means(key, side), coarse)
+    coarse = Window(-(-window.radius // side), window.scale, window.top_k)
+    found = search(cells_of_blocks(query.detach(), side), means(key.detach(), side), coarse)
     query_bnsc, key_bmsc, value_bmsk = (blocks_of(x, side) for x in (query, key, value))
-    widest = max(key_bmsc[0, 0].numel(), value_bmsk[0, 0].numel()) * len(query) * coarse.top_k
+    widest = max(key_bmsc[0, 0].numel(), value_bmsk[0, 0].numel()) * len(query) * side**2
+    widest *= coarse.top_k
     step = max(1, GATHERED[query.device.type] // widest)
     copied = []
     for first in range(0, query_bnsc.shape[1], step):
         part = slice(first, first + step)
-        here = Largest(found.logits_bnt[:, part], found.places_bnt[:, part])
+        here = Largest(found.logits_bnst[:, part], found.places_bnst[:, part])
         copied.append(refine(query_bnsc[:, part], here, key_bmsc, value_bmsk, window))
     return frame_of(torch.cat(copied, dim=1), -(-width // side))[..., :height, :width]
 
@@ -84,17 +89,16 @@ def refine(
 ) -> Tensor:
     """What the cells of some blocks copy from those of the blocks that were found for them;
     `[B, N, S, K]`."""
-    cells = query_bnsc.shape[2]
-    key_bntx = rows_at(key_bmsc.flatten(2), found.places_bnt)  # x: the numbers of a block's cells
-    key_bnpc = key_bntx.view(*key_bntx.shape[:2], -1, key_bmsc.shape[3])
-    logits_bnsp = query_bnsc @ key_bnpc.mT * window.scale
-    missing_bnp = found.logits_bnt.isneginf().repeat_interleave(cells, dim=2)
-    logits_bnsp = logits_bnsp.masked_fill(missing_bnp[:, :, None], -torch.inf)
+    cells, channels = key_bmsc.shape[2:]
+    key_bnstx = rows_at(key_bmsc.flatten(2), found.places_bnst)  # x: the numbers of a block's cells
+    key_bnspc = key_bnstx.view(*query_bnsc.shape[:3], -1, channels)
+    logits_bnsp = (key_bnspc @ query_bnsc[..., None])[..., 0] * window.scale
+    is_missing_bnsp = found.logits_bnst.isneginf().repeat_interleave(cells, dim=3)
+    logits_bnsp = logits_bnsp.masked_fill(is_missing_bnsp, -torch.inf)
     best = logits_bnsp.topk(min(window.top_k, logits_bnsp.shape[3]), dim=3, sorted=False)
     within_s = torch.arange(cells, device=query_bnsc.device)
-    places_bnp = (found.places_bnt[..., None] * cells + within_s).flatten(2)
-    places_bnst = places_bnp[:, :, None].expand_as(logits_bnsp).gather(3, best.indices)
-    value_bnstk = rows_at(value_bmsk.flatten(1, 2), places_bnst)
+    places_bnsp = (found.places_bnst[..., None] * cells + within_s).flatten(3)
+    value_bnstk = rows_at(value_bmsk.flatten(1, 2), places_bnsp.gather(3, best.indices))
     return torch.einsum("bnst,bnstk->bnsk", best.values.softmax(dim=3), value_bnstk)
 
 
@@ -103,6 +107,12 @@ def whole_blocks(x_brchw: Tensor, side: int) -> Tensor:
     height, width = x_brchw.shape[-2:]
     padded = F.pad(x_brchw.flatten(0, 1), (0, -width % side, 0, -height % side), mode="replicate")
     return padded.view(*x_brchw.shape[:2], *padded.shape[1:])
+
+
+def cells_of_blocks(x_b1chw: Tensor, side: int) -> Tensor:
+    """The cells at each place in a block, `[B, S, C, h / side, w / side]`."""
+    apart = F.pixel_unshuffle(x_b1chw[:, 0], side)
+    return apart.view(len(apart), -1, side**2, *apart.shape[2:]).transpose(1, 2)
 
 
 def means(x_brchw: Tensor, side: int) -> Tensor:

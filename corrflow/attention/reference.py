@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corrflow.attention.window import CANDIDATES, Window
+from corrflow.attention.window import Window
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
@@ -56,8 +56,8 @@ def shifted(x_hw: Tensor, shift: tuple[int, int], window: Window) -> Tensor:
 def attend_coarse_to_fine(
     query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window
 ) -> Tensor:
-    """All pairs of cells. Those count whose blocks are among the most similar, on average over all
-    pairs of their cells, and of these the `top_k`."""
+    """All pairs of cells. Of each cell those count that are in the blocks of the most similar
+    means, and of these the `top_k`."""
     side, (height, width) = window.block, query_bchw.shape[-2:]
     rows = torch.arange(height + -height % side).clamp_max(height - 1)
     columns = torch.arange(width + -width % side).clamp_max(width - 1)
@@ -66,18 +66,20 @@ def attend_coarse_to_fine(
     )
     pairs_byxrij = torch.einsum("bcyx,brcij->byxrij", query, key) * window.scale
     means = pairs_byxrij
-    for axis in (1, 2, 4, 5):
+    for axis in (4, 5):
         shape = means.shape
         means = means.reshape(*shape[:axis], -1, side, *shape[axis + 1 :]).mean(dim=axis + 1)
     radius = -(-window.radius // side)
-    y, x = (torch.arange(blocks) for blocks in means.shape[1:3])
-    is_near_yi, is_near_xj = ((a[:, None] - a).abs() <= radius for a in (y, x))
+    is_near_yi, is_near_xj = (
+        (torch.arange(cells)[:, None] // side - torch.arange(cells // side)).abs() <= radius
+        for cells in means.shape[1:3]
+    )
     is_near_yxrij = is_near_yi[:, None, None, :, None] & is_near_xj[None, :, None, None, :]
     means = means.masked_fill(~is_near_yxrij, -torch.inf)
-    best = means.flatten(3).topk(min(CANDIDATES * window.top_k, means[0, 0, 0].numel()), dim=3)
+    best = means.flatten(3).topk(min(window.top_k, means[0, 0, 0].numel()), dim=3)
     counts = torch.full_like(means.flatten(3), -torch.inf).scatter(3, best.indices, best.values)
     counts = counts.view_as(means)
-    for axis in (1, 2, 4, 5):
+    for axis in (4, 5):
         counts = counts.repeat_interleave(side, dim=axis)
     logits_byxp = pairs_byxrij.masked_fill(counts == -torch.inf, -torch.inf).flatten(3)
     value_bkp = value.transpose(1, 2).flatten(2)

@@ -1,11 +1,11 @@
-"""The most similar cells of each window, by tiles: the search of `most_similar.py` on any device.
+"""The most similar places of each window, by tiles: the search of `most_similar.py` on any device.
 
 Logits are laid out cells first, `[P, Q]`, the queries of a tile side by side: the product of many
 rows by few columns is up to three times as fast on the CPU as that of few rows by many columns, and
 the search for the largest is then the same work for all queries at once.
 
-Shapes: b batch, r references, c channels, h w cells, q cells of a tile, p cells of its patches, t
-most similar cells, n groups of s cells.
+Shapes: b batch, s cells at a place that are compared, r references, c channels, h w places, q cells
+of a tile, p places of its patches, t most similar ones, n groups of g logits.
 """
 
 from functools import lru_cache
@@ -19,32 +19,33 @@ from corrflow.attention.most_similar import Largest
 from corrflow.attention.tiles import Tile, tiles
 from corrflow.attention.window import Window
 
-# cells: with a window of 37x37 cells, 8x8 queries are compared with 44x44 cells each, 16x16 queries
-# with 52x52
+# places: with a window of 37x37, those of 8x8 are compared with 44x44, those of 16x16 with 52x52
 TILE = 8
 # logits that are searched for the most similar at a time: 4 MiB, about what a core's caches hold
 SLAB = 1 << 20
 GROUP = 64  # neighbouring logits of which the largest is looked at first
 
 
-def find_largest(query_bchw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
-    """The most similar cells of each window."""
-    batch, references, _, height, width = key_brchw.shape
-    # patches are copied out of it: a cell's channels lie side by side, and so do a row's cells
+def find_largest(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
+    """The most similar places of each window."""
+    batch, several = query_bschw.shape[:2]
+    references, _, height, width = key_brchw.shape[1:]
+    # patches are copied out of it: a place's channels lie side by side, and so do a row's places
     key_brhwc = key_brchw.permute(0, 1, 3, 4, 2).contiguous()
     numbers_hw = torch.arange(references * height * width, device=key_brchw.device)
     numbers_rhw = numbers_hw.view(references, height, width)
-    count = min(window.top_k, numbers_hw.numel())
-    logits_bthw = query_bchw.new_full((batch, count, height, width), -torch.inf)
-    places_bthw = numbers_hw.new_zeros(batch, count, height, width)
+    shape = (batch, min(window.top_k, len(numbers_hw)), several, height, width)
+    logits_btshw = query_bschw.new_full(shape, -torch.inf)
+    places_btshw = numbers_hw.new_zeros(shape)
     for tile in tiles(height, width, window.radius, TILE):
-        best = find_in_tile(tile, tile.queries(query_bchw), key_brhwc, numbers_rhw, window)
-        for all_bthw, found_btq in zip((logits_bthw, places_bthw), best, strict=True):
-            target = all_bthw[
-                :, : found_btq.shape[1], tile.top : tile.bottom, tile.left : tile.right
-            ]
+        queries = query_bschw[..., tile.top : tile.bottom, tile.left : tile.right]
+        query_bcq = queries.transpose(1, 2).flatten(2)
+        best = find_in_tile(tile, query_bcq, key_brhwc, numbers_rhw, window)
+        for whole, found_btq in zip((logits_btshw, places_btshw), best, strict=True):
+            target = whole[..., tile.top : tile.bottom, tile.left : tile.right]
+            target = target[:, : found_btq.shape[1]]
             target.copy_(found_btq.view(target.shape))
-    return Largest(logits_bthw.flatten(2).mT, places_bthw.flatten(2).mT)
+    return Largest(*(x.flatten(3).permute(0, 3, 2, 1) for x in (logits_btshw, places_btshw)))
 
 
 class Found(NamedTuple):
@@ -83,15 +84,16 @@ def compare(tile: Tile, query_bcq: Tensor, key_brhwc: Tensor, window: Window) ->
     batch, references = key_brhwc.shape[:2]
     key_npc = tile.rows(key_brhwc).flatten(0, 1)
     query_ncq = query_bcq.repeat_interleave(references, dim=0)
-    bias_pq = cells_first(tile.bias(window.radius, query_bcq))
+    bias_pq = places_first(tile.bias(window.radius, query_bcq), query_bcq.shape[2])
     logits_npq = torch.baddbmm(bias_pq, key_npc, query_ncq, alpha=window.scale)
     return logits_npq.view(batch, -1, query_bcq.shape[2])
 
 
 @lru_cache(maxsize=64)
-def cells_first(bias_qp: Tensor) -> Tensor:
-    """A tile's bias turned over; it is one of few, and always the same tensor."""
-    return bias_qp.T.contiguous()
+def places_first(bias_qp: Tensor, count: int) -> Tensor:
+    """A tile's bias turned over, for `count` queries; it is one of few, and always the same
+    tensor."""
+    return bias_qp.T.repeat(1, count // len(bias_qp))
 
 
 def largest(logits_bpq: Tensor, count: int) -> Found:
@@ -103,9 +105,9 @@ def largest(logits_bpq: Tensor, count: int) -> Found:
     b, p, q = logits_bpq.shape
     if p <= 2 * count * GROUP:
         return Found(*logits_bpq.topk(count, dim=1, sorted=False))
-    groups_bnsq = F.pad(logits_bpq, (0, 0, 0, -p % GROUP), value=-torch.inf).view(b, -1, GROUP, q)
-    chosen_btq = groups_bnsq.amax(dim=2).topk(count, dim=1, sorted=False).indices
+    groups_bngq = F.pad(logits_bpq, (0, 0, 0, -p % GROUP), value=-torch.inf).view(b, -1, GROUP, q)
+    chosen_btq = groups_bngq.amax(dim=2).topk(count, dim=1, sorted=False).indices
     within = chosen_btq[:, :, None].expand(-1, -1, GROUP, -1)
-    top = groups_bnsq.gather(1, within).flatten(1, 2).topk(count, dim=1, sorted=False)
+    top = groups_bngq.gather(1, within).flatten(1, 2).topk(count, dim=1, sorted=False)
     group_btq = chosen_btq.gather(1, top.indices // GROUP)
     return Found(top.values, group_btq * GROUP + top.indices % GROUP)

@@ -10,8 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-CANDIDATES = 2  # blocks that are looked into, for each cell that counts
-
 
 class Window(NamedTuple):
     """The settings that every backend shares."""
@@ -24,8 +22,8 @@ class Window(NamedTuple):
     """Reference cells that count, those of the largest dot products over all references together;
     of equal ones any. 0: all."""
     block: int = 1
-    """With `top_k`: cells along the side of the blocks whose means are compared first; 1: all cells
-    are compared."""
+    """With `top_k`: cells along the side of the blocks whose means are compared first, and of which
+    as many are looked into; 1: all cells are compared."""
 
     @property
     def side(self) -> int:
