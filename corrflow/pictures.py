@@ -11,7 +11,7 @@ from PIL import Image
 
 from corrflow.files import atomic_file
 from corrflow.images import grey_depth, highest_grey, load_image, to_rgb
-from corrflow.masks import PALETTE, marked_labels, stored_labels
+from corrflow.masks import PALETTE, is_near_white, marked_labels, stored_labels
 from corrflow.metrics import boundary_map
 
 Pixels = NDArray[np.uint8]
@@ -42,6 +42,18 @@ def read_mask(path: Path) -> Pixels:
         InputError: there is none that can be read, or its meaning is not clear.
     """
     return marked_labels(load_image(path, "mask"), f"mask {path}")
+
+
+def is_white(path: Path, labels_hw: Pixels) -> bool:
+    """Whether what a mask marks is white, which is no number of an object: no colour of the DAVIS
+    palette is as light.
+
+    Args:
+        path: of the mask.
+        labels_hw: what `read_mask` makes of it.
+    """
+    grey_hw = np.asarray(load_image(path, "mask").convert("L"))
+    return is_near_white(int(grey_hw[labels_hw > 0].max(initial=0)), 255)
 
 
 def read_labels(path: Path) -> Pixels:

@@ -75,6 +75,7 @@ class LabelmeWriter(AnnotationWriter):
     Parts are polygons of one group; each is joined with its holes into one line."""
 
     suffix = "-labelme"
+    is_folder = True
 
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]

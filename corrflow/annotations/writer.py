@@ -66,6 +66,8 @@ class AnnotationWriter(ABC):
 
     suffix: str
     """What is written is called `NAME` and this."""
+    is_folder = False
+    """Whether that is a folder."""
     libraries: tuple[str, ...] = ("contourpy", "shapely")
     """What it takes to write areas."""
     has_points = True

@@ -90,6 +90,7 @@ class YoloWriter(AnnotationWriter):
     an object are joined into one line, of a point there is none."""
 
     suffix = "-yolo"
+    is_folder = True
     has_points = False
 
     def __init__(

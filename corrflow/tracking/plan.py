@@ -81,16 +81,20 @@ def plan_tracking(given: Given, *, to_beginning: bool) -> Plan:
     return Plan((Span(first, None, passes),), to_beginning)
 
 
-def plan_correction(old: Given, new: Given, *, to_beginning: bool) -> Plan:
+def plan_correction(
+    old: Given, new: Given, *, to_beginning: bool, withdrawn: Set[int] = frozenset()
+) -> Plan:
     """The frames that a correction is about.
 
     Args:
         old: what was marked when the video was tracked.
         new: what is marked now.
         to_beginning: as `plan_tracking`, in both trackings.
+        withdrawn: frames with marks that are no more, and may have covered other objects: if there
+            are such, all objects are tracked again.
     """
-    changes = changed_marks(old, new)
-    changed = frozenset[int]().union(*changes.values())
+    changes = dict.fromkeys(withdrawn, frozenset[int]()) | changed_marks(old, new)
+    changed = frozenset[int]().union(*(new if withdrawn else changes).values())
     whole = frozenset(place for place, marks in new.items() if changed <= marks.keys())
     unchanged = sorted(whole - changes.keys())
     begin = 0 if to_beginning else first_marked(changed, old, new)

@@ -3,7 +3,7 @@
 
 from abc import ABC, abstractmethod
 from collections import ChainMap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +20,7 @@ from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.plan import objects_of
 from corrflow.tracking.review import FrameToReview, ReviewList
-from corrflow.tracking.staging import StagedFiles, remove_stale
+from corrflow.tracking.staging import StagedFiles, digests_below
 from corrflow.tracking.tables import Cell, TrackTable
 from corrflow.tracking.tracker import FrameMasks
 from corrflow.tracking.video_writer import Sound, VideoFormat, VideoWriter
@@ -59,9 +59,11 @@ class Recorded:
     """What decides the tracks, for the table: a later tracking sees by it what it can take over."""
     is_kept: Callable[[int], bool] = lambda place: False
     """Whether a frame's result is that of an earlier tracking, whose mask is there."""
-    before: Mapping[str, str] = field(default_factory=dict)
-    """Digests of the files of an earlier tracking by their paths beside the video; those that do
-    not come again are taken away."""
+    in_place: Mapping[str, str] = field(default_factory=dict)
+    """Digests of the files that were there when the tracking was planned, by their paths beside
+    the video."""
+    disposable: Set[str] = frozenset()
+    """Those that an earlier tracking wrote and that are taken away where they do not come again."""
 
 
 class Recording(ABC, Generic[Result]):
@@ -72,7 +74,8 @@ class Recording(ABC, Generic[Result]):
 
     def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
         self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
-        self.object_names, self.before = about.objects, about.before
+        self.object_names = about.objects
+        self.in_place, self.disposable = about.in_place, about.disposable
         self.review_list, self.review_count = ReviewList(), about.review
         self.made_from, self.is_kept = about.made_from, about.is_kept
         first, *others = self.columns
@@ -83,7 +86,7 @@ class Recording(ABC, Generic[Result]):
             "height": reel.height,
         }
         with ExitStack() as opened:
-            self.staged = opened.enter_context(StagedFiles(out))
+            self.staged = opened.enter_context(StagedFiles(out, about.in_place))
             stem = self.staged.out.with_suffix("")
             self.annotations = about.annotations(self.staged.folder)
             self.table = opened.enter_context(TrackTable(stem, columns, head))
@@ -118,7 +121,10 @@ class Recording(ABC, Generic[Result]):
         self.film.finish(whole=whole)
         for writer in self.annotations.values():
             writer.finish()
-        written = {n: self.staged.digests(writer.path) for n, writer in self.annotations.items()}
+        written = {
+            name: digests_below(self.staged.folder, writer.path)
+            for name, writer in self.annotations.items()
+        }
         frames = [
             {"frame": self.names.number(place), "confidence": round(confidence, 4)}
             for place, confidence in self.to_review
@@ -132,8 +138,8 @@ class Recording(ABC, Generic[Result]):
             "frames": self.count,
         }
         self.table.finish({**tail, "made_from": facts})
-        self.staged.publish()
-        remove_stale(self.out, self.before, digests_by_path(self.out, facts))
+        told = digests_by_path(self.out, facts).keys()
+        self.staged.publish(told, self.disposable - told)
 
     def mask_facts(self) -> dict[str, Any]:
         """What the table tells of masks, if there are such."""
@@ -185,7 +191,7 @@ class MaskRecording(Recording[FrameMasks]):
     ) -> None:
         super().__init__(out, reel, sound, about)
         self.objects, self.boxes = sorted(objects), boxes
-        self.masks, self.kept_masks = masks_folder(self.staged.out), masks_folder(out)
+        self.masks = masks_folder(self.staged.out)
         self.objects_at: list[dict[int, str]] = []
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: FrameMasks) -> None:
@@ -236,12 +242,16 @@ class MaskRecording(Recording[FrameMasks]):
         ]
 
     def mask_facts(self) -> dict[str, Any]:
-        """Digests of the files, and of what is in them."""
+        """Digests of the files, and of what is in them. A kept one may have been painted since it
+        was read: it is told as it was then."""
         digests = {}
         for place in range(self.count):
-            folder = self.kept_masks if self.is_kept(place) else self.masks
-            name = self.mask_name(place)
-            digests[name] = content_digest(folder / name)
+            path = self.masks / self.mask_name(place)
+            digests[path.name] = (
+                self.in_place[f"{self.masks.name}/{path.name}"]
+                if self.is_kept(place)
+                else content_digest(path)
+            )
         return {"masks": digests, "shapes": self.objects_at}
 
 

@@ -97,7 +97,7 @@ def held_run(run: Path, processes: DistributedContext) -> Iterator[None]:
     if not processes.is_main:
         yield
         return
-    with held(run, f"run {run}", "training", LOCK_SECONDS):
+    with held(run / LOCK, f"run {run}", "training", LOCK_SECONDS):
         yield
 
 
@@ -113,7 +113,7 @@ def held_evaluation(out: Path) -> Iterator[None]:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
-    with held(out, str(out), "evaluating", seconds=0.0):
+    with held(out / LOCK, str(out), "evaluating", seconds=0.0):
         if (out / JOBS).exists():
             array, last = json.loads((out / JOBS).read_text())
             if (state := job_state(last)).alive:
@@ -131,9 +131,25 @@ def note_jobs(out: Path, array: str, last: str) -> None:
 
 
 @contextmanager
-def held(folder: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
-    """Keep other processes out of a folder, on other nodes too where its file system passes locks
-    on, as NFS does.
+def held_result(out: Path) -> Iterator[None]:
+    """Keep a video that is written, and what lies beside it, to one command at a time.
+
+    Raises:
+        InputError: another command writes it.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lock = out.with_name(f".{out.stem}{LOCK}")
+    with held(lock, f"out {out}", "tracking", seconds=0.0):
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
+    """Keep other processes out by the lock of a file, on other nodes too where its file system
+    passes locks on, as NFS does.
 
     The system gives the lock back when this process ends, however it ends. Processes that it starts
     do not have it. Where the file system has no locks, a line says so, and nobody is kept out.
@@ -141,7 +157,7 @@ def held(folder: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
     Raises:
         InputError: after `seconds` another process still has it; names it.
     """
-    with (folder / LOCK).open("a+") as file:
+    with lock.open("a+") as file:
         deadline = time.monotonic() + seconds
         while not locked(file, name):
             if time.monotonic() >= deadline:
@@ -165,4 +181,5 @@ def locked(file: IO[str], name: str) -> bool:
             return False
         warning = f"its file system has no locks ({error.strerror}): start one command at a time"
         print(f"{name}: {warning}", file=sys.stderr, flush=True)
-    return True
+    # who had it may have removed the file, and others lock a new one
+    return os.fstat(file.fileno()).st_nlink > 0

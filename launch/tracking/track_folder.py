@@ -24,12 +24,19 @@ from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model, weights_digest
 from corrflow.stored_config import claim_folder
 from corrflow.tracking.earlier import has_changed_masks
+from corrflow.tracking.staging import is_publishing
 from launch.common.command import parse
-from launch.common.run_config import held
+from launch.common.run_config import LOCK, held
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
 from launch.tracking.terminal import INTERRUPTED, bar, patience
-from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
+from launch.tracking.track_video import (
+    Progress,
+    StoppedError,
+    TrackRequest,
+    result_paths,
+    track_video,
+)
 from shards.errors import DataError
 from shards.video.decode import frame_files
 from shards.video.sources import find_videos
@@ -99,11 +106,13 @@ class LabelledVideo:
     @property
     def is_done(self) -> bool:
         """Whether there is nothing to do: with these labels it was tracked to its end, and written
-        in these formats, and nobody has changed its masks since."""
+        in these formats, all of that is there, and nobody has changed its masks since."""
         record = self.record()
         if record is None or record.problem or not set(self.write) <= set(record.write):
             return False
-        return not has_changed_masks(self.out)
+        paths = result_paths(self.out, self.write, masks=False)
+        is_there = all(path.exists() for path in paths) and not is_publishing(self.out)
+        return is_there and not has_changed_masks(self.out)
 
 
 def is_folder_of_videos(path: Path) -> bool:
@@ -131,7 +140,7 @@ def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
-    with held(out, str(out), "tracking", seconds=0.0):
+    with held(out / LOCK, str(out), "tracking", seconds=0.0):
         claim(job)
         return carry_out(job, argv, command, videos, away)
 

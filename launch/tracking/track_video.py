@@ -1,6 +1,7 @@
 """A video tracked from what was marked, to files: what the command and the page both do. The marks'
 syntax is in `prompts.py`."""
 
+import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -23,7 +24,8 @@ from corrflow.files import content_digest
 from corrflow.model import weights_digest
 from corrflow.scale import Scale
 from corrflow.tracking.corrections import Sorted, sort_masks, sort_points
-from corrflow.tracking.earlier import Earlier, MadeFrom, read_earlier, written_files
+from corrflow.tracking.earlier import Earlier, read_earlier, written_files
+from corrflow.tracking.made_from import MadeFrom
 from corrflow.tracking.plan import (
     Given,
     marked_objects,
@@ -38,7 +40,7 @@ from corrflow.tracking.recording import (
     Recording,
     masks_folder,
 )
-from corrflow.tracking.staging import complete_publishing
+from corrflow.tracking.staging import check_places, complete_publishing, digests_below
 from corrflow.tracking.tracker import (
     MaskTracker,
     PointTracker,
@@ -47,12 +49,14 @@ from corrflow.tracking.tracker import (
     check_reached,
 )
 from corrflow.tracking.video_writer import VideoFormat
+from launch.common.run_config import held_result
 from launch.tracking.prompts import Marked, Prompts, VideoInfo, mask_paths, read_prompts
 from shards.video.decode import frame_files
 from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_reader
 
 Item = TypeVar("Item")
 TABLE_BEGINS = b'{"video": '
+FULL = {errno.ENOSPC, errno.EDQUOT}
 NEARLY_ALL = 0.9  # of the frames are marked, where a tool gave back what was tracked
 
 
@@ -144,40 +148,56 @@ def track_video(order: TrackRequest, model: CorrFlow, watch: Progress) -> Outcom
     tracked up to there. Files that were there stay as they were until all new ones are whole.
 
     Raises:
-        InputError: something given is wrong, or the video is damaged before anything is marked.
+        InputError: something given is wrong, the video is damaged before anything is marked, the
+            disk is full, another process writes the same files, or somebody has changed them
+            meanwhile.
         StoppedError: before the first frame was written, or as many as were there before; all is
             as it was.
     """
-    complete_publishing(order.out)
     check_names(order)
     try:
-        with ExitStack() as opened:
-            footage = opened.enter_context(open_video_reader(order.video))
-            stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
-            marked = read_prompts(order.prompts, stage)
-            check_formats(order, marked)
-            task = prepare(order, model, footage, marked)
-            follower = task.follower
-            if follower.plan.has_backward_passes:
-                with open_video_reader(order.video) as again:
-                    frames = Unbroken(picture.pixels for picture in again.frames)
-                    passes = follower.track_backward(frames, order.out.parent, watch.look)
-                    opened.enter_context(passes)
-            if follower.earlier and follower.plan.spans:
-                with open_video_reader(order.video) as again:
-                    shown = watch.look(again.frames, follower.plan.stop or again.count, "tracking")
-                    frames = Unbroken(picture.pixels for picture in shown)
-                    opened.enter_context(follower.track_ahead(frames, order.out.parent))
-            return record(order, footage, task, watch)
+        with held_result(order.out), open_video_reader(order.video) as footage:
+            complete_publishing(order.out)
+            return track_footage(order, model, footage, watch)
     except BrokenVideoError as error:
         raise InputError(f"video {order.video}: {error}") from None
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        raise InputError(f"out {order.out}: {error.strerror}: expected room for it") from None
+
+
+def track_footage(
+    order: TrackRequest, model: CorrFlow, footage: VideoReader, watch: Progress
+) -> Outcome:
+    """Track a video that is opened; what is tracked beforehand reads it once more."""
+    in_place = digests_in_place(order)
+    stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
+    marked = read_prompts(order.prompts, stage)
+    check_formats(order, marked)
+    task = prepare(order, model, footage, marked, in_place)
+    follower = task.follower
+    with ExitStack() as opened:
+        if follower.plan.has_backward_passes:
+            with open_video_reader(order.video) as again:
+                frames = Unbroken(picture.pixels for picture in again.frames)
+                passes = follower.track_backward(frames, order.out.parent, watch.look)
+                opened.enter_context(passes)
+        if follower.earlier and follower.plan.spans:
+            with open_video_reader(order.video) as again:
+                shown = watch.look(again.frames, follower.plan.stop or again.count, "tracking")
+                frames = Unbroken(picture.pixels for picture in shown)
+                opened.enter_context(follower.track_ahead(frames, order.out.parent))
+        return record(order, footage, task, watch)
 
 
 def check_names(order: TrackRequest) -> None:
-    """InputError for results that would overwrite what is read, or what is none of ours."""
+    """InputError for results that would overwrite what is read, or what is none of ours, or that
+    can't get their names."""
     if order.out.suffix.lower() != ".mp4":
         raise InputError(f"out {order.out}: expected a name that ends in .mp4")
-    files = result_paths(order, masks=True)
+    check_result_places(order)
+    files = result_paths(order.out, order.write, masks=True)
     written = [path.resolve() for path in files]
     for name, path in inputs_of(order).items():
         found = path.resolve()
@@ -195,6 +215,15 @@ def check_names(order: TrackRequest) -> None:
             f"out {order.out}: would overwrite {others[0]}, which no tracking has written: "
             "expected another name, or --overwrite"
         )
+
+
+def check_result_places(order: TrackRequest) -> None:
+    """InputError, before anything is tracked, for results that can't get their names."""
+    writers = [find_writer(name) for name in order.write]
+    files = [writer.path_of(order.out) for writer in writers if not writer.is_folder]
+    folders = [writer.path_of(order.out) for writer in writers if writer.is_folder]
+    files += result_paths(order.out, (), masks=False)
+    check_places(order.out.parent, files, [masks_folder(order.out), *folders])
 
 
 def inputs_of(order: TrackRequest) -> dict[str, Path]:
@@ -226,13 +255,21 @@ class Task:
     """Whether a frame's mask is there already."""
     annotations: tuple[str, ...]
     """Formats to write: those that are asked for, and those that an earlier tracking wrote."""
+    in_place: Mapping[str, str]
+    """Digests of the files that may be replaced, as they were before anything was read."""
     earlier_count: int = 0
     """Frames of the earlier tracking, which stay if this one ends before as many."""
     note: str = ""
     """What a user may not have meant."""
 
 
-def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: Marked) -> Task:
+def prepare(
+    order: TrackRequest,
+    model: CorrFlow,
+    footage: VideoReader,
+    marked: Marked,
+    in_place: Mapping[str, str],
+) -> Task:
     """The follower of what is marked; if it was tracked before, of what is marked otherwise."""
     made_from, note = describe(order, model, marked), ""
     earlier = find_earlier(order, made_from)
@@ -249,7 +286,10 @@ def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: 
     plan = plan_tracking(made_from.given, to_beginning=order.backward)
     if earlier and not order.overwrite and earlier.can_be_taken_over(made_from):
         found, old = earlier.found, earlier.made_from.given
-        plan = plan_correction(old, made_from.given, to_beginning=order.backward)
+        withdrawn = earlier.withdrawn(made_from.given)
+        plan = plan_correction(
+            old, made_from.given, to_beginning=order.backward, withdrawn=withdrawn
+        )
     scale = Scale.of(footage.width, footage.height, order.size)
     follower: Tracker[Any, Any, Any, Any]
     if marked.masks is None:
@@ -266,7 +306,7 @@ def prepare(order: TrackRequest, model: CorrFlow, footage: VideoReader, marked: 
 
     formats = tuple(dict.fromkeys([*order.write, *earlier_formats(order, earlier)]))
     count = earlier.made_from.frames if earlier else 0
-    return Task(follower, marked, made_from, is_kept, formats, count, note)
+    return Task(follower, marked, made_from, is_kept, formats, in_place, count, note)
 
 
 def earlier_formats(order: TrackRequest, earlier: Earlier[Any] | None) -> Iterator[str]:
@@ -280,11 +320,10 @@ def earlier_formats(order: TrackRequest, earlier: Earlier[Any] | None) -> Iterat
                 f"out {order.out}: would overwrite {path}, which no tracking has written: expected "
                 "another name, or --overwrite"
             )
-    labels = order.prompts.labels
     for name, digests in annotations.items():
         path = find_writer(name).path_of(order.out)
-        if not path.exists() or (labels and path.resolve() == labels.resolve()):
-            continue  # those are the user's own now
+        if not path.exists() or holds_labels(path, order):
+            continue
         for written, digest in digests.items():
             file = order.out.parent / written
             if file.exists() and content_digest(file) != digest and not order.overwrite:
@@ -293,6 +332,33 @@ def earlier_formats(order: TrackRequest, earlier: Earlier[Any] | None) -> Iterat
                     f"read by --labels {path}, or at another place, or --overwrite"
                 )
         yield name
+
+
+def holds_labels(path: Path, order: TrackRequest) -> bool:
+    """Whether an earlier result is read as labels, or some of it is: it is the user's own then."""
+    if order.prompts.labels is None:
+        return False
+    labels = order.prompts.labels.resolve()
+    return path.resolve() in (labels, *labels.parents)
+
+
+def digests_in_place(order: TrackRequest) -> dict[str, str]:
+    """Of the files that may be replaced, by their paths beside `out`."""
+    home, digests = order.out.parent, dict[str, str]()
+    earlier = {home / Path(name).parts[0] for name in written_files(order.out)}
+    for path in earlier.union(result_paths(order.out, order.write, masks=True)):
+        digests |= digests_below(home, path)
+    return digests
+
+
+def disposable_files(order: TrackRequest, in_place: Mapping[str, str]) -> set[str]:
+    """Those of an earlier tracking that nobody has changed since, nor made his own."""
+    return {
+        name
+        for name, digest in written_files(order.out).items()
+        if in_place.get(name) == digest
+        and not holds_labels(order.out.parent / Path(name).parts[0], order)
+    }
 
 
 def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
@@ -349,11 +415,19 @@ def find_corrections(
         corrections = replace(marked, masks=found.marks, gone=found.gone)
     given = digests_of(corrections)
     made_from = replace(made_from, given=given, returned=found.returned, edited=found.edited)
-    frames = ", ".join(str(footage.names.number(place)) for place in found.overruled)
-    note = (
-        f"frames {frames}: what is painted in {masks_folder(order.out)} goes before what is marked"
-    )
-    return corrections, made_from, note if frames else ""
+    folder, notes = masks_folder(order.out), list[str]()
+    if found.overruled:
+        frames = frames_in_words(footage, found.overruled)
+        notes.append(f"{frames}: what is painted in {folder} goes before what is marked")
+    if earlier.forgotten:
+        frames = frames_in_words(footage, sorted(earlier.forgotten))
+        notes.append(f"{frames}: what was painted in {folder} of objects that came no more is lost")
+    return corrections, made_from, "; ".join(notes)
+
+
+def frames_in_words(footage: VideoReader, places: Iterable[int]) -> str:
+    """As a user calls them."""
+    return "frames " + ", ".join(str(footage.names.number(place)) for place in places)
 
 
 def check_gone(marked: Marked, footage: VideoReader) -> None:
@@ -390,8 +464,7 @@ def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progres
             if not source.damage:
                 check_reached(follower.latest, recording.count)
         recording.finish(whole=whole and not source.damage)
-    order = replace(order, write=task.annotations)
-    files = result_paths(order, masks=task.marked.masks is not None)
+    files = result_paths(order.out, task.annotations, masks=task.marked.masks is not None)
     review = tuple(
         (footage.names.number(place), confidence) for place, confidence in recording.to_review
     )
@@ -414,7 +487,8 @@ def open_recording(order: TrackRequest, footage: VideoReader, task: Task) -> Rec
         order.review,
         task.made_from.to_dict(),
         task.is_kept,
-        written_files(order.out),
+        task.in_place,
+        disposable_files(order, task.in_place),
     )
     if isinstance(follower, MaskTracker):
         boxes = bool(order.prompts.box)
@@ -445,9 +519,9 @@ def is_table(path: Path) -> bool:
         return file.read(len(TABLE_BEGINS)) == TABLE_BEGINS
 
 
-def result_paths(order: TrackRequest, *, masks: bool) -> tuple[Path, ...]:
+def result_paths(out: Path, formats: Iterable[str], *, masks: bool) -> tuple[Path, ...]:
     """The files and folders that a finished order leaves."""
-    tables = [order.out.with_suffix(".csv"), order.out.with_suffix(".json")]
-    folders = [masks_folder(order.out)] if masks else []
-    annotations = [find_writer(name).path_of(order.out) for name in order.write]
-    return (order.out, *tables, *folders, *annotations)
+    tables = [out.with_suffix(".csv"), out.with_suffix(".json")]
+    folders = [masks_folder(out)] if masks else []
+    annotations = [find_writer(name).path_of(out) for name in formats]
+    return (out, *tables, *folders, *annotations)

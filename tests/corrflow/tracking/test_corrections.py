@@ -7,10 +7,12 @@ import pytest
 import torch
 
 from corrflow import InputError
+from corrflow.drawing import extent
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.corrections import sort_masks, sort_points
 from corrflow.tracking.disk_buffer import CompressedMasks
-from corrflow.tracking.earlier import Earlier, MadeFrom
+from corrflow.tracking.earlier import Earlier
+from corrflow.tracking.made_from import NO_MARK, MadeFrom
 from corrflow.tracking.plan import changed_marks, marked_objects, marked_points, objects_of
 from corrflow.tracking.tracker import FrameMasks
 
@@ -25,19 +27,27 @@ ELSEWHERE = square(left=35)
 OLD = marked_objects({9: ELSEWHERE})  # what makes the object known
 
 
-def earlier(tracked, given, returned=None, painted=None, edited=None):
-    """A tracking that found `tracked`; in the frames of `painted` there are other masks now."""
+def earlier(tracked, given, returned=None, painted=None, edited=None, deleted=()):
+    """A tracking that found `tracked`; in the frames of `painted` there are other masks now, in
+    those that are `deleted` none."""
     shapes = tuple(objects_of(labels) for labels in tracked)
     shown = dict(enumerate(tracked)) | (painted or {})
     found = {place: FrameMasks(labels, np.ones(256, np.float32)) for place, labels in shown.items()}
+    found = {place: masks for place, masks in found.items() if place not in deleted}
+    edited = edited or {}
     made_from = MadeFrom(
-        "", "", "paper", 40, False, "objects", {}, given, returned or {}, shapes=shapes
+        "", "", "paper", 40, False, "objects", {}, given, returned or {}, edited, shapes=shapes
     )
     changed = {
         place: changed_marks({0: shapes[place]}, {0: objects_of(labels)})[0]
         for place, labels in (painted or {}).items()
     }
-    return Earlier(made_from, found, False, edited or {}, changed)
+    held = {place: objects for place, objects in edited.items() if place in found}
+    boxes = {
+        place: {number: extent(labels == number) for number in shapes[place]}
+        for place, labels in enumerate(tracked)
+    }
+    return Earlier(made_from, found, False, held, changed, boxes)
 
 
 def sort(marked, tracked, old=OLD, returned=None, tolerance=1.0, gone=(), **more):
@@ -116,19 +126,59 @@ def test_an_object_that_is_marked_nowhere_else_is_marked_where_it_came_first():
 def test_what_was_painted_since_goes_before_marks_and_labels_of_that_frame():
     """Labels that were exported before, and a mask that marked the frame, are no newer."""
     painted = {0: square(left=17)}
-    for marked, old in (({0: square(left=11)}, {}), ({0: square(left=3)}, {0: square(left=3)})):
-        got = sort(marked, [square()], marked_objects(old), painted=painted)
+    for marked, given in (({0: square(left=11)}, {}), ({0: square(left=3)}, {0: square(left=3)})):
+        old = marked_objects(given)
+        got = sort(marked, [square()], old, painted=painted)
         assert np.array_equal(got.marks[0], painted[0])
-        assert got.edited == {0: (1,)}
+        assert got.edited == {0: {1: old[0][1] if old else NO_MARK}}
         # and once it has been tracked so, too
         later = sort(marked, [painted[0]], marked_objects(painted), got.returned, edited=got.edited)
         assert np.array_equal(later.marks[0], painted[0])
         assert later.edited == got.edited
 
 
+def test_where_the_mask_was_deleted_what_was_painted_over_is_what_it_was():
+    """A mark, or what was tracked."""
+    painted, came = square(left=17), square(left=3)
+    beneath = marked_objects({0: came})
+    old = marked_objects({0: painted})
+    marked = sort({0: came}, [painted], old, edited=beneath, deleted=[0])
+    assert np.array_equal(marked.marks[0], came)
+    is_no_mark = {0: {1: NO_MARK}}
+    back = sort({0: came}, [painted], old, beneath, edited=is_no_mark, deleted=[0])
+    assert (list(back.marks), marked.edited, back.edited) == ([9], {}, {})
+
+
+@pytest.mark.parametrize(("left", "is_told"), [(11, False), (3, True)])
+def test_only_a_new_mark_is_told_that_was_painted_over(left, is_told):
+    got = sort({0: square(left=left)}, [square()], painted={0: square(left=17)})
+    assert got.overruled == ((0,) if is_told else ())
+    assert np.array_equal(got.marks[0], square(left=17))
+
+
+def test_what_came_back_takes_back_the_mark_that_corrected_it():
+    first = sort({0: square(left=11)}, [square()])
+    corrected = square(left=30)
+    old = marked_objects({0: corrected})
+    back = sort({0: square(left=11)}, [corrected], old, first.returned)
+    assert list(back.marks) == [9]
+
+
+def test_a_mark_that_came_back_in_other_lines_stays_to_the_pixel():
+    tracked = square(width=10) + square(2, left=20, width=10)
+    old = marked_objects({0: tracked})
+    other = square(width=11)
+    other[10:30, 21:30] = 2
+    got = sort({0: other}, [tracked], old)
+    assert np.array_equal(got.marks[0], tracked)
+    assert got.returned == {}
+
+
 def test_what_is_marked_anew_goes_before_what_was_painted_once():
     painted = square(left=17)
-    got = sort({0: square(left=3)}, [painted], marked_objects({0: painted}), edited={0: (1,)})
+    got = sort(
+        {0: square(left=3)}, [painted], marked_objects({0: painted}), edited={0: {1: NO_MARK}}
+    )
     assert np.array_equal(got.marks[0], square(left=3))
     assert got.edited == {}
 
@@ -142,11 +192,20 @@ def test_of_a_painted_mask_only_the_objects_that_differ_are_marks():
 def test_an_object_that_was_erased_is_gone_until_it_is_marked():
     nothing = np.zeros((40, 60), np.uint8)
     got = sort({}, [square(), square()], painted={1: nothing})
-    assert (list(got.marks), got.gone, got.edited) == ([9], {1: {1}}, {1: (1,)})
+    assert (list(got.marks), got.gone, got.edited) == ([9], {1: {1}}, {1: {1: NO_MARK}})
     later = sort({}, [square(), nothing], marked_objects({}, got.gone), edited=got.edited)
-    assert (list(later.marks), later.gone, later.edited) == ([9], {1: {1}}, {1: (1,)})
+    assert (list(later.marks), later.gone, later.edited) == ([9], {1: {1}}, {1: {1: NO_MARK}})
     anew = sort({1: square(left=4)}, [square(), nothing], edited=got.edited)
     assert (list(anew.marks), anew.gone, anew.edited) == ([1, 9], {}, {})
+
+
+def test_an_object_that_is_gone_where_an_export_has_it_is_gone_again():
+    gone = {0: {1}}
+    first = sort({0: square()}, [square()], gone=gone)
+    assert (list(first.marks), first.gone) == ([9], gone)
+    nothing = np.zeros((40, 60), np.uint8)
+    again = sort({0: square()}, [nothing], marked_objects({}, gone), first.returned, gone=gone)
+    assert (list(again.marks), again.gone) == ([9], gone)
 
 
 def test_an_object_that_was_erased_where_alone_it_is_marked_is_told():
@@ -176,10 +235,22 @@ def test_points_within_a_tools_rounding_are_no_marks():
     np.testing.assert_array_equal(got.marks[0], [[np.nan, np.nan], [9, 8], [1, 1]])
     same = Earlier(replace(made_from, given={9: old[9]}), found, False)
     assert list(sort_points({0: xy, 9: first}, same).marks) == [9]
-    moved = {0: TrackedPoints(torch.zeros(3, 2), torch.ones(3) > 0, torch.ones(3))}
-    since = Earlier(replace(made_from, returned=got.returned), moved, False)
+    moved = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])  # but for the one that is marked
+    later = {0: TrackedPoints(moved, torch.ones(3) > 0, torch.ones(3))}
+    since = Earlier(replace(made_from, returned=got.returned), later, False)
     again = sort_points({0: marked, 9: first}, since)
-    np.testing.assert_array_equal(again.marks[0], [[np.nan, np.nan], [9, 8], [0, 0]])
+    np.testing.assert_array_equal(again.marks[0], [[np.nan, np.nan], [9, 8], [1, 1]])
+
+
+def test_what_came_back_takes_back_the_point_that_corrected_it():
+    tracked, corrected = np.array([[4, 5]], np.float32), np.array([[9, 5]], np.float32)
+    located = TrackedPoints(torch.from_numpy(corrected), torch.ones(1) > 0, torch.ones(1))
+    given, returned = marked_points({1: corrected, 2: corrected}), marked_points({1: tracked})
+    made_from = MadeFrom("", "", "paper", 40, False, "points", {}, given, returned)
+    got = sort_points(
+        {1: tracked, 2: corrected}, Earlier(made_from, {1: located, 2: located}, False)
+    )
+    assert list(got.marks) == [2]
 
 
 def test_a_point_that_is_marked_nowhere_else_is_marked_where_it_came_first():

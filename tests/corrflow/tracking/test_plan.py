@@ -81,6 +81,20 @@ def test_a_mark_that_is_taken_away_is_a_change():
     assert spans(old, {0: BOTH, 9: BOTH}) == (Span(0, 9, (range(9, 0, -1),)),)
 
 
+def test_where_a_mark_is_withdrawn_all_objects_are_tracked_again():
+    old = {0: BOTH, 4: {1: "c"}, 9: BOTH, 12: {2: "d"}, 20: BOTH}
+    new = {place: marks for place, marks in old.items() if place != 4}
+    plan = plan_correction(old, new, to_beginning=False, withdrawn={4})
+    assert plan.spans == (Span(0, 9, (range(9, 0, -1),)),)
+    assert plan.changed == {1, 2}
+
+
+def test_where_an_object_that_comes_no_more_was_marked_the_others_are_tracked_again():
+    old = {0: {1: "a"}, 9: {1: "b"}}
+    plan = plan_correction(old, old, to_beginning=False, withdrawn={4})
+    assert (plan.spans, plan.changed) == ((Span(0, 9, (range(9, 0, -1),)),), {1})
+
+
 def test_nothing_changed_is_nothing_to_track():
     plan = plan_correction({0: BOTH}, {0: BOTH}, to_beginning=False)
     assert (plan.spans, plan.stop) == ((), 0)

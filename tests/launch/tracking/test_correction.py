@@ -236,19 +236,57 @@ def test_an_object_is_known_by_its_name_whatever_its_number(track, video, tmp_pa
     assert {(row["object"], row["name"]) for row in rows_of(out)} == {("1", "dog"), ("2", "cat")}
 
 
-def test_an_object_that_is_taken_away_leaves_the_others(track, video, tmp_path, capfd):
+def test_of_an_object_that_is_taken_away_nothing_is_left(track, video, tmp_path):
+    """The others are where they are without it, even where it covered them."""
     cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
-    dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
+    dog = {"label": "dog", "points": [[15, 10], [35, 10], [35, 44], [15, 44]]}
     (tmp_path / "labels").mkdir()
-    write_labelme(tmp_path / "labels/frame_000000.json", [cat, dog])
     flags = ("--protocol", "identity", "--labels", tmp_path / "labels")
-    before = labels_of(out := track(video, *flags))
     write_labelme(tmp_path / "labels/frame_000000.json", [dog])
-    capfd.readouterr()
+    alone = labels_of(out := track(video, *flags))
+    write_labelme(tmp_path / "labels/frame_000003.json", [cat])
     track(video, *flags)
-    assert "of which 7 stay as they were" in capfd.readouterr().out
-    for now, labels in zip(labels_of(out), before, strict=True):
-        assert np.array_equal(now, labels == 2)
+    assert (labels_of(out)[5][12:28, 7:23] == 2).all()
+    (tmp_path / "labels/frame_000003.json").unlink()
+    track(video, *flags)
+    for now, labels in zip(labels_of(out), alone, strict=True):
+        assert np.array_equal(now, labels)
+
+
+def test_what_a_mark_covered_comes_back_when_it_is_taken_back(track, video, tmp_path, capfd):
+    both = np.zeros((HEIGHT, WIDTH), np.uint8)
+    both[10:30, 5:25], both[10:44, 30:60] = 1, 2
+    Image.fromarray(both).save(tmp_path / "both.png")
+    over = write_mask(tmp_path / "over.png", left=29)
+    first, last = f"0={tmp_path / 'both.png'}", f"6={tmp_path / 'both.png'}"
+    out = track(video, "--mask", first, last)
+    before = labels_of(out)
+    track(video, "--mask", first, f"3={over}", last)
+    assert (labels_of(out)[3] == 2).sum() < (before[3] == 2).sum()
+    small = write_mask(tmp_path / "small.png", left=5)
+    for marks in ((first, f"3={small}", last), (first, last)):
+        capfd.readouterr()
+        track(video, "--mask", *marks)
+        assert "of which 2 stay as they were" in capfd.readouterr().out
+        fresh = track(video, "--mask", *marks, "--overwrite", out="fresh.mp4")
+        assert all(map(np.array_equal, labels_of(out), labels_of(fresh)))
+
+
+def test_a_correction_is_taken_back_by_the_shape_of_before(track, video, mask, tmp_path):
+    out = track(video, "--mask", mask)
+    before = labels_of(out)
+    masks = [labels > 0 for labels in before]
+    track(video, "--labels", given_back(tmp_path, masks))
+    corrected = [*masks[:4], shape_at(11), *masks[5:]]
+    track(video, "--labels", given_back(tmp_path, corrected))
+    assert marks_of(out) == [0, 4]
+    again = [labels > 0 for labels in labels_of(out)]
+    for _ in range(2):  # the lines of the correction are not what they were
+        track(video, "--labels", given_back(tmp_path, again))
+        assert marks_of(out) == [0, 4]
+    track(video, "--labels", given_back(tmp_path, [*again[:4], masks[4], *again[5:]]))
+    assert marks_of(out) == [0]
+    assert all(map(np.array_equal, labels_of(out), before))
 
 
 def test_named_labels_are_corrected_by_a_mask(track, video, mask, tmp_path, capfd):
@@ -320,6 +358,57 @@ def test_labels_that_were_exported_before_do_not_undo_what_was_painted(
         assert np.array_equal(labels_of(out)[4] == 1, shape_at(13))
 
 
+@pytest.mark.parametrize("is_known", [False, True])
+def test_an_export_of_before_what_was_painted_is_no_mark(
+    track, video, mask, tmp_path, capfd, is_known
+):
+    out = track(video, "--mask", mask)
+    before = labels_of(out)
+    exported = given_back(tmp_path, [labels > 0 for labels in before])
+    if is_known:
+        track(video, "--labels", exported)
+    painted = write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    capfd.readouterr()
+    track(video, "--labels", exported)
+    assert "goes before what is marked" not in capfd.readouterr().err
+    assert marks_of(out) == [0, 4]
+    painted.unlink()
+    track(video, "--labels", exported)
+    assert marks_of(out) == [0]
+    assert all(map(np.array_equal, labels_of(out), before))
+
+
+def test_what_was_painted_over_is_a_mark_again_when_the_mask_is_deleted(
+    track, video, mask, tmp_path
+):
+    second = write_mask(tmp_path / "second.png", left=29)
+    flags = ("--mask", f"0={mask}", f"4={second}")
+    before = labels_of(out := track(video, *flags))
+    painted = write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    for _ in range(2):
+        track(video, *flags)
+        assert np.array_equal(labels_of(out)[4] == 1, shape_at(13))
+    painted.unlink()
+    track(video, *flags)
+    assert all(map(np.array_equal, labels_of(out), before))
+
+
+def test_what_was_painted_of_an_object_that_comes_no_more_is_told(track, video, tmp_path, capfd):
+    cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
+    dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
+    (tmp_path / "labels").mkdir()
+    flags = ("--protocol", "identity", "--labels", tmp_path / "labels")
+    told = {}
+    for step, objects in enumerate(([cat, dog], [cat, dog], [dog], [cat, dog])):
+        write_labelme(tmp_path / "labels/frame_000000.json", objects)
+        capfd.readouterr()
+        track(video, *flags)
+        told[step] = "what was painted in" in capfd.readouterr().err
+        if step == 0:
+            write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
+    assert [step for step in told if told[step]] == [2]
+
+
 def test_an_object_that_was_renamed_in_the_tool_is_the_same(track, video, mask, tmp_path):
     track(video, "--mask", mask)
     out = tmp_path / "tracked.mp4"
@@ -377,6 +466,30 @@ def test_an_object_can_not_be_erased_where_alone_it_is_marked(track, video, mask
     painted.unlink()
     track(video, "--mask", mask)
     assert all(shown.any() for shown in labels_of(out))
+
+
+def test_the_first_mark_is_taken_away_where_a_later_one_was_erased(track, video, mask, tmp_path):
+    marks = [f"{place}={write_mask(tmp_path / f'{place}.png', left=5 + place)}" for place in (3, 6)]
+    out = track(video, "--mask", f"0={mask}", *marks)
+    write_mask(tmp_path / "tracked-masks/00003.png", value=0)
+    track(video, "--mask", f"0={mask}", *marks)
+    for _ in range(2):
+        track(video, "--mask", *marks)
+        assert [bool(shown.any()) for shown in labels_of(out)] == [False] * 6 + [True]
+
+
+def test_an_object_that_was_erased_where_it_begins_comes_where_it_is_marked_next(
+    track, video, mask, tmp_path
+):
+    out = track(video, "--mask", mask)
+    masks = [labels > 0 for labels in labels_of(out)]
+    masks[5] = shape_at(11)
+    exported = given_back(tmp_path, masks)
+    track(video, "--labels", exported)
+    write_mask(tmp_path / "tracked-masks/00000.png", value=0)
+    for _ in range(2):
+        track(video, "--labels", exported)
+        assert [bool(shown.any()) for shown in labels_of(out)] == [False] * 5 + [True] * 2
 
 
 def test_what_is_painted_goes_before_what_comes_with_it_now_and_later(
@@ -532,6 +645,22 @@ def test_a_mask_that_was_spoilt_is_told(track, video, mask, tmp_path, mask_size)
     track(video, "--mask", mask, "--overwrite")
 
 
+@pytest.mark.parametrize("mode", ["1", "L"])
+def test_a_mask_that_lost_the_objects_numbers_is_told(track, video, mask, tmp_path, mode):
+    white = Image.fromarray(255 * shape_at(29).astype(np.uint8)).convert(mode)
+    one = track(video, "--mask", mask, out="one.mp4")
+    white.save(tmp_path / "one-masks/00003.png")
+    track(video, "--mask", mask, out="one.mp4")
+    assert np.array_equal(labels_of(one)[3] == 1, shape_at(29))
+    both = np.zeros((HEIGHT, WIDTH), np.uint8)
+    both[10:30, 5:25], both[35:44, 40:60] = 1, 2
+    Image.fromarray(both).save(tmp_path / "both.png")
+    track(video, "--mask", tmp_path / "both.png")
+    white.save(tmp_path / "tracked-masks/00003.png")
+    with pytest.raises(InputError, match=r"00003.png: was edited, is white on black, which tells"):
+        track(video, "--mask", tmp_path / "both.png")
+
+
 @pytest.mark.parametrize("what", ["frames", "rows", "given", "masks", "height", "half"])
 def test_a_table_that_was_spoilt_is_told(track, video, mask, what):
     out = track(video, "--mask", mask)
@@ -617,7 +746,6 @@ def test_what_is_painted_after_a_kill_is_not_overwritten_by_what_was_left(
         patched.setattr(staging, "move_files", killed)
         with pytest.raises(KeyboardInterrupt):
             track(video, "--mask", f"0={mask}", f"3={fix}")
-    time.sleep(0.05)  # of a file system whose times are coarse
     write_mask(tmp_path / "tracked-masks/00005.png", value=1, left=13)
     track(video, "--mask", f"0={mask}", f"3={fix}")
     assert marks_of(out) == [0, 3, 5]
@@ -659,6 +787,34 @@ def test_a_corrected_point_leaves_the_others(track, video, tmp_path):
     assert after[1::2] == before[1::2]
     assert {(row["x"], row["y"]) for row in after[8::2]} == {("20.0", "16.0")}
     assert after[0] == before[0]
+
+
+def test_of_points_whose_first_frame_was_taken_away_the_next_one_is_a_mark(track, video, tmp_path):
+    out = track(video, "--points", "8,12", "--write", "coco")
+    exported = WRITERS["coco"].path_of(out)
+    told = json.loads(exported.read_text())
+    labels = tmp_path / "labels.json"
+    told["annotations"][5]["keypoints"][:2] = [40, 20]
+    for first in (0, 1):
+        labels.write_text(json.dumps({**told, "annotations": told["annotations"][first:]}))
+        for _ in range(2):
+            track(video, "--labels", labels)
+            assert marks_of(out) == [first, 5]
+
+
+def test_a_corrected_point_is_taken_back_by_the_place_of_before(track, video, tmp_path):
+    out = track(video, "--points", "8,12", "--write", "coco")
+    exported = WRITERS["coco"].path_of(out)
+    before, told = rows_of(out), json.loads(exported.read_text())
+    xy = told["annotations"][4]["keypoints"][:2]
+    labels = tmp_path / "labels.json"
+    for place, marked in ((xy, [0]), ([40, 20], [0, 4]), (xy, [0])):
+        told["annotations"][4]["keypoints"][:2] = place
+        labels.write_text(json.dumps(told))
+        track(video, "--labels", labels)
+        assert marks_of(out) == marked
+    after = [(row["x"], row["y"]) for row in rows_of(out)]
+    assert after == [(row["x"], row["y"]) for row in before]
 
 
 def test_an_interrupted_correction_leaves_all_as_it_was(checkpoint, tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 from test_track import SQUARE, checkpoint, write_labelme, write_video
 
+from corrflow.tracking import staging
 from launch.track import main
 
 __all__ = ["checkpoint"]  # a fixture
@@ -57,7 +58,9 @@ def test_a_painted_mask_of_one_video_tracks_that_video_again(track, folders, cap
     assert track() == 0
     told = capfd.readouterr()
     assert "tracking" in told.err
-    assert json.loads((folders / "out/run.json").read_text())["made_from"]["edited"] == {"1": [1]}
+    assert json.loads((folders / "out/run.json").read_text())["made_from"]["edited"] == {
+        "1": {"1": ""}
+    }
     assert track() == 0
     assert "tracking" not in capfd.readouterr().err
     path.unlink()
@@ -140,6 +143,44 @@ def test_what_does_not_fit_is_one_line(track, folders, refused, checkpoint):
     assert "expected 0 or more, and --jobs N" in refused("track", *base, *given, *out, "--local")
     words = refused("track", *base, *given, *out, "--points", "1,2")
     assert "--labels and --points: expected one of" in words
+
+
+def test_results_that_are_gone_are_made_again(track, folders):
+    assert track("--write", "cvat") == 0
+    results = sorted((folders / "out").glob("run*"))
+    assert len(results) == 5
+    for pattern in ("run.mp4", "run.csv", "run-masks", "run-cvat.xml", "run*"):
+        for path in (folders / "out").glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert track("--write", "cvat") == 0
+        assert sorted((folders / "out").glob("run*")) == results
+
+
+def test_a_video_that_was_killed_while_its_files_got_their_names_is_completed(
+    track, folders, monkeypatch
+):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    assert track() == 0
+    path = folders / "out/run-masks/00001.png"
+    with Image.open(path) as image:
+        Image.fromarray(np.zeros_like(image)).save(path)
+    film = (folders / "out/run.mp4").read_bytes()
+    move = staging.move_files
+
+    def move_masks(folder, home, before):
+        move(folder, home, {name: d for name, d in before.items() if name.endswith(".png")})
+        killed()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(staging, "move_files", move_masks)
+        with pytest.raises(KeyboardInterrupt):
+            track()
+    assert (folders / "out/run.mp4").read_bytes() == film
+    assert track() == 0
+    assert (folders / "out/run.mp4").read_bytes() != film
+    assert not list((folders / "out").glob(".run*"))
 
 
 def test_a_record_of_other_labels_does_not_count(track, folders):

@@ -1,0 +1,139 @@
+"""What an object or point is that came in a frame: a new mark, one of before, or what was tracked
+there, which a tool gave back. What is painted into the frame's mask does not count here; what of
+both is a mark is in `corrections.py`."""
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from corrflow.drawing import Extent, extent
+from corrflow.pictures import Pixels
+from corrflow.propagation import TrackedPoints
+from corrflow.scale import Points
+from corrflow.tracking.earlier import Earlier
+from corrflow.tracking.made_from import NO_MARK
+from corrflow.tracking.plan import IS_GONE, digest, digest_of_point
+from corrflow.tracking.tracker import FrameMasks
+
+SAME_OVERLAP = 0.8  # of thin objects, which are all outline
+SAME_PIXELS = 0.5  # what rounding in a tool may move a point
+Kind = Literal["new", "old", "kept", "returned"]
+"""A mark; one that was a mark before; one that was, and that came back as it was tracked; no mark:
+it came back as it was tracked, now or before."""
+
+
+class Came(NamedTuple):
+    """An object or point that came in a frame."""
+
+    name: str
+    """Digest of what came, or `IS_GONE`."""
+    kind: Kind
+
+
+class ComparedFrame(NamedTuple):
+    """Masks `[H, W]` of one frame."""
+
+    place: int
+    came: Pixels
+    tracked: Pixels
+    """With what is painted into it; what came where the mask was deleted."""
+
+
+def judge(
+    earlier: Earlier[Any], place: int, number: int, name: str, *, is_as_tracked: bool
+) -> Came:
+    """What came.
+
+    Args:
+        earlier: what was tracked.
+        place: of the frame.
+        number: of the object or point.
+        name: digest of what came.
+        is_as_tracked: whether it came back as it was tracked.
+    """
+    marked_as = earlier.marked_as(place, number)
+    if name == marked_as:
+        return Came(name, "old")
+    # to the pixel, which tells more than a likeness to what is tracked there by now
+    if name == earlier.returned_as(place, number):
+        return Came(name, "returned")
+    if is_as_tracked:
+        return Came(name, "returned" if marked_as in (NO_MARK, IS_GONE) else "kept")
+    return Came(name, "new")
+
+
+def judge_mask(
+    earlier: Earlier[FrameMasks], frame: ComparedFrame, tolerance: float | None, *, is_export: bool
+) -> dict[int, Came]:
+    """What the objects are that came in a frame; arguments as of `corrections.sort_masks`."""
+    came = {}
+    for number in numbers_of(frame.came):
+        name = digest(frame.came == number)
+        is_as_tracked = is_export and (
+            name == earlier.tracked_as(frame.place, number)
+            or (tolerance is not None and is_near_tracked(earlier, frame, number, tolerance))
+        )
+        came[number] = judge(earlier, frame.place, number, name, is_as_tracked=is_as_tracked)
+    return came
+
+
+def is_near_tracked(
+    earlier: Earlier[FrameMasks], frame: ComparedFrame, number: int, tolerance: float
+) -> bool:
+    """Whether an object has the shape that was tracked, but for lines that a tool moved."""
+    if frame.place not in earlier.found:
+        return False
+    radius = int(np.ceil(tolerance)) + 1  # and a pixel for where its centre falls
+    if number in earlier.painted_in(frame.place):
+        # the shape that was tracked is no more; its box is in the table
+        box = earlier.box_of(frame.place, number)
+        return is_same_box(extent(frame.came == number), box, radius)
+    return is_same_shape(frame.came == number, frame.tracked == number, radius)
+
+
+def is_same_box(one: Extent | None, other: Extent | None, radius: int) -> bool:
+    """Whether no side of a box is further off than that, in pixels."""
+    if one is None or other is None:
+        return False
+    return all(abs(a - b) <= radius for a, b in zip(one, other, strict=True))
+
+
+def is_same_shape(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius: int) -> bool:
+    """Whether two shapes differ at their outlines alone, so many pixels to each side."""
+    differing_hw = one_hw != other_hw
+    if not differing_hw.any():
+        return True
+    overlap = (one_hw & other_hw).sum() / (one_hw | other_hw).sum()
+    image = Image.fromarray(other_hw.astype(np.uint8))
+    outer_hw = np.array(image.filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
+    inner_hw = np.array(image.filter(ImageFilter.MinFilter(2 * radius + 1))) > 0
+    is_outline_hw = outer_hw & ~inner_hw
+    return bool(overlap >= SAME_OVERLAP and not (differing_hw & ~is_outline_hw).any())
+
+
+def judge_points(earlier: Earlier[TrackedPoints], place: int, xy_k2: Points) -> dict[int, Came]:
+    """What the points of a frame are, `[k, 2]` with NaN for those that did not come."""
+    found_k2 = np.full_like(xy_k2, np.nan)
+    if place in earlier.found:
+        found_k2 = earlier.found[place].xy.numpy()
+    came = {}
+    for number in points_of(xy_k2):
+        xy, found = xy_k2[number - 1], found_k2[number - 1]
+        is_as_tracked = bool(np.abs(xy - found).max() <= SAME_PIXELS)  # not of NaN
+        name = digest_of_point(xy)
+        came[number] = judge(earlier, place, number, name, is_as_tracked=is_as_tracked)
+    return came
+
+
+def numbers_of(labels_hw: Pixels) -> list[int]:
+    """The objects of a mask."""
+    numbers: list[int] = np.unique(labels_hw[labels_hw > 0]).tolist()
+    return numbers
+
+
+def points_of(xy_k2: Points) -> list[int]:
+    """The points that are marked, from 1."""
+    numbers: list[int] = (np.flatnonzero(~np.isnan(xy_k2[:, 0])) + 1).tolist()
+    return numbers

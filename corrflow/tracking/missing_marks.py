@@ -1,0 +1,71 @@
+"""Where an object or point must be marked that is marked nowhere, or whose first mark was taken
+away. What else is a mark is in `corrections.py`."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from numpy.typing import NDArray
+
+from corrflow.errors import InputError
+from corrflow.tracking.plan import IS_GONE, Given
+
+
+def missing_marks(
+    came: Mapping[int, list[int]],
+    marked: Mapping[int, list[int]],
+    old: Given,
+    edited: Mapping[int, Collection[int]],
+) -> dict[int, int]:
+    """Objects or points, and the frame that came in which each must be marked: one that is marked
+    nowhere, in the first of its frames; one whose first mark was taken away, in the next of its
+    frames that was tracked from there.
+
+    Args:
+        came: the frames in which each came.
+        marked: the frames in which each is marked.
+        old: what was marked when the video was tracked.
+        edited: objects by place of the frame that are painted, which goes before what came.
+
+    Raises:
+        InputError: an object was erased where it is marked, and is marked nowhere else.
+    """
+    missing = {}
+    for number, places in came.items():
+        begin = first_mark(number, old)
+        is_erased = begin is not None and number in edited.get(begin, ())
+        free = [place for place in places if number not in edited.get(place, ())]
+        left = marked.get(number, [])
+        if not left and (is_erased or not free):
+            raise InputError(
+                f"object {number}: was erased from the mask of the frame in which it is marked, "
+                "and is marked nowhere else: expected it in another frame, or that mask deleted"
+            )
+        if not left:
+            missing[number] = free[0]
+        elif begin is not None and not is_erased:
+            between = [place for place in free if begin < place < left[0]]
+            if between:
+                missing[number] = between[0]
+    return missing
+
+
+def first_mark(number: int, given: Given) -> int | None:
+    """The first frame in which an object or point is marked, and not as gone."""
+    places = (place for place, marks in given.items() if marks.get(number, IS_GONE) != IS_GONE)
+    return min(places, default=None)
+
+
+def frames_of(
+    marks: Mapping[int, NDArray[Any]], numbers: Callable[[NDArray[Any]], list[int]]
+) -> dict[int, list[int]]:
+    """In which frames each object or point is, in order.
+
+    Args:
+        marks: by place of the frame.
+        numbers: gives those of one frame.
+    """
+    frames: dict[int, list[int]] = {}
+    for place in sorted(marks):
+        for number in numbers(marks[place]):
+            frames.setdefault(number, []).append(place)
+    return frames

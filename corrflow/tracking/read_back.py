@@ -1,0 +1,146 @@
+"""What a tracking found in each frame, read back from its masks and its table. What it was made
+from is in `made_from.py`."""
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from corrflow.errors import InputError
+from corrflow.files import content_digest
+from corrflow.pictures import is_white, read_mask
+from corrflow.propagation import TrackedPoints
+from corrflow.tracking.made_from import MadeFrom, numbers_of
+from corrflow.tracking.plan import changed_marks, objects_of
+from corrflow.tracking.tracker import MOST_LABELS, FrameMasks, from_rows, nowhere
+
+Rows = list[dict[str, Any]]  # of a frame, from NAME.json
+
+
+class EarlierMasks(Mapping[int, FrameMasks]):
+    """Objects, from the folder of masks and the table."""
+
+    def __init__(
+        self,
+        rows: Sequence[Rows],
+        numbers: Mapping[int, int],
+        paths: Sequence[Path],
+    ) -> None:
+        """Take up what is there.
+
+        Args:
+            rows: of each frame, from the table.
+            numbers: what number each object has now; objects that have none are left out.
+            paths: of the masks, some of which may be lost.
+
+        Raises:
+            KeyError, TypeError, ValueError: those are no rows.
+        """
+        self.paths = paths
+        self.confidence = [
+            {numbers[n]: float(row["confidence"]) for row in r if (n := row["object"]) in numbers}
+            for r in rows
+        ]
+        self.boxes = {
+            place: {
+                numbers[row["object"]]: (row["x0"], row["y0"], row["x1"], row["y1"])
+                for row in frame
+                if row["object"] in numbers and row["area"]
+            }
+            for place, frame in enumerate(rows)
+        }
+        self.table = np.zeros(MOST_LABELS, np.uint8)
+        self.table[list(numbers)] = list(numbers.values())
+        self.places = {place: None for place, path in enumerate(paths) if path.is_file()}
+
+    def painted(self, made_from: MadeFrom, shape: tuple[int, int]) -> dict[int, frozenset[int]]:
+        """The objects by place of the frame that are not as they were written, by the numbers that
+        they had; InputError as `read_edited`."""
+        painted, known = {}, numbers_of(made_from.given)
+        for place, digest in enumerate(made_from.masks.values()):
+            if place in self.places and content_digest(self.paths[place]) != digest:
+                objects = self.read_edited(place, shape, known)
+                changes = changed_marks({place: made_from.shapes[place]}, {place: objects})
+                painted[place] = changes.get(place, frozenset())
+        return painted
+
+    def read_edited(self, place: int, shape: tuple[int, int], known: Set[int]) -> dict[int, str]:
+        """Digests of the objects of a mask that was edited, by the numbers that they have in it.
+
+        Raises:
+            InputError: it can't be read, is of another size than the video, has an object that is
+                not known, or has lost the objects' numbers.
+        """
+        path = self.paths[place]
+        labels_hw = read_mask(path)
+        where = f"mask {path}: was edited"
+        if labels_hw.shape != shape:
+            height, width = labels_hw.shape
+            raise InputError(f"{where}, is {width}x{height}: expected {shape[1]}x{shape[0]}")
+        objects, numbers = objects_of(labels_hw), ", ".join(map(str, sorted(known)))
+        if len(known) > 1 and objects.keys() == {1} and is_white(path, labels_hw):
+            raise InputError(
+                f"{where}, is white on black, which tells no objects apart: expected some of "
+                f"{numbers}, in an image with a palette as it was written"
+            )
+        if unknown := objects.keys() - known:
+            raise InputError(
+                f"{where}, has object {min(unknown)}: expected some of {numbers}, in an image with "
+                "a palette as it was written"
+            )
+        return objects
+
+    def __getitem__(self, place: int) -> FrameMasks:
+        confidence = np.zeros(MOST_LABELS, np.float32)
+        for number, value in self.confidence[place].items():
+            confidence[number] = value
+        return FrameMasks(self.table[read_mask(self.paths[place])], confidence)
+
+    def __contains__(self, place: object) -> bool:
+        return place in self.places
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.places)
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+class EarlierPoints(Mapping[int, TrackedPoints]):
+    """Points, from the table; those that have come since are nowhere."""
+
+    def __init__(self, rows: Sequence[Rows], numbers: Mapping[int, int], count: int) -> None:
+        """Take up what is there.
+
+        Args:
+            rows: of each frame, from the table.
+            numbers: what number each point has now; points that have none are left out.
+            count: of the points.
+
+        Raises:
+            KeyError, TypeError, ValueError: those are no rows.
+        """
+        self.located = [from_rows(nowhere(count)) for _ in rows]
+        for located, frame in zip(self.located, rows, strict=True):
+            for row in frame:
+                if row["point"] not in numbers:
+                    continue
+                number = numbers[row["point"]] - 1
+                if row["x"] is not None:
+                    located.xy[number] = torch.tensor([float(row["x"]), float(row["y"])])
+                located.visible[number] = bool(row["visible"])
+                located.confidence[number] = float(row["confidence"])
+
+    def __getitem__(self, place: int) -> TrackedPoints:
+        return self.located[place]
+
+    def __contains__(self, place: object) -> bool:
+        return isinstance(place, int) and 0 <= place < len(self)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self)))
+
+    def __len__(self) -> int:
+        return len(self.located)
