@@ -21,8 +21,9 @@ from corrflow.attention.window import Window
 
 # places: with a window of 37x37, those of 8x8 are compared with 44x44, those of 16x16 with 52x52
 TILE = 8
-# logits that are searched for the most similar at a time: 4 MiB, about what a core's caches hold
-SLAB = 1 << 20
+# logits that are searched for the most similar at a time: 16 MiB; a quarter of it is up to a
+# quarter slower, as more is merged
+SLAB = 1 << 22
 GROUP = 64  # neighbouring logits of which the largest is looked at first
 
 
