@@ -20,8 +20,8 @@ from torch import Tensor
 
 from corrflow.attention.window import Window
 
-# numbers that are gathered at a time: 16 MiB on the CPU, 1 GiB on CUDA, where launches cost more
-GATHERED = {"cpu": 1 << 22, "cuda": 1 << 28}
+# numbers that are gathered at a time: 16 MiB, and 1 GiB on CUDA, where launches cost more
+GATHERED, GATHERED_ON_CUDA = 1 << 22, 1 << 28
 
 
 class Largest(NamedTuple):
@@ -75,7 +75,8 @@ def attend_coarse_to_fine(
     query_bnsc, key_bmsc, value_bmsk = (blocks_of(x, side) for x in (query, key, value))
     widest = max(key_bmsc[0, 0].numel(), value_bmsk[0, 0].numel()) * len(query) * side**2
     widest *= coarse.top_k
-    step = max(1, GATHERED[query.device.type] // widest)
+    most = GATHERED_ON_CUDA if query.is_cuda else GATHERED
+    step = max(1, most // widest)
     copied = []
     for first in range(0, query_bnsc.shape[1], step):
         part = slice(first, first + step)
