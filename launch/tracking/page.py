@@ -146,30 +146,12 @@ def build(setting: Setting) -> gr.Blocks:
                         placeholder="1, 2, ...",
                         elem_id="names",
                     )
-                    with gr.Accordion("Labels of another tool", open=False, elem_id="tools"):
-                        labels = gr.File(
-                            label="Labels to track, instead of marks: CVAT, COCO, Labelme, YOLO, "
-                            "PNG",
-                            file_types=list(LABEL_SUFFIXES),
-                            height=120,
-                            elem_id="labels",
-                        )
-                        formats = gr.CheckboxGroup(
-                            list(WRITERS), label="Formats to write", elem_id="formats"
-                        )
+                    labels, formats = tool_fields()
                     with gr.Row():
                         start = gr.Button("Track", variant="primary", elem_id="start")
                         halt = gr.Button("Stop", elem_id="stop")
             with gr.Column(scale=2):
-                result = gr.Video(label="Result", interactive=False, elem_id="result")
-                message = gr.Markdown(elem_id="told")
-                files = gr.File(
-                    label="Files",
-                    interactive=False,
-                    file_count="multiple",
-                    visible=False,
-                    elem_id="files",
-                )
+                result, message, files = result_fields()
         video.upload(
             open_with(setting),
             video,
@@ -195,6 +177,29 @@ def build(setting: Setting) -> gr.Blocks:
             queue=False,
         )
     return page
+
+
+def tool_fields() -> tuple[gr.File, gr.CheckboxGroup]:
+    """Labels that another tool wrote, and formats in which to write them back."""
+    with gr.Accordion("Labels of another tool", open=False, elem_id="tools"):
+        labels = gr.File(
+            label="Labels to track, instead of marks: CVAT, COCO, Labelme, YOLO, PNG",
+            file_types=list(LABEL_SUFFIXES),
+            height=120,
+            elem_id="labels",
+        )
+        formats = gr.CheckboxGroup(list(WRITERS), label="Formats to write", elem_id="formats")
+    return labels, formats
+
+
+def result_fields() -> tuple[gr.Video, gr.Markdown, gr.File]:
+    """The video that was written, a word about it, and its files."""
+    result = gr.Video(label="Result", interactive=False, elem_id="result")
+    message = gr.Markdown(elem_id="told")
+    files = gr.File(
+        label="Files", interactive=False, file_count="multiple", visible=False, elem_id="files"
+    )
+    return result, message, files
 
 
 def open_with(setting: Setting) -> Any:
