@@ -14,7 +14,8 @@ from torch import Tensor
 
 from corrflow.color import labels_to_soft_grid
 from corrflow.errors import InputError
-from corrflow.propagation.features import pad_to_stride
+from corrflow.propagation.features import pad_to_stride, unit_range
+from corrflow.propagation.guided_filter import guided_filter
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
 NEAR = 2  # cells around a peak whose centre of mass is the point's place
@@ -40,13 +41,14 @@ class Labels(ABC, Generic[Output]):
         """The channels that are given in frame `number`; bool `[K]`."""
 
     @abstractmethod
-    def decode(self, number: int, copied_khw: Tensor | None) -> Output:
+    def decode(self, number: int, copied_khw: Tensor | None, frame_3hw: Tensor) -> Output:
         """Decide on frame `number`; call once for each frame, in order.
 
         Args:
             number: of the frame.
             copied_khw: soft labels from the references; None where there are none: what was decided
                 before holds.
+            frame_3hw: the frame itself, bytes or floating in [0, 1].
 
         Returns:
             What to give out.
@@ -82,6 +84,7 @@ class MaskLabels(Labels[TrackedMasks]):
         gone: Mapping[int, Collection[int]] = MappingProxyType({}),
         *,
         argmax_each_frame: bool,
+        edge_radius: int = 0,
     ) -> None:
         """Take up what is given.
 
@@ -91,6 +94,7 @@ class MaskLabels(Labels[TrackedMasks]):
             device: for what is computed.
             gone: numbers of objects that are known to be nowhere, by frame.
             argmax_each_frame: what is decided is what is carried on.
+            edge_radius: `Protocol.guided_filter`.
         """
         labels = {
             number: whole_numbers(number, torch.as_tensor(labels_hw))
@@ -106,6 +110,7 @@ class MaskLabels(Labels[TrackedMasks]):
         self.stride = stride
         self.given = labels.keys() | gone.keys()
         self.argmax_each_frame = argmax_each_frame
+        self.edge_radius = edge_radius
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
         # labels may leave numbers out; channels do not
         self.numbers = torch.unique(torch.cat([numbers.new_zeros(1), numbers]))
@@ -134,10 +139,10 @@ class MaskLabels(Labels[TrackedMasks]):
         marked_k[0] = False
         return marked_k
 
-    def decode(self, number: int, copied_khw: Tensor | None) -> TrackedMasks:
+    def decode(self, number: int, copied_khw: Tensor | None, frame_3hw: Tensor) -> TrackedMasks:
         """On the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
         if copied_khw is not None:
-            self.now_hw = self.argmax(copied_khw)
+            self.now_hw = self.argmax(copied_khw, frame_3hw)
             self.sure_k = sureness(copied_khw)
         if number in self.given:
             given_hw, marked_k = self.given_mask(number), self.given_labels(number)
@@ -165,11 +170,16 @@ class MaskLabels(Labels[TrackedMasks]):
         """Channels `[H, W]` as they are given in a frame."""
         return self.dense.get(number, torch.zeros_like(self.now_hw))
 
-    def argmax(self, copied_khw: Tensor) -> Tensor:
-        """Upsample, and take the label of the largest share; int64 `[H, W]`."""
-        return upsample(copied_khw, self.stride, cubic=self.argmax_each_frame)[
-            :, : self.size[0], : self.size[1]
-        ].argmax(dim=0)
+    def argmax(self, copied_khw: Tensor, frame_3hw: Tensor) -> Tensor:
+        """Upsample, move edges to those of the frame, and take the label of the largest share;
+        int64 `[H, W]`."""
+        height, width = self.size
+        large_khw = upsample(copied_khw, self.stride, cubic=self.argmax_each_frame)
+        shares_khw = large_khw[:, :height, :width]
+        if self.edge_radius:
+            colors_3hw = unit_range(frame_3hw.to(shares_khw.device))
+            shares_khw = guided_filter(shares_khw, colors_3hw, self.edge_radius)
+        return shares_khw.argmax(dim=0)
 
     def soft_grid(self, labels_hw: Tensor) -> Tensor:
         """Labels to their shares of each cell, `[K, h, w]`."""
@@ -260,7 +270,7 @@ class PointLabels(Labels[TrackedPoints]):
             return torch.zeros(self.channels, dtype=torch.bool, device=self.device)
         return ~self.points[number].isnan().any(dim=1)
 
-    def decode(self, number: int, copied_khw: Tensor | None) -> TrackedPoints:
+    def decode(self, number: int, copied_khw: Tensor | None, frame_3hw: Tensor) -> TrackedPoints:
         """Where the points are; given ones exactly where they were given."""
         if copied_khw is not None:
             self.now = self.locate(copied_khw)

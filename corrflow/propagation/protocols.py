@@ -24,9 +24,9 @@ class Protocol:
     """Half the side of the window, in pixels; cells that it touches count."""
     top_k: int = 0
     """Reference cells that count, the most similar ones over all references together; 0: all."""
-    block: int = 0
-    """With `top_k`: pixels along the side of the blocks of cells that are compared first, of which
-    the most similar are looked into (coarse to fine); 0: all cells are compared."""
+    block: int = 1
+    """With `top_k`: cells along the side of the blocks that are compared first, of which the most
+    similar are looked into (coarse to fine); 1: all cells are compared."""
     temperature: float = 0.0
     """Features are normalised to length 1, and their dot products divided by this; 0: features as
     they are, scaled as in training."""
@@ -37,6 +37,10 @@ class Protocol:
     argmax_each_frame: bool = True
     """The label of each pixel is decided in each frame, from bicubically upsampled shares, and the
     decision is what the next frames copy; else they copy the shares."""
+    guided_filter: int = 0
+    """Half the side, in pixels, of the windows in which the edges of masks are moved to those of
+    the frame, before the label of each pixel is decided; 0: edges stay as they are copied. The next
+    frames copy them as they were."""
 
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)
@@ -44,18 +48,18 @@ class Protocol:
             min(
                 self.radius,
                 self.top_k,
-                self.block,
+                self.guided_filter,
                 self.temperature,
                 self.whitening,
                 *self.anchors,
                 0,
             )
             < 0
-            or min(steps) < 1
+            or min(*steps, self.block) < 1
         ):
             raise InputError(
-                f"{self}: expected radius, top_k, block, temperature, whitening and anchors from 0 "
-                "on, recent from 1 on"
+                f"{self}: expected radius, top_k, temperature, whitening, guided_filter and "
+                "anchors from 0 on, recent and block from 1 on"
             )
         if self.propagates and not self.recent and not self.anchors:
             raise InputError(
@@ -87,10 +91,11 @@ PROTOCOLS = {
             recent=FURTHER,
             radius=144,
             top_k=10,
-            block=8,
+            block=2,
             temperature=0.05,
             whitening=0.2,
             argmax_each_frame=False,
+            guided_filter=8,
         ),
         # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the
         # older ones in two steps

@@ -88,7 +88,7 @@ class References:
         values = torch.stack([reference.values_bkhw for reference in references], dim=1)
         protocol, model = self.protocol, self.model
         radius = -(-protocol.radius // model.stride)
-        block = max(1, protocol.block // model.stride) if protocol.top_k else 1
+        block = protocol.block if protocol.top_k else 1
         scale = model.config.inverse_temperature
         if protocol.temperature:
             scale = 1 / protocol.temperature

@@ -140,8 +140,14 @@ def mask_lanes(
     lanes = []
     for frames, given in zip(videos, labels, strict=True):
         by_number = given if isinstance(given, Mapping) else {0: given}
-        decided = protocol.argmax_each_frame
-        masks = MaskLabels(by_number, stride, device, gone, argmax_each_frame=decided)
+        masks = MaskLabels(
+            by_number,
+            stride,
+            device,
+            gone,
+            argmax_each_frame=protocol.argmax_each_frame,
+            edge_radius=protocol.guided_filter,
+        )
         lanes.append(Lane(iter(frames), masks, masks.size))
     return lanes
 
@@ -223,7 +229,7 @@ def track(
             live = list(frames)
         labels = {lane: lanes[lane].labels for lane in live}
         if references is None or number < min(given):
-            yield {lane: one.decode(number, None) for lane, one in labels.items()}
+            yield {lane: one.decode(number, None, frames[lane]) for lane, one in labels.items()}
         else:
             frames_b3hw = torch.stack(list(frames.values()))
             yield track_frame(references, labels, number, frames_b3hw)
@@ -238,7 +244,7 @@ def track_frame(
     outputs, soft, given = {}, [], []
     for row, (lane, one) in enumerate(labels.items()):
         copied_khw = None if copied_bkhw is None else copied_bkhw[row, : one.channels]
-        outputs[lane] = one.decode(number, copied_khw)
+        outputs[lane] = one.decode(number, copied_khw, frames_b3hw[row])
         decided = references.protocol.argmax_each_frame
         soft.append(one.encode(number, None if decided else copied_khw))
         given.append(one.given_labels(number))

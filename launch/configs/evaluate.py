@@ -56,8 +56,8 @@ class EvalJob:
     top_k: int | None = None
     """Number of most similar cells to copy from, instead of the protocol's; 0 takes all."""
     block: int | None = None
-    """With a top-k: pixels along the side of the blocks of cells that are compared first, instead
-    of the protocol's; 0 compares all cells."""
+    """With a top-k: number of cells along the side of the blocks that are compared first, instead
+    of the protocol's; 1 compares all cells."""
     temperature: float | None = None
     """Temperature of the softmax over normalised features, instead of the protocol's; 0 takes
     features as they are, with the model's own inverse temperature."""
@@ -69,6 +69,9 @@ class EvalJob:
     argmax_each_frame: bool | None = None
     """Whether each frame's labels are made hard by argmax before they are propagated, instead of
     the protocol's choice."""
+    guided_filter: int | None = None
+    """Radius, in pixels, of the windows in which the edges of masks are moved to those of the
+    frame, instead of the protocol's; 0 leaves them as they were copied."""
     size: int = 0
     """Short side at which to track, in pixels; scores are at the data's own size. 0 tracks at that
     size, too."""
@@ -118,6 +121,7 @@ class EvalJob:
             "whitening": self.whitening,
             "recent": recent,
             "argmax_each_frame": self.argmax_each_frame,
+            "guided_filter": self.guided_filter,
         }
         return override(find_protocol(self.protocol), **settings)
 

@@ -1,0 +1,78 @@
+"""Guided filter (He, Sun & Tang, ECCV 2010): shares of labels whose edges are those of the frame.
+
+Cells are larger than pixels, and so the edge of a copied mask runs beside the object's, up to a
+cell from it. In each small window the shares are fitted as a linear function of the frame's
+colours, by least squares; where an edge in the frame tells the two sides apart, the fit has its
+step there. Where the colours tell nothing, the fit is the window's mean.
+
+Fitted at a fraction of the size, and evaluated at the whole (He & Sun, Fast Guided Filter, 2015).
+
+Shapes: k labels, d three colours, H W pixels, h w those of the smaller frame.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+# variance of a colour, of a range of 1, that is taken for noise: a hundredth of the range. Of 1e-3,
+# 1e-4 and 1e-5 the middle one and the last are better by J&F of the development set, and alike
+NOISE = 1e-4
+REDUCED_RADIUS = 2  # of the window, in pixels of the smaller frame
+
+
+def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
+    """Shares of pixels, moved to the edges of a frame.
+
+    Args:
+        shares_khw: floating `[K, H, W]`, with a sum of 1 over labels.
+        frame_3hw: in [0, 1], `[3, H, W]`.
+        radius: half the side of the windows, in pixels, to the next multiple of 2 below.
+
+    Returns:
+        `[K, H, W]`, with a sum of 1 over labels; a little below 0 and above 1 in places.
+    """
+    others_khw = shares_khw[1:]  # the first label has what they leave
+    step = max(1, radius // REDUCED_RADIUS)
+    reach = min(radius, REDUCED_RADIUS)
+    small_dhw, small_khw = (
+        F.avg_pool2d(x[None], step, ceil_mode=True)[0] for x in (frame_3hw, others_khw)
+    )
+    mean_dhw, mean_khw = window_means(small_dhw, reach), window_means(small_khw, reach)
+    squares_ddhw = small_dhw[:, None] * small_dhw
+    products_dkhw = small_dhw[:, None] * small_khw
+    covariance_ddhw = window_means(squares_ddhw, reach) - mean_dhw[:, None] * mean_dhw
+    joint_dkhw = window_means(products_dkhw, reach) - mean_dhw[:, None] * mean_khw
+    noise_dd = NOISE * torch.eye(3, device=frame_3hw.device)
+    slopes_hwdk = torch.linalg.solve(
+        covariance_ddhw.permute(2, 3, 0, 1) + noise_dd, joint_dkhw.permute(2, 3, 0, 1)
+    )
+    slopes_dkhw = slopes_hwdk.permute(2, 3, 0, 1)
+    offsets_khw = mean_khw - (slopes_dkhw * mean_dhw[:, None]).sum(dim=0)
+    # a pixel lies in many windows, and takes the mean of their fits
+    slopes_dkhw, offsets_1khw = (
+        enlarge(window_means(x, reach), step, frame_3hw.shape[-2:])
+        for x in (slopes_dkhw, offsets_khw[None])
+    )
+    fitted_khw = offsets_1khw[0]
+    for slopes_khw, color_hw in zip(slopes_dkhw, frame_3hw, strict=True):
+        fitted_khw = fitted_khw.addcmul(slopes_khw, color_hw)
+    return torch.cat([1 - fitted_khw.sum(dim=0, keepdim=True), fitted_khw])
+
+
+def window_means(x_xhw: Tensor, radius: int) -> Tensor:
+    """Of the window around each pixel, as far as it lies in the frame."""
+    ones_hw = x_xhw.new_ones(x_xhw.shape[-2:])
+    return window_sums(x_xhw, radius) / window_sums(ones_hw, radius)
+
+
+def window_sums(x_xhw: Tensor, radius: int) -> Tensor:
+    """Of the window around each pixel, with zeros around the frame."""
+    padded_xhw = F.pad(x_xhw, (radius, radius, radius, radius))
+    rows_xhw = padded_xhw.unfold(-2, 2 * radius + 1, 1).sum(dim=-1)
+    return rows_xhw.unfold(-1, 2 * radius + 1, 1).sum(dim=-1)
+
+
+def enlarge(x_dkhw: Tensor, step: int, size: tuple[int, ...]) -> Tensor:
+    """To so many times the size, by linear weights, and without what was added to whole steps."""
+    large = F.interpolate(x_dkhw, scale_factor=step, mode="bilinear", align_corners=False)
+    return large[..., : size[0], : size[1]]

@@ -1,0 +1,105 @@
+"""The guided filter: the same as its definition, and what it does to the edges of masks."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import corrflow
+from corrflow.propagation import find_protocol
+from corrflow.propagation.guided_filter import NOISE, guided_filter
+from tests.corrflow.test_protocols import SHARP, SIDE, scene
+
+
+def shares_of(mask_hw):
+    """Shares of the background and of one label."""
+    return torch.stack([1 - mask_hw, mask_hw])
+
+
+def fitted_by_definition(share_hw, frame_3hw, radius):
+    """Ridge regression of the share on the colours in the window of each pixel, and of all windows
+    in which a pixel lies the mean of what they say of it."""
+    height, width = share_hw.shape
+    sums, counts = np.zeros((height, width)), np.zeros((height, width))
+    for row in range(height):
+        for column in range(width):
+            window = (
+                slice(max(0, row - radius), row + radius + 1),
+                slice(max(0, column - radius), column + radius + 1),
+            )
+            colors = frame_3hw[:, *window].reshape(3, -1)
+            share = share_hw[window].reshape(-1)
+            apart = colors - colors.mean(axis=1, keepdims=True)
+            covariance = apart @ apart.T / len(share) + NOISE * np.eye(3)
+            slopes = np.linalg.solve(covariance, apart @ (share - share.mean()) / len(share))
+            said = share.mean() + slopes @ apart
+            sums[window] += said.reshape(sums[window].shape)
+            counts[window] += 1
+    return sums / counts
+
+
+@pytest.mark.parametrize("radius", [1, 2])
+def test_is_what_its_definition_says(radius):
+    draw = torch.Generator().manual_seed(0)
+    frame_3hw = torch.rand(3, 9, 13, generator=draw, dtype=torch.float64)
+    share_hw = torch.rand(9, 13, generator=draw, dtype=torch.float64)
+    filtered_khw = guided_filter(shares_of(share_hw), frame_3hw, radius)
+    expected_hw = fitted_by_definition(share_hw.numpy(), frame_3hw.numpy(), radius)
+    assert np.abs(filtered_khw[1].numpy() - expected_hw).max() < 1e-10
+    assert (filtered_khw.sum(dim=0) - 1).abs().max() < 1e-12
+
+
+def test_several_labels_are_filtered_each_by_itself():
+    draw = torch.Generator().manual_seed(1)
+    frame_3hw, shares_khw = torch.rand(3, 37, 50, generator=draw), torch.rand(4, 37, 50)
+    shares_khw = shares_khw / shares_khw.sum(dim=0)
+    together_khw = guided_filter(shares_khw, frame_3hw, 8)
+    for label in range(1, 4):
+        alone_khw = guided_filter(shares_of(shares_khw[label]), frame_3hw, 8)
+        assert (together_khw[label] - alone_khw[1]).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("edge", range(28, 37))
+def test_an_edge_comes_to_lie_where_the_frame_has_one(edge):
+    """The mask's edge is at column 32, the frame's up to half a cell of 8 pixels beside it."""
+    draw = torch.Generator().manual_seed(edge)
+    frame_3hw = torch.full((3, 48, 64), 0.3)
+    frame_3hw[:, :, edge:] = 0.7
+    frame_3hw = frame_3hw + 0.01 * torch.randn(frame_3hw.shape, generator=draw)
+    cells = torch.zeros(1, 1, 6, 8)
+    cells[..., 4:] = 1
+    mask_hw = F.interpolate(cells, scale_factor=8, mode="bilinear")[0, 0]
+    object_hw = guided_filter(shares_of(mask_hw), frame_3hw, 8).argmax(dim=0)
+    expected_hw = (torch.arange(64) >= edge).expand(48, 64)
+    assert (object_hw.bool() != expected_hw).float().mean() < 0.01
+
+
+def test_where_the_frame_tells_nothing_an_edge_stays():
+    mask_hw = (torch.arange(64) >= 29).float().expand(48, 64)
+    filtered_khw = guided_filter(shares_of(mask_hw), torch.full((3, 48, 64), 0.5), 8)
+    off = (filtered_khw.argmax(dim=0) != mask_hw).any(dim=0).nonzero().flatten()
+    assert all(abs(int(column) - 29) <= 1 for column in off)
+
+
+def test_masks_that_are_tracked_have_the_edges_of_the_frame():
+    """Squares that move by less than a cell, whose edges lie within cells."""
+    frames, masks = scene([(4 + 3 * t, 40 - 3 * t) for t in range(8)])
+    memory = find_protocol("memory")
+    wrong = {
+        radius: int((tracked != masks).sum())
+        for radius in (0, 8)
+        for tracked in [
+            corrflow.propagate(SHARP, frames, masks[0], replace(memory, guided_filter=radius))
+        ]
+    }
+    assert wrong[8] < wrong[0] / 2
+    assert wrong[8] < 0.02 * 2 * SIDE**2 * len(frames)
+
+
+def test_bytes_and_fractions_are_the_same_frame():
+    frames, masks = scene([(4 + 3 * t, 40) for t in range(4)])
+    of_fractions = corrflow.propagate(SHARP, frames, masks[0], "memory")
+    of_bytes = corrflow.propagate(SHARP, (255 * frames).byte(), masks[0], "memory")
+    assert torch.equal(of_fractions, of_bytes)
