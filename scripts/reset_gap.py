@@ -24,7 +24,7 @@ from corrflow.scale import Scale
 
 SIZE, EVERY = 240, 4
 # pixels of SIZE, half as many as of 480
-MEMORY = Protocol("memory", radius=24, top_k=10, temperature=0.05, argmax_each_frame=False)
+MEMORY = Protocol("memory", radius=24, top_k=10, temperature=0.05, hardening=0.0)
 WAYS = (Protocol("paper", radius=12), MEMORY, replace(MEMORY, name="whitened", whitening=0.2))
 GAPS = (1, 5)
 

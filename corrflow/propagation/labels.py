@@ -16,6 +16,7 @@ from corrflow.color import labels_to_soft_grid
 from corrflow.errors import InputError
 from corrflow.propagation.features import pad_to_stride, unit_range
 from corrflow.propagation.guided_filter import guided_filter
+from corrflow.propagation.protocols import Protocol
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
 NEAR = 2  # cells around a peak whose centre of mass is the point's place
@@ -81,10 +82,8 @@ class MaskLabels(Labels[TrackedMasks]):
         labels: Mapping[int, Tensor],
         stride: int,
         device: torch.device,
+        protocol: Protocol,
         gone: Mapping[int, Collection[int]] = MappingProxyType({}),
-        *,
-        argmax_each_frame: bool,
-        edge_radius: int = 0,
     ) -> None:
         """Take up what is given.
 
@@ -92,9 +91,8 @@ class MaskLabels(Labels[TrackedMasks]):
             labels: masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others.
             stride: pixels of a cell.
             device: for what is computed.
+            protocol: what is carried on, and whether edges are moved.
             gone: numbers of objects that are known to be nowhere, by frame.
-            argmax_each_frame: what is decided is what is carried on.
-            edge_radius: `Protocol.guided_filter`.
         """
         labels = {
             number: whole_numbers(number, torch.as_tensor(labels_hw))
@@ -109,8 +107,7 @@ class MaskLabels(Labels[TrackedMasks]):
         self.size = tuple(shapes.pop())
         self.stride = stride
         self.given = labels.keys() | gone.keys()
-        self.argmax_each_frame = argmax_each_frame
-        self.edge_radius = edge_radius
+        self.protocol = protocol.for_frames(self.size)
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
         # labels may leave numbers out; channels do not
         self.numbers = torch.unique(torch.cat([numbers.new_zeros(1), numbers]))
@@ -174,11 +171,11 @@ class MaskLabels(Labels[TrackedMasks]):
         """Upsample, move edges to those of the frame, and take the label of the largest share;
         int64 `[H, W]`."""
         height, width = self.size
-        large_khw = upsample(copied_khw, self.stride, cubic=self.argmax_each_frame)
+        large_khw = upsample(copied_khw, self.stride, cubic=self.protocol.hardening == 1)
         shares_khw = large_khw[:, :height, :width]
-        if self.edge_radius:
+        if self.protocol.guided_filter:
             colors_3hw = unit_range(frame_3hw.to(shares_khw.device))
-            shares_khw = guided_filter(shares_khw, colors_3hw, self.edge_radius)
+            shares_khw = guided_filter(shares_khw, colors_3hw, self.protocol.guided_filter)
         return shares_khw.argmax(dim=0)
 
     def soft_grid(self, labels_hw: Tensor) -> Tensor:

@@ -34,13 +34,16 @@ class Protocol:
     """Features are whitened by their covariance over the first frame, before they are normalised:
     directions in which all cells differ alike say little of which is which. So many times the mean
     variance is added to each, against noise; 0: as they are."""
-    argmax_each_frame: bool = True
-    """The label of each pixel is decided in each frame, from bicubically upsampled shares, and the
-    decision is what the next frames copy; else they copy the shares."""
+    hardening: float = 1.0
+    """What the next frames copy. 1: the decision, which is the label of each pixel, made from
+    bicubically upsampled shares. 0: the shares of labels as they were copied. Between: so much of
+    the decision, and of the shares the rest."""
     guided_filter: int = 0
     """Half the side, in pixels, of the windows in which the edges of masks are moved to those of
-    the frame, before the label of each pixel is decided; 0: edges stay as they are copied. The next
-    frames copy them as they were."""
+    the frame, before the label of each pixel is decided; 0: edges stay as they are copied."""
+    short_side: int = 0
+    """Rows or columns, whichever are fewer, of the frames that `radius` and `guided_filter` are
+    for: smaller frames have them in proportion. 0: all frames have them as they are."""
 
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)
@@ -49,6 +52,8 @@ class Protocol:
                 self.radius,
                 self.top_k,
                 self.guided_filter,
+                self.short_side,
+                self.hardening,
                 self.temperature,
                 self.whitening,
                 *self.anchors,
@@ -56,15 +61,24 @@ class Protocol:
             )
             < 0
             or min(*steps, self.block) < 1
+            or self.hardening > 1
         ):
             raise InputError(
-                f"{self}: expected radius, top_k, temperature, whitening, guided_filter and "
-                "anchors from 0 on, recent and block from 1 on"
+                f"{self}: expected radius, top_k, temperature, whitening, guided_filter, "
+                "short_side and anchors from 0 on, recent and block from 1 on, hardening 0 to 1"
             )
         if self.propagates and not self.recent and not self.anchors:
             raise InputError(
                 f"{self}: expected at least one of anchors and recent: a frame to copy from"
             )
+
+    def for_frames(self, size: tuple[int, ...]) -> "Protocol":
+        """With distances in proportion to frames `(H, W)`."""
+        share = min(size) / self.short_side if self.short_side else 1.0
+        if share >= 1:
+            return self
+        radius, guided_filter = round(share * self.radius), round(share * self.guided_filter)
+        return replace(self, radius=radius, guided_filter=guided_filter, short_side=0)
 
 
 # frames back: as good as the last 20 in a row, at less than half of the comparisons
@@ -90,16 +104,17 @@ PROTOCOLS = {
             anchors=(0,),
             recent=FURTHER,
             radius=144,
-            top_k=10,
+            top_k=5,
             block=2,
             temperature=0.05,
             whitening=0.2,
-            argmax_each_frame=False,
-            guided_filter=8,
+            hardening=0.2,
+            guided_filter=16,
+            short_side=480,
         ),
         # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the
         # older ones in two steps
-        Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, argmax_each_frame=False),
+        Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, hardening=0.0),
         # Jabri et al. (NeurIPS 2020): the first frame and 20 before, the 10 most similar cells; 12
         # cells of 8 pixels
         Protocol(
@@ -109,7 +124,7 @@ PROTOCOLS = {
             radius=96,
             top_k=10,
             temperature=0.05,
-            argmax_each_frame=False,
+            hardening=0.0,
         ),
         # Caron et al. (ICCV 2021): the first frame and 7 before, the 5 most similar cells; 12 cells
         # of 8 pixels
@@ -120,7 +135,7 @@ PROTOCOLS = {
             radius=96,
             top_k=5,
             temperature=0.1,
-            argmax_each_frame=False,
+            hardening=0.0,
         ),
         Protocol("identity", propagates=False),
     )

@@ -140,14 +140,7 @@ def mask_lanes(
     lanes = []
     for frames, given in zip(videos, labels, strict=True):
         by_number = given if isinstance(given, Mapping) else {0: given}
-        masks = MaskLabels(
-            by_number,
-            stride,
-            device,
-            gone,
-            argmax_each_frame=protocol.argmax_each_frame,
-            edge_radius=protocol.guided_filter,
-        )
+        masks = MaskLabels(by_number, stride, device, protocol, gone)
         lanes.append(Lane(iter(frames), masks, masks.size))
     return lanes
 
@@ -215,7 +208,7 @@ def track(
     for lane in lanes:
         if lane.size != lanes[0].size or lane.labels.given != given:
             raise InputError("videos in step: expected one size, and labels in the same frames")
-    references = References(protocol, model) if model else None
+    references = References(protocol.for_frames(lanes[0].size), model) if model else None
     live = list(range(len(lanes)))
     for number in count():
         frames = read_frames(lanes, live, number)
@@ -245,8 +238,7 @@ def track_frame(
     for row, (lane, one) in enumerate(labels.items()):
         copied_khw = None if copied_bkhw is None else copied_bkhw[row, : one.channels]
         outputs[lane] = one.decode(number, copied_khw, frames_b3hw[row])
-        decided = references.protocol.argmax_each_frame
-        soft.append(one.encode(number, None if decided else copied_khw))
+        soft.append(remembered(one, number, copied_khw, references.protocol.hardening))
         given.append(one.given_labels(number))
     given_bk = pad_sequence(given, batch_first=True)
     references.remember(number, Reference(features_bchw, stack_padded(soft), given_bk))
@@ -254,6 +246,16 @@ def track_frame(
     if number in first.given and number > min(first.given):
         references.backfill_labels(number, exclusive=first.exclusive)
     return outputs
+
+
+def remembered(
+    labels: Labels[Any], number: int, copied_khw: Tensor | None, hardening: float
+) -> Tensor:
+    """What the next frames copy of a frame: decisions, shares, or some of each; `[K, h, w]`."""
+    if copied_khw is None or hardening == 1:
+        return labels.encode(number, None)
+    shares_khw = labels.encode(number, copied_khw)
+    return shares_khw.lerp(labels.encode(number, None), hardening) if hardening else shares_khw
 
 
 def read_frames(lanes: list[Lane], live: list[int], number: int) -> dict[int, Tensor]:

@@ -420,13 +420,14 @@ def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 def memory_need(sizes: Sizes, encoder: ResNetConfig) -> Need:
     """Of a frame by the memory protocol, its references all there."""
-    protocol = find_protocol("memory")
+    protocol = find_protocol("memory").for_frames((sizes.height, sizes.width))
     references = len(protocol.recent) + len(protocol.anchors)
-    # what is compared first are blocks; what is then compared of their cells is little beside it
-    side = max(encoder.stride, protocol.block)
+    # each cell is compared with blocks; what is then compared of their cells is little beside it
+    side = encoder.stride * protocol.block
     window = Window(-(-protocol.radius // side))
     area = sizes.height // side, sizes.width // side
     compared = cost.attention_flops(*area, encoder.features, 0, window, references)
+    compared *= protocol.block**2
     return Need(1, cost.encoder_flops(encoder, sizes.height, sizes.width) + compared, 0)
 
 

@@ -52,7 +52,8 @@ class EvalJob:
     """How labels are propagated: `paper` from frame to frame, `memory` from the first frame and
     seven earlier ones, `mast`, `crw` and `dino` as those papers do, `identity` without tracking."""
     radius: int | None = None
-    """Radius of the attention window in pixels, instead of the protocol's."""
+    """Radius of the attention window in pixels, instead of the protocol's. Of `memory` this and
+    --guided-filter are for frames of 480 rows: smaller frames have them in proportion."""
     top_k: int | None = None
     """Number of most similar cells to copy from, instead of the protocol's; 0 takes all."""
     block: int | None = None
@@ -66,9 +67,9 @@ class EvalJob:
     protocol's; 0 does not whiten."""
     frames: int | None = None
     """Number of previous frames to copy from, instead of the protocol's."""
-    argmax_each_frame: bool | None = None
-    """Whether each frame's labels are made hard by argmax before they are propagated, instead of
-    the protocol's choice."""
+    hardening: float | None = None
+    """How much of what the next frames copy is the decided label of each pixel, instead of the
+    protocol's; 0 copies the shares of labels, 1 the decision alone."""
     guided_filter: int | None = None
     """Radius, in pixels, of the windows in which the edges of masks are moved to those of the
     frame, instead of the protocol's; 0 leaves them as they were copied."""
@@ -120,7 +121,7 @@ class EvalJob:
             "temperature": self.temperature,
             "whitening": self.whitening,
             "recent": recent,
-            "argmax_each_frame": self.argmax_each_frame,
+            "hardening": self.hardening,
             "guided_filter": self.guided_filter,
         }
         return override(find_protocol(self.protocol), **settings)

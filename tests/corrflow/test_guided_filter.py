@@ -40,7 +40,7 @@ def fitted_by_definition(share_hw, frame_3hw, radius):
     return sums / counts
 
 
-@pytest.mark.parametrize("radius", [1, 2])
+@pytest.mark.parametrize("radius", [1, 3])
 def test_is_what_its_definition_says(radius):
     draw = torch.Generator().manual_seed(0)
     frame_3hw = torch.rand(3, 9, 13, generator=draw, dtype=torch.float64)
@@ -55,9 +55,9 @@ def test_several_labels_are_filtered_each_by_itself():
     draw = torch.Generator().manual_seed(1)
     frame_3hw, shares_khw = torch.rand(3, 37, 50, generator=draw), torch.rand(4, 37, 50)
     shares_khw = shares_khw / shares_khw.sum(dim=0)
-    together_khw = guided_filter(shares_khw, frame_3hw, 8)
+    together_khw = guided_filter(shares_khw, frame_3hw, 16)
     for label in range(1, 4):
-        alone_khw = guided_filter(shares_of(shares_khw[label]), frame_3hw, 8)
+        alone_khw = guided_filter(shares_of(shares_khw[label]), frame_3hw, 16)
         assert (together_khw[label] - alone_khw[1]).abs().max() < 1e-5
 
 
@@ -71,14 +71,14 @@ def test_an_edge_comes_to_lie_where_the_frame_has_one(edge):
     cells = torch.zeros(1, 1, 6, 8)
     cells[..., 4:] = 1
     mask_hw = F.interpolate(cells, scale_factor=8, mode="bilinear")[0, 0]
-    object_hw = guided_filter(shares_of(mask_hw), frame_3hw, 8).argmax(dim=0)
+    object_hw = guided_filter(shares_of(mask_hw), frame_3hw, 16).argmax(dim=0)
     expected_hw = (torch.arange(64) >= edge).expand(48, 64)
     assert (object_hw.bool() != expected_hw).float().mean() < 0.01
 
 
 def test_where_the_frame_tells_nothing_an_edge_stays():
     mask_hw = (torch.arange(64) >= 29).float().expand(48, 64)
-    filtered_khw = guided_filter(shares_of(mask_hw), torch.full((3, 48, 64), 0.5), 8)
+    filtered_khw = guided_filter(shares_of(mask_hw), torch.full((3, 48, 64), 0.5), 16)
     off = (filtered_khw.argmax(dim=0) != mask_hw).any(dim=0).nonzero().flatten()
     assert all(abs(int(column) - 29) <= 1 for column in off)
 
@@ -86,14 +86,11 @@ def test_where_the_frame_tells_nothing_an_edge_stays():
 def test_masks_that_are_tracked_have_the_edges_of_the_frame():
     """Squares that move by less than a cell, whose edges lie within cells."""
     frames, masks = scene([(4 + 3 * t, 40 - 3 * t) for t in range(8)])
-    memory = find_protocol("memory")
-    wrong = {
-        radius: int((tracked != masks).sum())
-        for radius in (0, 8)
-        for tracked in [
-            corrflow.propagate(SHARP, frames, masks[0], replace(memory, guided_filter=radius))
-        ]
-    }
+    wrong = {}
+    for radius in (0, 8):
+        protocol = replace(find_protocol("memory"), guided_filter=radius, short_side=0)
+        tracked = corrflow.propagate(SHARP, frames, masks[0], protocol)
+        wrong[radius] = int((tracked != masks).sum())
     assert wrong[8] < wrong[0] / 2
     assert wrong[8] < 0.02 * 2 * SIDE**2 * len(frames)
 
@@ -103,3 +100,22 @@ def test_bytes_and_fractions_are_the_same_frame():
     of_fractions = corrflow.propagate(SHARP, frames, masks[0], "memory")
     of_bytes = corrflow.propagate(SHARP, (255 * frames).byte(), masks[0], "memory")
     assert torch.equal(of_fractions, of_bytes)
+
+
+def test_distances_are_in_proportion_to_smaller_frames():
+    memory = find_protocol("memory")
+    half = memory.for_frames((240, 426))
+    assert (half.radius, half.guided_filter) == (memory.radius / 2, memory.guided_filter / 2)
+    assert half.for_frames((120, 213)) == half
+    for size in ((480, 854), (854, 480), (1080, 1920)):
+        assert memory.for_frames(size) == memory
+    assert find_protocol("paper").for_frames((120, 213)) == find_protocol("paper")
+
+
+def test_small_frames_are_tracked_by_smaller_distances():
+    frames, masks = scene([(4 + 3 * t, 40 - 3 * t) for t in range(4)])
+    memory = find_protocol("memory")
+    small = memory.for_frames(frames.shape[-2:])
+    assert small.radius < memory.radius
+    tracked = corrflow.propagate(SHARP, frames, masks[0], memory)
+    assert torch.equal(tracked, corrflow.propagate(SHARP, frames, masks[0], small))

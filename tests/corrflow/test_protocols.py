@@ -218,7 +218,7 @@ def test_a_point_on_something_unlike_anything_else_is_found_to_a_fraction_of_a_c
         radius=12,
         top_k=4,
         temperature=0.005,
-        argmax_each_frame=False,
+        hardening=0.0,
     )
     located = list(stream_points(NEIGHBOURS, camera(5), torch.tensor([[60.0, 30.0]]), protocol))
     for t, point in enumerate(located):

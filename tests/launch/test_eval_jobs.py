@@ -289,9 +289,9 @@ def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tm
         top_k=10,
     )
     assert evaluate_job(job).protocol == "memory, radius 8, recent 3"
-    decided = EvalJob("davis2017", tree, tmp_path, protocol="memory", argmax_each_frame=True)
-    assert decided.chosen_protocol.argmax_each_frame
-    assert decided.chosen_protocol.name == "memory, argmax_each_frame True"
+    decided = EvalJob("davis2017", tree, tmp_path, protocol="memory", hardening=1.0)
+    assert decided.chosen_protocol.hardening == 1
+    assert decided.chosen_protocol.name == "memory, hardening 1.0"
     told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
     assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 10)
 

@@ -37,6 +37,6 @@ def test_the_released_tracking_gives_our_labels_where_cells_are_of_one_label():
     with torch.no_grad():
         theirs = released.track(model, frames[0], frames[1], labels[None])[0]
     # enlarged linearly, as theirs
-    near = Protocol("near", radius=4 * SMALL.radius, argmax_each_frame=False)
+    near = Protocol("near", radius=4 * SMALL.radius, hardening=0.0)
     ours = propagate(model, frames[:, 0], labels, near)
     assert torch.equal(theirs, ours[1])
