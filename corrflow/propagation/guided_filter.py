@@ -16,7 +16,23 @@ from torch import Tensor
 
 # variance of a colour, of a range of 1, that is taken for noise; docs/results.md
 NOISE = 1e-5
+KEPT = 0.5  # of its pixels that a label must have after it
 REDUCED_RADIUS = 4  # of the window, in pixels of the smaller frame
+
+
+def move_edges(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
+    """`guided_filter`, which may move the edges of a label and not remove it: one that it would
+    leave less than half of its pixels keeps its shares. Much smaller than a window, a label without
+    a colour of its own is otherwise averaged away."""
+    filtered_khw = guided_filter(shares_khw, frame_3hw, radius)
+    before_k, after_k = (areas(x_khw) for x_khw in (shares_khw, filtered_khw))
+    is_lost_k = after_k < KEPT * before_k
+    return torch.where(is_lost_k[:, None, None], shares_khw, filtered_khw)
+
+
+def areas(shares_khw: Tensor) -> Tensor:
+    """Pixels of which each label has the largest share, `[K]`."""
+    return torch.bincount(shares_khw.argmax(dim=0).flatten(), minlength=len(shares_khw))
 
 
 def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 from corrflow.color import labels_to_soft_grid
 from corrflow.errors import InputError
 from corrflow.propagation.features import pad_to_stride, unit_range
-from corrflow.propagation.guided_filter import guided_filter
+from corrflow.propagation.guided_filter import move_edges
 from corrflow.propagation.protocols import Protocol
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
@@ -174,8 +174,8 @@ class MaskLabels(Labels[TrackedMasks]):
         large_khw = upsample(copied_khw, self.stride, cubic=self.protocol.hardening == 1)
         shares_khw = large_khw[:, :height, :width]
         if self.protocol.guided_filter:
-            colors_3hw = unit_range(frame_3hw.to(shares_khw.device))
-            shares_khw = guided_filter(shares_khw, colors_3hw, self.protocol.guided_filter)
+            colors_3hw = unit_range(frame_3hw.to(shares_khw.device)).to(shares_khw.dtype)
+            shares_khw = move_edges(shares_khw, colors_3hw, self.protocol.guided_filter)
         return shares_khw.argmax(dim=0)
 
     def soft_grid(self, labels_hw: Tensor) -> Tensor:

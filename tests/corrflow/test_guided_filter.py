@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 import corrflow
 from corrflow.propagation import find_protocol
-from corrflow.propagation.guided_filter import NOISE, guided_filter
+from corrflow.propagation.guided_filter import NOISE, guided_filter, move_edges
 from tests.corrflow.test_protocols import SHARP, SIDE, scene
 
 
@@ -81,6 +81,28 @@ def test_where_the_frame_tells_nothing_an_edge_stays():
     filtered_khw = guided_filter(shares_of(mask_hw), torch.full((3, 48, 64), 0.5), 16)
     off = (filtered_khw.argmax(dim=0) != mask_hw).any(dim=0).nonzero().flatten()
     assert all(abs(int(column) - 29) <= 1 for column in off)
+
+
+@pytest.mark.parametrize("side", [6, 10, 14])
+def test_what_is_small_and_has_no_colour_of_its_own_is_not_averaged_away(side):
+    mask_hw = torch.zeros(96, 128)
+    mask_hw[40 : 40 + side, 50 : 50 + side] = 1
+    shares_khw, frame_3hw = shares_of(mask_hw), torch.full((3, 96, 128), 0.5)
+    assert not guided_filter(shares_khw, frame_3hw, 16).argmax(dim=0).any()
+    assert torch.equal(move_edges(shares_khw, frame_3hw, 16).argmax(dim=0), mask_hw.long())
+
+
+def test_one_label_that_is_lost_leaves_the_others_filtered():
+    """A large square with a colour of its own, half a cell off, and a small one without."""
+    frame_3hw = torch.full((3, 96, 128), 0.3)
+    frame_3hw[0, 20:60, 20:60] = 0.8
+    shares_khw = torch.zeros(3, 96, 128)
+    shares_khw[1, 24:64, 24:64] = 1
+    shares_khw[2, 70:76, 100:106] = 1
+    shares_khw[0] = 1 - shares_khw.sum(dim=0)
+    labels_hw = move_edges(shares_khw, frame_3hw, 16).argmax(dim=0)
+    assert torch.equal(labels_hw == 2, shares_khw[2].bool())
+    assert ((labels_hw == 1) != (frame_3hw[0] > 0.5)).float().mean() < 0.002
 
 
 def test_masks_that_are_tracked_have_the_edges_of_the_frame():
