@@ -15,8 +15,9 @@ from corrflow import CorrFlow, Encoder, InputError, ModelConfig, Protocol
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.model import weights_digest
 from corrflow.propagation import PROTOCOLS, find_protocol, stream, stream_points, stream_together
-from corrflow.propagation.labels import merge_given_labels
+from corrflow.propagation.labels import MaskLabels, merge_given_labels
 from corrflow.propagation.references import ENTRIES, Reference, References, Whitening
+from corrflow.propagation.video import remembered
 
 TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
 SIDE = 16
@@ -103,6 +104,21 @@ def test_an_object_that_was_there_before_it_was_given_is_not_outvoted_by_the_fra
     )
     assert not (tracked[:8] == 7).any()
     assert ((tracked != masks).sum(dim=(1, 2))[8:] <= 10 * 8).all()
+
+
+@pytest.mark.parametrize(("hardening", "share"), [(0.0, 0.7), (0.2, 0.76), (0.5, 0.85), (1.0, 1.0)])
+def test_what_is_remembered_is_partly_decided(hardening, share):
+    """An object of 4x4 cells, of which each was copied by 0.7: those inside are decided to be its."""
+    _, masks = scene([(4, None)])
+    protocol = Protocol("some", hardening=hardening)
+    labels = MaskLabels({0: masks[0]}, 4, torch.device("cpu"), protocol)
+    labels.decode(0, None, torch.zeros(3, 40, 64))
+    whole_khw = labels.encode(0, None)
+    copied_khw = torch.stack([1 - 0.7 * whole_khw[1], 0.7 * whole_khw[1]])
+    labels.decode(1, copied_khw, torch.zeros(3, 40, 64))
+    kept_khw = remembered(labels, 1, copied_khw, hardening)
+    assert (kept_khw[1, 2:4, 2:4] - share).abs().max() < 1e-6
+    assert (kept_khw.sum(dim=0) - 1).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("name", TRACKING)
@@ -379,7 +395,18 @@ def test_an_encoder_of_another_stride_than_it_says_is_refused():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"radius": -1}, {"recent": (0,)}, {"recent": ()}, {"temperature": -0.1}, {"anchors": (-1,)}],
+    [
+        {"radius": -1},
+        {"recent": (0,)},
+        {"recent": ()},
+        {"temperature": -0.1},
+        {"anchors": (-1,)},
+        {"block": 0},
+        {"hardening": -0.1},
+        {"hardening": 1.1},
+        {"guided_filter": -1},
+        {"short_side": -1},
+    ],
 )
 def test_refuses_a_protocol_that_makes_no_sense(wrong):
     with pytest.raises(InputError, match="expected"):
