@@ -108,7 +108,7 @@ def test_an_object_that_was_there_before_it_was_given_is_not_outvoted_by_the_fra
 
 @pytest.mark.parametrize(("hardening", "share"), [(0.0, 0.7), (0.2, 0.76), (0.5, 0.85), (1.0, 1.0)])
 def test_what_is_remembered_is_partly_decided(hardening, share):
-    """An object of 4x4 cells, of which each was copied by 0.7: those inside are decided to be its."""
+    """An object of 4x4 cells, each copied by 0.7: those inside are decided to be its."""
     _, masks = scene([(4, None)])
     protocol = Protocol("some", hardening=hardening)
     labels = MaskLabels({0: masks[0]}, 4, torch.device("cpu"), protocol)
