@@ -48,6 +48,8 @@ def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
         `[K, H, W]`, with a sum of 1 over labels; a little below 0 and above 1 in places.
     """
     others_khw = shares_khw[1:]  # the first label has what they leave
+    if not len(others_khw):
+        return shares_khw
     step = max(1, radius // REDUCED_RADIUS)
     reach = min(radius, REDUCED_RADIUS)
     small_dhw, small_khw = (

@@ -51,6 +51,11 @@ def test_is_what_its_definition_says(radius):
     assert (filtered_khw.sum(dim=0) - 1).abs().max() < 1e-12
 
 
+def test_a_video_without_an_object_has_none_later():
+    frames, masks = scene([(4, 40)] * 3)
+    assert not corrflow.propagate(SHARP, frames, torch.zeros_like(masks[0]), "memory").any()
+
+
 def test_several_labels_are_filtered_each_by_itself():
     draw = torch.Generator().manual_seed(1)
     frame_3hw, shares_khw = torch.rand(3, 37, 50, generator=draw), torch.rand(4, 37, 50)

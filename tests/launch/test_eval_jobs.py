@@ -286,14 +286,14 @@ def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tm
         protocol="memory",
         radius=8,
         frames=3,
-        top_k=10,
+        top_k=5,
     )
     assert evaluate_job(job).protocol == "memory, radius 8, recent 3"
     decided = EvalJob("davis2017", tree, tmp_path, protocol="memory", hardening=1.0)
     assert decided.chosen_protocol.hardening == 1
     assert decided.chosen_protocol.name == "memory, hardening 1.0"
     told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
-    assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 10)
+    assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 5)
 
 
 def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(

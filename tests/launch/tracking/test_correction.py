@@ -608,7 +608,7 @@ def test_files_beside_the_images_of_a_folder_are_none_of_the_video(track, tmp_pa
     write_labelme(folder / "frame_00000.json", [square])
     track(folder, "--labels", folder / "frame_00000.json")
     (folder / ".DS_Store").touch()
-    moved = {"points": [[15, 10], [35, 10], [35, 30], [15, 30]]}
+    moved = {"points": [[21, 10], [41, 10], [41, 30], [21, 30]]}
     write_labelme(folder / "frame_00002.json", [moved])
     (tmp_path / "labels").mkdir()
     for number in (0, 2):
