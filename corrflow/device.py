@@ -1,8 +1,22 @@
 """Which device computes: by name, and of several GPUs by the number of the process."""
 
+from typing import Literal
+
 import torch
 
 from corrflow.errors import InputError
+
+Precision = Literal["auto", "float32", "bfloat16"]
+AMPERE = (8, 0)  # the compute capability from which tensor cores take bfloat16 and tf32
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 several times as fast as float32: a recent GPU, or a
+    processor with AMX, of which older versions of torch do not know."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= AMPERE
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
+    return device.type == "cpu" and bool(capabilities.get("amx_bf16", False))
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

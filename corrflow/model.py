@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from corrflow.attention import choose_backend, restricted_attention
 from corrflow.color import InputSpace, to_input_space
+from corrflow.device import Precision, has_bfloat16
 from corrflow.encoders import Encoder, EncoderConfig, ExternalConfig, ResNetConfig
 from corrflow.encoders.encoder import check_features
 from corrflow.encoders.registry import read_config
@@ -88,6 +89,7 @@ class CorrFlow(nn.Module):
         self.config = config
         self.attention = attention
         self.encoder = encoder or config.encoder.build()
+        self.precision = torch.float32  # of the encoder's convolutions
         # says where the model is, even if its encoder has no weights
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)
@@ -127,11 +129,24 @@ class CorrFlow(nn.Module):
         with atomic_file(folder / CONFIG_FILE) as file:
             file.write(json.dumps(config_to_dict(self.config), indent=2).encode())
 
-    def accelerate(self) -> "CorrFlow":
+    def accelerate(self, precision: Precision = "auto") -> "CorrFlow":
         """Let the encoder be computed as fast as it can be where it is, for use without gradients;
-        features differ by rounding."""
-        self.encoder.accelerate(self.device, compiled=False, winograd=self.device.type == "cpu")
+        features differ by rounding.
+
+        Args:
+            precision: of its convolutions; `auto` takes bfloat16 where the device multiplies it
+                several times as fast, which leaves masks as good as they are (docs/results.md).
+        """
+        half = precision == "bfloat16" or (precision == "auto" and has_bfloat16(self.device))
+        self.precision = torch.bfloat16 if half else torch.float32
+        winograd = self.device.type == "cpu" and not half
+        self.encoder.accelerate(self.device, half=half, compiled=False, winograd=winograd)
         return self
+
+    def computed_by(self) -> str:
+        """What rounding may depend on."""
+        precision = str(self.precision).removeprefix("torch.")
+        return f"{self.device.type}, {self.attention} attention, encoder in {precision}"
 
     def encode(self, frames: Tensor) -> Tensor:
         """Compute the features of frames (paper, section 3.1).
@@ -164,7 +179,12 @@ class CorrFlow(nn.Module):
                 f"encode: frames {list(input_n3hw.shape)}: expected [N, 3, H, W] with H and W "
                 f"multiples of {self.stride}"
             )
-        features: Tensor = self.encoder(input_n3hw)
+        features: Tensor
+        if self.precision == torch.bfloat16:
+            with torch.autocast(self.device.type, torch.bfloat16):
+                features = self.encoder(input_n3hw).float()
+        else:
+            features = self.encoder(input_n3hw)
         check_features(features, input_n3hw, self.encoder)
         return features
 

@@ -88,7 +88,7 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
     if not away:  # elsewhere there may be devices that this machine lacks
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
-    how = job.size, job.reset_gap, job.device, job.attention
+    how = job.size, job.reset_gap, job.device, job.attention, job.precision
     if not protocol.propagates:
         return plan_of(
             Evaluation(job.benchmark, root, name, protocol, size=job.size, reset_gap=job.reset_gap),
@@ -129,10 +129,10 @@ def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
     count = torch.cuda.device_count() if torch.cuda.is_available() else 1
     device = choose_device(evaluation.device, number % count)
     attention = choose_backend(evaluation.attention, device, top_k=evaluation.protocol.top_k)
-    print(f"{device.type}, {attention} attention", flush=True)
     model = make_model(
         evaluation.checkpoint, evaluation.encoder, evaluation.seed, device, attention
-    ).accelerate()
+    ).accelerate(evaluation.precision)
+    print(model.computed_by(), flush=True)
     if (weights := weights_digest(model)) != evaluation.weights:
         raise InputError(
             f"checkpoint {evaluation.checkpoint or evaluation.encoder}: its weights are {weights}, "

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from corrflow.attention import reference, sampler, tiled
 from corrflow.attention.window import Window
+from corrflow.device import has_bfloat16
 from corrflow.errors import InputError
 
 Attend = Callable[[Tensor, Tensor, Tensor, Window], Tensor]
@@ -30,7 +31,6 @@ NEEDS = {
         "toolkit in CUDA_HOME, and torch up to 2.11)",
     ),
 }
-AMPERE = (8, 0)  # the compute capability from which tensor cores take bfloat16 and tf32
 WIDEST = 512  # channels of features or values; wider ones overflow a multiprocessor's shared memory
 LARGEST_TOP_K = 64  # most similar cells that are held in registers
 
@@ -87,8 +87,9 @@ def choose_backend(
 def compiles_for(device: torch.device) -> bool:
     """Whether Triton and torch.compile can make kernels for a device: a recent GPU, Triton itself,
     and what builds its launchers."""
-    recent = device.type == "cuda" and torch.cuda.get_device_capability(device) >= AMPERE
-    return recent and is_installed("triton") and has_compiler()
+    return (
+        device.type == "cuda" and has_bfloat16(device) and is_installed("triton") and has_compiler()
+    )
 
 
 @lru_cache

@@ -205,7 +205,7 @@ def describe(model: Model) -> str:
     """What rounding may depend on."""
     if model is None:
         return "no model"
-    return f"{device_of(model).type}, {model.attention} attention, torch {torch.__version__}"
+    return f"{model.computed_by()}, torch {torch.__version__}"
 
 
 def write_overlays(plan: EvaluationPlan, sequence: Sequence, predicted: list[Any]) -> None:

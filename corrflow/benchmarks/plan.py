@@ -17,6 +17,7 @@ from typing import Any
 from corrflow.benchmarks.benchmark import NAMED, Benchmark, Scores, Sequence, few
 from corrflow.benchmarks.records import read_json, write_json
 from corrflow.benchmarks.registry import find_benchmark
+from corrflow.device import Precision
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 from corrflow.propagation import Protocol
@@ -24,7 +25,7 @@ from corrflow.stored_config import claim_folder, differences, listing
 
 PLAN, RESULTS = "plan.json", "sequences"
 # raised when the same settings come to give other figures: what was done before is then done again
-COMPUTES = 3
+COMPUTES = 4
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ class Evaluation:
     device: str = "auto"
     """As asked."""
     attention: str = "auto"
+    """As asked."""
+    precision: Precision = "auto"
     """As asked."""
 
 

@@ -32,7 +32,7 @@ def move_edges(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
 
 def areas(shares_khw: Tensor) -> Tensor:
     """Pixels of which each label has the largest share, `[K]`."""
-    return torch.bincount(shares_khw.argmax(dim=0).flatten(), minlength=len(shares_khw))
+    return torch.bincount(shares_khw.max(dim=0).indices.flatten(), minlength=len(shares_khw))
 
 
 def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:

@@ -176,7 +176,7 @@ class MaskLabels(Labels[TrackedMasks]):
         if self.protocol.guided_filter:
             colors_3hw = unit_range(frame_3hw.to(shares_khw.device)).to(shares_khw.dtype)
             shares_khw = move_edges(shares_khw, colors_3hw, self.protocol.guided_filter)
-        return shares_khw.argmax(dim=0)
+        return shares_khw.max(dim=0).indices  # on the CPU argmax takes 30 times as long
 
     def soft_grid(self, labels_hw: Tensor) -> Tensor:
         """Labels to their shares of each cell, `[K, h, w]`."""

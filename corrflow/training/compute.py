@@ -8,6 +8,7 @@ import torch
 
 from corrflow.attention import choose_backend
 from corrflow.attention.choice import Asked, compiles_for, has_compiler
+from corrflow.device import Precision
 from corrflow.errors import InputError
 
 
@@ -38,7 +39,7 @@ class ComputeConfig:
 
     attention: Asked = "auto"
     """Backend of the attention; auto takes triton on CUDA and tiled on the CPU."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision = "auto"
     """Precision of the encoder's convolutions; auto takes bfloat16 (autocast) on CUDA of compute
     capability 8.0 or later, else float32."""
     compile: Literal["yes", "no"] = "no"

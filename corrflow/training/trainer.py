@@ -85,7 +85,10 @@ class Trainer:
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         device = self.context.device
         model.to(device).encoder.accelerate(
-            device, compiled=self.compute.compiled, winograd=self.compute.winograd
+            device,
+            half=self.compute.precision == torch.bfloat16,
+            compiled=self.compute.compiled,
+            winograd=self.compute.winograd,
         )
         return model
 

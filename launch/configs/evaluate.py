@@ -9,6 +9,7 @@ import tyro
 from corrflow import InputError
 from corrflow.attention.choice import Asked
 from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
+from corrflow.device import Precision
 from corrflow.model import DEFAULT
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
 from corrflow.scale import SMALLEST_SIDE
@@ -84,6 +85,9 @@ class EvalJob:
     """Device to compute on; auto takes CUDA if there is a GPU."""
     attention: Asked = "auto"
     """Implementation of the attention; auto takes triton on CUDA and tiled on the CPU."""
+    precision: Precision = "auto"
+    """Precision of the encoder's convolutions; auto takes bfloat16 where the device is made for it
+    (a GPU of compute capability 8.0 or later, a processor with AMX), else float32."""
     seed: int = 0
     """Seed of random weights."""
     jobs: int = 0

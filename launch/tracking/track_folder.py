@@ -242,8 +242,9 @@ def prepare_model(job: TrackJob) -> CorrFlow:
     keep_freed_memory()
     device = choose_device(job.device)
     attention = choose_backend(job.attention, device)
-    print(f"{device.type}, {attention} attention", flush=True)
-    return load_model(job.checkpoint, device, attention).accelerate()
+    model = load_model(job.checkpoint, device, attention).accelerate()
+    print(model.computed_by(), flush=True)
+    return model
 
 
 def track_one(

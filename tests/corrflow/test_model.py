@@ -37,6 +37,24 @@ def test_features_have_a_quarter_of_the_sides():
     assert CorrFlow(SMALL).encode(torch.rand(2, 3, 24, 36)).shape == (2, 8, 6, 9)
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 2e-2)])
+def test_an_accelerated_model_gives_the_same_features_up_to_rounding(precision, tolerance):
+    model, frames = load_model("fast"), torch.rand(1, 3, 64, 64)
+    with torch.inference_mode():
+        expected = model.encode(frames)
+        features = model.accelerate(precision).encode(frames)
+    assert features.dtype == torch.float32
+    assert 0 < (features - expected).norm() / expected.norm() < tolerance
+
+
+def test_auto_precision_is_bfloat16_where_the_device_is_made_for_it(monkeypatch):
+    for made_for_it, name in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("corrflow.model.has_bfloat16", lambda device, yes=made_for_it: yes)
+        assert CorrFlow(SMALL).accelerate().computed_by() == (
+            f"cpu, auto attention, encoder in {name}"
+        )
+
+
 @pytest.mark.parametrize(
     "frames",
     [torch.rand(1, 3, 30, 32), torch.rand(3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)],

@@ -1,0 +1,29 @@
+import pytest
+import torch
+
+from corrflow import InputError
+from corrflow.device import choose_device, has_bfloat16
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize(("capabilities", "expected"), [({"amx_bf16": True}, True), ({}, False)])
+def test_a_processor_is_made_for_bfloat16_if_it_has_amx(monkeypatch, capabilities, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    assert has_bfloat16(CPU) == expected
+
+
+def test_a_torch_that_does_not_know_its_processor_stays_in_float32(monkeypatch):
+    monkeypatch.delattr(torch.cpu, "get_capabilities", raising=False)
+    assert not has_bfloat16(CPU)
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), False), ((8, 0), True)])
+def test_a_gpu_is_made_for_bfloat16_from_ampere_on(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    assert has_bfloat16(CUDA) == expected
+
+
+def test_an_unknown_device_is_named():
+    with pytest.raises(InputError, match="device 'tpu': expected auto, cpu or cuda"):
+        choose_device("tpu")
