@@ -10,9 +10,10 @@ from corrflow.propagation import find_protocol
 from launch.common.command import parse, run
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
+from launch.tracking.request import Progress, StoppedError, TrackRequest
 from launch.tracking.terminal import INTERRUPTED, bar, patience
 from launch.tracking.track_folder import is_folder_of_videos, prepare_model, track_folder
-from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
+from launch.tracking.track_video import track_video
 
 DAMAGED = 1  # exit code of a video that was tracked up to where it is damaged
 

@@ -121,9 +121,12 @@ def find_attend(backend: str) -> Attend:
 
 
 def in_float32(attend: Attend) -> Attend:
-    """`attend`, with half precision made wide before it."""
+    """`attend`, with half precision made wide before it, but for the search coarse to fine, which
+    does so itself."""
 
     def widened(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
+        if attend is tiled.attend and window.block > 1:
+            return attend(query, key, value, window)
         wide = torch.promote_types(torch.promote_types(query.dtype, value.dtype), torch.float32)
         return attend(query.to(wide), key.to(wide), value.to(wide), window)
 

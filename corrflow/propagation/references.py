@@ -74,7 +74,10 @@ class References:
         if self.protocol.whitening:
             self.whitening = self.whitening or Whitening.fit(features_bchw, self.protocol.whitening)
             features_bchw = self.whitening.apply(features_bchw)
-        return F.normalize(features_bchw, dim=1) if self.protocol.temperature else features_bchw
+        if self.protocol.temperature:
+            features_bchw = F.normalize(features_bchw, dim=1)
+        # what they were computed in: more of it would be rounding errors, compared at great expense
+        return features_bchw.to(self.model.precision)
 
     def copy(self, number: int, features_bchw: Tensor) -> Tensor | None:
         """Soft labels `[B, K, h, w]` for frame `number`, all references together; None if there is

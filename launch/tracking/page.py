@@ -25,8 +25,9 @@ from corrflow.tracking.recording import masks_folder
 from launch.common.command import MISTAKES
 from launch.tracking.marking import Shown, canvas_of, marking_canvas, read_marks
 from launch.tracking.prompts import Prompts
+from launch.tracking.request import Progress, StoppedError, TrackRequest
 from launch.tracking.track_folder import LABEL_SUFFIXES
-from launch.tracking.track_video import Progress, StoppedError, TrackRequest, track_video
+from launch.tracking.track_video import track_video
 from shards.video.sources import VIDEO_SUFFIXES
 from shards.video.video_reader import (
     BrokenVideoError,

@@ -29,14 +29,10 @@ from launch.common.command import parse
 from launch.common.run_config import LOCK, held
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
+from launch.tracking.request import Progress, StoppedError, TrackRequest
+from launch.tracking.result_files import result_paths
 from launch.tracking.terminal import INTERRUPTED, bar, patience
-from launch.tracking.track_video import (
-    Progress,
-    StoppedError,
-    TrackRequest,
-    result_paths,
-    track_video,
-)
+from launch.tracking.track_video import track_video
 from shards.errors import DataError
 from shards.video.decode import frame_files
 from shards.video.sources import find_videos

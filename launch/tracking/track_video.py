@@ -17,14 +17,13 @@ from corrflow.annotations import (
     AnnotatedVideo,
     AnnotationWriter,
     NamedObject,
-    find_writer,
     open_writer,
 )
 from corrflow.files import content_digest
 from corrflow.model import weights_digest
 from corrflow.scale import Scale
 from corrflow.tracking.corrections import Sorted, sort_masks, sort_points
-from corrflow.tracking.earlier import Earlier, read_earlier, written_files
+from corrflow.tracking.earlier import Earlier, read_earlier
 from corrflow.tracking.made_from import MadeFrom
 from corrflow.tracking.plan import (
     Given,
@@ -40,7 +39,7 @@ from corrflow.tracking.recording import (
     Recording,
     masks_folder,
 )
-from corrflow.tracking.staging import check_places, complete_publishing, digests_below
+from corrflow.tracking.staging import complete_publishing
 from corrflow.tracking.tracker import (
     MaskTracker,
     PointTracker,
@@ -50,80 +49,22 @@ from corrflow.tracking.tracker import (
 )
 from corrflow.tracking.video_writer import VideoFormat
 from launch.common.run_config import held_result
-from launch.tracking.prompts import Marked, Prompts, VideoInfo, mask_paths, read_prompts
+from launch.tracking.prompts import Marked, VideoInfo, read_prompts
+from launch.tracking.request import Outcome, Progress, StoppedError, TrackRequest
+from launch.tracking.result_files import (
+    check_formats,
+    check_names,
+    digests_in_place,
+    disposable_files,
+    earlier_formats,
+    result_paths,
+)
 from shards.video.decode import frame_files
 from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_reader
 
 Item = TypeVar("Item")
-TABLE_BEGINS = b'{"video": '
 FULL = {errno.ENOSPC, errno.EDQUOT}
 NEARLY_ALL = 0.9  # of the frames are marked, where a tool gave back what was tracked
-
-
-@dataclass(frozen=True)
-class TrackRequest:
-    """What is to be tracked, and how."""
-
-    video: Path
-    prompts: Prompts
-    out: Path
-    backward: bool
-    size: int
-    """Short side at which to track, in pixels."""
-    protocol: str
-    write: tuple[str, ...] = ()
-    """Formats of annotations to write besides."""
-    tolerance: float = 1.0
-    """How far the lines of their polygons may be moved to be simpler, in pixels."""
-    review: int = 5
-    """How many frames to name that a person should look at first."""
-    overwrite: bool = False
-    """Track all frames, even those that an earlier tracking to the same files can give."""
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Who looks on."""
-
-    show: Callable[[Iterable[Any], int, str], Iterable[Any]]
-    """Passes things through, of which there will be so many, and shows how far they are."""
-    stopped: Callable[[], bool]
-    """Asked after each frame; True ends the tracking there."""
-
-    def look(self, things: Iterable[Item], total: int, what: str) -> Iterator[Item]:
-        """Things, shown as they pass; StoppedError between two of them."""
-        for thing in self.show(things, total, what):
-            yield thing
-            if self.stopped():
-                raise StoppedError
-
-
-class StoppedError(Exception):
-    """Somebody asked for the end."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What has been written."""
-
-    frames: int
-    whole: bool
-    """Whether that is all of the video."""
-    files: tuple[Path, ...]
-    """Files and folders."""
-    kept: int = 0
-    """Frames that are as an earlier tracking had them."""
-    review: tuple[tuple[int, float], ...] = ()
-    """Frames by number that a person should look at first, and how sure they are."""
-    damage: str = ""
-    """Why it can't be read any further, if that is why it ended."""
-    note: str = ""
-    """What a user may not have meant."""
-
-    def review_line(self) -> str:
-        """The frames to look at, in words; empty if there are none."""
-        frames = ", ".join(f"{number} ({confidence:.2f})" for number, confidence in self.review)
-        return f"look first at the frames of least confidence: {frames}" if frames else ""
 
 
 class Unbroken(Generic[Item]):
@@ -191,59 +132,6 @@ def track_footage(
         return record(order, footage, task, watch)
 
 
-def check_names(order: TrackRequest) -> None:
-    """InputError for results that would overwrite what is read, or what is none of ours, or that
-    can't get their names."""
-    if order.out.suffix.lower() != ".mp4":
-        raise InputError(f"out {order.out}: expected a name that ends in .mp4")
-    check_result_places(order)
-    files = result_paths(order.out, order.write, masks=True)
-    written = [path.resolve() for path in files]
-    for name, path in inputs_of(order).items():
-        found = path.resolve()
-        if any(other in (found, *found.parents) for other in written):
-            raise InputError(f"out {order.out}: would overwrite {name}: expected another name")
-    table = order.out.with_suffix(".json")
-    others = [path for path in files if path != order.out and path.exists()]
-    if table.exists() and not is_table(table):
-        raise InputError(
-            f"out {order.out}: would overwrite {table}, which no tracking has written: expected "
-            "another name"
-        )
-    if others and not table.exists() and not order.overwrite:
-        raise InputError(
-            f"out {order.out}: would overwrite {others[0]}, which no tracking has written: "
-            "expected another name, or --overwrite"
-        )
-
-
-def check_result_places(order: TrackRequest) -> None:
-    """InputError, before anything is tracked, for results that can't get their names."""
-    writers = [find_writer(name) for name in order.write]
-    files = [writer.path_of(order.out) for writer in writers if not writer.is_folder]
-    folders = [writer.path_of(order.out) for writer in writers if writer.is_folder]
-    files += result_paths(order.out, (), masks=False)
-    check_places(order.out.parent, files, [masks_folder(order.out), *folders])
-
-
-def inputs_of(order: TrackRequest) -> dict[str, Path]:
-    """What is read, by what it is."""
-    inputs = {"the video itself": order.video}
-    if order.prompts.labels:
-        inputs[f"labels {order.prompts.labels}"] = order.prompts.labels
-    return inputs | {f"mask {path}": path for path in mask_paths(order.prompts)}
-
-
-def check_formats(order: TrackRequest, marked: Marked) -> None:
-    """InputError, before anything is tracked, for a format that can't hold what is marked or lacks
-    a library."""
-    for name in order.write:
-        if marked.masks is not None:
-            find_writer(name).check_installed()
-        if marked.points and not find_writer(name).has_points:
-            raise InputError(f"write {name}: the format has no points: expected another one")
-
-
 @dataclass(frozen=True)
 class Task:
     """All that is known before the first frame is written."""
@@ -307,58 +195,6 @@ def prepare(
     formats = tuple(dict.fromkeys([*order.write, *earlier_formats(order, earlier)]))
     count = earlier.made_from.frames if earlier else 0
     return Task(follower, marked, made_from, is_kept, formats, in_place, count, note)
-
-
-def earlier_formats(order: TrackRequest, earlier: Earlier[Any] | None) -> Iterator[str]:
-    """The formats of annotations that are there and would no longer be true; InputError if somebody
-    has edited one."""
-    annotations = earlier.made_from.annotations if earlier else {}
-    for name in order.write:
-        path = find_writer(name).path_of(order.out)
-        if path.exists() and name not in annotations and not order.overwrite:
-            raise InputError(
-                f"out {order.out}: would overwrite {path}, which no tracking has written: expected "
-                "another name, or --overwrite"
-            )
-    for name, digests in annotations.items():
-        path = find_writer(name).path_of(order.out)
-        if not path.exists() or holds_labels(path, order):
-            continue
-        for written, digest in digests.items():
-            file = order.out.parent / written
-            if file.exists() and content_digest(file) != digest and not order.overwrite:
-                raise InputError(
-                    f"out {order.out}: would overwrite {file}, which was edited since: expected it "
-                    f"read by --labels {path}, or at another place, or --overwrite"
-                )
-        yield name
-
-
-def holds_labels(path: Path, order: TrackRequest) -> bool:
-    """Whether an earlier result is read as labels, or some of it is: it is the user's own then."""
-    if order.prompts.labels is None:
-        return False
-    labels = order.prompts.labels.resolve()
-    return path.resolve() in (labels, *labels.parents)
-
-
-def digests_in_place(order: TrackRequest) -> dict[str, str]:
-    """Of the files that may be replaced, by their paths beside `out`."""
-    home, digests = order.out.parent, dict[str, str]()
-    earlier = {home / Path(name).parts[0] for name in written_files(order.out)}
-    for path in earlier.union(result_paths(order.out, order.write, masks=True)):
-        digests |= digests_below(home, path)
-    return digests
-
-
-def disposable_files(order: TrackRequest, in_place: Mapping[str, str]) -> set[str]:
-    """Those of an earlier tracking that nobody has changed since, nor made his own."""
-    return {
-        name
-        for name, digest in written_files(order.out).items()
-        if in_place.get(name) == digest
-        and not holds_labels(order.out.parent / Path(name).parts[0], order)
-    }
 
 
 def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
@@ -511,17 +347,3 @@ def open_annotations(
     video = AnnotatedVideo(order.video.name, footage.width, footage.height, objects, images)
     how = (order.out, video, order.tolerance, folder)
     return {name: open_writer(name, *how) for name in formats}
-
-
-def is_table(path: Path) -> bool:
-    """Whether a JSON file is of a tracking, even if it was cut off."""
-    with path.open("rb") as file:
-        return file.read(len(TABLE_BEGINS)) == TABLE_BEGINS
-
-
-def result_paths(out: Path, formats: Iterable[str], *, masks: bool) -> tuple[Path, ...]:
-    """The files and folders that a finished order leaves."""
-    tables = [out.with_suffix(".csv"), out.with_suffix(".json")]
-    folders = [masks_folder(out)] if masks else []
-    annotations = [find_writer(name).path_of(out) for name in formats]
-    return (out, *tables, *folders, *annotations)

@@ -367,6 +367,17 @@ def test_half_precision_is_computed_in_float32():
     torch.testing.assert_close(out, restricted_attention(*(x.float() for x in inputs)))
 
 
+def test_only_which_blocks_are_looked_into_is_decided_in_half_precision():
+    inputs = [x.detach() for x in random_case(0, 1, 2, 8, 3, 20, 20, dtype=torch.bfloat16)]
+    how = {"radius": 6, "scale": 4.0, "top_k": 5, "block": 2, "backend": "tiled"}
+    out = restricted_attention(*inputs, **how)
+    expected = restricted_attention(*(x.float() for x in inputs), **how)
+    assert out.dtype == torch.float32
+    is_same_bhw = ((out - expected).abs() < 1e-4).all(dim=1)
+    # of nearly equal blocks another one may be chosen; logits in bfloat16 would change every cell
+    assert is_same_bhw.float().mean() > 0.9
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
