@@ -7,12 +7,14 @@ pixels or cells.
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -56,11 +58,15 @@ class ModelConfig:
     """The colour space of the frames that the encoder is shown: RGB as released, or Lab as in
     MAST."""
 
+    input_scale: float = 1.0
+    """How many times frames are enlarged before they are encoded; features are averaged to as many
+    cells as without."""
+
     def __post_init__(self) -> None:
-        if self.radius < 0 or self.inverse_temperature <= 0:
+        if self.radius < 0 or self.inverse_temperature <= 0 or self.input_scale < 1:
             raise InputError(
-                f"model: radius {self.radius}, inverse_temperature {self.inverse_temperature}: "
-                "expected >= 0 and > 0"
+                f"model: radius {self.radius}, inverse_temperature {self.inverse_temperature}, "
+                f"input_scale {self.input_scale}: expected >= 0, > 0 and >= 1"
             )
 
 
@@ -179,6 +185,15 @@ class CorrFlow(nn.Module):
                 f"encode: frames {list(input_n3hw.shape)}: expected [N, 3, H, W] with H and W "
                 f"multiples of {self.stride}"
             )
+        if self.config.input_scale == 1:
+            return self.encode_as_is(input_n3hw)
+        cells = height // self.stride, width // self.stride
+        size = [math.ceil(self.config.input_scale * side) * self.stride for side in cells]
+        enlarged_n3hw = F.interpolate(input_n3hw, size, mode="bicubic", align_corners=False)
+        return F.adaptive_avg_pool2d(self.encode_as_is(enlarged_n3hw), cells)
+
+    def encode_as_is(self, input_n3hw: Tensor) -> Tensor:
+        """`encode_input` without an `input_scale`."""
         features: Tensor
         if self.precision == torch.bfloat16:
             with torch.autocast(self.device.type, torch.bfloat16):
@@ -270,6 +285,7 @@ def export_model(
     folder: Path,
     weights: Weights = "auto",
     inverse_temperature: float | None = None,
+    input_scale: float | None = None,
 ) -> None:
     """Write a checkpoint's weights alone, in half precision, as `CorrFlow.save_pretrained` does: an
     eighth of a checkpoint with its optimizer, and `load_model` takes it.
@@ -279,6 +295,7 @@ def export_model(
         folder: to write.
         weights: as `load_model`.
         inverse_temperature: by which it copies from now on; None: as it was trained.
+        input_scale: how many times it sees frames enlarged from now on; None: as it was.
 
     Raises:
         InputError: as `load_model`; a weight that half precision can't hold.
@@ -286,6 +303,8 @@ def export_model(
     model = load_model(source, weights=weights)
     if inverse_temperature is not None:
         model.config = replace(model.config, inverse_temperature=inverse_temperature)
+    if input_scale is not None:
+        model.config = replace(model.config, input_scale=input_scale)
     # BatchNorm's statistics take no room, and a variance may be beyond half precision
     for name, weight in model.named_parameters():
         weight.data = weight.data.half()
@@ -350,7 +369,7 @@ def read_model_config(state: dict[str, Any], path: str | Path) -> ModelConfig:
         encoder = read_config(stored["encoder"])
     except TypeError as error:
         raise InputError(f"checkpoint {path}: model_config: {error}") from None
-    return ModelConfig(encoder, stored["radius"], stored["inverse_temperature"], stored["input"])
+    return ModelConfig(**{**stored, "encoder": encoder})
 
 
 def load_weights(model: CorrFlow, state: dict[str, Any], path: str | Path) -> None:

@@ -6,6 +6,7 @@ The same command again does the sequences that are not done.
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -88,7 +89,6 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
     if not away:  # elsewhere there may be devices that this machine lacks
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
-    how = job.size, job.reset_gap, job.device, job.attention, job.precision
     if not protocol.propagates:
         return plan_of(
             Evaluation(job.benchmark, root, name, protocol, size=job.size, reset_gap=job.reset_gap),
@@ -100,25 +100,47 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
         seed = job.seed
     elif checkpoint:
         checkpoint = str(model_path(checkpoint).absolute())
-    weights = weights_digest(make_model(checkpoint, encoder, seed, torch.device("cpu"), "auto"))
+    cpu = torch.device("cpu")
+    model = make_model(checkpoint, encoder, seed, job.input_scale, cpu, "auto")
     evaluation = Evaluation(
-        job.benchmark, root, name, protocol, weights, checkpoint, encoder, seed, *how
+        job.benchmark,
+        root,
+        name,
+        protocol,
+        weights_digest(model),
+        checkpoint,
+        encoder,
+        seed,
+        job.input_scale,
+        job.size,
+        job.reset_gap,
+        job.device,
+        job.attention,
+        job.precision,
     )
     return plan_of(evaluation, job.out)
 
 
 def make_model(
-    checkpoint: str, encoder: str, seed: int, device: torch.device, attention: str
+    checkpoint: str,
+    encoder: str,
+    seed: int,
+    input_scale: float | None,
+    device: torch.device,
+    attention: str,
 ) -> CorrFlow:
     """The model to evaluate: of a checkpoint, the pretrained one, an encoder of another make with
-    its published weights, or one of random weights."""
+    its published weights, or one of random weights; and how it sees frames."""
     config = ModelConfig(encoder=find_encoder(encoder)) if encoder else ModelConfig()
     if checkpoint == "none":
-        return seeded_model(config, seed, attention).to(device).eval()
-    if encoder:
-        published = config.encoder.build(published_weights=True)
-        return CorrFlow(config, attention, published).to(device).eval()
-    return load_model(checkpoint or DEFAULT, device, attention)
+        model = seeded_model(config, seed, attention)
+    elif encoder:
+        model = CorrFlow(config, attention, config.encoder.build(published_weights=True))
+    else:
+        model = load_model(checkpoint or DEFAULT, attention=attention)
+    if input_scale is not None:
+        model.config = replace(model.config, input_scale=input_scale)
+    return model.to(device).eval()
 
 
 def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
@@ -130,7 +152,12 @@ def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
     device = choose_device(evaluation.device, number % count)
     attention = choose_backend(evaluation.attention, device, top_k=evaluation.protocol.top_k)
     model = make_model(
-        evaluation.checkpoint, evaluation.encoder, evaluation.seed, device, attention
+        evaluation.checkpoint,
+        evaluation.encoder,
+        evaluation.seed,
+        evaluation.input_scale,
+        device,
+        attention,
     ).accelerate(evaluation.precision)
     print(model.computed_by(), flush=True)
     if (weights := weights_digest(model)) != evaluation.weights:

@@ -15,7 +15,8 @@ from launch.configs.train import ExportJob
 def main(argv: list[str]) -> int:
     """Write it, and say what names it."""
     job = parse(ExportJob, argv, "export.py")
-    export_model(job.checkpoint, job.out, job.weights, job.inverse_temperature)
+    changed = job.inverse_temperature, job.input_scale
+    export_model(job.checkpoint, job.out, job.weights, *changed)
     path = job.out / WEIGHTS_FILE
     content = path.read_bytes()
     print(f"{path}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")

@@ -133,6 +133,10 @@ class ExportJob:
     inverse_temperature: float | None = None
     """Inverse temperature of the exported model, to be chosen on videos with masks: a softer copy
     than in training may drift less. Unless given, that of training."""
+    input_scale: float | None = None
+    """How many times frames are enlarged before the exported model encodes them, to be chosen in
+    the same way: as many cells are compared, and tell more of what is fine, at the square of the
+    cost. Unless given, as the checkpoint has it: 1 after training."""
 
 
 @dataclass(frozen=True)

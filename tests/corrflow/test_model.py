@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from conftest import ROOT, SHARED
 
-from corrflow import CorrFlow, InputError, ModelConfig, load_model
+from corrflow import CorrFlow, Encoder, InputError, ModelConfig, load_model
 from corrflow.color import to_input_space
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.model import export_model, weights_digest
@@ -14,6 +14,15 @@ from corrflow.training.checkpoint import save_checkpoint
 
 SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
 ORACLE = SHARED / "oracle"
+
+
+class MeanColors(Encoder):
+    """The mean colour of each cell."""
+
+    stride, channels = 4, 3
+
+    def forward(self, frames_n3hw):
+        return F.avg_pool2d(frames_n3hw, 4)
 
 
 def released_names(model):
@@ -53,6 +62,18 @@ def test_auto_precision_is_bfloat16_where_the_device_is_made_for_it(monkeypatch)
         assert CorrFlow(SMALL).accelerate().computed_by() == (
             f"cpu, auto attention, encoder in {name}"
         )
+
+
+@pytest.mark.parametrize("input_scale", [1.0, 1.5, 2.0])
+def test_enlarged_frames_have_as_many_cells(input_scale):
+    model = CorrFlow(replace(SMALL, input_scale=input_scale))
+    model.encoder = MeanColors()
+    cells_3hw = torch.arange(3 * 5 * 7).view(3, 5, 7) / 105
+    frame_3hw = cells_3hw.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
+    features_3hw = model.encode(frame_3hw[None])[0]
+    assert features_3hw.shape == cells_3hw.shape
+    # where a frame is enlarged, the colours of neighbours mix
+    assert (features_3hw - cells_3hw).abs().mean() < 0.01
 
 
 @pytest.mark.parametrize(
@@ -184,8 +205,20 @@ def test_an_export_may_copy_more_softly_and_is_another_model_then(tmp_path):
         0.25,
     )
     assert weights_digest(as_trained) != weights_digest(softer)
-    with pytest.raises(InputError, match="inverse_temperature 0: expected"):
+    with pytest.raises(InputError, match="inverse_temperature 0, input_scale 1.0: expected"):
         export_model(path, tmp_path / "none", inverse_temperature=0)
+
+
+def test_an_export_may_see_frames_enlarged_and_is_another_model_then(tmp_path):
+    model = CorrFlow(SMALL).eval()
+    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
+    for name, scale in (("as_is", None), ("enlarged", 2.0)):
+        export_model(path, tmp_path / name, input_scale=scale)
+    as_is, enlarged = load_model(tmp_path / "as_is"), load_model(tmp_path / "enlarged")
+    assert (as_is.config.input_scale, enlarged.config.input_scale) == (1.0, 2.0)
+    assert weights_digest(as_is) != weights_digest(enlarged)
+    with pytest.raises(InputError, match="input_scale 0.5: expected"):
+        export_model(path, tmp_path / "none", input_scale=0.5)
 
 
 def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
