@@ -20,7 +20,7 @@ def corrflow(
         pretrained: with a pretrained model's weights; else with random ones.
         device: where it goes.
         attention: backend of the attention, see `corrflow.restricted_attention`.
-        name: of the pretrained model, `base` or `fast`.
+        name: of the pretrained model, `fast`, `base` or `large`.
     """
     if pretrained:
         return load_model(name, device, attention)

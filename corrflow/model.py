@@ -32,6 +32,7 @@ MODELS = Path(__file__).parent / "weights"  # a folder of `save_pretrained` for 
 DEFAULT = "base"
 # of a folder that `save_pretrained` writes, as other libraries name them
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
+WEIGHTS_OF = "weights_of"  # in a configuration: the folder beside this one that has the weights
 RELEASED_NAMES = (
     (r"^module\.", ""),
     (r"^feature_extraction\.conv1\.", "encoder.stem."),
@@ -190,7 +191,10 @@ class CorrFlow(nn.Module):
         cells = height // self.stride, width // self.stride
         size = [math.ceil(self.config.input_scale * side) * self.stride for side in cells]
         enlarged_n3hw = F.interpolate(input_n3hw, size, mode="bicubic", align_corners=False)
-        return F.adaptive_avg_pool2d(self.encode_as_is(enlarged_n3hw), cells)
+        features_nchw = self.encode_as_is(enlarged_n3hw)
+        return F.interpolate(
+            features_nchw, cells, mode="bilinear", align_corners=False, antialias=True
+        )
 
     def encode_as_is(self, input_n3hw: Tensor) -> Tensor:
         """`encode_input` without an `input_scale`."""
@@ -242,9 +246,9 @@ def load_model(
     """Load a model for use, in eval mode.
 
     Args:
-        path: the name of a model that ships, `base` or `fast`; a checkpoint of ours, a folder of
-            `CorrFlow.save_pretrained`, or a checkpoint in the released layout (with or without the
-            `module.` prefix).
+        path: the name of a model that ships, `fast`, `base` or `large`; a checkpoint of ours, a
+            folder of `CorrFlow.save_pretrained`, or a checkpoint in the released layout (with or
+            without the `module.` prefix).
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
         weights: `average`, those averaged over training; `last`, those of the last step; `auto`,
@@ -265,7 +269,7 @@ def load_model(
 def model_path(path: str | Path) -> Path:
     """Of a model that ships, by its name, unless something here is called so; else the path."""
     shipped = MODELS / path
-    return shipped if (shipped / WEIGHTS_FILE).exists() and not Path(path).exists() else Path(path)
+    return shipped if (shipped / CONFIG_FILE).exists() and not Path(path).exists() else Path(path)
 
 
 def select_weights(state: dict[str, Any], weights: Weights, path: str | Path) -> dict[str, Any]:
@@ -324,7 +328,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        names = ", ".join(sorted(folder.parent.name for folder in MODELS.glob(f"*/{WEIGHTS_FILE}")))
+        names = ", ".join(sorted(config.parent.name for config in MODELS.glob(f"*/{CONFIG_FILE}")))
         known = f"or one of {names}" if names else "since this copy comes without a model"
         raise InputError(f"checkpoint {path}: no such file: expected one, {known}") from None
     # garbage makes the unpickler raise anything; none of it is carried on from
@@ -343,14 +347,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 def read_pretrained(folder: Path) -> dict[str, Any]:
     """The content of a folder of `save_pretrained`, as of a checkpoint."""
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-        return {"model_config": config, "model": load_file(folder / WEIGHTS_FILE)}
+        config = dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
+        # `large` is `base` that sees frames enlarged: the same weights need not ship twice
+        owner = folder.parent / config.pop(WEIGHTS_OF, folder.name)
+        return {"model_config": config, "model": load_file(owner / WEIGHTS_FILE)}
     except FileNotFoundError as error:
         missing = Path(error.filename or WEIGHTS_FILE).name
         raise InputError(
             f"checkpoint {folder}: has no {missing}: expected a folder of save_pretrained"
         ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError) as error:
+    except (TypeError, ValueError, SafetensorError) as error:  # no JSON, or no object
         raise InputError(f"checkpoint {folder}: damaged: {error}") from None
 
 

@@ -182,8 +182,9 @@ class TrackJob:
     )
 
     checkpoint: Path = Path(DEFAULT)
-    """A model that ships, `base` or `fast`, or a checkpoint of ours or a released one. `fast`
-    tracks several times as many frames a second on a CPU (docs/model.md)."""
+    """A model that ships, `fast`, `base` or `large`, or a checkpoint of ours or a released one.
+    `fast` tracks several times as many frames a second, `large` is the most accurate
+    (docs/model.md)."""
     video: Path | None = None
     """Video file, or folder of numbered frames. Of a folder of videos each is tracked, with
     --labels and --out folders as well; the same command again does what is left."""

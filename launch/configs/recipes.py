@@ -127,11 +127,11 @@ def cpu() -> TrainJob:
     )
 
 
-def large() -> TrainJob:
+def resnet34() -> TrainJob:
     """The default's training of a larger encoder: a ResNet-34's blocks, at stride 4; what it learns
     loads wherever the small one does.
 
-    `launch/train.py --recipe large --data shards --run RUN`; in another recipe,
+    `launch/train.py --recipe resnet34 --data shards --run RUN`; in another recipe,
     `--model.encoder resnet34`. Cost: not yet run; by count 2.2 times that of `gpu`.
     Expected: not yet run; after 880 clips of the recipe ablation it is worse than the small one
     (docs/results.md).
@@ -252,7 +252,7 @@ def smoke() -> TrainJob:
 
 
 RECIPES = {
-    "gpu": gpu, "released": released, "gpus64": gpus64, "cpu": cpu, "large": large,
+    "gpu": gpu, "released": released, "gpus64": gpus64, "cpu": cpu, "resnet34": resnet34,
     "fast": fast, "ablation": ablation, "demo": demo, "smoke": smoke,
 }  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The models that ship: that each is the one its card tells of, and that it tracks."""
 
 import hashlib
+import json
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from conftest import ROOT
 
 from corrflow import load_model
 from corrflow.benchmarks.evaluation import evaluate
-from corrflow.model import MODELS, WEIGHTS_FILE
+from corrflow.model import CONFIG_FILE, MODELS, WEIGHTS_FILE, WEIGHTS_OF
 from corrflow.propagation import PROTOCOLS
 from shards.synthetic import SceneConfig, write_tree
 
@@ -16,26 +17,32 @@ MODELS_THAT_SHIP = sorted(folder.name for folder in MODELS.iterdir())
 
 
 def test_the_models_that_ship_are_few_and_small():
-    assert MODELS_THAT_SHIP == ["base", "fast"]
+    assert MODELS_THAT_SHIP == ["base", "fast", "large"]
     assert sum(path.stat().st_size for path in MODELS.rglob("*")) < 40e6
 
 
 @pytest.mark.parametrize("name", MODELS_THAT_SHIP)
 def test_the_file_is_the_one_of_the_card(name):
     card = (ROOT / "docs" / "model.md").read_text().split(f"\n## `{name}`")[1].split("\n## ")[0]
-    weights = MODELS / name / WEIGHTS_FILE
+    config = json.loads((MODELS / name / CONFIG_FILE).read_text())
+    weights = MODELS / config.get(WEIGHTS_OF, name) / WEIGHTS_FILE
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
     assert digest == re.search(r"sha256 `(\w{64})`", card)[1]
     assert f"{weights.stat().st_size:,} bytes" in card
     model = load_model(name)
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
     assert f"stride {model.stride}" in card
+    assert f"{model.config.input_scale:g} times enlarged" in card or model.config.input_scale == 1
     assert (model.config.input, model.config.inverse_temperature) == ("lab", 0.1)
 
 
 @pytest.mark.parametrize(
     ("name", "height", "protocols"),
-    [("base", 96, ("paper", "memory")), ("fast", 240, ("memory",))],
+    [
+        ("base", 96, ("paper", "memory")),
+        ("fast", 240, ("memory",)),
+        ("large", 96, ("memory",)),
+    ],
 )
 def test_it_follows_generated_objects_which_it_has_never_seen(tmp_path, name, height, protocols):
     scene = SceneConfig(frames=10, height=height, width=height * 4 // 3)

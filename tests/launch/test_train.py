@@ -358,7 +358,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.batch", "0"], "batch"),
         (
             ["--recipe", "magic"],
-            "recipe 'magic': expected one of gpu, released, gpus64, cpu, large, fast, ablation, "
+            "recipe 'magic': expected one of gpu, released, gpus64, cpu, resnet34, fast, ablation, "
             "demo, smoke",
         ),
         (["--procs", "-1"], "procs -1"),
@@ -423,7 +423,7 @@ def test_crops_have_room_to_be_shifted_either_way_in_frames_as_packed(name, shor
 
 
 def test_the_large_recipe_is_the_default_with_another_encoder():
-    large, default = find_recipe("large"), find_recipe("gpu")
+    large, default = find_recipe("resnet34"), find_recipe("gpu")
     small = replace(large.training.model, encoder=default.training.model.encoder)
     assert replace(large, training=replace(large.training, model=small)) == default
     assert sum(p.numel() for p in large.training.model.encoder.build().parameters()) == 11_859_840
