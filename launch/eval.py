@@ -125,7 +125,7 @@ def make_model(
     checkpoint: str,
     encoder: str,
     seed: int,
-    input_scale: float | None,
+    input_scale: float,
     device: torch.device,
     attention: str,
 ) -> CorrFlow:
@@ -138,7 +138,7 @@ def make_model(
         model = CorrFlow(config, attention, config.encoder.build(published_weights=True))
     else:
         model = load_model(checkpoint or DEFAULT, attention=attention)
-    if input_scale is not None:
+    if input_scale:
         model.config = replace(model.config, input_scale=input_scale)
     return model.to(device).eval()
 

@@ -48,8 +48,8 @@ class Evaluation:
     with random ones."""
     seed: int = 0
     """Of random weights."""
-    input_scale: float | None = None
-    """How many times frames are enlarged before they are encoded; None: the model's own."""
+    input_scale: float = 0.0
+    """How many times frames are enlarged before they are encoded; 0: as the model has it."""
     size: int = 0
     """Short side at which it is tracked, in pixels; 0: the data's own."""
     reset_gap: int = 0

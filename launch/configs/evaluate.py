@@ -74,9 +74,9 @@ class EvalJob:
     guided_filter: int | None = None
     """Radius, in pixels, of the windows in which the edges of masks are moved to those of the
     frame, instead of the protocol's; 0 leaves them as they were copied."""
-    input_scale: float | None = None
-    """How many times frames are enlarged before they are encoded, instead of the model's own; as
-    many cells are compared."""
+    input_scale: float = 0.0
+    """How many times frames are enlarged before they are encoded, as many cells being compared; 0
+    enlarges them as the model has it."""
     size: int = 0
     """Short side at which to track, in pixels; scores are at the data's own size. 0 tracks at that
     size, too."""
