@@ -250,9 +250,13 @@ def merge(plan: EvaluationPlan) -> Result:
         for name, one in done.items()
     }
     peak = max(one.peak_bytes for one in done.values())
-    settings = (("size", evaluation.size), ("reset gap", evaluation.reset_gap))
+    settings = (
+        ("input scale", evaluation.input_scale),
+        ("size", evaluation.size),
+        ("reset gap", evaluation.reset_gap),
+    )
     way = ", ".join(
-        (evaluation.protocol.name, *(f"{name} {value}" for name, value in settings if value))
+        (evaluation.protocol.name, *(f"{name} {value:g}" for name, value in settings if value))
     )
     names = (evaluation.name, evaluation.benchmark, way)
     return Result(*names, plan.out, figures(scores), parts, peak, evaluation.reset_gap)

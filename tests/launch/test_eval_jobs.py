@@ -326,6 +326,23 @@ def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
     ).replace("\n", " ")
 
 
+def test_frames_may_be_enlarged_before_they_are_encoded(tree, checkpoint, whole, tmp_path):
+    job = EvalJob("davis2017", tree, tmp_path / "enlarged", str(checkpoint), input_scale=2.0)
+    assert evaluate_job(job).protocol == "paper, input scale 2"
+    assert content(tmp_path / "enlarged") != content(whole)
+    evaluate_job(job)  # is there already
+    with pytest.raises(InputError, match="input_scale is 2"):
+        evaluate_job(replace(job, input_scale=0.0))
+    export_model(checkpoint, tmp_path / "model", input_scale=2.0)
+    evaluate_job(replace(job, out=tmp_path / "own", checkpoint=str(tmp_path / "model")))
+    evaluate_job(EvalJob("davis2017", tree, tmp_path / "exported", str(tmp_path / "model")))
+    one, other = (
+        {name: data for name, data in content(tmp_path / out).items() if name.endswith(".png")}
+        for out in ("own", "exported")
+    )
+    assert one == other
+
+
 def test_unless_told_the_model_that_comes_along_is_evaluated(
     tree, checkpoint, whole, tmp_path, monkeypatch
 ):
