@@ -32,9 +32,9 @@ MODELS = Path(__file__).parent / "weights"  # a folder of `save_pretrained` for 
 DEFAULT = "base"
 # of a folder that `save_pretrained` writes, as other libraries name them
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# cells, of which there are so many, or a multiple, in a row of an enlarged frame: rows of 318 cells
-# take nearly twice as long as those of 320, in bfloat16 on a processor
-EVEN = 8
+# cells in a row of an enlarged frame are a multiple of it: rows of 318 cells take nearly twice as
+# long as those of 320, in bfloat16 on a processor
+ROW_MULTIPLE = 8
 WEIGHTS_OF = "weights_of"  # in a configuration: the folder beside this one that has the weights
 RELEASED_NAMES = (
     (r"^module\.", ""),
@@ -145,7 +145,8 @@ class CorrFlow(nn.Module):
 
         Args:
             precision: of its convolutions; `auto` takes bfloat16 where the device multiplies it
-                several times as fast, which leaves masks as good as they are (docs/results.md).
+                several times as fast, which leaves masks as good as they are
+                (docs/performance.md).
         """
         half = precision == "bfloat16" or (precision == "auto" and has_bfloat16(self.device))
         self.precision = torch.bfloat16 if half else torch.float32
@@ -193,7 +194,7 @@ class CorrFlow(nn.Module):
             return self.encode_as_is(input_n3hw)
         cells = height // self.stride, width // self.stride
         rows, columns = (math.ceil(self.config.input_scale * side) for side in cells)
-        columns += -columns % EVEN
+        columns += -columns % ROW_MULTIPLE
         size = rows * self.stride, columns * self.stride
         enlarged_n3hw = F.interpolate(input_n3hw, size, mode="bicubic", align_corners=False)
         features_nchw = self.encode_as_is(enlarged_n3hw)
