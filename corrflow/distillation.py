@@ -37,8 +37,9 @@ class DistillationLoss(nn.Module):
         self.model = model
         trained = load_model(teacher, device).requires_grad_(False)
         self.ratio = check_teacher(model, trained)
-        # no part of the module, whose weights are saved and reduced
-        self.teach = trained.accelerate().encode_input
+        # no part of the module, whose weights are saved and reduced; in the precision of the run,
+        # whose autocast is around it
+        self.teach = trained.accelerate("float32").encode_input
 
     def forward(
         self,

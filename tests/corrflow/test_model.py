@@ -242,6 +242,9 @@ def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch
     with pytest.raises(InputError, match=r"fsat: no such file: expected one, or one of base"):
         load_model("fsat")
     (tmp_path / "base/model.safetensors").unlink()
+    with pytest.raises(InputError, match=r"base: has no model\.safetensors"):
+        load_model()
+    (tmp_path / "base/config.json").unlink()
     with pytest.raises(InputError, match=r"base: no such file: .* this copy comes without a model"):
         load_model()
 
