@@ -194,31 +194,21 @@ def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
     assert (tmp_path / "small/model.safetensors").stat().st_size < bytes_of_weights + 40_000
 
 
-def test_an_export_may_copy_more_softly_and_is_another_model_then(tmp_path):
+@pytest.mark.parametrize(
+    ("setting", "value", "wrong"), [("inverse_temperature", 0.25, 0), ("input_scale", 2.0, 0.5)]
+)
+def test_an_export_may_copy_more_softly_or_see_more_and_is_another_model_then(
+    tmp_path, setting, value, wrong
+):
     model = CorrFlow(SMALL).eval()
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
-    for name, scale in (("as_trained", None), ("softer", 0.25)):
-        export_model(path, tmp_path / name, inverse_temperature=scale)
-    as_trained, softer = load_model(tmp_path / "as_trained"), load_model(tmp_path / "softer")
-    assert (as_trained.config.inverse_temperature, softer.config.inverse_temperature) == (
-        SMALL.inverse_temperature,
-        0.25,
-    )
-    assert weights_digest(as_trained) != weights_digest(softer)
-    with pytest.raises(InputError, match="inverse_temperature 0, input_scale"):
-        export_model(path, tmp_path / "none", inverse_temperature=0)
-
-
-def test_an_export_may_see_frames_enlarged_and_is_another_model_then(tmp_path):
-    model = CorrFlow(SMALL).eval()
-    path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
-    for name, scale in (("as_is", None), ("enlarged", 2.0)):
-        export_model(path, tmp_path / name, input_scale=scale)
-    as_is, enlarged = load_model(tmp_path / "as_is"), load_model(tmp_path / "enlarged")
-    assert (as_is.config.input_scale, enlarged.config.input_scale) == (1.0, 2.0)
-    assert weights_digest(as_is) != weights_digest(enlarged)
-    with pytest.raises(InputError, match="expected >= 0, > 0 and >= 1"):
-        export_model(path, tmp_path / "none", input_scale=0.5)
+    for name, asked in (("as_trained", None), ("changed", value)):
+        export_model(path, tmp_path / name, **{setting: asked})
+    as_trained, changed = load_model(tmp_path / "as_trained"), load_model(tmp_path / "changed")
+    assert (as_trained.config, changed.config) == (SMALL, replace(SMALL, **{setting: value}))
+    assert weights_digest(as_trained) != weights_digest(changed)
+    with pytest.raises(InputError, match=f"{setting} {wrong}"):
+        export_model(path, tmp_path / "none", **{setting: wrong})
 
 
 def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
