@@ -67,8 +67,9 @@ def attend_coarse_to_fine(
     blocks by their last row and column. Blocks are compared in the precision of the features, cells
     in float32 at least."""
     side, (height, width) = window.block, query_bchw.shape[-2:]
+    wide = torch.promote_types(value_brkhw.dtype, torch.float32)
     query, key, value = (
-        whole_blocks(x, side) for x in (query_bchw[:, None], key_brchw, value_brkhw)
+        whole_blocks(x, side) for x in (query_bchw[:, None], key_brchw, value_brkhw.to(wide))
     )
     coarse = Window(-(-window.radius // side), window.scale, window.top_k)
     found = search(cells_of_blocks(query.detach(), side), means(key.detach(), side), coarse)
@@ -91,11 +92,10 @@ def refine(
     """What the cells of some blocks copy from those of the blocks that were found for them;
     `[B, N, S, K]`."""
     cells, channels = key_bmsc.shape[2:]
-    wide = torch.promote_types(value_bmsk.dtype, torch.float32)
-    query_bnsc, value_bmsk = query_bnsc.to(wide), value_bmsk.to(wide)
+    wide = value_bmsk.dtype
     key_bnstx = rows_at(key_bmsc.flatten(2), found.places_bnst)  # x: the numbers of a block's cells
     key_bnspc = key_bnstx.view(*query_bnsc.shape[:3], -1, channels).to(wide)
-    logits_bnsp = (key_bnspc @ query_bnsc[..., None])[..., 0] * window.scale
+    logits_bnsp = (key_bnspc @ query_bnsc[..., None].to(wide))[..., 0] * window.scale
     is_missing_bnsp = found.logits_bnst.isneginf().repeat_interleave(cells, dim=3)
     logits_bnsp = logits_bnsp.masked_fill(is_missing_bnsp, -torch.inf)
     best = logits_bnsp.topk(min(window.top_k, logits_bnsp.shape[3]), dim=3, sorted=False)

@@ -422,7 +422,7 @@ def test_crops_have_room_to_be_shifted_either_way_in_frames_as_packed(name, shor
     assert 0 < 2 * clip.shift <= int(short_side) - clip.size
 
 
-def test_the_large_recipe_is_the_default_with_another_encoder():
+def test_the_recipe_resnet34_is_the_default_with_another_encoder():
     large, default = find_recipe("resnet34"), find_recipe("gpu")
     small = replace(large.training.model, encoder=default.training.model.encoder)
     assert replace(large, training=replace(large.training, model=small)) == default
