@@ -5,12 +5,11 @@ encoder, H W pixels.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from corrflow.errors import InputError
 from corrflow.loss import DISTILLATION, Losses
-from corrflow.model import CorrFlow, load_model
+from corrflow.model import CorrFlow, load_model, overlapping_means
 
 # of the mean variance, added to that of each direction of the features: as the protocol `memory`
 # whitens them, since what is compared there is to be learnt
@@ -52,7 +51,10 @@ class DistillationLoss(nn.Module):
         input's colour space; colours are not looked at."""
         frames_n3hw = frames_bt3hw.flatten(0, 1)
         with torch.no_grad():
-            taught_nchw = F.avg_pool2d(self.teach(frames_n3hw).float(), self.ratio)
+            features_nchw = self.teach(frames_n3hw).float()
+            height, width = features_nchw.shape[-2:]
+            cells = height // self.ratio, width // self.ratio
+            taught_nchw = overlapping_means(features_nchw, cells)
             whitening_cc = inverse_root(taught_nchw)
         missed_nchw = self.model.encode_input(frames_n3hw).float() - taught_nchw
         loss = torch.einsum("dc,nchw->ndhw", whitening_cc, missed_nchw).square().mean()

@@ -198,10 +198,7 @@ class CorrFlow(nn.Module):
         size = rows * self.stride, columns * self.stride
         enlarged_n3hw = F.interpolate(input_n3hw, size, mode="bicubic", align_corners=False)
         features_nchw = self.encode_as_is(enlarged_n3hw)
-        # overlapping means: those of each cell alone lose what is gained (docs/results.md)
-        return F.interpolate(
-            features_nchw, cells, mode="bilinear", align_corners=False, antialias=True
-        )
+        return overlapping_means(features_nchw, cells)
 
     def encode_as_is(self, input_n3hw: Tensor) -> Tensor:
         """`encode_input` without an `input_scale`."""
@@ -231,6 +228,17 @@ class CorrFlow(nn.Module):
 
 
 Weights = Literal["auto", "average", "last"]
+
+
+def overlapping_means(features_nchw: Tensor, cells: tuple[int, int]) -> Tensor:
+    """Bring features to fewer cells, `(h, w)`, each the mean of those around it by a triangle that
+    reaches into its neighbours: means of each cell alone track worse (docs/results.md)."""
+    # in single precision, since on a CPU there is no such mean of bfloat16
+    widened_nchw = features_nchw.to(torch.promote_types(features_nchw.dtype, torch.float32))
+    means_nchw = F.interpolate(
+        widened_nchw, cells, mode="bilinear", align_corners=False, antialias=True
+    )
+    return means_nchw.to(features_nchw.dtype)
 
 
 def seeded_model(config: ModelConfig, seed: int, attention: str = "auto") -> CorrFlow:

@@ -16,7 +16,7 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from corrflow.device import choose_device
+from corrflow.device import choose_device, keep_freed_memory
 from corrflow.encoders.registry import name_of
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import (
@@ -124,6 +124,8 @@ def work(job: TrainJob, corpus: Corpus) -> int:
             init_distributed(job.device, job.timeouts) as processes,
             held_run(job.run, processes),
         ):
+            if processes.device.type == "cpu":
+                keep_freed_memory()
             print(
                 f"rank {rank} of {processes.world_size} on {processes.hosts[processes.rank]}, "
                 f"{processes.device}",

@@ -76,6 +76,16 @@ def test_enlarged_frames_have_as_many_cells(input_scale):
     assert (features_3hw - cells_3hw).abs().mean() < 0.01
 
 
+def test_frames_are_enlarged_in_half_precision_too():
+    model = CorrFlow(replace(SMALL, input_scale=1.5)).eval()
+    frames = torch.rand(1, 3, 32, 32)
+    expected = model.encode(frames)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.encode(frames)
+    assert features.dtype == torch.bfloat16
+    torch.testing.assert_close(features.float(), expected, rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize(
     "frames",
     [torch.rand(1, 3, 30, 32), torch.rand(3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)],
