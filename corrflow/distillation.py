@@ -57,7 +57,8 @@ class DistillationLoss(nn.Module):
             taught_nchw = overlapping_means(features_nchw, cells)
             whitening_cc = inverse_root(taught_nchw)
         missed_nchw = self.model.encode_input(frames_n3hw).float() - taught_nchw
-        loss = torch.einsum("dc,nchw->ndhw", whitening_cc, missed_nchw).square().mean()
+        with torch.autocast(missed_nchw.device.type, enabled=False):  # in single precision
+            loss = torch.einsum("dc,nchw->ndhw", whitening_cc, missed_nchw).square().mean()
         return Losses(loss, {DISTILLATION: loss})
 
 

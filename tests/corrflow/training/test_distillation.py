@@ -38,6 +38,10 @@ def test_the_loss_is_how_far_features_are_from_the_teachers_on_a_scale_that_is_i
     noise = FLOOR * spread.diagonal().mean() * torch.eye(len(spread))
     expected = (cells @ torch.linalg.inv(spread + noise) * cells).sum(dim=1).mean() / len(spread)
     assert loss_of(other, teacher).item() == pytest.approx(expected.item(), rel=1e-4)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = loss_of(other, teacher)
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(expected.item(), rel=0.05)
 
 
 def overlapping_means(cells):
