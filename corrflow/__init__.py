@@ -5,6 +5,7 @@ README.md.
 """
 
 from corrflow import metrics
+from corrflow.adaptation import adapt
 from corrflow.attention import restricted_attention
 from corrflow.encoders import Encoder, find_encoder
 from corrflow.errors import InputError
@@ -17,6 +18,7 @@ __all__ = [
     "InputError",
     "ModelConfig",
     "Protocol",
+    "adapt",
     "find_encoder",
     "load_model",
     "metrics",

@@ -1,6 +1,5 @@
 """Which device computes: by name, and of several GPUs by the number of the process."""
 
-import ctypes
 from typing import Literal
 
 import torch
@@ -8,7 +7,6 @@ import torch
 from corrflow.errors import InputError
 
 Precision = Literal["auto", "float32", "bfloat16"]
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 AMPERE = (8, 0)  # the compute capability from which tensor cores take bfloat16 and tf32
 
 
@@ -38,15 +36,3 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
             "each"
         )
     return torch.device("cuda", local_rank)
-
-
-def keep_freed_memory() -> None:
-    """Let this process keep the memory that it frees, where the C library is glibc, until it ends.
-
-    glibc gives each block above 32 MiB back at once and takes the next one page by page, zeroed by
-    the kernel: in training on a CPU a third of the processor's time (docs/performance.md).
-    """
-    change = getattr(ctypes.CDLL(None), "mallopt", None)
-    if change is not None:
-        change(M_MMAP_MAX, 0)
-        change(M_TRIM_THRESHOLD, -1)

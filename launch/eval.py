@@ -112,6 +112,7 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
         encoder,
         seed,
         job.input_scale,
+        job.adapt,
         job.size,
         job.reset_gap,
         job.device,

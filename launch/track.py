@@ -29,7 +29,7 @@ def main(argv: list[str]) -> int:
     marked = Prompts(job.mask, job.points, job.box, job.labels, job.start, job.gone, job.names)
     if job.labels and is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
-    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
+    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review, job.adapt)
     order = TrackRequest(job.video, marked, job.out_path, *how, overwrite=job.overwrite)
     return track(order, prepare_model(job))
 
@@ -73,7 +73,7 @@ def serve_page(job: TrackJob) -> int:
         raise InputError(
             f"track: browser: the page needs {error.name}: pip install 'gradio>=6.31'"
         ) from None
-    return serve(prepare_model(job), job.size, job.protocol, job.port)
+    return serve(prepare_model(job), job)
 
 
 if __name__ == "__main__":

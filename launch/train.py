@@ -16,8 +16,9 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from corrflow.device import choose_device, keep_freed_memory
+from corrflow.device import choose_device
 from corrflow.encoders.registry import name_of
+from corrflow.memory import keep_freed_memory
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import (
     DistributedContext,
@@ -124,8 +125,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
             init_distributed(job.device, job.timeouts) as processes,
             held_run(job.run, processes),
         ):
-            if processes.device.type == "cpu":
-                keep_freed_memory()
+            keep_freed_memory()
             print(
                 f"rank {rank} of {processes.world_size} on {processes.hosts[processes.rank]}, "
                 f"{processes.device}",

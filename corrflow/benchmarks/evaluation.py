@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from corrflow.adaptation import adapt
 from corrflow.benchmarks.benchmark import Benchmark, Sequence
 from corrflow.benchmarks.plan import Evaluation, EvaluationPlan, SequenceRecord, missing, prepare
 from corrflow.benchmarks.results import Result, SequenceResult, write_metrics, write_speed
@@ -101,7 +102,8 @@ def run_sequences(
             on_frames(done.frames)
         else:
             left.append(sequence)
-    together = device_of(model).type == "cuda" and not plan.evaluation.reset_gap
+    alone = plan.evaluation.reset_gap or plan.evaluation.adapt
+    together = device_of(model).type == "cuda" and not alone
     for group in groups(plan.benchmark, left, lanes=LANES if together else 1):
         run_group(plan, group, model, on_frames)
 
@@ -127,6 +129,8 @@ def run_group(
 ) -> None:
     """Track and score some sequences in step; writes what was predicted, and overlays."""
     benchmark, begun = plan.benchmark, time.perf_counter()
+    if model and plan.evaluation.adapt:
+        model = adapt(model, scaled_frames(plan, group[0]), plan.evaluation.adapt)
     predicted: list[list[Any]] = [[] for _ in group]
     for outputs in (
         track_with_resets(plan, group[0], model)
@@ -151,15 +155,8 @@ def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator
     """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `TrackedPoints`
     points."""
     benchmark, protocol = plan.benchmark, plan.evaluation.protocol
-    height, width = next(benchmark.frames(group[0])).shape[:2]
-    scale = Scale.of(width, height, plan.evaluation.size)
-    frames = [
-        (
-            torch.from_numpy(scale.frame(frame)).movedim(-1, 0)
-            for frame in benchmark.frames(sequence)
-        )
-        for sequence in group
-    ]
+    scale = scale_of(plan, group[0])
+    frames = [scaled_frames(plan, sequence) for sequence in group]
     shrink = scale.inward if benchmark.kind == "points" else scale.shrink
     given = [
         {
@@ -176,6 +173,19 @@ def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator
             yield {lane: scale.enlarge(labels_hw.numpy()) for lane, labels_hw in outputs.items()}
 
 
+def scale_of(plan: EvaluationPlan, sequence: Sequence) -> Scale:
+    """Between the size of a sequence's frames and that at which it is tracked."""
+    height, width = next(plan.benchmark.frames(sequence)).shape[:2]
+    return Scale.of(width, height, plan.evaluation.size)
+
+
+def scaled_frames(plan: EvaluationPlan, sequence: Sequence) -> Iterator[torch.Tensor]:
+    """The frames of a sequence as they are tracked, uint8 `[3, H, W]`."""
+    scale = scale_of(plan, sequence)
+    for frame_hw3 in plan.benchmark.frames(sequence):
+        yield torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0)
+
+
 def track_with_resets(
     plan: EvaluationPlan, sequence: Sequence, model: Model
 ) -> Iterator[dict[int, Any]]:
@@ -183,11 +193,10 @@ def track_with_resets(
     from that of the first: no error is carried on, so that features are compared by what they are
     worth and not by where a mask happened to slip."""
     truth, evaluation = plan.benchmark.ground_truth(sequence), plan.evaluation
-    height, width = truth[0].shape
-    scale = Scale.of(width, height, evaluation.size)
+    scale = scale_of(plan, sequence)
     held: deque[torch.Tensor] = deque(maxlen=evaluation.reset_gap + 1)
-    for number, frame_hw3 in enumerate(plan.benchmark.frames(sequence)):
-        held.append(torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0))
+    for number, frame_3hw in enumerate(scaled_frames(plan, sequence)):
+        held.append(frame_3hw)
         if not number:
             yield {0: truth[0]}
             continue
@@ -252,6 +261,7 @@ def merge(plan: EvaluationPlan) -> Result:
     peak = max(one.peak_bytes for one in done.values())
     settings = (
         ("input scale", evaluation.input_scale),
+        ("adapt", evaluation.adapt),
         ("size", evaluation.size),
         ("reset gap", evaluation.reset_gap),
     )

@@ -50,6 +50,8 @@ class Evaluation:
     """Of random weights."""
     input_scale: float = 0.0
     """How many times frames are enlarged before they are encoded; 0: as the model has it."""
+    adapt: int = 0
+    """Steps by which the model is adapted to each sequence before it is tracked."""
     size: int = 0
     """Short side at which it is tracked, in pixels; 0: the data's own."""
     reset_gap: int = 0

@@ -9,7 +9,7 @@ from corrflow.annotations import NamedObject
 from corrflow.tracking.plan import Given
 
 NO_MARK = ""  # in place of a digest
-MAKING = ("video", "weights", "protocol", "size", "to_beginning", "kind")  # of MadeFrom
+MAKING = ("video", "weights", "protocol", "size", "to_beginning", "kind", "adapt")  # of MadeFrom
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,8 @@ class MadeFrom:
     edited: Given = field(default_factory=dict)
     """Of the marks, those that somebody painted into the masks of a tracking: digests of what is
     marked beneath them, `NO_MARK` where nothing is."""
+    adapt: int = 0
+    """Steps by which the model was adapted to the video."""
     whole: bool = False
     """Whether the video was tracked to its end."""
     frames: int = 0

@@ -77,6 +77,9 @@ class EvalJob:
     input_scale: float = 0.0
     """How many times frames are enlarged before they are encoded, as many cells being compared; 0
     enlarges them as the model has it."""
+    adapt: int = 0
+    """Adapt the model to each sequence before it is tracked, by so many steps of learning to copy
+    its colours; no label is looked at. Seconds a frame include it."""
     size: int = 0
     """Short side at which to track, in pixels; scores are at the data's own size. 0 tracks at that
     size, too."""
@@ -103,8 +106,9 @@ class EvalJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        if min(self.jobs, self.reset_gap, self.frames or 0) < 0 or 0 < self.size < SMALLEST_SIDE:
-            jobs = f"jobs {self.jobs}, reset-gap {self.reset_gap}"
+        counts = self.jobs, self.reset_gap, self.adapt, self.frames or 0
+        if min(counts) < 0 or 0 < self.size < SMALLEST_SIDE:
+            jobs = f"jobs {self.jobs}, reset-gap {self.reset_gap}, adapt {self.adapt}"
             values = f"{jobs}, frames {self.frames}, size {self.size}"
             raise InputError(
                 f"eval: {values}: expected 0 or more, and of size 0 or at least {SMALLEST_SIDE}"
@@ -235,6 +239,9 @@ class TrackJob:
     protocol: Annotated[str, tyro.conf.arg(metavar="|".join(PROTOCOLS))] = "memory"
     """How labels are propagated: `memory` from the first frame and seven earlier ones, `paper` from
     the previous frame alone, which is faster; the others as in eval.py."""
+    adapt: int = 0
+    """Adapt the model to the video before it is tracked, by so many steps of learning to copy its
+    colours; no label is looked at. On two CPU cores a step of `base` takes two to three seconds."""
     size: int = 480
     """Short side at which to track, in pixels; results have the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -264,9 +271,10 @@ class TrackJob:
                 f"track: jobs {self.jobs}, local {self.local}: expected 0 or more, and --jobs N "
                 "with --local"
             )
-        if self.tolerance < 0 or self.review < 0:
+        if min(self.tolerance, self.review, self.adapt) < 0:
             raise InputError(
-                f"track: tolerance {self.tolerance}, review {self.review}: expected 0 or more"
+                f"track: tolerance {self.tolerance}, review {self.review}, adapt {self.adapt}: "
+                "expected 0 or more"
             )
         marks = self.labels or self.mask or self.points or self.box
         if self.browser and (self.video or self.out or marks):

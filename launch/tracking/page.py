@@ -23,6 +23,7 @@ from corrflow.annotations import WRITERS
 from corrflow.pictures import Pixels, read_mask
 from corrflow.tracking.recording import masks_folder
 from launch.common.command import MISTAKES
+from launch.configs.evaluate import TrackJob
 from launch.tracking.marking import Shown, canvas_of, marking_canvas, read_marks
 from launch.tracking.prompts import Prompts
 from launch.tracking.request import Progress, StoppedError, TrackRequest
@@ -56,6 +57,7 @@ class Setting:
     model: CorrFlow
     size: int
     protocol: str
+    adapt: int
     folder: Path
     """For results; gone with the page."""
 
@@ -102,17 +104,17 @@ class Opened:
         return canvas_of(str(self.video), Shown(number, pixels, tracked_hw, self.confidence()))
 
 
-def serve(model: CorrFlow, size: int, protocol: str, port: int) -> int:
+def serve(model: CorrFlow, job: TrackJob) -> int:
     """Open the page, and stay until Ctrl-C."""
     with tempfile.TemporaryDirectory(prefix="corrflow-page-") as folder:
-        page = build(Setting(model, size, protocol, Path(folder)))
+        page = build(Setting(model, job.size, job.protocol, job.adapt, Path(folder)))
         try:
-            page.launch(**LOCAL, server_port=port, theme=THEME)
+            page.launch(**LOCAL, server_port=job.port, theme=THEME)
         except OSError:
             raise InputError(
-                f"track: port {port}: is taken: expected a free one, by --port"
+                f"track: port {job.port}: is taken: expected a free one, by --port"
             ) from None
-        print(f"http://127.0.0.1:{port} - Ctrl-C ends it", flush=True)
+        print(f"http://127.0.0.1:{job.port} - Ctrl-C ends it", flush=True)
         try:
             threading.Event().wait()
         except KeyboardInterrupt:
@@ -257,7 +259,7 @@ def track_with(setting: Setting) -> Any:
                 else:
                     prompts = replace(opened.read_marks(marks), names=split_names(names))
                 how = (backward, setting.size, setting.protocol, tuple(formats))
-                order = TrackRequest(opened.video, prompts, opened.out, *how)
+                order = TrackRequest(opened.video, prompts, opened.out, *how, adapt=setting.adapt)
                 watch = Progress(shown(progress), opened.stop.is_set)
                 outcome = track_video(order, setting.model, watch)
         except StoppedError:
@@ -282,12 +284,12 @@ def split_names(value: str) -> tuple[str, ...]:
 def shown(progress: gr.Progress) -> Any:
     """Things passed through, with their progress on the page."""
 
-    def show(things: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    def show(things: Iterable[Item], total: int, what: str, unit: str) -> Iterator[Item]:
         began = time.monotonic()
         for count, thing in enumerate(things, 1):
             yield thing
             rate = count / max(time.monotonic() - began, 1e-6)
-            progress((min(count, total), total), desc=f"{what}, {rate:.1f} frames/s", unit="frames")
+            progress((min(count, total), total), desc=f"{what}, {rate:.1f} {unit}/s", unit=unit)
 
     return show
 

@@ -27,6 +27,8 @@ class TrackRequest:
     """How far the lines of their polygons may be moved to be simpler, in pixels."""
     review: int = 5
     """How many frames to name that a person should look at first."""
+    adapt: int = 0
+    """Steps by which the model is adapted to the video first."""
     overwrite: bool = False
     """Track all frames, even those that an earlier tracking to the same files can give."""
 
@@ -35,14 +37,17 @@ class TrackRequest:
 class Progress:
     """Who looks on."""
 
-    show: Callable[[Iterable[Any], int, str], Iterable[Any]]
-    """Passes things through, of which there will be so many, and shows how far they are."""
+    show: Callable[[Iterable[Any], int, str, str], Iterable[Any]]
+    """Passes things through, of which there will be so many, and shows how far they are: what is
+    done, and what is counted."""
     stopped: Callable[[], bool]
     """Asked after each frame; True ends the tracking there."""
 
-    def look(self, things: Iterable[Item], total: int, what: str) -> Iterator[Item]:
+    def look(
+        self, things: Iterable[Item], total: int, what: str, unit: str = "frames"
+    ) -> Iterator[Item]:
         """Things, shown as they pass; StoppedError between two of them."""
-        for thing in self.show(things, total, what):
+        for thing in self.show(things, total, what, unit):
             yield thing
             if self.stopped():
                 raise StoppedError

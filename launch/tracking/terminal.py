@@ -18,11 +18,11 @@ BAR = (
 INTERRUPTED = 130  # exit code, as shells have it: 128 + SIGINT
 
 
-def bar(things: Iterable[Item], total: int, what: str) -> Iterable[Item]:
-    """A progress bar with frames a second; in a log, a line now and then."""
+def bar(things: Iterable[Item], total: int, what: str, unit: str) -> Iterable[Item]:
+    """A progress bar with frames or steps a second; in a log, a line now and then."""
     interval = 0.1 if sys.stderr.isatty() else 10.0
     return tqdm(
-        things, total=total, unit=" frames", desc=what, bar_format=BAR, mininterval=interval
+        things, total=total, unit=f" {unit}", desc=what, bar_format=BAR, mininterval=interval
     )
 
 

@@ -207,7 +207,8 @@ def find_labels(folder: Path, key: str) -> Path | None:
 def claim(job: TrackJob) -> None:
     """See that the results folder belongs to these settings."""
     path = folder_of(job) / CONFIG
-    names = ("backward", "size", "protocol", "write", "tolerance", "start", *sorted(MAY_CHANGE))
+    decisive = ("backward", "size", "protocol", "adapt", "write", "tolerance", "start")
+    names = (*decisive, *sorted(MAY_CHANGE))
     config = json.loads(json.dumps({name: getattr(job, name) for name in names}))
     config |= {"weights": weights_digest(load_model(job.checkpoint))}
     stored = json.loads(path.read_text()) if path.exists() else None
@@ -249,7 +250,7 @@ def track_one(
     """Track one video; None if it was interrupted."""
     assert video.labels is not None
     digest, begun = content_digest(video.labels), time.perf_counter()
-    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review)
+    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review, job.adapt)
     try:
         order = TrackRequest(
             video.path,
@@ -273,7 +274,7 @@ def track_one(
     return VideoRecord(digest, *figures, problem, job.write)
 
 
-def unseen(things: Iterable[Any], total: int, what: str) -> Iterable[Any]:
+def unseen(things: Iterable[Any], total: int, what: str, unit: str) -> Iterable[Any]:
     """Things as they are: another process shows how far it is."""
     return things
 

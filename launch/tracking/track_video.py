@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import numpy as np
+import torch
 
-from corrflow import CorrFlow, InputError
+from corrflow import CorrFlow, InputError, adapt
 from corrflow.annotations import (
     AnnotatedVideo,
     AnnotationWriter,
@@ -64,6 +65,8 @@ from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_
 
 Item = TypeVar("Item")
 FULL = {errno.ENOSPC, errno.EDQUOT}
+# the last model that was adapted, and to what: corrections on the page are tracked by it again
+ADAPTED: list[tuple[dict[str, Any], CorrFlow]] = []
 NEARLY_ALL = 0.9  # of the frames are marked, where a tool gave back what was tracked
 
 
@@ -116,7 +119,7 @@ def track_footage(
     stage = VideoInfo(footage.width, footage.height, footage.count, footage.names)
     marked = read_prompts(order.prompts, stage)
     check_formats(order, marked)
-    task = prepare(order, model, footage, marked, in_place)
+    task = prepare(order, model, footage, marked, in_place, watch)
     follower = task.follower
     with ExitStack() as opened:
         if follower.plan.has_backward_passes:
@@ -157,6 +160,7 @@ def prepare(
     footage: VideoReader,
     marked: Marked,
     in_place: Mapping[str, str],
+    watch: Progress,
 ) -> Task:
     """The follower of what is marked; if it was tracked before, of what is marked otherwise."""
     made_from, note = describe(order, model, marked), ""
@@ -179,6 +183,8 @@ def prepare(
             old, made_from.given, to_beginning=order.backward, withdrawn=withdrawn
         )
     scale = Scale.of(footage.width, footage.height, order.size)
+    if order.adapt and plan.spans:
+        model = adapt_to_video(order, model, made_from, watch, scale)
     follower: Tracker[Any, Any, Any, Any]
     if marked.masks is None:
         points = marked.points or {}
@@ -197,6 +203,23 @@ def prepare(
     return Task(follower, marked, made_from, is_kept, formats, in_place, count, note)
 
 
+def adapt_to_video(
+    order: TrackRequest, model: CorrFlow, made_from: MadeFrom, watch: Progress, scale: Scale
+) -> CorrFlow:
+    """The model, adapted to the video at the size at which it is tracked."""
+    key = replace(made_from, objects={}, given={}, returned={}, edited={}).to_dict()
+    if ADAPTED and ADAPTED[0][0] == key:
+        return ADAPTED[0][1]
+    ADAPTED.clear()
+    with open_video_reader(order.video) as again:
+        frames = Unbroken(picture.pixels for picture in again.frames)
+        scaled = (torch.from_numpy(scale.frame(frame)).movedim(-1, 0) for frame in frames)
+        shown = partial(watch.look, total=order.adapt, what="adapting", unit="steps")
+        adapted = adapt(model, scaled, order.adapt, watch=shown)
+    ADAPTED.append((key, adapted))
+    return adapted
+
+
 def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
     """What decides the tracks."""
     images = [path for _, path in frame_files(order.video)] if order.video.is_dir() else None
@@ -206,6 +229,7 @@ def describe(order: TrackRequest, model: CorrFlow, marked: Marked) -> MadeFrom:
         protocol=order.protocol,
         size=order.size,
         to_beginning=order.backward,
+        adapt=order.adapt,
         kind="points" if marked.masks is None else "objects",
         objects=dict(enumerate(marked.objects, 1)),
         given=digests_of(marked),
@@ -287,7 +311,9 @@ def record(order: TrackRequest, footage: VideoReader, task: Task, watch: Progres
     results = follower.track(picture.pixels for picture in seen)
     with open_recording(order, footage, task) as recording:
         whole = True
-        for picture, result in watch.show(zip(shown, results, strict=True), footage.count, what):
+        for picture, result in watch.show(
+            zip(shown, results, strict=True), footage.count, what, "frames"
+        ):
             recording.add(picture.pixels, picture.stamp, result)
             if watch.stopped() and not follower.earlier:
                 whole = recording.count == footage.count

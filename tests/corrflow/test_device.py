@@ -42,7 +42,7 @@ def test_a_process_takes_memory_once_if_it_keeps_what_it_frees():
 def page_faults(keep):
     """Pages that a process takes for twenty blocks of 64 MiB, one after the other."""
     code = (
-        "import resource, torch\nfrom corrflow.device import keep_freed_memory\n"
+        "import resource, torch\nfrom corrflow.memory import keep_freed_memory\n"
         f"if {keep}: keep_freed_memory()\n"
         "faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
         "before = faults()\n"

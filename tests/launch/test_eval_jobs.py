@@ -326,6 +326,20 @@ def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
     ).replace("\n", " ")
 
 
+def test_a_model_may_be_adapted_to_each_sequence(tree, checkpoint, whole, tmp_path, monkeypatch):
+    monkeypatch.setattr("corrflow.adaptation.LEARNING_RATE", 0.03)
+    job = EvalJob("davis2017", tree, tmp_path / "adapted", str(checkpoint), adapt=2)
+    assert evaluate_job(job).protocol == "paper, adapt 2"
+    evaluate_job(replace(job, out=tmp_path / "again"))
+    adapted, again, without = (
+        {name: data for name, data in content(folder).items() if name.endswith(".png")}
+        for folder in (tmp_path / "adapted", tmp_path / "again", whole)
+    )
+    assert adapted == again != without
+    with pytest.raises(InputError, match="adapt is 2"):
+        evaluate_job(replace(job, adapt=0))
+
+
 def test_frames_may_be_enlarged_before_they_are_encoded(tree, checkpoint, whole, tmp_path):
     job = EvalJob("davis2017", tree, tmp_path / "enlarged", str(checkpoint), input_scale=2.0)
     assert evaluate_job(job).protocol == "paper, input scale 2"

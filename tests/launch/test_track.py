@@ -251,6 +251,23 @@ def test_a_video_of_one_frame_is_tracked(track, tmp_path):
     assert (len(frames_of(out)), len(rows_of(out))) == (1, 1)
 
 
+def test_a_model_is_adapted_to_the_video_if_there_is_something_to_track(
+    track, video, mask, tmp_path, capfd
+):
+    plain = track(video, "--mask", mask, out="plain.mp4").with_suffix(".json")
+    assert "adapting" not in capfd.readouterr().err
+    out = track(video, "--mask", mask, "--adapt", 3)
+    assert "adapting: 100%" in capfd.readouterr().err
+    frames, others = (
+        json.loads(path.read_text())["frames"] for path in (out.with_suffix(".json"), plain)
+    )
+    assert frames != others
+    track(video, "--mask", mask, "--adapt", 3)
+    assert "adapting" not in capfd.readouterr().err
+    track(video, "--mask", mask, "--adapt", 2)
+    assert "adapting: 100%" in capfd.readouterr().err
+
+
 def test_a_folder_of_frames_is_a_video(track, tree):
     frames, mask = tree / "JPEGImages/480p/val-000", tree / "Annotations/480p/val-000/00000.png"
     out = track(frames, "--mask", mask, "--protocol", "memory", out="deep/tracked.mp4")

@@ -1,0 +1,84 @@
+"""A model that goes on learning on the video that it is to track."""
+
+import pytest
+import torch
+from conftest import TINY_SCENE
+from test_model import SMALL
+
+from corrflow import InputError, adapt
+from corrflow.adaptation import FRAMES, LOSS, SIDE, TARGET, sample_clips
+from corrflow.loss import CorrespondenceLoss
+from corrflow.model import seeded_model, weights_digest
+from corrflow.training.inputs import InputPipeline
+from corrflow.training.schedule import step_draws
+from shards.synthetic import render
+
+
+@pytest.fixture(scope="module")
+def video():
+    return torch.from_numpy(render(TINY_SCENE, 3).frames_thw3).movedim(-1, 1)
+
+
+def test_a_copy_learns_to_copy_the_colours_of_the_video(video):
+    model = seeded_model(SMALL, 0)
+    before, seen = weights_digest(model), []
+    adapted = adapt(model, video, 30, watch=lambda steps: seen.extend(steps) or seen)
+    assert seen == list(range(30))
+    assert weights_digest(model) == before
+    assert not adapted.training
+    assert loss_of(adapted, video) < 0.99 * loss_of(model, video)  # at a rate for trained ones
+
+
+def loss_of(model, video):
+    """On clips that were not learnt from, without augmentation to speak of."""
+    pipeline = InputPipeline.of(model, TARGET)
+    data = pipeline.prepare(sample_clips(video, 8, model.stride, seed=7), step_draws(7, 0))
+    with torch.no_grad():
+        loss = CorrespondenceLoss(model.train(), LOSS, pipeline.targets)
+        return loss(*data[1:], (True,)).total.item()
+
+
+def test_the_same_seed_adapts_to_the_same_even_where_gradients_are_off(video):
+    model = seeded_model(SMALL, 0)
+    with torch.inference_mode():
+        one = adapt(model, iter(video), 2, seed=1)
+    again, other = adapt(model, video, 2, seed=1), adapt(model, video, 2, seed=2)
+    assert weights_digest(one) == weights_digest(again) != weights_digest(other)
+
+
+def test_clips_come_from_all_of_a_video_that_is_read_once():
+    frames = (torch.full((3, 40, 60), number, dtype=torch.uint8) for number in range(12))
+    clips_nt3hw = sample_clips(frames, 2000, 4, seed=0)
+    assert clips_nt3hw.shape == (2000, FRAMES, 3, 40, 60)
+    first_n = clips_nt3hw[:, 0, 0, 0, 0].int()
+    follows_t = torch.arange(FRAMES)[None, :, None, None, None]
+    assert (clips_nt3hw == first_n[:, None, None, None, None] + follows_t).all()
+    counts = torch.bincount(first_n, minlength=10)
+    assert len(counts) == 10
+    assert counts.min() > 140  # 200 expected, deviation 13
+
+
+def test_crops_come_from_all_of_a_frame_and_are_moved_from_frame_to_frame():
+    columns_w = torch.arange(SIDE + 60, dtype=torch.uint8)
+    frame_3hw = columns_w.expand(3, SIDE + 60, -1)
+    clips_nt3hw = sample_clips([frame_3hw] * FRAMES, 300, 4, seed=0)
+    edges_nt = clips_nt3hw[..., 0, 0, [0, -1]].int().amin(dim=-1)
+    assert clips_nt3hw.shape[-2:] == (SIDE, SIDE)
+    assert (edges_nt.min(), edges_nt.max()) == (0, 60)
+    moved_n = (edges_nt[:, 1] - edges_nt[:, 0]).abs()
+    assert 16 < moved_n.max() <= 32
+    is_mirrored_n = (clips_nt3hw[:, 0, 0, 0].int().diff(dim=1) < 0).all(dim=1)
+    assert 100 < is_mirrored_n.sum() < 200
+
+
+@pytest.mark.parametrize(
+    ("frames", "steps", "told"),
+    [
+        (torch.zeros(2, 3, 32, 32), 1, "a video of 2 frames: expected at least 3"),
+        (torch.zeros(3, 3, 3, 32), 1, r"frames \[3, 3, 32\]: expected 4 pixels to a side"),
+        (torch.zeros(3, 3, 32, 32), 0, "0 steps: expected at least 1"),
+    ],
+)
+def test_what_can_not_be_learnt_from_is_told(frames, steps, told):
+    with pytest.raises(InputError, match=told):
+        adapt(seeded_model(SMALL, 0), frames.byte(), steps)
