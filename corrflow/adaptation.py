@@ -54,7 +54,8 @@ def adapt(
         raise InputError(f"adapt: {steps} steps: expected at least 1")
     clips_nt3hw = sample_clips(frames, steps * CLIPS, model.stride, seed)
     with torch.inference_mode(False), torch.enable_grad():
-        adapted = copy.deepcopy(model).train()
+        # BatchNorm keeps its statistics: by those of crops of one video the tracks get worse
+        adapted = copy.deepcopy(model).eval().requires_grad_()
         pipeline = InputPipeline.of(adapted, TARGET)
         loss_of = CorrespondenceLoss(adapted, LOSS, pipeline.targets)
         optimizer = torch.optim.Adam(adapted.parameters(), lr=LEARNING_RATE)
@@ -67,7 +68,7 @@ def adapt(
             optimizer.zero_grad()
             losses.total.backward()
             optimizer.step()
-    return adapted.eval()
+    return adapted.requires_grad_(False)
 
 
 def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -> Tensor:

@@ -40,7 +40,7 @@ def test_the_file_is_the_one_of_the_card(name):
     ("name", "height", "protocols"),
     [
         ("base", 96, ("paper", "memory")),
-        ("fast", 240, ("memory",)),
+        ("fast", 320, ("memory",)),
         ("large", 96, ("memory",)),
     ],
 )
