@@ -5,7 +5,6 @@ README.md.
 """
 
 from corrflow import metrics
-from corrflow.adaptation import adapt
 from corrflow.attention import restricted_attention
 from corrflow.encoders import Encoder, find_encoder
 from corrflow.errors import InputError
@@ -18,7 +17,6 @@ __all__ = [
     "InputError",
     "ModelConfig",
     "Protocol",
-    "adapt",
     "find_encoder",
     "load_model",
     "metrics",

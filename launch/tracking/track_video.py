@@ -13,7 +13,8 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import torch
 
-from corrflow import CorrFlow, InputError, adapt
+from corrflow import CorrFlow, InputError
+from corrflow.adaptation import adapt
 from corrflow.annotations import (
     AnnotatedVideo,
     AnnotationWriter,

@@ -5,8 +5,8 @@ import torch
 from conftest import TINY_SCENE
 from test_model import SMALL
 
-from corrflow import InputError, adapt
-from corrflow.adaptation import FRAMES, LOSS, SIDE, TARGET, sample_clips
+from corrflow import InputError
+from corrflow.adaptation import FRAMES, LOSS, SIDE, TARGET, adapt, sample_clips
 from corrflow.loss import CorrespondenceLoss
 from corrflow.model import seeded_model, weights_digest
 from corrflow.training.inputs import InputPipeline
