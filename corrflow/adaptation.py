@@ -39,7 +39,7 @@ def adapt(
 
     Args:
         model: any that sees frames of this video's size; it stays as it is.
-        frames: of the video, uint8 RGB `[3, H, W]`, read once; of them 200 kB a step are kept.
+        frames: of the video, uint8 RGB `[3, H, W]`, read once; of them 1.3 MB a step are kept.
         steps: how many.
         seed: of the clips and of their augmentation.
         watch: passes the numbers of the steps through, and may show how far they are.

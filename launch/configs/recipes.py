@@ -148,7 +148,7 @@ def fast() -> TrainJob:
     `launch/shard.py --source VIDEOS --out shards`,
     `launch/train.py --recipe fast --data shards --run RUN --compute.precision bfloat16`,
     `launch/export.py --inverse-temperature 0.1`. Neither colours nor masks are looked at; the two
-    frames of a clip are a second apart, lest they be the same. Cost: 20 minutes on two cores (Intel
+    frames of a clip are a second apart, lest they be the same. Cost: 24 minutes on two cores (Intel
     Xeon with AMX) beside other work. Result: J&F by the memory protocol 0.795 on the development
     set (docs/results.md).
     """
