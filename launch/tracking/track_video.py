@@ -23,6 +23,7 @@ from corrflow.annotations import (
 )
 from corrflow.files import content_digest
 from corrflow.model import weights_digest
+from corrflow.propagation import find_protocol
 from corrflow.scale import Scale
 from corrflow.tracking.corrections import Sorted, sort_masks, sort_points
 from corrflow.tracking.earlier import Earlier, read_earlier
@@ -184,7 +185,7 @@ def prepare(
             old, made_from.given, to_beginning=order.backward, withdrawn=withdrawn
         )
     scale = Scale.of(footage.width, footage.height, order.size)
-    if order.adapt and plan.spans:
+    if order.adapt and plan.spans and find_protocol(order.protocol).propagates:
         model = adapt_to_video(order, model, made_from, watch, scale)
     follower: Tracker[Any, Any, Any, Any]
     if marked.masks is None:
@@ -213,7 +214,8 @@ def adapt_to_video(
         return ADAPTED[0][1]
     ADAPTED.clear()
     with open_video_reader(order.video) as again:
-        frames = Unbroken(picture.pixels for picture in again.frames)
+        read = watch.look(again.frames, again.count, "choosing clips")
+        frames = Unbroken(picture.pixels for picture in read)
         scaled = (torch.from_numpy(scale.frame(frame)).movedim(-1, 0) for frame in frames)
         shown = partial(watch.look, total=order.adapt, what="adapting", unit="steps")
         adapted = adapt(model, scaled, order.adapt, watch=shown)
