@@ -7,6 +7,7 @@ encoder, H W pixels.
 import torch
 from torch import Tensor, nn
 
+from corrflow.device import Precision
 from corrflow.errors import InputError
 from corrflow.loss import DISTILLATION, Losses
 from corrflow.model import CorrFlow, load_model, overlapping_means
@@ -20,13 +21,20 @@ class DistillationLoss(nn.Module):
     """One training step's forward pass, whole, so that DDP wraps a single call; as
     `CorrespondenceLoss` is called."""
 
-    def __init__(self, model: CorrFlow, teacher: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        model: CorrFlow,
+        teacher: str,
+        device: torch.device,
+        precision: Precision = "float32",
+    ) -> None:
         """Take up a teacher.
 
         Args:
             model: the student.
             teacher: whose features it learns, as `load_model` takes it.
             device: where both compute.
+            precision: of the teacher's convolutions; the student's is decided by whoever calls.
 
         Raises:
             InputError: as `load_model`; a teacher of another input or other channels, or whose
@@ -36,9 +44,8 @@ class DistillationLoss(nn.Module):
         self.model = model
         trained = load_model(teacher, device).requires_grad_(False)
         self.ratio = check_teacher(model, trained)
-        # no part of the module, whose weights are saved and reduced; in the precision of the run,
-        # whose autocast is around it
-        self.teach = trained.accelerate("float32").encode_input
+        # no part of the module, whose weights are saved and reduced
+        self.encode_by_teacher = trained.accelerate(precision).encode_input
 
     def forward(
         self,
@@ -51,15 +58,20 @@ class DistillationLoss(nn.Module):
         input's colour space; colours are not looked at."""
         frames_n3hw = frames_bt3hw.flatten(0, 1)
         with torch.no_grad():
-            features_nchw = self.teach(frames_n3hw).float()
-            height, width = features_nchw.shape[-2:]
-            cells = height // self.ratio, width // self.ratio
-            taught_nchw = overlapping_means(features_nchw, cells)
+            taught_nchw = self.teach(frames_n3hw)
             whitening_cc = inverse_root(taught_nchw)
         missed_nchw = self.model.encode_input(frames_n3hw).float() - taught_nchw
         with torch.autocast(missed_nchw.device.type, enabled=False):  # in single precision
             loss = torch.einsum("dc,nchw->ndhw", whitening_cc, missed_nchw).square().mean()
         return Losses(loss, {DISTILLATION: loss})
+
+    def teach(self, frames_n3hw: Tensor) -> Tensor:
+        """What the student is to find: the teacher's features, averaged to the student's cells."""
+        # its precision is its own: Winograd convolution is for float32
+        with torch.autocast(frames_n3hw.device.type, enabled=False):
+            features_nchw = self.encode_by_teacher(frames_n3hw)
+        height, width = features_nchw.shape[-2:]
+        return overlapping_means(features_nchw, (height // self.ratio, width // self.ratio))
 
 
 def check_teacher(student: CorrFlow, teacher: CorrFlow) -> int:
@@ -79,7 +91,9 @@ def inverse_root(features_nchw: Tensor) -> Tensor:
     """What brings features `[N, C, h, w]` to a variance of nearly 1 in each direction, less where
     they vary little; symmetric `[C, C]`."""
     cells_cp = features_nchw.transpose(0, 1).flatten(1).double()
-    variances_c, axes_cc = torch.linalg.eigh(torch.cov(cells_cp))
+    centred_cp = cells_cp - cells_cp.mean(dim=1, keepdim=True)
+    covariance_cc = centred_cp @ centred_cp.mT / (cells_cp.shape[1] - 1)  # torch.cov isn't compiled
+    variances_c, axes_cc = torch.linalg.eigh(covariance_cc)
     variances_c = variances_c + FLOOR * variances_c.mean()
     root_cc: Tensor = axes_cc * variances_c.rsqrt() @ axes_cc.mT
     return root_cc.to(features_nchw.dtype)

@@ -126,7 +126,8 @@ class CorrespondenceLoss(nn.Module):
         whose classes come without the axis of targets."""
         super().__init__()
         self.model = model
-        self.config = config
+        self.weights = config.weights
+        self.batch_frames = config.batch_frames
         self.targets = targets
 
     def forward(
@@ -150,14 +151,14 @@ class CorrespondenceLoss(nn.Module):
         features = self.encode(frames_bt3hw)
         hops, copies = forward_hops(self.model, features, colors_btkhw, teacher_forced)
         clip = PropagatedClip(self.model, features, hops, copies, classes_btmhw, self.targets)
-        terms = {name: TERMS[name](clip) for name in self.config.terms}
-        weighted = [self.config.weights[name] * term for name, term in terms.items()]
+        terms = {name: TERMS[name](clip) for name, weight in self.weights.items() if weight}
+        weighted = [self.weights[name] * term for name, term in terms.items()]
         return Losses(torch.stack(weighted).sum(), terms)
 
     def encode(self, frames_bt3hw: Tensor) -> list[Tensor]:
         """Features of each frame of the clips, `[B, C, h, w]`."""
         frames = frames_bt3hw.unbind(dim=1)
-        if self.config.batch_frames:
+        if self.batch_frames:
             return list(self.model.encode_input(torch.cat(frames)).chunk(len(frames)))
         # one frame at a time: BatchNorm's statistics are those of frames t, not of the clip (as
         # released)

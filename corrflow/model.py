@@ -151,7 +151,7 @@ class CorrFlow(nn.Module):
         half = precision == "bfloat16" or (precision == "auto" and has_bfloat16(self.device))
         self.precision = torch.bfloat16 if half else torch.float32
         winograd = self.device.type == "cpu" and not half
-        self.encoder.accelerate(self.device, half=half, compiled=False, winograd=winograd)
+        self.encoder.accelerate(self.device, half=half, winograd=winograd)
         return self
 
     def computed_by(self) -> str:

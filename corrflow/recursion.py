@@ -7,7 +7,6 @@ clips, k colour classes, h w cells.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.model import CorrFlow
@@ -71,7 +70,13 @@ def smooth(copied_bkhw: Tensor, stride: int) -> Tensor:
     if stride % 2:
         return copied_bkhw
     side = 1 / (4 * stride)
-    middle = 1 - 2 * side
-    edged = F.pad(copied_bkhw, (1, 1, 1, 1), mode="replicate")
-    rows = edged[..., 1:-1, :] * middle + (edged[..., :-2, :] + edged[..., 2:, :]) * side
-    return rows[..., 1:-1] * middle + (rows[..., :-2] + rows[..., 2:]) * side
+    return filter_along(filter_along(copied_bkhw, -2, side), -1, side)
+
+
+def filter_along(x: Tensor, dim: int, side: float) -> Tensor:
+    """`x` filtered by [side, 1 - 2 side, side] along a dimension; at either end the last value
+    counts twice."""
+    last = x.shape[dim] - 1
+    before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, last)], dim)
+    after = torch.cat([x.narrow(dim, 1, last), x.narrow(dim, last, 1)], dim)
+    return x * (1 - 2 * side) + (before + after) * side

@@ -1,6 +1,5 @@
 """Which backend computes the attention: by device, by what is installed, or by name."""
 
-import importlib
 import importlib.util
 import os
 import shutil
@@ -35,6 +34,7 @@ WIDEST = 512  # channels of features or values; wider ones overflow a multiproce
 LARGEST_TOP_K = 64  # most similar cells that are held in registers
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def choose_backend(
     name: str,
     device: torch.device,
@@ -112,9 +112,9 @@ def has_compiler() -> bool:
 def find_attend(backend: str) -> Attend:
     """The function of a chosen backend."""
     if backend == "triton":
-        # compiles, and imports what may be absent
-        attend: Attend = importlib.import_module("corrflow.attention.fused").attend
-        return attend
+        from corrflow.attention import fused  # which imports what may be absent
+
+        return fused.attend
     return in_float32(
         {"reference": reference.attend, "tiled": tiled.attend, "sampler": sampler.attend}[backend]
     )

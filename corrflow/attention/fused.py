@@ -29,7 +29,6 @@ from typing import Any, NamedTuple
 import torch
 import triton
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from corrflow.attention import most_similar
 from corrflow.attention.kernels import (
@@ -50,11 +49,11 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
     if window.top_k:
         return most_similar.attend(query_bchw, key_brchw, value_brkhw, window, find_largest)
     cells_last = (
-        query_bchw.permute(0, 2, 3, 1),
-        key_brchw.permute(0, 1, 3, 4, 2),
-        value_brkhw.permute(0, 1, 3, 4, 2),
+        query_bchw.permute(0, 2, 3, 1).contiguous(),
+        key_brchw.permute(0, 1, 3, 4, 2).contiguous(),
+        value_brkhw.permute(0, 1, 3, 4, 2).contiguous(),
     )
-    out_bhwk: Tensor = FusedAttention.apply(*cells_last, window)
+    out_bhwk: Tensor = copy(*cells_last, window.radius, window.scale)[0]
     return out_bhwk.permute(0, 3, 1, 2)
 
 
@@ -137,54 +136,91 @@ class Launch:
             self.constants |= {"K": classes, "BLOCK_K": padded_width(classes)}
 
 
-class FusedAttention(torch.autograd.Function):
-    """The kernels as one differentiable function of cells-last tensors."""
+@torch.library.custom_op("corrflow::copy_fused", mutates_args=())
+def copy(
+    query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Copy contiguous cells-last tensors, float32 `[B, H, W, K]`; also the highest logit and the
+    softmax sum of each cell, `[2, B, H, W]`, for backward.
 
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
-        """The copied values, float32 `[B, H, W, K]`."""
-        query, key, value = (x.contiguous() for x in (query, key, value))
-        launch = Launch(query, key.shape[1], window, value)
-        out_bhwk = torch.empty(
-            *query.shape[:3], value.shape[-1], device=query.device, dtype=torch.float32
+    An operator of its own, so that torch.compile takes it as a whole.
+    """
+    launch = Launch(query, key.shape[1], Window(radius, scale), value)
+    out_bhwk, sums_2bhw = empty_copy(query, value)
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+        copy_kernel[launch.tiles, launch.batch](
+            query, key, value, out_bhwk, *sums_2bhw, *launch.sizes, **launch.constants
         )
-        # apart, since their logarithm in one would round weights of large logits: 200 + log 1.5
-        # keeps 5 digits after the point
-        highest_bhw, total_bhw = torch.empty(
-            2, *query.shape[:3], device=query.device, dtype=torch.float32
-        )
-        given = (query, key, value, out_bhwk, highest_bhw, total_bhw)
-        with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
-            copy_kernel[launch.tiles, launch.batch](*given, *launch.sizes, **launch.constants)
-        ctx.save_for_backward(*given)
-        ctx.window = window
-        return out_bhwk
+    return out_bhwk, sums_2bhw
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of query, key and value, in their own precision."""
-        query, key, value, out_bhwk, highest_bhw, total_bhw = ctx.saved_tensors
-        launch = Launch(query, key.shape[1], ctx.window, value)
-        grad_bhwk = grad_out.contiguous()
-        # sum over the window of weight x its gradient
-        mean_bhw = (grad_bhwk * out_bhwk).sum(dim=-1)
-        grad_query = grad_key = grad_value = None
-        given = (query, key, value, grad_bhwk, highest_bhw, total_bhw, mean_bhw)
-        if ctx.needs_input_grad[0]:
-            grad_query = torch.empty_like(query)
+
+def empty_copy(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Room for what `copy` returns."""
+    out_bhwk = query.new_empty(*query.shape[:3], value.shape[-1], dtype=torch.float32)
+    # highest and sum apart, since their logarithm in one would round weights of large logits:
+    # 200 + log 1.5 keeps 5 digits after the point
+    return out_bhwk, query.new_empty(2, *query.shape[:3], dtype=torch.float32)
+
+
+@torch.library.custom_op("corrflow::copy_fused_backward", mutates_args=())
+def copy_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    sums: Tensor,
+    radius: int,
+    scale: float,
+    of_query: bool,
+    of_key: bool,
+    of_value: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, in their own precision; one that is not asked for holds
+    anything."""
+    launch = Launch(query, key.shape[1], Window(radius, scale), value)
+    # sum over the window of weight x its gradient
+    mean_bhw = (grad * out).sum(dim=-1)
+    grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
+    given = (query, key, value, grad, *sums, mean_bhw)
+    with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
+        if of_query:
             query_kernel[launch.tiles, launch.batch](
                 *given, grad_query, *launch.sizes, **launch.constants
             )
-        if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
-            grad_key, grad_value = torch.empty_like(key), torch.empty_like(value)
-            grid = (launch.tiles, launch.batch * launch.references)
-            wanted = ctx.needs_input_grad[2]
-            reference_kernel[grid](
-                *given, grad_key, grad_value, *launch.sizes, **launch.constants, WITH_VALUE=wanted
+        if of_key or of_value:
+            reference_kernel[launch.tiles, launch.batch * launch.references](
+                *given, grad_key, grad_value, *launch.sizes, **launch.constants, WITH_VALUE=of_value
             )
-        grads = (grad_query, grad_key, grad_value)
-        return *(
-            grad if needed else None
-            for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)
-        ), None
+    return grad_query, grad_key, grad_value
+
+
+@copy.register_fake
+def _(
+    query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float
+) -> tuple[Tensor, Tensor]:
+    return empty_copy(query, value)
+
+
+@copy_backward.register_fake
+def _(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    """What backward needs."""
+    query, key, value, ctx.radius, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value, *output)
+    ctx.set_materialize_grads(False)  # of the sums there are none
+
+
+def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    """Gradients as autograd asks for them."""
+    needed = ctx.needs_input_grad[:3]
+    grads = copy_backward(grad.contiguous(), *ctx.saved_tensors, ctx.radius, ctx.scale, *needed)
+    return *(one if needs else None for one, needs in zip(grads, needed, strict=True)), None, None
+
+
+copy.register_autograd(backward, setup_context=keep)

@@ -15,7 +15,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from corrflow.attention import most_similar
 from corrflow.attention.search import find_largest
@@ -30,57 +29,87 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
     if window.top_k:
         return most_similar.attend(query_bchw, key_brchw, value_brkhw, window, find_largest)
-    copied: Tensor = TiledAttention.apply(query_bchw, key_brchw, value_brkhw, window)
+    copied: Tensor = copy(query_bchw, key_brchw, value_brkhw, window.radius, window.scale)
     return copied
 
 
-class TiledAttention(torch.autograd.Function):
-    """Forward and backward tile by tile. Memory besides inputs, output and gradients: a few
-    tiles."""
+@torch.library.custom_op("corrflow::copy_tiled", mutates_args=())
+def copy(query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float) -> Tensor:
+    """Copy tile by tile, `[B, K, H, W]`. Memory besides inputs, output and gradients: a few tiles.
 
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
-        """The copied values, `[B, K, H, W]`."""
-        ctx.save_for_backward(query, key, value)
-        ctx.window = window
-        out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
-        for tile in tiles(query.shape[-2], query.shape[-1], window.radius, TILE):
-            weights_bqp = tile_weights(tile, tile.queries(query), tile.patches(key), window)
-            copied_bkq = torch.bmm(tile.patches(value), weights_bqp.mT)
-            target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
-            target.copy_(copied_bkq.view(target.shape))
-        return out_bkhw
+    An operator of its own, so that torch.compile takes it as a whole and does not unroll tiles.
+    """
+    window = Window(radius, scale)
+    out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
+    for tile in tiles(query.shape[-2], query.shape[-1], radius, TILE):
+        weights_bqp = tile_weights(tile, tile.queries(query), tile.patches(key), window)
+        copied_bkq = torch.bmm(tile.patches(value), weights_bqp.mT)
+        target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
+        target.copy_(copied_bkq.view(target.shape))
+    return out_bkhw
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-        """Gradients of query, key and value; those of key and value add up where patches
-        overlap."""
-        query, key, value = ctx.saved_tensors
-        grad_query, grad_key, grad_value = (
-            torch.empty_like(query),
-            torch.zeros_like(key),
-            torch.zeros_like(value),
-        )
-        for tile in tiles(query.shape[-2], query.shape[-1], ctx.window.radius, TILE):
-            query_bcq, grad_bkq = tile.queries(query), tile.queries(grad_out)
-            key_bcp, value_bkp = tile.patches(key), tile.patches(value)
-            weights_bqp = tile_weights(tile, query_bcq, key_bcp, ctx.window)
-            if ctx.needs_input_grad[2]:
-                tile.add_patches(grad_value, torch.bmm(grad_bkq, weights_bqp))
-            if ctx.needs_input_grad[0] or ctx.needs_input_grad[1]:
-                # d softmax: weights * (d weights - sum(d weights * weights)), built in place
-                grad_bqp = torch.bmm(grad_bkq.mT, value_bkp)
-                grad_bqp -= torch.einsum("bqp,bqp->bq", grad_bqp, weights_bqp)[..., None]
-                grad_bqp *= weights_bqp
-                target = grad_query[..., tile.top : tile.bottom, tile.left : tile.right]
-                target.copy_(torch.bmm(key_bcp, grad_bqp.mT).view(target.shape))
-                tile.add_patches(grad_key, torch.bmm(query_bcq, grad_bqp))
-        grads = (grad_query.mul_(ctx.window.scale), grad_key.mul_(ctx.window.scale), grad_value)
-        return *(
-            grad if needed else None
-            for grad, needed in zip(grads, ctx.needs_input_grad, strict=False)
-        ), None
+
+@torch.library.custom_op("corrflow::copy_tiled_backward", mutates_args=())
+def copy_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    radius: int,
+    scale: float,
+    of_features: bool,
+    of_value: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, zeros where they are not asked for; those of key and value
+    add up where patches overlap."""
+    window = Window(radius, scale)
+    grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))
+    for tile in tiles(query.shape[-2], query.shape[-1], radius, TILE):
+        query_bcq, grad_bkq = tile.queries(query), tile.queries(grad)
+        key_bcp, value_bkp = tile.patches(key), tile.patches(value)
+        weights_bqp = tile_weights(tile, query_bcq, key_bcp, window)
+        if of_value:
+            tile.add_patches(grad_value, torch.bmm(grad_bkq, weights_bqp))
+        if of_features:
+            # d softmax: weights * (d weights - sum(d weights * weights)), built in place
+            grad_bqp = torch.bmm(grad_bkq.mT, value_bkp)
+            grad_bqp -= torch.einsum("bqp,bqp->bq", grad_bqp, weights_bqp)[..., None]
+            grad_bqp *= weights_bqp
+            target = grad_query[..., tile.top : tile.bottom, tile.left : tile.right]
+            target.copy_(torch.bmm(key_bcp, grad_bqp.mT).view(target.shape))
+            tile.add_patches(grad_key, torch.bmm(query_bcq, grad_bqp))
+    return grad_query.mul_(scale), grad_key.mul_(scale), grad_value
+
+
+@copy.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float) -> Tensor:
+    return value.new_empty(len(value), value.shape[2], *query.shape[-2:])
+
+
+@copy_backward.register_fake
+def _(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *others: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    """What backward needs."""
+    query, key, value, ctx.radius, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value)
+
+
+def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    """Gradients as autograd asks for them."""
+    needed = ctx.needs_input_grad
+    grads = copy_backward(
+        grad, *ctx.saved_tensors, ctx.radius, ctx.scale, needed[0] or needed[1], needed[2]
+    )
+    wanted = (one if needs else None for one, needs in zip(grads, needed, strict=False))
+    return *wanted, None, None
+
+
+copy.register_autograd(backward, setup_context=keep)
 
 
 def tile_weights(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:

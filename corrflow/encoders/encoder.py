@@ -54,19 +54,14 @@ class Encoder(nn.Module, ABC):
             `[N, channels, H / stride, W / stride]`.
         """
 
-    def accelerate(
-        self, device: torch.device, *, half: bool, compiled: bool, winograd: bool
-    ) -> None:
+    def accelerate(self, device: torch.device, *, half: bool, winograd: bool) -> None:
         """Move to `device` and be computed there as fast as can be: same results up to rounding.
 
         Args:
             device: where it goes.
             half: it is going to be called under autocast to bfloat16.
-            compiled: use `torch.compile`.
             winograd: use Winograd convolution where that pays; an encoder that has none ignores it.
         """
-        if compiled:
-            self.compile()
         # tensor cores want channels last, and so does bfloat16 on the CPU; float32 there is slower
         last = device.type == "cuda" or half
         layout = torch.channels_last if last else torch.contiguous_format

@@ -147,11 +147,9 @@ class ResNet(Encoder):
             if isinstance(module, nn.Conv2d) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def accelerate(
-        self, device: torch.device, *, half: bool, compiled: bool, winograd: bool
-    ) -> None:
+    def accelerate(self, device: torch.device, *, half: bool, winograd: bool) -> None:
         """As every encoder; wide convolutions by Winograd convolution where asked for."""
-        super().accelerate(device, half=half, compiled=compiled, winograd=winograd)
+        super().accelerate(device, half=half, winograd=winograd)
         if self.use_winograd(winograd):
             self.to(memory_format=torch.channels_last)  # the layout that it wants
 

@@ -231,7 +231,7 @@ def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
         fast.append(
             Variant(
                 "step",
-                "corrflow, encoder compiled",
+                "corrflow, compiled",
                 partial(build_step, compiled, sizes, str(device)),
                 need,
             )
@@ -279,13 +279,6 @@ def step_of(trainer: Trainer, sizes: Sizes) -> Work:
     )
     batch = SyntheticBatch(clips_of(sizes), ["bench"])
     return partial(trainer.train_step, batch, log)
-
-
-def build_compiled_step(sizes: Sizes, device: str) -> Work:
-    """A step whose encoder, recursion and losses are compiled as one."""
-    trainer = make_trainer(ComputeConfig(), device)
-    trainer.loss_module = torch.compile(trainer.loss_module)  # type: ignore[assignment]
-    return step_of(trainer, sizes)
 
 
 def build_graph_step(sizes: Sizes, device: str) -> Work:

@@ -21,16 +21,10 @@ class Compute(NamedTuple):
     winograd: bool
 
     def __str__(self) -> str:
-        encoder = (
-            "compiled encoder"
-            if self.compiled
-            else "encoder by Winograd convolution"
-            if self.winograd
-            else "encoder as it is"
-        )
-        return (
-            f"{self.attention} attention, {str(self.precision).removeprefix('torch.')}, {encoder}"
-        )
+        precision = str(self.precision).removeprefix("torch.")
+        convolution = ", Winograd convolution" if self.winograd else ""
+        compiled = ", compiled" if self.compiled else ""
+        return f"{self.attention} attention, {precision}{convolution}{compiled}"
 
 
 @dataclass(frozen=True)
@@ -43,8 +37,8 @@ class ComputeConfig:
     """Precision of the encoder's convolutions; auto takes bfloat16 (autocast) on CUDA of compute
     capability 8.0 or later, else float32."""
     compile: Literal["yes", "no"] = "no"
-    """Whether the encoder is compiled by torch.compile, which needs a C++ compiler. On one H200 a
-    compiled step was slower (37.7 ms instead of 32.0, docs/performance.md)."""
+    """Whether encoder, recursion and losses are compiled as one by torch.compile, which needs a C++
+    compiler, and a minute or more for each way that scheduled sampling takes through a clip."""
     convolution: Literal["auto", "direct", "winograd"] = "auto"
     """How wide 3x3 convolutions are computed; auto takes Winograd convolution on the CPU in
     float32, which is nearly twice as fast, else the direct one."""

@@ -16,6 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from corrflow.augmentation import Draws
+from corrflow.device import Precision
 from corrflow.distillation import DistillationLoss
 from corrflow.loss import CorrespondenceLoss
 from corrflow.model import CorrFlow, seeded_model
@@ -87,7 +88,6 @@ class Trainer:
         model.to(device).encoder.accelerate(
             device,
             half=self.compute.precision == torch.bfloat16,
-            compiled=self.compute.compiled,
             winograd=self.compute.winograd,
         )
         return model
@@ -95,9 +95,17 @@ class Trainer:
     def new_loss(self) -> nn.Module:
         """What is learnt: to copy colours, or another model's features."""
         model, loss = self.model.train(), self.config.loss
+        module: nn.Module
         if loss.teacher:
-            return DistillationLoss(model, loss.teacher, self.context.device)
-        return CorrespondenceLoss(model, loss, self.input_pipeline.targets)
+            precision: Precision = (
+                "bfloat16" if self.compute.precision == torch.bfloat16 else "float32"
+            )
+            module = DistillationLoss(model, loss.teacher, self.context.device, precision)
+        else:
+            module = CorrespondenceLoss(model, loss, self.input_pipeline.targets)
+        if self.compute.compiled:
+            module.compile(dynamic=False)  # all batches are of one size
+        return module
 
     def resume(self) -> tuple[int, int, int]:
         """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the

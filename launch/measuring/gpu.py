@@ -182,14 +182,11 @@ def measure_speed(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 
 
 def launch_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """Ways to launch the kernels of a step that training does not take yet."""
+    """The way to launch a step's kernels that training does not take."""
     if device.type != "cuda":
         return []
     need = cases.step_variants(sizes, device)[0].need
-    return [
-        Variant("step", "loss compiled", partial(cases.build_compiled_step, sizes, "cuda"), need),
-        Variant("step", "graph", partial(cases.build_graph_step, sizes, "cuda"), need),
-    ]
+    return [Variant("step", "graph", partial(cases.build_graph_step, sizes, "cuda"), need)]
 
 
 def check_training(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
@@ -200,7 +197,7 @@ def check_training(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
     recipe = find_recipe("smoke" if job.tiny else "gpu")
     ways = {"default": ComputeConfig()}
     if device.type == "cuda":
-        ways["encoder compiled"] = ComputeConfig(compile="yes")
+        ways["compiled"] = ComputeConfig(compile="yes")
     for name, compute in ways.items():
         training = replace(recipe.training, compute=compute)
         steps = 3 if job.tiny else 40

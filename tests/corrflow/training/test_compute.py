@@ -1,9 +1,12 @@
 import json
 from dataclasses import replace
+from functools import partialmethod
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch._dynamo.utils import counters
 
 from corrflow import InputError, ModelConfig
 from corrflow.attention import choice
@@ -11,7 +14,7 @@ from corrflow.attention.choice import has_compiler
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training import compute
 from corrflow.training.compute import Compute, ComputeConfig
-from corrflow.training.distributed import DistributedContext
+from corrflow.training.schedule import ScheduleConfig
 from corrflow.training.trainer import Trainer
 from launch import train
 from shards.packing.config import PackConfig
@@ -38,7 +41,7 @@ def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
         "triton", torch.bfloat16, compiled=False, winograd=False
     )
     forced = ComputeConfig("reference", "float32", "no").choose(CUDA)
-    assert str(forced) == "reference attention, float32, encoder as it is"
+    assert str(forced) == "reference attention, float32"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert ComputeConfig().choose(CUDA) == Compute(
         "tiled", torch.float32, compiled=False, winograd=False
@@ -52,9 +55,7 @@ def test_compilation_is_refused_where_nothing_can_compile(monkeypatch):
 
 
 def test_winograds_way_is_refused_where_it_would_not_be_gone():
-    assert str(ComputeConfig(convolution="winograd").choose(CPU)).endswith(
-        "encoder by Winograd convolution"
-    )
+    assert str(ComputeConfig(convolution="winograd").choose(CPU)).endswith("Winograd convolution")
     assert not ComputeConfig(convolution="direct").choose(CPU).winograd
     with pytest.raises(
         InputError,
@@ -115,25 +116,41 @@ def test_bfloat16_learns_the_demo_as_float32_does(tmp_path):
 @pytest.mark.skipif(
     not has_compiler(), reason="torch.compile needs a C++ compiler and Python's headers"
 )
-def test_a_compiled_encoder_trains_as_the_plain_one(tmp_path):
+@pytest.mark.parametrize(
+    ("attention", "compiler", "forcing", "graphs"),
+    [
+        ("tiled", "inductor", 1.0, 1),
+        # traced, its gradients too, and then computed as it is: no minutes of compiling
+        ("tiled", "aot_eager", 0.5, 2),
+        ("triton", "aot_eager", 0.5, 2),
+    ],
+)
+def test_a_compiled_step_trains_as_the_plain_one(
+    tmp_path, monkeypatch, attention, compiler, forcing, graphs
+):
     from test_trainer import ALONE, batches, config
 
+    monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=compiler))
     # Eight channels at least: below, oneDNN's strided 1x1 convolution for AVX2 writes past its end.
     model = ModelConfig(ResNetConfig((8, 8, 16, 16), (1, 1, 1, 1), 8), radius=2)
+    schedule = ScheduleConfig(teacher_forcing_start=forcing, teacher_forcing_end=forcing)
     plain, compiled = (
-        replace(config(steps=3), model=model, compute=ComputeConfig(compile=how))
+        replace(
+            config(steps=6),
+            model=model,
+            schedule=schedule,
+            compute=ComputeConfig(attention, compile=how, convolution="direct"),
+        )
         for how in ("no", "yes")
     )
-    lines = {}
+    counters.clear()
+    lines, weights = {}, {}
     for name, settings in (("plain", plain), ("compiled", compiled)):
         trainer = Trainer(tmp_path / name, settings, ALONE)
         assert trainer.fit(batches(), lambda: False, lambda _: None)
         lines[name] = losses_of(tmp_path / name)
-        weights = trainer.model.state_dict()
+        weights[name] = trainer.model.state_dict()
+    assert counters["stats"]["unique_graphs"] == graphs
+    assert not counters["graph_break"]
     np.testing.assert_allclose(lines["compiled"], lines["plain"], rtol=1e-4)
-    assert (
-        weights.keys()
-        == Trainer(tmp_path / "other", plain, DistributedContext(0, 1, CPU))
-        .model.state_dict()
-        .keys()
-    )
+    assert weights["compiled"].keys() == weights["plain"].keys()
