@@ -26,7 +26,7 @@ from corrflow.errors import InputError
 from corrflow.memory import peak_bytes
 from corrflow.model import CorrFlow, weights_digest
 from corrflow.pictures import overlay, write_jpeg
-from corrflow.propagation import Protocol, stream, stream_points, stream_together
+from corrflow.propagation import Protocol, stream, stream_points_together, stream_together
 from corrflow.scale import Scale
 
 Model = CorrFlow | None
@@ -109,14 +109,15 @@ def run_sequences(
 
 
 def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[list[Sequence]]:
-    """Those that can be tracked in step, at most `lanes` at a time: of one size, with masks in the
-    same frames, and about as long."""
-    if lanes == 1 or benchmark.kind == "points":
+    """Those that can be tracked in step, at most `lanes` at a time: of one size, with labels given
+    in the same frames, and about as long."""
+    if lanes == 1:
         return [[sequence] for sequence in sequences]
     alike: dict[Any, list[Sequence]] = {}
     for sequence in sorted(sequences, key=lambda sequence: -sequence.length):
-        given = benchmark.initial_labels(sequence)
-        alike.setdefault((next(iter(given.values())).shape, tuple(given)), []).append(sequence)
+        size = next(benchmark.frames(sequence)).shape[:2]
+        given = tuple(benchmark.initial_labels(sequence))
+        alike.setdefault((size, given), []).append(sequence)
     groups = []
     for ((height, width), _), members in alike.items():
         most = max(1, min(lanes, LANES_BYTES // (PIXEL_BYTES * height * width)))
@@ -166,8 +167,11 @@ def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator
         for sequence in group
     ]
     if benchmark.kind == "points":
-        for located in stream_points(model, frames[0], given[0], protocol):
-            yield {0: located._replace(xy=torch.from_numpy(scale.outward(located.xy.numpy())))}
+        for points in stream_points_together(model, frames, given, protocol):
+            yield {
+                lane: located._replace(xy=torch.from_numpy(scale.outward(located.xy.numpy())))
+                for lane, located in points.items()
+            }
     else:
         for outputs in stream_together(model, frames, given, protocol):
             yield {lane: scale.enlarge(labels_hw.numpy()) for lane, labels_hw in outputs.items()}

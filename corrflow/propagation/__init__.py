@@ -12,6 +12,7 @@ from corrflow.propagation.video import (
     stream,
     stream_masks,
     stream_points,
+    stream_points_together,
     stream_together,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "stream",
     "stream_masks",
     "stream_points",
+    "stream_points_together",
     "stream_together",
 ]

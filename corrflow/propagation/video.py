@@ -120,12 +120,17 @@ def stream_together(
     """
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
-    if not videos or len(videos) != len(labels):
-        raise InputError(
-            f"{len(videos)} videos, labels of {len(labels)}: expected as many, at least 1"
-        )
+    check_count(videos, labels)
     tracked = track(tracker, mask_lanes(tracker, videos, labels, chosen), chosen)
     return ({lane: masks.labels for lane, masks in outputs.items()} for outputs in tracked)
+
+
+def check_count(videos: Sequence[Frames], given: Sequence[Any]) -> None:
+    """InputError unless something is given for each of some videos."""
+    if not videos or len(videos) != len(given):
+        raise InputError(
+            f"{len(videos)} videos, labels of {len(given)}: expected as many, at least 1"
+        )
 
 
 def mask_lanes(
@@ -134,14 +139,14 @@ def mask_lanes(
     labels: Sequence[GivenMasks],
     protocol: Protocol,
     gone: Mapping[int, Collection[int]] = MappingProxyType({}),
-) -> list["Lane"]:
-    """Videos whose masks are tracked in step."""
+) -> dict[int, "Lane"]:
+    """Videos whose masks are tracked in step, by number."""
     stride, device = cells_of_model(model)
-    lanes = []
-    for frames, given in zip(videos, labels, strict=True):
-        by_number = given if isinstance(given, Mapping) else {0: given}
-        masks = MaskLabels(by_number, stride, device, protocol, gone)
-        lanes.append(Lane(iter(frames), masks, masks.size))
+    lanes = {}
+    for number, (frames, given) in enumerate(zip(videos, labels, strict=True)):
+        by_frame = given if isinstance(given, Mapping) else {0: given}
+        masks = MaskLabels(by_frame, stride, device, protocol, gone)
+        lanes[number] = Lane(iter(frames), masks, masks.size)
     return lanes
 
 
@@ -164,16 +169,44 @@ def stream_points(
     Raises:
         InputError: points outside of the frame, frames that differ in size, an unknown protocol.
     """
+    for outputs in stream_points_together(model, [frames], [points], protocol):
+        yield outputs[0]
+
+
+def stream_points_together(
+    model: Model,
+    videos: Sequence[Frames],
+    points: Sequence[GivenPoints],
+    protocol: str | Protocol = "paper",
+) -> Iterator[dict[int, TrackedPoints]]:
+    """`stream_points` of several videos of one size in step, as `stream_together` does for masks.
+
+    Args:
+        model: as `propagate` takes it.
+        videos: frames of each; they may end at different times, or have none.
+        points: of each, as many as it has, given in the same frames of all videos.
+        protocol: as `propagate` takes it.
+
+    Yields:
+        For each frame number, by the number of the video, of those that have not ended, its points.
+
+    Raises:
+        InputError: as `stream_points`; videos of several sizes, or with points in different frames.
+    """
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
-    rest = map(torch.as_tensor, frames)
-    if (first := next(rest, None)) is None:
-        return
-    size = int(first.shape[-2]), int(first.shape[-1])
-    given = points if isinstance(points, Mapping) else {0: points}
-    located = PointLabels(given, size, *cells_of_model(tracker))
-    for outputs in track(tracker, [Lane(chain([first], rest), located, size)], chosen):
-        yield outputs[0]
+    check_count(videos, points)
+    lanes = {}
+    for number, (frames, given) in enumerate(zip(videos, points, strict=True)):
+        rest = map(torch.as_tensor, frames)
+        if (first := next(rest, None)) is None:
+            continue
+        size = int(first.shape[-2]), int(first.shape[-1])
+        by_frame = given if isinstance(given, Mapping) else {0: given}
+        located = PointLabels(by_frame, size, *cells_of_model(tracker))
+        lanes[number] = Lane(chain([first], rest), located, size)
+    if lanes:
+        yield from track(tracker, lanes, chosen)
 
 
 @dataclass
@@ -201,15 +234,16 @@ def cells_of_model(model: CorrFlow | None) -> tuple[int, torch.device]:
 
 @torch.inference_mode()
 def track(
-    model: CorrFlow | None, lanes: list[Lane], protocol: Protocol
+    model: CorrFlow | None, lanes: dict[int, Lane], protocol: Protocol
 ) -> Iterator[dict[int, Any]]:
     """The loop that masks and points share; yields each frame's outputs by lane."""
-    given = lanes[0].labels.given
-    for lane in lanes:
-        if lane.size != lanes[0].size or lane.labels.given != given:
+    first, *_ = lanes.values()
+    given = first.labels.given
+    for lane in lanes.values():
+        if lane.size != first.size or lane.labels.given != given:
             raise InputError("videos in step: expected one size, and labels in the same frames")
-    references = References(protocol.for_frames(lanes[0].size), model) if model else None
-    live = list(range(len(lanes)))
+    references = References(protocol.for_frames(first.size), model) if model else None
+    live = list(lanes)
     for number in count():
         frames = read_frames(lanes, live, number)
         if number and len(frames) < len(live):
@@ -258,7 +292,7 @@ def remembered(
     return shares_khw.lerp(labels.encode(number, None), hardening) if hardening else shares_khw
 
 
-def read_frames(lanes: list[Lane], live: list[int], number: int) -> dict[int, Tensor]:
+def read_frames(lanes: dict[int, Lane], live: list[int], number: int) -> dict[int, Tensor]:
     """The next frame `[3, H, W]` of each lane that has one; InputError for one of another size."""
     frames = {}
     for lane in live:

@@ -14,7 +14,14 @@ import corrflow
 from corrflow import CorrFlow, Encoder, InputError, ModelConfig, Protocol
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.model import weights_digest
-from corrflow.propagation import PROTOCOLS, find_protocol, stream, stream_points, stream_together
+from corrflow.propagation import (
+    PROTOCOLS,
+    find_protocol,
+    stream,
+    stream_points,
+    stream_points_together,
+    stream_together,
+)
 from corrflow.propagation.labels import MaskLabels, merge_given_labels
 from corrflow.propagation.references import ENTRIES, Reference, References, Whitening
 from corrflow.propagation.video import remembered
@@ -216,6 +223,28 @@ def test_points_are_followed_and_one_may_enter_late(name):
             t < 2 or (point.xy[1] - torch.tensor([70.0 - 4 * (t - 2), 20.0])).abs().max() < 2.0
         ), t
     assert torch.equal(found[2].xy[1], torch.tensor([70.0, 20.0]))
+
+
+@pytest.mark.parametrize("name", TRACKING)
+def test_points_of_videos_in_step_are_followed_as_of_each_alone(name):
+    nan = float("nan")
+    videos = [camera(6), [], camera(4)[::-1]]
+    points = [
+        {0: torch.tensor([[60.0, 30.0], [nan, nan]]), 2: torch.tensor([[nan, nan], [70.0, 20.0]])},
+        torch.zeros(1, 2),
+        {0: torch.tensor([[40.0, 10.0]]), 2: torch.tensor([[41.5, 11.0]])},
+    ]
+    together = [[], [], []]
+    for outputs in stream_points_together(NEIGHBOURS, videos, points, name):
+        for video, located in outputs.items():
+            together[video].append(located)
+    for frames, given, tracked in zip(videos, points, together, strict=True):
+        alone = list(stream_points(NEIGHBOURS, frames, given, name))
+        assert len(tracked) == len(alone) == len(frames)
+        for one, other in zip(tracked, alone, strict=True):
+            torch.testing.assert_close(one.xy, other.xy, rtol=0, atol=1e-3, equal_nan=True)
+            assert torch.equal(one.visible, other.visible)
+            torch.testing.assert_close(one.confidence, other.confidence)
 
 
 def test_a_point_comes_back_where_it_was_given():

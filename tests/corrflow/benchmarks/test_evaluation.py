@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import TIMEOUT_SECONDS
-from miniatures import davis_test, tapvid, vip, youtube_vos
+from miniatures import davis_test, jhmdb, tapvid, vip, youtube_vos
 from PIL import Image
 
 from corrflow import CorrFlow, InputError, ModelConfig
@@ -107,6 +107,37 @@ def test_sequences_in_step_end_with_the_bytes_of_one_by_one(tree, whole, tmp_pat
     assert told == 8 * [4]
     finish(plan)
     assert content(tmp_path) == content(whole)
+
+
+def test_points_of_sequences_in_step_are_those_of_one_by_one(tmp_path):
+    root = tmp_path / "jhmdb"
+    jhmdb(root)
+    video = "April_09_wave_u_nm_np1_ba_goo_0"
+    for folder in (root / "Rename_Images/wave", root / "joint_positions/wave"):
+        shutil.copytree(folder / video, folder / "again")
+    (root / "Rename_Images/wave/again/00005.png").unlink()
+    split = root / "splits/wave_test_split1.txt"
+    split.write_text(split.read_text() + "again.avi 2 \n")
+    alone = evaluate("jhmdb", root, small_model(), PAPER, tmp_path / "alone", "m")
+    weights = weights_digest(small_model())
+    plan = prepare(
+        Evaluation("jhmdb", str(root), "m", PAPER, weights, device="cpu", attention="tiled"),
+        tmp_path / "together",
+    )
+    (together,) = groups(plan.benchmark, list(plan.sequences), lanes=8)
+    assert [sequence.length for sequence in together] == [4, 4]
+    run_group(plan, together, small_model(), lambda _: None)
+    assert finish(plan).overall == pytest.approx(alone.overall)
+    for sequence in together:
+        tracks = [
+            json.loads((tmp_path / way / "points" / f"{sequence.name}.json").read_text())
+            for way in ("alone", "together")
+        ]
+        for one, other in zip(*tracks, strict=True):
+            assert one["visible"] == other["visible"]
+            np.testing.assert_allclose(
+                *(np.array(frame["xy"], dtype=float) for frame in (one, other)), atol=0.002
+            )
 
 
 def test_those_in_step_are_alike_and_within_bounds(tree, tmp_path, monkeypatch):
