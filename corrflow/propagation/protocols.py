@@ -38,6 +38,9 @@ class Protocol:
     """What the next frames copy. 1: the decision, which is the label of each pixel, made from
     bicubically upsampled shares. 0: the shares of labels as they were copied. Between: so much of
     the decision, and of the shares the rest."""
+    appearance: float = 0.0
+    """Of masks: the shares of labels that are copied to a cell are each multiplied by how much the
+    cell looks like that label in all frames before, from 0 to 1, to this power; 0: they are not."""
     guided_filter: int = 0
     """Half the side, in pixels, of the windows in which the edges of masks are moved to those of
     the frame, before the label of each pixel is decided; 0: edges stay as they are copied."""
@@ -56,6 +59,7 @@ class Protocol:
                 self.hardening,
                 self.temperature,
                 self.whitening,
+                self.appearance,
                 *self.anchors,
                 0,
             )
@@ -64,8 +68,9 @@ class Protocol:
             or self.hardening > 1
         ):
             raise InputError(
-                f"{self}: expected radius, top_k, temperature, whitening, guided_filter, "
-                "short_side and anchors from 0 on, recent and block from 1 on, hardening 0 to 1"
+                f"{self}: expected radius, top_k, temperature, whitening, appearance, "
+                "guided_filter, short_side and anchors from 0 on, recent and block from 1 on, "
+                "hardening 0 to 1"
             )
         if self.propagates and not self.recent and not self.anchors:
             raise InputError(

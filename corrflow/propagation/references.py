@@ -11,6 +11,7 @@ from torch import Tensor
 
 from corrflow.attention import restricted_attention
 from corrflow.model import CorrFlow
+from corrflow.propagation.appearance import AppearanceModel
 from corrflow.propagation.labels import merge_given_labels
 from corrflow.propagation.protocols import Protocol
 
@@ -68,6 +69,7 @@ class References:
         self.entries: list[int] = []
         self.first: int | None = None
         self.whitening: Whitening | None = None
+        self.appearance: AppearanceModel | None = None
 
     def prepare(self, features_bchw: Tensor) -> Tensor:
         """Features as they are compared; those of the first frame say how they are whitened."""
@@ -83,7 +85,12 @@ class References:
         """Soft labels `[B, K, h, w]` for frame `number`, all references together; None if there is
         none yet."""
         references = [self.kept[frame] for frame in self.select_frames(number)]
-        return self.attend(features_bchw, references) if references else None
+        if not references:
+            return None
+        copied_bkhw = self.attend(features_bchw, references)
+        if self.appearance is None:
+            return copied_bkhw
+        return self.appearance.weigh(copied_bkhw, features_bchw, self.protocol.appearance)
 
     def attend(self, features_bchw: Tensor, references: list[Reference]) -> Tensor:
         """Soft labels of a frame, copied from these references."""
@@ -116,6 +123,8 @@ class References:
     def remember(self, number: int, reference: Reference) -> None:
         """Keep frame `number`, features as `prepare` gave them, and forget those that nothing will
         ask again."""
+        if self.protocol.appearance:
+            self.learn_appearance(reference)
         if self.first is None:
             self.first = number
         elif reference.given_bk.any():
@@ -126,6 +135,14 @@ class References:
         self.kept = {
             frame: kept for frame, kept in self.kept.items() if frame >= oldest or frame in anchors
         }
+
+    def learn_appearance(self, reference: Reference) -> None:
+        """Let a frame say what its labels look like."""
+        features_bchw, values_bkhw, given_bk = reference
+        if self.appearance is None:
+            labels = values_bkhw.shape[1]
+            self.appearance = AppearanceModel(features_bchw, labels, self.model.stride)
+        self.appearance.learn(features_bchw, values_bkhw, given=bool(given_bk.any()))
 
     def backfill_labels(self, number: int, *, exclusive: bool) -> None:
         """Propagate what was given in frame `number` back to the other references.
@@ -158,3 +175,5 @@ class References:
             for frame, reference in self.kept.items()
         }
         self.whitening = self.whitening and Whitening(*(side[rows] for side in self.whitening))
+        if self.appearance:
+            self.appearance.select(rows)

@@ -5,7 +5,7 @@ Shapes: b videos, t frames, c channels, k labels or points, h w cells, H W pixel
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, count
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -242,7 +242,10 @@ def track(
     for lane in lanes.values():
         if lane.size != first.size or lane.labels.given != given:
             raise InputError("videos in step: expected one size, and labels in the same frames")
-    references = References(protocol.for_frames(first.size), model) if model else None
+    settings = protocol.for_frames(first.size)
+    if not first.labels.exclusive:
+        settings = replace(settings, appearance=0.0)
+    references = References(settings, model) if model else None
     live = list(lanes)
     for number in count():
         frames = read_frames(lanes, live, number)

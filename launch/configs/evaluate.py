@@ -71,6 +71,9 @@ class EvalJob:
     hardening: float | None = None
     """How much of what the next frames copy is the decided label of each pixel, instead of the
     protocol's; 0 copies the shares of labels, 1 the decision alone."""
+    appearance: float | None = None
+    """How much what a cell looks like, beside where it was, decides on its label, instead of the
+    protocol's: the power of its likeness to each label in all frames before; 0 does without."""
     guided_filter: int | None = None
     """Radius, in pixels, of the windows in which the edges of masks are moved to those of the
     frame, instead of the protocol's; 0 leaves them as they were copied."""
@@ -133,6 +136,7 @@ class EvalJob:
             "whitening": self.whitening,
             "recent": recent,
             "hardening": self.hardening,
+            "appearance": self.appearance,
             "guided_filter": self.guided_filter,
         }
         return override(find_protocol(self.protocol), **settings)

@@ -27,6 +27,7 @@ from corrflow.propagation.references import ENTRIES, Reference, References, Whit
 from corrflow.propagation.video import remembered
 
 TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
+BY_LOOKS = replace(PROTOCOLS["memory"], appearance=0.3)
 SIDE = 16
 
 
@@ -163,7 +164,7 @@ def test_with_a_memory_an_object_comes_back_and_without_it_stays_lost():
     assert not (corrflow.propagate(SHARP, frames, masks[0], "paper")[-1] == 7).any()
 
 
-@pytest.mark.parametrize("name", [*TRACKING, "identity"])
+@pytest.mark.parametrize("name", [*TRACKING, "identity", BY_LOOKS])
 def test_videos_in_step_are_tracked_as_each_alone(name):
     walks = (
         [(4 + 4 * t, None) for t in range(5)],
@@ -245,6 +246,16 @@ def test_points_of_videos_in_step_are_followed_as_of_each_alone(name):
             torch.testing.assert_close(one.xy, other.xy, rtol=0, atol=1e-3, equal_nan=True)
             assert torch.equal(one.visible, other.visible)
             torch.testing.assert_close(one.confidence, other.confidence)
+
+
+def test_points_do_not_go_by_what_labels_look_like():
+    points = torch.tensor([[60.0, 30.0]])
+    for one, other in zip(
+        stream_points(NEIGHBOURS, camera(4), points, "memory"),
+        stream_points(NEIGHBOURS, camera(4), points, BY_LOOKS),
+        strict=True,
+    ):
+        assert torch.equal(one.xy, other.xy)
 
 
 def test_a_point_comes_back_where_it_was_given():
