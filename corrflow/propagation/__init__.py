@@ -2,7 +2,8 @@
 
 Masks, parts, keypoints and points alike become soft maps over the cells of the encoder (`labels`),
 and are copied from the frames that the protocol remembers (`protocols`, `references`) to the next
-(`video`), by the features of any encoder (`features`). What is scored is in `benchmarks/`.
+(`video`), by the features of any encoder (`features`), and by what labels look like, where a
+protocol asks for it (`appearance`). What is scored is in `benchmarks/`.
 """
 
 from corrflow.propagation.labels import TrackedMasks, TrackedPoints

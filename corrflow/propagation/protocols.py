@@ -96,27 +96,30 @@ FURTHER = (
     13,
     21,
 )
+# ours, for this model: the first frame and seven before, ever further apart; docs/results.md has
+# what was tried
+MEMORY = Protocol(
+    "memory",
+    anchors=(0,),
+    recent=FURTHER,
+    radius=144,
+    top_k=5,
+    block=2,
+    temperature=0.05,
+    whitening=0.2,
+    hardening=0.2,
+    guided_filter=16,
+    short_side=480,
+)
 PROTOCOLS = {
     protocol.name: protocol
     for protocol in (
         # Lai & Xie, section 4.2: the previous frame alone, hard labels at each step, native size,
         # windows of 13x13 cells of 4 pixels
         Protocol("paper"),
-        # ours, for this model: the first frame and seven before, ever further apart;
-        # docs/results.md has what was tried
-        Protocol(
-            "memory",
-            anchors=(0,),
-            recent=FURTHER,
-            radius=144,
-            top_k=5,
-            block=2,
-            temperature=0.05,
-            whitening=0.2,
-            hardening=0.2,
-            guided_filter=16,
-            short_side=480,
-        ),
+        MEMORY,
+        # the same, and what labels look like
+        replace(MEMORY, name="appearance", appearance=0.3),
         # Lai, Lu & Xie (MAST, CVPR 2020): frames 0, 5, t-1, t-3 and t-5; not its search of the
         # older ones in two steps
         Protocol("mast", anchors=(0, 5), recent=(1, 3, 5), radius=48, hardening=0.0),

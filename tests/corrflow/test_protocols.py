@@ -27,7 +27,6 @@ from corrflow.propagation.references import ENTRIES, Reference, References, Whit
 from corrflow.propagation.video import remembered
 
 TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
-BY_LOOKS = replace(PROTOCOLS["memory"], appearance=0.3)
 SIDE = 16
 
 
@@ -164,7 +163,7 @@ def test_with_a_memory_an_object_comes_back_and_without_it_stays_lost():
     assert not (corrflow.propagate(SHARP, frames, masks[0], "paper")[-1] == 7).any()
 
 
-@pytest.mark.parametrize("name", [*TRACKING, "identity", BY_LOOKS])
+@pytest.mark.parametrize("name", [*TRACKING, "identity"])
 def test_videos_in_step_are_tracked_as_each_alone(name):
     walks = (
         [(4 + 4 * t, None) for t in range(5)],
@@ -252,7 +251,7 @@ def test_points_do_not_go_by_what_labels_look_like():
     points = torch.tensor([[60.0, 30.0]])
     for one, other in zip(
         stream_points(NEIGHBOURS, camera(4), points, "memory"),
-        stream_points(NEIGHBOURS, camera(4), points, BY_LOOKS),
+        stream_points(NEIGHBOURS, camera(4), points, "appearance"),
         strict=True,
     ):
         assert torch.equal(one.xy, other.xy)
