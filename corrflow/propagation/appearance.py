@@ -55,7 +55,7 @@ class AppearanceModel:
         """`[B, D, P]`, whose dot products are nearly a Gaussian kernel of the features, brought to
         length 1."""
         features_bcp = F.normalize(features_bchw.flatten(2).float(), dim=1)
-        return (self.directions_dc @ features_bcp + self.phases_d1).cos()
+        return (self.directions_dc @ features_bcp).add_(self.phases_d1).cos_()
 
     def learn(self, features_bchw: Tensor, values_bkhw: Tensor, *, given: bool) -> None:
         """Learn from a frame's features and its labels' shares of each cell, whether some were
