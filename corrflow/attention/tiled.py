@@ -33,12 +33,9 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
     return copied
 
 
-@torch.library.custom_op("corrflow::copy_tiled", mutates_args=())
-def copy(query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float) -> Tensor:
-    """Copy tile by tile, `[B, K, H, W]`. Memory besides inputs, output and gradients: a few tiles.
-
-    An operator of its own, so that torch.compile takes it as a whole and does not unroll tiles.
-    """
+def copy_by_tiles(query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float) -> Tensor:
+    """The copied values, `[B, K, H, W]`. Memory besides inputs, output and gradients: a few
+    tiles."""
     window = Window(radius, scale)
     out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
     for tile in tiles(query.shape[-2], query.shape[-1], radius, TILE):
@@ -47,6 +44,10 @@ def copy(query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float) -
         target = out_bkhw[..., tile.top : tile.bottom, tile.left : tile.right]
         target.copy_(copied_bkq.view(target.shape))
     return out_bkhw
+
+
+# an operator, so that torch.compile takes it as a whole and does not unroll tiles
+copy = torch.library.custom_op("corrflow::copy_tiled", copy_by_tiles, mutates_args=())
 
 
 @torch.library.custom_op("corrflow::copy_tiled_backward", mutates_args=())
