@@ -8,6 +8,7 @@ Shapes: b clips, t frames of a clip, m targets, k colour classes of all of them,
 pixels.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -46,8 +47,8 @@ class LossConfig:
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
-            if weight < 0:
-                raise InputError(f"loss: {name}_weight {weight}: expected at least 0")
+            if not 0 <= weight < math.inf:
+                raise InputError(f"loss: {name}_weight {weight}: expected a number from 0 on")
         if not any(self.weights.values()):
             raise InputError(f"loss: {self}: expected a weight above 0")
 

@@ -67,7 +67,11 @@ class ModelConfig:
     cells as without."""
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or self.inverse_temperature <= 0 or self.input_scale < 1:
+        if (
+            self.radius < 0
+            or not 0 < self.inverse_temperature < math.inf
+            or not 1 <= self.input_scale < math.inf
+        ):
             raise InputError(
                 f"model: radius {self.radius}, inverse_temperature {self.inverse_temperature}, "
                 f"input_scale {self.input_scale}: expected >= 0, > 0 and >= 1"

@@ -1,6 +1,7 @@
 """Protocols of label propagation: which frames are references, how large the window is, how sharp
 the softmax, and what is remembered of a frame."""
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,20 +51,21 @@ class Protocol:
 
     def __post_init__(self) -> None:
         steps = (*self.recent, 1)
+        numbers = (
+            self.radius,
+            self.top_k,
+            self.guided_filter,
+            self.short_side,
+            self.hardening,
+            self.temperature,
+            self.whitening,
+            self.appearance,
+            *self.anchors,
+            0,
+        )
         if (
-            min(
-                self.radius,
-                self.top_k,
-                self.guided_filter,
-                self.short_side,
-                self.hardening,
-                self.temperature,
-                self.whitening,
-                self.appearance,
-                *self.anchors,
-                0,
-            )
-            < 0
+            not all(map(math.isfinite, numbers))
+            or min(numbers) < 0
             or min(*steps, self.block) < 1
             or self.hardening > 1
         ):

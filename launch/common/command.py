@@ -6,6 +6,7 @@ import contextlib
 import errno
 import inspect
 import io
+import math
 import os
 import re
 import sys
@@ -66,7 +67,7 @@ def parse(
     argv = ["--help" if word == "--help-all" else word for word in argv]
 
     def read(words: list[str]) -> Config:
-        with encoders_by_name(), joined_help_lines():
+        with values_of_flags(), joined_help_lines():
             if default is None:
                 return tyro.cli(config, args=words, prog=prog, description=config.__doc__)
             return tyro.cli(config, args=words, prog=prog, default=default)
@@ -111,6 +112,10 @@ def usage_line(text: str, known: set[str]) -> str:
         problems.append(f"missing {', '.join(flags)}")
     if problems:
         return f"{'; '.join(problems)} (--help explains all flags)"
+    # of a value that may be of several types, which of them would do
+    text = re.sub(
+        r"no type matching (\S+) could .*? from \['(.*?)'\]\..*", r"\2: expected \1", text
+    )
     return re.sub(f"^(?:{HEADINGS}) | (?:Argument helptext:|For full helptext).*", "", text)
 
 
@@ -130,9 +135,22 @@ def joined_help_lines() -> Iterator[None]:
         yield
 
 
-def encoders_by_name() -> ConstructorRegistry:
-    """Flags whose value is an encoder take its name, for as long as this is entered."""
+def values_of_flags() -> ConstructorRegistry:
+    """For as long as this is entered, flags whose value is an encoder take its name, and numbers
+    are finite: comparisons with nan are all false, and so would let it through."""
     registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[float] | None:
+        if info.type is not float:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT",
+            instance_from_str=lambda words: finite(words[0]),
+            is_instance=lambda value: isinstance(value, (int, float)),
+            str_from_instance=lambda value: [str(value)],
+        )
 
     @registry.primitive_rule
     def encoder_rule(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[EncoderConfig] | None:
@@ -147,6 +165,14 @@ def encoders_by_name() -> ConstructorRegistry:
         )
 
     return registry
+
+
+def finite(word: str) -> float:
+    """A number that is none of nan and inf; ValueError if it is."""
+    value = float(word)
+    if not math.isfinite(value):
+        raise ValueError(f"{word}: expected a finite number")
+    return value
 
 
 def take_cluster(argv: list[str]) -> list[str]:

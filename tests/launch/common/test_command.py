@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+TRAIN = ["--data", "shards", "--run", "run"]
+EVAL = ["--benchmark", "davis2016", "--root", "davis", "--out", "out"]
+
 
 @pytest.mark.parametrize(
     ("command", "flags", "words"),
@@ -16,6 +19,13 @@ import pytest
         ("track", ["a", "b"], "not expected: a b"),
         ("track", ["--size", "x"], "error: Error parsing --size: invalid literal for int()"),
         ("track", ["--write", "x"], "error: invalid choice 'x' for argument '--write'. Expected"),
+        (
+            "train",
+            [*TRAIN, "--trainer.clip-norm", "nan"],
+            "clip-norm: nan: expected a finite number",
+        ),
+        ("eval", [*EVAL, "--hardening", "inf"], "parsing --hardening: inf: expected {None}|FLOAT"),
+        ("eval", [*EVAL, "--top-k", "x"], "parsing --top-k: x: expected {None}|INT"),
         ("track", ["--size"], "error: Missing value for argument '--size'."),
     ],
 )
