@@ -123,11 +123,12 @@ class References:
     def remember(self, number: int, reference: Reference) -> None:
         """Keep frame `number`, features as `prepare` gave them, and forget those that nothing will
         ask again."""
+        given = bool(reference.given_bk.any())
         if self.protocol.appearance:
-            self.learn_appearance(reference)
+            self.learn_appearance(reference, given=given)
         if self.first is None:
             self.first = number
-        elif reference.given_bk.any():
+        elif given:
             self.entries = [*self.entries, number][-ENTRIES:]
         self.kept[number] = reference
         oldest = number + 1 - max(self.protocol.recent, default=0)
@@ -136,13 +137,13 @@ class References:
             frame: kept for frame, kept in self.kept.items() if frame >= oldest or frame in anchors
         }
 
-    def learn_appearance(self, reference: Reference) -> None:
-        """Let a frame say what its labels look like."""
-        features_bchw, values_bkhw, given_bk = reference
+    def learn_appearance(self, reference: Reference, *, given: bool) -> None:
+        """Let a frame say what its labels look like, whether some are given there or none."""
+        features_bchw, values_bkhw, _ = reference
         if self.appearance is None:
             labels = values_bkhw.shape[1]
             self.appearance = AppearanceModel(features_bchw, labels, self.model.stride)
-        self.appearance.learn(features_bchw, values_bkhw, given=bool(given_bk.any()))
+        self.appearance.learn(features_bchw, values_bkhw, given=given)
 
     def backfill_labels(self, number: int, *, exclusive: bool) -> None:
         """Propagate what was given in frame `number` back to the other references.

@@ -248,13 +248,14 @@ def test_points_of_videos_in_step_are_followed_as_of_each_alone(name):
 
 
 def test_points_do_not_go_by_what_labels_look_like():
-    points = torch.tensor([[60.0, 30.0]])
+    points = torch.tensor([[60.0, 30.0], [64.0, 30.0]])  # of one alone there is nothing to weigh
     for one, other in zip(
         stream_points(NEIGHBOURS, camera(4), points, "memory"),
         stream_points(NEIGHBOURS, camera(4), points, "appearance"),
         strict=True,
     ):
         assert torch.equal(one.xy, other.xy)
+        assert torch.equal(one.confidence, other.confidence)
 
 
 def test_a_point_comes_back_where_it_was_given():
