@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from corrflow.errors import InputError
+from corrflow.likelihood import likelihood
 from corrflow.model import CorrFlow
 from corrflow.palette import Target
 from corrflow.recursion import backward_cycles, forward_hops
@@ -170,33 +171,3 @@ def color_loss(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
     """Negative log likelihood of the true classes `[B, H, W]` under copies that are upsampled
     bilinearly to pixels (section 3.1)."""
     return -(likelihood(copied_bkhw, classes_bhw) + EPSILON).log().mean()
-
-
-def likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
-    """The copied share of the true class of each pixel, between cells bilinearly; `[B, H, W]`.
-
-    Four values are mixed for each pixel, so that a map of pixels for each class, which
-    `torch.nn.functional.interpolate` would make, is never there; the test's reference does it so.
-    """
-    b, k, h, w = copied_bkhw.shape
-    upper, lower, down_h = neighbours(h, classes_bhw.shape[1], copied_bkhw)
-    left, right, across_w = neighbours(w, classes_bhw.shape[2], copied_bkhw)
-    first_b = torch.arange(b, device=copied_bkhw.device) * k
-    maps_bhw = (first_b[:, None, None] + classes_bhw) * (h * w)
-    values = copied_bkhw.flatten()
-
-    def mixed_along(row: Tensor) -> Tensor:
-        cells_bhw = maps_bhw + row[:, None] * w
-        return torch.lerp(values[cells_bhw + left], values[cells_bhw + right], across_w)
-
-    return torch.lerp(mixed_along(upper), mixed_along(lower), down_h[:, None])
-
-
-def neighbours(cells: int, pixels: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each pixel along a side the two cells whose centres it lies between, and the share of the
-    second; beyond the outer centres both are the outer cell."""
-    stride = pixels // cells
-    place = (torch.arange(pixels, device=like.device, dtype=like.dtype) + 0.5) / stride - 0.5
-    place = place.clamp_min(0)
-    first = place.long()
-    return first, (first + 1).clamp_max(cells - 1), place - first

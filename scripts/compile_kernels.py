@@ -1,5 +1,8 @@
-"""Compile the Triton kernels for Hopper, for which no GPU is needed; prints a line of kernel, sizes
-and shared memory in bytes for each."""
+"""Compile the Triton kernels for Hopper, for which no GPU is needed; prints a line of kernel,
+dtype, sizes and shared memory in bytes for each.
+
+`python scripts/compile_kernels.py CHANNELSxVALUES ...`
+"""
 
 import itertools
 import sys
@@ -11,14 +14,23 @@ from triton.compiler import ASTSource
 
 from corrflow.attention import fused, kernels
 from corrflow.attention.window import Window
+from corrflow.likelihood.fused import CELLS, PIXELS
+from corrflow.likelihood.kernels import gradient_kernel, likelihood_kernel
 
 HOPPER = GPUTarget("cuda", 90, 32)
+ATTENTION = (
+    kernels.copy_kernel,
+    kernels.query_kernel,
+    kernels.reference_kernel,
+    kernels.largest_kernel,
+)
+LIKELIHOOD = (likelihood_kernel, gradient_kernel)
 FEATURES = ("query", "key", "grad_query", "grad_key")
 # as the allocator's pointers are: loads are wide, and copied ahead through shared memory
 ALIGNED = [["tt.divisibility", 16]]
 
 
-def compile_kernel(
+def compile_attention(
     kernel: triton.JITFunction, dtype: torch.dtype, channels: int, values: int
 ) -> triton.compiler.CompiledKernel:
     """What a launch on one reference gets."""
@@ -39,6 +51,36 @@ def compile_kernel(
         | {"scale": "fp32"}
     )
     kinds |= dict.fromkeys(FEATURES, "*bf16" if dtype == torch.bfloat16 else "*fp32")
+    return compile_kernel(kernel, kinds, constants, options)
+
+
+def compile_likelihood(kernel: triton.JITFunction, values: int) -> triton.compiler.CompiledKernel:
+    """What a launch on cells of 4 pixels gets; Triton takes a stride of 1 as a constant."""
+    constants = {
+        "copied_k": 1,
+        "classes_w": 1,
+        "K": values,
+        "BLOCK_K": triton.next_power_of_2(values),
+        "STRIDE": 4,
+        "BLOCK": PIXELS if kernel is likelihood_kernel else CELLS,
+    }
+    constants = {name: value for name, value in constants.items() if name in kernel.arg_names}
+    strides = [name for name in kernel.arg_names if name.startswith(("copied_", "classes_"))]
+    kinds = (
+        dict.fromkeys(("height", "width", *strides), "i32")
+        | {"classes": "*i64"}
+        | dict.fromkeys(constants, "constexpr")
+    )
+    return compile_kernel(kernel, kinds, constants, {})
+
+
+def compile_kernel(
+    kernel: triton.JITFunction,
+    kinds: dict[str, str],
+    constants: dict[str, int],
+    options: dict[str, int],
+) -> triton.compiler.CompiledKernel:
+    """For arguments of these kinds; those not named are float32 tensors."""
     signature = {name: kinds.get(name, "*fp32") for name in kernel.arg_names}
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     aligned = {
@@ -53,20 +95,10 @@ def compile_kernel(
 
 if __name__ == "__main__":
     sizes = [tuple(map(int, size.split("x"))) for size in sys.argv[1:]]
-    every = (
-        kernels.copy_kernel,
-        kernels.query_kernel,
-        kernels.reference_kernel,
-        kernels.largest_kernel,
-    )
-    for (channels, values), kernel, dtype in itertools.product(
-        sizes, every, (torch.bfloat16, torch.float32)
-    ):
-        print(
-            kernel.__name__,
-            dtype,
-            channels,
-            values,
-            compile_kernel(kernel, dtype, channels, values).metadata.shared,
-            flush=True,
-        )
+    for channels, values in sizes:
+        for kernel, dtype in itertools.product(ATTENTION, (torch.bfloat16, torch.float32)):
+            shared = compile_attention(kernel, dtype, channels, values).metadata.shared
+            print(kernel.__name__, dtype, channels, values, shared, flush=True)
+        for kernel in LIKELIHOOD:
+            shared = compile_likelihood(kernel, values).metadata.shared
+            print(kernel.__name__, torch.float32, values, shared, flush=True)

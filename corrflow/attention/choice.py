@@ -84,6 +84,7 @@ def choose_backend(
     return name
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def compiles_for(device: torch.device) -> bool:
     """Whether Triton and torch.compile can make kernels for a device: a recent GPU, Triton itself,
     and what builds its launchers."""

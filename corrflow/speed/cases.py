@@ -23,6 +23,7 @@ from corrflow.attention.window import Window
 from corrflow.color import quantize_colors
 from corrflow.encoders.resnet import VARIANTS, ResNetConfig
 from corrflow.errors import InputError
+from corrflow.likelihood import likelihood, likelihood_of_four
 from corrflow.memory import keep_freed_memory
 from corrflow.model import ModelConfig, seeded_model
 from corrflow.palette import CLASSES
@@ -40,6 +41,7 @@ from corrflow.training.trainer import Trainer
 OBJECTS = 3  # that are tracked
 # encoders of the models that ship, by the names of their rows
 TRACKED = {"corrflow": ResNetConfig(), "corrflow, fast": VARIANTS["resnet18-stride8"]}
+LIKELIHOOD_FLOPS = 9  # of a pixel: three mixtures of two values
 TRUTH = True  # the path of scheduled sampling that is taken more often
 
 
@@ -77,11 +79,16 @@ class Sizes:
 
 
 def variants_of(work: str, sizes: Sizes, device: torch.device) -> list[Variant]:
-    """The ways to do a work: `attention`, `step` (and its encoder alone) or `inference`."""
+    """The ways to do a work: `attention`, `step` (and its encoder and the likelihood of colours
+    alone) or `inference`."""
     if work == "attention":
         return attention_variants(sizes, device)
     if work == "step":
-        return [*step_variants(sizes, device), *encoder_variants(sizes, device)]
+        return [
+            *step_variants(sizes, device),
+            *encoder_variants(sizes, device),
+            *likelihood_variants(sizes, device),
+        ]
     return inference_variants(sizes, device)
 
 
@@ -369,6 +376,43 @@ def build_encoder(sizes: Sizes, device: str) -> Work:
         torch.stack(features).square().sum().backward()  # type: ignore[no-untyped-call]
 
     return encode
+
+
+def likelihood_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
+    """The likelihood of a frame's true colours with its gradient; on CUDA also without the
+    kernel."""
+    pixels = sizes.batch * sizes.height * sizes.width
+    # forward and backward read the class of each pixel, and write or read one number
+    moved = 2 * (8 + 4) * pixels + 2 * 4 * CLASSES * pixels // STRIDE**2
+    need = Need(sizes.batch, 3 * LIKELIHOOD_FLOPS * pixels, moved)
+    ways = {BASELINE: upsampled_likelihood, "corrflow": likelihood}
+    if device.type == "cuda":
+        ways["corrflow, four values"] = likelihood_of_four
+    return [
+        Variant("likelihood", way, partial(build_likelihood, function, sizes, str(device)), need)
+        for way, function in ways.items()
+    ]
+
+
+def upsampled_likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
+    """By a map of pixels for each class; `[B, H, W]`."""
+    return released.enlarged(copied_bkhw).gather(1, classes_bhw[:, None])[:, 0]
+
+
+def build_likelihood(
+    function: Callable[[Tensor, Tensor], Tensor], sizes: Sizes, device: str
+) -> Work:
+    """Forward and backward of the likelihood of random classes."""
+    draw = torch.Generator().manual_seed(0)
+    copied = torch.rand(sizes.batch, *sizes.area, CLASSES, generator=draw).permute(0, 3, 1, 2)
+    classes = torch.randint(CLASSES, (sizes.batch, sizes.height, sizes.width), generator=draw)
+    inputs = copied.to(device).requires_grad_(), classes.to(device)
+
+    def run() -> None:
+        out = function(*inputs)
+        torch.autograd.grad(out, inputs[0], out.detach())
+
+    return run
 
 
 def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:

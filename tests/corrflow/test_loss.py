@@ -8,7 +8,7 @@ from conftest import SHARED
 
 from corrflow import CorrFlow, ModelConfig, load_model
 from corrflow.encoders.resnet import ResNetConfig
-from corrflow.loss import TERMS, CorrespondenceLoss, LossConfig, color_loss, likelihood
+from corrflow.loss import TERMS, CorrespondenceLoss, LossConfig, color_loss
 from corrflow.model import rename_released
 from corrflow.palette import Target
 from corrflow.recursion import smooth
@@ -157,20 +157,6 @@ def test_the_filter_between_hops_is_enlarging_and_shrinking(stride):
     enlarged = F.interpolate(x, scale_factor=stride, mode="bilinear")
     there_and_back = F.interpolate(enlarged, scale_factor=1 / stride, mode="bilinear")
     torch.testing.assert_close(smooth(x, stride), there_and_back)
-
-
-@pytest.mark.parametrize("stride", [1, 3, 4, 8])
-def test_the_likelihood_of_a_pixel_is_that_of_upsampled_copies_with_gradients(stride):
-    draw = torch.Generator().manual_seed(stride)
-    copied = torch.rand(2, 5, 4, 6, generator=draw, dtype=torch.float64).requires_grad_()
-    classes = torch.randint(5, (2, 4 * stride, 6 * stride), generator=draw)
-    upsampled = F.interpolate(copied, scale_factor=stride, mode="bilinear", align_corners=False)
-    expected = upsampled.gather(1, classes[:, None])[:, 0]
-    actual = likelihood(copied, classes)
-    torch.testing.assert_close(actual, expected)
-    weights = torch.rand(expected.shape, generator=draw, dtype=torch.float64)
-    gradients = [torch.autograd.grad((x * weights).sum(), copied)[0] for x in (actual, expected)]
-    torch.testing.assert_close(*gradients)
 
 
 def test_a_certain_and_right_copy_costs_nothing():

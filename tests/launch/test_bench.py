@@ -55,9 +55,8 @@ def test_step_writes_a_row_for_each_variant_beside_the_released_one(in_threads, 
     path = tmp_path / "rows.json"
     assert bench.main(flags("step", 32, path)) == 0
     ways = ("released", "corrflow", "corrflow, direct")
-    check_rows(
-        path, capsys.readouterr().out, {("step", way) for way in ways} | {("encoder", "corrflow")}
-    )
+    parts = {("encoder", "corrflow"), ("likelihood", "released"), ("likelihood", "corrflow")}
+    check_rows(path, capsys.readouterr().out, {("step", way) for way in ways} | parts)
 
 
 def test_inference_writes_a_row_for_each_variant_beside_the_released_one(command, tmp_path):

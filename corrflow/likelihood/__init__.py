@@ -1,0 +1,62 @@
+"""The copied share of each pixel's true colour (paper, section 3.1).
+
+Copies are of cells, colours of pixels: a pixel's shares lie bilinearly between those of the four
+cells around it. Only the share of its true class is needed, so that four values are mixed for each
+pixel, and there is never a map of pixels for each class, as
+`torch.nn.functional.interpolate` would make it.
+
+Shapes: b clips, k colour classes, h w cells, H W pixels.
+"""
+
+import torch
+from torch import Tensor
+
+from corrflow.attention.choice import compiles_for
+
+
+def likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
+    """The share of the true class of each pixel, `[B, H, W]`; a kernel on CUDA.
+
+    Args:
+        copied_bkhw: shares of the classes in each cell, `[B, K, h, w]`.
+        classes_bhw: the true class of each pixel, int64 `[B, H, W]`; sides are a multiple of the
+            cells'.
+    """
+    if copied_bkhw.dtype == torch.float32 and compiles_for(copied_bkhw.device):
+        return fused_likelihood(copied_bkhw, classes_bhw)
+    return likelihood_of_four(copied_bkhw, classes_bhw)
+
+
+def fused_likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
+    """The same by kernels, of float32."""
+    from corrflow.likelihood import fused  # which imports what may be absent
+
+    out_bhw: Tensor = fused.likelihood(copied_bkhw, classes_bhw)
+    return out_bhw
+
+
+def likelihood_of_four(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
+    """The same by PyTorch's operations, anywhere; on CUDA the gradient would sort all pixels four
+    times."""
+    b, k, h, w = copied_bkhw.shape
+    upper, lower, down_h = neighbours(h, classes_bhw.shape[1], copied_bkhw)
+    left, right, across_w = neighbours(w, classes_bhw.shape[2], copied_bkhw)
+    first_b = torch.arange(b, device=copied_bkhw.device) * k
+    maps_bhw = (first_b[:, None, None] + classes_bhw) * (h * w)
+    values = copied_bkhw.flatten()
+
+    def mixed_along(row: Tensor) -> Tensor:
+        cells_bhw = maps_bhw + row[:, None] * w
+        return torch.lerp(values[cells_bhw + left], values[cells_bhw + right], across_w)
+
+    return torch.lerp(mixed_along(upper), mixed_along(lower), down_h[:, None])
+
+
+def neighbours(cells: int, pixels: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Of each pixel along a side the two cells whose centres it lies between, and the share of the
+    second; beyond the outer centres both are the outer cell."""
+    stride = pixels // cells
+    place = (torch.arange(pixels, device=like.device, dtype=like.dtype) + 0.5) / stride - 0.5
+    place = place.clamp_min(0)
+    first = place.long()
+    return first, (first + 1).clamp_max(cells - 1), place - first
