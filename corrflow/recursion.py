@@ -6,6 +6,8 @@ two frames travel together, stacked as channels. The losses on them are in `loss
 clips, k colour classes, h w cells.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -24,26 +26,22 @@ def forward_hops(
     """
     own_bkhw = start_bkhw = colors_btkhw[:, 0]
     hops, copies = [], []
+    last = len(features) - 1
     for t in range(1, len(features)):
-        if start_bkhw is own_bkhw:
-            hop_bkhw = own_bkhw = model.propagate_values(features[t], features[t - 1], own_bkhw)
-        else:
-            both = model.propagate_values(
-                features[t], features[t - 1], torch.cat([start_bkhw, own_bkhw], dim=1)
-            )
-            hop_bkhw, own_bkhw = both.chunk(2, dim=1)
+        together = start_bkhw is own_bkhw
+        travelling = own_bkhw if together else torch.cat([start_bkhw, own_bkhw], dim=1)
+        copied = model.propagate_values(features[t], features[t - 1], travelling)
+        hop_bkhw, copied_own_bkhw = (copied, copied) if together else copied.chunk(2, dim=1)
         hops.append(hop_bkhw)
-        start_bkhw, own_bkhw = next_references(hop_bkhw, own_bkhw, model.stride)
+        own_bkhw = smooth(copied_own_bkhw, model.stride)
         copies.append(own_bkhw)
-        if t < len(features) - 1 and teacher_forced[t - 1]:
+        if t == last:
+            break
+        if teacher_forced[t - 1]:
             start_bkhw = colors_btkhw[:, t]
+        else:
+            start_bkhw = own_bkhw if together else smooth(hop_bkhw, model.stride)
     return hops, copies
-
-
-def next_references(hop_bkhw: Tensor, own_bkhw: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """Both kinds of copies, ready for the next hop; one tensor still where they are one."""
-    own = smooth(own_bkhw, stride)
-    return (own if hop_bkhw is own_bkhw else smooth(hop_bkhw, stride)), own
 
 
 def backward_cycles(model: CorrFlow, features: list[Tensor], copies: list[Tensor]) -> list[Tensor]:
@@ -69,14 +67,30 @@ def smooth(copied_bkhw: Tensor, stride: int) -> Tensor:
     """
     if stride % 2:
         return copied_bkhw
-    side = 1 / (4 * stride)
-    return filter_along(filter_along(copied_bkhw, -2, side), -1, side)
+    smoothed_bkhw: Tensor = SmoothCells.apply(copied_bkhw, 1 / (4 * stride))
+    return smoothed_bkhw
+
+
+class SmoothCells(torch.autograd.Function):
+    """The filter of [side, 1 - 2 side, side] along height and width; at either end the last value
+    counts twice. It is symmetric, and so is its own gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, side: float) -> Tensor:
+        """Of `[..., h, w]`."""
+        ctx.side = side
+        return filter_along(filter_along(x, -2, side), -1, side)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
+        """The same filter."""
+        return SmoothCells.apply(grad, ctx.side), None
 
 
 def filter_along(x: Tensor, dim: int, side: float) -> Tensor:
-    """`x` filtered by [side, 1 - 2 side, side] along a dimension; at either end the last value
-    counts twice."""
+    """`x`, filtered along one dimension."""
     last = x.shape[dim] - 1
-    before = torch.cat([x.narrow(dim, 0, 1), x.narrow(dim, 0, last)], dim)
-    after = torch.cat([x.narrow(dim, 1, last), x.narrow(dim, last, 1)], dim)
-    return x * (1 - 2 * side) + (before + after) * side
+    out = x * (1 - 2 * side)
+    for source, target, length in ((0, 1, last), (1, 0, last), (0, 0, 1), (last, last, 1)):
+        out.narrow(dim, target, length).add_(x.narrow(dim, source, length), alpha=side)
+    return out

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torchvision.transforms.v2 import functional as tv
 
 from corrflow.augmentation import (
     AugmentationConfig,
     BatchPart,
     augment,
     drop_channels,
+    jitter_colors,
     jitter_frames,
 )
 from corrflow.training.schedule import step_draws
@@ -52,6 +55,22 @@ def test_jitter_touches_its_share_of_frames_the_same_however_the_batch_is_divide
     assert (whole - frames)[touched].abs().mean() < 0.1
 
 
+def test_jitter_is_that_of_torchvision_frame_by_frame():
+    frames = torch.rand(7, 3, 9, 11, generator=generator(0))
+    frames[0] = frames[0, :1]  # without a hue
+    frames[1] = 0.0
+    frames[2, 1] = frames[2, 0]  # yellow and blue
+    changes = torch.rand(7, 4, generator=generator(1)) - 0.5
+    expected = []
+    for frame, change in zip(frames, changes.tolist(), strict=True):
+        brightness, contrast, saturation, hue = change
+        changed = tv.adjust_brightness(frame, 1 + brightness)
+        changed = tv.adjust_contrast(changed, 1 + contrast)
+        changed = tv.adjust_saturation(changed, 1 + saturation)
+        expected.append(tv.adjust_hue(changed, hue))
+    torch.testing.assert_close(jitter_colors(frames, changes), torch.stack(expected))
+
+
 def test_of_lab_either_a_or_b_is_dropped_and_never_lightness():
     config, frames, seen = AugmentationConfig(keep_channels=0.0), torch.ones(2, 3, 3, 4, 4), set()
     for seed in range(40):
@@ -74,3 +93,25 @@ def test_another_share_of_jitter_leaves_the_channels_that_are_dropped():
         )
         dropped = [(x == 0).flatten(2).all(dim=2) for x in (plain, jittered)]
         assert torch.equal(*dropped)
+
+
+class Operations(TorchDispatchMode):
+    """How many operations of tensors were called: on a GPU, each is a launch at most."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += 1
+        return function(*args, **(kwargs or {}))
+
+
+def test_operations_do_not_grow_with_the_batch():
+    """What a step launches is bound by the host, which has no more to do for more clips."""
+    counts = []
+    for frames in (4, 64):
+        rgb = torch.rand(frames, 3, 8, 8, generator=generator(0))
+        config, part = AugmentationConfig(color_jitter=1.0), BatchPart(0, frames, frames)
+        with Operations() as operations:
+            augment(rgb, "lab", config, step_draws(0, 0), part)
+        counts.append(operations.count)
+    assert counts[0] == counts[1] < 200

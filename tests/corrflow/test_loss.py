@@ -159,6 +159,12 @@ def test_the_filter_between_hops_is_enlarging_and_shrinking(stride):
     torch.testing.assert_close(smooth(x, stride), there_and_back)
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 1), (2, 4, 5)])
+def test_the_filter_between_hops_is_its_own_gradient(shape):
+    x = torch.rand(1, *shape, dtype=torch.float64).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: smooth(x, 4), x)
+
+
 def test_a_certain_and_right_copy_costs_nothing():
     certain = F.one_hot(torch.full((1, 4, 4), 3), 16).movedim(-1, 1).float()
     assert color_loss(certain, torch.full((1, 16, 16), 3)).item() == pytest.approx(0.0, abs=1e-6)
