@@ -108,10 +108,10 @@ class Operations(TorchDispatchMode):
 def test_operations_do_not_grow_with_the_batch():
     """What a step launches is bound by the host, which has no more to do for more clips."""
     counts = []
-    for frames in (4, 64):
+    for frames in (4, 4, 64):  # the first makes what is kept, as constants are
         rgb = torch.rand(frames, 3, 8, 8, generator=generator(0))
         config, part = AugmentationConfig(color_jitter=1.0), BatchPart(0, frames, frames)
         with Operations() as operations:
             augment(rgb, "lab", config, step_draws(0, 0), part)
         counts.append(operations.count)
-    assert counts[0] == counts[1] < 200
+    assert counts[1] == counts[2] < 200
