@@ -42,9 +42,9 @@ class LossConfig:
     """Encode all frames of the clips as one batch, which is faster, and BatchNorm sees them all at
     once. Else they are encoded frame by frame, as released."""
     teacher: str = ""
-    """Distillation: learn the features of this model, `base` or a checkpoint, instead of copying
-    colours; the weights above then mean nothing. Its input must be the same, its stride must divide
-    the encoder's."""
+    """Distillation: learn the features of this model, one that ships or a checkpoint, instead of
+    copying colours; the weights above then mean nothing. Its input must be the same, its stride
+    must divide the encoder's."""
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():

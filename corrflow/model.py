@@ -35,7 +35,6 @@ CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 # cells in a row of an enlarged frame are a multiple of it: rows of 318 cells take nearly twice as
 # long as those of 320, in bfloat16 on a processor
 ROW_MULTIPLE = 8
-WEIGHTS_OF = "weights_of"  # in a configuration: the folder beside this one that has the weights
 RELEASED_NAMES = (
     (r"^module\.", ""),
     (r"^feature_extraction\.conv1\.", "encoder.stem."),
@@ -367,9 +366,7 @@ def read_pretrained(folder: Path) -> dict[str, Any]:
     """The content of a folder of `save_pretrained`, as of a checkpoint."""
     try:
         config = dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
-        # `large` is `base` that sees frames enlarged: the same weights need not ship twice
-        owner = folder.parent / config.pop(WEIGHTS_OF, folder.name)
-        return {"model_config": config, "model": load_file(owner / WEIGHTS_FILE)}
+        return {"model_config": config, "model": load_file(folder / WEIGHTS_FILE)}
     except FileNotFoundError as error:
         missing = Path(error.filename or WEIGHTS_FILE).name
         raise InputError(

@@ -37,7 +37,7 @@ class TrainerConfig:
     which is what is validated and used; 0 keeps none."""
     start: str = ""
     """The weights that a new run begins with: a checkpoint file (its exponential moving average, if
-    it has one), `base` for the pretrained model, or `encoder` for the weights that the makers
+    it has one), the name of a model that ships, or `encoder` for the weights that the makers
     of a torchvision or timm encoder published. Random weights unless given."""
     seed: int = 0
     """Seed of the initial weights, of the order of the clips and of every random draw."""

@@ -191,7 +191,7 @@ class TrackJob:
 
     checkpoint: Path = Path(DEFAULT)
     """A model that ships, `fast`, `base` or `large`, or a checkpoint of ours or a released one.
-    `fast` tracks several times as many frames a second, `large` is the most accurate
+    `fast` tracks several times as many frames a second, `large` is hardly more accurate than `base`
     (docs/model.md)."""
     video: Path | None = None
     """Video file, or folder of numbered frames. Of a folder of videos each is tracked, with
