@@ -49,8 +49,8 @@ def gpu() -> TrainJob:
     room in the packed 256 to lie anywhere, and to be shifted in both directions. The rate is 2e-4 *
     sqrt(48 / 6), lest an eighth of the steps learn too little. Cost: not yet run; an estimate by
     count alone: 1.2 million clips of 240 GFLOP are 2.9e17, an hour at 80 TFLOP/s, 8 % of a Hopper's
-    dense bfloat16. Expected: at least what the pretrained model has, which is this recipe's after
-    60,000 clips, in two minutes on an H200 (docs/model.md).
+    dense bfloat16. Expected: at least what `large` has without enlarging frames, which is
+    this recipe's after 60,000 clips, in two minutes on an H200 (docs/model.md).
     """
     return TrainJob(
         "",
