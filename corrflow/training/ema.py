@@ -30,8 +30,10 @@ class EMA:
         """
         share = math.expm1(-batch / self.clips) / math.expm1(-seen / self.clips)
         ours, theirs = self.model.state_dict().values(), model.state_dict().values()
-        pairs = [(a, b) for a, b in zip(ours, theirs, strict=True) if a.is_floating_point()]
-        torch._foreach_lerp_([a for a, _ in pairs], [b for _, b in pairs], share)
-        for count, now in zip(ours, theirs, strict=True):
-            if not count.is_floating_point():  # how many batches BatchNorm has seen
-                count.copy_(now, non_blocking=True)
+        pairs = list(zip(ours, theirs, strict=True))
+        weights = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([a for a, _ in weights], [b for _, b in weights], share)
+        # how many batches BatchNorm has seen
+        counts = [pair for pair in pairs if not pair[0].is_floating_point()]
+        if counts:
+            torch._foreach_copy_([a for a, _ in counts], [b for _, b in counts])

@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_trainer import ALONE, SMALL, batches, config, fit
 
-from corrflow import CorrFlow, InputError, load_model
+from corrflow import CorrFlow, Encoder, InputError, load_model
 from corrflow.training.checkpoint import checkpoint_path
 from corrflow.training.ema import EMA
 from corrflow.training.trainer import Trainer
@@ -84,3 +84,21 @@ def test_an_average_that_was_not_kept_is_refused(tmp_path):
         load_model(checkpoint_path(tmp_path, 2), weights="average")
     with pytest.raises(InputError, match="no averaged weights"):
         Trainer(tmp_path, config(ema_clips=CLIPS), ALONE)
+
+
+class Pixels(Encoder):
+    stride, channels = 1, 4
+
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Conv2d(3, 4, 1)
+
+    def forward(self, frames):
+        return self.layer(frames)
+
+
+def test_an_encoder_without_batchnorm_is_averaged_too():
+    model = CorrFlow(encoder=Pixels())
+    average = EMA(model, CLIPS)
+    average.update(model, 2, 2)
+    torch.testing.assert_close(average.model.state_dict(), model.state_dict())
