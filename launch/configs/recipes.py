@@ -218,8 +218,8 @@ def demo() -> TrainJob:
     """Minutes on two CPU cores: a quarter of the encoder's arithmetic, small crops, generated
     videos.
 
-    `make demo`. Cost: 154 s on two cores of an Intel Xeon with all that it does besides (249 s on
-    an AMD EPYC). Result: J&F 0.463 on held-out generated videos (README.md; 0.455 on the other
+    `make demo`. Cost: 115 s on two cores of an Intel Xeon with all that it does besides (249 s on
+    an AMD EPYC). Result: J&F 0.468 on held-out generated videos (README.md; 0.455 on the other
     processor), identity 0.272.
     """
     return TrainJob(
