@@ -253,6 +253,10 @@ def profile_step(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
             step()
     profiler.export_chrome_trace(str(job.out / "step.trace.json.gz"))
     events = profiler.key_averages()
+    # on the CPU nothing is launched, and operations are counted, with those within them
+    names = ("cudaLaunchKernel", "cuLaunchKernel") if cuda else ("aten::",)
+    launches = sum(event.count for event in events if event.key.startswith(names))
+    yield Line("profile", "launches of a step", {"count": launches / PROFILED_STEPS})
     attribute = "self_device_time_total" if cuda else "self_cpu_time_total"
     times = {event.key: float(getattr(event, attribute)) for event in events}
     total = sum(times.values()) or 1.0

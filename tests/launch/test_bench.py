@@ -120,6 +120,7 @@ def test_gpu_checks_and_measures_everything(quick, packed, tree, tmp_path):
     assert [line["name"] for line in lines["davis"]] == ["paper", "memory", "in all"]
     assert 0 < lines["davis"][0]["figures"]["J&F"] <= 1
     assert (tmp_path / "step.trace.json.gz").exists()
+    assert lines["profile"][0]["figures"]["count"] > 100
 
 
 def test_gpu_tells_what_is_wrong_and_goes_on(quick, packed, tmp_path, monkeypatch, capsys):
