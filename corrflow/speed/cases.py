@@ -326,6 +326,13 @@ def build_graph_step(sizes: Sizes, device: str) -> Work:
     return replay
 
 
+def build_compiled_graph_step(sizes: Sizes, device: str) -> Work:
+    """The trainer's step, compiled, and what is compiled replayed as CUDA graphs."""
+    trainer = make_trainer(ComputeConfig(), device)
+    trainer.loss_module.compile(dynamic=False, mode="reduce-overhead")
+    return step_of(trainer, sizes)
+
+
 def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
     """A trainer of random weights."""
     settings = TrainingConfig(compute=compute, trainer=TrainerConfig(pictures_every=0))

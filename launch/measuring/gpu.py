@@ -182,11 +182,14 @@ def measure_speed(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 
 
 def launch_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """The way to launch a step's kernels that training does not take."""
+    """The ways to launch a step's kernels that training does not take."""
     if device.type != "cuda":
         return []
     need = cases.step_variants(sizes, device)[0].need
-    return [Variant("step", "graph", partial(cases.build_graph_step, sizes, "cuda"), need)]
+    ways = {"graph": cases.build_graph_step, "compiled, graphs": cases.build_compiled_graph_step}
+    return [
+        Variant("step", name, partial(build, sizes, "cuda"), need) for name, build in ways.items()
+    ]
 
 
 def check_training(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
