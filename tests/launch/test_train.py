@@ -358,8 +358,8 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         (["--trainer.batch", "0"], "batch"),
         (
             ["--recipe", "magic"],
-            "recipe 'magic': expected one of gpu, released, gpus64, cpu, resnet34, fast, ablation, "
-            "demo, smoke",
+            "recipe 'magic': expected one of gpu, released, gpus64, cpu, resnet34, base, fast, "
+            "ablation, demo, smoke",
         ),
         (["--procs", "-1"], "procs -1"),
         (["--trainer.seed", "-1"], "seed=-1"),
