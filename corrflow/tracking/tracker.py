@@ -1,7 +1,7 @@
 """What a user marks, through a whole video: forwards from where it is marked, and backwards from
 each frame in which everything is; of the two passes through a frame, each object is taken from the
-surer one. Hops from frame to frame are in `propagation`, which frames are tracked in `plan.py`,
-files in `recording.py`.
+surer one, where sureness counts by how near the pass began. Hops from frame to frame are in
+`propagation`, which frames are tracked in `plan.py`, files in `recording.py`.
 
 Shapes: h w pixels of the tracked size, H W of the video's, k points.
 """
@@ -9,7 +9,6 @@ Shapes: h w pixels of the tracked size, H W of the video's, k points.
 import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from functools import reduce
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
@@ -155,8 +154,10 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             return self.earlier[place]
         if place in self.plan.corrected and place in self.earlier:
             return self.corrected(place)
-        passes = [raw for raw in (raw, self.stored(self.backward, place)) if raw is not None]
-        found = reduce(self.surer, passes, self.nothing())
+        found = self.nothing() if raw is None else self.surer(self.nothing(), raw)
+        backward = self.stored(self.backward, place)
+        if backward is not None:
+            found = self.surer(found, backward, 0.5 if raw is None else self.nearness(place))
         if not self.plan.to_beginning:
             found = self.without(found, self.begun_after(place))
         if place in self.earlier:
@@ -165,6 +166,19 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             found = self.without(found, self.numbers - self.plan.changed)
             return self.with_marks(place, self.merged(others, self.enlarged(found)))
         return self.with_marks(place, self.enlarged(found))
+
+    def nearness(self, place: int) -> float:
+        """Where a frame lies on the way to the frame in which the backward pass through it begins:
+        0 where the forward pass is certain, 1 where the backward pass is.
+
+        Neither confidence nor nearness is the better judge alone: between masks in the first and
+        the last frame of the development set J is 0.675 by the surer pass, 0.685 by the nearer one
+        and 0.693 by both (size 160).
+        """
+        for places in (places for span in self.plan.spans for places in span.backward):
+            if place in places:
+                return (place - places.stop) / (places.start - places.stop)
+        raise ValueError(f"frame {place}: expected one with a backward pass")
 
     def stored(self, buffer: DiskBuffer | None, place: int) -> Raw | None:
         """What a pass found in a frame that it came to."""
@@ -208,8 +222,9 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """Where nothing is."""
 
     @abstractmethod
-    def surer(self, one: Raw, other: Raw) -> Raw:
-        """Each object or point from the pass that is surer of it."""
+    def surer(self, one: Raw, other: Raw, weight: float = 0.5) -> Raw:
+        """Each object or point from the pass that is surer of it; `weight`, from 0 to 1, is by how
+        much sureness of the other counts."""
 
     @abstractmethod
     def begun_after(self, place: int) -> Set[int]:
@@ -320,12 +335,13 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         width, height = self.scale.tracked
         return TrackedMasks(torch.zeros(height, width, dtype=torch.uint8), torch.zeros(MOST_LABELS))
 
-    def surer(self, one: TrackedMasks, other: TrackedMasks) -> TrackedMasks:
+    def surer(self, one: TrackedMasks, other: TrackedMasks, weight: float = 0.5) -> TrackedMasks:
         """Where two objects want a pixel, the surer one has it."""
         labels = torch.zeros_like(one.labels)
-        confidence = one.confidence.maximum(other.confidence)
+        is_one = (1 - weight) * one.confidence >= weight * other.confidence
+        confidence = torch.where(is_one, one.confidence, other.confidence)
         for label in sorted(self.begins, key=lambda label: float(confidence[label])):
-            chosen = one if one.confidence[label] >= other.confidence[label] else other
+            chosen = one if is_one[label] else other
             labels[chosen.labels == label] = label
         return TrackedMasks(labels, confidence)
 
@@ -444,9 +460,10 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         """NaN."""
         return from_rows(nowhere(len(self.begins)))
 
-    def surer(self, one: TrackedPoints, other: TrackedPoints) -> TrackedPoints:
+    def surer(self, one: TrackedPoints, other: TrackedPoints, weight: float = 0.5) -> TrackedPoints:
         """Point by point; one that was not found is nowhere."""
-        is_one = (one.confidence >= other.confidence) | other.xy[:, 0].isnan()
+        is_one = (1 - weight) * one.confidence >= weight * other.confidence
+        is_one |= other.xy[:, 0].isnan()
         is_one &= ~one.xy[:, 0].isnan()
         return from_rows(np.where(is_one[:, None].numpy(), as_rows(one), as_rows(other)))
 

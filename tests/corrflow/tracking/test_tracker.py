@@ -152,6 +152,16 @@ def test_of_two_passes_each_object_is_taken_from_the_surer(seen, sure):
     assert np.array_equal(followed(masks_of(given))[2].labels, mask(o1=(2, 8), o2=(10, 14)))
 
 
+@pytest.mark.parametrize(("confidence", "taken"), [(0.5, "ffbb"), (0.9, "fffb"), (0.1, "bbbb")])
+def test_sureness_counts_by_how_near_a_pass_began(seen, sure, confidence, taken):
+    given = {0: mask(o1=(2, 8)), 5: mask(o1=(12, 18))}
+    sure[:] = [{1: 0.5}, {1: confidence}]  # backwards, forwards
+    shown = followed(masks_of(given))[1:5]
+    for masks, way in zip(shown, taken, strict=True):
+        assert np.array_equal(masks.labels, given[0 if way == "f" else 5])
+        assert masks.confidence[1] == pytest.approx(confidence if way == "f" else 0.5)
+
+
 def test_where_two_objects_want_a_pixel_the_surer_has_it(seen, sure):
     given = {0: mask(o1=(2, 8), o2=(10, 14)), 4: mask(o1=(8, 12), o2=(14, 18))}
     sure[:] = [{1: 0.6, 2: 0.1}, {1: 0.2, 2: 0.5}]
