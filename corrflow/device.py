@@ -1,5 +1,11 @@
-"""Which device computes: by name, and of several GPUs by the number of the process."""
+"""Which device computes, by name and by the number of the process, and what it can do."""
 
+import importlib.util
+import os
+import shutil
+import sysconfig
+from functools import lru_cache
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -17,6 +23,36 @@ def has_bfloat16(device: torch.device) -> bool:
         return torch.cuda.get_device_capability(device) >= AMPERE
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return device.type == "cpu" and bool(capabilities.get("amx_bf16", False))
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+def has_triton(device: torch.device) -> bool:
+    """Whether Triton can make kernels for a device: a recent GPU."""
+    return device.type == "cuda" and can_compile(device)
+
+
+def can_compile(device: torch.device) -> bool:
+    """Whether torch.compile has what it needs: on CUDA a recent GPU and Triton, and anywhere what
+    builds the code that it generates."""
+    serves = device.type == "cpu" or (has_bfloat16(device) and is_installed("triton"))
+    return serves and has_compiler()
+
+
+@lru_cache
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported."""
+    return importlib.util.find_spec(package) is not None
+
+
+@lru_cache
+def has_compiler() -> bool:
+    """Whether this machine can build what Triton and torch.compile generate: a C++ compiler and
+    Python's headers."""
+    has_command = any(
+        shutil.which(os.environ.get(name, name))
+        for name in ("CC", "CXX", "g++", "clang++", "gcc", "clang")
+    )
+    return has_command and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:

@@ -14,7 +14,7 @@ from corrflow.report import RunSummary, write_runs_page
 from corrflow.training.checkpoint import checkpoints, step_of
 from corrflow.training.monitor import METRICS, read_last, read_lines
 from launch.common.command import parse, run
-from launch.common.run_config import read_config
+from launch.common.run_config import is_run, read_config
 from launch.common.submission import LOGS, Record, read_record
 from launch.configs.train import StatusJob
 from slurm.attempts import Attempt, read_attempts
@@ -96,12 +96,12 @@ def curves_of(folder: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def find_runs(roots: tuple[Path, ...]) -> list[Path]:
-    """All run folders under these."""
+    """All run folders under these; an exported model has a `config.json`, too, and is none."""
     return sorted(
         path.parent
         for root in roots
         for path in root.glob("**/config.json")
-        if "snapshots" not in path.parts
+        if "snapshots" not in path.parts and is_run(path.parent)
     )
 
 

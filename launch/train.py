@@ -118,13 +118,15 @@ def work(job: TrainJob, corpus: Corpus) -> int:
     rank = os.environ.get("RANK", "0")
     if is_worker_process():
         follow_parent()
-    attempt = begin_attempt(job.run) if rank == "0" else None
+    attempt = plan_attempt(job.run) if rank == "0" else None
     try:
         with (
             SignalHandler() as stop,
             init_distributed(job.device, job.timeouts) as processes,
             held_run(job.run, processes),
         ):
+            if attempt:
+                log_attempt(job.run, attempt)
             keep_freed_memory()
             print(
                 f"rank {rank} of {processes.world_size} on {processes.hosts[processes.rank]}, "
@@ -134,17 +136,13 @@ def work(job: TrainJob, corpus: Corpus) -> int:
             trainer = Trainer(job.run, job.training, processes, say)
             finished = train(job, corpus, trainer, stop)
             if attempt:
-                nodes, left = (
-                    tuple(dict.fromkeys(processes.hosts)),
-                    "finished" if finished else "told to leave",
-                )
                 ended = replace(
                     attempt,
                     step=trainer.step,
-                    nodes=nodes,
+                    nodes=tuple(dict.fromkeys(processes.hosts)),
                     world=processes.world_size,
                     ended=time.time(),
-                    left=left,
+                    left="finished" if finished else "told to leave",
                 )
                 log_attempt(job.run, ended)
             processes.barrier()  # the first to leave a job has the others killed
@@ -163,8 +161,9 @@ def work(job: TrainJob, corpus: Corpus) -> int:
         return FAILED
 
 
-def begin_attempt(run: Path) -> Attempt:
-    """Note that the run is tried again; ClusterError if it got nowhere too often."""
+def plan_attempt(run: Path) -> Attempt:
+    """The attempt that begins now, not yet logged; ClusterError if too many before it got
+    nowhere."""
     newest = max((step_of(path) for path in checkpoints(run)), default=0)
     attempt = Attempt(os.environ.get("SLURM_JOB_ID", ""), newest, (), 0, time.time())
     if is_hopeless(run, attempt):
@@ -172,7 +171,6 @@ def begin_attempt(run: Path) -> Attempt:
             f"run {run}: {TRIES} attempts were cut at step {newest} before they saved: see "
             f"{ATTEMPTS} and the logs there"
         )
-    log_attempt(run, attempt)
     return attempt
 
 

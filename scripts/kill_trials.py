@@ -18,7 +18,7 @@ import time
 import traceback
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from shards.files import sha256_of  # noqa: E402

@@ -206,9 +206,11 @@ def read_profile(path: Path) -> ClusterConfig:
             raise ClusterError(
                 f"cluster {path}: {name} = {value!r}: expected {described(types[name])}"
             )
-    profile["setup"] = tuple(profile.get("setup", ()))
+    settings: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in profile.items()
+    }
     try:
-        return ClusterConfig(**profile)
+        return ClusterConfig(**settings)
     except ClusterError as error:
         raise ClusterError(f"{path}: {error}") from None
 

@@ -14,6 +14,7 @@ POLL_SECONDS = 0.1
 # for the others to end by themselves once one has failed, and to say why; seldom all of it
 SETTLE_SECONDS = 5.0
 PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
+PARENT = "CORRFLOW_PARENT_PID"
 
 
 def is_worker_process() -> bool:
@@ -23,9 +24,13 @@ def is_worker_process() -> bool:
 
 def follow_parent() -> None:
     """Ask the kernel for a SIGTERM when the parent dies, even by -9, so that no process is left
-    behind (Linux alone has this)."""
-    if os.uname().sysname == "Linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    behind (Linux alone has this); exit if it has died already."""
+    if os.uname().sysname != "Linux":
+        return
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    parent = os.getppid()
+    if os.environ.get(PARENT, str(parent)) != str(parent):
+        raise SystemExit(128 + signal.SIGTERM)
 
 
 def run_processes(command: list[str], count: int) -> int:
@@ -97,6 +102,7 @@ def place(rank: int, count: int, port: int) -> dict[str, str]:
         "WORLD_SIZE": count,
         "LOCAL_WORLD_SIZE": count,
         "MASTER_PORT": port,
+        PARENT: os.getpid(),
     }
     return {
         **os.environ,

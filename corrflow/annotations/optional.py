@@ -11,5 +11,5 @@ def needed(name: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
-        command = "pip install contourpy shapely pycocotools"
+        command = "pip install contourpy shapely pycocotools pyyaml"
         raise InputError(f"labels: annotation formats need {name}: {command}") from None

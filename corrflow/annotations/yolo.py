@@ -90,6 +90,8 @@ class YoloWriter(AnnotationWriter):
     an object are joined into one line, of a point there is none."""
 
     suffix = "-yolo"
+    libraries = (*AnnotationWriter.libraries, "yaml")
+    libraries = (*AnnotationWriter.libraries, "yaml")
     is_folder = True
     has_points = False
 

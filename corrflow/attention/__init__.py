@@ -2,13 +2,13 @@
 is there.
 
 One signature, a plain `reference`, and fast paths next to it; the choice among them is in
-`choice.py`. Shapes: b batch, r references, c k channels, h w cells at stride 4.
+`backends.py`. Shapes: b batch, r references, c k channels, h w cells at stride 4.
 """
 
 import torch
 from torch import Tensor
 
-from corrflow.attention.choice import BACKENDS, choose_backend, find_attend
+from corrflow.attention.backends import BACKENDS, choose_backend, find_attend
 from corrflow.attention.window import Window
 from corrflow.errors import InputError
 

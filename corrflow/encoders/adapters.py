@@ -75,7 +75,7 @@ def build_torchvision(name: str, published_weights: bool) -> Encoder:
     place = f"encoder torchvision:{name}"
     if name not in models.list_models(module=models):
         raise InputError(f"{place}: expected a classification network of torchvision.models")
-    network = downloaded(
+    network = build_network(
         place, models.get_model, name, weights="DEFAULT" if published_weights else None
     )
     try:
@@ -126,23 +126,17 @@ def build_timm(name: str, published_weights: bool) -> Encoder:
         raise InputError(f"{place}: expected a name of timm.list_models()")
     # vision transformers take frames of any size only when asked to
     sizes = {"dynamic_img_size": True} if name.startswith(("vit_", "deit", "eva")) else {}
-    probe = timm.create_model(name, pretrained=False, features_only=True, **sizes)
+    settings: dict[str, Any] = {"features_only": True, **sizes}
+    probe: Any = build_network(place, timm.create_model, name, pretrained=False, **settings)
     layers = [
         FeatureLayer(str(index), int(info["reduction"]), int(info["num_chs"]))
         for index, info in enumerate(probe.feature_info.info)
     ]
     layer = choose_layer(place, wanted, layers)
-    network = downloaded(
-        place,
-        timm.create_model,
-        name,
-        pretrained=published_weights,
-        features_only=True,
-        out_indices=(int(layer.name),),
-        **sizes,
-    )
-    settings = probe.pretrained_cfg
-    return Adapter(SingleOutput(network, 0), layer, settings["mean"], settings["std"])
+    settings |= {"pretrained": published_weights, "out_indices": (int(layer.name),)}
+    network = build_network(place, timm.create_model, name, **settings)
+    trained = probe.pretrained_cfg
+    return Adapter(SingleOutput(network, 0), layer, trained["mean"], trained["std"])
 
 
 def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> FeatureLayer:
@@ -160,13 +154,13 @@ def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> Feature
     return [layer for layer in layers if layer.stride <= max(FINEST, finest)][-1]
 
 
-def downloaded(place: str, create: Callable[..., Any], name: str, **settings: Any) -> nn.Module:
-    """What a library creates; InputError where it can't get the weights."""
+def build_network(place: str, create: Callable[..., Any], name: str, **settings: Any) -> nn.Module:
+    """What a library creates; InputError where it can't, or can't download the weights."""
     try:
         network: nn.Module = create(name, **settings)
     except (OSError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{place}: its weights can't be had ({reason[:120]})") from None
+        raise InputError(f"{place}: can't be built or downloaded ({reason[:120]})") from None
     return network
 
 

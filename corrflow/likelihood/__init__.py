@@ -11,7 +11,7 @@ Shapes: b clips, k colour classes, h w cells, H W pixels.
 import torch
 from torch import Tensor
 
-from corrflow.attention.choice import compiles_for
+from corrflow.device import has_triton
 
 
 def likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
@@ -22,7 +22,7 @@ def likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
         classes_bhw: the true class of each pixel, int64 `[B, H, W]`; sides are a multiple of the
             cells'.
     """
-    if copied_bkhw.dtype == torch.float32 and compiles_for(copied_bkhw.device):
+    if copied_bkhw.dtype == torch.float32 and has_triton(copied_bkhw.device):
         return fused_likelihood(copied_bkhw, classes_bhw)
     return likelihood_of_four(copied_bkhw, classes_bhw)
 

@@ -18,9 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.attention import choose_backend, restricted_attention
-from corrflow.attention.choice import BACKENDS, compiles_for, has_compiler, is_installed
+from corrflow.attention.backends import BACKENDS, is_available
 from corrflow.attention.window import Window
 from corrflow.color import quantize_colors
+from corrflow.device import can_compile, has_triton
 from corrflow.encoders.resnet import VARIANTS, ResNetConfig
 from corrflow.errors import InputError
 from corrflow.likelihood import likelihood, likelihood_of_four
@@ -136,12 +137,7 @@ def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 def serves(backend: str, device: torch.device) -> bool:
     """Whether a backend can be measured here."""
-    return compiles_for(device) if backend == "triton" else is_installed(backend)
-
-
-def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs."""
-    return has_compiler() if device.type == "cpu" else compiles_for(device)
+    return has_triton(device) if backend == "triton" else is_available(backend)
 
 
 def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> Work:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.attention import reference
-from corrflow.attention.choice import is_installed
+from corrflow.attention.backends import is_available
 from corrflow.attention.window import Window
 from corrflow.loss import color_loss
 from corrflow.model import CorrFlow
@@ -39,7 +39,7 @@ def copy(query_bchw: Tensor, key_bchw: Tensor, value_bkhw: Tensor, window: Windo
 
 def correlate(query_bchw: Tensor, key_bchw: Tensor, window: Window) -> Tensor:
     """Dot products `[B, S, H, W]`, zero outside of the image."""
-    if not is_installed("sampler"):
+    if not is_available("sampler"):
         return reference.correlate(query_bchw, key_bchw, window)
     from spatial_correlation_sampler import spatial_correlation_sample
 
@@ -53,7 +53,7 @@ def correlation_name() -> str:
     """How the correlation is computed here, for the record."""
     return (
         "sampler"
-        if is_installed("sampler")
+        if is_available("sampler")
         else "products by shift (spatial-correlation-sampler is not installed)"
     )
 

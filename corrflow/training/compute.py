@@ -7,8 +7,8 @@ from typing import Literal, NamedTuple
 import torch
 
 from corrflow.attention import choose_backend
-from corrflow.attention.choice import Asked, compiles_for, has_compiler
-from corrflow.device import Precision
+from corrflow.attention.backends import BackendName
+from corrflow.device import Precision, can_compile, has_bfloat16
 from corrflow.errors import InputError
 
 
@@ -31,7 +31,7 @@ class Compute(NamedTuple):
 class ComputeConfig:
     """How a step is computed; may change when a run goes on."""
 
-    attention: Asked = "auto"
+    attention: BackendName = "auto"
     """Backend of the attention; auto takes triton on CUDA and tiled on the CPU."""
     precision: Precision = "auto"
     """Precision of the encoder's convolutions; auto takes bfloat16 (autocast) on CUDA of compute
@@ -45,9 +45,11 @@ class ComputeConfig:
 
     def choose(self, device: torch.device) -> Compute:
         """What `auto` stands for on `device`; InputError where a choice can't be had there."""
-        fast = compiles_for(device)
-        half = self.precision == "bfloat16" or (self.precision == "auto" and fast)
-        if self.compile == "yes" and not (fast if device.type == "cuda" else has_compiler()):
+        on_cuda = device.type == "cuda"
+        half = self.precision == "bfloat16" or (
+            self.precision == "auto" and on_cuda and has_bfloat16(device)
+        )
+        if self.compile == "yes" and not can_compile(device):
             wanted = (
                 "a C++ compiler and Python's headers (apt install g++ python3-dev); on CUDA, "
                 "compute capability 8.0 and triton"

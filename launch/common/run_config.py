@@ -51,7 +51,18 @@ def read_config(run: Path) -> dict[str, Any]:
         config: dict[str, Any] = json.loads((run / "config.json").read_text())
     except FileNotFoundError:
         raise InputError(f"run {run}: no config.json there: expected the folder of a run") from None
+    if "training" not in config:
+        raise InputError(f"run {run}: config.json is not of a run: expected the folder of a run")
     return config
+
+
+def is_run(folder: Path) -> bool:
+    """Whether the folder is a run's, and not, say, an exported model's."""
+    try:
+        read_config(folder)
+    except InputError:
+        return False
+    return True
 
 
 def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from corrflow import InputError
-from corrflow.attention.choice import Asked
+from corrflow.attention.backends import BackendName
 from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
 from corrflow.device import Precision
 from corrflow.model import DEFAULT
@@ -92,7 +92,7 @@ class EvalJob:
     does."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""
-    attention: Asked = "auto"
+    attention: BackendName = "auto"
     """Implementation of the attention; auto takes triton on CUDA and tiled on the CPU."""
     precision: Precision = "auto"
     """Precision of the encoder's convolutions; auto takes bfloat16 where the device is made for it
@@ -250,7 +250,7 @@ class TrackJob:
     """Short side at which to track, in pixels; results have the video's own size."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""
-    attention: Asked = "auto"
+    attention: BackendName = "auto"
     """Implementation of the attention; auto takes triton on CUDA and tiled on the CPU."""
     browser: bool = False
     """Open a page, which only this machine can reach, to choose a video and mark what to track."""

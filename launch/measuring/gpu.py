@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from corrflow.attention import BACKENDS, choose_backend, restricted_attention
-from corrflow.attention.choice import LARGEST_TOP_K
+from corrflow.attention.backends import LARGEST_TOP_K
 from corrflow.benchmarks.results import read_result
 from corrflow.errors import InputError
 from corrflow.loss import CorrespondenceLoss, LossConfig

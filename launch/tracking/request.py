@@ -41,7 +41,7 @@ class Progress:
     """Passes things through, of which there will be so many, and shows how far they are: what is
     done, and what is counted."""
     stopped: Callable[[], bool]
-    """Asked after each frame; True ends the tracking there."""
+    """BackendName after each frame; True ends the tracking there."""
 
     def look(
         self, things: Iterable[Item], total: int, what: str, unit: str = "frames"

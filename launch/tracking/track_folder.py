@@ -290,7 +290,7 @@ def work_as_worker(job: TrackJob) -> int:
 
 def submit(job: TrackJob, argv: list[str], left: int) -> "submitit.Job[None]":
     """Leave it to SLURM: an array whose jobs do a part each, and a job that sums up; gives that."""
-    about = {"argv": absolute_paths(argv)}
+    about = {"argv": argv}  # the jobs begin in this folder, as every job of SLURM
     tasks = [
         Task("launch.tracking.track_folder:work_in_array", {**about, "number": n})
         for n in range(job.jobs)
@@ -306,11 +306,6 @@ def submit(job: TrackJob, argv: list[str], left: int) -> "submitit.Job[None]":
         flush=True,
     )
     return submitted.last
-
-
-def absolute_paths(argv: list[str]) -> list[str]:
-    """The flags, with the paths that are there as other folders see them."""
-    return [str(Path(word).absolute()) if Path(word).exists() else word for word in argv]
 
 
 def work_in_array(argv: list[str], number: int) -> None:

@@ -10,9 +10,9 @@ from conftest import DATA, ROOT, SHARED, TIMEOUT_SECONDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from corrflow import InputError, restricted_attention
-from corrflow.attention import choice, choose_backend, most_similar, search
-from corrflow.attention.choice import is_installed
+from corrflow import InputError, device, restricted_attention
+from corrflow.attention import backends, choose_backend, most_similar, search
+from corrflow.attention.backends import is_available
 
 RELEASED = sorted(
     {
@@ -24,9 +24,9 @@ RELEASED = sorted(
 # purpose
 ZERO_RULE = ("inbounds_zero", "all_zero")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
-needs_triton = pytest.mark.skipif(not is_installed("triton"), reason="triton is not installed")
+needs_triton = pytest.mark.skipif(not is_available("triton"), reason="triton is not installed")
 needs_sampler = pytest.mark.skipif(
-    not is_installed("sampler"), reason="spatial-correlation-sampler is not installed"
+    not is_available("sampler"), reason="spatial-correlation-sampler is not installed"
 )
 FAST = [
     "tiled",
@@ -405,8 +405,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
 def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
-    monkeypatch.setattr(choice, "is_installed", lambda backend: True)
-    monkeypatch.setattr(choice, "has_compiler", lambda: True)
+    monkeypatch.setattr(device, "is_installed", lambda package: True)
+    monkeypatch.setattr(device, "has_compiler", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert choose_backend("auto", CPU) == "tiled"
     assert choose_backend("auto", CUDA) == "triton"
@@ -418,7 +418,7 @@ def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     assert choose_backend("auto", CUDA) == "tiled"
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(choice, "has_compiler", lambda: False)
+    monkeypatch.setattr(device, "has_compiler", lambda: False)
     assert choose_backend("auto", CUDA) == "tiled"
 
 
@@ -429,13 +429,13 @@ def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
 def test_a_missing_backend_is_named_with_the_command_that_installs_it(
     monkeypatch, backend, command
 ):
-    monkeypatch.setattr(choice, "is_installed", lambda backend: False)
+    monkeypatch.setattr(backends, "is_installed", lambda package: False)
     with pytest.raises(InputError, match=f"backend {backend}: .* is not installed: {command}"):
         choose_backend(backend, CUDA)
 
 
 def test_triton_says_what_it_does_not_serve(monkeypatch):
-    monkeypatch.setattr(choice, "is_installed", lambda backend: True)
+    monkeypatch.setattr(backends, "is_installed", lambda package: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for arguments in ({"dtype": torch.float64}, {"top_k": 65}, {"width": 600}):
         with pytest.raises(InputError, match="tiled serves all"):

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 
 from corrflow import likelihood as module
-from corrflow.attention.choice import is_installed
+from corrflow.attention.backends import is_available
 from corrflow.likelihood import likelihood_of_four
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.model import ModelConfig, seeded_model
 
-needs_triton = pytest.mark.skipif(not is_installed("triton"), reason="triton is not installed")
+needs_triton = pytest.mark.skipif(not is_available("triton"), reason="triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # clips, classes, rows and columns of cells, their side in pixels
 CASES = [(2, 5, 4, 6, 1), (2, 5, 4, 6, 3), (2, 16, 5, 7, 4), (1, 3, 2, 3, 8), (1, 80, 9, 5, 4)]
@@ -76,11 +76,11 @@ def test_a_step_by_the_kernels_is_the_same_step(monkeypatch):
         losses.total.backward()
         return [losses.total.detach(), *(p.grad for p in model.parameters())]
 
-    monkeypatch.setattr(module, "compiles_for", lambda device: False)
+    monkeypatch.setattr(module, "has_triton", lambda device: False)
     plain = gradients()
     used = []
     kernels = module.fused_likelihood
-    monkeypatch.setattr(module, "compiles_for", lambda device: True)
+    monkeypatch.setattr(module, "has_triton", lambda device: True)
     monkeypatch.setattr(module, "fused_likelihood", lambda *x: used.append(x) or kernels(*x))
     by_kernels = gradients()
     # two hops and two cycles

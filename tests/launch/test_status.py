@@ -1,5 +1,7 @@
+import shutil
 import subprocess
 
+from conftest import ROOT
 from test_train import train
 
 from launch.status import in_words, listed
@@ -52,6 +54,15 @@ def test_all_runs_are_on_a_page_with_their_curves(packed, tmp_path, command, bro
     (tmp_path / "none").mkdir()
     command("status", "--all", tmp_path / "none", "--page", page)
     assert "There are no runs." in page.read_text()
+
+
+def test_an_exported_model_is_no_run(refused, command, tmp_path):
+    model = tmp_path / "base"
+    model.mkdir()
+    shutil.copy(ROOT / "corrflow/weights/base/config.json", model)
+    assert "config.json is not of a run" in refused("status", model)
+    told = command("status", "--all", tmp_path)
+    assert (told.returncode, len(told.stdout.splitlines())) == (0, 1), "the heads of an empty table"
 
 
 def test_what_is_no_run_is_one_line(refused, tmp_path):

@@ -29,8 +29,12 @@ def test_a_users_own_profile_comes_before_the_projects(tmp_path, monkeypatch, na
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".config/corrflow/clusters"
     folder.mkdir(parents=True)
-    (folder / "example.toml").write_text('partition = "mine"\n')
-    assert named("example") == ClusterConfig(partition="mine")
+    (folder / "example.toml").write_text(
+        'partition = "mine"\ncontainer_mounts = ["/data", "/scratch"]\n'
+    )
+    assert named("example") == ClusterConfig(
+        partition="mine", container_mounts=("/data", "/scratch")
+    )
 
 
 def test_without_a_name_there_are_the_defaults(monkeypatch):

@@ -86,6 +86,13 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
     assert all(gone(int(path.read_text())) for path in tmp_path.iterdir())
 
 
+def test_a_process_whose_parent_is_dead_already_ends(monkeypatch):
+    monkeypatch.setenv(local.PARENT, "1" if os.getpid() != 1 else "2")
+    code = "from slurm.local import follow_parent; follow_parent(); print('trains on')"
+    orphan = subprocess.run(python(code), capture_output=True, text=True)
+    assert (orphan.returncode, orphan.stdout) == (143, "")
+
+
 def test_a_signal_sets_the_flag_and_a_second_interrupt_ends():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with SignalHandler() as flag:

@@ -123,3 +123,5 @@ def test_a_timm_network_is_found_with_its_stride(name, stride):
     )
     with pytest.raises(InputError, match=r"expected a name of timm\.list_models"):
         find_encoder("timm:no_such_network").build()
+    with pytest.raises(InputError, match=r"can't be built or downloaded \(Invalid pretrained tag"):
+        find_encoder("timm:resnet18.no_such_weights").build()

@@ -8,12 +8,11 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from corrflow import InputError, ModelConfig, likelihood
-from corrflow.attention import choice
-from corrflow.attention.choice import has_compiler
+from corrflow import InputError, ModelConfig, device, likelihood
+from corrflow.attention import backends
+from corrflow.device import has_compiler
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.loss import LossConfig
-from corrflow.training import compute
 from corrflow.training.compute import Compute, ComputeConfig
 from corrflow.training.schedule import ScheduleConfig
 from corrflow.training.trainer import Trainer
@@ -32,8 +31,8 @@ SMALLER = [
 
 
 def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
-    monkeypatch.setattr(choice, "is_installed", lambda backend: True)
-    monkeypatch.setattr(choice, "has_compiler", lambda: True)
+    monkeypatch.setattr(device, "is_installed", lambda package: True)
+    monkeypatch.setattr(device, "has_compiler", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     assert ComputeConfig().choose(CPU) == Compute(
         "tiled", torch.float32, compiled=False, winograd=True
@@ -49,8 +48,16 @@ def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
     )
 
 
+def test_bfloat16_needs_no_compiler(monkeypatch):
+    monkeypatch.setattr(device, "has_compiler", lambda: False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert ComputeConfig().choose(CUDA) == Compute(
+        "tiled", torch.bfloat16, compiled=False, winograd=False
+    )
+
+
 def test_compilation_is_refused_where_nothing_can_compile(monkeypatch):
-    monkeypatch.setattr(compute, "has_compiler", lambda: False)
+    monkeypatch.setattr(device, "has_compiler", lambda: False)
     with pytest.raises(InputError, match="apt install g"):
         ComputeConfig(compile="yes").choose(CPU)
 
@@ -71,7 +78,7 @@ def test_winograds_way_is_refused_where_it_would_not_be_gone():
 def test_what_is_not_installed_is_refused_before_anything_is_written(
     refused, packed, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(choice, "is_installed", lambda backend: backend not in choice.NEEDS)
+    monkeypatch.setattr(backends, "is_installed", lambda package: False)
     told = refused(
         "train", "--data", packed, "--run", tmp_path / "run", "--compute.attention", "sampler"
     )
@@ -133,7 +140,7 @@ def test_a_compiled_step_trains_as_the_plain_one(
 
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=compiler))
     if attention == "triton":  # as on CUDA
-        monkeypatch.setattr(likelihood, "compiles_for", lambda device: True)
+        monkeypatch.setattr(likelihood, "has_triton", lambda device: True)
     # Eight channels at least: below, oneDNN's strided 1x1 convolution for AVX2 writes past its end.
     model = ModelConfig(ResNetConfig((8, 8, 16, 16), (1, 1, 1, 1), 8), radius=2)
     # of three frames the last is copied in either way of scheduled sampling: a graph for each

@@ -1,12 +1,7 @@
 """Which backend computes the attention: by device, by what is installed, or by name."""
 
-import importlib.util
 import os
-import shutil
-import sysconfig
 from collections.abc import Callable
-from functools import lru_cache
-from pathlib import Path
 from typing import Literal, get_args
 
 import torch
@@ -14,12 +9,12 @@ from torch import Tensor
 
 from corrflow.attention import reference, sampler, tiled
 from corrflow.attention.window import Window
-from corrflow.device import has_bfloat16
+from corrflow.device import has_triton, is_installed
 from corrflow.errors import InputError
 
 Attend = Callable[[Tensor, Tensor, Tensor, Window], Tensor]
 Backend = Literal["reference", "tiled", "triton", "sampler"]
-Asked = Literal["auto", "reference", "tiled", "triton", "sampler"]
+BackendName = Literal["auto", "reference", "tiled", "triton", "sampler"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 # what a backend imports, and how a user gets it
 NEEDS = {
@@ -58,16 +53,16 @@ def choose_backend(
     """
     serves = dtype != torch.float64 and top_k <= LARGEST_TOP_K and width <= WIDEST
     if name == "auto":
-        return "triton" if serves and compiles_for(device) else "tiled"
+        return "triton" if serves and has_triton(device) else "tiled"
     if name not in BACKENDS:
         raise InputError(
             f"attention: backend {name!r}: expected one of auto, {', '.join(BACKENDS)}"
         )
-    if not is_installed(name):
+    if not is_available(name):
         package, command = NEEDS[name]
         raise InputError(f"attention: backend {name}: {package} is not installed: {command}")
     if name == "triton":
-        if os.environ.get("TRITON_INTERPRET") != "1" and not compiles_for(device):
+        if os.environ.get("TRITON_INTERPRET") != "1" and not has_triton(device):
             wanted = (
                 "CUDA of compute capability 8.0, a C++ compiler and Python's headers, or "
                 "TRITON_INTERPRET=1 for a test"
@@ -84,30 +79,9 @@ def choose_backend(
     return name
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def compiles_for(device: torch.device) -> bool:
-    """Whether Triton and torch.compile can make kernels for a device: a recent GPU, Triton itself,
-    and what builds its launchers."""
-    return (
-        device.type == "cuda" and has_bfloat16(device) and is_installed("triton") and has_compiler()
-    )
-
-
-@lru_cache
-def is_installed(backend: str) -> bool:
-    """Whether what the backend imports is there."""
-    return backend not in NEEDS or importlib.util.find_spec(NEEDS[backend][0]) is not None
-
-
-@lru_cache
-def has_compiler() -> bool:
-    """Whether this machine can build what Triton and torch.compile generate: a C++ compiler and
-    Python's headers."""
-    has_command = any(
-        shutil.which(os.environ.get(name, name))
-        for name in ("CC", "CXX", "g++", "clang++", "gcc", "clang")
-    )
-    return has_command and Path(sysconfig.get_path("include"), "Python.h").exists()
+def is_available(backend: str) -> bool:
+    """Whether what the backend imports is installed."""
+    return backend not in NEEDS or is_installed(NEEDS[backend][0])
 
 
 def find_attend(backend: str) -> Attend:
