@@ -230,7 +230,7 @@ class CorrFlow(nn.Module):
         )
 
 
-Weights = Literal["auto", "average", "last"]
+Weights = Literal["auto", "ema", "last"]
 
 
 def overlapping_means(features_nchw: Tensor, cells: tuple[int, int]) -> Tensor:
@@ -269,11 +269,11 @@ def load_model(
             without the `module.` prefix).
         device: where it goes.
         attention: backend of the attention, see `restricted_attention`.
-        weights: `average`, those averaged over training; `last`, those of the last step; `auto`,
-            the average where one was kept.
+        weights: `ema`, their exponential moving average over training; `last`, those of the last
+            step; `auto`, the moving average where one was kept.
 
     Raises:
-        InputError: no such file, a truncated one, or weights of another architecture; no average; a
+        InputError: no such file, a truncated one, or weights of another architecture; no `ema`; a
             backend that can't be had.
     """
     choose_backend(attention, torch.device(device))
@@ -291,15 +291,14 @@ def model_path(path: str | Path) -> Path:
 
 
 def select_weights(state: dict[str, Any], weights: Weights, path: str | Path) -> dict[str, Any]:
-    """Those of the last step, or their average, by name; InputError if there is no average to
-    choose."""
-    if weights == "average" and "average" not in state:
+    """Those of the last step, or their moving average, by name; InputError if there is none."""
+    if weights == "ema" and "ema" not in state:
         raise InputError(
-            f"checkpoint {path}: no averaged weights: expected weights auto or last "
-            "(trainer.ema_clips keeps an average)"
+            f"checkpoint {path}: no moving average of the weights: expected weights auto or last "
+            "(trainer.ema_clips keeps one)"
         )
-    average: dict[str, Any] | None = None if weights == "last" else state.get("average")
-    return find_state_dict(state) if average is None else average
+    ema: dict[str, Any] | None = None if weights == "last" else state.get("ema")
+    return find_state_dict(state) if ema is None else ema
 
 
 def export_model(

@@ -58,7 +58,7 @@ class TargetConfig:
     one. Unless given, the 16 classes of ab that were published with the method."""
     second_palette: str = ""
     """CSV file of a second palette, whose classes are predicted as well, with a loss of their own.
-    Classes of Lab distinguish what has one hue and another lightness."""
+    Classes of Lab also separate colours of equal hue and different lightness."""
     second_share: float = 0.4
     """Share of the second palette in the loss; the first has the rest."""
     lightness: float = 1.0

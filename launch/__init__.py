@@ -1,2 +1,2 @@
-"""What a user types. Each file parses a config and makes one call; nothing else imports this
+"""The commands: they parse flags and wire the three libraries together. Nothing else imports this
 package."""

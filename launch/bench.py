@@ -49,7 +49,7 @@ from launch.measuring.gpu import run_parts
 from launch.measuring.training import measure_training
 from shards.reading.corpus import open_corpus
 from shards.reading.order import ClipOrder
-from slurm.local import follow_parent, is_worker_process, run_processes
+from slurm.local import die_with_parent, is_worker_process, run_processes
 
 GROWTH_SIDES = (128, 256, 384, 512)  # pixels
 GROWTH_RADII = (3, 6, 9, 12)
@@ -236,7 +236,7 @@ def bench_loader(argv: list[str]) -> int:
     job = parse(LoaderBenchJob, argv, "bench.py loader")
     torch.set_num_threads(1)
     corpus = open_corpus(job.data)
-    order = ClipOrder(corpus.samples, 0, job.batch, job.window, job.clip.clips_per_segment)
+    order = ClipOrder(corpus.samples, 0, job.batch, job.shuffle_buffer, job.clip.clips_per_segment)
     with tqdm(total=job.steps, unit="batch", desc="loader") as bar:
         speed = measure_loading(
             corpus, order, job.clip, job.stream, job.steps, job.repeats, bar.update
@@ -311,7 +311,7 @@ def bench_reduce(argv: list[str]) -> int:
     job = parse(ReduceBenchJob, argv, "bench.py reduce")
     if not is_worker_process():
         return run_processes([sys.executable, __file__, "reduce", *argv], job.procs)
-    follow_parent()
+    die_with_parent()
     with init_distributed(job.device) as processes:
         rows = measure_reduction(processes, job.repeats)
     if processes.is_main:

@@ -41,7 +41,7 @@ from launch.common.run_config import held_evaluation, note_jobs
 from launch.configs.evaluate import EvalJob
 from slurm.array import Submitted, submit_array, wait_for
 from slurm.client import goes_to_slurm
-from slurm.local import follow_parent, is_worker_process, run_processes
+from slurm.local import die_with_parent, is_worker_process, run_processes
 from slurm.tasks import Task
 
 LOGS = "logs"
@@ -136,7 +136,7 @@ def make_model(
     if checkpoint == "none":
         model = seeded_model(config, seed, attention)
     elif encoder:
-        model = CorrFlow(config, attention, config.encoder.build(published_weights=True))
+        model = CorrFlow(config, attention, config.encoder.build(pretrained=True))
     else:
         model = load_model(checkpoint or DEFAULT, attention=attention)
     if input_scale:
@@ -197,7 +197,7 @@ def work(
 def work_as_worker(job: EvalJob) -> int:
     """One of several processes on this machine, each with its part, its share of the cores (or what
     OMP_NUM_THREADS says, where that is less), and a device where there is one."""
-    follow_parent()
+    die_with_parent()
     keep_freed_memory()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     torch.set_num_threads(

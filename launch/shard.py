@@ -23,9 +23,9 @@ from launch.configs.train import OrderJob, PackJob, PaletteJob, StatsJob, Verify
 from shards import DataError
 from shards.manifest import Manifest, read_manifest
 from shards.packing.pack import (
-    FAILED,
+    FAILURES_CSV,
     PARTS,
-    TOO_SHORT,
+    TOO_SHORT_CSV,
     PackPlan,
     finish,
     pack_units,
@@ -170,7 +170,7 @@ def tell(manifest: Manifest, out: Path) -> None:
     if counts.too_short:
         print(
             f"{counts.too_short} videos left out: shorter than {shortest} frames as sampled: see "
-            f"{out / TOO_SHORT}"
+            f"{out / TOO_SHORT_CSV}"
         )
     if counts.short_frames:
         print(
@@ -178,7 +178,7 @@ def tell(manifest: Manifest, out: Path) -> None:
             f"changes, too few for a segment of {shortest}"
         )
     if counts.failures:
-        print(f"{counts.failures} videos could not be read to their end: see {out / FAILED}")
+        print(f"{counts.failures} videos could not be read to their end: see {out / FAILURES_CSV}")
 
 
 def verify_shards(argv: list[str]) -> int:
@@ -220,7 +220,9 @@ def print_order(argv: list[str]) -> int:
     """A line a batch."""
     job = parse(OrderJob, argv, "shard.py order")
     corpus = open_corpus(job.data, job.quarantine)
-    order = ClipOrder(corpus.samples, job.seed, job.batch, job.window, job.clip.clips_per_segment)
+    order = ClipOrder(
+        corpus.samples, job.seed, job.batch, job.shuffle_buffer, job.clip.clips_per_segment
+    )
     datasets = [
         ClipDataset(corpus, order, job.clip, rank, job.ranks, job.start)
         for rank in range(job.ranks)

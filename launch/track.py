@@ -26,20 +26,20 @@ def main(argv: list[str]) -> int:
         return serve_page(job)
     if job.video is None:
         raise InputError("track: no video: expected --video VIDEO, or --browser")
-    marked = Prompts(job.mask, job.points, job.box, job.labels, job.start, job.gone, job.names)
+    prompts = Prompts(job.mask, job.points, job.box, job.labels, job.start, job.gone, job.names)
     if job.labels and is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
     how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review, job.adapt)
-    order = TrackRequest(job.video, marked, job.out_path, *how, overwrite=job.overwrite)
-    return track(order, prepare_model(job))
+    request = TrackRequest(job.video, prompts, job.out_path, *how, overwrite=job.overwrite)
+    return track(request, prepare_model(job))
 
 
-def track(order: TrackRequest, model: CorrFlow) -> int:
+def track(request: TrackRequest, model: CorrFlow) -> int:
     """Track with a bar on the terminal; Ctrl-C keeps what is done, or what was there if that is
     more."""
     with patience() as asked:
         try:
-            outcome = track_video(order, model, Progress(bar, asked))
+            outcome = track_video(request, model, Progress(bar, asked))
         except StoppedError:
             print("track.py: interrupted; all files are as they were", file=sys.stderr)
             return INTERRUPTED
@@ -55,7 +55,7 @@ def track(order: TrackRequest, model: CorrFlow) -> int:
     kept = f"the first {outcome.frames} frames are kept: {files}"
     if outcome.damage:
         print(
-            f"track.py: video {order.video} can't be read further: {outcome.damage}; {kept}",
+            f"track.py: video {request.video} can't be read further: {outcome.damage}; {kept}",
             file=sys.stderr,
         )
         return DAMAGED

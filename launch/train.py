@@ -39,13 +39,13 @@ from shards.reading.order import ClipOrder
 from shards.reading.stream import ClipDataset, check_data, enlarged_line, read_batches
 from slurm import ClusterError
 from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
-from slurm.local import follow_parent, is_worker_process, run_processes
+from slurm.local import die_with_parent, is_worker_process, run_processes
 from slurm.signals import SignalHandler
-from slurm.tasks import LEFT, WOULD_RECUR
+from slurm.tasks import EXIT_RECURRING, EXIT_REQUEUE
 
 # that a rank in trouble has for its own words: the first to leave a job has the others killed
 ELSEWHERE_SECONDS = 3.0
-FAILED = 1  # exit code; in a job, which is then tried again
+EXIT_FAILED = 1  # exit code; in a job, which is then tried again
 
 
 def main(argv: list[str]) -> int:
@@ -108,7 +108,7 @@ def read_from(
     present size."""
     trainer = job.training.trainer
     order = ClipOrder(
-        corpus.samples, trainer.seed, trainer.batch, job.window, job.clip.clips_per_segment
+        corpus.samples, trainer.seed, trainer.batch, job.shuffle_buffer, job.clip.clips_per_segment
     )
     return ClipDataset(corpus, order, job.clip, processes.rank, processes.world_size, start)
 
@@ -117,7 +117,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
     """Train as one of the processes; returns the exit code."""
     rank = os.environ.get("RANK", "0")
     if is_worker_process():
-        follow_parent()
+        die_with_parent()
     attempt = plan_attempt(job.run) if rank == "0" else None
     try:
         with (
@@ -147,18 +147,18 @@ def work(job: TrainJob, corpus: Corpus) -> int:
                 log_attempt(job.run, ended)
             processes.barrier()  # the first to leave a job has the others killed
         # the signal may have come to another rank alone
-        return 0 if finished else stop.exit_code or LEFT
+        return 0 if finished else stop.exit_code or EXIT_REQUEUE
     except OtherRankError:
         time.sleep(ELSEWHERE_SECONDS)
-        return FAILED
+        return EXIT_FAILED
     except RecurringError as error:
         if attempt:
             log_attempt(job.run, replace(attempt, ended=time.time(), left="stopped itself"))
         say(f"rank {rank}: {error}")
-        return WOULD_RECUR
+        return EXIT_RECURRING
     except (WriteError, StallError, LostRankError) as error:
         say(f"rank {rank}: {error}")
-        return FAILED
+        return EXIT_FAILED
 
 
 def plan_attempt(run: Path) -> Attempt:
@@ -242,7 +242,7 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
             f"clip {trainer.next_batch * settings.batch} on"
         )
         print(
-            f"{place}: clips of the present pass may come twice or not at all, this once",
+            f"{place}: clips of the present epoch may come twice or not at all, this once",
             flush=True,
         )
 

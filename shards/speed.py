@@ -168,7 +168,7 @@ def measure_loading(
         rounds: of the two, before.
         on_batch: told after each batch.
     """
-    planning = taken(lambda: next(order.windows(0, 1_000_000)))
+    planning = taken(lambda: next(order.buffers(0, 1_000_000)))
     dataset = ClipDataset(corpus, order, clip, 0, 1, 0)
     sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
     workers = dataset.worker_count(config)

@@ -26,7 +26,7 @@ def verify(folder: Path, processes: int) -> Iterator[tuple[str, list[str]]]:
         sample and frame; then, under the folder's own name, what lies there and is in no manifest.
 
     Raises:
-        InputError: no manifest.
+        DataError: no manifest.
     """
     manifest = read_manifest(folder)
     yield from run_in_processes(

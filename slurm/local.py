@@ -22,7 +22,7 @@ def is_worker_process() -> bool:
     return "RANK" in os.environ
 
 
-def follow_parent() -> None:
+def die_with_parent() -> None:
     """Ask the kernel for a SIGTERM when the parent dies, even by -9, so that no process is left
     behind (Linux alone has this); exit if it has died already."""
     if os.uname().sysname != "Linux":

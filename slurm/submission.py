@@ -82,7 +82,7 @@ def check_possible(executor: submitit.AutoExecutor) -> None:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """SLURM's refusal becomes an ClusterError."""
+    """Turn a refusal of SLURM's into a ClusterError."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
             yield

@@ -14,15 +14,11 @@ import submitit
 from slurm.rendezvous import distributed_variables
 
 # exit code (EX_TEMPFAIL) of a process that was told to leave: its job is to go back into the queue
-LEFT = 75
-WOULD_RECUR = 3  # exit code of work that stopped itself for a reason that would come again
-OVER = ".over"  # suffix of the file, named by the job, that says so
+EXIT_REQUEUE = 75
+EXIT_RECURRING = 3  # exit code of work that stopped itself for a reason that would come again
+DONE_SUFFIX = ".over"  # suffix of the file, named by the job, that says so
 # exit codes after which a job stays out of the queue; 2 is a mistake of the user's
-DONE = (
-    0,
-    2,
-    WOULD_RECUR,
-)
+FINAL_EXIT_CODES = (0, 2, EXIT_RECURRING)
 
 
 @dataclass(frozen=True)
@@ -58,14 +54,14 @@ class DistributedTask:
         """Tell the process its place, make the call, end with its code."""
         for number in (signal.SIGUSR2, signal.SIGTERM):
             # while modules are imported there is nothing to save
-            signal.signal(number, lambda *_: os._exit(LEFT))
+            signal.signal(number, lambda *_: os._exit(EXIT_REQUEUE))
         os.environ.update(distributed_variables())
-        over = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{OVER}")
+        over = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{DONE_SUFFIX}")
         over.unlink(missing_ok=True)
         code = self.task()
         sys.stdout.flush()
         sys.stderr.flush()
-        if code in DONE:
+        if code in FINAL_EXIT_CODES:
             over.touch()
         if code:
             # at once: Python's own end waits for connections to processes that are lost
@@ -82,7 +78,7 @@ def requeue_lines(logs: Path) -> list[str]:
     """
     return [
         "code=$?",
-        f'[ -e "{logs}/$SLURM_JOB_ID{OVER}" ] && exit $code',
+        f'[ -e "{logs}/$SLURM_JOB_ID{DONE_SUFFIX}" ] && exit $code',
         "for attempt in $(seq 30); do",
         '    state=$(squeue -hj "$SLURM_JOB_ID" -o %T) && '
         '{ [ "$state" = RUNNING ] || exit $code; }',

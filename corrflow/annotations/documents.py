@@ -54,5 +54,5 @@ def check_size(path: Path, stated: tuple[Any, Any], width: int, height: int) -> 
     if None not in stated and (int(stated[0]), int(stated[1])) != (width, height):
         raise InputError(
             f"labels {path}: is of images of {stated[0]}x{stated[1]}, the video is "
-            f"{width}x{height}: expected one size"
+            f"{width}x{height}: expected the same size"
         )

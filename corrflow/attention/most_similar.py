@@ -62,10 +62,12 @@ def attend(
 def attend_coarse_to_fine(
     query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window, search: Search
 ) -> Tensor:
-    """`attend`, of the cells in the `top_k` blocks whose means are the most similar: by their
-    largest and not their means, those would hold all that count. Frames are continued to whole
-    blocks by their last row and column. Blocks are compared in the precision of the features, cells
-    in float32 at least."""
+    """`attend`, of the cells in the `top_k` blocks whose means are the most similar.
+
+    Ranking blocks by their most similar cell instead of their mean would be exact. Frames are
+    continued to whole blocks by their last row and column. Blocks are compared in the precision of
+    the features, cells in float32 at least.
+    """
     side, (height, width) = window.block, query_bchw.shape[-2:]
     wide = torch.promote_types(value_brkhw.dtype, torch.float32)
     query, key, value = (

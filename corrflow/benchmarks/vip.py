@@ -165,8 +165,8 @@ class VipInstances(Vip):
         ]
         scores: dict[str, Scores] = {}
         for number, part in enumerate(CLASSES[1:], start=1):
-            of_class = [of(true, number) for true in classes]
-            first = of(classes[0], number)
+            of_class = [instances_of_class(true, number) for true in classes]
+            first = instances_of_class(classes[0], number)
             frames = [
                 count_instances(pred, true, first, there)
                 for (pred, true), there in zip(pairs, of_class, strict=True)
@@ -212,7 +212,7 @@ def paired(sequence: VipSequence, predicted: list[Pixels]) -> Iterator[tuple[Pix
         yield pred_hw, true_hw
 
 
-def of(classes: Mapping[int, int], number: int) -> list[int]:
+def instances_of_class(classes: Mapping[int, int], number: int) -> list[int]:
     """The instances of a class."""
     return [instance for instance, part in classes.items() if part == number]
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from corrflow.encoders.encoder import Encoder
 from corrflow.errors import InputError
 
-FINEST = 8  # pixels: the stride that is looked for
+MAX_STRIDE = 8  # pixels: the stride that is looked for
 PROBE = 64  # pixels of each side of the frame by which strides are measured
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and deviation of its RGB
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of its RGB
 
 
 class FeatureLayer(NamedTuple):
@@ -37,20 +37,20 @@ class Adapter(Encoder):
         network: Callable[[Tensor], Tensor],
         layer: FeatureLayer,
         mean: tuple[float, ...],
-        deviation: tuple[float, ...],
+        std: tuple[float, ...],
     ) -> None:
         super().__init__()
         self.network = network
         self.stride, self.channels = layer.stride, layer.channels
         # what is the same each time it is built has no place in a checkpoint
         self.mean: Tensor
-        self.deviation: Tensor
+        self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
-        self.register_buffer("deviation", torch.tensor(deviation)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, frames_n3hw: Tensor) -> Tensor:
         """`[N, 3, H, W]` to `[N, C, H/stride, W/stride]`."""
-        return self.network((frames_n3hw - self.mean) / self.deviation)
+        return self.network((frames_n3hw - self.mean) / self.std)
 
 
 class SingleOutput(nn.Module):
@@ -66,7 +66,7 @@ class SingleOutput(nn.Module):
         return output
 
 
-def build_torchvision(name: str, published_weights: bool) -> Encoder:
+def build_torchvision(name: str, pretrained: bool) -> Encoder:
     """`NAME` or `NAME@LAYER` of `torchvision.models`; a layer is a module's name, such as
     `layer2`."""
     models = importlib.import_module("torchvision.models")
@@ -76,7 +76,7 @@ def build_torchvision(name: str, published_weights: bool) -> Encoder:
     if name not in models.list_models(module=models):
         raise InputError(f"{place}: expected a classification network of torchvision.models")
     network = build_network(
-        place, models.get_model, name, weights="DEFAULT" if published_weights else None
+        place, models.get_model, name, weights="DEFAULT" if pretrained else None
     )
     try:
         layers = probe_layers(network)
@@ -113,7 +113,7 @@ def probe_layers(network: nn.Module) -> list[FeatureLayer]:
     return layers
 
 
-def build_timm(name: str, published_weights: bool) -> Encoder:
+def build_timm(name: str, pretrained: bool) -> Encoder:
     """`NAME` or `NAME@INDEX` of timm; an index counts the maps that `features_only=True` gives,
     from 0."""
     try:
@@ -133,7 +133,7 @@ def build_timm(name: str, published_weights: bool) -> Encoder:
         for index, info in enumerate(probe.feature_info.info)
     ]
     layer = choose_layer(place, wanted, layers)
-    settings |= {"pretrained": published_weights, "out_indices": (int(layer.name),)}
+    settings |= {"pretrained": pretrained, "out_indices": (int(layer.name),)}
     network = build_network(place, timm.create_model, name, **settings)
     trained = probe.pretrained_cfg
     return Adapter(SingleOutput(network, 0), layer, trained["mean"], trained["std"])
@@ -151,7 +151,7 @@ def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> Feature
             raise InputError(f"{place}@{wanted}: expected one of {names}")
         return named[-1]
     finest = min(layer.stride for layer in layers)
-    return [layer for layer in layers if layer.stride <= max(FINEST, finest)][-1]
+    return [layer for layer in layers if layer.stride <= max(MAX_STRIDE, finest)][-1]
 
 
 def build_network(place: str, create: Callable[..., Any], name: str, **settings: Any) -> nn.Module:

@@ -16,11 +16,11 @@ class EncoderConfig(ABC):
     """All that a checkpoint must say of an encoder so that it can be built again."""
 
     @abstractmethod
-    def build(self, *, published_weights: bool = False) -> "Encoder":
+    def build(self, *, pretrained: bool = False) -> "Encoder":
         """Make the encoder.
 
         Args:
-            published_weights: begin with the weights that its makers published, not at random.
+            pretrained: begin with the weights that its makers published, not at random.
 
         Raises:
             InputError: there is no such encoder, or no published weights of it.

@@ -27,12 +27,12 @@ class ExternalConfig(EncoderConfig):
     name: str
     """`torchvision:NAME`, `timm:NAME`, `package.module:function` or `path/to/file.py:function`."""
 
-    def build(self, *, published_weights: bool = False) -> Encoder:
+    def build(self, *, pretrained: bool = False) -> Encoder:
         """Make the encoder, see `EncoderConfig.build`. A function of yours returns it with
         whatever weights it gives it."""
         source, _, rest = self.name.rpartition(":")
         if source in adapters.LIBRARIES:
-            encoder = adapters.LIBRARIES[source](rest, published_weights)
+            encoder = adapters.LIBRARIES[source](rest, pretrained)
         else:
             encoder = call_function(source, rest)
         encoder.config = self

@@ -46,9 +46,9 @@ class ResNetConfig(EncoderConfig):
         """Pixels of a cell."""
         return 2 * math.prod(self.strides)
 
-    def build(self, *, published_weights: bool = False) -> "ResNet":
+    def build(self, *, pretrained: bool = False) -> "ResNet":
         """Random weights, drawn from torch's global generator; InputError if others are wanted."""
-        if published_weights:
+        if pretrained:
             raise InputError(
                 "encoder: the ResNet of stride 4 has no published weights of its own: expected a "
                 "checkpoint, or torchvision:NAME or timm:NAME"

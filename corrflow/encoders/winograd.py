@@ -4,7 +4,7 @@ multiplications of the direct way.
 Each tile of 4x4 outputs comes from 6x6 inputs. Both sides are transformed to 36 numbers, multiplied
 there, channels against channels, and transformed back (Lavin & Gray, CVPR 2016). The plain
 reference is `torch.nn.functional.conv2d`; in float32 the two differ by about 1e-5 of the largest
-value. Where it pays is decided in `encoder.py`.
+value. Where it pays is decided in `resnet.py` (`WORTHWHILE`).
 
 Shapes: n images, c k channels in and out, h w pixels, p tiles of all images.
 """

@@ -24,7 +24,7 @@ def likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
     """
     if copied_bkhw.dtype == torch.float32 and has_triton(copied_bkhw.device):
         return fused_likelihood(copied_bkhw, classes_bhw)
-    return likelihood_of_four(copied_bkhw, classes_bhw)
+    return likelihood_eager(copied_bkhw, classes_bhw)
 
 
 def fused_likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def fused_likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
     return out_bhw
 
 
-def likelihood_of_four(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
+def likelihood_eager(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
     """The same by PyTorch's operations, anywhere; on CUDA the gradient would sort all pixels four
     times."""
     b, k, h, w = copied_bkhw.shape

@@ -87,6 +87,6 @@ def as_masks(pred: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.bool_], NDArr
     pred_hw, true_hw = np.asarray(pred) != 0, np.asarray(true) != 0
     if pred_hw.shape != true_hw.shape or pred_hw.ndim != 2:
         raise InputError(
-            f"masks {list(pred_hw.shape)} and {list(true_hw.shape)}: expected one size [H, W]"
+            f"masks {list(pred_hw.shape)} and {list(true_hw.shape)}: expected the same size [H, W]"
         )
     return pred_hw, true_hw

@@ -41,8 +41,8 @@ def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
     Args:
         shares_khw: floating `[K, H, W]`, with a sum of 1 over labels.
         frame_3hw: in [0, 1], `[3, H, W]`.
-        radius: half the side of the windows, in pixels, from 4 on to the next multiple of 4
-            below.
+        radius: half the side of the windows, in pixels; from 4 on rounded down to a multiple of
+            4.
 
     Returns:
         `[K, H, W]`, with a sum of 1 over labels; a little below 0 and above 1 in places.

@@ -120,7 +120,7 @@ class MaskLabels(Labels[TrackedMasks]):
         self.marked = {
             number: self.channels_of(number, gone.get(number, ())) for number in self.given
         }
-        self.sure_k = torch.zeros(self.channels, device=device)
+        self.confidence_k = torch.zeros(self.channels, device=device)
 
     def given_labels(self, number: int) -> Tensor:
         """The objects of the given mask, and those that are gone; never the background."""
@@ -140,16 +140,16 @@ class MaskLabels(Labels[TrackedMasks]):
         """On the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
         if copied_khw is not None:
             self.now_hw = self.argmax(copied_khw, frame_3hw)
-            self.sure_k = sureness(copied_khw)
+            self.confidence_k = label_confidence(copied_khw)
         if number in self.given:
             given_hw, marked_k = self.given_mask(number), self.given_labels(number)
             others_hw = self.now_hw.masked_fill(marked_k[self.now_hw], 0)
             self.now_hw = torch.where(given_hw > 0, given_hw, others_hw)
             is_there_k = torch.isin(torch.arange(self.channels, device=given_hw.device), given_hw)
-            self.sure_k = torch.where(marked_k, is_there_k.float(), self.sure_k)
+            self.confidence_k = torch.where(marked_k, is_there_k.float(), self.confidence_k)
         labels_hw: Tensor = self.numbers[self.now_hw.cpu()].to(torch.uint8)
         confidence = torch.zeros(256)
-        confidence[self.numbers] = self.sure_k.float().cpu()
+        confidence[self.numbers] = self.confidence_k.float().cpu()
         return TrackedMasks(labels_hw, confidence)
 
     def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
@@ -185,7 +185,7 @@ class MaskLabels(Labels[TrackedMasks]):
         )[0]
 
 
-def sureness(shares_khw: Tensor) -> Tensor:
+def label_confidence(shares_khw: Tensor) -> Tensor:
     """Of each label, the mean of its shares of the cells, each weighted by that share; `[K]` from
     0 to 1. Where a label is copied from places that agree, its cells are all or nothing, and it is
     near 1; where from many that do not, near 0."""
@@ -195,10 +195,10 @@ def sureness(shares_khw: Tensor) -> Tensor:
 def upsample(shares_khw: Tensor, stride: int, *, cubic: bool) -> Tensor:
     """Shares of cells to those of pixels, `[K, h * stride, w * stride]`; the sum over labels stays.
 
-    Linear weights blur. Where decisions are carried on, what is thin would so be gone though
-    nothing moves (a bar as wide as a cell and across two of them, in one frame), and corners
-    rounded off further in every frame: cubic ones blur less. Where shares are carried on nothing
-    adds up, and linear ones make fewer specks (docs/evaluation.md).
+    Bilinear weights blur. With hard decisions this adds up from frame to frame: what is thin
+    vanishes although nothing moves (a bar as wide as a cell and across two of them, within one
+    frame), and corners get rounder. Bicubic weights blur less. With soft shares nothing adds up,
+    and bilinear weights leave fewer specks (docs/evaluation.md).
     """
     mode = "bicubic" if cubic else "bilinear"
     return F.interpolate(shares_khw[None], scale_factor=stride, mode=mode, align_corners=False)[0]

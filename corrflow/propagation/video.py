@@ -241,7 +241,9 @@ def track(
     given = first.labels.given
     for lane in lanes.values():
         if lane.size != first.size or lane.labels.given != given:
-            raise InputError("videos in step: expected one size, and labels in the same frames")
+            raise InputError(
+                "videos in step: expected the same size, and labels in the same frames"
+            )
     settings = protocol.for_frames(first.size)
     if not first.labels.exclusive:
         settings = replace(settings, appearance=0.0)

@@ -24,7 +24,7 @@ from corrflow.color import quantize_colors
 from corrflow.device import can_compile, has_triton
 from corrflow.encoders.resnet import VARIANTS, ResNetConfig
 from corrflow.errors import InputError
-from corrflow.likelihood import likelihood, likelihood_of_four
+from corrflow.likelihood import likelihood, likelihood_eager
 from corrflow.memory import keep_freed_memory
 from corrflow.model import ModelConfig, seeded_model
 from corrflow.palette import CLASSES
@@ -390,7 +390,7 @@ def likelihood_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     need = Need(sizes.batch, 3 * LIKELIHOOD_FLOPS * pixels, moved)
     ways = {BASELINE: upsampled_likelihood, "corrflow": likelihood}
     if device.type == "cuda":
-        ways["corrflow, four values"] = likelihood_of_four
+        ways["corrflow, four values"] = likelihood_eager
     return [
         Variant("likelihood", way, partial(build_likelihood, function, sizes, str(device)), need)
         for way, function in ways.items()

@@ -1,8 +1,8 @@
-"""Which marks correct an earlier tracking. A tool that opened what was tracked, and in which one
-frame was corrected, gives back all frames: those that are as they were tracked are no marks. What
-somebody painted into the masks themselves is one. What each object that came is, is in `came.py`.
+"""Which of the labels that come back are corrections. An annotation tool exports every frame, even
+if the user fixed only one: frames that equal the tracked result are no marks. What was painted into
+the mask files is a mark. What each object that came is, `incoming_marks.py` says.
 
-What comes of an object in a frame (`came.Kind`):
+What comes of an object in a frame (`incoming_marks.Kind`):
 
 | it came  | not painted, or mask deleted | painted earlier     | painted since          |
 |----------|------------------------------|---------------------|------------------------|
@@ -22,26 +22,26 @@ from numpy.typing import NDArray
 from corrflow.pictures import Pixels
 from corrflow.propagation import TrackedPoints
 from corrflow.scale import Points
-from corrflow.tracking.came import (
-    Came,
+from corrflow.tracking.disk_buffer import CompressedMasks
+from corrflow.tracking.incoming_marks import (
     ComparedFrame,
-    judge,
-    judge_mask,
-    judge_points,
+    IncomingMark,
+    classify,
+    classify_mask,
+    classify_points,
     numbers_of,
     points_of,
 )
-from corrflow.tracking.disk_buffer import CompressedMasks
-from corrflow.tracking.earlier import Earlier
 from corrflow.tracking.missing_marks import frames_of, missing_marks
 from corrflow.tracking.plan import IS_GONE, Given, Gone
+from corrflow.tracking.previous_result import PreviousResult
 from corrflow.tracking.tracker import FrameMasks
 
 Marks = TypeVar("Marks", bound=Mapping[int, NDArray[Any]])
 
 
 @dataclass(frozen=True)
-class Sorted(Generic[Marks]):
+class SortedMarks(Generic[Marks]):
     """What came from the user, in its parts."""
 
     marks: Marks
@@ -70,18 +70,18 @@ class SortedFrame(NamedTuple):
 def sort_masks(
     masks: CompressedMasks,
     gone: Gone,
-    earlier: Earlier[FrameMasks],
+    previous: PreviousResult[FrameMasks],
     tolerance: float | None,
     *,
     is_export: bool = True,
-) -> Sorted[CompressedMasks]:
+) -> SortedMarks[CompressedMasks]:
     """Which objects of which frames are marked. What was painted into a mask since the tracking
     goes before what came with it; what is marked anew goes before what was painted earlier.
 
     Args:
         masks: `[H, W]` by place of the frame: all that came.
         gone: the objects that are marked as gone.
-        earlier: what was tracked, in some frames at least.
+        previous: what was tracked, in some frames at least.
         tolerance: how far the lines of polygons may have moved, in pixels; None: no shape has.
         is_export: whether a tool may have given back frames as they were tracked, which nobody has
             marked.
@@ -91,27 +91,29 @@ def sort_masks(
     """
     nothing_hw = np.zeros(masks.shape, np.uint8)
     marks, frames = CompressedMasks(*masks.shape), dict[int, SortedFrame]()
-    for place in sorted({*masks, *gone, *earlier.edited, *earlier.painted}):
+    for place in sorted({*masks, *gone, *previous.edited, *previous.painted}):
         came_hw = masks.get(place, nothing_hw)
-        tracked_hw = earlier.found[place].labels if place in earlier.found else came_hw
+        tracked_hw = previous.found[place].labels if place in previous.found else came_hw
         frame = ComparedFrame(place, came_hw, tracked_hw)
-        came = judge_mask(earlier, frame, tolerance, is_export=is_export)
+        incoming = classify_mask(previous, frame, tolerance, is_export=is_export)
         absent = {
-            number: judge(earlier, place, number, IS_GONE, is_as_tracked=False)
+            number: classify(previous, place, number, IS_GONE, is_as_tracked=False)
             for number in gone.get(place, ())
         }
-        marks_hw, frames[place] = sort_frame(earlier, frame, came, absent)
+        marks_hw, frames[place] = sort_frame(previous, frame, incoming, absent)
         if marks_hw.any():
             marks[place] = marks_hw
     edited = {place: frame.edited for place, frame in frames.items() if frame.edited}
     returned = {place: frame.returned for place, frame in frames.items()}
     came_in, marked_in = frames_of(masks, numbers_of), frames_of(marks, numbers_of)
-    for number, place in missing_marks(came_in, marked_in, earlier.made_from.given, edited).items():
+    for number, place in missing_marks(
+        came_in, marked_in, previous.provenance.given, edited
+    ).items():
         put(marks, place, number, masks[place] == number)
         returned[place].pop(number, None)
-    return Sorted(
+    return SortedMarks(
         marks,
-        merged(earlier.made_from.returned, returned),
+        merged(previous.provenance.returned, returned),
         {place: frozenset(frame.gone) for place, frame in frames.items() if frame.gone},
         edited,
         tuple(place for place, frame in frames.items() if frame.is_overruled),
@@ -119,26 +121,26 @@ def sort_masks(
 
 
 def sort_frame(
-    earlier: Earlier[FrameMasks],
+    previous: PreviousResult[FrameMasks],
     frame: ComparedFrame,
-    came: Mapping[int, Came],
-    absent: Mapping[int, Came],
+    incoming: Mapping[int, IncomingMark],
+    absent: Mapping[int, IncomingMark],
 ) -> tuple[Pixels, SortedFrame]:
     """The marks `[H, W]` of one frame, and what else there is.
 
     Args:
-        earlier: what was tracked.
+        previous: what was tracked.
         frame: its masks.
-        came: what each object is that came.
+        incoming: what each object is that came.
         absent: the same of the objects that came as gone.
     """
-    both, painted = {**came, **absent}, earlier.painted_in(frame.place)
+    both, painted = {**incoming, **absent}, previous.painted_in(frame.place)
     anew = {number for number, it in both.items() if it.kind == "new"}
-    held = painted | (earlier.edited.get(frame.place, {}).keys() - anew)
-    left = {number: it.kind for number, it in came.items() if number not in held}
+    held = painted | (previous.edited.get(frame.place, {}).keys() - anew)
+    left = {number: it.kind for number, it in incoming.items() if number not in held}
     kept = {number for number, kind in left.items() if kind == "kept"} - absent.keys()
     marked = {number for number, kind in left.items() if kind in ("new", "old")}
-    marks_hw = np.where(np.isin(frame.came, list(marked)), frame.came, np.uint8(0))
+    marks_hw = np.where(np.isin(frame.incoming, list(marked)), frame.incoming, np.uint8(0))
     is_kept_hw = np.isin(frame.tracked, list(kept)) & (marks_hw == 0)
     marks_hw = np.where(is_kept_hw, frame.tracked, marks_hw)
     shapes = paintings(frame.tracked, held, painted, marks_hw)
@@ -146,10 +148,10 @@ def sort_frame(
         marks_hw = np.where(shape_hw, np.uint8(number), marks_hw)
     beneath = {number: it.name for number, it in both.items() if it.kind != "returned"}
     edited = {
-        number: beneath.get(number, earlier.marked_as(frame.place, number)) for number in shapes
+        number: beneath.get(number, previous.marked_as(frame.place, number)) for number in shapes
     }
     erased = {number for number, shape_hw in shapes.items() if not shape_hw.any()}
-    returned = {number: it.name for number, it in came.items() if it.kind == "returned"}
+    returned = {number: it.name for number, it in incoming.items() if it.kind == "returned"}
     gone = (absent.keys() - held) | erased
     return marks_hw, SortedFrame(returned, gone, edited, bool(anew & painted))
 
@@ -176,28 +178,28 @@ def paintings(
 
 
 def sort_points(
-    points: Mapping[int, Points], earlier: Earlier[TrackedPoints]
-) -> Sorted[dict[int, Points]]:
+    points: Mapping[int, Points], previous: PreviousResult[TrackedPoints]
+) -> SortedMarks[dict[int, Points]]:
     """`sort_masks` of points `[k, 2]`, NaN where they are not marked."""
     marks: dict[int, Points] = {}
     returned: dict[int, dict[int, str]] = {}
     for place, xy_k2 in points.items():
         kept_k2 = xy_k2.copy()
         returned[place] = {}
-        for number, (name, kind) in judge_points(earlier, place, xy_k2).items():
+        for number, (name, kind) in classify_points(previous, place, xy_k2).items():
             if kind == "kept":
-                kept_k2[number - 1] = earlier.found[place].xy[number - 1].numpy()
+                kept_k2[number - 1] = previous.found[place].xy[number - 1].numpy()
             elif kind == "returned":
                 kept_k2[number - 1] = np.nan
                 returned[place][number] = name
         if points_of(kept_k2):
             marks[place] = kept_k2
     came_in, marked_in = frames_of(points, points_of), frames_of(marks, points_of)
-    for number, place in missing_marks(came_in, marked_in, earlier.made_from.given, {}).items():
+    for number, place in missing_marks(came_in, marked_in, previous.provenance.given, {}).items():
         rows_k2 = marks.setdefault(place, np.full_like(points[place], np.nan))
         rows_k2[number - 1] = points[place][number - 1]
         del returned[place][number]
-    return Sorted(marks, merged(earlier.made_from.returned, returned))
+    return SortedMarks(marks, merged(previous.provenance.returned, returned))
 
 
 def put(marks: CompressedMasks, place: int, number: int, shape_hw: Pixels) -> None:

@@ -11,7 +11,7 @@ from corrflow.tracking.plan import IS_GONE, Given
 
 
 def missing_marks(
-    came: Mapping[int, list[int]],
+    incoming: Mapping[int, list[int]],
     marked: Mapping[int, list[int]],
     old: Given,
     edited: Mapping[int, Collection[int]],
@@ -21,7 +21,7 @@ def missing_marks(
     frames that was tracked from there.
 
     Args:
-        came: the frames in which each came.
+        incoming: the frames in which each came.
         marked: the frames in which each is marked.
         old: what was marked when the video was tracked.
         edited: objects by place of the frame that are painted, which goes before what came.
@@ -30,7 +30,7 @@ def missing_marks(
         InputError: an object was erased where it is marked, and is marked nowhere else.
     """
     missing = {}
-    for number, places in came.items():
+    for number, places in incoming.items():
         begin = first_mark(number, old)
         is_erased = begin is not None and number in edited.get(begin, ())
         free = [place for place in places if number not in edited.get(place, ())]

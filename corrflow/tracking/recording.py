@@ -55,7 +55,7 @@ class Recorded:
     """Opens what writes labels as tools read them, by format, into a folder."""
     review: int = 0
     """How many frames to name that a person should look at first."""
-    made_from: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
     """What decides the tracks, for the table: a later tracking sees by it what it can take over."""
     is_kept: Callable[[int], bool] = lambda place: False
     """Whether a frame's result is that of an earlier tracking, whose mask is there."""
@@ -72,25 +72,27 @@ class Recording(ABC, Generic[Result]):
 
     columns: tuple[str, ...]
 
-    def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
-        self.out, self.tick, self.names, self.count = out, reel.tick, about.names, 0
+    def __init__(
+        self, out: Path, video_format: VideoFormat, sound: Sound | None, about: Recorded
+    ) -> None:
+        self.out, self.tick, self.names, self.count = out, video_format.tick, about.names, 0
         self.object_names = about.objects
         self.in_place, self.disposable = about.in_place, about.disposable
         self.review_list, self.review_count = ReviewList(), about.review
-        self.made_from, self.is_kept = about.made_from, about.is_kept
+        self.provenance, self.is_kept = about.provenance, about.is_kept
         first, *others = self.columns
         columns = (first, "name", *others) if self.object_names else self.columns
         head: dict[str, str | int | float] = {
             "video": about.video,
-            "width": reel.width,
-            "height": reel.height,
+            "width": video_format.width,
+            "height": video_format.height,
         }
         with ExitStack() as opened:
             self.staged = opened.enter_context(StagedFiles(out, about.in_place))
             stem = self.staged.out.with_suffix("")
             self.annotations = about.annotations(self.staged.folder)
             self.table = opened.enter_context(TrackTable(stem, columns, head))
-            self.film = opened.enter_context(VideoWriter(self.staged.out, reel, sound))
+            self.writer = opened.enter_context(VideoWriter(self.staged.out, video_format, sound))
             self.opened = opened.pop_all()
 
     def __enter__(self) -> Self:
@@ -108,7 +110,7 @@ class Recording(ABC, Generic[Result]):
         """The next frame and what was found in it."""
         number = self.names.number(self.count)
         self.table.add(number, float(stamp * self.tick), self.named_rows(result))
-        self.film.add(self.draw(pixels_hw3, result), stamp)
+        self.writer.add(self.draw(pixels_hw3, result), stamp)
         self.review_list.add(self.confidence(result))
         if self.annotations:
             shapes = self.shapes(result)
@@ -118,7 +120,7 @@ class Recording(ABC, Generic[Result]):
 
     def finish(self, *, whole: bool) -> None:
         """Give the files their names; `whole`: the video ends here."""
-        self.film.finish(whole=whole)
+        self.writer.finish(whole=whole)
         for writer in self.annotations.values():
             writer.finish()
         written = {
@@ -131,13 +133,13 @@ class Recording(ABC, Generic[Result]):
         ]
         tail: dict[str, Any] = {"review": frames} if self.review_count else {}
         facts = {
-            **self.made_from,
+            **self.provenance,
             **self.mask_facts(),
             "annotations": written,
             "whole": whole,
             "frames": self.count,
         }
-        self.table.finish({**tail, "made_from": facts})
+        self.table.finish({**tail, "provenance": facts})
         told = digests_by_path(self.out, facts).keys()
         self.staged.publish(told, self.disposable - told)
 
@@ -182,14 +184,14 @@ class MaskRecording(Recording[FrameMasks]):
     def __init__(
         self,
         out: Path,
-        reel: VideoFormat,
+        video_format: VideoFormat,
         sound: Sound | None,
         about: Recorded,
         objects: Sequence[int],
         *,
         boxes: bool,
     ) -> None:
-        super().__init__(out, reel, sound, about)
+        super().__init__(out, video_format, sound, about)
         self.objects, self.boxes = sorted(objects), boxes
         self.masks = masks_folder(self.staged.out)
         self.objects_at: list[dict[int, str]] = []
@@ -260,8 +262,10 @@ class PointRecording(Recording[TrackedPoints]):
 
     columns = ("point", "x", "y", "visible", "confidence")
 
-    def __init__(self, out: Path, reel: VideoFormat, sound: Sound | None, about: Recorded) -> None:
-        super().__init__(out, reel, sound, about)
+    def __init__(
+        self, out: Path, video_format: VideoFormat, sound: Sound | None, about: Recorded
+    ) -> None:
+        super().__init__(out, video_format, sound, about)
         self.dots = Dots()
 
     def draw(self, pixels_hw3: Pixels, result: TrackedPoints) -> Pixels:

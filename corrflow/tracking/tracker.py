@@ -53,7 +53,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         given: Mapping[int, Marks],
         protocol: str,
         plan: Plan,
-        earlier: Mapping[int, Result] = MappingProxyType({}),
+        previous: Mapping[int, Result] = MappingProxyType({}),
     ) -> None:
         """Take up what is marked.
 
@@ -66,7 +66,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             earlier: what is shown in the others, if they were tracked before; else nothing is.
         """
         self.model, self.scale, self.given, self.protocol = model, scale, given, protocol
-        self.plan, self.earlier = plan, earlier
+        self.plan, self.previous = plan, previous
         self.marked: Set[int] = given.keys()
         self.first, self.latest = min(given), max(given)
         self.backward: DiskBuffer | None = None
@@ -150,9 +150,9 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             place: of the frame.
             raw: what the forward pass found, if there was one.
         """
-        if place in self.earlier and not self.plan.is_tracked(place):
-            return self.earlier[place]
-        if place in self.plan.corrected and place in self.earlier:
+        if place in self.previous and not self.plan.is_tracked(place):
+            return self.previous[place]
+        if place in self.plan.corrected and place in self.previous:
             return self.corrected(place)
         found = self.nothing() if raw is None else self.surer(self.nothing(), raw)
         backward = self.stored(self.backward, place)
@@ -160,9 +160,9 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             found = self.surer(found, backward, 0.5 if raw is None else self.nearness(place))
         if not self.plan.to_beginning:
             found = self.without(found, self.begun_after(place))
-        if place in self.earlier:
+        if place in self.previous:
             # in the others nobody has seen a fault
-            others = self.cleared(self.earlier[place], self.plan.changed)
+            others = self.cleared(self.previous[place], self.plan.changed)
             found = self.without(found, self.numbers - self.plan.changed)
             return self.with_marks(place, self.merged(others, self.enlarged(found)))
         return self.with_marks(place, self.enlarged(found))
@@ -186,14 +186,14 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
     def known(self, place: int) -> Known | None:
         """What is known in a frame, at the tracked size: what is marked, and in a correction what
         the earlier tracking found of those objects that it is not about."""
-        if place in self.earlier:
+        if place in self.previous:
             return self.shrunk(place, self.marks_of(self.corrected(place)))
         return self.shrunk(place, self.given.get(place))
 
     def corrected(self, place: int) -> Result:
         """What an earlier tracking found in a frame, without the objects that are marked otherwise,
         and with what is marked now."""
-        return self.with_marks(place, self.cleared(self.earlier[place], self.plan.changed))
+        return self.with_marks(place, self.cleared(self.previous[place], self.plan.changed))
 
     def run(self, frames: Iterable[Pixels], known: Mapping[int, Known | None]) -> Iterator[Raw]:
         """Propagate through frames `[h, w, 3]`, in any order of time, what is known in some of
@@ -291,10 +291,10 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         given: Mapping[int, Pixels],
         protocol: str,
         plan: Plan,
-        earlier: Mapping[int, FrameMasks] = MappingProxyType({}),
+        previous: Mapping[int, FrameMasks] = MappingProxyType({}),
         gone: Gone = MappingProxyType({}),
     ) -> None:
-        super().__init__(model, scale, given, protocol, plan, earlier)
+        super().__init__(model, scale, given, protocol, plan, previous)
         self.gone, self.marked = gone, given.keys() | gone.keys()
         self.latest = max(self.marked)
         self.turns = {label: self.turns_of(label) for label in set[int]().union(*gone.values())}
@@ -431,9 +431,9 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         given: Mapping[int, Points],
         protocol: str,
         plan: Plan,
-        earlier: Mapping[int, TrackedPoints] = MappingProxyType({}),
+        previous: Mapping[int, TrackedPoints] = MappingProxyType({}),
     ) -> None:
-        super().__init__(model, scale, given, protocol, plan, earlier)
+        super().__init__(model, scale, given, protocol, plan, previous)
         places = np.array(sorted(given))
         is_marked = [~np.isnan(given[place][:, 0]) for place in places]
         self.begins = places[np.argmax(is_marked, axis=0)]

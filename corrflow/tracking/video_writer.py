@@ -64,25 +64,29 @@ class VideoWriter:
     """A video that is being written. It appears under its name when it is finished; left
     unfinished, it leaves nothing."""
 
-    def __init__(self, path: Path, reel: VideoFormat, sound: Sound | None = None) -> None:
+    def __init__(self, path: Path, video_format: VideoFormat, sound: Sound | None = None) -> None:
         """Open the file that will be `path`; `sound` is what is stored elsewhere, with its packets
         on the clock of the frames."""
-        self.path, self.tick = path, reel.tick
+        self.path, self.tick = path, video_format.tick
         # 4:2:0 has no odd ones
         width, height = (
-            reel.width + reel.width % 2,
-            reel.height + reel.height % 2,
+            video_format.width + video_format.width % 2,
+            video_format.height + video_format.height % 2,
         )
-        self.padding = ((0, reel.height % 2), (0, reel.width % 2), (0, 0))
+        self.padding = ((0, video_format.height % 2), (0, video_format.width % 2), (0, 0))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.unfinished = path.with_name(f".{path.name}.tmp.mp4")
         self.container = av.open(str(self.unfinished), "w", options={"movflags": "+faststart"})
         self.video = self.container.add_stream(
-            "libx264", Fraction(reel.fps).limit_denominator(1001), {"crf": QUALITY}
+            "libx264", Fraction(video_format.fps).limit_denominator(1001), {"crf": QUALITY}
         )
         self.video.width, self.video.height, self.video.pix_fmt = width, height, "yuv420p"
         context = self.video.codec_context
-        context.time_base, context.bit_rate, context.sample_aspect_ratio = reel.tick, 0, Fraction(1)
+        context.time_base, context.bit_rate, context.sample_aspect_ratio = (
+            video_format.tick,
+            0,
+            Fraction(1),
+        )
         # MP4 counts its length by the order of decoding: where stamps are uneven, it would end too
         # early
         context.max_b_frames = 0

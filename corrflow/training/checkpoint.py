@@ -96,8 +96,8 @@ def restore(
         raise InputError(f"{run}: none of its {len(paths)} checkpoints can be read")
     if only is not None:
         raise InputError(
-            f"checkpoint {checkpoint_path(run, only)}: not to be seen from here: expected a folder "
-            "that all processes share"
+            f"checkpoint {checkpoint_path(run, only)}: not visible from this process: expected "
+            "a run folder on a file system that all processes share"
         )
     return None
 
@@ -129,7 +129,7 @@ def initial_model(start: str, config: ModelConfig) -> CorrFlow:
             weights.
     """
     if start == "encoder":
-        return CorrFlow(config, encoder=config.encoder.build(published_weights=True))
+        return CorrFlow(config, encoder=config.encoder.build(pretrained=True))
     model = load_model(start)
     actual = model.config.encoder, model.config.input
     wanted = config.encoder, config.input
@@ -149,15 +149,15 @@ def parameters_digest(model: CorrFlow) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_average(model: CorrFlow, state: dict[str, Any], run: Path, step: int) -> None:
-    """Put a checkpoint's averaged weights into `model`; InputError if it has none."""
+def load_ema(model: CorrFlow, state: dict[str, Any], run: Path, step: int) -> None:
+    """Put a checkpoint's moving average into `model`; InputError if it has none."""
     path = checkpoint_path(run, step)
-    if "average" not in state:
+    if "ema" not in state:
         raise InputError(
-            f"checkpoint {path}: no averaged weights: expected a run with trainer.ema_clips from "
-            "its start"
+            f"checkpoint {path}: no moving average of the weights: expected a run with "
+            "trainer.ema_clips from its start"
         )
-    load_weights(model, state["average"], path)
+    load_weights(model, state["ema"], path)
 
 
 def prune(run: Path, keep: int, keep_every: int) -> None:

@@ -28,7 +28,7 @@ TERM = "_loss"  # ends the names of the terms of the loss
 GROUPS = {
     "loss": "loss/total",
     "learning_rate": "schedule/learning_rate",
-    "epsilon": "schedule/epsilon", "clips_per_second": "speed/clips_per_second",
+    "teacher_forcing": "schedule/teacher_forcing", "clips_per_second": "speed/clips_per_second",
     "data_wait": "speed/data_wait_share",
     "gradient_norm": "health/gradient_norm", "memory_gb": "health/memory_gb",
     "validation_jf": "validation/J&F", "validation_j": "validation/J",
@@ -191,10 +191,10 @@ def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
     """Flow as colours (hue: direction, saturation: length, full at the window's corner),
     `[1, 3, h, w]` in [0, 1]."""
     longest = math.hypot(radius, radius)
-    # flow_to_image scales by the longest vector of the picture; one more row with a known length
-    # makes pictures comparable
     # a step can be bad before its loss shows it, in the next
     flow_12hw = flow_12hw.nan_to_num(0.0, longest, -longest)
+    # flow_to_image scales by the longest vector of the picture; one more row with a known length
+    # makes pictures comparable
     ruler = torch.full_like(flow_12hw[..., :1, :], longest / math.sqrt(2))
     colors: Tensor = flow_to_image(torch.cat([flow_12hw, ruler], dim=-2)[0].float())
     return colors[None, :, :-1].float() / 255

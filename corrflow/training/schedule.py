@@ -58,7 +58,7 @@ class ScheduleConfig:
         return peak * warm * 0.5 ** sum(clips >= mark for mark in self.halve_after)
 
     def teacher_forcing_at(self, clips: int) -> float:
-        """The probability of true colours after so many clips: epsilon."""
+        """The probability of true colours after so many clips."""
         done = min(clips / self.teacher_forcing_clips, 1.0)
         return (
             self.teacher_forcing_start

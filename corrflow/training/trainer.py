@@ -25,7 +25,7 @@ from corrflow.training.checkpoint import (
     initial_model,
     is_better,
     keep_best,
-    load_average,
+    load_ema,
     prune,
     restore,
     restore_best,
@@ -118,7 +118,7 @@ class Trainer:
         if not state:
             return 0, 0, 0
         if self.ema:
-            load_average(self.ema.model, state, self.run, step)
+            load_ema(self.ema.model, state, self.run, step)
         return step, state["clips"], state["batch"]
 
     def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
@@ -200,12 +200,12 @@ class Trainer:
         """One forward, backward and optimizer step; the device is not waited for."""
         settings, schedule = self.config.trainer, self.config.schedule
         draws = step_draws(settings.seed, self.step)
-        epsilon = schedule.teacher_forcing_at(self.clips_seen)
+        teacher_forcing = schedule.teacher_forcing_at(self.clips_seen)
         rate = schedule.learning_rate_at(self.clips_seen, settings.batch)
         with self.timer.part("copy"):
             data = self.prepare(batch.clips, draws)
         hops = data.inputs_bt3hw.shape[1] - 2  # that may start from true colours
-        forced = torch.rand(hops, generator=draws("teacher_forcing")) < epsilon
+        forced = torch.rand(hops, generator=draws("teacher_forcing")) < teacher_forcing
         losses = self.backward(data, tuple(forced.tolist()))
         with self.timer.part("optimizer"):
             norm = self.update(rate)
@@ -214,7 +214,7 @@ class Trainer:
             {
                 "step": self.step,
                 "clips": self.clips_seen,
-                "epsilon": epsilon,
+                "teacher_forcing": teacher_forcing,
                 "learning_rate": rate,
             },
             batch.keys,
@@ -344,7 +344,7 @@ class Trainer:
             return
         more: dict[str, Any] = {"clips": self.clips_seen, "batch": self.config.trainer.batch}
         if self.ema:
-            more["average"] = self.ema.model.state_dict()
+            more["ema"] = self.ema.model.state_dict()
         if self.validation and self.validation["step"] == self.step:
             more["validation"] = self.validation
         with self.errors.capture(writing=str(checkpoint_path(self.run, self.step))):

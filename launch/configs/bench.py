@@ -102,7 +102,7 @@ class LoaderBenchJob:
     """Batches of the long run, whose rate is shown by tenths; 100000 show whether it slows down."""
     repeats: int = 5
     """Number of rounds in which loading is compared with decoding."""
-    window: int = 64
+    shuffle_buffer: int = 64
     """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     stream: StreamConfig = field(default_factory=lambda: StreamConfig(workers=1))
@@ -126,7 +126,7 @@ class TrainBenchJob:
     json: Path | None = None
     """JSON file to write the figures to."""
     clip: ClipConfig = field(default_factory=ClipConfig)
-    window: int = 64
+    shuffle_buffer: int = 64
     """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(

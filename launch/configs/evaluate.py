@@ -43,8 +43,8 @@ class EvalJob:
     """New folder for predictions, overlays, tables, metrics.json and report.html; or the folder of
     this same evaluation, which then resumes."""
     checkpoint: str = ""
-    """A checkpoint of ours or a released one, or a model that ships: base, fast. Unless given,
-    base; `none` takes random weights, as a baseline."""
+    """A checkpoint of ours or a released one, or a model that ships: fast, base or large. Unless
+    given, base; `none` takes random weights, as a baseline."""
     encoder: str = ""
     """An encoder to evaluate instead of a checkpoint, as train.py --model.encoder takes it:
     torchvision:NAME or timm:NAME with its published weights, or package.module:function or
@@ -69,17 +69,19 @@ class EvalJob:
     frames: int | None = None
     """Number of previous frames to copy from, instead of the protocol's."""
     hardening: float | None = None
-    """How much of what the next frames copy is the decided label of each pixel, instead of the
-    protocol's; 0 copies the shares of labels, 1 the decision alone."""
+    """How far labels are hardened before the next frames copy them, instead of the protocol's: 1
+    copies the label of each pixel, 0 the soft shares."""
     appearance: float | None = None
-    """How much what a cell looks like, beside where it was, decides on its label, instead of the
-    protocol's: the power of its likeness to each label in all frames before; 0 does without."""
+    """Weight of appearance, instead of the protocol's: shares of labels that are copied to a cell
+    are multiplied by how similar it looks to each label in all earlier frames, raised to this
+    power; 0 turns it off."""
     guided_filter: int | None = None
     """Radius, in pixels, of the windows in which the edges of masks are moved to those of the
     frame, instead of the protocol's; 0 leaves them as they were copied."""
     input_scale: float = 0.0
-    """How many times frames are enlarged before they are encoded, as many cells being compared; 0
-    enlarges them as the model has it."""
+    """Factor by which frames are enlarged before encoding. Features are averaged back, so that as
+    many cells are compared: finer detail, at the square of the encoder's cost. 0 enlarges them as
+    the model has it."""
     adapt: int = 0
     """Adapt the model to each sequence before it is tracked, by so many steps of learning to copy
     its colours; no label is looked at. Seconds a frame include it."""
@@ -233,8 +235,8 @@ class TrackJob:
     """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are
     counted from 0, those of a folder have the numbers of their files."""
     backward: bool = False
-    """Track to the beginning as well what is first marked in a later frame. The frames up to there
-    are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
+    """Also track backward, to the first frame, what is first marked in a later frame. The frames up
+    to there are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""
     overwrite: bool = False
     """Track all frames, forget what was painted into masks, and write over files that are of
     another video or were edited. Unless given, the same command with other marks tracks only the

@@ -58,7 +58,7 @@ class TrainJob:
     timeouts: TimeoutConfig = field(default_factory=TimeoutConfig)
     cluster: ClusterConfig = field(default_factory=find_profile)
     clip: ClipConfig = field(default_factory=ClipConfig)
-    window: int = 64
+    shuffle_buffer: int = 64
     """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
     quarantine: Path | None = None
     """File that lists samples to leave out, a line `SHARD KEY` for each, as error messages name
@@ -128,15 +128,15 @@ class ExportJob:
     out: Path
     """Folder to write: config.json and model.safetensors."""
     weights: Weights = "auto"
-    """Which weights: `average`, the exponential moving average over training; `last`, those of the
-    last step; `auto`, the average if the run kept one."""
+    """Which weights: `ema`, the exponential moving average over training; `last`, those of the last
+    step; `auto`, the moving average if the run kept one."""
     inverse_temperature: float | None = None
     """Inverse temperature of the exported model, to be chosen on videos with masks: a softer copy
     than in training may drift less. Unless given, that of training."""
     input_scale: float | None = None
-    """How many times frames are enlarged before the exported model encodes them, to be chosen in
-    the same way: as many cells are compared, and tell more of what is fine, at the square of the
-    cost. Unless given, as the checkpoint has it: 1 after training."""
+    """Factor by which the exported model enlarges frames before encoding them, to be chosen in the
+    same way. Features are averaged back, so that as many cells are compared: finer detail, at the
+    square of the encoder's cost. Unless given, as the checkpoint has it: 1 after training."""
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ class OrderJob:
     """Number of the first batch to print, counted from 0."""
     seed: int = 0
     """Seed of the order, as train.py --trainer.seed."""
-    window: int = 64
+    shuffle_buffer: int = 64
     """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
     quarantine: Path | None = None
     """File that lists samples to leave out, as in train.py."""

@@ -142,7 +142,7 @@ def check_model(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 
 
 def model_figures(clips: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """What a step computes in float32, on the CPU."""
+    """What one float32 step computes on `device`, copied to the CPU."""
     model = seeded_model(ModelConfig(), 0, "auto").to(device).train()
     pipeline = InputPipeline.of(model)
     data = pipeline.prepare(clips, step_draws(0, 0), device)

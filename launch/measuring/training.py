@@ -61,7 +61,9 @@ def measure_training(
     )
     config = replace(job.training, trainer=settings)
     corpus = open_corpus(job.data)
-    order = ClipOrder(corpus.samples, 0, settings.batch, job.window, job.clip.clips_per_segment)
+    order = ClipOrder(
+        corpus.samples, 0, settings.batch, job.shuffle_buffer, job.clip.clips_per_segment
+    )
     dataset = ClipDataset(corpus, order, job.clip, 0, 1, 0)
     with (
         tempfile.TemporaryDirectory() as run,

@@ -209,9 +209,9 @@ def open_with(setting: Setting) -> Any:
     """What choosing a video does."""
 
     def open_video(path: str) -> tuple[Any, ...]:
-        with mistakes_shown(), open_video_reader(Path(path)) as footage:
-            opened, count = Opened(path, setting.folder), footage.count
-            facts = f"{count} frames, {footage.width}x{footage.height}"
+        with mistakes_shown(), open_video_reader(Path(path)) as reader:
+            opened, count = Opened(path, setting.folder), reader.count
+            facts = f"{count} frames, {reader.width}x{reader.height}"
             canvas = opened.show(0)
         slider = gr.Slider(0, max(count - 1, 1), value=0, interactive=count > 1)
         return gr.Column(visible=True), canvas, slider, opened, facts
@@ -259,9 +259,9 @@ def track_with(setting: Setting) -> Any:
                 else:
                     prompts = replace(opened.read_marks(marks), names=split_names(names))
                 how = (backward, setting.size, setting.protocol, tuple(formats))
-                order = TrackRequest(opened.video, prompts, opened.out, *how, adapt=setting.adapt)
+                request = TrackRequest(opened.video, prompts, opened.out, *how, adapt=setting.adapt)
                 watch = Progress(shown(progress), opened.stop.is_set)
-                outcome = track_video(order, setting.model, watch)
+                outcome = track_video(request, setting.model, watch)
         except StoppedError:
             return None, gr.File(visible=False), "Stopped: nothing was written."
         end = "" if outcome.whole else ", then stopped"
@@ -271,7 +271,7 @@ def track_with(setting: Setting) -> Any:
         note = f" {outcome.note}." if outcome.note else ""
         review = f" {outcome.review_line().capitalize()}." if outcome.review else ""
         kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""
-        return str(order.out), files, f"Tracked {outcome.frames} frames{kept}{end}.{note}{review}"
+        return str(request.out), files, f"Tracked {outcome.frames} frames{kept}{end}.{note}{review}"
 
     return track
 

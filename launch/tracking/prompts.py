@@ -74,7 +74,7 @@ class VideoInfo:
 
 
 @dataclass(frozen=True)
-class Marked:
+class Marks:
     """What is marked in a video: areas or points, never both."""
 
     masks: CompressedMasks | None = None
@@ -91,59 +91,59 @@ class Marked:
     """Objects by place of the frame that are nowhere from there on, until they are marked again."""
 
 
-def read_prompts(marked: Prompts, stage: VideoInfo) -> Marked:
+def read_prompts(prompts: Prompts, video_info: VideoInfo) -> Marks:
     """What the flags give; InputError for what does not fit the video."""
-    if marked.points:
-        read = Marked(points=read_points(marked, stage))
-    elif marked.labels:
-        read = read_annotations(marked.labels, marked.start, stage)
+    if prompts.points:
+        marks = Marks(points=read_points(prompts, video_info))
+    elif prompts.labels:
+        marks = read_annotations(prompts.labels, prompts.start, video_info)
     else:
-        folders = any(Path(value).is_dir() for value in marked.mask)
-        read = Marked(masks=read_masks(marked, stage), is_export=folders)
-    if marked.names:
-        read = replace(read, objects=read_names(marked.names, read))
-    return replace(read, gone=read_gone(marked, read, stage)) if marked.gone else read
+        folders = any(Path(value).is_dir() for value in prompts.mask)
+        marks = Marks(masks=read_masks(prompts, video_info), is_export=folders)
+    if prompts.names:
+        marks = replace(marks, objects=read_names(prompts.names, marks))
+    return replace(marks, gone=read_gone(prompts, marks, video_info)) if prompts.gone else marks
 
 
-def read_names(names: tuple[str, ...], read: Marked) -> tuple[NamedObject, ...]:
+def read_names(names: tuple[str, ...], marks: Marks) -> tuple[NamedObject, ...]:
     """What the objects are called, by number: 1, 2, ...; InputError unless there is a name for
     each."""
-    numbers = marked_numbers(read)
+    numbers = marked_numbers(marks)
     if len(names) != len(numbers):
         counted = ", ".join(map(str, numbers))
         raise InputError(
-            f"names {' '.join(names)}: are {len(names)}: expected one for each of what is marked: "
-            f"{counted}"
+            f"names {' '.join(names)}: {len(names)} names: expected one for each of what is "
+            f"marked: {counted}"
         )
     called = dict(zip(numbers, names, strict=True))
     # the number tells those of one name apart
     return tuple(NamedObject(called.get(n, str(n)), str(n)) for n in range(1, numbers[-1] + 1))
 
 
-def marked_numbers(read: Marked) -> list[int]:
+def marked_numbers(marks: Marks) -> list[int]:
     """Of all objects or points, in order."""
-    if read.masks is None:
-        xy_k2: Points = next(iter((read.points or {}).values()))
+    if marks.masks is None:
+        xy_k2: Points = next(iter((marks.points or {}).values()))
         return list(range(1, len(xy_k2) + 1))
     return sorted(
-        {n for labels_hw in read.masks.values() for n in np.unique(labels_hw).tolist() if n}
+        {n for labels_hw in marks.masks.values() for n in np.unique(labels_hw).tolist() if n}
     )
 
 
-def read_gone(marked: Prompts, read: Marked, stage: VideoInfo) -> Gone:
+def read_gone(prompts: Prompts, marks: Marks, video_info: VideoInfo) -> Gone:
     """Numbers by place of the frame; InputError for objects that are marked nowhere."""
-    if read.masks is None:
+    if marks.masks is None:
         raise InputError("track: gone: the labels are points: expected objects, which have areas")
-    numbers = marked_numbers(read)
+    numbers = marked_numbers(marks)
     gone: dict[int, set[int]] = {}
-    for value in marked.gone:
-        frame, name = keyed(value, marked.start)
-        place = find_place(frame, stage, f"gone {value}")
-        called = [n for n, owner in enumerate(read.objects, 1) if owner.name == name]
+    for value in prompts.gone:
+        frame, name = keyed(value, prompts.start)
+        place = find_place(frame, video_info, f"gone {value}")
+        called = [n for n, owner in enumerate(marks.objects, 1) if owner.name == name]
         found = called or [n for n in numbers if name == str(n)]
         if len(found) != 1:
             known = ", ".join(
-                f"{n} ({read.objects[n - 1].name})" if read.objects else str(n)
+                f"{n} ({marks.objects[n - 1].name})" if marks.objects else str(n)
                 for n in called or numbers
             )
             what = f"several are called {name}: " if called else ""
@@ -155,127 +155,130 @@ def read_gone(marked: Prompts, read: Marked, stage: VideoInfo) -> Gone:
     return gone
 
 
-def read_annotations(path: Path, start: int | None, stage: VideoInfo) -> Marked:
+def read_annotations(path: Path, start: int | None, video_info: VideoInfo) -> Marks:
     """What a tool's labels give."""
     where = f"labels {path}"
-    shapes, objects = number_objects(read_shapes(path, stage.width, stage.height), where)
+    shapes, objects = number_objects(read_shapes(path, video_info.width, video_info.height), where)
     by_frame: dict[int | str, list[Shape]] = {}
     for shape in shapes:
         by_frame.setdefault(shape.frame, []).append(shape)
     by_place: dict[int, list[Shape]] = {}
     alone = len(by_frame) == 1
     for frame, found in by_frame.items():
-        place = labelled_place(frame, start if alone else None, alone, stage, where)
+        place = labelled_place(frame, start if alone else None, alone, video_info, where)
         by_place.setdefault(place, []).extend(found)
     kinds = {shape.point is None for shape in shapes}
     if len(kinds) > 1:
         raise InputError(f"{where}: points and areas: expected one of them, the others removed")
     if kinds == {False}:
         points = {
-            place: point_rows(found, objects, stage, where) for place, found in by_place.items()
+            place: point_rows(found, objects, video_info, where)
+            for place, found in by_place.items()
         }
-        return Marked(points=points, objects=tuple(objects), is_export=True)
-    masks = CompressedMasks(stage.height, stage.width)
+        return Marks(points=points, objects=tuple(objects), is_export=True)
+    masks = CompressedMasks(video_info.height, video_info.width)
     for place, found in by_place.items():
         for shape in found:
-            if not shape.mask(stage.height, stage.width).any():
+            if not shape.mask(video_info.height, video_info.width).any():
                 raise InputError(
                     f"{where}: frame {shape.frame}: {shape.object.name}: has no pixel inside the "
-                    f"video of {stage.width}x{stage.height}"
+                    f"video of {video_info.width}x{video_info.height}"
                 )
-        masks[place] = paint(found, objects, stage.height, stage.width)
+        masks[place] = paint(found, objects, video_info.height, video_info.width)
     has_polygons = any(shape.bitmap is None or shape.is_filled for shape in shapes)
-    return Marked(masks, None, tuple(objects), is_export=True, has_polygons=has_polygons)
+    return Marks(masks, None, tuple(objects), is_export=True, has_polygons=has_polygons)
 
 
 def labelled_place(
-    frame: int | str, start: int | None, alone: bool, stage: VideoInfo, where: str
+    frame: int | str, start: int | None, alone: bool, video_info: VideoInfo, where: str
 ) -> int:
     """The place from 0 of the frame that labels are of. Where they are of one image alone, whose
     name says nothing, it is frame `start`, or the first."""
     if isinstance(frame, int):
-        if not 0 <= frame < stage.count:
+        if not 0 <= frame < video_info.count:
             raise InputError(
-                f"{where}: frame {frame}: the video has {stage.count} frames: expected 0 to "
-                f"{stage.count - 1}"
+                f"{where}: frame {frame}: the video has {video_info.count} frames: expected 0 to "
+                f"{video_info.count - 1}"
             )
         return frame
-    place = stage.names.place_of(frame)
-    if place is not None and place < stage.count:
+    place = video_info.names.place_of(frame)
+    if place is not None and place < video_info.count:
         return place
     digits = TRAILING_NUMBER.search(frame)
     if alone and (start is not None or digits is None):
-        return find_place(start, stage, where)
+        return find_place(start, video_info, where)
     if digits is None:
         raise InputError(
             f"{where}: image {frame!r}: no frame is called so: expected a name that ends in the "
             "frame's number"
         )
-    return find_place(int(digits[1]), stage, f"{where}: image {frame!r}")
+    return find_place(int(digits[1]), video_info, f"{where}: image {frame!r}")
 
 
 def point_rows(
-    shapes: list[Shape], objects: list[NamedObject], stage: VideoInfo, where: str
+    shapes: list[Shape], objects: list[NamedObject], video_info: VideoInfo, where: str
 ) -> Points:
     """One frame's points, a row for each object."""
     rows = np.full((len(objects), 2), np.nan, np.float32)
     for shape in shapes:
         x, y = shape.point or (np.nan, np.nan)
-        if not (0 <= x <= stage.width and 0 <= y <= stage.height):
+        if not (0 <= x <= video_info.width and 0 <= y <= video_info.height):
             raise InputError(
                 f"{where}: frame {shape.frame}: {shape.object.name} at {x:g},{y:g}: is outside the "
-                f"video of {stage.width}x{stage.height}"
+                f"video of {video_info.width}x{video_info.height}"
             )
         # tools count from the first pixel's corner, tracking from its centre
-        inside = np.clip((x - 0.5, y - 0.5), 0, (stage.width - 1, stage.height - 1))
+        inside = np.clip((x - 0.5, y - 0.5), 0, (video_info.width - 1, video_info.height - 1))
         rows[objects.index(shape.object)] = inside
     return rows
 
 
-def read_masks(marked: Prompts, stage: VideoInfo) -> CompressedMasks:
+def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
     """Objects by place of the frame, from masks or boxes; InputError for what does not fit."""
-    masks = CompressedMasks(stage.height, stage.width)
-    for number, path in mask_files(marked):
-        place = mask_place(number, path, stage)
+    masks = CompressedMasks(video_info.height, video_info.width)
+    for number, path in mask_files(prompts):
+        place = mask_place(number, path, video_info)
         if place in masks:
-            taken = stage.names.number(place)
+            taken = video_info.names.number(place)
             raise InputError(
                 f"mask {path}: frame {taken} has a mask already: expected one for each frame"
             )
-        masks[place] = fitting_mask(path, stage)
-    for index, value in enumerate(marked.box, 1):
-        number, corners = keyed(value, marked.start)
-        place = find_place(number, stage, f"box {corners}")
-        x0, y0, x1, y1 = read_box(corners, stage)
+        masks[place] = fitting_mask(path, video_info)
+    for index, value in enumerate(prompts.box, 1):
+        number, corners = keyed(value, prompts.start)
+        place = find_place(number, video_info, f"box {corners}")
+        x0, y0, x1, y1 = read_box(corners, video_info)
         labels_hw = (
-            masks[place] if place in masks else np.zeros((stage.height, stage.width), np.uint8)
+            masks[place]
+            if place in masks
+            else np.zeros((video_info.height, video_info.width), np.uint8)
         )
         labels_hw[y0:y1, x0:x1] = index
         masks[place] = labels_hw
     return masks
 
 
-def read_points(marked: Prompts, stage: VideoInfo) -> dict[int, Points]:
+def read_points(prompts: Prompts, video_info: VideoInfo) -> dict[int, Points]:
     """Points by place of the frame, `[k, 2]` with NaN where a point is marked in another frame;
     InputError for what does not fit."""
     points: dict[int, Points] = {}
-    for index, value in enumerate(marked.points):
-        number, xy = keyed(value, marked.start)
-        place = find_place(number, stage, f"point {xy}")
-        rows = points.setdefault(place, np.full((len(marked.points), 2), np.nan, np.float32))
-        rows[index] = read_place(xy, stage)
+    for index, value in enumerate(prompts.points):
+        number, xy = keyed(value, prompts.start)
+        place = find_place(number, video_info, f"point {xy}")
+        rows = points.setdefault(place, np.full((len(prompts.points), 2), np.nan, np.float32))
+        rows[index] = read_place(xy, video_info)
     return points
 
 
-def mask_paths(marked: Prompts) -> list[Path]:
+def mask_paths(prompts: Prompts) -> list[Path]:
     """The files that are read."""
-    return [path for _, path in mask_files(marked)]
+    return [path for _, path in mask_files(prompts)]
 
 
-def mask_files(marked: Prompts) -> list[tuple[int | None, Path]]:
+def mask_files(prompts: Prompts) -> list[tuple[int | None, Path]]:
     """Frame numbers and masks; a folder's are named by their numbers. None: no number was given."""
     files: list[tuple[int | None, Path]] = []
-    for value in marked.mask:
+    for value in prompts.mask:
         path = Path(value)
         if path.is_dir():
             masks = [file for file in sorted(path.glob("*.png")) if not file.name.startswith(".")]
@@ -285,7 +288,7 @@ def mask_files(marked: Prompts) -> list[tuple[int | None, Path]]:
                 )
             files += [(file_number(file), file) for file in masks]
         else:
-            number, name = keyed(value, marked.start)
+            number, name = keyed(value, prompts.start)
             files.append((number, Path(name)))
     return files
 
@@ -308,56 +311,57 @@ def keyed(value: str, start: int | None) -> tuple[int | None, str]:
     return (start if match[1] is None else int(match[1])), match[2]
 
 
-def mask_place(number: int | None, path: Path, stage: VideoInfo) -> int:
+def mask_place(number: int | None, path: Path, video_info: VideoInfo) -> int:
     """The place from 0 of a mask's frame: of the one that is asked for, or else in a folder the one
     that is called as the mask is."""
-    if number is None and stage.names.files:
-        return stage.names.place_of(path.stem) or 0
-    return find_place(number, stage, f"mask {path}")
+    if number is None and video_info.names.files:
+        return video_info.names.place_of(path.stem) or 0
+    return find_place(number, video_info, f"mask {path}")
 
 
-def find_place(number: int | None, stage: VideoInfo, what: str) -> int:
+def find_place(number: int | None, video_info: VideoInfo, what: str) -> int:
     """The place from 0 of the frame that the user calls `number`, None for the first; InputError if
     it isn't there."""
     if number is None:
         return 0
-    place = stage.names.place(number)
-    if place is None or place >= stage.count:
-        first, last = stage.names.number(0), stage.names.number(stage.count - 1)
+    place = video_info.names.place(number)
+    if place is None or place >= video_info.count:
+        first, last = video_info.names.number(0), video_info.names.number(video_info.count - 1)
         raise InputError(
-            f"{what}: frame {number}: the video has {stage.count} frames: expected {first} to "
+            f"{what}: frame {number}: the video has {video_info.count} frames: expected {first} to "
             f"{last}"
         )
     return place
 
 
-def fitting_mask(path: Path, stage: VideoInfo) -> Pixels:
+def fitting_mask(path: Path, video_info: VideoInfo) -> Pixels:
     """A mask of the video's size with something in it."""
     labels_hw = read_mask(path)
-    if labels_hw.shape != (stage.height, stage.width):
-        sizes = f"{labels_hw.shape[1]}x{labels_hw.shape[0]}, the video {stage.width}x{stage.height}"
-        raise InputError(f"mask {path} is {sizes}: expected one size")
+    if labels_hw.shape != (video_info.height, video_info.width):
+        size = f"{labels_hw.shape[1]}x{labels_hw.shape[0]}"
+        expected = f"{video_info.width}x{video_info.height}"
+        raise InputError(f"mask {path} is {size}, the video {expected}: expected the same size")
     if not labels_hw.any():
         raise InputError(f"mask {path}: is empty: expected objects marked 1, 2, ... or 255")
     return labels_hw
 
 
-def read_place(place: str, stage: VideoInfo) -> tuple[float, float]:
+def read_place(place: str, video_info: VideoInfo) -> tuple[float, float]:
     """`x,y` inside the frame."""
     match = PLACE.match(place)
     if match is None:
         raise InputError(f"point {place}: expected x,y in pixels, or FRAME=x,y")
     x, y = float(match[1]), float(match[2])
-    if not (0 <= x <= stage.width - 1 and 0 <= y <= stage.height - 1):
-        limits = f"x from 0 to {stage.width - 1}, y from 0 to {stage.height - 1}"
+    if not (0 <= x <= video_info.width - 1 and 0 <= y <= video_info.height - 1):
+        limits = f"x from 0 to {video_info.width - 1}, y from 0 to {video_info.height - 1}"
         raise InputError(
-            f"point {place}: is outside the video of {stage.width}x{stage.height}: expected "
-            f"{limits}"
+            f"point {place}: is outside the video of {video_info.width}x{video_info.height}: "
+            f"expected {limits}"
         )
     return x, y
 
 
-def read_box(corners: str, stage: VideoInfo) -> tuple[int, int, int, int]:
+def read_box(corners: str, video_info: VideoInfo) -> tuple[int, int, int, int]:
     """`x0,y0,x1,y1` inside the frame, at least one pixel wide and high."""
     match = BOX.match(corners)
     if match is None:
@@ -365,9 +369,9 @@ def read_box(corners: str, stage: VideoInfo) -> tuple[int, int, int, int]:
             f"box {corners}: expected x0,y0,x1,y1 in whole pixels, or FRAME=x0,y0,x1,y1"
         )
     x0, y0, x1, y1 = (int(part) for part in match.groups())
-    if not (0 <= x0 < x1 <= stage.width and 0 <= y0 < y1 <= stage.height):
+    if not (0 <= x0 < x1 <= video_info.width and 0 <= y0 < y1 <= video_info.height):
         raise InputError(
-            f"box {corners}: expected 0 <= x0 < x1 <= {stage.width} and 0 <= y0 < y1 <= "
-            f"{stage.height}, the video's size"
+            f"box {corners}: expected 0 <= x0 < x1 <= {video_info.width} and 0 <= y0 < y1 <= "
+            f"{video_info.height}, the video's size"
         )
     return x0, y0, x1, y1

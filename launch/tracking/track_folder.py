@@ -23,7 +23,7 @@ from corrflow.files import atomic_file, content_digest
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, load_model, weights_digest
 from corrflow.stored_config import claim_folder
-from corrflow.tracking.earlier import has_changed_masks
+from corrflow.tracking.previous_result import has_changed_masks
 from corrflow.tracking.staging import is_publishing
 from launch.common.command import parse
 from launch.common.run_config import LOCK, held
@@ -38,7 +38,7 @@ from shards.video.decode import frame_files
 from shards.video.sources import find_videos
 from slurm.array import submit_array, wait_for
 from slurm.client import goes_to_slurm
-from slurm.local import follow_parent, is_worker_process, run_processes
+from slurm.local import die_with_parent, is_worker_process, run_processes
 from slurm.tasks import Task
 
 CONFIG, RECORDS, SUMMARY, LOGS = "tracking.json", "records", "summary.csv", "logs"
@@ -252,14 +252,14 @@ def track_one(
     digest, begun = content_digest(video.labels), time.perf_counter()
     how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review, job.adapt)
     try:
-        order = TrackRequest(
+        request = TrackRequest(
             video.path,
             Prompts(labels=video.labels, start=job.start),
             video.out,
             *how,
             overwrite=job.overwrite,
         )
-        outcome = track_video(order, model, watch)
+        outcome = track_video(request, model, watch)
     except StoppedError:
         return None
     except (InputError, DataError) as error:
@@ -281,7 +281,7 @@ def unseen(things: Iterable[Any], total: int, what: str, unit: str) -> Iterable[
 
 def work_as_worker(job: TrackJob) -> int:
     """One of several processes on this machine, each with its part and its share of the cores."""
-    follow_parent()
+    die_with_parent()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     cores = len(os.sched_getaffinity(0)) // world
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores)))

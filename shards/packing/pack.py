@@ -32,7 +32,7 @@ from shards.video.sources import VideoSource, survey
 
 PARTS = ".parts"
 PLAN = "plan.json"
-FAILED, TOO_SHORT = "failures.csv", "too-short.csv"
+FAILURES_CSV, TOO_SHORT_CSV = "failures.csv", "too-short.csv"
 UNITS = 64  # at least, where there are as many videos: work for that many processes
 # at most: what is lost when packing is cut short, and enough to fill a shard of about 100 MB with
 # short videos
@@ -282,11 +282,11 @@ def pack_units(
 def check_failures(plan: PackPlan, failures: list[Failure]) -> None:
     """DataError if there are too many."""
     if len(failures) > plan.max_failures:
-        write_table(plan.out / FAILED, Failure._fields, failures)
+        write_table(plan.out / FAILURES_CSV, Failure._fields, failures)
         raise DataError(
             f"{plan.out}: {len(failures)} of {plan.videos} videos are broken, more than the "
-            f"{plan.max_failures} that are put up with "
-            f"(--max-failures): {failures[0].video}: {failures[0].reason}; see {plan.out / FAILED}"
+            f"{plan.max_failures} that are put up with (--max-failures): {failures[0].video}: "
+            f"{failures[0].reason}; see {plan.out / FAILURES_CSV}"
         )
 
 
@@ -418,9 +418,9 @@ def finish(plan: PackPlan) -> Manifest:
         leftover.unlink()
     failures = [failure for report in reports for failure in report.failures]
     check_failures(plan, failures)
-    write_table(plan.out / FAILED, Failure._fields, failures)
+    write_table(plan.out / FAILURES_CSV, Failure._fields, failures)
     too_short = [short for report in reports for short in report.too_short]
-    write_table(plan.out / TOO_SHORT, ShortVideo._fields, too_short)
+    write_table(plan.out / TOO_SHORT_CSV, ShortVideo._fields, too_short)
     parts = [part for report in reports for part in report.parts]
     if not parts:
         first = f"; the first: {failures[0].video}: {failures[0].reason}" if failures else ""

@@ -1,9 +1,9 @@
 """Augmentation where clips are read: random crops, flips and shifts, drawn for a clip and applied
 to each of its frames.
 
-Colours are augmented on the device, by the library's own module of this name. To add an
+Colours are augmented on the device, by `corrflow/augmentation.py`. To add an
 augmentation: draw its numbers in `draw_augmentation` under a name of its own, apply it in
-`augment_frame`, and give it a setting in `ClipConfig`. Draws are addressed by seed, pass, visit,
+`augment_frame`, and give it a setting in `ClipConfig`. Draws are addressed by seed, epoch, visit,
 key and name, so that another augmentation does not change those of the others.
 """
 
@@ -22,12 +22,12 @@ Draws = Callable[[str], np.random.Generator]
 """The random numbers of a clip by the name of what they are for."""
 
 
-def clip_draws(seed: int, pass_: int, visit: int, key: str) -> Draws:
-    """The draws of the clip that a visit takes of a sample in a pass."""
+def clip_draws(seed: int, epoch: int, visit: int, key: str) -> Draws:
+    """The draws of the clip that a visit takes of a sample in an epoch."""
 
     def draws(name: str) -> np.random.Generator:
         numbers = [number_of(key), number_of(name)]
-        return np.random.default_rng([seed, CLIP, pass_, visit, *numbers])
+        return np.random.default_rng([seed, CLIP, epoch, visit, *numbers])
 
     return draws
 

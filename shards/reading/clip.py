@@ -33,7 +33,7 @@ class ClipConfig:
     """Packed frames from one frame of a clip to the next. Of several intervals each clip takes one
     at random; in a segment that is too short, it takes what fits."""
     clips_per_segment: int = 1
-    """Clips that a pass takes of each segment; more than one saves reading."""
+    """Clips that an epoch takes of each segment; more than one saves reading."""
     size: int = 256
     """Side of a clip's square frames, in pixels; a multiple of the encoder's stride."""
     fit: Literal["squash", "crop"] = "squash"
@@ -76,13 +76,13 @@ class ClipSample:
 
 
 def sample_clip(
-    config: ClipConfig, length: int, seed: int, pass_: int, key: str, visit: int = 0
+    config: ClipConfig, length: int, seed: int, epoch: int, key: str, visit: int = 0
 ) -> ClipSample:
     """The clip that a visit takes from the segment `key` of `length` frames."""
     widest = (length - 1) // (config.frames - 1)
     if widest < 1:
         raise DataError(f"sample {key}: {length} frames: too few for a clip of {config.frames}")
-    draws = clip_draws(seed, pass_, visit, key)
+    draws = clip_draws(seed, epoch, visit, key)
     fitting = [interval for interval in config.interval if interval <= widest] or [widest]
     interval = fitting[int(draws("interval").integers(len(fitting)))]
     first = int(draws("first").integers(length - (config.frames - 1) * interval))
@@ -123,7 +123,7 @@ def decode_clip(jpegs: list[bytes], cut: ClipSample, config: ClipConfig, out_t3s
             sizes = (
                 f"{frame.shape[2]}x{frame.shape[1]}, the clip's first frame {shape[2]}x{shape[1]}"
             )
-            raise DamagedFrameError(place, f"is {sizes}: expected one size")
+            raise DamagedFrameError(place, f"is {sizes}: expected the same size")
         shape = frame.shape
         out_3ss.copy_(cut_frame(frame, cut, config, place))
 

@@ -1,17 +1,17 @@
 """Which clips make the n-th global batch. Pure: nothing is read, and every answer takes the same
 short time at any n.
 
-A pass permutes the shards and lays their samples in a row. The row is cut into as many *logical
+An epoch permutes the shards and lays their samples in a row. The row is cut into as many *logical
 streams* as a global batch has slots, and slot s of every batch comes from stream s. Ranks and
 workers only divide the streams among themselves, so the batches are the same on any number of them,
 and to resume takes nothing but the number of the batch.
 
-The samples of a pass need not divide by the streams: stream s has handed out
-`(passes * samples + s) // streams` samples after so many whole passes. These add up to
-`passes * samples` exactly, and no stream is ever more than one ahead of another.
+The samples of an epoch need not divide by the streams: stream s has handed out
+`(epochs * samples + s) // streams` samples after so many whole epochs. These add up to
+`epochs * samples` exactly, and no stream is ever more than one ahead of another.
 
-A stream's part of a pass is shuffled in windows, so that a reader holds one window and a place in
-the middle can be rebuilt.
+A stream's part of an epoch is shuffled buffer by buffer, so that a reader holds one buffer and a
+place in the middle can be rebuilt.
 
 With several visits, each sample lies in the row so many times, one behind the other: what is said
 of samples here holds for visits.
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from shards.errors import DataError
 
 # what a random draw is for: the first number of its address
-SHARDS, WINDOW = 1, 2
+SHARDS, BUFFER = 1, 2
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ class Visit(NamedTuple):
     sample: int
     """Within the shard."""
     number: int
-    """Of the visits to the sample in this pass, from 0."""
+    """Of the visits to the sample in this epoch, from 0."""
 
 
 @dataclass(frozen=True)
-class ShuffleWindow:
+class ShuffleBuffer:
     """Samples that are read together and handed out shuffled."""
 
-    pass_: int
+    epoch: int
     pieces: tuple[Piece, ...]
     permutation: tuple[int, ...]
     """The n-th sample handed out is the `permutation[n]`-th read."""
@@ -72,69 +72,72 @@ class ClipOrder:
     seed: int
     streams: int
     """Slots of a global batch."""
-    window: int = 64
+    shuffle_buffer: int = 64
     """Samples that are shuffled together within a stream."""
     clips_per_segment: int = 1
-    """Clips that a pass takes of each sample."""
+    """Clips that an epoch takes of each sample."""
 
     def __post_init__(self) -> None:
         if (
             sum(self.samples) < 1
             or min(self.samples, default=0) < 0
-            or min(self.streams, self.window, self.clips_per_segment) < 1
+            or min(self.streams, self.shuffle_buffer, self.clips_per_segment) < 1
         ):
             counts = (
-                f"{sum(self.samples)} samples, {self.streams} streams, window {self.window}, "
-                f"{self.clips_per_segment} visits"
+                f"{sum(self.samples)} samples, {self.streams} streams, shuffle_buffer "
+                f"{self.shuffle_buffer}, {self.clips_per_segment} visits"
             )
             raise DataError(f"order: {counts}: expected at least 1 of each")
 
     @cached_property
     def total(self) -> int:
-        """Clips of a pass."""
+        """Clips of an epoch."""
         return sum(self.samples) * self.clips_per_segment
 
-    def samples_consumed(self, stream: int, passes: int) -> int:
-        """Samples that a stream gives in its first `passes` passes."""
-        return (passes * self.total + stream) // self.streams
+    def samples_consumed(self, stream: int, epochs: int) -> int:
+        """Samples that a stream gives in its first `epochs` epochs."""
+        return (epochs * self.total + stream) // self.streams
 
-    def pass_of(self, stream: int, position: int) -> int:
-        """The pass in which a stream gives its `position`-th sample."""
+    def epoch_of(self, stream: int, position: int) -> int:
+        """The epoch in which a stream gives its `position`-th sample."""
         return -((stream - (position + 1) * self.streams) // self.total) - 1
 
-    def first_sample(self, stream: int, pass_: int) -> int:
-        """Where a stream's part starts in the row of a pass."""
+    def first_sample(self, stream: int, epoch: int) -> int:
+        """Where a stream's part starts in the row of an epoch."""
         return sum(
-            self.samples_consumed(s, pass_ + 1) - self.samples_consumed(s, pass_)
+            self.samples_consumed(s, epoch + 1) - self.samples_consumed(s, epoch)
             for s in range(stream)
         )
 
-    def shard_permutation(self, pass_: int) -> NDArray[np.int64]:
-        """The order of the shards in a pass."""
-        return np.random.default_rng([self.seed, SHARDS, pass_]).permutation(len(self.samples))
+    def shard_permutation(self, epoch: int) -> NDArray[np.int64]:
+        """The order of the shards in an epoch."""
+        return np.random.default_rng([self.seed, SHARDS, epoch]).permutation(len(self.samples))
 
-    def windows(self, stream: int, position: int) -> Iterator[ShuffleWindow]:
+    def buffers(self, stream: int, position: int) -> Iterator[ShuffleBuffer]:
         """What a stream reads from its `position`-th sample on, for ever."""
-        pass_ = self.pass_of(stream, position)
-        skip = position - self.samples_consumed(stream, pass_)
+        epoch = self.epoch_of(stream, position)
+        skip = position - self.samples_consumed(stream, epoch)
         while True:
-            length = self.samples_consumed(stream, pass_ + 1) - self.samples_consumed(stream, pass_)
-            start = self.first_sample(stream, pass_)
-            for number in range(skip // self.window, -(-length // self.window)):
-                low, high = number * self.window, min((number + 1) * self.window, length)
-                draw = np.random.default_rng([self.seed, WINDOW, pass_, stream, number])
+            length = self.samples_consumed(stream, epoch + 1) - self.samples_consumed(stream, epoch)
+            start = self.first_sample(stream, epoch)
+            for number in range(skip // self.shuffle_buffer, -(-length // self.shuffle_buffer)):
+                low, high = (
+                    number * self.shuffle_buffer,
+                    min((number + 1) * self.shuffle_buffer, length),
+                )
+                draw = np.random.default_rng([self.seed, BUFFER, epoch, stream, number])
                 permutation = tuple(draw.permutation(high - low).tolist())
-                yield ShuffleWindow(
-                    pass_,
-                    self.pieces(pass_, start + low, start + high),
+                yield ShuffleBuffer(
+                    epoch,
+                    self.pieces(epoch, start + low, start + high),
                     permutation,
                     max(skip - low, 0),
                 )
-            pass_, skip = pass_ + 1, 0
+            epoch, skip = epoch + 1, 0
 
-    def pieces(self, pass_: int, low: int, high: int) -> tuple[Piece, ...]:
-        """Samples `low` to `high` of a pass's row, as pieces of shards."""
-        shards = self.shard_permutation(pass_)
+    def pieces(self, epoch: int, low: int, high: int) -> tuple[Piece, ...]:
+        """Samples `low` to `high` of an epoch's row, as pieces of shards."""
+        shards = self.shard_permutation(epoch)
         ends = np.cumsum(np.asarray(self.samples)[shards]) * self.clips_per_segment
         pieces = []
         for place in range(int(np.searchsorted(ends, low, side="right")), len(shards)):
@@ -146,11 +149,11 @@ class ClipOrder:
                 pieces.append(Piece(shard, max(low - begin, 0), min(high, end) - begin))
         return tuple(pieces)
 
-    def visits_of(self, window: ShuffleWindow) -> list[Visit]:
-        """What a window reads, in that order."""
+    def visits_of(self, buffer: ShuffleBuffer) -> list[Visit]:
+        """What a buffer reads, in that order."""
         return [
             Visit(p.shard, v // self.clips_per_segment, v % self.clips_per_segment)
-            for p in window.pieces
+            for p in buffer.pieces
             for v in range(p.first, p.stop)
         ]
 

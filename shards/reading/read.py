@@ -18,7 +18,7 @@ from shards.errors import DataError
 from shards.manifest import Shard
 from shards.reading.clip import ClipSample
 from shards.reading.corpus import Corpus
-from shards.reading.order import ClipOrder, ShuffleWindow, Visit
+from shards.reading.order import ClipOrder, ShuffleBuffer, Visit
 from shards.reading.stores import FolderStore
 from shards.samples import NOTE_BYTES, NeedMoreError, iterate_samples, parse_note
 
@@ -55,7 +55,7 @@ class Undecoded(NamedTuple):
 
 
 class Reader:
-    """Reads the visits of windows, in the order in which they are handed out."""
+    """Reads the visits of shuffle buffers, in the order in which they are handed out."""
 
     def __init__(self, corpus: Corpus, order: ClipOrder) -> None:
         self.corpus, self.order = corpus, order
@@ -64,10 +64,10 @@ class Reader:
             shard: corpus.numbers(shard) for shard in corpus.taken_out
         }
 
-    def read(self, window: ShuffleWindow, choose: Choose) -> Iterator[Undecoded]:
-        """The clips of a window, from the one on that is asked for first."""
-        visits = self.order.visits_of(window)
-        wanted = [visits[index] for index in window.permutation[window.skip :]]
+    def read(self, buffer: ShuffleBuffer, choose: Choose) -> Iterator[Undecoded]:
+        """The clips of a buffer, from the one on that is asked for first."""
+        visits = self.order.visits_of(buffer)
+        wanted = [visits[index] for index in buffer.permutation[buffer.skip :]]
         if isinstance(self.corpus.store, FolderStore):
             yield from (self.fetch(visit, choose) for visit in wanted)
         else:

@@ -50,8 +50,9 @@ class StreamConfig:
     """Where JPEGs are decoded: by the workers, or on the device by the training process (nvJPEG on
     CUDA, whose pixels differ a little)."""
     stall_seconds: int = 600
-    """Longest wait for the clips of a worker, in seconds, after which the run ends with an error; a
-    tenth of it gives a warning. 0 waits for ever. Without workers there is only the warning."""
+    """Longest wait for the clips of a worker, in seconds, after which the run ends with an error;
+    after a tenth of it a warning is printed. 0 waits for ever. Without workers there is only the
+    warning."""
 
     def __post_init__(self) -> None:
         if min(self.workers, self.stall_seconds) < 0 or self.prefetch < 1:
@@ -109,12 +110,12 @@ class ClipDataset(IterableDataset[list[Undecoded] | Share]):
 
     def undecoded(self, stream: int, reader: Reader) -> Iterator[Undecoded]:
         """The clips of one logical stream as JPEGs, for ever."""
-        for window in self.order.windows(stream, self.start):
-            yield from reader.read(window, partial(self.choose, window.pass_))
+        for buffer in self.order.buffers(stream, self.start):
+            yield from reader.read(buffer, partial(self.choose, buffer.epoch))
 
-    def choose(self, pass_: int, key: str, frames: int, visit: int) -> ClipSample:
-        """What a pass takes of a segment."""
-        return sample_clip(self.clip, frames, self.order.seed, pass_, key, visit)
+    def choose(self, epoch: int, key: str, frames: int, visit: int) -> ClipSample:
+        """What an epoch takes of a segment."""
+        return sample_clip(self.clip, frames, self.order.seed, epoch, key, visit)
 
 
 def decode_into(clips: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor) -> None:

@@ -168,7 +168,7 @@ def pictures(frames: Iterator[Frame], facts: Facts) -> Generator[Picture, None, 
         size = size or frame.image.size
         if frame.image.size != size:
             sizes = f"{frame.image.width}x{frame.image.height}, those before {size[0]}x{size[1]}"
-            raise BrokenVideoError(f"frame {index} is {sizes}: expected one size")
+            raise BrokenVideoError(f"frame {index} is {sizes}: expected the same size")
         stamp = (
             stamp + usual
             if frame.stamp is None

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 
 from corrflow import likelihood as module
 from corrflow.attention.backends import is_available
-from corrflow.likelihood import likelihood_of_four
+from corrflow.likelihood import likelihood_eager
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.model import ModelConfig, seeded_model
 
@@ -47,7 +47,7 @@ def test_four_values_are_mixed_as_upsampled_maps_have_them(case):
     copied, classes = random_case(*case)
     inputs = copied.double(), classes
     actual, expected = (
-        output_and_gradient(function, *inputs) for function in (likelihood_of_four, upsampled)
+        output_and_gradient(function, *inputs) for function in (likelihood_eager, upsampled)
     )
     torch.testing.assert_close(actual, expected)
 

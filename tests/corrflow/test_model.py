@@ -187,11 +187,11 @@ def test_a_model_of_lab_takes_rgb_and_comes_back_as_one(tmp_path):
 
 def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
     torch.manual_seed(0)
-    model, average = CorrFlow(SMALL), CorrFlow(SMALL).eval()
-    more = {"average": average.state_dict(), "clips": 28}
+    model, ema = CorrFlow(SMALL), CorrFlow(SMALL).eval()
+    more = {"ema": ema.state_dict(), "clips": 28}
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()), more)
     frames = torch.rand(1, 3, 32, 32)
-    for weights, expected in (("auto", average), ("last", model.eval())):
+    for weights, expected in (("auto", ema), ("last", model.eval())):
         export_model(path, tmp_path / "small", weights)
         loaded = load_model(tmp_path / "small")
         assert all(

@@ -183,7 +183,7 @@ def test_videos_in_step_are_tracked_as_each_alone(name):
 
 def test_videos_in_step_must_be_alike():
     small, large = scene([(4, None)] * 2), scene([(4, None)] * 2, size=(40, 68))
-    with pytest.raises(InputError, match="expected one size"):
+    with pytest.raises(InputError, match="expected the same size"):
         next(stream_together(SHARP, [small[0], large[0]], [small[1][0], large[1][0]]))
     with pytest.raises(InputError, match="labels in the same frames"):
         next(stream_together(SHARP, [small[0], small[0]], [{0: small[1][0]}, {1: small[1][1]}]))

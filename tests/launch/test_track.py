@@ -607,7 +607,7 @@ def test_videos_and_checkpoints_that_are_none_are_refused(line, mask, checkpoint
 
 
 def test_masks_that_do_not_fit_are_refused(line, video, mask, tree, tmp_path):
-    assert "is 64x48, the video 65x47: expected one size" in line(
+    assert "is 64x48, the video 65x47: expected the same size" in line(
         "--mask", tree / "Annotations/480p/val-000/00000.png"
     )
     assert "no such file" in line("--mask", tmp_path / "none.png")
@@ -642,7 +642,7 @@ def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
     assert "nothing marked: expected one of --labels, --mask, --points, --box" in line()
     assert "--mask and --points: expected one of" in line("--mask", mask, "--points", "1,2")
     assert "start -1" in line("--points", "1,2", "--start", -1)
-    names = "names a b: are 2: expected one for each of what is marked: 1"
+    names = "names a b: 2 names: expected one for each of what is marked: 1"
     assert names in line("--mask", mask, "--names", "a", "b")
     assert "names: one is empty" in line("--mask", mask, "--names", " ")
     assert "--names and --labels" in line("--labels", mask, "--names", "a")

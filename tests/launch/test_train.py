@@ -226,8 +226,10 @@ def test_a_run_goes_on_with_another_batch_and_says_what_that_means(packed, tmp_p
     told = capsys.readouterr().out
     assert "resuming at step 5, 28 clips" in told
     assert "dealt anew" not in told
-    epsilons = [0.9 - 0.3 * clips / 1e6 for clips in (0, 4, 8, 12, 20, 28)]
-    assert [line["epsilon"] for line in lines(tmp_path)] == pytest.approx(epsilons, abs=1e-12)
+    probabilities = [0.9 - 0.3 * clips / 1e6 for clips in (0, 4, 8, 12, 20, 28)]
+    assert [line["teacher_forcing"] for line in lines(tmp_path)] == pytest.approx(
+        probabilities, abs=1e-12
+    )
 
 
 def own_lines(stderr):

@@ -70,7 +70,7 @@ def test_a_process_that_will_not_end_is_killed(monkeypatch):
 
 def test_when_the_parent_is_killed_its_processes_end(tmp_path):
     child = (
-        "import os, time; from slurm.local import follow_parent; follow_parent();"
+        "import os, time; from slurm.local import die_with_parent; die_with_parent();"
         f"open('{tmp_path}/' + os.environ['RANK'], 'w').write(str(os.getpid())); time.sleep(1200)"
     )
     parent = subprocess.Popen(
@@ -88,7 +88,7 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
 
 def test_a_process_whose_parent_is_dead_already_ends(monkeypatch):
     monkeypatch.setenv(local.PARENT, "1" if os.getpid() != 1 else "2")
-    code = "from slurm.local import follow_parent; follow_parent(); print('trains on')"
+    code = "from slurm.local import die_with_parent; die_with_parent(); print('trains on')"
     orphan = subprocess.run(python(code), capture_output=True, text=True)
     assert (orphan.returncode, orphan.stdout) == (143, "")
 

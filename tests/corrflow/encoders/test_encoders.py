@@ -76,7 +76,7 @@ def test_what_is_no_encoder_is_refused_by_name(own):
         with pytest.raises(InputError, match=words):
             find_encoder(name).build()
     with pytest.raises(InputError, match="has no published weights"):
-        find_encoder("resnet18").build(published_weights=True)
+        find_encoder("resnet18").build(pretrained=True)
 
 
 def test_a_torchvision_network_is_cut_at_the_deepest_layer_of_stride_8():
@@ -101,11 +101,11 @@ def test_a_torchvision_network_tracks_by_any_protocol():
 
 def test_a_network_sees_frames_normalised_as_it_was_made_for():
     encoder = find_encoder("torchvision:resnet18").build().eval()
-    mean, deviation = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     frames = torch.rand(1, 3, 16, 16)
-    normalised = (frames - mean[:, None, None]) / deviation[:, None, None]
+    normalised = (frames - mean[:, None, None]) / std[:, None, None]
     torch.testing.assert_close(encoder(frames), encoder.network(normalised))
-    assert not {"mean", "deviation"} & set(encoder.state_dict()), "they are known without it"
+    assert not {"mean", "std"} & set(encoder.state_dict()), "they are known without it"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from corrflow.drawing import extent
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.corrections import sort_masks, sort_points
 from corrflow.tracking.disk_buffer import CompressedMasks
-from corrflow.tracking.earlier import Earlier
-from corrflow.tracking.made_from import NO_MARK, MadeFrom
 from corrflow.tracking.plan import changed_marks, marked_objects, marked_points, objects_of
+from corrflow.tracking.previous_result import PreviousResult
+from corrflow.tracking.provenance import NO_MARK, Provenance
 from corrflow.tracking.tracker import FrameMasks
 
 
@@ -27,7 +27,7 @@ ELSEWHERE = square(left=35)
 OLD = marked_objects({9: ELSEWHERE})  # what makes the object known
 
 
-def earlier(tracked, given, returned=None, painted=None, edited=None, deleted=()):
+def previous(tracked, given, returned=None, painted=None, edited=None, deleted=()):
     """A tracking that found `tracked`; in the frames of `painted` there are other masks now, in
     those that are `deleted` none."""
     shapes = tuple(objects_of(labels) for labels in tracked)
@@ -35,7 +35,7 @@ def earlier(tracked, given, returned=None, painted=None, edited=None, deleted=()
     found = {place: FrameMasks(labels, np.ones(256, np.float32)) for place, labels in shown.items()}
     found = {place: masks for place, masks in found.items() if place not in deleted}
     edited = edited or {}
-    made_from = MadeFrom(
+    provenance = Provenance(
         "", "", "paper", 40, False, "objects", {}, given, returned or {}, edited, shapes=shapes
     )
     changed = {
@@ -47,7 +47,7 @@ def earlier(tracked, given, returned=None, painted=None, edited=None, deleted=()
         place: {number: extent(labels == number) for number in shapes[place]}
         for place, labels in enumerate(tracked)
     }
-    return Earlier(made_from, found, False, held, changed, boxes)
+    return PreviousResult(provenance, found, False, held, changed, boxes)
 
 
 def sort(marked, tracked, old=OLD, returned=None, tolerance=1.0, gone=(), **more):
@@ -55,7 +55,7 @@ def sort(marked, tracked, old=OLD, returned=None, tolerance=1.0, gone=(), **more
     masks = CompressedMasks(40, 60)
     for place, labels in {**marked, 9: ELSEWHERE}.items():
         masks[place] = labels
-    before = earlier(tracked, {**OLD, **old}, returned, **more)
+    before = previous(tracked, {**OLD, **old}, returned, **more)
     return sort_masks(masks, dict(gone), before, tolerance)
 
 
@@ -117,7 +117,7 @@ def test_what_came_back_as_it_wreturned_is_known_when_it_comes_again():
 def test_an_object_that_is_marked_nowhere_else_is_marked_where_it_came_first():
     masks = CompressedMasks(40, 60)
     masks[0], masks[1] = square(left=11), square(left=11)
-    got = sort_masks(masks, {}, earlier([square(), square()], {}), 1.0)
+    got = sort_masks(masks, {}, previous([square(), square()], {}), 1.0)
     assert list(got.marks) == [0]
     assert np.array_equal(got.marks[0], square(left=11))
     assert got.returned == {1: marked_objects({1: square(left=11)})[1]}
@@ -139,13 +139,13 @@ def test_what_was_painted_since_goes_before_marks_and_labels_of_that_frame():
 
 def test_where_the_mask_was_deleted_what_was_painted_over_is_what_it_was():
     """A mark, or what was tracked."""
-    painted, came = square(left=17), square(left=3)
-    beneath = marked_objects({0: came})
+    painted, incoming = square(left=17), square(left=3)
+    beneath = marked_objects({0: incoming})
     old = marked_objects({0: painted})
-    marked = sort({0: came}, [painted], old, edited=beneath, deleted=[0])
-    assert np.array_equal(marked.marks[0], came)
+    marked = sort({0: incoming}, [painted], old, edited=beneath, deleted=[0])
+    assert np.array_equal(marked.marks[0], incoming)
     is_no_mark = {0: {1: NO_MARK}}
-    back = sort({0: came}, [painted], old, beneath, edited=is_no_mark, deleted=[0])
+    back = sort({0: incoming}, [painted], old, beneath, edited=is_no_mark, deleted=[0])
     assert (list(back.marks), marked.edited, back.edited) == ([9], {}, {})
 
 
@@ -212,7 +212,7 @@ def test_an_object_that_was_erased_where_alone_it_is_marked_is_told():
     masks = CompressedMasks(40, 60)
     masks[0] = square()
     nothing = np.zeros((40, 60), np.uint8)
-    before = earlier([square()], marked_objects({0: square()}), painted={0: nothing})
+    before = previous([square()], marked_objects({0: square()}), painted={0: nothing})
     with pytest.raises(InputError, match="object 1: was erased from the mask of the frame"):
         sort_masks(masks, {}, before, None)
 
@@ -230,14 +230,14 @@ def test_points_within_a_tools_rounding_are_no_marks():
     found = {0: TrackedPoints(torch.from_numpy(xy), torch.ones(3) > 0, torch.ones(3))}
     marked = xy + np.array([[0.3, 0.0], [2.0, 0.0], [-0.3, 0.0]], np.float32)
     old = {0: {3: "x"}, 9: marked_points({9: first})[9]}
-    made_from = MadeFrom("", "", "paper", 40, False, "points", {}, old)
-    got = sort_points({0: marked, 9: first}, Earlier(made_from, found, False))
+    provenance = Provenance("", "", "paper", 40, False, "points", {}, old)
+    got = sort_points({0: marked, 9: first}, PreviousResult(provenance, found, False))
     np.testing.assert_array_equal(got.marks[0], [[np.nan, np.nan], [9, 8], [1, 1]])
-    same = Earlier(replace(made_from, given={9: old[9]}), found, False)
+    same = PreviousResult(replace(provenance, given={9: old[9]}), found, False)
     assert list(sort_points({0: xy, 9: first}, same).marks) == [9]
     moved = torch.tensor([[0.0, 0.0], [0.0, 0.0], [1.0, 1.0]])  # but for the one that is marked
     later = {0: TrackedPoints(moved, torch.ones(3) > 0, torch.ones(3))}
-    since = Earlier(replace(made_from, returned=got.returned), later, False)
+    since = PreviousResult(replace(provenance, returned=got.returned), later, False)
     again = sort_points({0: marked, 9: first}, since)
     np.testing.assert_array_equal(again.marks[0], [[np.nan, np.nan], [9, 8], [1, 1]])
 
@@ -246,9 +246,9 @@ def test_what_came_back_takes_back_the_point_that_corrected_it():
     tracked, corrected = np.array([[4, 5]], np.float32), np.array([[9, 5]], np.float32)
     located = TrackedPoints(torch.from_numpy(corrected), torch.ones(1) > 0, torch.ones(1))
     given, returned = marked_points({1: corrected, 2: corrected}), marked_points({1: tracked})
-    made_from = MadeFrom("", "", "paper", 40, False, "points", {}, given, returned)
+    provenance = Provenance("", "", "paper", 40, False, "points", {}, given, returned)
     got = sort_points(
-        {1: tracked, 2: corrected}, Earlier(made_from, {1: located, 2: located}, False)
+        {1: tracked, 2: corrected}, PreviousResult(provenance, {1: located, 2: located}, False)
     )
     assert list(got.marks) == [2]
 
@@ -256,6 +256,6 @@ def test_what_came_back_takes_back_the_point_that_corrected_it():
 def test_a_point_that_is_marked_nowhere_else_is_marked_where_it_came_first():
     xy = np.array([[4, 5]], np.float32)
     located = TrackedPoints(torch.from_numpy(xy), torch.ones(1) > 0, torch.ones(1))
-    made_from = MadeFrom("", "", "paper", 40, False, "points", {}, {})
-    got = sort_points({2: xy, 3: xy}, Earlier(made_from, {2: located, 3: located}, False))
+    provenance = Provenance("", "", "paper", 40, False, "points", {}, {})
+    got = sort_points({2: xy, 3: xy}, PreviousResult(provenance, {2: located, 3: located}, False))
     assert list(got.marks) == [2]

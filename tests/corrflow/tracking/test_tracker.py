@@ -242,11 +242,11 @@ def corrected(kind, old, new, *, to_beginning=False):
     """An earlier tracking, and what becomes of it; it says of each frame whether it is new."""
     digests = marked_objects if kind is MaskTracker else marked_points
     first = plan_tracking(digests(old), to_beginning=to_beginning)
-    earlier = dict(enumerate(followed(kind(None, SAME, old, "paper", first))))
+    previous = dict(enumerate(followed(kind(None, SAME, old, "paper", first))))
     plan = plan_correction(digests(old), digests(new), to_beginning=to_beginning)
-    follower = kind(None, SAME, new, "paper", plan, earlier)
+    follower = kind(None, SAME, new, "paper", plan, previous)
     shown = followed(follower)
-    return shown, [now is not before for now, before in zip(shown, earlier.values(), strict=True)]
+    return shown, [now is not before for now, before in zip(shown, previous.values(), strict=True)]
 
 
 def test_a_correction_is_tracked_to_the_nearest_frames_that_are_marked(seen):
@@ -272,11 +272,11 @@ def test_objects_that_are_not_corrected_stay_where_they_were(seen):
 def test_an_object_that_a_correction_does_not_find_again_stays_where_it_was(seen, sure):
     old = {0: mask(o1=(0, 6), o2=(16, 20)), 3: mask(o1=(4, 8)), 7: mask(o1=(6, 10))}
     found = mask(o1=(4, 8)), np.zeros(256, np.float32)
-    earlier = {place: FrameMasks(*found) for place in range(FRAMES)}
-    earlier[6] = FrameMasks(mask(o1=(4, 8), o2=(14, 18)), np.full(256, 0.2, np.float32))
+    previous = {place: FrameMasks(*found) for place in range(FRAMES)}
+    previous[6] = FrameMasks(mask(o1=(4, 8), o2=(14, 18)), np.full(256, 0.2, np.float32))
     new = {**old, 5: mask(o1=(8, 12))}
     plan = plan_correction(marked_objects(old), marked_objects(new), to_beginning=False)
-    shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
+    shown = followed(MaskTracker(None, SAME, new, "paper", plan, previous))
     assert np.array_equal(shown[6].labels, mask(o1=(8, 12), o2=(14, 18)))
     assert shown[6].confidence[1:3].tolist() == pytest.approx([0.5, 0.2])
 
@@ -308,23 +308,23 @@ def test_what_comes_back_from_a_later_frame_ends_where_the_object_is_gone(seen):
 def test_a_correction_that_an_object_is_gone_leaves_the_others(seen):
     given = {0: mask(o1=(2, 8), o2=(12, 16))}
     found = mask(o1=(4, 8), o2=(14, 18)), np.full(256, 0.9, np.float32)
-    earlier = {place: FrameMasks(*found) for place in range(FRAMES)}
+    previous = {place: FrameMasks(*found) for place in range(FRAMES)}
     gone = {5: frozenset({1})}
     plan = plan_correction(marked_objects(given), marked_objects(given, gone), to_beginning=False)
-    shown = followed(MaskTracker(None, SAME, given, "paper", plan, earlier, gone))
+    shown = followed(MaskTracker(None, SAME, given, "paper", plan, previous, gone))
     assert columns_of(shown, 1)[5:] == [None] * (FRAMES - 5)
     assert columns_of(shown, 2)[1:] == [14] * (FRAMES - 1)
 
 
 def test_a_surer_pass_changes_nothing_of_what_a_correction_is_not_about(seen, sure):
     found = mask(o1=(4, 8), o2=(14, 18)), np.full(256, 0.1, np.float32)
-    earlier = {place: FrameMasks(*found) for place in range(FRAMES)}
-    earlier[4] = FrameMasks(mask(o1=(4, 8), o2=(9, 10)), found[1])
+    previous = {place: FrameMasks(*found) for place in range(FRAMES)}
+    previous[4] = FrameMasks(mask(o1=(4, 8), o2=(9, 10)), found[1])
     old = {0: found[0]}
     new = {**old, 4: mask(o1=(6, 10))}
     plan = plan_correction(marked_objects(old), marked_objects(new), to_beginning=False)
     sure[:] = [{1: 0.9, 2: 0.9}]
-    shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
+    shown = followed(MaskTracker(None, SAME, new, "paper", plan, previous))
     for place in (2, 6):
         assert np.array_equal(shown[place].labels == 2, found[0] == 2)
         assert shown[place].confidence[1:3].tolist() == pytest.approx([0.9, 0.1])
@@ -333,7 +333,7 @@ def test_a_surer_pass_changes_nothing_of_what_a_correction_is_not_about(seen, su
 def test_of_two_objects_that_want_a_pixel_the_surer_has_it(seen, sure):
     old = {0: mask(o1=(0, 4), o2=(10, 14))}
     found = FrameMasks(old[0], np.full(256, 0.6, np.float32))
-    earlier = {0: found, **dict.fromkeys(range(1, FRAMES), found)}
+    previous = {0: found, **dict.fromkeys(range(1, FRAMES), found)}
     new = {**old, 4: mask(o1=(8, 12))}
     plan = plan_correction(marked_objects(old), marked_objects(new), to_beginning=False)
     for confidence, both in (
@@ -341,7 +341,7 @@ def test_of_two_objects_that_want_a_pixel_the_surer_has_it(seen, sure):
         (0.3, mask(o1=(8, 10), o2=(10, 14))),
     ):
         sure[:] = [{1: confidence}]
-        shown = followed(MaskTracker(None, SAME, new, "paper", plan, earlier))
+        shown = followed(MaskTracker(None, SAME, new, "paper", plan, previous))
         assert np.array_equal(shown[6].labels, both)
 
 

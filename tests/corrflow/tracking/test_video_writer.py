@@ -14,18 +14,18 @@ def picture(red, width=96, height=64):
     return np.full((height, width, 3), (red, 120, 40), np.uint8)
 
 
-def film(path, stamps=range(0, 1000, 40), sound=None, *, reel=None, whole=True):
+def writer(path, stamps=range(0, 1000, 40), sound=None, *, video_format=None, whole=True):
     """A film of plain pictures, with the sound of another file if one is given."""
-    reel = reel or VideoFormat(96, 64, MILLISECONDS)
+    video_format = video_format or VideoFormat(96, 64, MILLISECONDS)
     source = av.open(str(sound)) if sound else None
     heard = (
         (source.streams.audio[0], (packet for packet in source.demux(audio=0) if packet.size))
         if source
         else None
     )
-    with VideoWriter(path, reel, heard) as written:
+    with VideoWriter(path, video_format, heard) as written:
         for index, stamp in enumerate(stamps):
-            written.add(picture(10 * index % 250, reel.width, reel.height), stamp)
+            written.add(picture(10 * index % 250, video_format.width, video_format.height), stamp)
         written.finish(whole=whole)
     return path
 
@@ -64,7 +64,7 @@ def packets_of(path):
 
 
 def test_a_film_is_what_every_browser_plays(tmp_path):
-    path = film(tmp_path / "a.mp4")
+    path = writer(tmp_path / "a.mp4")
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.codec_context.pix_fmt, stream.frames) == (
@@ -78,7 +78,7 @@ def test_a_film_is_what_every_browser_plays(tmp_path):
 
 
 def test_each_frame_keeps_its_stamp_and_the_last_one_its_length(tmp_path):
-    with av.open(str(film(tmp_path / "a.mp4", UNEVEN))) as container:
+    with av.open(str(writer(tmp_path / "a.mp4", UNEVEN))) as container:
         assert [
             float(frame.pts * frame.time_base) * 1000 for frame in container.decode(video=0)
         ] == pytest.approx(UNEVEN)
@@ -86,7 +86,7 @@ def test_each_frame_keeps_its_stamp_and_the_last_one_its_length(tmp_path):
 
 
 def test_colours_come_back_and_are_labelled(tmp_path):
-    with av.open(str(film(tmp_path / "a.mp4", [0, 40]))) as container:
+    with av.open(str(writer(tmp_path / "a.mp4", [0, 40]))) as container:
         frames = list(container.decode(video=0))
     assert (
         frames[0].colorspace,
@@ -98,7 +98,7 @@ def test_colours_come_back_and_are_labelled(tmp_path):
 
 
 def test_odd_sizes_become_even_and_pixels_are_square(tmp_path):
-    path = film(tmp_path / "a.mp4", reel=VideoFormat(65, 47, MILLISECONDS))
+    path = writer(tmp_path / "a.mp4", video_format=VideoFormat(65, 47, MILLISECONDS))
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.width, stream.height, stream.sample_aspect_ratio) == (66, 48, Fraction(1))
@@ -112,7 +112,7 @@ def test_sound_that_browsers_play_is_copied_to_the_byte(tmp_path, name, codec):
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
     source = tone(tmp_path / name, codec)
-    path = film(tmp_path / "film.mp4", range(0, 2000, 40), source)
+    path = writer(tmp_path / "film.mp4", range(0, 2000, 40), source)
     assert packets_of(path) == packets_of(source)
 
 
@@ -122,7 +122,7 @@ def test_sound_that_browsers_play_is_copied_to_the_byte(tmp_path, name, codec):
 )
 def test_other_sound_becomes_aac_and_sounds_the_same(tmp_path, codec, layout, rate):
     source = tone(tmp_path / "a.mkv", codec, layout=layout, rate=rate)
-    name, samples, start = sound_of(film(tmp_path / "film.mp4", range(0, 2000, 40), source))
+    name, samples, start = sound_of(writer(tmp_path / "film.mp4", range(0, 2000, 40), source))
     assert name == "aac"
     assert abs(start) < 0.05
     with av.open(str(tmp_path / "film.mp4")) as container:
@@ -137,14 +137,14 @@ def test_sound_ends_with_the_frames_unless_the_film_is_whole(tmp_path):
     lengths = {}
     for whole in (True, False):
         with av.open(
-            str(film(tmp_path / "film.mp4", range(0, 1000, 40), source, whole=whole))
+            str(writer(tmp_path / "film.mp4", range(0, 1000, 40), source, whole=whole))
         ) as container:
             lengths[whole] = container.duration / av.time_base
     assert lengths == {True: pytest.approx(2.0, abs=0.1), False: pytest.approx(1.0, abs=0.05)}
 
 
 def test_a_film_that_is_not_finished_leaves_what_was_there(tmp_path):
-    path = film(tmp_path / "a.mp4")
+    path = writer(tmp_path / "a.mp4")
     before = path.read_bytes()
     with (
         pytest.raises(RuntimeError, match="in between"),

@@ -13,7 +13,7 @@ CLIPS = 5.0
 
 
 def average_of(run, step):
-    return torch.load(checkpoint_path(run, step), weights_only=True)["average"]
+    return torch.load(checkpoint_path(run, step), weights_only=True)["ema"]
 
 
 def test_weights_count_by_how_many_clips_ago_they_were(tmp_path):
@@ -42,10 +42,10 @@ def test_weights_count_by_how_many_clips_ago_they_were(tmp_path):
 def test_two_small_steps_weigh_the_past_as_one_large_step():
     models = [CorrFlow(SMALL) for _ in range(2)]
     small, large = (EMA(models[0], CLIPS) for _ in range(2))
-    for average, batches_of in ((small, (2, 2)), (large, (4,))):
-        average.update(models[0], 20, seen := 20)
+    for ema, batches_of in ((small, (2, 2)), (large, (4,))):
+        ema.update(models[0], 20, seen := 20)
         for batch in batches_of:
-            average.update(models[1], batch, seen := seen + batch)
+            ema.update(models[1], batch, seen := seen + batch)
     torch.testing.assert_close(small.model.state_dict(), large.model.state_dict())
     assert not torch.equal(small.model.encoder.head.weight, models[1].encoder.head.weight)
 
@@ -69,20 +69,20 @@ def test_keeping_an_average_does_not_change_what_is_learnt(tmp_path):
 def test_the_average_is_what_is_loaded_unless_the_last_weights_are_asked_for(tmp_path):
     trainer, _ = fit(tmp_path, config(ema_clips=CLIPS))
     path = checkpoint_path(tmp_path, 6)
-    last, average = (
+    last, ema = (
         trainer.model.encoder.head.weight,
         average_of(tmp_path, 6)["encoder.head.weight"],
     )
-    assert not torch.equal(last, average)
-    for weights, wanted in (("auto", average), ("average", average), ("last", last)):
+    assert not torch.equal(last, ema)
+    for weights, wanted in (("auto", ema), ("ema", ema), ("last", last)):
         assert torch.equal(load_model(path, weights=weights).encoder.head.weight, wanted)
 
 
 def test_an_average_that_was_not_kept_is_refused(tmp_path):
     fit(tmp_path, config(steps=2))
-    with pytest.raises(InputError, match="no averaged weights"):
-        load_model(checkpoint_path(tmp_path, 2), weights="average")
-    with pytest.raises(InputError, match="no averaged weights"):
+    with pytest.raises(InputError, match="no moving average"):
+        load_model(checkpoint_path(tmp_path, 2), weights="ema")
+    with pytest.raises(InputError, match="no moving average"):
         Trainer(tmp_path, config(ema_clips=CLIPS), ALONE)
 
 
@@ -99,6 +99,6 @@ class Pixels(Encoder):
 
 def test_an_encoder_without_batchnorm_is_averaged_too():
     model = CorrFlow(encoder=Pixels())
-    average = EMA(model, CLIPS)
-    average.update(model, 2, 2)
-    torch.testing.assert_close(average.model.state_dict(), model.state_dict())
+    ema = EMA(model, CLIPS)
+    ema.update(model, 2, 2)
+    torch.testing.assert_close(ema.model.state_dict(), model.state_dict())

@@ -23,7 +23,7 @@ def earlier(tmp_path):
 def test_a_run_begins_with_another_ones_averaged_weights_and_its_own_schedule(earlier, tmp_path):
     trainer = Trainer(tmp_path / "later", config(start=str(earlier)), ALONE)
     assert (trainer.step, trainer.clips_seen) == (0, 0)
-    assert same(trainer.model.state_dict(), load_model(earlier, weights="average").state_dict())
+    assert same(trainer.model.state_dict(), load_model(earlier, weights="ema").state_dict())
     assert not same(trainer.model.state_dict(), load_model(earlier, weights="last").state_dict())
 
 

@@ -68,7 +68,15 @@ def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not
     resumed, finished = fit(tmp_path / "cut", config())
     assert finished
     assert torch.equal(weights(resumed), weights(whole))
-    keep = ("step", "loss", "hop_loss", "cycle_loss", "gradient_norm", "epsilon", "learning_rate")
+    keep = (
+        "step",
+        "loss",
+        "hop_loss",
+        "cycle_loss",
+        "gradient_norm",
+        "teacher_forcing",
+        "learning_rate",
+    )
     lines = [
         [{k: line[k] for k in keep} for line in read_lines(tmp_path / run / "metrics.jsonl")]
         for run in ("whole", "cut")
@@ -206,7 +214,7 @@ def test_another_batch_goes_on_from_the_clips_that_were_seen(tmp_path):
     again = Trainer(tmp_path, config(steps=9, batch=3), ALONE)
     assert (again.clips_seen, again.previous_batch, again.next_batch) == (14, 4, 5)
     lines = read_lines(tmp_path / "metrics.jsonl")
-    assert [line["epsilon"] for line in lines] == pytest.approx(
+    assert [line["teacher_forcing"] for line in lines] == pytest.approx(
         [0.9 - 0.3 * clips / 20 for clips in (0, 2, 4, 6, 10)]
     )
     rates = [2e-4 * (batch / 6) ** 0.5 for batch in (2, 2, 2, 4, 4)]
@@ -248,7 +256,13 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
     assert set(board.Tags()["images"]) == {
         f"clip/{n}" for n in ("input", "augmented", "true_colors", "reconstructed", "cycle", "flow")
     }
-    wanted = {"loss/total", "loss/hop", "loss/cycle", "schedule/learning_rate", "schedule/epsilon"}
+    wanted = {
+        "loss/total",
+        "loss/hop",
+        "loss/cycle",
+        "schedule/learning_rate",
+        "schedule/teacher_forcing",
+    }
     again = config(steps=4, pictures_every=2)
     # killed before the first checkpoint: the steps are done again, and shown once
     checkpoint_path(tmp_path, 2).unlink()

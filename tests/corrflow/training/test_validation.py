@@ -43,10 +43,10 @@ def test_the_figures_are_those_of_the_benchmark(tree, tmp_path, year):
     assert list(line["validation_sequences"]) == list(result.sequences)
 
 
-@pytest.mark.parametrize("average", [0.0, 4.0])
-def test_validation_changes_no_bit_of_training(tree, tmp_path, average):
-    plain = run_to_end(tmp_path / "plain", config(ema_clips=average))
-    watched = run_to_end(tmp_path / "watched", settings(tree, {"size": 32}, ema_clips=average))
+@pytest.mark.parametrize("ema_clips", [0.0, 4.0])
+def test_validation_changes_no_bit_of_training(tree, tmp_path, ema_clips):
+    plain = run_to_end(tmp_path / "plain", config(ema_clips=ema_clips))
+    watched = run_to_end(tmp_path / "watched", settings(tree, {"size": 32}, ema_clips=ema_clips))
     assert torch.equal(weights(plain), weights(watched))
     losses = [
         [line["loss"] for line in read_lines(tmp_path / name / "metrics.jsonl")]

@@ -174,7 +174,7 @@ def shape_at(left):
 
 def marks_of(out):
     """What the table says of where it comes from: the frames that are marked."""
-    given = json.loads(out.with_suffix(".json").read_text())["made_from"]["given"]
+    given = json.loads(out.with_suffix(".json").read_text())["provenance"]["given"]
     return sorted(int(place) for place, marks in given.items() if marks)
 
 
@@ -370,7 +370,7 @@ def test_an_export_of_before_what_was_painted_is_no_mark(
     painted = write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
     capfd.readouterr()
     track(video, "--labels", exported)
-    assert "goes before what is marked" not in capfd.readouterr().err
+    assert "takes precedence" not in capfd.readouterr().err
     assert marks_of(out) == [0, 4]
     painted.unlink()
     track(video, "--labels", exported)
@@ -403,7 +403,7 @@ def test_what_was_painted_of_an_object_that_comes_no_more_is_told(track, video, 
         write_labelme(tmp_path / "labels/frame_000000.json", objects)
         capfd.readouterr()
         track(video, *flags)
-        told[step] = "what was painted in" in capfd.readouterr().err
+        told[step] = "is discarded for objects" in capfd.readouterr().err
         if step == 0:
             write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
     assert [step for step in told if told[step]] == [2]
@@ -502,7 +502,7 @@ def test_what_is_painted_goes_before_what_comes_with_it_now_and_later(
         capfd.readouterr()
         track(video, "--mask", f"0={mask}", *flags)
         told = capfd.readouterr().err
-        assert ("frames 4: what is painted in" in told) == (flags[0] != "--gone")
+        assert ("frames 4: painting in" in told) == (flags[0] != "--gone")
         for _ in range(2):
             track(video, "--mask", f"0={mask}", *flags)
             is_gone = flags[0] == "--gone"  # which is new, and the painting is not
@@ -624,7 +624,7 @@ def test_labels_of_all_frames_that_nothing_was_tracked_from_are_told(track, vide
     track(video, "--labels", labels)
     told = capfd.readouterr().err
     assert "mark 7 of 7 frames of" in told
-    assert "stay as they are marked: they correct no tracking that is there" in told
+    assert "all of them are kept as marks: there is no earlier result to compare them with" in told
 
 
 @pytest.mark.parametrize("mask_size", [(30, 20), None, "unknown"])
@@ -673,7 +673,7 @@ def test_a_table_that_was_spoilt_is_told(track, video, mask, what):
     elif what == "height":
         told["height"] = "high"
     elif what != "half":
-        del told["made_from"][what]
+        del told["provenance"][what]
     text = json.dumps(told)
     table.write_text(text[: len(text) // 2] if what == "half" else text)
     with pytest.raises(InputError, match=r"tracked.json: does not fit together .* --overwrite"):
@@ -846,7 +846,7 @@ def test_what_was_interrupted_is_tracked_anew(track, video, mask, capfd):
     out = track(video, "--mask", mask)
     table = out.with_suffix(".json")
     told = json.loads(table.read_text())
-    told["made_from"]["whole"] = False
+    told["provenance"]["whole"] = False
     table.write_text(json.dumps(told))
     capfd.readouterr()
     track(video, "--mask", mask)

@@ -82,7 +82,7 @@ def spoil_frames(folder, number, shard=SHARD):
 
 def batches(corpus, ranks=1, count=8, workers=1):
     """Keys of the samples of the first global batches of four."""
-    order = ClipOrder(corpus.samples, 0, 4, window=3)
+    order = ClipOrder(corpus.samples, 0, 4, shuffle_buffer=3)
     datasets = [ClipDataset(corpus, order, CLIP, rank, ranks, 0) for rank in range(ranks)]
     return [
         [name.rpartition(":")[0] for name in batch]
@@ -92,7 +92,7 @@ def batches(corpus, ranks=1, count=8, workers=1):
 
 def train(corpus, workers=0, count=8):
     """Read batches as training would; returns the keys."""
-    dataset = ClipDataset(corpus, ClipOrder(corpus.samples, 0, 4, window=3), CLIP, 0, 1, 0)
+    dataset = ClipDataset(corpus, ClipOrder(corpus.samples, 0, 4, shuffle_buffer=3), CLIP, 0, 1, 0)
     found = islice(read_batches(dataset, StreamConfig(workers=workers)), count)
     return {key.rpartition(":")[0] for batch in found for key in batch.keys}
 
@@ -178,7 +178,7 @@ def test_what_is_in_quarantine_never_comes_and_all_else_once_a_pass(
     )
     assert corpus.samples == (3, 2, 3, 3, 3)
     assert corpus.numbers(1) == [0, 2]
-    expected = batches(corpus, count=7)  # two passes
+    expected = batches(corpus, count=7)  # two epochs
     assert Counter(found for batch in expected for found in batch) == dict.fromkeys(
         all_keys(several) - {key}, 2
     )

@@ -13,33 +13,33 @@ ORDERS = st.builds(
     samples=st.lists(st.integers(0, 9), min_size=1, max_size=12).filter(any).map(tuple),
     seed=st.integers(0, 99),
     streams=st.integers(1, 12),
-    window=st.integers(1, 7),
+    shuffle_buffer=st.integers(1, 7),
     clips_per_segment=st.integers(1, 3),
 )
 
 
 def read(order, stream, start, count):
-    """The first `count` visits of a stream from its `start`-th on: (pass, shard, sample, visit)."""
+    """The first `count` visits of a stream from its `start`-th: (epoch, shard, sample, visit)."""
 
     def samples():
-        for window in order.windows(stream, start):
-            held = [(window.pass_, *visit) for visit in order.visits_of(window)]
-            assert sorted(window.permutation) == list(range(len(held)))
-            yield from (held[i] for i in window.permutation[window.skip :])
+        for buffer in order.buffers(stream, start):
+            held = [(buffer.epoch, *visit) for visit in order.visits_of(buffer)]
+            assert sorted(buffer.permutation) == list(range(len(held)))
+            yield from (held[i] for i in buffer.permutation[buffer.skip :])
 
     return list(islice(samples(), count))
 
 
 @settings(max_examples=150, deadline=None)
-@given(order=ORDERS, passes=st.integers(1, 4))
-def test_each_pass_gives_each_visit_to_each_sample_once(order, passes):
+@given(order=ORDERS, epochs=st.integers(1, 4))
+def test_each_pass_gives_each_visit_to_each_sample_once(order, epochs):
     given_out = []
     for stream in range(order.streams):
-        given_out += read(order, stream, 0, order.samples_consumed(stream, passes))
+        given_out += read(order, stream, 0, order.samples_consumed(stream, epochs))
     shards = list(enumerate(order.samples))
     everything = [
         (p, shard, i, v)
-        for p in range(passes)
+        for p in range(epochs)
         for shard, n in shards
         for i in range(n)
         for v in range(order.clips_per_segment)
@@ -55,41 +55,43 @@ def test_resuming_anywhere_goes_on_with_the_next_sample(order, start, stream):
 
 
 @settings(max_examples=100, deadline=None)
-@given(order=ORDERS, passes=st.integers(0, 50))
-def test_no_stream_is_more_than_one_ahead(order, passes):
-    counts = [order.samples_consumed(stream, passes) for stream in range(order.streams)]
-    assert sum(counts) == passes * order.total
+@given(order=ORDERS, epochs=st.integers(0, 50))
+def test_no_stream_is_more_than_one_ahead(order, epochs):
+    counts = [order.samples_consumed(stream, epochs) for stream in range(order.streams)]
+    assert sum(counts) == epochs * order.total
     assert max(counts) - min(counts) <= 1
 
 
 def test_passes_differ_and_seeds_differ():
-    order = ClipOrder((8, 8, 8, 8), seed=0, streams=4, window=8)
+    order = ClipOrder((8, 8, 8, 8), seed=0, streams=4, shuffle_buffer=8)
     first, second = ([s[1:] for s in read(order, 0, start, 8)] for start in (0, 8))
-    other = [s[1:] for s in read(ClipOrder((8, 8, 8, 8), seed=1, streams=4, window=8), 0, 0, 8)]
+    other = [
+        s[1:] for s in read(ClipOrder((8, 8, 8, 8), seed=1, streams=4, shuffle_buffer=8), 0, 0, 8)
+    ]
     assert first != second
     assert first != other
 
 
 def test_a_place_far_on_is_found_at_once(monkeypatch):
-    """Kinetics twice over, 23 passes on: of the permutations of shards before it none is drawn."""
+    """Kinetics twice over, 23 epochs on: of the permutations of shards before it none is drawn."""
     order = ClipOrder(tuple(np.full(2400, 850)), seed=0, streams=48)
     drawn, draw = [], ClipOrder.shard_permutation
     monkeypatch.setattr(
         ClipOrder,
         "shard_permutation",
-        lambda self, pass_: (drawn.append(pass_), draw(self, pass_))[1],
+        lambda self, epoch: (drawn.append(epoch), draw(self, epoch))[1],
     )
-    window = next(order.windows(17, 1_000_000))
-    assert window.pass_ == (1_000_001 * 48 - 17 - 1) // order.total == 23
+    buffer = next(order.buffers(17, 1_000_000))
+    assert buffer.epoch == (1_000_001 * 48 - 17 - 1) // order.total == 23
     assert drawn == [23]
 
 
 @settings(max_examples=50, deadline=None)
-@given(order=ORDERS, pass_=st.integers(0, 5))
-def test_the_streams_share_out_a_pass_without_overlap(order, pass_):
-    starts = [order.first_sample(stream, pass_) for stream in range(order.streams)]
+@given(order=ORDERS, epoch=st.integers(0, 5))
+def test_the_streams_share_out_a_pass_without_overlap(order, epoch):
+    starts = [order.first_sample(stream, epoch) for stream in range(order.streams)]
     lengths = [
-        order.samples_consumed(s, pass_ + 1) - order.samples_consumed(s, pass_)
+        order.samples_consumed(s, epoch + 1) - order.samples_consumed(s, epoch)
         for s in range(order.streams)
     ]
     assert starts == [sum(lengths[:stream]) for stream in range(order.streams)]
@@ -100,7 +102,7 @@ def test_nothing_to_order_is_refused():
     for wrong in (
         {"samples": (0, 0)},
         {"streams": 0},
-        {"window": 0},
+        {"shuffle_buffer": 0},
         {"clips_per_segment": 0},
         {"samples": ()},
     ):

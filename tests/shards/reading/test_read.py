@@ -96,14 +96,16 @@ def clips(corpus, order, clip, start, count):
 
 @pytest.mark.parametrize("visits", [1, 3])
 @pytest.mark.parametrize("interval", [(1,), (2,), (1, 2)])
-@pytest.mark.parametrize("window", [1, 5, 64])
-def test_frames_by_their_place_are_those_that_webdataset_finds(several, visits, interval, window):
+@pytest.mark.parametrize("buffer", [1, 5, 64])
+def test_frames_by_their_place_are_those_that_webdataset_finds(several, visits, interval, buffer):
     corpus, clip = (
         open_corpus(several[0]),
         ClipConfig(frames=2, interval=interval, clips_per_segment=visits, size=32),
     )
     for seed, start, streams in product((0, 1), (0, 4, 31), (1, 3)):
-        order = ClipOrder(corpus.samples, seed, streams, window=window, clips_per_segment=visits)
+        order = ClipOrder(
+            corpus.samples, seed, streams, shuffle_buffer=buffer, clips_per_segment=visits
+        )
         direct = clips(corpus, order, clip, start, 25)
         assert direct == clips(elsewhere(corpus), order, clip, start, 25)
         assert direct[0] == clips(corpus, order, clip, 0, start + 25)[0][start:]
@@ -225,7 +227,7 @@ def test_frames_of_another_size_are_told_with_both_sizes():
             out_t3ss,
         )
     assert caught.value.place == 2
-    assert caught.value.reason == "is 64x48, the clip's first frame 101x75: expected one size"
+    assert caught.value.reason == "is 64x48, the clip's first frame 101x75: expected the same size"
 
 
 @pytest.mark.parametrize("decode", [decode_frame, decode_with_pillow])

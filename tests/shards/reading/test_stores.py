@@ -99,7 +99,7 @@ def server(packed):
 def global_batches(data, count, ranks=1, workers=0):
     """The first batches of all ranks, put together: keys and pixels."""
     corpus = open_corpus(data)
-    order = ClipOrder(corpus.samples, 0, 4, window=2)
+    order = ClipOrder(corpus.samples, 0, 4, shuffle_buffer=2)
     datasets = [ClipDataset(corpus, order, CLIP, rank, ranks, 0) for rank in range(ranks)]
     parts = [
         islice(read_batches(dataset, StreamConfig(workers=workers)), count) for dataset in datasets

@@ -36,7 +36,7 @@ CLIP = ClipConfig(size=32, fit="crop", flip=True)
 def dataset(folder, rank=0, ranks=1, start=0, batch=4, seed=0):
     corpus = open_corpus(folder)
     return ClipDataset(
-        corpus, ClipOrder(corpus.samples, seed, batch, window=2), CLIP, rank, ranks, start
+        corpus, ClipOrder(corpus.samples, seed, batch, shuffle_buffer=2), CLIP, rank, ranks, start
     )
 
 
@@ -90,7 +90,7 @@ def keys_of(folder, steps, ranks=1, workers=0, start=0, batch=12):
         corpus = open_corpus(folder)
         data = ClipDataset(
             corpus,
-            ClipOrder(corpus.samples, 5, batch, window=3),
+            ClipOrder(corpus.samples, 5, batch, shuffle_buffer=3),
             ClipConfig(size=8),
             rank,
             ranks,
@@ -110,7 +110,7 @@ def test_200_batches_are_the_same_on_any_number_of_ranks_and_workers(uneven):
     for ranks in (1, 2, 4):
         for workers in (0, 1, 2, 3):
             assert keys_of(uneven, 200, ranks, workers) == alone, (ranks, workers)
-    # 96 passes of 21 segments
+    # 96 epochs of 21 segments
     counts = Counter(key.rpartition(":")[0] for batch in alone[: 21 * 8] for key in batch)
     assert set(counts.values()) == {96}
 
@@ -127,7 +127,7 @@ def test_resuming_at_any_step_goes_on_with_exactly_the_next_batch(uneven):
 def read_all(folder, batch, ranks, workers, start, steps, **more):
     """Keys and pixels of some global batches, from the parts of real ranks and their workers."""
     corpus, clip = open_corpus(folder), ClipConfig(size=8)
-    order = ClipOrder(corpus.samples, 5, batch, window=3)
+    order = ClipOrder(corpus.samples, 5, batch, shuffle_buffer=3)
     config = StreamConfig(workers=workers, **more)
     parts = []
     for rank in range(ranks):
@@ -191,9 +191,9 @@ def test_clips_are_pixels_of_consecutive_frames(packed):
 
 def test_a_clip_depends_on_seed_pass_and_key_alone():
     chosen = {
-        sample_clip(CLIP, 32, seed, pass_, key)
+        sample_clip(CLIP, 32, seed, epoch, key)
         for seed in (0, 1)
-        for pass_ in (0, 1)
+        for epoch in (0, 1)
         for key in ("a", "b")
     }
     assert len(chosen) == 8

@@ -1,5 +1,5 @@
 """What a tracking found in each frame, read back from its masks and its table. What it was made
-from is in `made_from.py`."""
+from is in `provenance.py`."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
@@ -12,14 +12,14 @@ from corrflow.errors import InputError
 from corrflow.files import content_digest
 from corrflow.pictures import is_white, read_mask
 from corrflow.propagation import TrackedPoints
-from corrflow.tracking.made_from import MadeFrom, numbers_of
 from corrflow.tracking.plan import changed_marks, objects_of
+from corrflow.tracking.provenance import Provenance, numbers_of
 from corrflow.tracking.tracker import MOST_LABELS, FrameMasks, from_rows, nowhere
 
 Rows = list[dict[str, Any]]  # of a frame, from NAME.json
 
 
-class EarlierMasks(Mapping[int, FrameMasks]):
+class PreviousMasks(Mapping[int, FrameMasks]):
     """Objects, from the folder of masks and the table."""
 
     def __init__(
@@ -55,14 +55,14 @@ class EarlierMasks(Mapping[int, FrameMasks]):
         self.table[list(numbers)] = list(numbers.values())
         self.places = {place: None for place, path in enumerate(paths) if path.is_file()}
 
-    def painted(self, made_from: MadeFrom, shape: tuple[int, int]) -> dict[int, frozenset[int]]:
+    def painted(self, provenance: Provenance, shape: tuple[int, int]) -> dict[int, frozenset[int]]:
         """The objects by place of the frame that are not as they were written, by the numbers that
         they had; InputError as `read_edited`."""
-        painted, known = {}, numbers_of(made_from.given)
-        for place, digest in enumerate(made_from.masks.values()):
+        painted, known = {}, numbers_of(provenance.given)
+        for place, digest in enumerate(provenance.masks.values()):
             if place in self.places and content_digest(self.paths[place]) != digest:
                 objects = self.read_edited(place, shape, known)
-                changes = changed_marks({place: made_from.shapes[place]}, {place: objects})
+                changes = changed_marks({place: provenance.shapes[place]}, {place: objects})
                 painted[place] = changes.get(place, frozenset())
         return painted
 
@@ -108,7 +108,7 @@ class EarlierMasks(Mapping[int, FrameMasks]):
         return len(self.places)
 
 
-class EarlierPoints(Mapping[int, TrackedPoints]):
+class PreviousPoints(Mapping[int, TrackedPoints]):
     """Points, from the table; those that have come since are nowhere."""
 
     def __init__(self, rows: Sequence[Rows], numbers: Mapping[int, int], count: int) -> None:

@@ -11,26 +11,26 @@ from typing import Any, Generic, TypeVar
 from corrflow.drawing import Extent
 from corrflow.errors import InputError
 from corrflow.files import content_digest
-from corrflow.tracking.made_from import NO_MARK, MadeFrom, match_objects, numbers_of
 from corrflow.tracking.plan import IS_GONE, Given, renumbered
-from corrflow.tracking.read_back import EarlierMasks, EarlierPoints
+from corrflow.tracking.provenance import NO_MARK, Provenance, match_objects, numbers_of
 from corrflow.tracking.recording import digests_by_path, masks_folder
+from corrflow.tracking.result_reader import PreviousMasks, PreviousPoints
 
 Result = TypeVar("Result")
 ELSEWHERE = "expected another name, or --overwrite, which tracks all frames"
 
 
 @dataclass(frozen=True)
-class Earlier(Generic[Result]):
+class PreviousResult(Generic[Result]):
     """A tracking of the same video, in the numbers that its objects or points have now."""
 
-    made_from: MadeFrom
+    provenance: Provenance
     found: Mapping[int, Result]
     """FrameMasks or TrackedPoints by place of the frame; of the frames of which they are there."""
     is_renumbered: bool
     """Whether any object or point had another number, or is gone."""
     edited: Given = field(default_factory=dict)
-    """As `MadeFrom.edited`, but for frames whose masks were deleted since."""
+    """As `Provenance.edited`, but for frames whose masks were deleted since."""
     painted: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Objects by place of the frame that somebody has painted since, or erased."""
     boxes: Mapping[int, Mapping[int, Extent]] = field(default_factory=dict)
@@ -47,16 +47,16 @@ class Earlier(Generic[Result]):
     def marked_as(self, place: int, number: int) -> str:
         """The digest of what an object or point is marked as, whatever is painted over it, or
         `NO_MARK`."""
-        given = self.made_from.given.get(place, {}).get(number, NO_MARK)
-        return self.made_from.edited.get(place, {}).get(number, given)
+        given = self.provenance.given.get(place, {}).get(number, NO_MARK)
+        return self.provenance.edited.get(place, {}).get(number, given)
 
     def returned_as(self, place: int, number: int) -> str | None:
         """The digest of an object that came before and was no mark."""
-        return self.made_from.returned.get(place, {}).get(number)
+        return self.provenance.returned.get(place, {}).get(number)
 
     def tracked_as(self, place: int, number: int) -> str | None:
         """The digest of an object as it was tracked, which may have been painted over since."""
-        shapes = self.made_from.shapes
+        shapes = self.provenance.shapes
         return shapes[place].get(number) if place < len(shapes) else None
 
     def box_of(self, place: int, number: int) -> Extent | None:
@@ -66,23 +66,23 @@ class Earlier(Generic[Result]):
     def withdrawn(self, now: Given) -> frozenset[int]:
         """The frames in which an object was marked and no longer is as it was. What it covered of
         the others nobody knows. Points cover nothing."""
-        if self.made_from.kind == "points":
+        if self.provenance.kind == "points":
             return frozenset()
         withdrawn = {
             place
-            for place, marks in self.made_from.given.items()
+            for place, marks in self.provenance.given.items()
             for number, name in marks.items()
             if name not in (IS_GONE, now.get(place, {}).get(number))
         }
         return self.taken_away | withdrawn
 
-    def can_be_taken_over(self, now: MadeFrom) -> bool:
+    def can_be_taken_over(self, now: Provenance) -> bool:
         """Whether a tracking in the way of `now` finds the same where nothing else is marked."""
-        is_complete = len(self.found) == self.made_from.frames
-        return self.made_from.whole and is_complete and self.made_from.is_made_as(now)
+        is_complete = len(self.found) == self.provenance.frames
+        return self.provenance.whole and is_complete and self.provenance.is_made_as(now)
 
 
-def read_earlier(out: Path, now: MadeFrom) -> Earlier[Any] | None:
+def read_previous(out: Path, now: Provenance) -> PreviousResult[Any] | None:
     """What a tracking of the same video to the same files found.
 
     Args:
@@ -99,20 +99,22 @@ def read_earlier(out: Path, now: MadeFrom) -> Earlier[Any] | None:
     path = out.with_suffix(".json")
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        made_from = MadeFrom.from_dict(stored["made_from"])
-        if made_from.video != now.video:
+        provenance = Provenance.from_dict(stored["provenance"])
+        if provenance.video != now.video:
             raise InputError(f"out {out}: is of another video, {stored['video']}: {ELSEWHERE}")
-        if made_from.kind != now.kind:
-            raise InputError(f"out {out}: is of {made_from.kind}, not {now.kind}: {ELSEWHERE}")
+        if provenance.kind != now.kind:
+            raise InputError(f"out {out}: is of {provenance.kind}, not {now.kind}: {ELSEWHERE}")
         shape = int(stored["height"]), int(stored["width"])
         rows = [[dict(row) for row in frame[now.kind]] for frame in stored["frames"]]
-        if len(rows) != made_from.frames:
-            raise ValueError(f"{len(rows)} of {made_from.frames} frames")
-        numbers = match_objects(made_from, now)
+        if len(rows) != provenance.frames:
+            raise ValueError(f"{len(rows)} of {provenance.frames} frames")
+        numbers = match_objects(provenance, now)
         found = (
-            EarlierPoints(rows, numbers, len(numbers_of(now.given)))
+            PreviousPoints(rows, numbers, len(numbers_of(now.given)))
             if now.kind == "points"
-            else EarlierMasks(rows, numbers, [masks_folder(out) / name for name in made_from.masks])
+            else PreviousMasks(
+                rows, numbers, [masks_folder(out) / name for name in provenance.masks]
+            )
         )
     except FileNotFoundError:
         return None
@@ -123,40 +125,40 @@ def read_earlier(out: Path, now: MadeFrom) -> Earlier[Any] | None:
             f"table {path}: does not fit together ({error!r}): expected it as it was written, or "
             "--overwrite, which tracks all frames"
         ) from None
-    painted = found.painted(made_from, shape) if isinstance(found, EarlierMasks) else {}
-    return in_numbers_of_now(made_from, found, numbers, painted)
+    painted = found.painted(provenance, shape) if isinstance(found, PreviousMasks) else {}
+    return in_numbers_of_now(provenance, found, numbers, painted)
 
 
 def in_numbers_of_now(
-    made_from: MadeFrom,
-    found: EarlierMasks | EarlierPoints,
+    provenance: Provenance,
+    found: PreviousMasks | PreviousPoints,
     numbers: Mapping[int, int],
     painted: Mapping[int, Set[int]],
-) -> Earlier[Any]:
+) -> PreviousResult[Any]:
     """An earlier tracking, in the numbers that its objects or points have now.
 
     Args:
-        made_from: in the numbers that they had.
+        provenance: in the numbers that they had.
         found: in those that they have.
         numbers: what number each has now; those that came no more have none.
         painted: what was painted since, in the numbers that they had.
     """
-    left_out = numbers_of(made_from.given) - numbers.keys()
+    left_out = numbers_of(provenance.given) - numbers.keys()
     forgotten = {
         place
-        for objects_at in (made_from.edited, painted)
+        for objects_at in (provenance.edited, painted)
         for place, objects in objects_at.items()
         if place in found and left_out.intersection(objects)
     }
-    edited = renumbered(made_from.edited, numbers)
+    edited = renumbered(provenance.edited, numbers)
     now = replace(
-        made_from,
-        given=renumbered(made_from.given, numbers),
-        returned=renumbered(made_from.returned, numbers),
+        provenance,
+        given=renumbered(provenance.given, numbers),
+        returned=renumbered(provenance.returned, numbers),
         edited=edited,
-        shapes=tuple(renumbered(dict(enumerate(made_from.shapes)), numbers).values()),
+        shapes=tuple(renumbered(dict(enumerate(provenance.shapes)), numbers).values()),
     )
-    return Earlier(
+    return PreviousResult(
         now,
         found,
         is_renumbered=bool(left_out) or any(old != new for old, new in numbers.items()),
@@ -165,8 +167,8 @@ def in_numbers_of_now(
             place: frozenset(numbers[n] for n in changed if n in numbers)
             for place, changed in painted.items()
         },
-        boxes=found.boxes if isinstance(found, EarlierMasks) else {},
-        taken_away=frozenset(p for p, marks in made_from.given.items() if left_out & marks.keys()),
+        boxes=found.boxes if isinstance(found, PreviousMasks) else {},
+        taken_away=frozenset(p for p, marks in provenance.given.items() if left_out & marks.keys()),
         forgotten=frozenset(forgotten),
     )
 
@@ -176,7 +178,7 @@ def written_files(out: Path) -> dict[str, str]:
     beside `out`; none where no table tells of them."""
     try:
         stored = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
-        return digests_by_path(out, MadeFrom.from_dict(stored["made_from"]).to_dict())
+        return digests_by_path(out, Provenance.from_dict(stored["provenance"]).to_dict())
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}
 

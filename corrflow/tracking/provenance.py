@@ -9,11 +9,11 @@ from corrflow.annotations import NamedObject
 from corrflow.tracking.plan import Given
 
 NO_MARK = ""  # in place of a digest
-MAKING = ("video", "weights", "protocol", "size", "to_beginning", "kind", "adapt")  # of MadeFrom
+MAKING = ("video", "weights", "protocol", "size", "to_beginning", "kind", "adapt")  # of Provenance
 
 
 @dataclass(frozen=True)
-class MadeFrom:
+class Provenance:
     """All that decides what a tracking finds."""
 
     video: str
@@ -72,12 +72,12 @@ class MadeFrom:
         """For JSON."""
         return asdict(self)
 
-    def is_made_as(self, now: "MadeFrom") -> bool:
+    def is_made_as(self, now: "Provenance") -> bool:
         """Whether only the marks differ, and what came of them."""
         return all(getattr(self, name) == getattr(now, name) for name in MAKING)
 
 
-def match_objects(before: MadeFrom, now: MadeFrom) -> dict[int, int]:
+def match_objects(before: Provenance, now: Provenance) -> dict[int, int]:
     """By number of an object or point what number it has now; it has none if it is gone.
 
     Those that have names go by their names, and where several have one, by key, then in their

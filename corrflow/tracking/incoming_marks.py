@@ -1,6 +1,6 @@
-"""What an object or point is that came in a frame: a new mark, one of before, or what was tracked
-there, which a tool gave back. What is painted into the frame's mask does not count here; what of
-both is a mark is in `corrections.py`."""
+"""What each object or point in the labels that came in is: a new mark, an old mark, or our own
+earlier result that a tool exported again. What is painted into the frame's mask does not count
+here; which of the two is a mark is decided in `corrections.py`."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -12,19 +12,19 @@ from corrflow.drawing import Extent, extent
 from corrflow.pictures import Pixels
 from corrflow.propagation import TrackedPoints
 from corrflow.scale import Points
-from corrflow.tracking.earlier import Earlier
-from corrflow.tracking.made_from import NO_MARK
 from corrflow.tracking.plan import IS_GONE, digest, digest_of_point
+from corrflow.tracking.previous_result import PreviousResult
+from corrflow.tracking.provenance import NO_MARK
 from corrflow.tracking.tracker import FrameMasks
 
 SAME_OVERLAP = 0.8  # of thin objects, which are all outline
 SAME_PIXELS = 0.5  # what rounding in a tool may move a point
 Kind = Literal["new", "old", "kept", "returned"]
-"""A mark; one that was a mark before; one that was, and that came back as it was tracked; no mark:
-it came back as it was tracked, now or before."""
+"""new: a mark. old: a mark, as it was before. kept: a mark before, returned exactly as tracked.
+returned: no mark, only the tracked result of now or before."""
 
 
-class Came(NamedTuple):
+class IncomingMark(NamedTuple):
     """An object or point that came in a frame."""
 
     name: str
@@ -36,61 +36,67 @@ class ComparedFrame(NamedTuple):
     """Masks `[H, W]` of one frame."""
 
     place: int
-    came: Pixels
+    incoming: Pixels
     tracked: Pixels
     """With what is painted into it; what came where the mask was deleted."""
 
 
-def judge(
-    earlier: Earlier[Any], place: int, number: int, name: str, *, is_as_tracked: bool
-) -> Came:
+def classify(
+    previous: PreviousResult[Any], place: int, number: int, name: str, *, is_as_tracked: bool
+) -> IncomingMark:
     """What came.
 
     Args:
-        earlier: what was tracked.
+        previous: what was tracked.
         place: of the frame.
         number: of the object or point.
         name: digest of what came.
         is_as_tracked: whether it came back as it was tracked.
     """
-    marked_as = earlier.marked_as(place, number)
+    marked_as = previous.marked_as(place, number)
     if name == marked_as:
-        return Came(name, "old")
+        return IncomingMark(name, "old")
     # to the pixel, which tells more than a likeness to what is tracked there by now
-    if name == earlier.returned_as(place, number):
-        return Came(name, "returned")
+    if name == previous.returned_as(place, number):
+        return IncomingMark(name, "returned")
     if is_as_tracked:
-        return Came(name, "returned" if marked_as in (NO_MARK, IS_GONE) else "kept")
-    return Came(name, "new")
+        return IncomingMark(name, "returned" if marked_as in (NO_MARK, IS_GONE) else "kept")
+    return IncomingMark(name, "new")
 
 
-def judge_mask(
-    earlier: Earlier[FrameMasks], frame: ComparedFrame, tolerance: float | None, *, is_export: bool
-) -> dict[int, Came]:
+def classify_mask(
+    previous: PreviousResult[FrameMasks],
+    frame: ComparedFrame,
+    tolerance: float | None,
+    *,
+    is_export: bool,
+) -> dict[int, IncomingMark]:
     """What the objects are that came in a frame; arguments as of `corrections.sort_masks`."""
-    came = {}
-    for number in numbers_of(frame.came):
-        name = digest(frame.came == number)
+    incoming = {}
+    for number in numbers_of(frame.incoming):
+        name = digest(frame.incoming == number)
         is_as_tracked = is_export and (
-            name == earlier.tracked_as(frame.place, number)
-            or (tolerance is not None and is_near_tracked(earlier, frame, number, tolerance))
+            name == previous.tracked_as(frame.place, number)
+            or (tolerance is not None and is_near_tracked(previous, frame, number, tolerance))
         )
-        came[number] = judge(earlier, frame.place, number, name, is_as_tracked=is_as_tracked)
-    return came
+        incoming[number] = classify(
+            previous, frame.place, number, name, is_as_tracked=is_as_tracked
+        )
+    return incoming
 
 
 def is_near_tracked(
-    earlier: Earlier[FrameMasks], frame: ComparedFrame, number: int, tolerance: float
+    previous: PreviousResult[FrameMasks], frame: ComparedFrame, number: int, tolerance: float
 ) -> bool:
     """Whether an object has the shape that was tracked, but for lines that a tool moved."""
-    if frame.place not in earlier.found:
+    if frame.place not in previous.found:
         return False
     radius = int(np.ceil(tolerance)) + 1  # and a pixel for where its centre falls
-    if number in earlier.painted_in(frame.place):
+    if number in previous.painted_in(frame.place):
         # the shape that was tracked is no more; its box is in the table
-        box = earlier.box_of(frame.place, number)
-        return is_same_box(extent(frame.came == number), box, radius)
-    return is_same_shape(frame.came == number, frame.tracked == number, radius)
+        box = previous.box_of(frame.place, number)
+        return is_same_box(extent(frame.incoming == number), box, radius)
+    return is_same_shape(frame.incoming == number, frame.tracked == number, radius)
 
 
 def is_same_box(one: Extent | None, other: Extent | None, radius: int) -> bool:
@@ -113,18 +119,20 @@ def is_same_shape(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius
     return bool(overlap >= SAME_OVERLAP and not (differing_hw & ~is_outline_hw).any())
 
 
-def judge_points(earlier: Earlier[TrackedPoints], place: int, xy_k2: Points) -> dict[int, Came]:
+def classify_points(
+    previous: PreviousResult[TrackedPoints], place: int, xy_k2: Points
+) -> dict[int, IncomingMark]:
     """What the points of a frame are, `[k, 2]` with NaN for those that did not come."""
     found_k2 = np.full_like(xy_k2, np.nan)
-    if place in earlier.found:
-        found_k2 = earlier.found[place].xy.numpy()
-    came = {}
+    if place in previous.found:
+        found_k2 = previous.found[place].xy.numpy()
+    incoming = {}
     for number in points_of(xy_k2):
         xy, found = xy_k2[number - 1], found_k2[number - 1]
         is_as_tracked = bool(np.abs(xy - found).max() <= SAME_PIXELS)  # not of NaN
         name = digest_of_point(xy)
-        came[number] = judge(earlier, place, number, name, is_as_tracked=is_as_tracked)
-    return came
+        incoming[number] = classify(previous, place, number, name, is_as_tracked=is_as_tracked)
+    return incoming
 
 
 def numbers_of(labels_hw: Pixels) -> list[int]:
