@@ -3,7 +3,8 @@
 
 import torch
 
-from corrflow.model import CorrFlow, load_model
+from corrflow.model import CorrFlow
+from corrflow.pretrained import load_model
 
 dependencies = ["torch", "torchvision", "numpy", "PIL", "scipy", "safetensors"]
 

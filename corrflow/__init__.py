@@ -8,7 +8,8 @@ from corrflow import metrics
 from corrflow.attention import restricted_attention
 from corrflow.encoders import Encoder, find_encoder
 from corrflow.errors import InputError
-from corrflow.model import CorrFlow, ModelConfig, load_model
+from corrflow.model import CorrFlow, ModelConfig
+from corrflow.pretrained import load_model
 from corrflow.propagation import Protocol, propagate
 
 __all__ = [

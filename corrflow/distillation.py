@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from corrflow.device import Precision
 from corrflow.errors import InputError
 from corrflow.loss import DISTILLATION, Losses
-from corrflow.model import CorrFlow, load_model, overlapping_means
+from corrflow.model import CorrFlow, overlapping_means
+from corrflow.pretrained import load_model
+from corrflow.whitening import inverse_sqrt
 
-# of the mean variance, added to that of each direction of the features: as the protocol `memory`
-# whitens them, since what is compared there is to be learnt
-FLOOR = 0.2
+FLOOR = 0.2  # of the protocol `memory`: what is compared there is to be learnt
 
 
 class DistillationLoss(nn.Module):
@@ -59,7 +59,7 @@ class DistillationLoss(nn.Module):
         frames_n3hw = frames_bt3hw.flatten(0, 1)
         with torch.no_grad():
             taught_nchw = self.teach(frames_n3hw)
-            whitening_cc = inverse_root(taught_nchw)
+            whitening_cc = whitening_matrix(taught_nchw)
         missed_nchw = self.model.encode_input(frames_n3hw).float() - taught_nchw
         with torch.autocast(missed_nchw.device.type, enabled=False):  # in single precision
             loss = torch.einsum("dc,nchw->ndhw", whitening_cc, missed_nchw).square().mean()
@@ -87,13 +87,9 @@ def check_teacher(student: CorrFlow, teacher: CorrFlow) -> int:
     return ratio
 
 
-def inverse_root(features_nchw: Tensor) -> Tensor:
-    """What brings features `[N, C, h, w]` to a variance of nearly 1 in each direction, less where
-    they vary little; symmetric `[C, C]`."""
+def whitening_matrix(features_nchw: Tensor) -> Tensor:
+    """What whitens features `[N, C, h, w]`, as the protocol `memory` does; `[C, C]`."""
     cells_cp = features_nchw.transpose(0, 1).flatten(1).double()
     centred_cp = cells_cp - cells_cp.mean(dim=1, keepdim=True)
     covariance_cc = centred_cp @ centred_cp.mT / (cells_cp.shape[1] - 1)  # torch.cov isn't compiled
-    variances_c, axes_cc = torch.linalg.eigh(covariance_cc)
-    variances_c = variances_c + FLOOR * variances_c.mean()
-    root_cc: Tensor = axes_cc * variances_c.rsqrt() @ axes_cc.mT
-    return root_cc.to(features_nchw.dtype)
+    return inverse_sqrt(covariance_cc, FLOOR).to(features_nchw.dtype)

@@ -26,15 +26,8 @@ from corrflow.benchmarks.results import Result
 from corrflow.device import choose_device
 from corrflow.encoders.registry import find_encoder, name_of
 from corrflow.memory import keep_freed_memory
-from corrflow.model import (
-    DEFAULT,
-    CorrFlow,
-    ModelConfig,
-    load_model,
-    model_path,
-    seeded_model,
-    weights_digest,
-)
+from corrflow.model import CorrFlow, ModelConfig, seeded_model, weights_digest
+from corrflow.pretrained import DEFAULT, load_model, model_path
 from corrflow.report import text_table, write_report
 from launch.common.command import parse, run
 from launch.common.run_config import held_evaluation, note_jobs

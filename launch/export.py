@@ -7,7 +7,8 @@ Weights alone, in half precision; every command and `corrflow.load_model` takes 
 import hashlib
 import sys
 
-from corrflow.model import WEIGHTS_FILE, export_model
+from corrflow.model import WEIGHTS_FILE
+from corrflow.pretrained import export_model
 from launch.common.command import parse, run
 from launch.configs.train import ExportJob
 

@@ -14,10 +14,10 @@ from corrflow.model import CorrFlow
 from corrflow.propagation.appearance import AppearanceModel
 from corrflow.propagation.labels import merge_given_labels
 from corrflow.propagation.protocols import Protocol
+from corrflow.whitening import Whitening
 
 # frames in which objects entered late that stay references, the last ones: memory must stay bounded
 ENTRIES = 4
-SMALLEST = 1e-12  # variance, lest a frame of one colour be divided by nothing
 
 
 class Reference(NamedTuple):
@@ -27,36 +27,6 @@ class Reference(NamedTuple):
     values_bkhw: Tensor
     given_bk: Tensor
     """bool: the labels that were given there."""
-
-
-class Whitening(NamedTuple):
-    """What brings the features of a video's frame to mean 0 and to about the same variance in all
-    directions."""
-
-    mean_bc1: Tensor
-    matrix_bcc: Tensor
-    """The inverse root of their covariance, symmetric."""
-
-    @classmethod
-    def fit(cls, features_bchw: Tensor, floor: float) -> "Whitening":
-        """By the cells of these features; `floor` times the mean variance is added to each
-        direction's."""
-        # in double precision, which is rounded: the order of a sum, which threads decide, must not
-        # be seen in what is tracked
-        cells_bcp = features_bchw.flatten(2).double()
-        mean_bc1 = cells_bcp.mean(dim=2, keepdim=True)
-        variances_bc, axes_bcc = torch.linalg.eigh(
-            torch.bmm(cells_bcp - mean_bc1, (cells_bcp - mean_bc1).mT) / cells_bcp.shape[2]
-        )
-        variances_bc = variances_bc + floor * variances_bc.mean(dim=1, keepdim=True) + SMALLEST
-        matrix_bcc = axes_bcc * variances_bc.rsqrt()[:, None] @ axes_bcc.mT
-        return cls(mean_bc1.to(features_bchw.dtype), matrix_bcc.to(features_bchw.dtype))
-
-    def apply(self, features_bchw: Tensor) -> Tensor:
-        """Whitened features, of the same shape."""
-        return torch.bmm(self.matrix_bcc, features_bchw.flatten(2) - self.mean_bc1).view_as(
-            features_bchw
-        )
 
 
 class References:

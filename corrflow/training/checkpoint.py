@@ -1,6 +1,7 @@
 """Checkpoints of a run: saved atomically, restored from the newest that can be read, pruned.
 
-They hold what can't be recomputed: weights, moments, step. `model.py` reads the weights for use.
+They hold what can't be recomputed: weights, moments, step. `pretrained.py` loads the weights for
+use.
 """
 
 import hashlib
@@ -15,10 +16,8 @@ import torch
 
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
-from corrflow.model import (
-    CorrFlow,
-    ModelConfig,
-    config_to_dict,
+from corrflow.model import CorrFlow, ModelConfig, config_to_dict
+from corrflow.pretrained import (
     find_state_dict,
     load_model,
     load_weights,

@@ -10,7 +10,7 @@ from corrflow import InputError
 from corrflow.attention.backends import BackendName
 from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
 from corrflow.device import Precision
-from corrflow.model import DEFAULT
+from corrflow.pretrained import DEFAULT
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
 from corrflow.scale import SMALLEST_SIDE
 from slurm.cluster import ClusterConfig, find_profile

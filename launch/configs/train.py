@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from corrflow import InputError
-from corrflow.model import Weights
+from corrflow.pretrained import Weights
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import TimeoutConfig
 from shards.packing.config import PackConfig

@@ -21,7 +21,8 @@ from corrflow.attention import choose_backend
 from corrflow.device import choose_device
 from corrflow.files import atomic_file, content_digest
 from corrflow.memory import keep_freed_memory
-from corrflow.model import CorrFlow, load_model, weights_digest
+from corrflow.model import CorrFlow, weights_digest
+from corrflow.pretrained import load_model
 from corrflow.stored_config import claim_folder
 from corrflow.tracking.previous_result import has_changed_masks
 from corrflow.tracking.staging import is_publishing

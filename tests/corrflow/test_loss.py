@@ -9,8 +9,8 @@ from conftest import SHARED
 from corrflow import CorrFlow, ModelConfig, load_model
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.loss import TERMS, CorrespondenceLoss, LossConfig, color_loss
-from corrflow.model import rename_released
 from corrflow.palette import Target
+from corrflow.pretrained import rename_released
 from corrflow.recursion import smooth
 
 ORACLE = SHARED / "oracle"

@@ -9,7 +9,8 @@ from conftest import ROOT, SHARED
 from corrflow import CorrFlow, Encoder, InputError, ModelConfig, load_model
 from corrflow.color import to_input_space
 from corrflow.encoders.resnet import ResNetConfig
-from corrflow.model import export_model, weights_digest
+from corrflow.model import weights_digest
+from corrflow.pretrained import export_model
 from corrflow.training.checkpoint import save_checkpoint
 
 SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
@@ -237,7 +238,7 @@ def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch
         save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters())),
         tmp_path / "base",
     )
-    monkeypatch.setattr("corrflow.model.MODELS", tmp_path)
+    monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path)
     assert weights_digest(load_model()) == weights_digest(load_model(tmp_path / "base"))
     with pytest.raises(InputError, match=r"fsat: no such file: expected one, or one of base"):
         load_model("fsat")
@@ -257,10 +258,10 @@ def test_a_folder_of_save_pretrained_is_the_same_model(tmp_path):
         "config.json",
         "model.safetensors",
     }
-    for again in (CorrFlow.from_pretrained(tmp_path / "mine"), load_model(tmp_path / "mine")):
-        assert not again.training
-        assert again.config == model.config
-        assert weights_digest(again) == weights_digest(model)
+    again = load_model(tmp_path / "mine")
+    assert not again.training
+    assert again.config == model.config
+    assert weights_digest(again) == weights_digest(model)
     (tmp_path / "mine" / "model.safetensors").write_bytes(b"no")
     with pytest.raises(InputError, match="mine: damaged: "):
         load_model(tmp_path / "mine")
@@ -271,7 +272,6 @@ def test_a_folder_of_save_pretrained_is_the_same_model(tmp_path):
 
 def test_the_pretrained_model_comes_by_each_of_its_handles():
     digest = weights_digest(load_model())
-    assert weights_digest(CorrFlow.from_pretrained()) == digest
     hub = torch.hub.load(str(ROOT), "corrflow", source="local")
     assert weights_digest(hub) == digest
     fast = torch.hub.load(str(ROOT), "corrflow", source="local", name="fast")

@@ -8,7 +8,8 @@ from conftest import ROOT
 
 from corrflow import load_model
 from corrflow.benchmarks.evaluation import evaluate
-from corrflow.model import MODELS, WEIGHTS_FILE
+from corrflow.model import WEIGHTS_FILE
+from corrflow.pretrained import MODELS
 from corrflow.propagation import PROTOCOLS
 from shards.synthetic import SceneConfig, write_tree
 

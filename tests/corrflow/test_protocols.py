@@ -23,8 +23,9 @@ from corrflow.propagation import (
     stream_together,
 )
 from corrflow.propagation.labels import MaskLabels, merge_given_labels
-from corrflow.propagation.references import ENTRIES, Reference, References, Whitening
+from corrflow.propagation.references import ENTRIES, Reference, References
 from corrflow.propagation.video import remembered
+from corrflow.whitening import Whitening
 
 TRACKING = [name for name, protocol in PROTOCOLS.items() if protocol.propagates]
 SIDE = 16

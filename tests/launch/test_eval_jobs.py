@@ -14,7 +14,7 @@ from PIL import Image
 from corrflow import CorrFlow, InputError, ModelConfig, load_model, propagate
 from corrflow.benchmarks.plan import read_plan
 from corrflow.encoders.resnet import ResNetConfig
-from corrflow.model import export_model
+from corrflow.pretrained import export_model
 from corrflow.training.checkpoint import save_checkpoint
 from launch import eval as command_of_eval
 from launch.common import run_config
@@ -361,7 +361,7 @@ def test_unless_told_the_model_that_comes_along_is_evaluated(
     tree, checkpoint, whole, tmp_path, monkeypatch
 ):
     export_model(checkpoint, tmp_path / "models/base")
-    monkeypatch.setattr("corrflow.model.MODELS", tmp_path / "models")
+    monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path / "models")
     evaluate_job(EvalJob("davis2017", tree, tmp_path))
     told = json.loads((tmp_path / "plan.json").read_text())
     assert (told["name"], told["checkpoint"]) == ("base", "")

@@ -660,7 +660,7 @@ def test_a_command_without_a_video_or_a_model_says_what_it_lacks(
         "track", "--checkpoint", checkpoint, "--points", "1,2"
     )
     # a copy without models
-    monkeypatch.setattr("corrflow.model.MODELS", tmp_path)
+    monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path)
     assert "base: no such file: expected one, since this copy comes without a model" in refused(
         "track", "--browser"
     )

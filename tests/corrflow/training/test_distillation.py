@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from test_trainer import ALONE, SMALL, config, fit
 
 from corrflow import CorrFlow, InputError, load_model
-from corrflow.distillation import FLOOR, DistillationLoss, inverse_root
+from corrflow.distillation import FLOOR, DistillationLoss, whitening_matrix
 from corrflow.model import seeded_model
 from corrflow.training.checkpoint import checkpoint_path
 from corrflow.training.trainer import Trainer
@@ -68,7 +68,7 @@ def overlapping_means(cells):
 
 def test_whitened_features_have_about_the_same_variance_in_all_directions():
     mixed = torch.randn(4000, 8) @ torch.diag(torch.logspace(0, 3, 8)) @ torch.randn(8, 8)
-    root = inverse_root(mixed.T.reshape(1, 8, 40, 100))
+    root = whitening_matrix(mixed.T.reshape(1, 8, 40, 100))
     variances = torch.linalg.eigvalsh(torch.cov(root @ mixed.T))
     assert float(variances.max()) < 1
     torch.testing.assert_close(root, root.T)

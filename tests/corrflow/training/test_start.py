@@ -5,7 +5,7 @@ import torch
 from test_trainer import ALONE, SMALL, config, fit
 
 from corrflow import InputError, load_model
-from corrflow.model import export_model
+from corrflow.pretrained import export_model
 from corrflow.training.checkpoint import checkpoint_path, initial_model
 from corrflow.training.trainer import Trainer
 
@@ -44,7 +44,7 @@ def test_it_resumes_from_its_own_checkpoints_to_the_last_bit(earlier, tmp_path):
 
 def test_a_model_that_ships_is_found_by_its_name(earlier, tmp_path, monkeypatch):
     export_model(earlier, tmp_path / "base")
-    monkeypatch.setattr("corrflow.model.MODELS", tmp_path)
+    monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path)
     assert same(
         initial_model("base", SMALL).state_dict(), load_model(tmp_path / "base").state_dict()
     )
