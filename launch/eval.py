@@ -96,21 +96,21 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
     cpu = torch.device("cpu")
     model = make_model(checkpoint, encoder, seed, job.input_scale, cpu, "auto")
     evaluation = Evaluation(
-        job.benchmark,
-        root,
-        name,
-        protocol,
-        weights_digest(model),
-        checkpoint,
-        encoder,
-        seed,
-        job.input_scale,
-        job.adapt,
-        job.size,
-        job.reset_gap,
-        job.device,
-        job.attention,
-        job.precision,
+        benchmark=job.benchmark,
+        root=root,
+        name=name,
+        protocol=protocol,
+        weights=weights_digest(model),
+        checkpoint=checkpoint,
+        encoder=encoder,
+        seed=seed,
+        input_scale=job.input_scale,
+        adapt=job.adapt,
+        size=job.size,
+        reset_gap=job.reset_gap,
+        device=job.device,
+        attention=job.attention,
+        precision=job.precision,
     )
     return plan_of(evaluation, job.out)
 

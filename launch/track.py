@@ -26,11 +26,18 @@ def main(argv: list[str]) -> int:
         return serve_page(job)
     if job.video is None:
         raise InputError("track: no video: expected --video VIDEO, or --browser")
-    prompts = Prompts(job.mask, job.points, job.box, job.labels, job.start, job.gone, job.names)
+    prompts = Prompts(
+        mask=job.mask,
+        points=job.points,
+        box=job.box,
+        labels=job.labels,
+        start=job.start,
+        gone=job.gone,
+        names=job.names,
+    )
     if job.labels and is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
-    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review, job.adapt)
-    request = TrackRequest(job.video, prompts, job.out_path, *how, overwrite=job.overwrite)
+    request = TrackRequest.of(job, job.video, prompts, job.out_path)
     return track(request, prepare_model(job))
 
 

@@ -146,10 +146,16 @@ def run_group(
         benchmark.write_predictions(sequence, mine, plan.out)
         write_overlays(plan, sequence, mine)
         scores = benchmark.score(sequence, mine)
-        about = peak_bytes(device_of(model)), torch.get_num_threads(), describe(model)
-        plan.keep(
-            sequence, SequenceRecord(plan.digest, scores, len(mine), seconds * len(mine), *about)
+        record = SequenceRecord(
+            plan.digest,
+            scores,
+            frames=len(mine),
+            seconds=seconds * len(mine),
+            peak_bytes=peak_bytes(device_of(model)),
+            threads=torch.get_num_threads(),
+            computed=describe(model),
         )
+        plan.keep(sequence, record)
 
 
 def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
@@ -272,8 +278,16 @@ def merge(plan: EvaluationPlan) -> Result:
     way = ", ".join(
         (evaluation.protocol.name, *(f"{name} {value:g}" for name, value in settings if value))
     )
-    names = (evaluation.name, evaluation.benchmark, way)
-    return Result(*names, plan.out, figures(scores), parts, peak, evaluation.reset_gap)
+    return Result(
+        name=evaluation.name,
+        benchmark=evaluation.benchmark,
+        protocol=way,
+        out=plan.out,
+        overall=figures(scores),
+        sequences=parts,
+        peak_bytes=peak,
+        reset_gap=evaluation.reset_gap,
+    )
 
 
 def results(plan: EvaluationPlan) -> list[SequenceRecord]:

@@ -116,9 +116,16 @@ def read_result(out: Path) -> Result:
             )
             for name, record in metrics["sequences"].items()
         }
-        peak = max(speed[name]["peak_bytes"] for name in sequences)
-        names = (metrics["name"], metrics["benchmark"], metrics["protocol"])
-        return Result(*names, out, dict(metrics["overall"]), sequences, peak, metrics["reset_gap"])
+        return Result(
+            name=metrics["name"],
+            benchmark=metrics["benchmark"],
+            protocol=metrics["protocol"],
+            out=out,
+            overall=dict(metrics["overall"]),
+            sequences=sequences,
+            peak_bytes=max(speed[name]["peak_bytes"] for name in sequences),
+            reset_gap=metrics["reset_gap"],
+        )
     # ValueError: no sequence, or words where pairs are
     except (
         KeyError,

@@ -173,10 +173,21 @@ def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     served = min(gpus, config.gpus_per_node) * clips / step
     local, whole = clip_bytes(config)
     return Prediction(
-        gpus, nodes, clips, compute, reduce, exposed, flag, saving, step, (compute + saving) / step,
-        worst if losses[worst] > 0.05 * step else "arithmetic", local * served, whole * served,
-        clips / step / config.worker_clips,
-    )  # fmt: skip
+        gpus=gpus,
+        nodes=nodes,
+        clips=clips,
+        compute=compute,
+        reduce=reduce,
+        exposed=exposed,
+        flag=flag,
+        saving=saving,
+        step=step,
+        efficiency=(compute + saving) / step,
+        limit=worst if losses[worst] > 0.05 * step else "arithmetic",
+        local=local * served,
+        whole=whole * served,
+        workers=clips / step / config.worker_clips,
+    )
 
 
 def link(config: ScalingConfig, gpus: int) -> tuple[float, float]:

@@ -258,8 +258,16 @@ def track_with(setting: Setting) -> Any:
                     prompts = Prompts(labels=Path(labels))
                 else:
                     prompts = replace(opened.read_marks(marks), names=split_names(names))
-                how = (backward, setting.size, setting.protocol, tuple(formats))
-                request = TrackRequest(opened.video, prompts, opened.out, *how, adapt=setting.adapt)
+                request = TrackRequest(
+                    video=opened.video,
+                    prompts=prompts,
+                    out=opened.out,
+                    backward=backward,
+                    size=setting.size,
+                    protocol=setting.protocol,
+                    write=tuple(formats),
+                    adapt=setting.adapt,
+                )
                 watch = Progress(shown(progress), opened.stop.is_set)
                 outcome = track_video(request, setting.model, watch)
         except StoppedError:

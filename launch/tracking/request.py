@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
 
 Item = TypeVar("Item")
@@ -32,6 +33,23 @@ class TrackRequest:
     overwrite: bool = False
     """Track all frames, even those that an earlier tracking to the same files can give."""
 
+    @classmethod
+    def of(cls, job: TrackJob, video: Path, prompts: Prompts, out: Path) -> "TrackRequest":
+        """One video of a job."""
+        return cls(
+            video=video,
+            prompts=prompts,
+            out=out,
+            backward=job.backward,
+            size=job.size,
+            protocol=job.protocol,
+            write=job.write,
+            tolerance=job.tolerance,
+            review=job.review,
+            adapt=job.adapt,
+            overwrite=job.overwrite,
+        )
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -41,7 +59,7 @@ class Progress:
     """Passes things through, of which there will be so many, and shows how far they are: what is
     done, and what is counted."""
     stopped: Callable[[], bool]
-    """BackendName after each frame; True ends the tracking there."""
+    """Asked after each frame; True ends the tracking there."""
 
     def look(
         self, things: Iterable[Item], total: int, what: str, unit: str = "frames"

@@ -251,15 +251,9 @@ def track_one(
     """Track one video; None if it was interrupted."""
     assert video.labels is not None
     digest, begun = content_digest(video.labels), time.perf_counter()
-    how = (job.backward, job.size, job.protocol, job.write, job.tolerance, job.review, job.adapt)
     try:
-        request = TrackRequest(
-            video.path,
-            Prompts(labels=video.labels, start=job.start),
-            video.out,
-            *how,
-            overwrite=job.overwrite,
-        )
+        prompts = Prompts(labels=video.labels, start=job.start)
+        request = TrackRequest.of(job, video.path, prompts, video.out)
         outcome = track_video(request, model, watch)
     except StoppedError:
         return None
@@ -270,9 +264,14 @@ def track_one(
     if outcome.note:
         print(f"{video.key}: {outcome.note}", file=sys.stderr, flush=True)
     problem = f"can't be read further: {outcome.damage}" if outcome.damage else ""
-    seconds = round(time.perf_counter() - begun, 3)
-    figures = (outcome.frames, seconds, outcome.review)
-    return VideoRecord(digest, *figures, problem, job.write)
+    return VideoRecord(
+        digest,
+        frames=outcome.frames,
+        seconds=round(time.perf_counter() - begun, 3),
+        review=outcome.review,
+        problem=problem,
+        write=job.write,
+    )
 
 
 def unseen(things: Iterable[Any], total: int, what: str, unit: str) -> Iterable[Any]:
