@@ -32,10 +32,10 @@ from corrflow.tracking.incoming_marks import (
     numbers_of,
     points_of,
 )
+from corrflow.tracking.mask_tracker import FrameMasks
 from corrflow.tracking.missing_marks import frames_of, missing_marks
 from corrflow.tracking.plan import IS_GONE, Given, Gone
 from corrflow.tracking.previous_result import PreviousResult
-from corrflow.tracking.tracker import FrameMasks
 
 Marks = TypeVar("Marks", bound=Mapping[int, NDArray[Any]])
 

@@ -12,10 +12,10 @@ from corrflow.drawing import Extent, extent
 from corrflow.pictures import Pixels
 from corrflow.propagation import TrackedPoints
 from corrflow.scale import Points
+from corrflow.tracking.mask_tracker import FrameMasks
 from corrflow.tracking.plan import IS_GONE, digest, digest_of_point
 from corrflow.tracking.previous_result import PreviousResult
 from corrflow.tracking.provenance import NO_MARK
-from corrflow.tracking.tracker import FrameMasks
 
 SAME_OVERLAP = 0.8  # of thin objects, which are all outline
 SAME_PIXELS = 0.5  # what rounding in a tool may move a point

@@ -18,11 +18,11 @@ from corrflow.drawing import Dots, draw_boxes, extent
 from corrflow.files import content_digest
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
+from corrflow.tracking.mask_tracker import FrameMasks
 from corrflow.tracking.plan import objects_of
 from corrflow.tracking.review import FrameToReview, ReviewList
 from corrflow.tracking.staging import StagedFiles, digests_below
 from corrflow.tracking.tables import Cell, TrackTable
-from corrflow.tracking.tracker import FrameMasks
 from corrflow.tracking.video_writer import Sound, VideoFormat, VideoWriter
 
 Result = TypeVar("Result")

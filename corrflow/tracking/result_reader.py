@@ -12,9 +12,10 @@ from corrflow.errors import InputError
 from corrflow.files import content_digest
 from corrflow.pictures import is_white, read_mask
 from corrflow.propagation import TrackedPoints
+from corrflow.tracking.mask_tracker import MOST_LABELS, FrameMasks
 from corrflow.tracking.plan import changed_marks, objects_of
+from corrflow.tracking.point_tracker import from_rows, nowhere
 from corrflow.tracking.provenance import Provenance, numbers_of
-from corrflow.tracking.tracker import MOST_LABELS, FrameMasks, from_rows, nowhere
 
 Rows = list[dict[str, Any]]  # of a frame, from NAME.json
 

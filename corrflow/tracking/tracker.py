@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, TypeVar
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -22,22 +21,18 @@ from torch import Tensor
 from corrflow.errors import InputError
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels
-from corrflow.propagation import TrackedMasks, TrackedPoints, stream_masks, stream_points
-from corrflow.scale import Points, Scale
+from corrflow.scale import Scale
 from corrflow.tracking.disk_buffer import (
     DiskBuffer,
     pack_frame,
-    pack_labels,
     unpack_frame,
-    unpack_labels,
 )
-from corrflow.tracking.plan import Gone, Plan
+from corrflow.tracking.plan import Plan
 
 Marks = TypeVar("Marks", bound=NDArray[Any])  # of a frame of the video: a mask, or points
 Known = TypeVar("Known")  # of a frame at the tracked size, as `propagation` takes it
 Result = TypeVar("Result")  # of a frame at the video's size
 Raw = TypeVar("Raw")  # of a frame at the tracked size, as `propagation` gives it
-MOST_LABELS = 256  # with the background
 Reported = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
 """Passes on so many frames, and shows how far they are."""
 
@@ -262,295 +257,9 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """And back."""
 
 
-class FrameMasks(NamedTuple):
-    """Objects in one frame of the video."""
-
-    labels: Pixels
-    """`[H, W]`"""
-    confidence: NDArray[np.float32]
-    """`[256]`, of each object by its number: as `TrackedMasks`; 1 where it is marked as gone."""
-
-
-class KnownMasks(NamedTuple):
-    """What is known in one tracked frame."""
-
-    labels: Tensor
-    """`[h, w]`"""
-    gone: Set[int]
-    """Numbers of the objects that are nowhere."""
-
-
-class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
-    """Follows objects, marked in masks `[H, W]`; gives FrameMasks for each frame. One that is
-    marked as gone is shown nowhere until it is marked again."""
-
-    def __init__(
-        self,
-        model: CorrFlow,
-        scale: Scale,
-        given: Mapping[int, Pixels],
-        protocol: str,
-        plan: Plan,
-        previous: Mapping[int, FrameMasks] = MappingProxyType({}),
-        gone: Gone = MappingProxyType({}),
-    ) -> None:
-        super().__init__(model, scale, given, protocol, plan, previous)
-        self.gone, self.marked = gone, given.keys() | gone.keys()
-        self.latest = max(self.marked)
-        self.turns = {label: self.turns_of(label) for label in set[int]().union(*gone.values())}
-        self.begins = {
-            int(label): place
-            for place in sorted(given, reverse=True)
-            for label in np.unique(given[place])
-            if label
-        }
-
-    @property
-    def numbers(self) -> Set[int]:
-        """As in the masks."""
-        return self.begins.keys()
-
-    def propagate(
-        self, frames: Iterable[Tensor], given: Mapping[int, KnownMasks]
-    ) -> Iterator[TrackedMasks]:
-        """Labels `[h, w]` of the tracked frame."""
-        labels = {number: known.labels for number, known in given.items()}
-        gone = {number: known.gone for number, known in given.items() if known.gone}
-        return stream_masks(self.model, frames, labels, self.protocol, gone)
-
-    def shrunk(self, place: int, marks: Pixels | None) -> KnownMasks | None:
-        """None where nothing is marked."""
-        gone = self.gone.get(place, frozenset())
-        width, height = self.scale.tracked
-        labels_hw = np.zeros((height, width), np.uint8)
-        if marks is not None:
-            labels_hw = self.scale.shrink(marks)
-        if not labels_hw.any() and not gone:
-            return None
-        return KnownMasks(torch.from_numpy(labels_hw), gone)
-
-    def nothing(self) -> TrackedMasks:
-        """Background."""
-        width, height = self.scale.tracked
-        return TrackedMasks(torch.zeros(height, width, dtype=torch.uint8), torch.zeros(MOST_LABELS))
-
-    def surer(self, one: TrackedMasks, other: TrackedMasks, weight: float = 0.5) -> TrackedMasks:
-        """Where two objects want a pixel, the surer one has it."""
-        labels = torch.zeros_like(one.labels)
-        is_one = (1 - weight) * one.confidence >= weight * other.confidence
-        confidence = torch.where(is_one, one.confidence, other.confidence)
-        for label in sorted(self.begins, key=lambda label: float(confidence[label])):
-            chosen = one if is_one[label] else other
-            labels[chosen.labels == label] = label
-        return TrackedMasks(labels, confidence)
-
-    def begun_after(self, place: int) -> Set[int]:
-        """By number."""
-        return {label for label, begin in self.begins.items() if begin > place}
-
-    def gone_at(self, place: int) -> Set[int]:
-        """The objects that were last marked as gone."""
-        last = {
-            label: max((turn for turn in turns if turn[0] <= place), default=(0, False))
-            for label, turns in self.turns.items()
-        }
-        return {label for label, (_, is_gone) in last.items() if is_gone}
-
-    def turns_of(self, label: int) -> list[tuple[int, bool]]:
-        """The frames in which an object is marked, in order, and whether as gone."""
-        gone = {place: True for place, labels in self.gone.items() if label in labels}
-        there = {place: False for place, labels_hw in self.given.items() if label in labels_hw}
-        return sorted({**gone, **there}.items())
-
-    def without(self, raw: TrackedMasks, absent: Set[int]) -> TrackedMasks:
-        """Background is left."""
-        is_absent = torch.isin(raw.labels, torch.tensor(sorted(absent), dtype=raw.labels.dtype))
-        confidence = raw.confidence.clone()
-        confidence[list(absent)] = 0
-        return TrackedMasks(raw.labels.masked_fill(is_absent, 0), confidence)
-
-    def enlarged(self, raw: TrackedMasks) -> FrameMasks:
-        """Labels `[H, W]`."""
-        return FrameMasks(self.scale.enlarge(raw.labels.numpy()), raw.confidence.numpy())
-
-    def merged(self, others: FrameMasks, found: FrameMasks) -> FrameMasks:
-        """Where both want a pixel, the surer object has it."""
-        is_surer = found.confidence[found.labels] >= others.confidence[others.labels]
-        takes = (found.labels > 0) & ((others.labels == 0) | is_surer)
-        labels_hw = np.where(takes, found.labels, others.labels)
-        return FrameMasks(labels_hw, np.maximum(others.confidence, found.confidence))
-
-    def cleared(self, result: FrameMasks, absent: Set[int]) -> FrameMasks:
-        """Background is left."""
-        confidence = result.confidence.copy()
-        if not absent:
-            return FrameMasks(result.labels, confidence)
-        is_absent = np.isin(result.labels, list(absent))
-        confidence[list(absent)] = 0
-        return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), confidence)
-
-    def with_marks(self, place: int, result: FrameMasks) -> FrameMasks:
-        """They have their very pixels, and are certain; so is where an object is gone."""
-        gone = self.gone_at(place)
-        labels_hw, confidence = self.cleared(result, gone)
-        if place in self.given:
-            marked = self.given[place]
-            objects = np.unique(marked[marked > 0])
-            behind = np.where(np.isin(labels_hw, objects), np.uint8(0), labels_hw)
-            labels_hw = np.where(marked > 0, marked, behind)
-            confidence[objects] = 1
-        areas = np.bincount(labels_hw.reshape(-1), minlength=MOST_LABELS)
-        confidence[areas == 0] = 0
-        confidence[list(gone)] = 1
-        return FrameMasks(labels_hw, confidence)
-
-    def marks_of(self, result: FrameMasks) -> Pixels:
-        """The labels."""
-        return result.labels
-
-    def pack(self, raw: TrackedMasks) -> bytes:
-        """Confidences, and labels compressed."""
-        return raw.confidence.numpy().tobytes() + pack_labels(raw.labels.numpy())
-
-    def unpack(self, packed: bytes) -> TrackedMasks:
-        """And back."""
-        end = 4 * MOST_LABELS
-        confidence = torch.from_numpy(np.frombuffer(packed[:end], np.float32).copy())
-        labels_hw = unpack_labels(packed[end:], self.scale.tracked[::-1])
-        return TrackedMasks(torch.from_numpy(labels_hw), confidence)
-
-
-class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
-    """Follows points, marked in frames as `[k, 2]`, NaN for those that are marked in others; gives
-    TrackedPoints for each frame."""
-
-    def __init__(
-        self,
-        model: CorrFlow,
-        scale: Scale,
-        given: Mapping[int, Points],
-        protocol: str,
-        plan: Plan,
-        previous: Mapping[int, TrackedPoints] = MappingProxyType({}),
-    ) -> None:
-        super().__init__(model, scale, given, protocol, plan, previous)
-        places = np.array(sorted(given))
-        is_marked = [~np.isnan(given[place][:, 0]) for place in places]
-        self.begins = places[np.argmax(is_marked, axis=0)]
-
-    @property
-    def numbers(self) -> Set[int]:
-        """From 1."""
-        return set(range(1, len(self.begins) + 1))
-
-    def propagate(
-        self, frames: Iterable[Tensor], given: Mapping[int, Tensor]
-    ) -> Iterator[TrackedPoints]:
-        """Places in the tracked frame."""
-        return stream_points(self.model, frames, given, self.protocol)
-
-    def shrunk(self, place: int, marks: Points | None) -> Tensor | None:
-        """Places in the tracked frame."""
-        if marks is None or np.isnan(marks).all():
-            return None
-        return torch.from_numpy(self.scale.inward(marks))
-
-    def nothing(self) -> TrackedPoints:
-        """NaN."""
-        return from_rows(nowhere(len(self.begins)))
-
-    def surer(self, one: TrackedPoints, other: TrackedPoints, weight: float = 0.5) -> TrackedPoints:
-        """Point by point; one that was not found is nowhere."""
-        is_one = (1 - weight) * one.confidence >= weight * other.confidence
-        is_one |= other.xy[:, 0].isnan()
-        is_one &= ~one.xy[:, 0].isnan()
-        return from_rows(np.where(is_one[:, None].numpy(), as_rows(one), as_rows(other)))
-
-    def begun_after(self, place: int) -> Set[int]:
-        """By number, from 1."""
-        return {n for n, begin in enumerate(self.begins.tolist(), 1) if begin > place}
-
-    def without(self, raw: TrackedPoints, absent: Set[int]) -> TrackedPoints:
-        """They are nowhere."""
-        rows = as_rows(raw).copy()
-        rows[[n - 1 for n in absent]] = nowhere(len(absent))
-        return from_rows(rows)
-
-    def enlarged(self, raw: TrackedPoints) -> TrackedPoints:
-        """Places in the video."""
-        rows = as_rows(raw).copy()
-        rows[:, :2] = self.scale.outward(rows[:, :2])
-        return from_rows(rows)
-
-    def merged(self, others: TrackedPoints, found: TrackedPoints) -> TrackedPoints:
-        """Point by point."""
-        is_found = ~found.xy[:, :1].isnan().numpy()
-        return from_rows(np.where(is_found, as_rows(found), as_rows(others)))
-
-    def cleared(self, result: TrackedPoints, absent: Set[int]) -> TrackedPoints:
-        """They are nowhere."""
-        return self.without(result, absent)
-
-    def with_marks(self, place: int, result: TrackedPoints) -> TrackedPoints:
-        """They are as they are given, visible and certain."""
-        if place not in self.given:
-            return result
-        marked = self.given[place]
-        certain = np.concatenate([marked, np.ones_like(marked)], axis=1)
-        return from_rows(np.where(np.isnan(marked[:, :1]), as_rows(result), certain))
-
-    def marks_of(self, result: TrackedPoints) -> Points:
-        """Those that are visible: where the others are nobody knows."""
-        rows = as_rows(result)
-        return np.where(rows[:, 2:3] > 0.5, rows[:, :2], np.float32(np.nan))
-
-    def pack(self, raw: TrackedPoints) -> bytes:
-        """16 for each point."""
-        return as_rows(raw).tobytes()
-
-    def unpack(self, packed: bytes) -> TrackedPoints:
-        """And back."""
-        return from_rows(np.frombuffer(packed, np.float32).reshape(-1, 4).copy())
-
-
 def to_tensor(frame_hw3: Pixels) -> Tensor:
     """`[3, h, w]`."""
     return torch.from_numpy(frame_hw3).movedim(-1, 0)
-
-
-def as_rows(located: TrackedPoints) -> NDArray[np.float32]:
-    """x, y, visible, confidence: float32 `[k, 4]`."""
-    parts = (located.xy, located.visible[:, None], located.confidence[:, None])
-    return torch.cat([part.float().cpu() for part in parts], dim=1).numpy()
-
-
-def from_rows(rows_k4: NDArray[np.float32]) -> TrackedPoints:
-    """And back."""
-    rows = torch.from_numpy(np.ascontiguousarray(rows_k4, np.float32))
-    return TrackedPoints(rows[:, :2], rows[:, 2] > 0.5, rows[:, 3])
-
-
-def nowhere(count: int) -> NDArray[np.float32]:
-    """Rows of points that are nowhere yet."""
-    return np.tile(np.array([np.nan, np.nan, 0, 0], np.float32), (count, 1))
-
-
-def check_large_enough(
-    masks: Mapping[int, Pixels], scale: Scale, number_of: Callable[[int], int]
-) -> None:
-    """InputError if an object has no pixel at the tracked size.
-
-    Args:
-        masks: `[H, W]` by place of the frame.
-        scale: the sizes.
-        number_of: what a user calls the frame of a place.
-    """
-    for place, labels_hw in masks.items():
-        if lost := set(np.unique(labels_hw)) - set(np.unique(scale.shrink(labels_hw))):
-            raise InputError(
-                f"object {min(lost)} of frame {number_of(place)} has no pixel left at size "
-                f"{min(scale.tracked)}: expected a larger object or size"
-            )
 
 
 def check_reached(number: int, count: int) -> None:

@@ -26,6 +26,7 @@ from corrflow.model import weights_digest
 from corrflow.propagation import find_protocol
 from corrflow.scale import Scale
 from corrflow.tracking.corrections import SortedMarks, sort_masks, sort_points
+from corrflow.tracking.mask_tracker import MaskTracker, check_large_enough
 from corrflow.tracking.plan import (
     Given,
     marked_objects,
@@ -33,6 +34,7 @@ from corrflow.tracking.plan import (
     plan_correction,
     plan_tracking,
 )
+from corrflow.tracking.point_tracker import PointTracker
 from corrflow.tracking.previous_result import PreviousResult, read_previous
 from corrflow.tracking.provenance import Provenance
 from corrflow.tracking.recording import (
@@ -43,13 +45,7 @@ from corrflow.tracking.recording import (
     masks_folder,
 )
 from corrflow.tracking.staging import complete_publishing
-from corrflow.tracking.tracker import (
-    MaskTracker,
-    PointTracker,
-    Tracker,
-    check_large_enough,
-    check_reached,
-)
+from corrflow.tracking.tracker import Tracker, check_reached
 from corrflow.tracking.video_writer import VideoFormat
 from launch.common.run_config import held_result
 from launch.tracking.prompts import Marks, VideoInfo, read_prompts

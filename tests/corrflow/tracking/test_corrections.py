@@ -11,10 +11,10 @@ from corrflow.drawing import extent
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.corrections import sort_masks, sort_points
 from corrflow.tracking.disk_buffer import CompressedMasks
+from corrflow.tracking.mask_tracker import FrameMasks
 from corrflow.tracking.plan import changed_marks, marked_objects, marked_points, objects_of
 from corrflow.tracking.previous_result import PreviousResult
 from corrflow.tracking.provenance import NO_MARK, Provenance
-from corrflow.tracking.tracker import FrameMasks
 
 
 def square(number=1, left=10, width=20):

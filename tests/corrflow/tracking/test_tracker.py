@@ -14,13 +14,9 @@ from corrflow.propagation import TrackedMasks, TrackedPoints
 from corrflow.scale import Scale
 from corrflow.tracking import tracker as module
 from corrflow.tracking.disk_buffer import CompressedMasks, DiskBuffer
+from corrflow.tracking.mask_tracker import FrameMasks, MaskTracker, check_large_enough
 from corrflow.tracking.plan import marked_objects, marked_points, plan_correction, plan_tracking
-from corrflow.tracking.tracker import (
-    FrameMasks,
-    MaskTracker,
-    PointTracker,
-    check_large_enough,
-)
+from corrflow.tracking.point_tracker import PointTracker
 
 SIZE = 24, 16  # of the video, width and height
 SAME = Scale.of(*SIZE, 999)

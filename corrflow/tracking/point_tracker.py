@@ -1,0 +1,125 @@
+"""Points through a whole video; how passes go is in `tracker.py`. Shapes: k points."""
+
+from collections.abc import Iterable, Iterator, Mapping, Set
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from corrflow.model import CorrFlow
+from corrflow.propagation import TrackedPoints, stream_points
+from corrflow.scale import Points, Scale
+from corrflow.tracking.plan import Plan
+from corrflow.tracking.tracker import Tracker
+
+
+class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
+    """Follows points, marked in frames as `[k, 2]`, NaN for those that are marked in others; gives
+    TrackedPoints for each frame."""
+
+    def __init__(
+        self,
+        model: CorrFlow,
+        scale: Scale,
+        given: Mapping[int, Points],
+        protocol: str,
+        plan: Plan,
+        previous: Mapping[int, TrackedPoints] = MappingProxyType({}),
+    ) -> None:
+        super().__init__(model, scale, given, protocol, plan, previous)
+        places = np.array(sorted(given))
+        is_marked = [~np.isnan(given[place][:, 0]) for place in places]
+        self.begins = places[np.argmax(is_marked, axis=0)]
+
+    @property
+    def numbers(self) -> Set[int]:
+        """From 1."""
+        return set(range(1, len(self.begins) + 1))
+
+    def propagate(
+        self, frames: Iterable[Tensor], given: Mapping[int, Tensor]
+    ) -> Iterator[TrackedPoints]:
+        """Places in the tracked frame."""
+        return stream_points(self.model, frames, given, self.protocol)
+
+    def shrunk(self, place: int, marks: Points | None) -> Tensor | None:
+        """Places in the tracked frame."""
+        if marks is None or np.isnan(marks).all():
+            return None
+        return torch.from_numpy(self.scale.inward(marks))
+
+    def nothing(self) -> TrackedPoints:
+        """NaN."""
+        return from_rows(nowhere(len(self.begins)))
+
+    def surer(self, one: TrackedPoints, other: TrackedPoints, weight: float = 0.5) -> TrackedPoints:
+        """Point by point; one that was not found is nowhere."""
+        is_one = (1 - weight) * one.confidence >= weight * other.confidence
+        is_one |= other.xy[:, 0].isnan()
+        is_one &= ~one.xy[:, 0].isnan()
+        return from_rows(np.where(is_one[:, None].numpy(), as_rows(one), as_rows(other)))
+
+    def begun_after(self, place: int) -> Set[int]:
+        """By number, from 1."""
+        return {n for n, begin in enumerate(self.begins.tolist(), 1) if begin > place}
+
+    def without(self, raw: TrackedPoints, absent: Set[int]) -> TrackedPoints:
+        """They are nowhere."""
+        rows = as_rows(raw).copy()
+        rows[[n - 1 for n in absent]] = nowhere(len(absent))
+        return from_rows(rows)
+
+    def enlarged(self, raw: TrackedPoints) -> TrackedPoints:
+        """Places in the video."""
+        rows = as_rows(raw).copy()
+        rows[:, :2] = self.scale.outward(rows[:, :2])
+        return from_rows(rows)
+
+    def merged(self, others: TrackedPoints, found: TrackedPoints) -> TrackedPoints:
+        """Point by point."""
+        is_found = ~found.xy[:, :1].isnan().numpy()
+        return from_rows(np.where(is_found, as_rows(found), as_rows(others)))
+
+    def cleared(self, result: TrackedPoints, absent: Set[int]) -> TrackedPoints:
+        """They are nowhere."""
+        return self.without(result, absent)
+
+    def with_marks(self, place: int, result: TrackedPoints) -> TrackedPoints:
+        """They are as they are given, visible and certain."""
+        if place not in self.given:
+            return result
+        marked = self.given[place]
+        certain = np.concatenate([marked, np.ones_like(marked)], axis=1)
+        return from_rows(np.where(np.isnan(marked[:, :1]), as_rows(result), certain))
+
+    def marks_of(self, result: TrackedPoints) -> Points:
+        """Those that are visible: where the others are nobody knows."""
+        rows = as_rows(result)
+        return np.where(rows[:, 2:3] > 0.5, rows[:, :2], np.float32(np.nan))
+
+    def pack(self, raw: TrackedPoints) -> bytes:
+        """16 for each point."""
+        return as_rows(raw).tobytes()
+
+    def unpack(self, packed: bytes) -> TrackedPoints:
+        """And back."""
+        return from_rows(np.frombuffer(packed, np.float32).reshape(-1, 4).copy())
+
+
+def as_rows(located: TrackedPoints) -> NDArray[np.float32]:
+    """x, y, visible, confidence: float32 `[k, 4]`."""
+    parts = (located.xy, located.visible[:, None], located.confidence[:, None])
+    return torch.cat([part.float().cpu() for part in parts], dim=1).numpy()
+
+
+def from_rows(rows_k4: NDArray[np.float32]) -> TrackedPoints:
+    """And back."""
+    rows = torch.from_numpy(np.ascontiguousarray(rows_k4, np.float32))
+    return TrackedPoints(rows[:, :2], rows[:, 2] > 0.5, rows[:, 3])
+
+
+def nowhere(count: int) -> NDArray[np.float32]:
+    """Rows of points that are nowhere yet."""
+    return np.tile(np.array([np.nan, np.nan, 0, 0], np.float32), (count, 1))
