@@ -55,6 +55,13 @@ def has_compiler() -> bool:
     return has_command and Path(sysconfig.get_path("include"), "Python.h").exists()
 
 
+def share_cores(processes: int) -> None:
+    """Let torch compute on this process's share of the cores, of so many processes on this
+    machine; on fewer where OMP_NUM_THREADS says so."""
+    cores = len(os.sched_getaffinity(0)) // processes
+    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores)))
+
+
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
     """`cpu`, `cuda`, or `auto`: CUDA where there is one.
 

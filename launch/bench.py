@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 import tyro
-from tqdm import tqdm
 
 from corrflow import InputError
 from corrflow.device import choose_device
@@ -27,13 +26,16 @@ from corrflow.encoders.resnet import ResNetConfig
 from corrflow.files import atomic_file
 from corrflow.memory import keep_freed_memory
 from corrflow.plotting import check_matplotlib
+from corrflow.progress import progress_bar
 from corrflow.speed import cases, cost
+from corrflow.speed.attention_cases import growing_attention
 from corrflow.speed.machine import Limits, measure_limits
 from corrflow.speed.measure import BASELINE, Row, Variant, measure
 from corrflow.speed.plot import draw_growth
 from corrflow.speed.reduction import measure_reduction, reduction_table
 from corrflow.speed.released import correlation_name
 from corrflow.speed.scaling import ScalingConfig, predict, scaling_table
+from corrflow.speed.step_cases import step_variants
 from corrflow.training.distributed import init_distributed
 from launch.common.command import parse, run
 from launch.configs.bench import (
@@ -87,7 +89,7 @@ def main(argv: list[str]) -> int:
 
 def measured(chosen: list[Variant], device: torch.device, rounds: int) -> list[Row]:
     """The rows of the variants that could run, with a bar that moves each round."""
-    with tqdm(total=rounds + 1, unit="round", desc=chosen[0].name) as bar:
+    with progress_bar(total=rounds + 1, unit="round", desc=chosen[0].name) as bar:
         rows, failures = measure(chosen, device, rounds, bar.update)
     for failure in failures:
         print(f"left out: {failure}", file=sys.stderr)
@@ -99,15 +101,18 @@ def growth(job: BenchJob, device: torch.device) -> Series:
     sizes = job.sizes(device)
     points = {
         "image side, pixels (attention)": [
-            (side, cases.growing_attention(replace(sizes, height=side, width=side), device))
+            (
+                side,
+                growing_attention(replace(sizes, height=side, width=side), device),
+            )
             for side in GROWTH_SIDES
         ],
         "radius, cells (attention)": [
-            (radius, cases.growing_attention(replace(sizes, radius=radius), device))
+            (radius, growing_attention(replace(sizes, radius=radius), device))
             for radius in GROWTH_RADII
         ],
         "image side, pixels (training step)": [
-            (side, cases.step_variants(replace(sizes, height=side, width=side), device))
+            (side, step_variants(replace(sizes, height=side, width=side), device))
             for side in STEP_SIDES
         ],
     }
@@ -212,7 +217,7 @@ def bench_pack(argv: list[str]) -> int:
 
     job = parse(PackBenchJob, argv, "bench.py pack")
     keep_freed_memory()  # as launch/shard.py does
-    with tqdm(total=job.repeats, unit="round", desc="pack") as bar:
+    with progress_bar(total=job.repeats, unit="round", desc="pack") as bar:
         speed = measure_packing(job.source, job.pack, job.videos, job.repeats, bar.update)
     share = TEN_SECONDS * KINETICS / speed.video_seconds
     print(
@@ -237,7 +242,7 @@ def bench_loader(argv: list[str]) -> int:
     torch.set_num_threads(1)
     corpus = open_corpus(job.data)
     order = ClipOrder(corpus.samples, 0, job.batch, job.shuffle_buffer, job.clip.clips_per_segment)
-    with tqdm(total=job.steps, unit="batch", desc="loader") as bar:
+    with progress_bar(total=job.steps, unit="batch", desc="loader") as bar:
         speed = measure_loading(
             corpus, order, job.clip, job.stream, job.steps, job.repeats, bar.update
         )
@@ -266,7 +271,7 @@ def bench_train(argv: list[str]) -> int:
     prog = f"bench.py train [--recipe {{{','.join(RECIPES)}}}]"
     job = parse(TrainBenchJob, rest, prog, default)
     device = choose_device(job.device)
-    with tqdm(total=3 * job.all_steps, unit="step", desc="train") as bar:
+    with progress_bar(total=3 * job.all_steps, unit="step", desc="train") as bar:
         speed = measure_training(job, device, bar.update)
     times = {"step alone": speed.step, "loader alone": speed.loader, "training": speed.training}
     print(f"{describe(device)}, {job.training.compute.choose(device)}")

@@ -13,7 +13,7 @@ import torch
 
 from corrflow import InputError
 from corrflow.attention import choose_backend
-from corrflow.benchmarks.evaluation import finish, merge, progress, results, run_sequences
+from corrflow.benchmarks.evaluation import finish, merge, results, run_sequences
 from corrflow.benchmarks.plan import (
     Evaluation,
     EvaluationPlan,
@@ -23,11 +23,12 @@ from corrflow.benchmarks.plan import (
     read_plan,
 )
 from corrflow.benchmarks.results import Result
-from corrflow.device import choose_device
+from corrflow.device import choose_device, share_cores
 from corrflow.encoders.registry import find_encoder, name_of
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, ModelConfig, seeded_model, weights_digest
 from corrflow.pretrained import DEFAULT, load_model, model_path
+from corrflow.progress import progress_bar
 from corrflow.report import text_table, write_report
 from launch.common.command import parse, run
 from launch.common.run_config import held_evaluation, note_jobs
@@ -181,9 +182,9 @@ def work(
         return
     with noting_failure(plan, share):
         model = find_model(plan.evaluation, device)
-        with progress(
-            sum(sequence.length for sequence in share), plan.evaluation.name, shown
-        ) as bar:
+        frames = sum(sequence.length for sequence in share)
+        name = plan.evaluation.name
+        with progress_bar(total=frames, unit="frame", desc=name, disable=not shown) as bar:
             run_sequences(plan, share, model, bar.update)
 
 
@@ -193,9 +194,7 @@ def work_as_worker(job: EvalJob) -> int:
     die_with_parent()
     keep_freed_memory()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    torch.set_num_threads(
-        max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // world))
-    )
+    share_cores(world)
     # the parts are about as long: one bar tells of all
     work(read_plan(job.out), rank, world, rank, shown=rank == 0)
     return 0
@@ -249,7 +248,7 @@ def end_array(out: str) -> None:
 def follow(plan: EvaluationPlan, submitted: Submitted) -> str:
     """A bar over the frames of sequences that are done; returns why the work failed, or nothing."""
     waiting = {sequence.name: sequence for sequence in plan.sequences}
-    with progress(plan.frames, plan.evaluation.name) as bar:
+    with progress_bar(total=plan.frames, unit="frame", desc=plan.evaluation.name) as bar:
 
         def look() -> None:
             for sequence in [sequence for sequence in waiting.values() if plan.result(sequence)]:

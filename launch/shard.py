@@ -10,14 +10,13 @@ import sys
 from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from corrflow.color import rgb_to_lab
 from corrflow.memory import keep_freed_memory
 from corrflow.palette import fit_palette, write_palette
+from corrflow.progress import progress_bar
 from launch.common.command import parse, run
 from launch.configs.train import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
 from shards import DataError
@@ -75,7 +74,7 @@ def pack_videos(argv: list[str]) -> int:
             raise DataError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
     else:
         tell_passed_over(plan)
-        with progress(plan.videos) as bar:
+        with progress_bar(total=plan.videos, unit="video", desc="packing") as bar:
             pack_units(
                 plan, plan.units, max(job.procs or os.cpu_count() or 1, job.jobs), bar.update
             )
@@ -88,13 +87,6 @@ def tell_passed_over(plan: PackPlan) -> None:
     """What of the source is not packed because it is no video, lest a kind of video be missed."""
     if plan.passed_over:
         print(f"passed over, as no videos: {counted(plan.passed_over)}", flush=True)
-
-
-def progress(videos: int) -> "tqdm[Any]":
-    """A bar over videos; in a job's log, a line now and then."""
-    return tqdm(
-        total=videos, unit="video", desc="packing", mininterval=0.1 if sys.stderr.isatty() else 10.0
-    )
 
 
 def submit(job: PackJob, plan: PackPlan) -> Submitted:
@@ -131,7 +123,8 @@ def pack_slice(out: str, number: int, count: int, procs: int) -> None:
     keep_freed_memory()
     plan = read_plan(Path(out))
     units = plan.units[number::count]
-    with progress(sum(len(unit.videos) for unit in units)) as bar:
+    videos = sum(len(unit.videos) for unit in units)
+    with progress_bar(total=videos, unit="video", desc="packing") as bar:
         pack_units(plan, units, procs, bar.update)
 
 
@@ -143,7 +136,7 @@ def pack_end(out: str) -> None:
 def follow(plan: PackPlan, submitted: Submitted) -> str:
     """A bar over the array's work; returns why it failed, or nothing."""
     waiting = {unit.number: unit for unit in plan.units}
-    with progress(plan.videos) as bar:
+    with progress_bar(total=plan.videos, unit="video", desc="packing") as bar:
 
         def look() -> None:
             ended = (
@@ -186,7 +179,7 @@ def verify_shards(argv: list[str]) -> int:
     job = parse(VerifyJob, argv, "shard.py verify")
     count = len(read_manifest(job.data).shards)
     damages: list[str] = []
-    with tqdm(total=count, unit="shard", desc="verifying") as bar:
+    with progress_bar(total=count, unit="shard", desc="verifying") as bar:
         for _, problems in verify(job.data, job.procs or os.cpu_count() or 1):
             damages += problems
             bar.update(min(1, count - bar.n))
@@ -241,7 +234,7 @@ def make_palette(argv: list[str]) -> int:
     corpus = open_corpus(job.data)
     order = ClipOrder(corpus.samples, job.seed, 1, PALETTE_WINDOW, clips_per_segment=1)
     clips = ClipDataset(corpus, order, ClipConfig(size=PALETTE_SIDE), 0, 1, 0)
-    shown = tqdm(
+    shown = progress_bar(
         islice(read_batches(clips, StreamConfig(workers=0)), job.clips),
         total=job.clips,
         unit="clip",

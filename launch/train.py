@@ -19,6 +19,7 @@ from tqdm import tqdm
 from corrflow.device import choose_device
 from corrflow.encoders.registry import name_of
 from corrflow.memory import keep_freed_memory
+from corrflow.progress import progress_bar
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
 from corrflow.training.distributed import (
     DistributedContext,
@@ -102,7 +103,7 @@ def check_clip_size(job: TrainJob) -> None:
 
 
 def read_from(
-    job: TrainJob, corpus: Corpus, processes: DistributedContext, start: int
+    job: TrainJob, corpus: Corpus, context: DistributedContext, start: int
 ) -> ClipDataset:
     """The clips of one process from global batch `start` on, in an order dealt to batches of the
     present size."""
@@ -110,7 +111,7 @@ def read_from(
     order = ClipOrder(
         corpus.samples, trainer.seed, trainer.batch, job.shuffle_buffer, job.clip.clips_per_segment
     )
-    return ClipDataset(corpus, order, job.clip, processes.rank, processes.world_size, start)
+    return ClipDataset(corpus, order, job.clip, context.rank, context.world_size, start)
 
 
 def work(job: TrainJob, corpus: Corpus) -> int:
@@ -122,30 +123,30 @@ def work(job: TrainJob, corpus: Corpus) -> int:
     try:
         with (
             SignalHandler() as stop,
-            init_distributed(job.device, job.timeouts) as processes,
-            held_run(job.run, processes),
+            init_distributed(job.device, job.timeouts) as context,
+            held_run(job.run, context),
         ):
             if attempt:
                 log_attempt(job.run, attempt)
             keep_freed_memory()
             print(
-                f"rank {rank} of {processes.world_size} on {processes.hosts[processes.rank]}, "
-                f"{processes.device}",
+                f"rank {rank} of {context.world_size} on {context.hosts[context.rank]}, "
+                f"{context.device}",
                 flush=True,
             )
-            trainer = Trainer(job.run, job.training, processes, say)
+            trainer = Trainer(job.run, job.training, context, say)
             finished = train(job, corpus, trainer, stop)
             if attempt:
                 ended = replace(
                     attempt,
                     step=trainer.step,
-                    nodes=tuple(dict.fromkeys(processes.hosts)),
-                    world=processes.world_size,
+                    nodes=tuple(dict.fromkeys(context.hosts)),
+                    world=context.world_size,
                     ended=time.time(),
                     left="finished" if finished else "told to leave",
                 )
                 log_attempt(job.run, ended)
-            processes.barrier()  # the first to leave a job has the others killed
+            context.barrier()  # the first to leave a job has the others killed
         # the signal may have come to another rank alone
         return 0 if finished else stop.exit_code or EXIT_REQUEUE
     except OtherRankError:
@@ -177,21 +178,19 @@ def plan_attempt(run: Path) -> Attempt:
 def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: SignalHandler) -> bool:
     """From where the last checkpoint is to the last step, or until told to stop; returns whether
     the last step was reached."""
-    processes = trainer.context
-    if processes.is_main:
+    context = trainer.context
+    if context.is_main:
         announce(job, corpus, trainer)
     batches = read_batches(
-        read_from(job, corpus, processes, trainer.next_batch), job.stream, processes.device
+        read_from(job, corpus, context, trainer.next_batch), job.stream, context.device
     )
     steps = job.training.trainer.steps
-    often = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log is not a terminal
-    with tqdm(
+    with progress_bar(
         total=steps,
         initial=min(trainer.step, steps),
         unit="step",
         desc="training",
-        mininterval=often,
-        disable=not processes.is_main,
+        disable=not context.is_main,
     ) as bar:
 
         def show(line: dict[str, float]) -> None:
@@ -205,19 +204,19 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: SignalHandler) 
             finished = trainer.fit(batches, stop, show)
         except (RecurringError, WriteError, StallError) as error:
             raise type(error)(f"stopped at step {trainer.step}: {error}") from error
-    if processes.is_main:
+    if context.is_main:
         print(
             f"{'finished' if finished else 'stopped'} at step {trainer.step}; "
             f"{saved_at(job.run, trainer.step)}",
             flush=True,
         )
-    print(f"rank {processes.rank}: weights {parameters_digest(trainer.model)}", flush=True)
+    print(f"rank {context.rank}: weights {parameters_digest(trainer.model)}", flush=True)
     return finished
 
 
 def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
     """Say what is about to run."""
-    settings, processes = job.training.trainer, trainer.context
+    settings, context = job.training.trainer, trainer.context
     count = sum(p.numel() for p in trainer.model.parameters())
     left_out = corpus.manifest.samples - sum(corpus.samples)
     quarantined = f" ({left_out} in quarantine)" if left_out else ""
@@ -229,8 +228,8 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
     print(
         f"{begun}: {count:,} parameters, {settings.steps} steps of {settings.batch} clips of "
         f"{sum(corpus.samples)} segments{quarantined}, "
-        f"{processes.world_size} x {processes.device.type} on "
-        f"{', '.join(dict.fromkeys(processes.hosts))}, {trainer.compute}\n"
+        f"{context.world_size} x {context.device.type} on "
+        f"{', '.join(dict.fromkeys(context.hosts))}, {trainer.compute}\n"
         f"code {Path(__file__).parents[1]}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )

@@ -7,7 +7,6 @@ results together; `results.py` says what those are. Same weights and settings, s
 did what.
 """
 
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from corrflow.adaptation import adapt
 from corrflow.benchmarks.benchmark import Benchmark, Sequence
@@ -26,6 +24,7 @@ from corrflow.errors import InputError
 from corrflow.memory import peak_bytes
 from corrflow.model import CorrFlow, weights_digest
 from corrflow.pictures import overlay, write_jpeg
+from corrflow.progress import progress_bar
 from corrflow.propagation import Protocol, stream, stream_points_together, stream_together
 from corrflow.scale import Scale
 
@@ -62,20 +61,9 @@ def evaluate(
         ),
         out,
     )
-    with progress(plan.frames, name) as bar:
+    with progress_bar(total=plan.frames, unit="frame", desc=name) as bar:
         run_sequences(plan, plan.sequences, model, bar.update)
     return finish(plan)
-
-
-def progress(frames: int, name: str, shown: bool = True) -> "tqdm[Any]":
-    """A bar over frames; in a job's log, a line now and then."""
-    return tqdm(
-        total=frames,
-        unit="frame",
-        desc=name,
-        disable=not shown,
-        mininterval=0.1 if sys.stderr.isatty() else 10.0,
-    )
 
 
 def run_sequences(

@@ -30,13 +30,13 @@ class Reduction(NamedTuple):
     kernel counts."""
 
 
-def measure_reduction(processes: DistributedContext, repeats: int) -> list[Reduction]:
+def measure_reduction(context: DistributedContext, repeats: int) -> list[Reduction]:
     """Of a flag on the CPU and of gradients on the device, float32; every rank must call it."""
     gradient = cost.gradient_bytes(ResNetConfig())
     sizes = [
         (4, torch.device("cpu")),
-        (gradient, processes.device),
-        (4 * gradient, processes.device),
+        (gradient, context.device),
+        (4 * gradient, context.device),
     ]
     return [measure_size(torch.zeros(size // 4, device=device), repeats) for size, device in sizes]
 

@@ -12,7 +12,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
-from corrflow.device import choose_device
+from corrflow.device import choose_device, share_cores
 from corrflow.errors import InputError
 
 SETTLE_SECONDS = 3.0  # from one process's failure until the others have reported theirs
@@ -112,18 +112,12 @@ def init_distributed(
     if world == 1:
         yield DistributedContext(rank, world, here, (host,))
         return
-    # processes of one machine share its cores; OMP_NUM_THREADS may ask for fewer
     if here.type == "cpu":
-        local_world = int(os.environ.get("LOCAL_WORLD_SIZE", str(world)))
-        torch.set_num_threads(
-            max(1, min(torch.get_num_threads(), len(os.sched_getaffinity(0)) // local_world))
-        )
+        share_cores(int(os.environ.get("LOCAL_WORLD_SIZE", str(world))))
     store = connect_store(rank, world, timeouts.join_seconds)
     hosts = gather_hosts(store, rank, world, host, timeouts.join_seconds)
-    backend, limit = (
-        "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo",
-        timedelta(seconds=timeouts.stall_seconds),
-    )
+    backend = "cpu:gloo,cuda:nccl" if here.type == "cuda" else "gloo"
+    limit = timedelta(seconds=timeouts.stall_seconds)
     dist.init_process_group(
         backend, store=PrefixStore("group", store), rank=rank, world_size=world, timeout=limit
     )

@@ -41,11 +41,11 @@ class ErrorSync:
     """Keeps an error of this rank until the next collective, in which all ranks learn of it."""
 
     def __init__(
-        self, processes: DistributedContext, say: Callable[[str], None] | None = None
+        self, context: DistributedContext, say: Callable[[str], None] | None = None
     ) -> None:
         """`say` is given a line when something is wrong and the run goes on; else it goes to
         stderr."""
-        self.context = processes
+        self.context = context
         self.say = say or to_stderr
         self.error: Exception | None = None
 
@@ -94,14 +94,14 @@ class SpikeDetector:
     """Compares each loss with the median of those before it. The losses are means over ranks: all
     ranks decide alike."""
 
-    def __init__(self, factor: float, losses: list[float], processes: DistributedContext) -> None:
+    def __init__(self, factor: float, losses: list[float], context: DistributedContext) -> None:
         """Go on after `losses`, as rank 0 has them in its log: a resumed run decides as one that
         was not cut. A collective."""
         self.factor = factor
         before = torch.full((WINDOW,), math.nan, dtype=torch.float64)
         if losses:
             before[-len(losses[-WINDOW:]) :] = torch.tensor(losses[-WINDOW:], dtype=torch.float64)
-        processes.broadcast(before)
+        context.broadcast(before)
         # NaN: no loss yet
         self.losses = deque((loss for loss in before.tolist() if loss == loss), maxlen=WINDOW)
 

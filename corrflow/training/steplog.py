@@ -27,7 +27,7 @@ class StepLog:
     def __init__(
         self,
         config: TrainerConfig,
-        processes: DistributedContext,
+        context: DistributedContext,
         timer: StepTimer,
         errors: ErrorSync,
         monitor: Monitor | None,
@@ -37,11 +37,9 @@ class StepLog:
         """`monitor`: on rank 0, where lines go, those of earlier tries among them; `terms`: the
         names of the loss's terms, in the order of their numbers. A collective."""
         self.terms = terms
-        self.config, self.processes, self.timer, self.errors = config, processes, timer, errors
+        self.config, self.context, self.timer, self.errors = config, context, timer, errors
         self.monitor, self.on_step = monitor, on_step
-        self.watch = SpikeDetector(
-            config.spike_factor, monitor.losses if monitor else [], processes
-        )
+        self.watch = SpikeDetector(config.spike_factor, monitor.losses if monitor else [], context)
         self.numbers: list[Tensor] = []
         self.keys: list[list[str]] = []
         self.lines: list[dict[str, Any]] = []
@@ -62,13 +60,13 @@ class StepLog:
         """
         if not self.numbers:
             return
-        table = self.processes.all_reduce_mean(torch.stack(self.numbers)).tolist()
+        table = self.context.all_reduce_mean(torch.stack(self.numbers)).tolist()
         passed = self.timer.seconds
         times = self.timer.milliseconds(len(table))
         speed = {
             "clips_per_second": len(table) * self.config.batch / passed,
             "data_wait": times["time_data"] * len(table) / 1000 / passed,
-            "memory_gb": peak_bytes(self.processes.device) / 1e9,
+            "memory_gb": peak_bytes(self.context.device) / 1e9,
             **times,
         }
         keys, self.numbers, self.keys = self.keys, [], []
@@ -86,7 +84,7 @@ class StepLog:
         all ranks: so is the verdict."""
         line = self.lines[number]
         step, loss, norm = line["step"], line["loss"], line["gradient_norm"]
-        place = f"its clips on rank {self.processes.rank}: {keys}"
+        place = f"its clips on rank {self.context.rank}: {keys}"
         if not math.isfinite(loss) or not math.isfinite(norm):
             raise NonFiniteError(f"step {step}: loss {loss}, gradient norm {norm}; {place}")
         median = self.watch.median_below(loss)

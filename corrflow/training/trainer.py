@@ -51,17 +51,17 @@ class Trainer:
         self,
         run: Path,
         config: TrainingConfig,
-        processes: DistributedContext,
+        context: DistributedContext,
         say: Callable[[str], None] | None = None,
     ) -> None:
         """Make a new model, or take up where the newest checkpoint of `run` left off; `say` is
         given warnings, stderr by default."""
-        config.trainer.check(processes.world_size, processes.device)
-        self.run, self.config, self.context = run, config, processes
-        self.errors = ErrorSync(processes, say)
-        self.timer = StepTimer(processes.device)
-        self.validator = Validator(config.validation, processes)
-        self.compute = config.compute.choose(processes.device)
+        config.trainer.check(context.world_size, context.device)
+        self.run, self.config, self.context = run, config, context
+        self.errors = ErrorSync(context, say)
+        self.timer = StepTimer(context.device)
+        self.validator = Validator(config.validation, context)
+        self.compute = config.compute.choose(context.device)
         self.model = self.new_model()
         self.input_pipeline = InputPipeline.of(self.model, config.target, config.augmentation)
         self.optimizer = torch.optim.Adam(
@@ -70,10 +70,10 @@ class Trainer:
         self.ema = EMA(self.model, config.trainer.ema_clips) if config.trainer.ema_clips else None
         self.step, self.clips_seen, self.previous_batch = self.resume()
         self.saved = self.step
-        self.best = restore_best(run, self.step) if processes.is_main else None
+        self.best = restore_best(run, self.step) if context.is_main else None
         self.validation: dict[str, Any] | None = None  # that of the present step
         # 1 from the first gradient on that is no number
-        self.found_inf = torch.zeros((), device=processes.device)
+        self.found_inf = torch.zeros((), device=context.device)
         self.loss_module = self.wrap_ddp(self.new_loss())
 
     def new_model(self) -> CorrFlow:
@@ -165,15 +165,7 @@ class Trainer:
         if self.context.is_main:
             with self.errors.capture(writing=str(self.run)):
                 monitor = Monitor(self.run, self.step)
-        log = StepLog(
-            settings,
-            self.context,
-            self.timer,
-            self.errors,
-            monitor,
-            on_step,
-            self.config.loss.terms,
-        )
+        log = self.step_log(monitor, on_step)
         tracer = (
             Tracer(self.run, settings.profile, self.step, self.context.device)
             if self.context.is_main
@@ -336,6 +328,20 @@ class Trainer:
                 pictures = draw_clip(self.model, scene, palette)
             with self.errors.capture(writing=str(self.run)):
                 log.monitor.pictures("clip", pictures, self.step)
+
+    def step_log(
+        self, monitor: Monitor | None = None, on_step: OnStep = lambda line: None
+    ) -> StepLog:
+        """The log of the steps from now on; a collective."""
+        return StepLog(
+            self.config.trainer,
+            self.context,
+            self.timer,
+            self.errors,
+            monitor,
+            on_step,
+            self.config.loss.terms,
+        )
 
     def save(self, monitor: Monitor | None) -> None:
         """Write a checkpoint of this step, on rank 0; the others go on, and learn in their

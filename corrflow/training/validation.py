@@ -101,8 +101,8 @@ class ValidationResult(NamedTuple):
 class Validator:
     """Validates on one set of sequences."""
 
-    def __init__(self, config: ValidationConfig, processes: DistributedContext) -> None:
-        self.config, self.context = config, processes
+    def __init__(self, config: ValidationConfig, context: DistributedContext) -> None:
+        self.config, self.context = config, context
         self.sequences = config.find()
         self.identity = [
             config.year,

@@ -98,14 +98,14 @@ def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
 
 
 @contextmanager
-def held_run(run: Path, processes: DistributedContext) -> Iterator[None]:
+def held_run(run: Path, context: DistributedContext) -> Iterator[None]:
     """Keep a run to one job at a time: an earlier one that was killed may still be leaving, and is
     waited for.
 
     Raises:
         InputError: it is still there after a minute.
     """
-    if not processes.is_main:
+    if not context.is_main:
         yield
         return
     with held(run / LOCK, f"run {run}", "training", LOCK_SECONDS):

@@ -8,7 +8,7 @@ import torch
 import tyro
 
 from corrflow import InputError
-from corrflow.speed.cases import Sizes
+from corrflow.speed.sizes import Sizes
 from corrflow.training.config import TrainingConfig
 from shards.packing.config import PackConfig
 from shards.reading.clip import ClipConfig

@@ -20,9 +20,9 @@ from corrflow.benchmarks.results import read_result
 from corrflow.errors import InputError
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.model import ModelConfig, seeded_model
-from corrflow.speed import cases
-from corrflow.speed.cases import Sizes
+from corrflow.speed import cases, step_cases
 from corrflow.speed.measure import Variant, measure
+from corrflow.speed.sizes import Sizes, clips_of
 from corrflow.training.compute import ComputeConfig
 from corrflow.training.inputs import InputPipeline
 from corrflow.training.schedule import step_draws
@@ -130,7 +130,7 @@ def relative(ours: Tensor, exact: Tensor) -> float:
 def check_model(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
     """Colours, features, losses and the gradients' norm, beside the CPU's."""
     sizes = Sizes(1, 32, 32) if job.tiny else Sizes(2, 96, 96)
-    clips = cases.clips_of(sizes)
+    clips = clips_of(sizes)
     ours, exact = (model_figures(clips, place) for place in (device, torch.device("cpu")))
     classes = float((ours["classes"] != exact["classes"]).float().mean())
     wrong = "expected the same classes of colours" if classes else ""
@@ -185,8 +185,11 @@ def launch_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """The ways to launch a step's kernels that training does not take."""
     if device.type != "cuda":
         return []
-    need = cases.step_variants(sizes, device)[0].need
-    ways = {"graph": cases.build_graph_step, "compiled, graphs": cases.build_compiled_graph_step}
+    need = step_cases.step_variants(sizes, device)[0].need
+    ways = {
+        "graph": step_cases.build_graph_step,
+        "compiled, graphs": step_cases.build_compiled_graph_step,
+    }
     return [
         Variant("step", name, partial(build, sizes, "cuda"), need) for name, build in ways.items()
     ]
@@ -247,7 +250,7 @@ def profile_step(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
     """Which operations of a training step take the device's time; the trace for a closer look."""
     batch, height, width, _ = bench_sizes(device)["step"]
     sizes = Sizes(1, 32, 32, 2) if job.tiny else Sizes(batch, height, width)
-    step = cases.build_step(ComputeConfig(), sizes, str(device))
+    step = step_cases.build_step(ComputeConfig(), sizes, str(device))
     step()
     cuda = device.type == "cuda"
     kinds = [ProfilerActivity.CPU, ProfilerActivity.CUDA] if cuda else [ProfilerActivity.CPU]

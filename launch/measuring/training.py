@@ -13,7 +13,6 @@ import torch
 from corrflow.speed.machine import synchronize
 from corrflow.training.distributed import DistributedContext
 from corrflow.training.inputs import ClipBatch
-from corrflow.training.steplog import StepLog
 from corrflow.training.trainer import Trainer
 from launch.configs.bench import TrainBenchJob
 from shards.reading.corpus import open_corpus
@@ -84,15 +83,7 @@ def time_steps(
     on_step: Callable[[], object],
 ) -> tuple[float, float]:
     """Seconds of a step, and those in which it waited for its batch; the trainer's own loop."""
-    log = StepLog(
-        trainer.config.trainer,
-        trainer.context,
-        trainer.timer,
-        trainer.errors,
-        None,
-        lambda line: None,
-        trainer.config.loss.terms,
-    )
+    log = trainer.step_log()
     begun = waited = 0.0
     for number in range(job.all_steps):
         if number == job.warm_steps:

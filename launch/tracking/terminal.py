@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TypeVar
 
-from tqdm import tqdm
+from corrflow.progress import progress_bar
 
 Item = TypeVar("Item")
 # frames a second also where a frame takes more than one
@@ -20,10 +20,7 @@ INTERRUPTED = 130  # exit code, as shells have it: 128 + SIGINT
 
 def bar(things: Iterable[Item], total: int, what: str, unit: str) -> Iterable[Item]:
     """A progress bar with frames or steps a second; in a log, a line now and then."""
-    interval = 0.1 if sys.stderr.isatty() else 10.0
-    return tqdm(
-        things, total=total, unit=f" {unit}", desc=what, bar_format=BAR, mininterval=interval
-    )
+    return progress_bar(things, total=total, unit=f" {unit}", desc=what, bar_format=BAR)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ import torch
 
 from corrflow import InputError
 from corrflow.attention import choose_backend
-from corrflow.device import choose_device
+from corrflow.device import choose_device, share_cores
 from corrflow.files import atomic_file, content_digest
 from corrflow.memory import keep_freed_memory
 from corrflow.model import CorrFlow, weights_digest
@@ -283,8 +283,7 @@ def work_as_worker(job: TrackJob) -> int:
     """One of several processes on this machine, each with its part and its share of the cores."""
     die_with_parent()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-    cores = len(os.sched_getaffinity(0)) // world
-    torch.set_num_threads(max(1, min(torch.get_num_threads(), cores)))
+    share_cores(world)
     return work(job, rank, world, shown=rank == 0)
 
 

@@ -1,0 +1,57 @@
+"""How large the work is that is measured, and the clips that it is done on. Shapes: b clips, t
+frames, H W pixels."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from corrflow.errors import InputError
+from corrflow.speed.released import STRIDE
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How large the measured work is."""
+
+    batch: int = 2
+    """Frames or clips at a time."""
+    height: int = 256
+    """Pixels."""
+    width: int = 256
+    """Pixels."""
+    radius: int = 6
+    """Half the window's side, in cells of 4 pixels."""
+    channels: int = 64
+    """Of the features."""
+
+    def __post_init__(self) -> None:
+        if (
+            min(self.batch, self.height, self.width, self.channels) < 1
+            or self.radius < 0
+            or self.height % STRIDE
+            or self.width % STRIDE
+        ):
+            raise InputError(
+                f"bench: {self}: expected whole numbers from 1 on (radius from 0), sides multiples "
+                f"of {STRIDE}"
+            )
+
+    @property
+    def area(self) -> tuple[int, int]:
+        """Rows and columns of cells."""
+        return self.height // STRIDE, self.width // STRIDE
+
+
+def clips_of(sizes: Sizes) -> Tensor:
+    """uint8 `[B, 3, 3, H, W]`: smooth random pictures that move a little."""
+    draw = torch.Generator().manual_seed(0)
+    coarse = torch.rand(
+        sizes.batch, 3, sizes.height // 16 + 1, sizes.width // 16 + 1, generator=draw
+    )
+    large = F.interpolate(coarse, (sizes.height + 8, sizes.width + 8), mode="bicubic").clamp(0, 1)
+    frames = [
+        large[..., 4 * t : 4 * t + sizes.height, 4 * t : 4 * t + sizes.width] for t in range(3)
+    ]
+    return (torch.stack(frames, dim=1) * 255).byte()
