@@ -13,7 +13,7 @@ from corrflow.pictures import Pixels
 TAIL = 12  # frames that a dot's tail reaches back
 DOT = 1 / 75  # radius of a dot, of the frame's short side
 WHITE = (255, 255, 255)
-Extent = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are the first beyond
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are the first beyond
 
 
 def color(number: int) -> tuple[int, int, int]:
@@ -22,7 +22,7 @@ def color(number: int) -> tuple[int, int, int]:
     return PALETTE[3 * index], PALETTE[3 * index + 1], PALETTE[3 * index + 2]
 
 
-def extent(mask_hw: NDArray[np.bool_]) -> Extent | None:
+def mask_to_box(mask_hw: NDArray[np.bool_]) -> Box | None:
     """The smallest box around what is marked; None if nothing is."""
     columns, rows = np.flatnonzero(mask_hw.any(axis=0)), np.flatnonzero(mask_hw.any(axis=1))
     return (
@@ -37,7 +37,7 @@ def line_width(frame_hw3: Pixels) -> int:
     return max(round(int(min(frame_hw3.shape[:2])) * DOT / 2), 1)
 
 
-def draw_boxes(frame_hw3: Pixels, boxes: dict[int, Extent | None]) -> Pixels:
+def draw_boxes(frame_hw3: Pixels, boxes: dict[int, Box | None]) -> Pixels:
     """A frame with a box for each object that is there."""
     image, width = Image.fromarray(frame_hw3), 2 * line_width(frame_hw3)
     for number, box in boxes.items():
@@ -61,11 +61,9 @@ class Dots:
         where x is NaN."""
         self.past.append(xy_k2)
         image = Image.fromarray(frame_hw3)
-        pen, width, radius = (
-            ImageDraw.Draw(image),
-            line_width(frame_hw3),
-            max(min(frame_hw3.shape[:2]) * DOT, 2.0),
-        )
+        pen = ImageDraw.Draw(image)
+        width = line_width(frame_hw3)
+        radius = max(min(frame_hw3.shape[:2]) * DOT, 2.0)
         for number, (x, y) in enumerate(xy_k2, 1):
             tail = [
                 (float(at[number - 1, 0]), float(at[number - 1, 1]))

@@ -43,11 +43,8 @@ from slurm.client import goes_to_slurm
 from slurm.tasks import Task
 
 LOGS = "logs"
-# pixels of the frames whose colours are clustered; clips that are shuffled together
-PALETTE_SIDE, PALETTE_WINDOW = (
-    64,
-    64,
-)
+PALETTE_SIDE = 64  # pixels of the frames whose colours are clustered
+PALETTE_SHUFFLE_BUFFER = 64  # clips
 
 
 def main(argv: list[str]) -> int:
@@ -232,7 +229,7 @@ def make_palette(argv: list[str]) -> int:
     job = parse(PaletteJob, argv, "shard.py palette")
     keep_freed_memory()
     corpus = open_corpus(job.data)
-    order = ClipOrder(corpus.samples, job.seed, 1, PALETTE_WINDOW, clips_per_segment=1)
+    order = ClipOrder(corpus.samples, job.seed, 1, PALETTE_SHUFFLE_BUFFER, clips_per_segment=1)
     clips = ClipDataset(corpus, order, ClipConfig(size=PALETTE_SIDE), 0, 1, 0)
     shown = progress_bar(
         islice(read_batches(clips, StreamConfig(workers=0)), job.clips),

@@ -30,31 +30,15 @@ TEXTURE = 320  # side of a texture, in pixels; mirrored beyond
 SHUTTER = (-0.25, 0.0, 0.25)  # the moments that a frame's exposure averages, in frames
 # first colours of the DAVIS annotations' palette
 PALETTE = [
-    0,
-    0,
-    0,
-    128,
-    0,
-    0,
-    0,
-    128,
-    0,
-    128,
-    128,
-    0,
-    0,
-    0,
-    128,
-    128,
-    0,
-    128,
-    0,
-    128,
-    128,
-    128,
-    128,
-    128,
-]
+    0, 0, 0,
+    128, 0, 0,
+    0, 128, 0,
+    128, 128, 0,
+    0, 0, 128,
+    128, 0, 128,
+    0, 128, 128,
+    128, 128, 128,
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -124,11 +124,7 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, "is missing"
             continue
         # what Pillow raises for damage of one kind or another
-        except (
-            OSError,
-            ValueError,
-            SyntaxError,
-        ) as error:
+        except (OSError, ValueError, SyntaxError) as error:
             yield name, f"is not a readable JPEG ({error})"
             continue
         expected = expected or size

@@ -14,7 +14,7 @@ from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import Mask, box_ring, fill_rings, outline
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
-from corrflow.drawing import extent
+from corrflow.drawing import mask_to_box
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
@@ -137,7 +137,7 @@ class CocoWriter(AnnotationWriter):
             seen = HIDDEN if shape.hidden else VISIBLE
             box = [x, y, 1, 1]
             return {"keypoints": [x, y, seen], "num_keypoints": 1, "bbox": box, "area": 1}
-        x0, y0, x1, y1 = extent(shape.mask) or (0, 0, 0, 0)
+        x0, y0, x1, y1 = mask_to_box(shape.mask) or (0, 0, 0, 0)
         figures = {"bbox": [x0, y0, x1 - x0, y1 - y0], "area": int(shape.mask.sum())}
         return {"segmentation": self.segmentation(shape.mask), **figures}
 

@@ -67,10 +67,8 @@ def restricted_attention(
             f"attention: radius {radius}, top_k {top_k}, block {block}: expected at least 0, 0 and "
             "1, and with blocks a top_k"
         )
-    dtype, width = (
-        torch.promote_types(query.dtype, value.dtype),
-        max(query.shape[1], value_brkhw.shape[2]),
-    )
+    dtype = torch.promote_types(query.dtype, value.dtype)
+    width = max(query.shape[1], value_brkhw.shape[2])
     attend = find_attend(choose_backend(backend, query.device, dtype, top_k, width))
     # a softmax over dot products of 64 channels wants float32
     with torch.autocast(query.device.type, enabled=False):

@@ -65,10 +65,8 @@ def attend_coarse_to_fine(
         x[..., rows, :][..., columns] for x in (query_bchw, key_brchw, value_brkhw)
     )
     pairs_byxrij = torch.einsum("bcyx,brcij->byxrij", query, key) * window.scale
-    means = pairs_byxrij
-    for axis in (4, 5):
-        shape = means.shape
-        means = means.reshape(*shape[:axis], -1, side, *shape[axis + 1 :]).mean(dim=axis + 1)
+    means = F.avg_pool2d(pairs_byxrij.flatten(0, 3), side)
+    means = means.unflatten(0, pairs_byxrij.shape[:4])
     radius = -(-window.radius // side)
     is_near_yi, is_near_xj = (
         (torch.arange(cells)[:, None] // side - torch.arange(cells // side)).abs() <= radius
@@ -77,11 +75,11 @@ def attend_coarse_to_fine(
     is_near_yxrij = is_near_yi[:, None, None, :, None] & is_near_xj[None, :, None, None, :]
     means = means.masked_fill(~is_near_yxrij, -torch.inf)
     best = means.flatten(3).topk(min(window.top_k, means[0, 0, 0].numel()), dim=3)
-    counts = torch.full_like(means.flatten(3), -torch.inf).scatter(3, best.indices, best.values)
-    counts = counts.view_as(means)
+    chosen = torch.full_like(means.flatten(3), -torch.inf).scatter(3, best.indices, best.values)
+    is_chosen = chosen.view_as(means).isfinite()
     for axis in (4, 5):
-        counts = counts.repeat_interleave(side, dim=axis)
-    logits_byxp = pairs_byxrij.masked_fill(counts == -torch.inf, -torch.inf).flatten(3)
+        is_chosen = is_chosen.repeat_interleave(side, dim=axis)
+    logits_byxp = pairs_byxrij.masked_fill(~is_chosen, -torch.inf).flatten(3)
     value_bkp = value.transpose(1, 2).flatten(2)
     copied = torch.einsum("byxp,bkp->bkyx", window.softmax(logits_byxp, dim=3), value_bkp)
     return copied[..., :height, :width]

@@ -162,7 +162,7 @@ def begin(plan: EvaluationPlan) -> None:
     out = plan.out
     path = out / PLAN
     stored = read_settings(out) if path.exists() else None
-    claim_folder(path, stored, plain(settings(plan)), "another evaluation", is_place)
+    claim_folder(path, stored, settings(plan), "another evaluation", is_place)
     for sequence in plan.sequences:  # they are tried again
         plan.failure_path(sequence).unlink(missing_ok=True)
 
@@ -181,7 +181,7 @@ def read_plan(out: Path) -> EvaluationPlan:
     except TypeError as error:
         raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
     plan = plan_of(evaluation, out)
-    if different := differences(stored, plain(settings(plan)), is_place):
+    if different := differences(stored, settings(plan), is_place):
         raise InputError(
             f"{out}: the data have changed: {listing(different)}: expected them as before"
         )
@@ -241,12 +241,6 @@ def settings(plan: EvaluationPlan) -> dict[str, Any]:
     """All that decides the figures, in plain types."""
     evaluation: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
     return {**evaluation, RESULTS: {sequence.name: sequence.length for sequence in plan.sequences}}
-
-
-def plain(settings: dict[str, Any]) -> dict[str, Any]:
-    """Settings in JSON's own types."""
-    as_json: dict[str, Any] = json.loads(json.dumps(settings))
-    return as_json
 
 
 def is_place(name: str) -> bool:

@@ -127,12 +127,7 @@ def read_result(out: Path) -> Result:
             reset_gap=metrics["reset_gap"],
         )
     # ValueError: no sequence, or words where pairs are
-    except (
-        KeyError,
-        TypeError,
-        AttributeError,
-        ValueError,
-    ) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{out}: its {METRICS} or {SPEED} is not what this version writes ({error!r})"
         ) from None

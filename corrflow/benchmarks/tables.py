@@ -8,15 +8,6 @@ from corrflow.benchmarks.benchmark import Scores
 from corrflow.files import atomic_file
 
 Figures = Callable[[Mapping[str, Scores]], dict[str, float]]
-# of every file in an archive, so that the same predictions make the same bytes
-DAY_ONE = (
-    1980,
-    1,
-    1,
-    0,
-    0,
-    0,
-)
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
@@ -52,4 +43,5 @@ def write_archive(path: Path, files: Mapping[str, Path]) -> None:
     stored."""
     with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(files):
-            archive.writestr(zipfile.ZipInfo(name, DAY_ONE), files[name].read_bytes())
+            # ZipInfo's own date is always the same: the same predictions make the same bytes
+            archive.writestr(zipfile.ZipInfo(name), files[name].read_bytes())

@@ -140,10 +140,7 @@ class Grid(NamedTuple):
         x_nhwc = x_36pc.new_zeros(n, OUT * (rows + 1), OUT * (columns + 1), channels)
         blocks = x_nhwc.view(n, rows + 1, OUT, columns + 1, OUT, channels)
         # the last two rows and columns of a tile's inputs belong to its neighbours' blocks
-        for down in (
-            0,
-            1,
-        ):
+        for down in (0, 1):
             for right in (0, 1):
                 part = tiled[
                     OUT * down : OUT * (down + 1), OUT * right : OUT * (right + 1)

@@ -118,11 +118,7 @@ def picture(path: Path, width: int) -> str:
             image.convert("RGB").save(buffer, "JPEG", quality=80)
             size = image.size
     # what Pillow raises for damage of one kind or another
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-    ) as error:
+    except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"overlay {path}: not a readable image ({error})") from None
     data = base64.b64encode(buffer.getvalue()).decode()
     return f'width="{size[0]}" height="{size[1]}" src="data:image/jpeg;base64,{data}"'

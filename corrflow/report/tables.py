@@ -28,10 +28,9 @@ def overall_table(comparison: Comparison) -> str:
     rows: list[list[Cell]] = [[words(run.label)] for run in comparison.runs]
     for column in columns:
         values = [run.result.overall.get(column, math.nan) for run in comparison.runs]
-        best, scale = (
-            best_of(column, values),
-            scale_of(values) if column == comparison.column and len(rows) > 1 else None,
-        )
+        best = best_of(column, values)
+        is_scaled = column == comparison.column and len(rows) > 1
+        scale = scale_of(values) if is_scaled else None
         for index, value in enumerate(values):
             rows[index].append(figure_cell(value, scale, index in best))
     head = ["run", *map(short, columns)]

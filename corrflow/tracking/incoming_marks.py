@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from corrflow.drawing import Extent, extent
+from corrflow.drawing import Box, mask_to_box
 from corrflow.pictures import Pixels
 from corrflow.propagation import TrackedPoints
 from corrflow.scale import Points
@@ -95,11 +95,11 @@ def is_near_tracked(
     if number in previous.painted_in(frame.place):
         # the shape that was tracked is no more; its box is in the table
         box = previous.box_of(frame.place, number)
-        return is_same_box(extent(frame.incoming == number), box, radius)
+        return is_same_box(mask_to_box(frame.incoming == number), box, radius)
     return is_same_shape(frame.incoming == number, frame.tracked == number, radius)
 
 
-def is_same_box(one: Extent | None, other: Extent | None, radius: int) -> bool:
+def is_same_box(one: Box | None, other: Box | None, radius: int) -> bool:
     """Whether no side of a box is further off than that, in pixels."""
     if one is None or other is None:
         return False

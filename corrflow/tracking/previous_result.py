@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from corrflow.drawing import Extent
+from corrflow.drawing import Box
 from corrflow.errors import InputError
 from corrflow.files import content_digest
 from corrflow.tracking.plan import IS_GONE, Given, renumbered
@@ -33,7 +33,7 @@ class PreviousResult(Generic[Result]):
     """As `Provenance.edited`, but for frames whose masks were deleted since."""
     painted: Mapping[int, frozenset[int]] = field(default_factory=dict)
     """Objects by place of the frame that somebody has painted since, or erased."""
-    boxes: Mapping[int, Mapping[int, Extent]] = field(default_factory=dict)
+    boxes: Mapping[int, Mapping[int, Box]] = field(default_factory=dict)
     """Of the objects by place of the frame, as they were tracked."""
     taken_away: frozenset[int] = frozenset()
     """Frames in which objects are marked that came no more."""
@@ -59,7 +59,7 @@ class PreviousResult(Generic[Result]):
         shapes = self.provenance.shapes
         return shapes[place].get(number) if place < len(shapes) else None
 
-    def box_of(self, place: int, number: int) -> Extent | None:
+    def box_of(self, place: int, number: int) -> Box | None:
         """The box of an object as it was tracked; None if it was nowhere."""
         return self.boxes.get(place, {}).get(number)
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from corrflow.annotations import AnnotationWriter, TrackedShape
-from corrflow.drawing import Dots, draw_boxes, extent
+from corrflow.drawing import Dots, draw_boxes, mask_to_box
 from corrflow.files import content_digest
 from corrflow.pictures import Pixels, overlay, write_mask
 from corrflow.propagation import TrackedPoints
@@ -212,7 +212,9 @@ class MaskRecording(Recording[FrameMasks]):
         labels_hw = result.labels
         tinted = overlay(pixels_hw3, labels_hw)
         return (
-            draw_boxes(tinted, {number: extent(labels_hw == number) for number in self.objects})
+            draw_boxes(
+                tinted, {number: mask_to_box(labels_hw == number) for number in self.objects}
+            )
             if self.boxes
             else tinted
         )
@@ -225,7 +227,7 @@ class MaskRecording(Recording[FrameMasks]):
             [
                 number,
                 int(areas[number]),
-                *(extent(labels_hw == number) or NOWHERE),
+                *(mask_to_box(labels_hw == number) or NOWHERE),
                 round(float(result.confidence[number]), 4),
             ]
             for number in self.objects

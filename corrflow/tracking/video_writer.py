@@ -17,30 +17,14 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from corrflow.pictures import Pixels
 
 # codecs that MP4 holds and browsers play; other sound becomes AAC
-COPIED = {
-    "aac",
-    "mp3",
-    "opus",
-    "flac",
-}
+COPIED = {"aac", "mp3", "opus", "flac"}
 # Hz, those that AAC knows
 AAC_RATES = {
-    96000,
-    88200,
-    64000,
-    48000,
-    44100,
-    32000,
-    24000,
-    22050,
-    16000,
-    12000,
-    11025,
-    8000,
-}
-QUALITY = (
-    "20"  # x264's constant rate factor: no difference to be seen, at a third of the size of 15
-)
+    96000, 88200, 64000, 48000, 44100, 32000, 24000,
+    22050, 16000, 12000, 11025, 8000,
+}  # fmt: skip
+# x264's constant rate factor: no difference to be seen, at a third of the size of 15
+QUALITY = "20"
 
 
 Packets = Iterator["av.Packet[av.AudioStream]"]

@@ -146,11 +146,7 @@ def decode_with_pillow(jpeg: bytes, place: int) -> Tensor:
         with Image.open(io.BytesIO(jpeg)) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     # what Pillow raises for damage of one kind or another
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-    ):
+    except (OSError, ValueError, SyntaxError):
         raise DamagedFrameError(place) from None
 
 

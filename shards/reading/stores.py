@@ -192,10 +192,7 @@ class Resumed(io.RawIOBase):
                 if count == 0 and self.length is not None:
                     raise BrokenError(f"ended after {self.position} of {self.length} bytes")
             # TimeoutError, refused connections and resets are OSErrors
-            except (
-                OSError,
-                HTTPException,
-            ) as error:
+            except (OSError, HTTPException) as error:
                 self.retry(error)
                 continue
             self.position, self.failures = self.position + count, 0 if count else self.failures

@@ -122,24 +122,24 @@ def read_stream(
     chosen = choose_ahead(video, sampling)
     rate = float(stream.average_rate or sampling.folder_fps)
     tick = float(stream.time_base or 0)  # seconds; fractions would cost a third of a decoded frame
-    ticker, painter, extent = (
-        Ticker(sampling),
-        Painter(sizing, pixel_aspect(stream)),
-        Extent(container, stream),
-    )
+    selector = FrameSelector(sampling)
+    frame_converter = FrameConverter(sizing, pixel_aspect(stream))
+    truncation = TruncationCheck(container, stream)
     start: float | None = None
     index = taken = 0
     # stamps of packets whose frames are still to come, and damage to be told behind them
     inside: set[int] = set()
     damages: list[Damage] = []
-    for packet in extent.watch():
+    for packet in truncation.watch():
         if chosen is not None:
             wanted_or_last = packet.pts in chosen or not packet.size
             stream.codec_context.skip_frame = "DEFAULT" if wanted_or_last else "NONREF"
         try:
             frames = stream.decode(packet)
         except av.FFmpegError as error:
-            damages.append(Damage(f"{reason_of(error)}, in frame {extent.packets - 1} as stored"))
+            damages.append(
+                Damage(f"{reason_of(error)}, in frame {truncation.packets - 1} as stored")
+            )
             lost = packet.pts if packet.pts is not None else -math.inf
             inside = {stamp for stamp in inside if stamp < lost}
             continue
@@ -152,19 +152,21 @@ def read_stream(
             inside.discard(frame.pts)
             seconds = index / rate if frame.pts is None else frame.pts * tick
             start = seconds if start is None else start
-            wanted = ticker.takes(index, seconds - start) if chosen is None else frame.pts in chosen
+            wanted = (
+                selector.takes(index, seconds - start) if chosen is None else frame.pts in chosen
+            )
             index += 1
             if frame.is_corrupt:
                 yield Damage(f"the frame at {seconds - start:.2f} s is corrupt")
             elif wanted:
                 taken += 1
-                yield Frame(painter.paint(frame), seconds - start, stamp=frame.pts)
+                yield Frame(frame_converter.convert(frame), seconds - start, stamp=frame.pts)
     yield from damages
-    yield from extent.holes()
-    yield from extent.shortfall()
+    yield from truncation.holes()
+    yield from truncation.shortfall()
     if chosen is not None and taken < len(chosen):
         yield Damage(f"{len(chosen) - taken} frames don't come out of the decoder")
-    yield from miscounted(index if chosen is None else extent.shown, video)
+    yield from miscounted(index if chosen is None else truncation.shown, video)
 
 
 def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
@@ -190,15 +192,15 @@ def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
         or min(stamps) < stamps[0]
     ):
         return None
-    ticker = Ticker(sampling)
+    selector = FrameSelector(sampling)
     return {
         stamp
         for index, stamp in enumerate(sorted(stamps))
-        if ticker.takes(index, (stamp - stamps[0]) * tick)
+        if selector.takes(index, (stamp - stamps[0]) * tick)
     }
 
 
-class Extent:
+class TruncationCheck:
     """How far a file goes: counted while its packets are read, held against what its headers
     say."""
 
@@ -277,7 +279,7 @@ class Extent:
         return self.ends.get(self.stream.index, 0.0) - start >= seconds * (1 - SHORTFALL)
 
 
-class Painter:
+class FrameConverter:
     """Decoded frames to images: upright, sized, RGB. Keeps what is costly to set up from frame to
     frame."""
 
@@ -286,7 +288,7 @@ class Painter:
         self.sizing, self.aspect = sizing, aspect
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()
 
-    def paint(self, frame: av.VideoFrame) -> Image.Image:
+    def convert(self, frame: av.VideoFrame) -> Image.Image:
         """RGB with square pixels, turned and mirrored as a player shows it.
 
         Scaled before it becomes RGB, at a third of the cost of the other way.
@@ -321,7 +323,7 @@ def decode_folder(
     video: VideoSource, sampling: Sampling, sizing: Sizing
 ) -> Iterator[Frame | Damage]:
     """Frames of a folder of numbered images, in the order of their numbers."""
-    ticker = Ticker(sampling)
+    selector = FrameSelector(sampling)
     files = frame_files(video.path)
     if not files:
         yield Damage("no numbered images")
@@ -330,7 +332,7 @@ def decode_folder(
     depth = folder_depth([path for _, path in files])
     for index, (_, path) in enumerate(files):
         seconds = index / sampling.folder_fps
-        if ticker.takes(index, seconds):
+        if selector.takes(index, seconds):
             try:
                 yield read_image(path, seconds, sizing, depth)
             except UNREADABLE as error:
@@ -397,7 +399,7 @@ def reason_of(error: Exception) -> str:
     return ERROR_NUMBER.sub("", str(error)) or type(error).__name__
 
 
-class Ticker:
+class FrameSelector:
     """Chooses frames: by time, the first at or after each multiple of 1/fps; or by number."""
 
     def __init__(self, sampling: Sampling) -> None:

@@ -21,7 +21,7 @@ from shards.video.container import open_container, open_video, pixel_aspect
 from shards.video.decode import (
     Damage,
     Frame,
-    Painter,
+    FrameConverter,
     decode,
     frame_files,
 )
@@ -224,8 +224,8 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
             )
         except (StopIteration, av.FFmpegError):
             raise BrokenVideoError(f"frame {number} can't be decoded") from None
-        painter = Painter(Sizing(), pixel_aspect(stream))
-        return np.asarray(painter.paint(picture).convert("RGB"))
+        frame_converter = FrameConverter(Sizing(), pixel_aspect(stream))
+        return np.asarray(frame_converter.convert(picture).convert("RGB"))
 
 
 def count_packets(path: Path) -> int:

@@ -3,7 +3,7 @@ import json
 
 import numpy as np
 
-from corrflow.drawing import Dots, color, draw_boxes, extent
+from corrflow.drawing import Dots, color, draw_boxes, mask_to_box
 from corrflow.tracking.tables import TrackTable
 
 GREY = np.full((150, 150, 3), 90, np.uint8)  # a dot has a radius of 2 pixels there
@@ -34,9 +34,9 @@ def test_a_tail_shows_where_a_point_was_and_no_more_than_a_while():
 def test_boxes_lie_on_the_outermost_pixels_of_their_objects():
     mask = np.zeros((150, 150), bool)
     mask[20:60, 30:80] = True
-    assert extent(mask) == (30, 20, 80, 60)
-    assert extent(mask & False) is None
-    drawn = draw_boxes(GREY, {2: extent(mask), 3: None})
+    assert mask_to_box(mask) == (30, 20, 80, 60)
+    assert mask_to_box(mask & False) is None
+    drawn = draw_boxes(GREY, {2: mask_to_box(mask), 3: None})
     assert tuple(drawn[20, 30]) == tuple(drawn[59, 79]) == color(2)
     assert tuple(drawn[60, 80]) == tuple(drawn[40, 50]) == (90, 90, 90)
 

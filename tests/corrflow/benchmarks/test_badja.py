@@ -45,10 +45,7 @@ def test_perfect_joints_score_1(tmp_path):
     # hidden in the last labelled frame
     assert scores["horse_neck"]["PCK@0.2"] == pytest.approx([1, np.nan], nan_ok=True)
     # the nose comes later: it was not given
-    assert list(scores) == [
-        "horse_upper-right-1",
-        "horse_neck",
-    ]
+    assert list(scores) == ["horse_upper-right-1", "horse_neck"]
 
 
 def test_the_figure_of_joints_that_stand_is_that_worked_by_hand(tmp_path):

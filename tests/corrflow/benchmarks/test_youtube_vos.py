@@ -101,10 +101,7 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
 def test_a_mask_of_an_objects_first_frame_does_not_tell_of_the_truth(tmp_path):
     youtube_vos(tmp_path, truth=False)
     # three frames are left, and two of them have a mask, since an object is first there
-    for number in (
-        15,
-        20,
-    ):
+    for number in (15, 20):
         (tmp_path / f"JPEGImages/0a1b2c3d4e/{number:05d}.jpg").unlink()
     edit_meta(
         tmp_path,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from corrflow import InputError
-from corrflow.drawing import extent
+from corrflow.drawing import mask_to_box
 from corrflow.propagation import TrackedPoints
 from corrflow.tracking.corrections import sort_masks, sort_points
 from corrflow.tracking.disk_buffer import CompressedMasks
@@ -44,7 +44,7 @@ def previous(tracked, given, returned=None, painted=None, edited=None, deleted=(
     }
     held = {place: objects for place, objects in edited.items() if place in found}
     boxes = {
-        place: {number: extent(labels == number) for number in shapes[place]}
+        place: {number: mask_to_box(labels == number) for number in shapes[place]}
         for place, labels in enumerate(tracked)
     }
     return PreviousResult(provenance, found, False, held, changed, boxes)
