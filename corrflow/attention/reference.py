@@ -66,7 +66,7 @@ def attend_coarse_to_fine(
     )
     pairs_byxrij = torch.einsum("bcyx,brcij->byxrij", query, key) * window.scale
     means = F.avg_pool2d(pairs_byxrij.flatten(0, 3), side)
-    means = means.unflatten(0, pairs_byxrij.shape[:4])
+    means = means.view(*pairs_byxrij.shape[:4], *means.shape[1:])
     radius = -(-window.radius // side)
     is_near_yi, is_near_xj = (
         (torch.arange(cells)[:, None] // side - torch.arange(cells // side)).abs() <= radius
