@@ -58,14 +58,14 @@ def test_a_painted_mask_of_one_video_tracks_that_video_again(track, folders, cap
     assert track() == 0
     told = capfd.readouterr()
     assert "tracking" in told.err
-    assert json.loads((folders / "out/run.json").read_text())["made_from"]["edited"] == {
+    assert json.loads((folders / "out/run.json").read_text())["provenance"]["edited"] == {
         "1": {"1": ""}
     }
     assert track() == 0
     assert "tracking" not in capfd.readouterr().err
     path.unlink()
     assert track() == 0
-    assert json.loads((folders / "out/run.json").read_text())["made_from"]["edited"] == {}
+    assert json.loads((folders / "out/run.json").read_text())["provenance"]["edited"] == {}
 
 
 def test_every_video_is_tracked_from_its_labels_once(track, folders, capfd):
