@@ -135,7 +135,7 @@ def run_group(
         write_overlays(plan, sequence, mine)
         scores = benchmark.score(sequence, mine)
         record = SequenceRecord(
-            plan.digest,
+            plan.digest_of(sequence),
             scores,
             frames=len(mine),
             seconds=seconds * len(mine),

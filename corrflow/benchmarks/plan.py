@@ -8,11 +8,13 @@ sequence is done; `NAME.failed` says why it could not be.
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from corrflow.benchmarks.benchmark import NAMED, Benchmark, Scores, Sequence, few
 from corrflow.benchmarks.records import read_json, write_json
@@ -70,7 +72,7 @@ class SequenceRecord:
     """What came of a sequence."""
 
     digest: str
-    """Of the plan it was done for."""
+    """Of the plan and the data it was done for."""
     scores: dict[str, Scores]
     """Of each object; none where the truth is not public."""
     frames: int
@@ -91,7 +93,9 @@ class EvaluationPlan:
     evaluation: Evaluation
     sequences: tuple[Sequence, ...]
     digest: str
-    """Of all that decides the figures."""
+    """Of the settings that decide the figures."""
+    data_digests: Mapping[str, str]
+    """Of the files of each sequence."""
 
     @property
     def benchmark(self) -> Benchmark:
@@ -116,13 +120,17 @@ class EvaluationPlan:
         ]
 
     def result(self, sequence: Sequence) -> SequenceRecord | None:
-        """What came of it; None if it is still to be done, or to be done again since its file is
-        damaged."""
+        """What came of it; None if it is still to be done, or to be done again since its record is
+        damaged or its data have changed."""
         try:
             record = SequenceRecord(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
         except (InputError, TypeError):  # TypeError: JSON of something else
             return None
-        return record if record.digest == self.digest else None
+        return record if record.digest == self.digest_of(sequence) else None
+
+    def digest_of(self, sequence: Sequence) -> str:
+        """Names all that decides the figures of a sequence."""
+        return f"{self.digest}-{self.data_digests[sequence.name]}"
 
     def keep(self, sequence: Sequence, done: SequenceRecord) -> None:
         """Leave what came of it."""
@@ -171,13 +179,13 @@ def read_plan(out: Path) -> EvaluationPlan:
     """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the
     data have changed since."""
     stored = read_settings(out)
-    fields = {name: value for name, value in stored.items() if name != RESULTS}
+    plain = {name: value for name, value in stored.items() if name != RESULTS}
     protocol_fields: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in stored["protocol"].items()
     }
     try:
-        evaluation = Evaluation(**{**fields, "protocol": Protocol(**protocol_fields)})
+        evaluation = Evaluation(**{**plain, "protocol": Protocol(**protocol_fields)})
     except TypeError as error:
         raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
     plan = plan_of(evaluation, out)
@@ -226,14 +234,15 @@ def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
         find_benchmark(evaluation.benchmark).ground_truth(sequences[0])
     named = {
         name: value
-        for name, value in settings(EvaluationPlan(out, evaluation, sequences, "")).items()
-        if name != "checkpoint"
+        for name, value in settings(EvaluationPlan(out, evaluation, sequences, "", {})).items()
+        if not is_place(name)
     }
     return EvaluationPlan(
         out,
         evaluation,
         sequences,
         hashlib.sha256(json.dumps([COMPUTES, named]).encode()).hexdigest()[:16],
+        {sequence.name: sequence_digest(sequence) for sequence in sequences},
     )
 
 
@@ -243,9 +252,36 @@ def settings(plan: EvaluationPlan) -> dict[str, Any]:
     return {**evaluation, RESULTS: {sequence.name: sequence.length for sequence in plan.sequences}}
 
 
+def sequence_digest(sequence: Sequence) -> str:
+    """Names what a sequence holds, wherever it lies: its files by name and size, since to read them
+    all would take minutes, and what was read of it already."""
+    digest = hashlib.sha256()
+    for part in parts_of([getattr(sequence, field.name) for field in fields(sequence)]):
+        digest.update(part)
+    return digest.hexdigest()[:16]
+
+
+def parts_of(value: Any) -> Iterator[bytes]:
+    """What of a sequence goes into its digest."""
+    if isinstance(value, Path):
+        size = value.stat().st_size if value.exists() else "missing"
+        yield f"{value.name} {size}\n".encode()
+    elif isinstance(value, np.ndarray):
+        yield f"{value.dtype} {value.shape}\n".encode()
+        yield np.ascontiguousarray(value).tobytes()
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from parts_of(item)
+    elif is_dataclass(value):
+        yield from parts_of([getattr(value, field.name) for field in fields(value)])
+    else:
+        yield f"{value!r}\n".encode()
+
+
 def is_place(name: str) -> bool:
-    """Whether a setting only says where something lies: the checkpoint may move."""
-    return name == "checkpoint"
+    """Whether a setting only says where something lies, or what it is called: digests tell what it
+    is."""
+    return name in ("checkpoint", "root", "name")
 
 
 @contextmanager

@@ -269,7 +269,7 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
         ({"protocol": Protocol("paper", radius=36)}, "protocol.radius is 24 there and 36 here"),
         ({"benchmark": "davis2016"}, "benchmark is 'davis2017' there and 'davis2016' here"),
         (
-            {"name": "x", "seed": 3, "device": "cuda", "attention": "triton"},
+            {"size": 32, "seed": 3, "device": "cuda", "attention": "triton"},
             "seed is 0 there and 3 here; .*; and 1 more: expected",
         ),
     ],
@@ -281,6 +281,20 @@ def test_a_folder_of_another_evaluation_is_refused(tree, tmp_path, change, words
     assert read_plan(tmp_path) == begun
     moved = prepare(replace(begun.evaluation, checkpoint="/elsewhere.pt"), tmp_path)
     assert moved.digest == begun.digest
+
+
+def test_a_sequence_whose_frames_have_changed_is_done_again_and_data_may_move(tree, tmp_path):
+    root = shutil.copytree(tree, tmp_path / "tree")
+    asked, model = about(root, small_model()), small_model()
+    plan = prepare(asked, tmp_path / "out")
+    run_sequences(plan, plan.sequences, model)
+    assert not plan.left()
+    moved = replace(asked, root=str(root.rename(tmp_path / "moved")), name="renamed")
+    assert not prepare(moved, tmp_path / "out").left()
+    frames = sorted((tmp_path / "moved/JPEGImages/480p/val-001").iterdir())
+    shutil.copy(frames[-1], frames[0])
+    again = prepare(moved, tmp_path / "out")
+    assert [sequence.name for sequence in again.left()] == ["val-001"]
 
 
 def test_other_data_are_refused(tree, tmp_path):
@@ -350,7 +364,7 @@ def test_scores_come_back_to_the_last_bit(tree, tmp_path):
         }
         for k in (1, 2)
     }
-    done = SequenceRecord(plan.digest, scores, 52, 1 / 3, 10**9, 1, "here")
+    done = SequenceRecord(plan.digest_of(plan.sequences[0]), scores, 52, 1 / 3, 10**9, 1, "here")
     plan.keep(plan.sequences[0], done)
     assert plan.result(plan.sequences[0]) == done
 
@@ -359,7 +373,15 @@ def test_a_result_is_kept_as_strict_json(tree, tmp_path):
     plan = prepare(about(tree, small_model()), tmp_path)
     plan.keep(
         plan.sequences[0],
-        SequenceRecord(plan.digest, {"val-000_1": {"J": [1.0, math.nan]}}, 2, 1.0, 1, 1, "here"),
+        SequenceRecord(
+            plan.digest_of(plan.sequences[0]),
+            {"val-000_1": {"J": [1.0, math.nan]}},
+            2,
+            1.0,
+            1,
+            1,
+            "here",
+        ),
     )
     assert "NaN" not in (tmp_path / "sequences/val-000.json").read_text()
     kept = plan.result(plan.sequences[0]).scores["val-000_1"]["J"]
