@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from corrflow.errors import InputError
+from corrflow.frames import check_frame, to_bytes
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.model import CorrFlow
 from corrflow.palette import LAB64, TargetConfig
@@ -39,7 +40,8 @@ def adapt(
 
     Args:
         model: any that sees frames of this video's size; it stays as it is.
-        frames: of the video, uint8 RGB `[3, H, W]`, read once; of them 1.3 MB a step are kept.
+        frames: of the video, RGB `[3, H, W]`, uint8 or floating in [0, 1]; read once, and 1.3 MB a
+            step are kept.
         steps: how many.
         seed: of the clips and of their augmentation.
         watch: passes the numbers of the steps through, and may show how far they are.
@@ -48,7 +50,8 @@ def adapt(
         The copy, to be used as the model.
 
     Raises:
-        InputError: fewer than three frames, frames smaller than a cell, less than one step.
+        InputError: fewer than three frames, frames of several sizes, of other values or smaller
+            than a cell, less than one step.
     """
     if steps < 1:
         raise InputError(f"adapt: {steps} steps: expected at least 1")
@@ -78,8 +81,14 @@ def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -
     generator = torch.Generator().manual_seed(seed)
     recent: deque[Tensor] = deque(maxlen=FRAMES)
     clips_nt3hw = torch.empty(0)
-    for number, frame in enumerate(frames):
-        recent.append(torch.as_tensor(frame))
+    for number, given in enumerate(frames):
+        frame = check_frame(torch.as_tensor(given), f"adapt: frame {number}")
+        expected = recent[0].shape if recent else frame.shape
+        if frame.ndim != 3 or len(frame) != 3 or frame.shape != expected:
+            raise InputError(
+                f"adapt: frame {number} is {list(frame.shape)}: expected [3, H, W] of one size"
+            )
+        recent.append(to_bytes(frame))
         seen = number + 2 - FRAMES  # clips that there have been, with the one that ends here
         if seen < 1:
             continue

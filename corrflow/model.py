@@ -23,6 +23,7 @@ from corrflow.encoders import Encoder, EncoderConfig, ExternalConfig, ResNetConf
 from corrflow.encoders.encoder import check_features
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
+from corrflow.frames import check_frame
 
 # of a folder that `save_pretrained` writes, as other libraries name them
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
@@ -153,7 +154,8 @@ class CorrFlow(nn.Module):
             `[N, C, H/stride, W/stride]`; C = 64 and stride = 4 by default.
 
         Raises:
-            InputError: another shape, or integers; an encoder whose features are not as it says.
+            InputError: another shape, integers or other values; an encoder whose features are not
+                as it says.
         """
         if frames.ndim != 4 or frames.shape[1] != 3:
             raise InputError(f"encode: frames {list(frames.shape)}: expected [N, 3, H, W]")
@@ -162,6 +164,8 @@ class CorrFlow(nn.Module):
                 f"encode: frames of {frames.dtype}: expected floating RGB in [0, 1] (divide uint8 "
                 "by 255)"
             )
+        if frames.device.type == "cpu":  # on a GPU a look at the values would wait for it
+            check_frame(frames, "encode: frames")
         return self.encode_input(to_input_space(frames, self.config.input))
 
     def encode_input(self, input_n3hw: Tensor) -> Tensor:

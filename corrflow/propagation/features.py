@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from corrflow.encoders import Encoder
+from corrflow.frames import to_float
 from corrflow.model import CorrFlow
 
 
@@ -18,16 +19,11 @@ def as_model(model: CorrFlow | Encoder) -> CorrFlow:
 def extract_features(model: CorrFlow, frames_n3hw: Tensor) -> Tensor:
     """Features `[N, C, h, w]` of frames of any size, bytes or floating in [0, 1]; h and w are
     rounded up. InputError if the encoder gives another size than it says."""
-    padded_n3hw = pad_to_stride(unit_range(frames_n3hw.to(model.device)), model.stride)
+    padded_n3hw = pad_to_stride(to_float(frames_n3hw.to(model.device)), model.stride)
     was_training = model.training  # BatchNorm's statistics must not change
     features = model.eval().encode(padded_n3hw)
     model.train(was_training)
     return features
-
-
-def unit_range(frames: Tensor) -> Tensor:
-    """uint8 to [0, 1]; floating frames are there already."""
-    return frames if frames.is_floating_point() else frames.float() / 255
 
 
 def pad_to_stride(x_nchw: Tensor, stride: int) -> Tensor:

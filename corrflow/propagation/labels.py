@@ -14,7 +14,8 @@ from torch import Tensor
 
 from corrflow.color import labels_to_soft_grid
 from corrflow.errors import InputError
-from corrflow.propagation.features import pad_to_stride, unit_range
+from corrflow.frames import to_float
+from corrflow.propagation.features import pad_to_stride
 from corrflow.propagation.guided_filter import move_edges
 from corrflow.propagation.protocols import Protocol
 
@@ -174,7 +175,7 @@ class MaskLabels(Labels[TrackedMasks]):
         large_khw = upsample(copied_khw, self.stride, cubic=self.protocol.hardening == 1)
         shares_khw = large_khw[:, :height, :width]
         if self.protocol.guided_filter:
-            colors_3hw = unit_range(frame_3hw.to(shares_khw.device)).to(shares_khw.dtype)
+            colors_3hw = to_float(frame_3hw.to(shares_khw.device)).to(shares_khw.dtype)
             shares_khw = move_edges(shares_khw, colors_3hw, self.protocol.guided_filter)
         return shares_khw.max(dim=0).indices  # on the CPU argmax takes 30 times as long
 

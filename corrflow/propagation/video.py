@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from corrflow.encoders import Encoder
 from corrflow.errors import InputError
+from corrflow.frames import check_frame
 from corrflow.model import CorrFlow
 from corrflow.propagation.features import as_model, extract_features
 from corrflow.propagation.labels import (
@@ -55,7 +56,8 @@ def propagate(
         mask. `stream` yields them one at a time.
 
     Raises:
-        InputError: sizes that differ, labels out of range, an unknown protocol, no frame at all.
+        InputError: frames of another size or of other values, labels out of range, an unknown
+            protocol, no frame at all.
     """
     tracked = list(stream(model, frames, labels, protocol))
     if not tracked:
@@ -310,7 +312,7 @@ def read_frames(lanes: dict[int, Lane], live: list[int], number: int) -> dict[in
                 f"frame {number} is {list(frame.shape)}, expected {list(expected)}: the size of "
                 "the labels"
             )
-        frames[lane] = frame
+        frames[lane] = check_frame(frame, f"frame {number}")
     return frames
 
 
