@@ -23,7 +23,7 @@ from corrflow.training.schedule import step_draws
 TARGET = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)
 LOSS = LossConfig(batch_frames=True)
 TEACHER_FORCING = 0.9  # share of the steps that copy the true colours of the middle frame
-CLIPS, FRAMES = 4, 3  # of a step, and of a clip
+BATCH, CLIP_FRAMES = 4, 3  # of a step, and of a clip
 SIDE = 192  # of a clip's frames, in pixels, or less where the video has less
 SHIFT = 16  # pixels by which the crop of each frame is moved
 LEARNING_RATE = 1e-4
@@ -55,7 +55,7 @@ def adapt(
     """
     if steps < 1:
         raise InputError(f"adapt: {steps} steps: expected at least 1")
-    clips_nt3hw = sample_clips(frames, steps * CLIPS, model.stride, seed)
+    clips_nt3hw = sample_clips(frames, steps * BATCH, model.stride, seed)
     with torch.inference_mode(False), torch.enable_grad():
         # BatchNorm keeps its statistics: by those of crops of one video the tracks get worse
         adapted = copy.deepcopy(model).eval().requires_grad_()
@@ -64,7 +64,7 @@ def adapt(
         optimizer = torch.optim.Adam(adapted.parameters(), lr=LEARNING_RATE)
         for step in watch(range(steps)):
             draws = step_draws(seed, step)
-            clips_bt3hw = clips_nt3hw[CLIPS * step : CLIPS * (step + 1)]
+            clips_bt3hw = clips_nt3hw[BATCH * step : BATCH * (step + 1)]
             data = pipeline.prepare(clips_bt3hw, draws, model.device)
             forced = torch.rand(1, generator=draws("teacher_forcing")).item() < TEACHER_FORCING
             losses = loss_of(data.inputs_bt3hw, data.colors_btkhw, data.classes_btmhw, (forced,))
@@ -79,7 +79,7 @@ def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -
     3, h, w]`. Each is drawn anew from the frames seen so far, so that the video is read once and
     its length need not be known (reservoir sampling)."""
     generator = torch.Generator().manual_seed(seed)
-    recent: deque[Tensor] = deque(maxlen=FRAMES)
+    recent: deque[Tensor] = deque(maxlen=CLIP_FRAMES)
     clips_nt3hw = torch.empty(0)
     for number, given in enumerate(frames):
         frame = check_frame(torch.as_tensor(given), f"adapt: frame {number}")
@@ -89,7 +89,7 @@ def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -
                 f"adapt: frame {number} is {list(frame.shape)}: expected [3, H, W] of one size"
             )
         recent.append(to_bytes(frame))
-        seen = number + 2 - FRAMES  # clips that there have been, with the one that ends here
+        seen = number + 2 - CLIP_FRAMES  # clips that there have been, with the one that ends here
         if seen < 1:
             continue
         if seen == 1:
@@ -99,11 +99,11 @@ def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -
                     f"adapt: frames {list(frame.shape)}: expected {stride} pixels to a side at "
                     "least, the model's stride"
                 )
-            clips_nt3hw = torch.empty(count, FRAMES, 3, height, width, dtype=torch.uint8)
+            clips_nt3hw = torch.empty(count, CLIP_FRAMES, 3, height, width, dtype=torch.uint8)
         for chosen in (torch.rand(count, generator=generator) * seen < 1).nonzero()[:, 0].tolist():
             clips_nt3hw[chosen] = crop_clip(torch.stack([*recent]), (height, width), generator)
     if not len(clips_nt3hw):
-        raise InputError(f"adapt: a video of {len(recent)} frames: expected at least {FRAMES}")
+        raise InputError(f"adapt: a video of {len(recent)} frames: expected at least {CLIP_FRAMES}")
     return clips_nt3hw
 
 
@@ -111,7 +111,7 @@ def crop_clip(frames_t3hw: Tensor, sides: tuple[int, int], generator: torch.Gene
     """A random crop of the frames, moved for each of them, mirrored or not."""
     rooms = [whole - side for whole, side in zip(frames_t3hw.shape[-2:], sides, strict=True)]
     place_2 = torch.rand(2, generator=generator) * torch.tensor(rooms)
-    moves_t2 = (torch.rand(FRAMES, 2, generator=generator) * 2 - 1) * SHIFT
+    moves_t2 = (torch.rand(CLIP_FRAMES, 2, generator=generator) * 2 - 1) * SHIFT
     corners_t2 = (place_2 + moves_t2).round().long().clamp_min(0).minimum(torch.tensor(rooms))
     clip_t3hw = torch.stack(
         [

@@ -35,8 +35,10 @@ def main(argv: list[str]) -> int:
         gone=job.gone,
         names=job.names,
     )
-    if job.labels and is_folder_of_videos(job.video):
+    if is_folder_of_videos(job.video):
         return track_folder(job, argv, __file__)
+    if job.jobs:
+        raise InputError(f"track: jobs {job.jobs}: video {job.video} is one: expected a folder")
     request = TrackRequest.of(job, job.video, prompts, job.out_path)
     return track(request, prepare_model(job))
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ from launch.tracking.terminal import INTERRUPTED, bar, patience
 from launch.tracking.track_video import track_video
 from shards.errors import DataError
 from shards.video.decode import frame_files
-from shards.video.sources import find_videos
+from shards.video.sources import VIDEO_SUFFIXES, find_videos
 from slurm.array import submit_array, wait_for
 from slurm.client import goes_to_slurm
 from slurm.local import die_with_parent, is_worker_process, run_processes
@@ -54,6 +55,8 @@ class VideoRecord:
 
     labels: str
     """Digest of the labels that it was tracked from."""
+    video: int
+    """Its bytes; of a folder of frames, those of all."""
     frames: int = 0
     seconds: float = 0.0
     """Of tracking and writing."""
@@ -90,15 +93,16 @@ class LabelledVideo:
         return self.folder / RECORDS / f"{self.key}.json"
 
     def record(self) -> VideoRecord | None:
-        """What came of it with the labels as they are now; None if they have changed since, or it
-        was not tried yet."""
+        """What came of the video and the labels as they are now; None if one of them has changed
+        since, or it was not tried yet."""
         if self.labels is None or not self.record_path.exists():
             return None
         stored = json.loads(self.record_path.read_text())
         stored["review"] = tuple((number, confidence) for number, confidence in stored["review"])
         stored["write"] = tuple(stored["write"])
         record = VideoRecord(**stored)
-        return record if record.labels == content_digest(self.labels) else None
+        now = content_digest(self.labels), bytes_of(self.path)
+        return record if (record.labels, record.video) == now else None
 
     @property
     def is_done(self) -> bool:
@@ -112,9 +116,19 @@ class LabelledVideo:
         return is_there and not has_changed_masks(self.out)
 
 
+def bytes_of(path: Path) -> int:
+    """Of a video file, or of all frames of a folder."""
+    files = [file for _, file in frame_files(path)] if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
 def is_folder_of_videos(path: Path) -> bool:
-    """Whether a folder holds videos, and not the frames of one."""
-    return path.is_dir() and not frame_files(path)
+    """Whether a folder holds videos, which may have pictures beside them, and not the frames of
+    one."""
+    inside = list(path.iterdir()) if path.is_dir() else []
+    if any(file.suffix.lower() in VIDEO_SUFFIXES for file in inside):
+        return True
+    return any(folder.is_dir() for folder in inside) and not frame_files(path)
 
 
 def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
@@ -250,7 +264,8 @@ def track_one(
 ) -> VideoRecord | None:
     """Track one video; None if it was interrupted."""
     assert video.labels is not None
-    digest, begun = content_digest(video.labels), time.perf_counter()
+    begun = time.perf_counter()
+    came_of = partial(VideoRecord, content_digest(video.labels), bytes_of(video.path))
     try:
         prompts = Prompts(labels=video.labels, start=job.start)
         request = TrackRequest.of(job, video.path, prompts, video.out)
@@ -258,14 +273,13 @@ def track_one(
     except StoppedError:
         return None
     except (InputError, DataError) as error:
-        return VideoRecord(digest, problem=str(error))
+        return came_of(problem=str(error))
     if not outcome.whole and not outcome.damage:
         return None
     if outcome.note:
         print(f"{video.key}: {outcome.note}", file=sys.stderr, flush=True)
     problem = f"can't be read further: {outcome.damage}" if outcome.damage else ""
-    return VideoRecord(
-        digest,
+    return came_of(
         frames=outcome.frames,
         seconds=round(time.perf_counter() - begun, 3),
         review=outcome.review,
@@ -331,7 +345,7 @@ def sum_up(videos: list[LabelledVideo], out: Path) -> int:
         record = video.record()
         state = state_of(video, record)
         states[state] += 1
-        record = record or VideoRecord("")
+        record = record or VideoRecord("", 0)
         lowest = min((confidence for _, confidence in record.review), default=None)
         review = " ".join(str(number) for number, _ in record.review)
         figures = (record.frames or "", record.seconds or "")

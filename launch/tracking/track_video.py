@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from corrflow import CorrFlow, InputError
-from corrflow.adaptation import adapt
+from corrflow.adaptation import CLIP_FRAMES, adapt
 from corrflow.annotations import (
     AnnotatedVideo,
     AnnotationWriter,
@@ -185,7 +185,9 @@ def prepare(
             old, provenance.given, to_beginning=request.backward, withdrawn=withdrawn
         )
     scale = Scale.of(reader.width, reader.height, request.size)
-    if request.adapt and plan.spans and find_protocol(request.protocol).propagates:
+    is_long_enough = reader.count >= CLIP_FRAMES
+    propagates = find_protocol(request.protocol).propagates
+    if request.adapt and plan.spans and propagates and is_long_enough:
         model = adapt_to_video(request, model, provenance, watch, scale)
     tracker: Tracker[Any, Any, Any, Any]
     if marks.masks is None:

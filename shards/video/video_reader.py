@@ -3,6 +3,7 @@ sound. Decoding is in `decode.py`."""
 
 import itertools
 import math
+import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -187,13 +188,30 @@ def file_facts(path: Path) -> Facts:
             if Flags.ts_discont in Flags(container.format.flags)
             else Fraction(0)
         )
-        counted = stream.frames
+        is_counted = container.format.name == COUNTED and not is_fragmented(path)
         return Facts(
             fps=float(stream.average_rate or FOLDER_FPS),
             tick=stream.time_base or 1 / Fraction(FOLDER_FPS),
             zero=zero,
-            count=counted if counted and container.format.name == COUNTED else count_packets(path),
+            count=(stream.frames if is_counted else 0) or count_packets(path),
         )
+
+
+def is_fragmented(path: Path) -> bool:
+    """Whether an MP4 comes in fragments (boxes `moof`), of which its header counts the first
+    alone."""
+    with path.open("rb") as file:
+        while len(head := file.read(8)) == 8:
+            size, kind = int.from_bytes(head[:4]), head[4:]
+            if kind == b"moof":
+                return True
+            read = 8
+            if size == 1:  # 64 bits follow
+                size, read = int.from_bytes(file.read(8)), 16
+            if size < read:  # 0: the last box, to the end of the file
+                return False
+            file.seek(size - read, os.SEEK_CUR)
+    return False
 
 
 def picture_at(path: Path, number: int) -> NDArray[np.uint8]:

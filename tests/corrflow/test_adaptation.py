@@ -6,7 +6,7 @@ from conftest import TINY_SCENE
 from test_model import SMALL
 
 from corrflow import InputError
-from corrflow.adaptation import FRAMES, LOSS, SIDE, TARGET, adapt, sample_clips
+from corrflow.adaptation import CLIP_FRAMES, LOSS, SIDE, TARGET, adapt, sample_clips
 from corrflow.loss import CorrespondenceLoss
 from corrflow.model import seeded_model, weights_digest
 from corrflow.training.inputs import InputPipeline
@@ -54,9 +54,9 @@ def test_the_same_seed_adapts_to_the_same_even_where_gradients_are_off(video):
 def test_clips_come_from_all_of_a_video_that_is_read_once():
     frames = (torch.full((3, 40, 60), number, dtype=torch.uint8) for number in range(12))
     clips_nt3hw = sample_clips(frames, 2000, 4, seed=0)
-    assert clips_nt3hw.shape == (2000, FRAMES, 3, 40, 60)
+    assert clips_nt3hw.shape == (2000, CLIP_FRAMES, 3, 40, 60)
     first_n = clips_nt3hw[:, 0, 0, 0, 0].int()
-    follows_t = torch.arange(FRAMES)[None, :, None, None, None]
+    follows_t = torch.arange(CLIP_FRAMES)[None, :, None, None, None]
     assert (clips_nt3hw == first_n[:, None, None, None, None] + follows_t).all()
     counts = torch.bincount(first_n, minlength=10)
     assert len(counts) == 10
@@ -66,7 +66,7 @@ def test_clips_come_from_all_of_a_video_that_is_read_once():
 def test_crops_come_from_all_of_a_frame_and_are_moved_from_frame_to_frame():
     columns_w = torch.arange(SIDE + 60, dtype=torch.uint8)
     frame_3hw = columns_w.expand(3, SIDE + 60, -1)
-    clips_nt3hw = sample_clips([frame_3hw] * FRAMES, 300, 4, seed=0)
+    clips_nt3hw = sample_clips([frame_3hw] * CLIP_FRAMES, 300, 4, seed=0)
     edges_nt = clips_nt3hw[..., 0, 0, [0, -1]].int().amin(dim=-1)
     assert clips_nt3hw.shape[-2:] == (SIDE, SIDE)
     assert (edges_nt.min(), edges_nt.max()) == (0, 60)

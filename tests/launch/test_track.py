@@ -267,6 +267,9 @@ def test_a_model_is_adapted_to_the_video_if_there_is_something_to_track(
     assert "adapting" not in capfd.readouterr().err
     track(video, "--mask", mask, "--adapt", 2)
     assert "adapting: 100%" in capfd.readouterr().err
+    short = write_video(tmp_path / "short.mkv", count=2)
+    track(short, "--mask", mask, "--adapt", 2, out="short.mp4")
+    assert "adapting" not in capfd.readouterr().err
 
 
 def test_a_folder_of_frames_is_a_video(track, tree):

@@ -11,6 +11,8 @@ from test_track import SQUARE, checkpoint, write_labelme, write_video
 
 from corrflow.tracking import staging
 from launch.track import main
+from launch.tracking import track_folder
+from slurm.errors import ClusterError
 
 __all__ = ["checkpoint"]  # a fixture
 
@@ -115,6 +117,37 @@ def test_a_problem_is_told_and_tried_again(track, folders, capfd):
     assert rows_of(folders / "out")["run"]["state"] == "tracked"
 
 
+def test_a_video_that_was_replaced_is_not_taken_for_done(track, folders):
+    assert track() == 0
+    write_video(folders / "videos" / "run.mkv", count=5)
+    assert track() == 1
+    assert "is of another video" in rows_of(folders / "out")["run"]["problem"]
+    assert track("--overwrite") == 0
+    assert rows_of(folders / "out")["run"]["frames"] == "5"
+
+
+def test_a_picture_beside_videos_makes_them_no_frames(track, folders):
+    Image.new("RGB", (64, 48)).save(folders / "videos" / "IMG_0001.png")
+    assert track() == 0
+    assert rows_of(folders / "out")["run"]["state"] == "tracked"
+
+
+def test_array_jobs_get_the_flags_as_they_were_given(track, folders, monkeypatch):
+    def keep(tasks, last, *_):
+        handed.extend([*tasks, last])
+        raise ClusterError("not today")
+
+    handed = []
+    monkeypatch.setattr(track_folder, "goes_to_slurm", lambda jobs, local: True)
+    monkeypatch.setattr(track_folder, "submit_array", keep)
+    monkeypatch.chdir(folders)
+    (folders / "coco").mkdir()
+    with pytest.raises(ClusterError):
+        track("--write", "coco", "--jobs", 2)
+    assert len(handed) == 3
+    assert all("coco" in task.arguments["argv"] for task in handed)
+
+
 def test_processes_do_the_same_as_one(track, folders):
     assert track(out="alone") == 0
     assert track("--jobs", 2, "--local", out="shared") == 0
@@ -141,6 +174,12 @@ def test_what_does_not_fit_is_one_line(track, folders, refused, checkpoint):
     shutil.copy(labels, folders / "labels" / "run.txt")
     assert "both of run: expected one of them" in refused("track", *base, *given, *out)
     assert "expected 0 or more, and --jobs N" in refused("track", *base, *given, *out, "--local")
+    assert "labels None: expected a folder of labels" in refused(
+        "track", *base, *out, "--box", "1,2,9,9"
+    )
+    video = ("--video", folders / "videos/run.mkv", "--labels", labels.with_suffix(".json"))
+    words = refused("track", *base[2:], *video, *mp4, "--jobs", 2)
+    assert "run.mkv is one: expected a folder" in words
     words = refused("track", *base, *given, *out, "--points", "1,2")
     assert "--labels and --points: expected one of" in words
 

@@ -16,7 +16,7 @@ from test_pack import SMALL, write_folder, write_video
 from test_sources import NEEDS_FORK, as_nobody
 
 from shards.packing.pack import pack
-from shards.video.decode import Damage, Frame, Ticker, choose_ahead, decode
+from shards.video.decode import Damage, Frame, FrameSelector, choose_ahead, decode
 from shards.video.sampling import Sampling, Sizing
 from shards.video.sources import VideoSource
 from shards.video.video_reader import open_video_reader
@@ -137,8 +137,8 @@ def reasons_told(source, out):
 
 
 def kept(sampling, rate):
-    ticker = Ticker(sampling)
-    return [n for n in range(20) if ticker.takes(n, n / rate)]
+    selector = FrameSelector(sampling)
+    return [n for n in range(20) if selector.takes(n, n / rate)]
 
 
 def test_frames_are_chosen_by_their_time(tmp_path):
@@ -163,8 +163,8 @@ def test_frames_passed_over_change_none_of_those_taken(tmp_path, sampling):
     path = write(tmp_path / "b.mp4", moving(60), gop=30)
     taken = frames_of(path, sampling)
     whole = frames_of(path)
-    ticker = Ticker(sampling)
-    expected = [frame for index, frame in enumerate(whole) if ticker.takes(index, frame.seconds)]
+    selector = FrameSelector(sampling)
+    expected = [frame for index, frame in enumerate(whole) if selector.takes(index, frame.seconds)]
     assert [(f.seconds, f.image.tobytes()) for f in taken] == [
         (f.seconds, f.image.tobytes()) for f in expected
     ]

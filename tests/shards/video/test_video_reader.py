@@ -75,6 +75,18 @@ def test_a_late_beginning_is_kept_but_not_a_broadcasts_clock(tmp_path):
     assert stamps_of(cast) == pytest.approx([0, 0.04, 0.08])
 
 
+def test_a_video_in_fragments_has_all_their_frames(tmp_path):
+    path = tmp_path / "a.mp4"
+    with av.open(str(path), "w", options={"movflags": "frag_keyframe+empty_moov"}) as output:
+        stream = output.add_stream("libx264", rate=10, options={"g": "3"})
+        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
+        for pixels in moving(10):
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        output.mux(stream.encode())
+    with open_video_reader(path) as footage:
+        assert footage.count == 10 == len(list(footage.frames))
+
+
 def test_a_video_of_one_frame_is_one(tmp_path):
     path = write(tmp_path / "one.mp4", moving(1))
     with open_video_reader(path) as footage:
