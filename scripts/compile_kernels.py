@@ -22,7 +22,7 @@ ATTENTION = (
     kernels.copy_kernel,
     kernels.query_kernel,
     kernels.reference_kernel,
-    kernels.largest_kernel,
+    kernels.topk_kernel,
 )
 LIKELIHOOD = (likelihood_kernel, gradient_kernel)
 FEATURES = ("query", "key", "grad_query", "grad_key")

@@ -15,7 +15,7 @@ fixed and not tuned by timing, since another tiling adds up in another order: a 
 not repeat its bits.
 
 Of the `top_k` most similar cells alone, a kernel finds the largest logits and their cells, and
-PyTorch copies from these few (`most_similar.py`). The gradients are PyTorch's, too: nobody trains
+PyTorch copies from these few (`topk.py`). The gradients are PyTorch's, too: nobody trains
 so, and on CUDA they add up in no fixed order.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
@@ -30,14 +30,14 @@ import torch
 import triton
 from torch import Tensor
 
-from corrflow.attention import most_similar
+from corrflow.attention import topk
 from corrflow.attention.kernels import (
     copy_kernel,
-    largest_kernel,
     query_kernel,
     reference_kernel,
+    topk_kernel,
 )
-from corrflow.attention.most_similar import Largest
+from corrflow.attention.topk import TopK
 from corrflow.attention.window import Window
 
 # as in the kernels
@@ -47,7 +47,7 @@ LOWEST = -1e30
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to float32 `[B, K, H, W]`."""
     if window.top_k:
-        return most_similar.attend(query_bchw, key_brchw, value_brkhw, window, find_largest)
+        return topk.attend(query_bchw, key_brchw, value_brkhw, window, find_topk)
     cells_last = (
         query_bchw.permute(0, 2, 3, 1).contiguous(),
         key_brchw.permute(0, 1, 3, 4, 2).contiguous(),
@@ -57,7 +57,7 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
     return out_bhwk.permute(0, 3, 1, 2)
 
 
-def find_largest(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
+def find_topk(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> TopK:
     """The most similar places of each window, by a kernel, to which cells at one place are a
     batch."""
     batch, several = query_bschw.shape[:2]
@@ -67,19 +67,17 @@ def find_largest(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> Larg
     cells = query.shape[1] * query.shape[2]
     top_k = min(window.top_k, key.shape[1] * cells)
     shape = (len(query), cells, top_k)
-    largest_nqt = torch.empty(shape, device=query.device, dtype=torch.float32)
+    topk_nqt = torch.empty(shape, device=query.device, dtype=torch.float32)
     places_nqt = torch.empty(shape, device=query.device, dtype=torch.int32)
     block = int(triton.next_power_of_2(top_k))
     with torch.cuda.device_of(query):  # type: ignore[no-untyped-call]
-        largest_kernel[launch.tiles, launch.batch](
-            query, key, largest_nqt, places_nqt, *launch.sizes, **launch.constants,
+        topk_kernel[launch.tiles, launch.batch](
+            query, key, topk_nqt, places_nqt, *launch.sizes, **launch.constants,
             TOP_K=top_k, BLOCK_T=block,
         )  # fmt: skip
-    largest_nqt = largest_nqt.masked_fill(largest_nqt <= LOWEST, -torch.inf)
+    topk_nqt = topk_nqt.masked_fill(topk_nqt <= LOWEST, -torch.inf)
     apart = (batch, several, cells, top_k)
-    return Largest(
-        largest_nqt.view(apart).transpose(1, 2), places_nqt.view(apart).transpose(1, 2).long()
-    )
+    return TopK(topk_nqt.view(apart).transpose(1, 2), places_nqt.view(apart).transpose(1, 2).long())
 
 
 class Tiling(NamedTuple):

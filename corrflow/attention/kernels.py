@@ -146,8 +146,8 @@ def reference_kernel(
 
 
 @triton.jit
-def largest_kernel(
-    query, key, largest, places, height, width, references, scale,
+def topk_kernel(
+    query, key, topk, places, height, width, references, scale,
     C: tl.constexpr, RADIUS: tl.constexpr, BLOCK_C: tl.constexpr, TOP_K: tl.constexpr,
     BLOCK_T: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
@@ -167,8 +167,8 @@ def largest_kernel(
     query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
     rank, within = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK)
     # what pads the row to a power of 2 is never the least
-    largest_qt = tl.zeros([TILE_H * TILE_W, BLOCK_T], tl.float32)
-    largest_qt += tl.where(rank < TOP_K, LOWEST, -LOWEST)[None, :]
+    topk_qt = tl.zeros([TILE_H * TILE_W, BLOCK_T], tl.float32)
+    topk_qt += tl.where(rank < TOP_K, LOWEST, -LOWEST)[None, :]
     place_qt = tl.zeros([TILE_H * TILE_W, BLOCK_T], tl.int32)
     for r in range(references):
         reference = (batch * references + r) * image
@@ -180,19 +180,19 @@ def largest_kernel(
             logits_qp = product(query_qc, tl.trans(key_pc), PRECISION) * scale
             reach_qp = in_reach(y, x, patch_y, patch_x, there, RADIUS) & valid[:, None]
             logits_qp = tl.where(reach_qp, logits_qp, LOWEST)
-            least_q = tl.min(largest_qt, axis=1)
+            least_q = tl.min(topk_qt, axis=1)
             while tl.max(tl.max(logits_qp, axis=1) - least_q, axis=0) > 0:
                 highest_q = tl.max(logits_qp, axis=1)
                 index_q = tl.argmax(logits_qp, axis=1)
-                slot_q = tl.argmin(largest_qt, axis=1)
+                slot_q = tl.argmin(topk_qt, axis=1)
                 replaced_qt = (highest_q > least_q)[:, None] & (rank[None, :] == slot_q[:, None])
                 patch_q = start + index_q
                 place_q = (patch_top + patch_q // columns) * width + patch_left + patch_q % columns
-                largest_qt = tl.where(replaced_qt, highest_q[:, None], largest_qt)
+                topk_qt = tl.where(replaced_qt, highest_q[:, None], topk_qt)
                 place_qt = tl.where(replaced_qt, (r * image + place_q)[:, None], place_qt)
                 logits_qp = tl.where(within[None, :] == index_q[:, None], LOWEST, logits_qp)
-                least_q = tl.min(largest_qt, axis=1)
-    store_rows(largest + batch * image * TOP_K, cell, valid, largest_qt, TOP_K, BLOCK_T)
+                least_q = tl.min(topk_qt, axis=1)
+    store_rows(topk + batch * image * TOP_K, cell, valid, topk_qt, TOP_K, BLOCK_T)
     store_rows(places + batch * image * TOP_K, cell, valid, place_qt, TOP_K, BLOCK_T)
 
 

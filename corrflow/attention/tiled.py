@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from corrflow.attention import most_similar
-from corrflow.attention.search import find_largest
+from corrflow.attention import topk
 from corrflow.attention.tiles import Tile, tiles
+from corrflow.attention.topk_search import find_topk
 from corrflow.attention.window import Window
 
 # cells; 16x16 queries keep a tile's weights (256 x 784 float32 = 0.8 MB) within a core's cache
@@ -28,7 +28,7 @@ TILE = 16
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
     """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
     if window.top_k:
-        return most_similar.attend(query_bchw, key_brchw, value_brkhw, window, find_largest)
+        return topk.attend(query_bchw, key_brchw, value_brkhw, window, find_topk)
     copied: Tensor = copy(query_bchw, key_brchw, value_brkhw, window.radius, window.scale)
     return copied
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from corrflow import InputError, device, restricted_attention
-from corrflow.attention import backends, choose_backend, most_similar, search
+from corrflow.attention import backends, choose_backend, topk, topk_search
 from corrflow.attention.backends import is_available
 
 RELEASED = sorted(
@@ -180,7 +180,7 @@ def test_coarse_to_fine_finds_what_is_most_similar_where_the_cells_of_blocks_are
 def test_blocks_are_looked_into_a_few_at_a_time(monkeypatch):
     inputs = [x.detach() for x in random_case(7, 2, 3, 8, 3, 9, 11)]
     expected = restricted_attention(*inputs, radius=4, top_k=5, block=2)
-    monkeypatch.setattr(most_similar, "GATHERED", 1)
+    monkeypatch.setattr(topk, "GATHERED", 1)
     torch.testing.assert_close(restricted_attention(*inputs, radius=4, top_k=5, block=2), expected)
 
 
@@ -334,8 +334,8 @@ def test_of_equal_cells_as_many_count_as_were_asked_for(backend):
 def test_the_most_similar_are_found_among_many_references_a_few_at_a_time(monkeypatch):
     query, key, value = (x.detach().float() for x in random_case(5, 2, 9, 4, 3, 20, 18))
     expected = restricted_attention(query, key, value, radius=3, top_k=7, backend="reference")
-    for slab in (1, 3 * 2 * 64 * 14 * 14, search.SLAB):
-        monkeypatch.setattr(search, "SLAB", slab)
+    for slab in (1, 3 * 2 * 64 * 14 * 14, topk_search.SLAB):
+        monkeypatch.setattr(topk_search, "SLAB", slab)
         torch.testing.assert_close(
             restricted_attention(query, key, value, radius=3, top_k=7, backend="tiled"), expected
         )

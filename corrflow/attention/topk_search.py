@@ -1,4 +1,4 @@
-"""The most similar places of each window, by tiles: the search of `most_similar.py` on any device.
+"""The most similar places of each window, by tiles: the search of `topk.py` on any device.
 
 Logits are laid out cells first, `[P, Q]`, the queries of a tile side by side: the product of many
 rows by few columns is up to three times as fast on the CPU as that of few rows by many columns, and
@@ -15,8 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corrflow.attention.most_similar import Largest
 from corrflow.attention.tiles import Tile, tiles
+from corrflow.attention.topk import TopK
 from corrflow.attention.window import Window
 
 # places: with a window of 37x37, those of 8x8 are compared with 44x44, those of 16x16 with 52x52
@@ -27,7 +27,7 @@ SLAB = 1 << 22
 GROUP = 64  # neighbouring logits of which the largest is looked at first
 
 
-def find_largest(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> Largest:
+def find_topk(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> TopK:
     """The most similar places of each window."""
     batch, several = query_bschw.shape[:2]
     references, _, height, width = key_brchw.shape[1:]
@@ -46,7 +46,7 @@ def find_largest(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> Larg
             target = whole[..., tile.top : tile.bottom, tile.left : tile.right]
             target = target[:, : found_btq.shape[1]]
             target.copy_(found_btq.view(target.shape))
-    return Largest(*(x.flatten(3).permute(0, 3, 2, 1) for x in (logits_btshw, places_btshw)))
+    return TopK(*(x.flatten(3).permute(0, 3, 2, 1) for x in (logits_btshw, places_btshw)))
 
 
 class Found(NamedTuple):
@@ -71,7 +71,7 @@ def find_in_tile(
     best: Found | None = None
     for first in range(0, key_brhwc.shape[1], step):
         logits_bpq = compare(tile, query_bcq, key_brhwc[:, first : first + step], window)
-        top = largest(logits_bpq, min(window.top_k, logits_bpq.shape[1]))
+        top = grouped_topk(logits_bpq, min(window.top_k, logits_bpq.shape[1]))
         numbers_p = tile.crop(numbers_rhw[first : first + step]).flatten()
         here = Found(top.logits_btq, numbers_p[top.places_btq])
         best = here if best is None else best.merge(here, window.top_k)
@@ -97,7 +97,7 @@ def places_first(bias_qp: Tensor, count: int) -> Tensor:
     return bias_qp.T.repeat(1, count // len(bias_qp))
 
 
-def largest(logits_bpq: Tensor, count: int) -> Found:
+def grouped_topk(logits_bpq: Tensor, count: int) -> Found:
     """The `count` largest of each query, in any order, and their places among these.
 
     Those are in the `count` groups whose own largest are the largest: torch.topk, which is slow on

@@ -24,7 +24,7 @@ from corrflow.attention.window import Window
 GATHERED, GATHERED_ON_CUDA = 1 << 22, 1 << 28
 
 
-class Largest(NamedTuple):
+class TopK(NamedTuple):
     """The largest logits of each cell, in any order."""
 
     logits_bnst: Tensor
@@ -33,7 +33,7 @@ class Largest(NamedTuple):
     """Where they are: numbers among the places of all references, int64."""
 
 
-Search = Callable[[Tensor, Tensor, Window], Largest]
+Search = Callable[[Tensor, Tensor, Window], TopK]
 """The `top_k` most similar places of `[B, R, C, H, W]` in the window of each place of
 `[B, S, C, H, W]`, for each of the cells that are there."""
 
@@ -83,13 +83,13 @@ def attend_coarse_to_fine(
     copied = []
     for first in range(0, query_bnsc.shape[1], step):
         part = slice(first, first + step)
-        here = Largest(found.logits_bnst[:, part], found.places_bnst[:, part])
+        here = TopK(found.logits_bnst[:, part], found.places_bnst[:, part])
         copied.append(refine(query_bnsc[:, part], here, key_bmsc, value_bmsk, window))
     return frame_of(torch.cat(copied, dim=1), -(-width // side))[..., :height, :width]
 
 
 def refine(
-    query_bnsc: Tensor, found: Largest, key_bmsc: Tensor, value_bmsk: Tensor, window: Window
+    query_bnsc: Tensor, found: TopK, key_bmsc: Tensor, value_bmsk: Tensor, window: Window
 ) -> Tensor:
     """What the cells of some blocks copy from those of the blocks that were found for them;
     `[B, N, S, K]`."""
