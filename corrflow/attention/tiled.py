@@ -5,7 +5,7 @@ Two matrix products a tile, the cells outside of each window masked by a bias. A
 of a 28x28 patch, so the products do 4.6 times the arithmetic that is needed, and win all the same:
 they run at the speed of a matrix product and never write the `H x W x 169` affinities to memory.
 Backward makes each tile's weights anew instead of keeping them. The most similar cells alone are
-found in `search.py`.
+found in `topk_search.py`.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
 cells of a tile, p cells of its patch.

@@ -123,7 +123,7 @@ def usage_line(text: str, known: set[str]) -> str:
 def joined_help_lines() -> Iterator[None]:
     """Have tyro join the lines of a help text. It keeps a break before a line that is indented,
     as those of a docstring are; what is patched here is not public, so it may be gone one day."""
-    join = getattr(tyro._strings, "remove_single_line_breaks", None)
+    join = getattr(getattr(tyro, "_strings", None), "remove_single_line_breaks", None)
     if join is None:
         yield
         return
