@@ -7,7 +7,7 @@ Trained weights are loaded by `pretrained.py`, the loss is in `loss.py`, use on 
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,11 +110,13 @@ class CorrFlow(nn.Module):
         precision that they have, as `model.safetensors`. `load_model` takes the folder.
 
         Raises:
-            InputError: an encoder that was made by hand, which no configuration describes.
+            InputError: an encoder that was made by hand, which no configuration describes; a folder
+                of something else, a run's for example.
         """
         if self.config.encoder == ExternalConfig(""):
             raise InputError("encoder: no name: expected one that corrflow.find_encoder finds")
         folder = Path(folder)
+        check_model_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         # first the weights: a folder with a configuration is whole
@@ -212,6 +214,19 @@ class CorrFlow(nn.Module):
             self.config.inverse_temperature,
             backend=self.attention,
         )
+
+
+def check_model_folder(folder: Path) -> None:
+    """InputError if `config.json` is there and is no model's, but a run's or another program's."""
+    path = folder / CONFIG_FILE
+    if not path.exists():
+        return
+    try:
+        names = set(json.loads(path.read_bytes()))
+    except (TypeError, ValueError):  # no JSON, or a number
+        names = set()
+    if names != {setting.name for setting in fields(ModelConfig)}:
+        raise InputError(f"{path}: is not of an exported model: expected a folder of its own")
 
 
 def overlapping_means(features_nchw: Tensor, cells: tuple[int, int]) -> Tensor:

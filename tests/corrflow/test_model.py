@@ -250,6 +250,15 @@ def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch
         load_model()
 
 
+@pytest.mark.parametrize("content", ['{"training": {}}', "[1, 2]", "7", "cut"])
+def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(InputError, match=r"config\.json: is not of an exported model: exp"):
+        CorrFlow(SMALL).save_pretrained(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+    assert (tmp_path / "config.json").read_text() == content
+
+
 def test_a_folder_of_save_pretrained_is_the_same_model(tmp_path):
     torch.manual_seed(0)
     model = CorrFlow(replace(SMALL, input="lab", inverse_temperature=0.25)).eval()
