@@ -18,6 +18,7 @@ from corrflow import InputError
 from corrflow.files import atomic_file
 from corrflow.model import weights_digest
 from corrflow.palette import palette_digest
+from corrflow.pretrained import load_model
 from corrflow.stored_config import claim_folder
 from corrflow.training.checkpoint import initial_model
 from corrflow.training.distributed import DistributedContext
@@ -29,10 +30,10 @@ from slurm.status import job_state
 # speaks; and the batch, whose clips are counted, so that other machines can go on with it. All else
 # decides the weights.
 RESUMABLE_FIELDS = {
-    "data", "target.palette", "target.second_palette", "trainer.start", "quarantine", "run",
-    "procs", "device", "nodes", "gpus_per_node", "follow", "dry_run", "stream.workers",
-    "stream.prefetch", "stream.stall_seconds", "compute.attention", "compute.precision",
-    "compute.compile", "compute.convolution", "trainer.steps", "trainer.batch",
+    "data", "target.palette", "target.second_palette", "trainer.start", "loss.teacher",
+    "quarantine", "run", "procs", "device", "nodes", "gpus_per_node", "follow", "dry_run",
+    "stream.workers", "stream.prefetch", "stream.stall_seconds", "compute.attention",
+    "compute.precision", "compute.compile", "compute.convolution", "trainer.steps", "trainer.batch",
     "trainer.accumulate", "trainer.log_every", "trainer.save_every", "trainer.keep",
     "trainer.keep_every", "trainer.pictures_every", "trainer.spike_factor", "trainer.on_spike",
     "trainer.profile", "validation.root", "validation.every", "validation.year",
@@ -87,14 +88,18 @@ def is_resumable(name: str) -> bool:
 def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
     """What names the content of the files that a run learns from, wherever they lie; InputError if
     one can't be read."""
-    start = job.training.trainer.start
+    start, teacher = job.training.trainer.start, job.training.loss.teacher
     first, *second = job.training.target.targets()
-    return {
+    found = {
         "data_digest": manifest.digest(),
         "palette_digest": palette_digest(first.palette),
         "second_palette_digest": palette_digest(second[0].palette) if second else "",
         "start_digest": weights_digest(initial_model(start, job.training.model)) if start else "",
     }
+    # not of all runs: those that were begun before it was noted go on
+    if teacher:
+        found["teacher_digest"] = weights_digest(load_model(teacher))
+    return found
 
 
 @contextmanager

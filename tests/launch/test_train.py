@@ -463,15 +463,18 @@ def test_what_is_asked_for_and_shown_may_be_lab_and_a_run_of_it_resumes_exactly(
     assert f"{place}_digest is" in refused("train", *train(packed, tmp_path / "cut", *again)[2:])
 
 
-def test_a_run_that_begins_with_other_weights_belongs_to_them(packed, whole, tmp_path, refused):
-    start = tmp_path / "start.pt"
-    shutil.copy(checkpoint_path(whole, 12), start)
-    flags = ("--trainer.steps", 2, "--trainer.start")
-    trained(packed, tmp_path / "run", *flags, start)
-    moved = start.rename(tmp_path / "moved.pt")
+@pytest.mark.parametrize("setting", ["trainer.start", "loss.teacher"])
+def test_a_run_that_is_given_other_weights_belongs_to_them(
+    packed, whole, tmp_path, refused, setting
+):
+    given = tmp_path / "given.pt"
+    shutil.copy(checkpoint_path(whole, 12), given)
+    flags = ("--trainer.steps", 2, f"--{setting}")
+    trained(packed, tmp_path / "run", *flags, given)
+    moved = given.rename(tmp_path / "moved.pt")
     trained(packed, tmp_path / "run", *flags, moved)
     shutil.copy(checkpoint_path(whole, 40), moved)
-    assert "start_digest is" in refused(
+    assert f"{setting.split('.')[1]}_digest is" in refused(
         "train", *train(packed, tmp_path / "run", *flags, moved)[2:]
     )
 
