@@ -28,7 +28,7 @@ from shards.packing.reshard import make_shards
 from shards.process_pool import run_in_processes, tick
 from shards.samples import sample_bytes
 from shards.video.decode import Damage, Frame, decode
-from shards.video.sources import VideoSource, survey
+from shards.video.sources import VideoSource, frame_number, survey
 
 PARTS = ".parts"
 PLAN = "plan.json"
@@ -200,9 +200,11 @@ def allowed(percent: float | None, videos: int) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file; 0 for a folder, or what is not there or may not be looked at."""
+    """Bytes of a file, frames of a folder; 0 for what is not there or may not be looked at."""
     try:
-        return path.stat().st_size if path.is_file() else 0
+        if path.is_dir():
+            return sum(frame_number(file) is not None for file in path.iterdir())
+        return path.stat().st_size
     except OSError:
         return 0
 

@@ -321,6 +321,20 @@ def test_a_packed_folder_is_not_packed_over(source, tmp_path):
         pack(source, tmp_path / "other", SMALL, processes=1)
 
 
+def test_a_folder_that_was_given_or_lost_a_frame_is_another_source(source, tmp_path):
+    pack(source, tmp_path / "out", SMALL, processes=1)
+    last = source / "run/three/image_00010.jpg"
+    content = last.read_bytes()
+    last.unlink()
+    with pytest.raises(DataError, match=r"holds shards of source_digest \w+ \(asked: \w+\)"):
+        pack(source, tmp_path / "out", SMALL, processes=1)
+    last.write_bytes(content)
+    assert packing.prepare(source, tmp_path / "out", SMALL) is None
+    write_folder(source / "run/three", [11])
+    with pytest.raises(DataError, match="holds shards of source_digest"):
+        pack(source, tmp_path / "out", SMALL, processes=1)
+
+
 def test_a_part_that_was_lost_is_told(source, tmp_path, monkeypatch):
     monkeypatch.setattr(packing, "make_shards", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
