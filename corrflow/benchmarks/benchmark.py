@@ -5,7 +5,7 @@ Shapes: h w pixels, k points.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -101,8 +101,11 @@ class Benchmark(ABC):
         """Write what was predicted, in the layout that the benchmark's own server or tools read."""
 
     @abstractmethod
-    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
-        """Write the benchmark's own tables, and what is handed in, of a finished evaluation."""
+    def write_tables(
+        self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
+    ) -> None:
+        """Write the benchmark's own tables, and what is handed in, of a finished evaluation;
+        InputError names what was predicted of these sequences and is gone."""
 
 
 def read_frames(paths: tuple[Path, ...], shape: tuple[int, ...]) -> Iterator[Pixels]:

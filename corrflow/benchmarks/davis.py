@@ -10,7 +10,7 @@ semi-supervised evaluation takes for background, and so do we. Shapes: h w pixel
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -115,7 +115,9 @@ class Davis(MaskBenchmark):
         """Those of the official `global_results`."""
         return global_row(scores) if scores else {}
 
-    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+    def write_tables(
+        self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
+    ) -> None:
         """`global_results-val.csv` and `per-sequence_results-val.csv`; InputError if there is
         nothing to score."""
         if not scores:
@@ -153,11 +155,13 @@ class DavisTest(Davis):
         """Nothing."""
         return {}
 
-    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+    def write_tables(
+        self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
+    ) -> None:
         """`submission.zip`: `SEQ/00000.png`."""
+        masks = self.written(sequences, out)
         write_archive(
-            out / "submission.zip",
-            {f"{path.parent.name}/{path.name}": path for path in find(out / "masks", "*/*.png")},
+            out / "submission.zip", {f"{path.parent.name}/{path.name}": path for path in masks}
         )
 
 

@@ -239,7 +239,7 @@ def finish(plan: EvaluationPlan) -> Result:
     result = merge(plan)
     for leftover in plan.out.rglob(".*.tmp"):  # of a process that was killed here
         leftover.unlink()
-    plan.benchmark.write_tables(result.scores, plan.out)
+    plan.benchmark.write_tables(plan.sequences, result.scores, plan.out)
     write_metrics(result)
     write_speed(result, results(plan))
     return result

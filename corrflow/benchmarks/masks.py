@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from corrflow.benchmarks.benchmark import Benchmark, Scores
+from corrflow.benchmarks.benchmark import Benchmark, Scores, few
+from corrflow.errors import InputError
 from corrflow.metrics import boundary_accuracy, region_similarity
 from corrflow.pictures import Pixels, write_mask
 
@@ -22,8 +23,29 @@ class MaskBenchmark(Benchmark):
 
     def write_predictions(self, sequence: Any, predicted: list[Pixels], out: Path) -> None:
         """Indexed PNGs with the data set's palette, `masks/SEQ/NAME.png`."""
-        for name, labels_hw in zip(self.frame_names(sequence), predicted, strict=True):
-            write_mask(out / "masks" / sequence.name / f"{name}.png", labels_hw)
+        for path, labels_hw in zip(self.mask_paths(sequence, out), predicted, strict=True):
+            write_mask(path, labels_hw)
+
+    def mask_paths(self, sequence: Any, out: Path) -> list[Path]:
+        """Where the masks of its frames are written."""
+        folder = out / "masks" / sequence.name
+        return [folder / f"{name}.png" for name in self.frame_names(sequence)]
+
+    def written(self, sequences: Iterable[Any], out: Path) -> list[Path]:
+        """The masks that were written of these sequences.
+
+        Raises:
+            InputError: some are gone; says of which sequences, and what makes them again.
+        """
+        masks = [path for sequence in sequences for path in self.mask_paths(sequence, out)]
+        if gone := [path for path in masks if not path.exists()]:
+            places = [f"{path.parent.name}/{path.name}" for path in gone]
+            notes = dict.fromkeys(f"{out}/sequences/{path.parent.name}.json" for path in gone)
+            raise InputError(
+                f"{out / 'masks'}: {len(gone)} of {len(masks)} masks are missing ({few(places)}): "
+                f"remove {few(list(notes))} and run the same command again, or take a new --out"
+            )
+        return masks
 
 
 def mask_scores(predicted: Sequence[Pixels], true: Sequence[Pixels], label: int) -> Scores:

@@ -43,7 +43,9 @@ class PointBenchmark(Benchmark):
         with atomic_file(out / "points" / f"{sequence.name}.json") as file:
             file.write(json.dumps(frames).encode() + b"\n")
 
-    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+    def write_tables(
+        self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
+    ) -> None:
         """`global_results.csv` and `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
 

@@ -21,9 +21,10 @@ frame, as UVC and CRW do. The first frame counts, as in their evaluation, though
 Shapes: h w pixels, c classes.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -133,7 +134,9 @@ class Vip(MaskBenchmark):
         }
         return {"mIoU": mean_iou(*zip(*areas.values(), strict=True)), **parts} if scores else {}
 
-    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+    def write_tables(
+        self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
+    ) -> None:
         """`global_results.csv` and `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
 

@@ -18,7 +18,7 @@ is `submission.zip`, every fifth frame as `Annotations/VIDEO/00005.png`. Shapes:
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ from corrflow.benchmarks.benchmark import (
     few,
     read_frames,
 )
-from corrflow.benchmarks.folders import PICTURES, find, not_there, number_of, numbered_files
+from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_figures
 from corrflow.benchmarks.texts import read_text
@@ -159,11 +159,13 @@ class YouTubeVos(MaskBenchmark):
             **{name: groups[name] for name in self.headline[1:]},
         }
 
-    def write_tables(self, scores: Mapping[str, Scores], out: Path) -> None:
+    def write_tables(
+        self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
+    ) -> None:
         """`submission.zip`; where there are scores, `global_results.csv` and
         `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
-        masks = [path for path in find(out / "masks", "*/*.png") if number_of(path) % EVERY == 0]
+        masks = [path for path in self.written(sequences, out) if number_of(path) % EVERY == 0]
         write_archive(
             out / "submission.zip",
             {f"Annotations/{path.parent.name}/{path.name}": path for path in masks},

@@ -46,7 +46,7 @@ def test_each_object_counts_alike(tmp_path):
     assert row["F-Mean"] == pytest.approx(0.3)
     assert row["J&F-Mean"] == pytest.approx(0.45)
     assert row["J-Recall"] == pytest.approx(0.5)
-    davis.Davis(2017).write_tables({"a_1": good, "a_2": bad}, tmp_path)
+    davis.Davis(2017).write_tables([], {"a_1": good, "a_2": bad}, tmp_path)
     lines = (tmp_path / "per-sequence_results-val.csv").read_text().splitlines()
     assert lines == ["Sequence,J-Mean,F-Mean", "a_1,1.000000,0.500000", "a_2,0.200000,0.100000"]
     head, figures = (tmp_path / "global_results-val.csv").read_text().splitlines()

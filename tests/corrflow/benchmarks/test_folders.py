@@ -6,6 +6,7 @@ import zipfile
 import pytest
 from miniatures import badja, davis_test, jhmdb, tapvid, vip, youtube_vos
 
+from corrflow import InputError
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.benchmarks.folders import find, folders_in, listed, looks_like
 from corrflow.benchmarks.jhmdb import videos_to_test
@@ -75,10 +76,32 @@ def test_so_it_is_in_what_is_handed_in(tmp_path, name):
     result = evaluate(name, root, None, PROTOCOLS["identity"], out, "identity")
     before = (out / "submission.zip").read_bytes()
     sprinkle(out / "masks")
-    BENCHMARKS[name].write_tables(result.scores, out)
+    BENCHMARKS[name].write_tables(BENCHMARKS[name].read(root), result.scores, out)
     assert (out / "submission.zip").read_bytes() == before
     with zipfile.ZipFile(out / "submission.zip") as archive:
         assert archive.namelist()
+
+
+@pytest.mark.parametrize("name", ["davis2017-test", "youtube-vos"])
+def test_nothing_is_handed_in_of_which_a_mask_is_gone(tmp_path, name):
+    root, out = tmp_path / "root", tmp_path / "out"
+    root.mkdir()
+    BUILT[name](root)
+    flags = (name, root, None, PROTOCOLS["identity"], out, "identity")
+    evaluate(*flags)
+    submission = out / "submission.zip"
+    whole = submission.read_bytes()
+    last = max((out / "masks").glob("*/*.png"))
+    last.unlink()
+    submission.unlink()
+    record = out / f"sequences/{last.parent.name}.json"
+    words = rf"1 of \d masks are missing \({last.parent.name}/{last.name}\): remove {record} and"
+    with pytest.raises(InputError, match=words):
+        evaluate(*flags)
+    assert not submission.exists()
+    record.unlink()
+    evaluate(*flags)
+    assert submission.read_bytes() == whole
 
 
 def test_names_of_a_list_that_are_hidden_are_left_out(tmp_path):

@@ -1,5 +1,7 @@
 import json
 import zipfile
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,15 +82,15 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
     sequence = VOS.read(tmp_path)[0]
     given = VOS.initial_labels(sequence)
     assert list(given) == [0, 2]
-    predicted = carried(given, 5)
+    predicted = carried(given, 6)
     assert VOS.score(sequence, predicted) == {}
     out = tmp_path / "out"
-    VOS.write_predictions(sequence, predicted, out)
-    # of a download of all frames: none that the server asks for
-    write_mask(out / "masks/0a1b2c3d4e/00007.png", predicted[0])
-    VOS.write_tables({}, out)
+    # of a download of all frames: one that the server does not ask for
+    dense = replace(sequence, paths=(*sequence.paths, Path("00021.jpg")))
+    VOS.write_predictions(dense, predicted, out)
+    VOS.write_tables([dense], {}, out)
     before = (out / "submission.zip").read_bytes()
-    VOS.write_tables({}, out)
+    VOS.write_tables([dense], {}, out)
     assert (out / "submission.zip").read_bytes() == before
     with zipfile.ZipFile(out / "submission.zip") as archive:
         assert archive.namelist() == [f"Annotations/0a1b2c3d4e/{5 * t:05d}.png" for t in range(5)]
@@ -127,7 +129,8 @@ def test_truth_is_of_a_whole_split(tmp_path):
 def test_tables_have_a_row_for_each_video_of_which_there_are_scores(tmp_path):
     labels = youtube_vos(tmp_path)
     sequence = VOS.read(tmp_path)[0]
-    VOS.write_tables(VOS.score(sequence, labels), tmp_path / "out")
+    VOS.write_predictions(sequence, labels, tmp_path / "out")
+    VOS.write_tables([sequence], VOS.score(sequence, labels), tmp_path / "out")
     assert (tmp_path / "out/global_results.csv").read_text().splitlines()[
         0
     ] == "Overall,J_seen,J_unseen,F_seen,F_unseen"
