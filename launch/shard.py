@@ -18,6 +18,7 @@ from corrflow.memory import keep_freed_memory
 from corrflow.palette import fit_palette, write_palette
 from corrflow.progress import progress_bar
 from launch.common.command import parse, run
+from launch.common.run_config import held_packing
 from launch.configs.train import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
 from shards import DataError
 from shards.manifest import Manifest, read_manifest
@@ -30,6 +31,7 @@ from shards.packing.pack import (
     pack_units,
     prepare,
     read_plan,
+    read_source,
 )
 from shards.reading.clip import ClipConfig
 from shards.reading.corpus import open_corpus
@@ -59,7 +61,13 @@ def pack_videos(argv: list[str]) -> int:
     job = parse(PackJob, argv, f"shard.py [{'|'.join(COMMANDS)}]")
     keep_freed_memory()
     away = goes_to_slurm(job.jobs, job.local)
-    plan = prepare(job.source, job.out, job.pack, job.percent)
+    source = read_source(job.source, job.pack)
+    with held_packing(job.out):
+        return carry_out(job, prepare(source, job.out, job.percent), away)
+
+
+def carry_out(job: PackJob, plan: PackPlan | None, away: bool) -> int:
+    """Do what is left of a packing, or let SLURM do it; returns the exit code."""
     if plan is None:
         print("packed already:", end=" ")
     elif away:
@@ -72,9 +80,8 @@ def pack_videos(argv: list[str]) -> int:
     else:
         tell_passed_over(plan)
         with progress_bar(total=plan.videos, unit="video", desc="packing") as bar:
-            pack_units(
-                plan, plan.units, max(job.procs or os.cpu_count() or 1, job.jobs), bar.update
-            )
+            processes = max(job.procs or os.cpu_count() or 1, job.jobs)
+            pack_units(plan, plan.units, processes, bar.update)
         finish(plan)
     tell(read_manifest(job.out), job.out)
     return 0

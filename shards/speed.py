@@ -17,7 +17,7 @@ import torch
 
 from shards.errors import DataError
 from shards.packing.config import PackConfig
-from shards.packing.pack import encode_jpeg, finish, pack_units, prepare
+from shards.packing.pack import encode_jpeg, finish, pack_units, prepare, read_source
 from shards.reading.clip import ClipConfig, decode_clip, decode_frame
 from shards.reading.corpus import Corpus
 from shards.reading.order import ClipOrder
@@ -79,7 +79,7 @@ def measure_packing(
             names = Path(folder) / "videos.csv"
             names.write_text("\n".join(f'"{video.path.absolute()}"' for video in videos))
             clock, processor = time.perf_counter(), time.process_time()
-            if plan := prepare(names, Path(folder) / "out", config):
+            if plan := prepare(read_source(names, config), Path(folder) / "out"):
                 pack_units(plan, plan.units, processes=1)
                 packed = sum(shard.bytes for shard in finish(plan).shards)
             waited.append(time.perf_counter() - clock - (time.process_time() - processor))

@@ -23,7 +23,7 @@ from corrflow.stored_config import claim_folder
 from corrflow.training.checkpoint import initial_model
 from corrflow.training.distributed import DistributedContext
 from launch.configs.train import TrainJob
-from shards.manifest import Manifest
+from shards.manifest import NAME, Manifest
 from slurm.status import job_state
 
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it
@@ -125,10 +125,6 @@ def held_evaluation(out: Path) -> Iterator[None]:
     Raises:
         InputError: another command is at work there, or jobs that one has left to SLURM.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(f"{out}: can't be written to ({error.strerror})") from None
     with held(out / LOCK, str(out), "evaluating", seconds=0.0):
         if (out / JOBS).exists():
             array, last = json.loads((out / JOBS).read_text())
@@ -147,15 +143,35 @@ def note_jobs(out: Path, array: str, last: str) -> None:
 
 
 @contextmanager
+def held_packing(out: Path) -> Iterator[None]:
+    """Keep a folder of shards to one command at a time, until they are all there: no lock is left
+    beside them.
+
+    Raises:
+        InputError: another command packs there.
+    """
+    if (out / NAME).exists():
+        yield
+        return
+    with held_and_removed(out / LOCK, str(out), "packing"):
+        yield
+
+
+@contextmanager
 def held_result(out: Path) -> Iterator[None]:
     """Keep a video that is written, and what lies beside it, to one command at a time.
 
     Raises:
         InputError: another command writes it.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    lock = out.with_name(f".{out.stem}{LOCK}")
-    with held(lock, f"out {out}", "tracking", seconds=0.0):
+    with held_and_removed(out.with_name(f".{out.stem}{LOCK}"), f"out {out}", "tracking"):
+        yield
+
+
+@contextmanager
+def held_and_removed(lock: Path, name: str, doing: str) -> Iterator[None]:
+    """As `held`, without waiting; the file of the lock goes with it."""
+    with held(lock, name, doing, seconds=0.0):
         try:
             yield
         finally:
@@ -171,9 +187,14 @@ def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
     do not have it. Where the file system has no locks, a line says so, and nobody is kept out.
 
     Raises:
-        InputError: after `seconds` another process still has it; names it.
+        InputError: after `seconds` another process still has it; names it. Or there can be no file.
     """
-    with lock.open("a+") as file:
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        opened = lock.open("a+")
+    except OSError as error:
+        raise InputError(f"{name}: can't be written to ({error.strerror})") from None
+    with opened as file:
         deadline = time.monotonic() + seconds
         while not locked(file, name):
             if time.monotonic() >= deadline:

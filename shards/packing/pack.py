@@ -1,10 +1,10 @@
 """Packs videos into tar shards: decoded, sampled, sized, cut into segments of consecutive frames.
 
-Three steps, each of which may be killed and begun again. `prepare` lists the videos and divides
-them into units by their number alone. `pack_units` packs units, here or in many jobs at once, each
-by one process into parts under `.parts/`; a unit is done once its report is there. `finish` makes
-shards of the parts and writes the manifest. Same videos and settings, same bytes, whoever packed
-what.
+Three steps, each of which may be killed and begun again. `prepare` divides the videos, as
+`read_source` lists them, into units by their number alone. `pack_units` packs units, here or in
+many jobs at once, each by one process into parts under `.parts/`; a unit is done once its report is
+there. `finish` makes shards of the parts and writes the manifest. Same videos and settings, same
+bytes, whoever packed what.
 """
 
 import csv
@@ -89,15 +89,29 @@ class Unit:
         return self.out / PARTS / f"{self.number:05d}.json"
 
     def report(self) -> Report | None:
-        """What became of it; None if it is still to be done."""
+        """What became of it; None if it is still to be done, or to be done again since its file is
+        damaged."""
         try:
-            stored = json.loads(self.report_path.read_text())
-        except FileNotFoundError:
+            stored = json.loads(self.report_path.read_bytes())
+            stored["parts"] = [TarPart(**part) for part in stored["parts"]]
+            stored["failures"] = [Failure(*failure) for failure in stored["failures"]]
+            stored["too_short"] = [ShortVideo(*short) for short in stored["too_short"]]
+            report = Report(**stored)
+        # TypeError, KeyError: JSON of something else
+        except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
-        stored["parts"] = [TarPart(**part) for part in stored["parts"]]
-        stored["failures"] = [Failure(*failure) for failure in stored["failures"]]
-        stored["too_short"] = [ShortVideo(*short) for short in stored["too_short"]]
-        return Report(**stored) if stored["digest"] == self.digest else None
+        return report if report.digest == self.digest else None
+
+
+class PackInput(NamedTuple):
+    """What is to be packed, and how."""
+
+    videos: list[list[Any]]
+    """Of each its key, its path, the frames that a list says it has, and its size."""
+    settings: dict[str, Any]
+    """Everything that decides the bytes, in plain types."""
+    passed_over: dict[str, int]
+    """Files of the source that are no videos, by suffix."""
 
 
 @dataclass(frozen=True)
@@ -136,17 +150,15 @@ def pack(
     Raises:
         DataError: no videos, none or too few of them readable, or `out` holds another packing.
     """
-    plan = prepare(source, out, config, max_failures)
+    plan = prepare(read_source(source, config), out, max_failures)
     if plan is None:
         return read_manifest(out)
     pack_units(plan, plan.units, processes)
     return finish(plan)
 
 
-def prepare(
-    source: Path, out: Path, config: PackConfig, max_failures: float | None = None
-) -> PackPlan | None:
-    """List the videos and leave the plan in `out`; None if all is packed already."""
+def read_source(source: Path, config: PackConfig) -> PackInput:
+    """List the videos; nothing is written. DataError as `survey`."""
     videos, passed_over = survey(source)
     listed = [
         [video.key, str(video.path.absolute()), video.listed, size_of(video.path)]
@@ -156,6 +168,17 @@ def prepare(
         json.dumps([[key, frames, size] for key, _, frames, size in listed]).encode()
     ).hexdigest()[:16]
     settings = {**asdict(config), "videos": len(videos), "source_digest": digest}
+    return PackInput(listed, settings, passed_over)
+
+
+def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> PackPlan | None:
+    """Leave the plan in `out`; None if all is packed already.
+
+    Raises:
+        DataError: `out` holds another packing, says what differs, or something else; or can't be
+            written to.
+    """
+    settings = packed.settings
     if (out / NAME).exists():
         if (stored := read_manifest(out).settings) != settings:
             raise DataError(
@@ -166,8 +189,8 @@ def prepare(
         return None
     path = out / PARTS / PLAN
     if path.exists():
-        stored = json.loads(path.read_text())["settings"]
-        if {name: stored[name] for name in asdict(config)} != asdict(config):
+        stored = read_stored_plan(path)["settings"]
+        if any(stored.get(name) != settings[name] for name in asdict(PackConfig())):
             raise DataError(
                 f"{out}: half packed with {differences(stored, settings)}: expected the same "
                 "settings (remove it to pack anew)"
@@ -178,9 +201,9 @@ def prepare(
         with atomic_file(path) as file:
             plan = {
                 "settings": settings,
-                "max_failures": allowed(max_failures, len(videos)),
-                "passed_over": passed_over,
-                "videos": listed,
+                "max_failures": allowed(max_failures, len(packed.videos)),
+                "passed_over": packed.passed_over,
+                "videos": packed.videos,
             }
             file.write(json.dumps(plan).encode())
     except OSError as error:
@@ -223,7 +246,7 @@ def read_plan(out: Path) -> PackPlan:
     path = out / PARTS / PLAN
     if not path.exists():
         raise DataError(f"{out}: no packing was begun there")
-    stored = json.loads(path.read_text())
+    stored = read_stored_plan(path)
     listed = stored["videos"]
     config = PackConfig(**{name: stored["settings"][name] for name in asdict(PackConfig())})
     units = []
@@ -236,6 +259,20 @@ def read_plan(out: Path) -> PackPlan:
             Unit(out, number, videos, config, hashlib.sha256(content.encode()).hexdigest()[:16])
         )
     return PackPlan(out, stored["settings"], units, stored["max_failures"], stored["passed_over"])
+
+
+def read_stored_plan(path: Path) -> dict[str, Any]:
+    """What the file holds; DataError if it is damaged."""
+    try:
+        stored = json.loads(path.read_bytes())
+    except ValueError as error:
+        stored, reason = None, str(error)
+    else:
+        reason = "no plan of a packing"
+    names = {"settings", "max_failures", "passed_over", "videos"}
+    if isinstance(stored, dict) and stored.keys() >= names:
+        return stored
+    raise DataError(f"{path}: damaged ({reason}): remove {path.parent} to pack anew")
 
 
 def divide(videos: int) -> list[tuple[int, int]]:

@@ -6,7 +6,7 @@ from launch import shard
 from shards.errors import DataError
 from shards.files import sha256_of
 from shards.packing.config import PackConfig
-from shards.packing.pack import pack, prepare, read_plan
+from shards.packing.pack import pack, prepare, read_plan, read_source
 
 SMALL = PackConfig(fps=25.0, segment=4)
 
@@ -21,7 +21,7 @@ def content(folder):
 
 
 def test_jobs_in_any_order_end_with_the_bytes_of_one(source, packed, tmp_path):
-    prepare(source, tmp_path / "out", SMALL)
+    prepare(read_source(source, SMALL), tmp_path / "out")
     for number in (2, 0, 1):
         shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
     shard.pack_end(str(tmp_path / "out"))
@@ -29,7 +29,7 @@ def test_jobs_in_any_order_end_with_the_bytes_of_one(source, packed, tmp_path):
 
 
 def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path, monkeypatch):
-    plan = prepare(source, tmp_path / "out", SMALL)
+    plan = prepare(read_source(source, SMALL), tmp_path / "out")
     for number in (0, 2):
         shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
     with pytest.raises(

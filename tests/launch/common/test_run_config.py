@@ -19,17 +19,17 @@ from slurm.status import JobState
 HOLDER = """
 import sys
 from pathlib import Path
-from launch.common.run_config import held_evaluation
-with held_evaluation(Path(sys.argv[1])):
+from launch.common import run_config
+with getattr(run_config, sys.argv[2])(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
 
 
 @contextmanager
-def holder(out):
+def holder(out, held="held_evaluation"):
     """Another process that has the folder."""
-    line = [sys.executable, "-c", HOLDER, str(out)]
+    line = [sys.executable, "-c", HOLDER, str(out), held]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
@@ -110,6 +110,23 @@ def test_a_file_system_without_locks_is_told_of_and_worked_on(tmp_path, monkeypa
         "time\n"
     )
     assert told == words
+
+
+def test_a_folder_is_packed_into_by_one_command_at_a_time_and_keeps_no_lock(
+    command, refused, tree, tmp_path
+):
+    out = tmp_path / "out"
+    flags = ("--source", tree / "JPEGImages/480p", "--out", out, "--fps", 25, "--procs", 1)
+    with holder(out, "held_packing") as process:
+        told = refused("shard", *flags)
+        place = f"process {process.pid} on {socket.gethostname()}"
+        assert told == f"shard.py: error: {out}: {place} is packing there: expected one at a time"
+        assert not (out / ".parts").exists()
+    assert "packed 4 of 4 videos" in command("shard", *flags).stdout
+    names = {path.name for path in out.iterdir() if path.suffix != ".tar"}
+    assert names == {"manifest.json", "failures.csv", "too-short.csv"}
+    assert "packed already: packed 4 of 4 videos" in command("shard", *flags).stdout
+    assert command("shard", "verify", "--data", out).returncode == 0
 
 
 def test_a_run_is_held_as_a_folder_of_an_evaluation_is(tmp_path, monkeypatch):

@@ -291,7 +291,7 @@ def test_squashed_frames_have_one_size_whatever_they_had(tmp_path):
 
 def test_what_is_no_video_is_told_with_the_plan(source, tmp_path):
     (source / "notes.txt").write_text("a line")
-    plan = packing.prepare(source, tmp_path / "out", SMALL)
+    plan = packing.prepare(packing.read_source(source, SMALL), tmp_path / "out")
     assert plan.passed_over == packing.read_plan(tmp_path / "out").passed_over
     assert plan.passed_over[".txt"] == 1
 
@@ -311,7 +311,7 @@ def test_nothing_to_pack_is_refused(tmp_path):
 
 def test_a_packed_folder_is_not_packed_over(source, tmp_path):
     manifest = pack(source, tmp_path / "out", SMALL, processes=1)
-    assert packing.prepare(source, tmp_path / "out", SMALL) is None
+    assert packing.prepare(packing.read_source(source, SMALL), tmp_path / "out") is None
     assert pack(source, tmp_path / "out", SMALL, processes=1) == manifest
     with pytest.raises(DataError, match=r"holds shards of quality 90 \(asked: 50\)"):
         pack(source, tmp_path / "out", replace(SMALL, quality=50), processes=1)
@@ -329,10 +329,42 @@ def test_a_folder_that_was_given_or_lost_a_frame_is_another_source(source, tmp_p
     with pytest.raises(DataError, match=r"holds shards of source_digest \w+ \(asked: \w+\)"):
         pack(source, tmp_path / "out", SMALL, processes=1)
     last.write_bytes(content)
-    assert packing.prepare(source, tmp_path / "out", SMALL) is None
+    assert packing.prepare(packing.read_source(source, SMALL), tmp_path / "out") is None
     write_folder(source / "run/three", [11])
     with pytest.raises(DataError, match="holds shards of source_digest"):
         pack(source, tmp_path / "out", SMALL, processes=1)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"parts": 3}', "\udcff"])
+def test_a_unit_whose_report_is_damaged_is_packed_again(source, tmp_path, monkeypatch, content):
+    monkeypatch.setattr(packing, "make_shards", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        pack(source, tmp_path / "out", SMALL, processes=1)
+    monkeypatch.undo()
+    report = tmp_path / "out" / packing.PARTS / "00001.json"
+    report.write_text(content, errors="surrogateescape")
+    again, original = [], packing.pack_unit
+    monkeypatch.setattr(
+        packing, "pack_unit", lambda job: (again.append(job[0].number), original(job))[1]
+    )
+    pack(source, tmp_path / "out", SMALL, processes=1)
+    assert again == [1]
+    pack(source, tmp_path / "anew", SMALL, processes=1)
+    assert tars(tmp_path / "out") == tars(tmp_path / "anew")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"settings": {}}', "\udcff"])
+def test_a_plan_that_is_damaged_is_named(source, tmp_path, content):
+    packing.prepare(packing.read_source(source, SMALL), tmp_path / "out")
+    plan = tmp_path / "out" / packing.PARTS / packing.PLAN
+    plan.write_text(content, errors="surrogateescape")
+    words = rf"{plan}: damaged \(.+\): remove {plan.parent} to pack anew"
+    with pytest.raises(DataError, match=words):
+        pack(source, tmp_path / "out", SMALL, processes=1)
+    with pytest.raises(DataError, match=words):
+        packing.read_plan(tmp_path / "out")
+    shutil.rmtree(plan.parent)
+    assert pack(source, tmp_path / "out", SMALL, processes=1).counts.videos == 4
 
 
 def test_a_part_that_was_lost_is_told(source, tmp_path, monkeypatch):
