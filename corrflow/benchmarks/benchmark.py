@@ -35,6 +35,15 @@ class Sequence:
     length: int
     """Frames."""
 
+    def __post_init__(self) -> None:
+        name = self.name
+        named = isinstance(name, str) and name not in ("", "..") and "\0" not in name
+        if not named or Path(name).name != name:
+            raise InputError(
+                f"sequence {name!r}: expected the name of a file, without /: what is predicted is "
+                "written under it"
+            )
+
 
 @dataclass(frozen=True)
 class PictureSequence(Sequence):

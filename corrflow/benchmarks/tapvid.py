@@ -15,7 +15,8 @@ float `[N, T, 2]`, x and y in [0, 1] of width and height, and `occluded` `[N, T]
   these and all misses and false alarms; `average_jaccard` is the mean of the five;
 - each figure is of a video; the benchmark's is the mean over videos.
 
-The query mode `strided`, which tracks back in time too, is not here. Shapes: n points, t frames.
+The query mode `strided`, which tracks back in time too, is not here. Shapes: n points, t frames, v
+places at which some point is visible.
 """
 
 import pickle
@@ -38,6 +39,9 @@ from corrflow.pictures import Pixels
 
 FILE = "tapvid_davis.pkl"
 SIDE = 256  # pixels
+# where visible points may be, in widths and heights: beyond [0, 1], in which published ones are,
+# but not where pixels would be
+LOWEST, HIGHEST = -0.5, 1.5
 ARRAYS = {  # what a pickle calls to build arrays
     ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"),
@@ -157,10 +161,18 @@ def read_video(path: Path, name: str, video: Any) -> TapVidSequence:
             f"{path}: video {name}: points {points.dtype}, occluded {occluded.dtype}: expected "
             "numbers"
         )
-    if not np.isfinite(points[~occluded.astype(bool)]).all():
+    visible_v2 = points[~occluded.astype(bool)]
+    if not np.isfinite(visible_v2).all():
         raise InputError(
             f"{path}: video {name}: a visible point is at NaN or infinity: expected x and y in [0, "
             "1]"
+        )
+    far_v = ((visible_v2 < LOWEST) | (visible_v2 > HIGHEST)).any(axis=1)
+    if far_v.any():
+        x, y = visible_v2[far_v][0]
+        raise InputError(
+            f"{path}: video {name}: a visible point is at {x:g}, {y:g}: expected x and y in [0, "
+            "1], of width and height and not in pixels"
         )
     seen_n = ~occluded.astype(bool).all(axis=1)
     if not seen_n.any():

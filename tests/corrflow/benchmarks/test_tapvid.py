@@ -88,11 +88,11 @@ class Harmful:
         return os.system, ("touch harmed",)
 
 
-def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5):
+def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5, name="goat"):
     """A pickle of one video of these shapes."""
     return pickle.dumps(
         {
-            "goat": {
+            name: {
                 "video": np.zeros(video, np.uint8),
                 "points": np.full(points, at),
                 "occluded": np.zeros(occluded, bool),
@@ -132,6 +132,13 @@ def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5):
             r"video goat: points \[1, 2, 1, 2\], occluded \[1, 2, 1\]: expected",
         ),
         (of_goat(at=np.nan), "video goat: a visible point is at NaN or infinity"),
+        (
+            of_goat(at=(0.5, 130)),
+            r"video goat: a visible point is at 0.5, 130: expected x and y in \[0, 1\], of width",
+        ),
+        (of_goat(at=-0.6), "video goat: a visible point is at -0.6, -0.6: expected"),
+        (of_goat(name="../../goat"), r"sequence '../../goat': expected the name of a file"),
+        (of_goat(name=7), "sequence 7: expected the name of a file"),
         (
             pickle.dumps(
                 {
@@ -176,6 +183,12 @@ def test_what_is_wrong_with_a_pickle_is_told_and_none_runs(tmp_path, monkeypatch
     with pytest.raises(InputError, match=words):
         TAPVID.read(tmp_path)
     assert not (tmp_path / "harmed").exists()
+
+
+def test_points_that_are_a_little_outside_and_visible_are_read(tmp_path):
+    (tmp_path / "tapvid_davis.pkl").write_bytes(of_goat(at=(-0.1, 1.1)))
+    (goat,) = TAPVID.read(tmp_path)
+    np.testing.assert_allclose(goat.xy_nt2[0, 0], (-26.1, 281.1))
 
 
 def test_a_folder_without_the_pickle_is_refused(tmp_path):

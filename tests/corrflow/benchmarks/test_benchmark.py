@@ -1,0 +1,26 @@
+"""What the sequences of all benchmarks have in common."""
+
+import pytest
+from miniatures import davis_test
+
+from corrflow import InputError
+from corrflow.benchmarks.benchmark import Sequence
+from corrflow.benchmarks.davis import DavisTest
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../x", "/x", "a/", "a\0b", 7, None])
+def test_a_sequence_whose_files_would_lie_elsewhere_is_refused(name):
+    with pytest.raises(InputError, match=r"sequence .*: expected the name of a file, without /"):
+        Sequence(name, 1)
+
+
+@pytest.mark.parametrize("name", ["a", "a b", "..a", "a.b", "Ä-1"])
+def test_any_name_that_a_file_can_have_is_one(name):
+    assert Sequence(name, 1).name == name
+
+
+def test_a_list_that_leads_out_of_its_tree_is_refused(tmp_path):
+    davis_test(tmp_path)
+    (tmp_path / "ImageSets/2017/test-dev.txt").write_text("../480p/aerobatics\n")
+    with pytest.raises(InputError, match=r"sequence '\.\./480p/aerobatics': expected"):
+        DavisTest().read(tmp_path)
