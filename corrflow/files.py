@@ -12,17 +12,30 @@ from typing import IO
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A binary file to write, that appears as `path` when the block ends well, and never
-    otherwise."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    otherwise. An OSError names `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with named_errors(path, temporary):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
+    """An OSError of the block names the file: one of a write, to a full disk say, names none by
+    itself, and one of the temporary file names that."""
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, str(temporary)):
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        raise
 
 
 def content_digest(path: Path, files: Iterable[Path] | None = None) -> str:

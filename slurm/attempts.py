@@ -5,6 +5,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from slurm.errors import ClusterError
+
 ATTEMPTS = "attempts.jsonl"
 TRIES = 3  # attempts from one and the same step, none of which saved or was told to leave
 
@@ -42,9 +44,13 @@ def read_attempts(run: Path) -> list[Attempt]:
 
 
 def log_attempt(run: Path, attempt: Attempt) -> None:
-    """Note it: when it begins, and again when it ends."""
-    with (run / ATTEMPTS).open("a") as file:
-        file.write("\n" * (not ends_whole(run / ATTEMPTS)) + json.dumps(asdict(attempt)) + "\n")
+    """Note it: when it begins, and again when it ends; ClusterError if it can't be written."""
+    path = run / ATTEMPTS
+    try:
+        with path.open("a") as file:
+            file.write("\n" * (not ends_whole(path)) + json.dumps(asdict(attempt)) + "\n")
+    except OSError as error:
+        raise ClusterError(f"{path}: can't be written ({error.strerror})") from None
 
 
 def ends_whole(path: Path) -> bool:

@@ -32,7 +32,7 @@ from slurm.cluster import PROFILE_VARIABLE
 
 Config = TypeVar("Config")
 MISTAKES = (corrflow.InputError, shards.DataError, slurm.ClusterError)
-# places that can't be written to, and full disks: not bugs of ours
+# places that are not there or can't be written to, and full disks: not bugs of ours
 USER_ERRNOS = {
     errno.EACCES,
     errno.EPERM,
@@ -43,6 +43,8 @@ USER_ERRNOS = {
     errno.EISDIR,
     errno.EEXIST,
     errno.EFBIG,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
 }
 HEADINGS = "Value error|Missing argument|Invalid choice"  # of tyro's boxes
 LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # not between paragraphs

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from corrflow import InputError
-from corrflow.files import atomic_file
+from corrflow.files import atomic_file, named_errors
 from corrflow.model import weights_digest
 from corrflow.palette import palette_digest
 from corrflow.pretrained import load_model
@@ -191,7 +191,7 @@ def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        opened = lock.open("a+")
+        opened = lock.open("a+b", buffering=0)
     except OSError as error:
         raise InputError(f"{name}: can't be written to ({error.strerror})") from None
     with opened as file:
@@ -199,16 +199,16 @@ def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
         while not locked(file, name):
             if time.monotonic() >= deadline:
                 file.seek(0)
-                holder = file.read().strip() or "another process"
+                holder = file.read().decode(errors="replace").strip() or "another process"
                 raise InputError(f"{name}: {holder} is {doing} there: expected one at a time")
             time.sleep(0.2)
-        file.truncate(0)
-        file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-        file.flush()
+        with named_errors(lock):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         yield
 
 
-def locked(file: IO[str], name: str) -> bool:
+def locked(file: IO[bytes], name: str) -> bool:
     """Whether this process has the lock now, or there are none to have."""
     try:
         # not flock, which processes that this one starts would hold on to

@@ -125,6 +125,21 @@ def test_help_explains_the_flags(capsys, name):
     assert "--out" in told or "--run" in told
 
 
+@pytest.mark.parametrize(
+    ("out", "reason"), [("/proc/nowhere", "No such file"), (f"/tmp/{'x' * 300}", "name too long")]
+)
+@pytest.mark.parametrize("name", ["export", "shard palette", "eval"])
+def test_a_place_that_can_not_be_is_one_line(refused, tree, packed, name, out, reason):
+    flags = {
+        "export": ("export", "--checkpoint", "fast"),
+        "shard palette": ("shard", "palette", "--data", packed, "--clips", 1, "--classes", 2),
+        "eval": ("eval", "--benchmark", "davis2017", "--root", tree, "--protocol", "identity"),
+    }
+    told = refused(*flags[name], "--out", f"{out}/new")
+    assert out in told
+    assert reason in told
+
+
 def test_the_demo_leaves_other_peoples_folders_alone(refused, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert "is not empty and not an earlier demo's" in refused("demo", "--out", tmp_path)
