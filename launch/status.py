@@ -14,7 +14,7 @@ from corrflow.report import RunSummary, write_runs_page
 from corrflow.training.checkpoint import checkpoints, step_of
 from corrflow.training.monitor import METRICS, read_last, read_lines
 from launch.common.command import parse, run
-from launch.common.run_config import is_run, read_config
+from launch.common.run_config import CONFIG, read_config, read_json
 from launch.common.submission import LOGS, Record, read_record
 from launch.configs.train import StatusJob
 from slurm.attempts import Attempt, read_attempts
@@ -64,7 +64,12 @@ def main(argv: list[str]) -> int:
     """Print the state of runs."""
     job = parse(StatusJob, argv, "status.py")
     if job.all:
-        statuses = [look_at(folder) for folder in find_runs(job.runs or (Path("runs"),))]
+        statuses = []
+        for folder in find_runs(job.runs or (Path("runs"),)):
+            try:
+                statuses.append(look_at(folder))
+            except InputError as error:  # of one run, which is damaged; the others are shown
+                print(f"status.py: left out: {error}", file=sys.stderr)
         print_table(statuses)
         if job.page:
             write_page(job.page, statuses)
@@ -96,13 +101,26 @@ def curves_of(folder: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def find_runs(roots: tuple[Path, ...]) -> list[Path]:
-    """All run folders under these; an exported model has a `config.json`, too, and is none."""
+    """All run folders under these; InputError if one of these is no folder."""
+    for root in roots:
+        if not root.is_dir():
+            raise InputError(f"{root}: no such folder: expected one in which runs are")
     return sorted(
         path.parent
         for root in roots
-        for path in root.glob("**/config.json")
-        if "snapshots" not in path.parts and is_run(path.parent)
+        for path in root.glob(f"**/{CONFIG}")
+        if "snapshots" not in path.parts and is_run(path)
     )
+
+
+def is_run(config: Path) -> bool:
+    """Whether a configuration is a run's, and not an exported model's; one that is damaged may
+    be."""
+    try:
+        stored = read_json(config)
+    except InputError:
+        return True
+    return isinstance(stored, dict) and "training" in stored
 
 
 def look_at(folder: Path) -> Status:
@@ -148,7 +166,7 @@ def print_one(status: Status) -> None:
     else:
         print(f"here        {state.state.lower()}")
     progress = (
-        f", loss {status.line['loss']:.3f}, {status.line['clips_per_second']:.1f} clips/s, "
+        f", loss {status.line['loss']:.3f}, {status.line.get('clips_per_second', 0):.1f} clips/s, "
         f"{status.left} left"
         if status.line
         else ""

@@ -31,15 +31,15 @@ class Attempt:
 
 
 def read_attempts(run: Path) -> list[Attempt]:
-    """All of them, oldest first; a line cut short by a kill is left out."""
+    """All of them, oldest first; a line that was cut short or is damaged is left out."""
     attempts: dict[float, Attempt] = {}
     path = run / ATTEMPTS
-    for line in path.read_text().splitlines() if path.exists() else []:
+    for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
-        except ValueError:
+            attempts[record["began"]] = Attempt(**{**record, "nodes": tuple(record["nodes"])})
+        except (ValueError, TypeError, KeyError):  # no JSON, or JSON of something else
             continue
-        attempts[record["began"]] = Attempt(**{**record, "nodes": tuple(record["nodes"])})
     return list(attempts.values())
 
 

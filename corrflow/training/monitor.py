@@ -105,16 +105,10 @@ def loss_terms(line: dict[str, Any]) -> dict[str, float]:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file; one cut short by a kill is left out."""
+    """The lines of a metrics file; those that are cut short or damaged are left out."""
     if not path.exists():
         return []
-    lines = []
-    for text in path.read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except ValueError:
-            continue
-    return lines
+    return [line for text in path.read_bytes().splitlines() if (line := parse_line(text))]
 
 
 def read_last(run: Path) -> dict[str, Any]:
@@ -124,14 +118,18 @@ def read_last(run: Path) -> dict[str, Any]:
         return {}
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - LAST_BYTES, 0))
-        texts = file.read().decode(errors="replace").splitlines()
-    for text in reversed(texts):
-        try:
-            line: dict[str, Any] = json.loads(text)
-        except ValueError:  # cut by a kill, or by where the reading began
-            continue
-        return line
-    return {}
+        texts = file.read().splitlines()
+    # the first may be cut by where the reading began
+    return next((line for text in reversed(texts) if (line := parse_line(text))), {})
+
+
+def parse_line(text: bytes) -> dict[str, Any] | None:
+    """A line of the log; None if it was cut short by a kill, or is damaged."""
+    try:
+        line = json.loads(text)
+    except ValueError:
+        return None
+    return line if isinstance(line, dict) and line.keys() >= {"step", "loss"} else None
 
 
 class ClipVisualization(NamedTuple):

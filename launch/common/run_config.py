@@ -40,6 +40,7 @@ RESUMABLE_FIELDS = {
     "validation.protocol", "validation.sequences", "validation.size", "validation.pictures",
 }  # fmt: skip
 RESUMABLE_GROUPS = ("cluster.", "timeouts.")
+CONFIG = "config.json"  # of a run; an exported model has one, too
 LOCK = ".lock"
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
 TAKEN = {errno.EACCES, errno.EAGAIN}  # what a lock that another process has is told by
@@ -47,23 +48,24 @@ JOBS = "jobs.json"  # of an evaluation that was left to SLURM
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The configuration that a run belongs to; InputError if it is no run."""
-    try:
-        config: dict[str, Any] = json.loads((run / "config.json").read_text())
-    except FileNotFoundError:
-        raise InputError(f"run {run}: no config.json there: expected the folder of a run") from None
-    if "training" not in config:
-        raise InputError(f"run {run}: config.json is not of a run: expected the folder of a run")
+    """The configuration that a run belongs to; InputError if it is no run, or damaged."""
+    path = run / CONFIG
+    if not path.exists():
+        raise InputError(f"run {run}: no {CONFIG} there: expected the folder of a run")
+    config = read_json(path)
+    if not isinstance(config, dict) or "training" not in config:
+        raise InputError(f"run {run}: {CONFIG} is not of a run: expected the folder of a run")
     return config
 
 
-def is_run(folder: Path) -> bool:
-    """Whether the folder is a run's, and not, say, an exported model's."""
+def read_json(path: Path) -> Any:
+    """What a command left; InputError if the file is damaged."""
     try:
-        read_config(folder)
-    except InputError:
-        return False
-    return True
+        return json.loads(path.read_bytes())
+    except ValueError as error:
+        raise InputError(
+            f"{path}: damaged ({error}): remove it: the command that left it writes it again"
+        ) from None
 
 
 def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
@@ -73,7 +75,7 @@ def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -
     Raises:
         InputError: the folder belongs to another configuration; names what differs.
     """
-    path = job.run / "config.json"
+    path = job.run / CONFIG
     config = {**json.loads(json.dumps(asdict(job), default=str)), **digests(job, manifest)}
     stored = read_config(job.run) if path.exists() else None
     claim_folder(path, stored, config, "another configuration", is_resumable, write=write)
@@ -127,7 +129,7 @@ def held_evaluation(out: Path) -> Iterator[None]:
     """
     with held(out / LOCK, str(out), "evaluating", seconds=0.0):
         if (out / JOBS).exists():
-            array, last = json.loads((out / JOBS).read_text())
+            array, last = read_json(out / JOBS)
             if (state := job_state(last)).alive:
                 holder = f"jobs {array} and {last} are evaluating there ({state.state})"
                 raise InputError(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import launch
 from corrflow.files import atomic_file
-from launch.common.run_config import check_run_config
+from launch.common.run_config import check_run_config, read_json
 from launch.configs.train import TrainJob
 from shards.reading.corpus import Corpus
 from slurm import ClusterError
@@ -48,9 +48,9 @@ class Record:
 
 
 def read_record(run: Path) -> Record | None:
-    """The job of a run; None if it never was in one."""
+    """The job of a run; None if it never was in one. InputError if the file is damaged."""
     path = run / RECORD
-    return Record(**json.loads(path.read_text())) if path.exists() else None
+    return Record(**read_json(path)) if path.exists() else None
 
 
 def processes_of(job: TrainJob) -> int:

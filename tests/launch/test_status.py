@@ -1,9 +1,11 @@
 import shutil
 import subprocess
 
+import pytest
 from conftest import ROOT
-from test_train import train
+from test_train import train, trained
 
+from launch import status
 from launch.status import in_words, listed
 
 
@@ -63,6 +65,42 @@ def test_an_exported_model_is_no_run(refused, command, tmp_path):
     assert "config.json is not of a run" in refused("status", model)
     told = command("status", "--all", tmp_path)
     assert (told.returncode, len(told.stdout.splitlines())) == (0, 1), "the heads of an empty table"
+
+
+@pytest.mark.parametrize("name", ["config.json", "job.json"])
+def test_a_run_whose_files_are_damaged_is_named_and_the_others_are_shown(
+    packed, tmp_path, refused, capfd, name
+):
+    trained(packed, tmp_path / "one", "--trainer.steps", 1)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    damaged = tmp_path / "two" / name
+    damaged.write_bytes(b"")
+    words = f"{damaged}: damaged (Expecting value: line 1 column 1 (char 0)): remove it"
+    assert words in refused("status", tmp_path / "two")
+    capfd.readouterr()
+    assert status.main(["--all", str(tmp_path)]) == 0
+    told = capfd.readouterr()
+    assert [line.split()[0] for line in told.out.splitlines()] == ["run", str(tmp_path / "one")]
+    assert told.err.startswith(f"status.py: left out: {words}")
+    damaged.write_text("[]")
+    if name == "config.json":
+        assert "config.json is not of a run" in refused("status", tmp_path / "two")
+
+
+def test_a_folder_of_runs_that_is_not_there_is_one_line(refused, tmp_path, monkeypatch):
+    assert f"{tmp_path / 'none'}: no such folder" in refused("status", "--all", tmp_path / "none")
+    (tmp_path / "file").touch()
+    assert f"{tmp_path / 'file'}: no such folder" in refused("status", "--all", tmp_path / "file")
+    monkeypatch.chdir(tmp_path)
+    assert "runs: no such folder: expected one in which runs are" in refused("status", "--all")
+
+
+def test_a_log_whose_last_line_lacks_figures_is_shown_as_far_as_it_goes(packed, tmp_path, capsys):
+    trained(packed, tmp_path, "--trainer.steps", 2)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 3}\n{"step": 3, "loss": 1.5}\n\xff\n')
+    assert status.main([str(tmp_path)]) == 0
+    assert "step        3 of 2 (150.0%), loss 1.500, 0.0 clips/s" in capsys.readouterr().out
 
 
 def test_what_is_no_run_is_one_line(refused, tmp_path):

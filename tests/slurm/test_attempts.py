@@ -1,6 +1,9 @@
 from dataclasses import replace
 
+import pytest
+
 from slurm.attempts import ATTEMPTS, Attempt, is_hopeless, log_attempt, read_attempts
+from slurm.errors import ClusterError
 
 
 def attempt(began, step=10, job="7", left=""):
@@ -23,6 +26,19 @@ def test_a_line_that_a_kill_cut_spoils_nothing(tmp_path):
         file.write('{"job": "7", "st')
     log_attempt(tmp_path, attempt(2.0))
     assert [found.began for found in read_attempts(tmp_path)] == [1.0, 2.0]
+
+
+def test_a_line_that_is_damaged_spoils_nothing(tmp_path):
+    log_attempt(tmp_path, attempt(1.0))
+    with (tmp_path / ATTEMPTS).open("ab") as file:
+        file.write(b'\xff\n7\nnull\n{}\n{"began": 3.0}\n')
+    assert [found.began for found in read_attempts(tmp_path)] == [1.0]
+
+
+def test_attempts_that_can_not_be_noted_are_told(tmp_path):
+    (tmp_path / ATTEMPTS).mkdir()
+    with pytest.raises(ClusterError, match=r"attempts.jsonl: can't be written \(Is a directory\)"):
+        log_attempt(tmp_path, attempt(1.0))
 
 
 def test_three_attempts_cut_where_they_began_are_enough(tmp_path):
