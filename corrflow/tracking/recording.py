@@ -38,9 +38,6 @@ class FrameNames(Protocol):
     def name(self, place: int) -> str:
         """What a file about the frame is called, without suffix."""
 
-    def place_of(self, name: str) -> int | None:
-        """The place of the frame that a file of this name is about; None if there is none."""
-
 
 @dataclass(frozen=True)
 class Recorded:

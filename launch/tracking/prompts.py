@@ -13,10 +13,10 @@ from corrflow.pictures import Pixels, read_mask
 from corrflow.scale import Points
 from corrflow.tracking.disk_buffer import CompressedMasks
 from corrflow.tracking.plan import Gone
+from launch.tracking.frame_numbers import frame_number, image_name, is_name_of_video
 from shards.video.video_reader import FrameNames
 
 KEYED = re.compile(r"^(?:(\d+)=)?(.+)$", re.DOTALL)
-TRAILING_NUMBER = re.compile(r"(\d+)\)?$")  # as frames of a folder have it
 PLACE = re.compile(r"^(-?\d+(?:\.\d*)?),(-?\d+(?:\.\d*)?)$")
 BOX = re.compile(r"^(-?\d+),(-?\d+),(-?\d+),(-?\d+)$")
 
@@ -159,14 +159,7 @@ def read_annotations(path: Path, start: int | None, video_info: VideoInfo) -> Ma
     """What a tool's labels give."""
     where = f"labels {path}"
     shapes, objects = number_objects(read_shapes(path, video_info.width, video_info.height), where)
-    by_frame: dict[int | str, list[Shape]] = {}
-    for shape in shapes:
-        by_frame.setdefault(shape.frame, []).append(shape)
-    by_place: dict[int, list[Shape]] = {}
-    alone = len(by_frame) == 1
-    for frame, found in by_frame.items():
-        place = labelled_place(frame, start if alone else None, alone, video_info, where)
-        by_place.setdefault(place, []).extend(found)
+    by_place = shapes_by_place(shapes, start, video_info, where)
     kinds = {shape.point is None for shape in shapes}
     if len(kinds) > 1:
         raise InputError(f"{where}: points and areas: expected one of them, the others removed")
@@ -189,30 +182,61 @@ def read_annotations(path: Path, start: int | None, video_info: VideoInfo) -> Ma
     return Marks(masks, None, tuple(objects), is_export=True, has_polygons=has_polygons)
 
 
-def labelled_place(
-    frame: int | str, start: int | None, alone: bool, video_info: VideoInfo, where: str
-) -> int:
-    """The place from 0 of the frame that labels are of. Where they are of one image alone, whose
-    name says nothing, it is frame `start`, or the first."""
-    if isinstance(frame, int):
-        if not 0 <= frame < video_info.count:
+def shapes_by_place(
+    shapes: list[Shape], start: int | None, video_info: VideoInfo, where: str
+) -> dict[int, list[Shape]]:
+    """Shapes by the place of their frame; InputError where two images are of one frame."""
+    by_frame: dict[int | str, list[Shape]] = {}
+    for shape in shapes:
+        by_frame.setdefault(shape.frame, []).append(shape)
+    by_place: dict[int, list[Shape]] = {}
+    for frame, found in by_frame.items():
+        if isinstance(frame, int):
+            place = find_place(frame, replace(video_info, names=FrameNames()), where)
+        else:
+            what = f"{where}: image {frame!r}"
+            place = place_by_name(frame, start, len(by_frame) == 1, video_info, what)
+        if place in by_place:
+            other = by_place[place][0].frame
             raise InputError(
-                f"{where}: frame {frame}: the video has {video_info.count} frames: expected 0 to "
-                f"{video_info.count - 1}"
+                f"{where}: images {other!r} and {frame!r}: both of frame "
+                f"{video_info.names.number(place)}: expected one for each frame"
             )
-        return frame
-    place = video_info.names.place_of(frame)
-    if place is not None and place < video_info.count:
-        return place
-    digits = TRAILING_NUMBER.search(frame)
-    if alone and (start is not None or digits is None):
-        return find_place(start, video_info, where)
-    if digits is None:
+        by_place[place] = found
+    return by_place
+
+
+def place_by_name(
+    name: str, start: int | None, alone: bool, video_info: VideoInfo, what: str
+) -> int:
+    """The place from 0 of the frame that an image is of.
+
+    Args:
+        name: of the image, without suffix.
+        start: frame of an image that is alone, whatever its name; None: its name decides.
+        alone: whether it is the only one: without a number it is of the first frame then, and so is
+            one that is called like the video.
+        video_info: the video.
+        what: what errors call the image.
+
+    Raises:
+        InputError: the video has no such frame, or one of several images has no number.
+    """
+    if alone and start is not None:
+        return find_place(start, video_info, what)
+    names = video_info.names
+    for called in (name, image_name(name)):
+        if (place := names.place_of(called)) is not None:
+            return place
+    if alone and is_name_of_video(name, names.video):
+        return 0
+    number = frame_number(name, names.video)
+    if number is None and not alone:
         raise InputError(
-            f"{where}: image {frame!r}: no frame is called so: expected a name that ends in the "
-            "frame's number"
+            f"{what}: no frame is called so: expected a name that ends in the frame's number, as "
+            "frame_000012, and has no other number"
         )
-    return find_place(int(digits[1]), video_info, f"{where}: image {frame!r}")
+    return find_place(number, video_info, what)
 
 
 def point_rows(
@@ -236,8 +260,13 @@ def point_rows(
 def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
     """Objects by place of the frame, from masks or boxes; InputError for what does not fit."""
     masks = CompressedMasks(video_info.height, video_info.width)
-    for number, path in mask_files(prompts):
-        place = mask_place(number, path, video_info)
+    files = mask_files(prompts)
+    alone = [number for number, _ in files].count(None) == 1
+    for number, path in files:
+        if number is None:
+            place = place_by_name(path.stem, prompts.start, alone, video_info, f"mask {path}")
+        else:
+            place = find_place(number, video_info, f"mask {path}")
         if place in masks:
             taken = video_info.names.number(place)
             raise InputError(
@@ -276,7 +305,7 @@ def mask_paths(prompts: Prompts) -> list[Path]:
 
 
 def mask_files(prompts: Prompts) -> list[tuple[int | None, Path]]:
-    """Frame numbers and masks; a folder's are named by their numbers. None: no number was given."""
+    """Frame numbers and masks; None: the mask's name decides."""
     files: list[tuple[int | None, Path]] = []
     for value in prompts.mask:
         path = Path(value)
@@ -286,21 +315,11 @@ def mask_files(prompts: Prompts) -> list[tuple[int | None, Path]]:
                 raise InputError(
                     f"mask {path}: no PNG there: expected masks named by frame number, as 00057.png"
                 )
-            files += [(file_number(file), file) for file in masks]
+            files += [(None, file) for file in masks]
         else:
-            number, name = keyed(value, prompts.start)
+            number, name = keyed(value, None)
             files.append((number, Path(name)))
     return files
-
-
-def file_number(path: Path) -> int:
-    """The frame that a mask of a folder belongs to."""
-    digits = TRAILING_NUMBER.search(path.stem)
-    if digits is None:
-        raise InputError(
-            f"mask {path}: expected a name that ends in the frame's number, as 00057.png"
-        )
-    return int(digits[1])
 
 
 def keyed(value: str, start: int | None) -> tuple[int | None, str]:
@@ -309,14 +328,6 @@ def keyed(value: str, start: int | None) -> tuple[int | None, str]:
     if match is None:
         raise InputError("track: an empty value: expected a mask, a point x,y or a box x0,y0,x1,y1")
     return (start if match[1] is None else int(match[1])), match[2]
-
-
-def mask_place(number: int | None, path: Path, video_info: VideoInfo) -> int:
-    """The place from 0 of a mask's frame: of the one that is asked for, or else in a folder the one
-    that is called as the mask is."""
-    if number is None and video_info.names.files:
-        return video_info.names.place_of(path.stem) or 0
-    return find_place(number, video_info, f"mask {path}")
 
 
 def find_place(number: int | None, video_info: VideoInfo, what: str) -> int:

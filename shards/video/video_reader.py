@@ -83,6 +83,8 @@ class FrameNames:
 
     files: tuple[tuple[int, str], ...] = ()
     """Number and name, without suffix, of each frame of a folder; none for a video file."""
+    video: str = ""
+    """What the file or folder is called."""
 
     def number(self, place: int) -> int:
         """The number that a user knows the frame by, of its place from 0."""
@@ -100,9 +102,7 @@ class FrameNames:
         return place if 0 <= place < len(self.files) else None
 
     def place_of(self, name: str) -> int | None:
-        """The place of the frame that a file of this name is about; None if there is none."""
-        if not self.files:
-            return int(name) if name.isdecimal() else None
+        """The place of the frame of a folder that is called so; None if there is none."""
         return self.places.get(name)
 
     @cached_property
@@ -135,7 +135,7 @@ def open_video_reader(path: Path) -> Iterator[VideoReader]:
     decoded = decode(VideoSource(path.stem, path), Sampling(math.inf), Sizing())
     first = whole(next(decoded, None))
     width, height = first.image.size
-    names = folder_names(path) if path.is_dir() else FrameNames()
+    names = folder_names(path) if path.is_dir() else FrameNames(video=path.name)
     facts = Facts(count=len(names.files)) if path.is_dir() else file_facts(path)
     frames = pictures(itertools.chain([first], map(whole, decoded)), facts)
     with ExitStack() as stack:
@@ -150,7 +150,8 @@ def open_video_reader(path: Path) -> Iterator[VideoReader]:
 
 def folder_names(folder: Path) -> FrameNames:
     """Of a folder of numbered frames."""
-    return FrameNames(tuple((number, path.stem) for number, path in frame_files(folder)))
+    files = tuple((number, path.stem) for number, path in frame_files(folder))
+    return FrameNames(files, folder.resolve().name)
 
 
 def whole(frame: Frame | Damage | None) -> Frame:

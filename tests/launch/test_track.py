@@ -24,7 +24,8 @@ from corrflow.annotations import WRITERS, read_shapes
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch.track import main, patience
-from launch.tracking.prompts import Prompts, VideoInfo, read_masks
+from launch.tracking.prompts import Prompts, VideoInfo, read_annotations, read_masks
+from shards.video.video_reader import FrameNames
 
 WIDTH, HEIGHT = 65, 47
 
@@ -366,6 +367,56 @@ def test_what_was_written_tracks_the_same_video_again(track, video, mask, tmp_pa
     np.testing.assert_array_equal(labels_of(again), labels_of(out))
 
 
+def video_info(name="clip_3.mp4", files=()):
+    return VideoInfo(WIDTH, HEIGHT, len(files) or 20, FrameNames(files, name))
+
+
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("clip_3", 0),  # as a folder of labels has it
+        ("clip_3_00012", 12),
+        ("frame_000012", 12),
+        ("frame_000012_jpg.rf.5f2d9e1c", 12),
+        ("00012_mask", 12),
+        ("vlcsnap-2024-01-01-12h30m15s005", 0),
+        ("Screenshot from 2024-01-01 10-11-04", 0),
+    ],
+)
+def test_a_mask_and_a_tools_labels_are_of_the_frame_that_their_name_says(tmp_path, name, place):
+    mask = write_mask(tmp_path / f"{name}.png")
+    for start, expected in ((None, place), (7, 7)):
+        given = Prompts(mask=(str(mask),), start=start)
+        assert list(read_masks(given, video_info())) == [expected]
+        assert list(read_annotations(mask, start, video_info()).masks or ()) == [expected]
+
+
+@pytest.mark.parametrize("name", ["5", "frame_00005", "00005_mask", "00005"])
+def test_a_number_in_a_masks_name_is_that_of_a_folders_frame(tmp_path, name):
+    frames = video_info("walk", tuple((number, f"{number:05d}") for number in range(3, 9)))
+    mask = write_mask(tmp_path / f"{name}.png")
+    assert list(read_masks(Prompts(mask=(str(mask),)), frames)) == [2]
+    assert list(read_annotations(mask, None, frames).masks or ()) == [2]
+
+
+def test_a_number_that_is_no_frames_is_never_taken_as_the_first_frame(tmp_path):
+    frames = video_info("walk", ((3, "00003"), (4, "00004")))
+    mask = write_mask(tmp_path / "00005_mask.png")
+    with pytest.raises(InputError, match="frame 5: the video has 2 frames: expected 3 to 4"):
+        read_masks(Prompts(mask=(str(mask),)), frames)
+    with pytest.raises(InputError, match="frame 5: the video has 2 frames: expected 3 to 4"):
+        read_annotations(mask, None, frames)
+
+
+def test_two_images_of_one_frame_are_refused(tmp_path):
+    for name in ("3", "frame_3"):
+        write_mask(tmp_path / f"{name}.png")
+    with pytest.raises(InputError, match="images '3' and 'frame_3': both of frame 3: expected one"):
+        read_annotations(tmp_path, None, video_info())
+    with pytest.raises(InputError, match="frame 3 has a mask already"):
+        read_masks(Prompts(mask=(str(tmp_path),)), video_info())
+
+
 def test_labels_of_one_image_of_any_name_are_of_the_first_frame_or_of_start(track, video, tmp_path):
     labels = write_labelme(tmp_path / "screenshot.json", [{"points": SQUARE}])
     found = labels_of(track(video, "--labels", labels, "--protocol", "identity"))
@@ -623,8 +674,10 @@ def test_masks_that_do_not_fit_are_refused(line, video, mask, tree, tmp_path):
     assert "frame 2 has a mask already" in line("--mask", f"2={mask}", f"2={mask}")
     (tmp_path / "given").mkdir()
     assert "no PNG there" in line("--mask", tmp_path / "given")
-    shutil.copy(mask, tmp_path / "given/first.png")
+    for name in ("first", "second"):
+        shutil.copy(mask, tmp_path / f"given/{name}.png")
     assert "ends in the frame's number" in line("--mask", tmp_path / "given")
+    assert "ends in the frame's number" in line("--mask", mask, mask)
 
 
 def test_points_and_boxes_that_do_not_fit_are_refused(line):
