@@ -77,6 +77,7 @@ def shapes_of(element: Element, frame: int, owner: NamedObject) -> list[Shape]:
             )
             for number, (x, y) in enumerate(places.tolist(), 1)
         ]
+    z_order = int(element.get("z_order", "0"))
     if element.tag == "mask":
         left, top, columns, rows = (
             int(element.attrib[name]) for name in ("left", "top", "width", "height")
@@ -84,8 +85,8 @@ def shapes_of(element: Element, frame: int, owner: NamedObject) -> list[Shape]:
         runs = [int(run) for run in element.attrib["rle"].split(",")]
         values = np.arange(len(runs)) % 2 == 1  # the first run is outside
         bitmap = np.repeat(values, runs).reshape(rows, columns)
-        return [Shape(frame, owner, bitmap=bitmap, corner=(left, top))]
-    return [Shape(frame, owner, rings=(ring_of(element),))]
+        return [Shape(frame, owner, bitmap=bitmap, corner=(left, top), z_order=z_order)]
+    return [Shape(frame, owner, rings=(ring_of(element),), z_order=z_order)]
 
 
 def points_of(element: Element) -> Ring:

@@ -27,6 +27,9 @@ class NamedObject:
         if not isinstance(self.name, str):
             raise ValueError(f"label {self.name!r}: expected a name")
 
+    def __str__(self) -> str:
+        return f"{self.name} ({self.key})" if self.key not in ("", self.name) else self.name
+
 
 @dataclass(frozen=True)
 class Shape:
@@ -45,6 +48,8 @@ class Shape:
     """Whether the bitmap was polygons in the file."""
     point: tuple[float, float] | None = None
     """x, y of what is only a point."""
+    z_order: int = 0
+    """What has a higher one lies on top."""
 
     def __post_init__(self) -> None:
         for ring in self.rings:
@@ -52,6 +57,16 @@ class Shape:
                 raise ValueError(f"corners {ring.tolist()}: expected x and y of each")
         if self.point is not None and not np.isfinite(self.point).all():
             raise ValueError(f"point {self.point}: expected x and y")
+
+    @property
+    def box_area(self) -> float | None:
+        """Of a box along the picture's sides, in pixels; None if it is none."""
+        if len(self.rings) != 1 or self.rings[0].shape != (4, 2):
+            return None
+        sides = np.diff(self.rings[0], axis=0, append=self.rings[0][:1])
+        if np.count_nonzero(sides, axis=1).max() > 1:
+            return None
+        return float(np.abs(sides[:2]).sum(axis=0).prod())
 
     def mask(self, height: int, width: int) -> Mask:
         """Its pixels `[H, W]`; what is outside of the frame is cut off."""
@@ -108,11 +123,57 @@ def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], li
 
 
 def paint(
-    shapes: Iterable[Shape], objects: Sequence[NamedObject], height: int, width: int
+    shapes: Iterable[Shape], objects: Sequence[NamedObject], height: int, width: int, where: str
 ) -> NDArray[np.uint8]:
-    """One frame's shapes as labels `[H, W]` of the objects' numbers; what comes later lies on
-    top."""
+    """One frame's shapes as labels `[H, W]` of the objects' numbers.
+
+    What comes later lies on top. Boxes, which hold more than their object, lie under outlines, and
+    larger ones under smaller ones. An object that others would hide lies on top of them, as nobody
+    labels what can't be seen. A higher `z_order` goes before all of that.
+
+    Raises:
+        InputError: a shape has no pixel in the frame, or others hide all of an object.
+    """
+    layers = sorted(shapes, key=box_order)
+    labels_hw = paint_layers(layers, objects, height, width, where)
+    hidden = hidden_objects(layers, objects, labels_hw)
+    if hidden:
+        layers.sort(key=lambda shape: (shape.z_order, shape.object in hidden))
+        labels_hw = paint_layers(layers, objects, height, width, where)
+    for owner in hidden_objects(layers, objects, labels_hw):
+        shape = next(shape for shape in layers if shape.object == owner)
+        above = objects[labels_hw[shape.mask(height, width)][0] - 1]
+        raise InputError(
+            f"{where}: frame {shape.frame}: {owner}: is hidden by {above}: expected objects of "
+            "which each has a pixel of its own"
+        )
+    return labels_hw
+
+
+def box_order(shape: Shape) -> tuple[int, bool, float]:
+    """Where a shape comes: boxes first, the largest before all."""
+    area = shape.box_area
+    return shape.z_order, area is None, -(area or 0.0)
+
+
+def paint_layers(
+    shapes: Iterable[Shape], objects: Sequence[NamedObject], height: int, width: int, where: str
+) -> NDArray[np.uint8]:
+    """Labels `[H, W]` of shapes from the lowest to the highest."""
     labels_hw = np.zeros((height, width), dtype=np.uint8)
     for shape in shapes:
-        labels_hw[shape.mask(height, width)] = objects.index(shape.object) + 1
+        mask_hw = shape.mask(height, width)
+        if not mask_hw.any():
+            raise InputError(
+                f"{where}: frame {shape.frame}: {shape.object}: has no pixel inside the video of "
+                f"{width}x{height}"
+            )
+        labels_hw[mask_hw] = objects.index(shape.object) + 1
     return labels_hw
+
+
+def hidden_objects(
+    shapes: Iterable[Shape], objects: Sequence[NamedObject], labels_hw: NDArray[np.uint8]
+) -> set[NamedObject]:
+    """The shapes' objects of which no label is left."""
+    return {shape.object for shape in shapes} - {objects[n - 1] for n in np.unique(labels_hw) if n}

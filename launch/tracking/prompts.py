@@ -9,6 +9,7 @@ import numpy as np
 
 from corrflow import InputError
 from corrflow.annotations import NamedObject, Shape, number_objects, paint, read_shapes
+from corrflow.annotations.polygons import box_ring
 from corrflow.pictures import Pixels, read_mask
 from corrflow.scale import Points
 from corrflow.tracking.disk_buffer import CompressedMasks
@@ -97,6 +98,8 @@ def read_prompts(prompts: Prompts, video_info: VideoInfo) -> Marks:
         marks = Marks(points=read_points(prompts, video_info))
     elif prompts.labels:
         marks = read_annotations(prompts.labels, prompts.start, video_info)
+    elif prompts.box:
+        marks = Marks(masks=read_boxes(prompts, video_info))
     else:
         folders = any(Path(value).is_dir() for value in prompts.mask)
         marks = Marks(masks=read_masks(prompts, video_info), is_export=folders)
@@ -171,13 +174,7 @@ def read_annotations(path: Path, start: int | None, video_info: VideoInfo) -> Ma
         return Marks(points=points, objects=tuple(objects), is_export=True)
     masks = CompressedMasks(video_info.height, video_info.width)
     for place, found in by_place.items():
-        for shape in found:
-            if not shape.mask(video_info.height, video_info.width).any():
-                raise InputError(
-                    f"{where}: frame {shape.frame}: {shape.object.name}: has no pixel inside the "
-                    f"video of {video_info.width}x{video_info.height}"
-                )
-        masks[place] = paint(found, objects, video_info.height, video_info.width)
+        masks[place] = paint(found, objects, video_info.height, video_info.width, where)
     has_polygons = any(shape.bitmap is None or shape.is_filled for shape in shapes)
     return Marks(masks, None, tuple(objects), is_export=True, has_polygons=has_polygons)
 
@@ -258,7 +255,7 @@ def point_rows(
 
 
 def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
-    """Objects by place of the frame, from masks or boxes; InputError for what does not fit."""
+    """Objects by place of the frame, InputError for what does not fit."""
     masks = CompressedMasks(video_info.height, video_info.width)
     files = mask_files(prompts)
     alone = [number for number, _ in files].count(None) == 1
@@ -273,17 +270,23 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
                 f"mask {path}: frame {taken} has a mask already: expected one for each frame"
             )
         masks[place] = fitting_mask(path, video_info)
+    return masks
+
+
+def read_boxes(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
+    """Objects by place of the frame; InputError for what does not fit."""
+    by_place: dict[int, list[Shape]] = {}
     for index, value in enumerate(prompts.box, 1):
         number, corners = keyed(value, prompts.start)
         place = find_place(number, video_info, f"box {corners}")
-        x0, y0, x1, y1 = read_box(corners, video_info)
-        labels_hw = (
-            masks[place]
-            if place in masks
-            else np.zeros((video_info.height, video_info.width), np.uint8)
-        )
-        labels_hw[y0:y1, x0:x1] = index
-        masks[place] = labels_hw
+        ring = box_ring(*read_box(corners, video_info))
+        owner = NamedObject(str(index), str(index))
+        shape = Shape(video_info.names.number(place), owner, rings=(ring,))
+        by_place.setdefault(place, []).append(shape)
+    _, objects = number_objects([shape for found in by_place.values() for shape in found], "box")
+    masks = CompressedMasks(video_info.height, video_info.width)
+    for place, found in by_place.items():
+        masks[place] = paint(found, objects, video_info.height, video_info.width, "box")
     return masks
 
 

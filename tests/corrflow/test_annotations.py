@@ -122,14 +122,60 @@ def test_what_can_not_be_told_apart_is_refused():
         number_objects([named(0, str(n), str(n)) for n in range(256)], "f")
 
 
-def test_what_comes_later_lies_on_top():
-    a, b = NamedObject("a"), NamedObject("b")
-    shapes = [
-        Shape(0, owner, rings=(box_ring(*box),)) for owner, box in zip((a, b), BOXES, strict=True)
-    ]
-    labels = paint(shapes, [a, b], HEIGHT, WIDTH)
+A, B = NamedObject("a"), NamedObject("b")
+SMALL, LARGE = (15, 15, 25, 25), (10, 10, 40, 40)
+
+
+def boxed(owner, box, z_order=0):
+    return Shape(0, owner, rings=(box_ring(*box),), z_order=z_order)
+
+
+def outlined(owner, box, z_order=0):
+    x, y, right, bottom = box
+    corners = [(x, y), (right, y), (right, y + 1), (right, bottom), (x, bottom)]
+    return Shape(0, owner, rings=(np.array(corners, float),), z_order=z_order)
+
+
+@pytest.mark.parametrize("drawn", [boxed, outlined])
+def test_what_comes_later_lies_on_top(drawn):
+    shapes = [drawn(owner, box) for owner, box in zip((A, B), BOXES, strict=True)]
+    labels = paint(shapes, [A, B], HEIGHT, WIDTH, "f")
     assert (labels[10:20, 10:20] == 1).all()
     assert (labels[20:40, 20:40] == 2).all()
+
+
+def test_smaller_boxes_lie_over_larger_ones_and_outlines_over_boxes():
+    labels = paint([boxed(A, SMALL), boxed(B, (20, 10, 60, 40))], [A, B], HEIGHT, WIDTH, "f")
+    assert (labels[15:25, 15:25] == 1).all()
+    labels = paint([outlined(A, LARGE), boxed(B, (30, 30, 50, 42))], [A, B], HEIGHT, WIDTH, "f")
+    assert (labels[30:40, 30:40] == 1).all()
+
+
+def test_no_object_is_lost_under_another():
+    labels = paint([outlined(A, SMALL), outlined(B, LARGE)], [A, B], HEIGHT, WIDTH, "f")
+    assert (labels[15:25, 15:25] == 1).all()
+    assert (labels == 2).any()
+    twice = [boxed(A, SMALL), boxed(B, SMALL)]
+    with pytest.raises(InputError, match="f: frame 0: b: is hidden by a: expected objects of"):
+        paint(twice, [A, B], HEIGHT, WIDTH, "f")
+    with pytest.raises(InputError, match="f: frame 0: a: has no pixel inside the video of 64x48"):
+        paint([boxed(A, (70, 0, 80, 9))], [A], HEIGHT, WIDTH, "f")
+
+
+def test_what_has_a_higher_z_order_lies_on_top():
+    for drawn in (boxed, outlined):
+        shapes = [drawn(A, SMALL, 2), drawn(B, LARGE, 1)]
+        labels = paint(shapes, [A, B], HEIGHT, WIDTH, "f")
+        assert (labels[15:25, 15:25] == 1).all()
+        shapes = [drawn(A, SMALL, 1), drawn(B, LARGE, 2)]
+        with pytest.raises(InputError, match="frame 0: a: is hidden by b"):
+            paint(shapes, [A, B], HEIGHT, WIDTH, "f")
+
+
+def test_cvat_tells_what_lies_on_top(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(CVAT.replace('z_order="0"', 'z_order="3"'))
+    assert [shape.z_order for shape in read_shapes(path, WIDTH, HEIGHT)] == [3, 0, 0]
 
 
 BOXES = ((10, 10, 30, 30), (20, 20, 40, 40))
@@ -448,7 +494,7 @@ def test_whatever_is_wrong_in_a_file_is_one_line(tmp_path_factory, name, place, 
     try:
         shapes, objects = number_objects(read_shapes(path, WIDTH, HEIGHT), f"labels {path}")
         if all(shape.point is None for shape in shapes):
-            paint(shapes, objects, HEIGHT, WIDTH)
+            paint(shapes, objects, HEIGHT, WIDTH, f"labels {path}")
     except InputError as error:
         assert str(path) in str(error)
         assert "\n" not in str(error)

@@ -24,7 +24,7 @@ from corrflow.annotations import WRITERS, read_shapes
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
 from launch.track import main, patience
-from launch.tracking.prompts import Prompts, VideoInfo, read_annotations, read_masks
+from launch.tracking.prompts import Prompts, VideoInfo, read_annotations, read_boxes, read_masks
 from shards.video.video_reader import FrameNames
 
 WIDTH, HEIGHT = 65, 47
@@ -469,7 +469,7 @@ def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
     square = {"points": SQUARE}
     assert "frame 9: the video has 7 frames" in line(*labelled([square], "frame_9.json"))
     outside = {"points": [[100, 100], [120, 100], [120, 120]]}
-    assert "square: has no pixel inside the video of 65x47" in line(*labelled([outside]))
+    assert "square (group 1): has no pixel inside the video of 65x47" in line(*labelled([outside]))
     point = {"points": [[3, 4]], "shape_type": "point"}
     assert "points and areas: expected one of them" in line(*labelled([square, point]))
     far = {"points": [[66, 4]], "shape_type": "point"}
@@ -742,11 +742,16 @@ def test_nothing_that_is_read_is_overwritten(line, tree, mask, tmp_path):
         assert "clip.json" in words or given[1] == tmp_path
 
 
-def test_later_boxes_lie_over_earlier_ones():
-    masks = read_masks(Prompts(box=("0,0,4,4", "2,2,6,6", "5=1,1,2,2")), VideoInfo(8, 8, 6))
+def test_smaller_boxes_lie_over_larger_ones_and_later_ones_over_earlier_ones():
+    video_info = VideoInfo(8, 8, 6)
+    masks = read_boxes(Prompts(box=("0,0,4,4", "2,2,6,6", "5=1,1,2,2")), video_info)
     assert (masks[0][1, 1], masks[0][3, 3], masks[5][1, 1]) == (1, 2, 3)
+    masks = read_boxes(Prompts(box=("2,2,4,4", "0,0,8,8")), video_info)
+    assert (masks[0][1, 1], masks[0][3, 3]) == (2, 1)
+    with pytest.raises(InputError, match="box: frame 5: 2: is hidden by 1: expected objects of"):
+        read_boxes(Prompts(box=("2,2,4,4", "2,2,4,4"), start=5), video_info)
     with pytest.raises(InputError, match="an empty value"):
-        read_masks(Prompts(box=("",)), VideoInfo(8, 8, 6))
+        read_boxes(Prompts(box=("",)), video_info)
 
 
 @pytest.mark.skipif(
