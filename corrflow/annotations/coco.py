@@ -3,13 +3,19 @@ video."""
 
 import json
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corrflow.annotations.documents import check_size, read_json_object, reading
+from corrflow.annotations.documents import (
+    check_one_video,
+    check_size,
+    image_stem,
+    read_json_object,
+    reading,
+)
 from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import Mask, box_ring, fill_rings, outline
 from corrflow.annotations.shapes import NamedObject, Shape
@@ -34,7 +40,8 @@ def read_coco(path: Path, width: int, height: int) -> list[Shape]:
         frames = {}
         for image in document["images"]:
             check_size(path, (image.get("width"), image.get("height")), width, height)
-            frames[image["id"]] = PureWindowsPath(image["file_name"]).stem
+            frames[image["id"]] = image_stem(image["file_name"])
+        check_one_video(path, (image["file_name"] for image in document["images"]))
     with reading(path, "categories"):
         categories = {category["id"]: category for category in document["categories"]}
     shapes: list[Shape] = []

@@ -1,6 +1,6 @@
 """CVAT's XML, version 1.1: "CVAT for video", and what "CVAT for images" has of it.
 
-In a track each object has one shape a frame; `keyframe` are those that somebody drew, the others
+The one numbers frames, the other names images: their `id` only counts what was uploaded. In a track each object has one shape a frame; `keyframe` are those that somebody drew, the others
 were interpolated by CVAT and are not read.
 """
 
@@ -12,7 +12,13 @@ from xml.etree.ElementTree import Element, SubElement
 import numpy as np
 from numpy.typing import NDArray
 
-from corrflow.annotations.documents import check_size, read_xml, reading
+from corrflow.annotations.documents import (
+    check_one_video,
+    check_size,
+    image_stem,
+    read_xml,
+    reading,
+)
 from corrflow.annotations.polygons import Ring, box_ring, ellipse_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
@@ -25,15 +31,18 @@ OTHERS = ("polyline", "cuboid", "skeleton")
 
 
 def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
-    """The shapes that somebody drew, of frames by their places.
+    """The shapes that somebody drew, of frames by their places or by their images' names.
 
     Raises:
-        InputError: it is no such file, its images have another size, or it has shapes that are
+        InputError: it is no such file, is of several videos, its images have another size, or it has shapes that are
             neither areas nor points.
     """
     root = read_xml(path)
     if root.tag != "annotations":
         raise InputError(f"labels {path}: <{root.tag}>: expected CVAT's <annotations>")
+    tasks = root.findall("meta//task")
+    if len(tasks) > 1:
+        raise InputError(f"labels {path}: {len(tasks)} tasks: expected the export of one")
     size = root.find(".//original_size")
     if size is not None:
         check_size(path, (size.findtext("width"), size.findtext("height")), width, height)
@@ -44,14 +53,16 @@ def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
             for element in drawn(track):
                 if element.get("keyframe", "1") == "1" and element.get("outside", "0") == "0":
                     shapes += shapes_of(element, int(element.attrib["frame"]), owner)
-    for image in root.iter("image"):
+    images = list(root.iter("image"))
+    check_one_video(path, (image.get("name", image.get("id", "")) for image in images))
+    for image in images:
         with reading(path, f"image {image.get('id', '')}"):
             check_size(path, (image.get("width"), image.get("height")), width, height)
             for element in drawn(image):
                 group = element.get("group_id", "0")
                 key = "" if group == "0" else f"group {group}"
                 owner = NamedObject(element.attrib["label"], key)
-                shapes += shapes_of(element, int(image.attrib["id"]), owner)
+                shapes += shapes_of(element, image_stem(image.attrib["name"]), owner)
     return shapes
 
 
@@ -64,7 +75,7 @@ def drawn(parent: Element) -> Iterator[Element]:
             yield element
 
 
-def shapes_of(element: Element, frame: int, owner: NamedObject) -> list[Shape]:
+def shapes_of(element: Element, frame: int | str, owner: NamedObject) -> list[Shape]:
     """One; of several points, one for each."""
     if element.tag == "points":
         places = points_of(element)

@@ -1,9 +1,9 @@
 """JSON and XML files as tools write them; what is not as expected is named with its place."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any
 from xml.etree import ElementTree
 
@@ -46,6 +46,25 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"labels {path}: {what}: {line}") from None
+
+
+def image_stem(name: str) -> str:
+    """What an image is called, of its path without folders and suffix; paths of Windows have other
+    separators, and both kinds of machines share such files."""
+    return PureWindowsPath(name).stem
+
+
+def check_one_video(path: Path, names: Iterable[str]) -> None:
+    """InputError for two images of one name, as several videos have them in their folders."""
+    seen: dict[str, str] = {}
+    for name in names:
+        stem = image_stem(name)
+        if stem in seen:
+            raise InputError(
+                f"labels {path}: images {seen[stem]} and {name}: are called alike: expected those "
+                "of one video"
+            )
+        seen[stem] = name
 
 
 def check_size(path: Path, stated: tuple[Any, Any], width: int, height: int) -> None:

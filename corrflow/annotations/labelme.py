@@ -5,14 +5,14 @@ import io
 import json
 import os
 from collections.abc import Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.annotations.documents import check_size, read_json_object, reading
+from corrflow.annotations.documents import check_size, image_stem, read_json_object, reading
 from corrflow.annotations.polygons import box_ring, ellipse_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotationWriter, TrackedShape
@@ -36,8 +36,7 @@ def read_file(path: Path, width: int, height: int) -> list[Shape]:
     document = read_json_object(path)
     check_size(path, (document.get("imageWidth"), document.get("imageHeight")), width, height)
     with reading(path, "imagePath"):
-        # a path of Windows has other separators, and both kinds of machines share such files
-        frame = PureWindowsPath(document["imagePath"]).stem
+        frame = image_stem(document["imagePath"])
     shapes = []
     for number, shape in enumerate(document["shapes"], 1):
         with reading(path, f"shape {number}"):

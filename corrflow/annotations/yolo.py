@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corrflow.annotations.documents import reading
+from corrflow.annotations.documents import check_one_video, reading
 from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import box_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
@@ -24,10 +24,11 @@ def read_yolo(path: Path, width: int, height: int) -> list[Shape]:
     """The lines of a file, or of all files of a folder and those in it, of frames by their names.
 
     Raises:
-        InputError: a line is none of YOLO's.
+        InputError: a line is none of YOLO's, or two files are of one name.
     """
-    names = class_names(path)
-    return [shape for file in label_files(path) for shape in read_file(file, names, width, height)]
+    names, files = class_names(path), label_files(path)
+    check_one_video(path, map(str, files))
+    return [shape for file in files for shape in read_file(file, names, width, height)]
 
 
 def label_files(path: Path) -> list[Path]:

@@ -243,11 +243,46 @@ def test_cvat_for_images_with_turned_shapes(tmp_path, drawn, area):
     )
     (shape,) = read_shapes(path, WIDTH, HEIGHT)
     mask = shape.mask(HEIGHT, WIDTH)
-    assert shape.frame == 4
+    assert shape.frame == "x"
     assert mask.sum() == pytest.approx(area, rel=0.12)
     rows, columns = np.nonzero(mask)
     # clockwise, as the y axis points down
     assert np.corrcoef(rows, columns)[0, 1] > 0.5
+
+
+def test_cvat_for_images_names_them_and_its_id_only_counts(tmp_path):
+    box = '<box label="a" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    names = ("clip/frame_000012.png", "C:\\clip\\frame_000020.PNG", "frame_000021")
+    images = [
+        f'<image id="{number}" name="{name}">{box}</image>' for number, name in enumerate(names)
+    ]
+    path = tmp_path / "a.xml"
+    path.write_text(f"<annotations>{''.join(images)}</annotations>")
+    frames = [shape.frame for shape in read_shapes(path, WIDTH, HEIGHT)]
+    assert frames == ["frame_000012", "frame_000020", "frame_000021"]
+
+
+def test_labels_of_several_videos_are_refused(tmp_path):
+    def refused(path, words):
+        with pytest.raises(InputError, match=words):
+            read_shapes(path, WIDTH, HEIGHT)
+
+    path = tmp_path / "a.xml"
+    task = CVAT[CVAT.index("<task>") : CVAT.index("</meta>")]
+    path.write_text(CVAT.replace(task, f"<project><tasks>{task}{task}</tasks></project>"))
+    refused(path, "2 tasks: expected the export of one")
+    box = '<box label="a" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    images = [f'<image id="{n}" name="cam{n}/0.png">{box}</image>' for n in range(2)]
+    path.write_text(f"<annotations>{''.join(images)}</annotations>")
+    refused(path, "images cam0/0.png and cam1/0.png: are called alike: expected those of one video")
+    path = tmp_path / "a.json"
+    images = [{"id": n, "file_name": f"cam{n}/0.png"} for n in range(2)]
+    path.write_text(coco([], images=images))
+    refused(path, "images cam0/0.png and cam1/0.png: are called alike")
+    for name in ("train", "val"):
+        (tmp_path / "labels" / name).mkdir(parents=True)
+        (tmp_path / "labels" / name / "0.txt").write_text("0 .5 .5 .1 .1")
+    refused(tmp_path / "labels", "train/0.txt and .*val/0.txt: are called alike")
 
 
 def test_cvat_points_are_objects_of_their_own(tmp_path):

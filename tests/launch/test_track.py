@@ -417,6 +417,14 @@ def test_two_images_of_one_frame_are_refused(tmp_path):
         read_masks(Prompts(mask=(str(tmp_path),)), video_info())
 
 
+def test_cvat_for_images_is_of_the_frames_that_it_names(tmp_path):
+    box = '<box label="a" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+    path = tmp_path / "a.xml"
+    for name, start, place in (("frame_000012.png", None, 12), ("a.png", None, 0), ("a.png", 7, 7)):
+        path.write_text(f'<annotations><image id="4" name="{name}">{box}</image></annotations>')
+        assert list(read_annotations(path, start, video_info()).masks or ()) == [place]
+
+
 def test_labels_of_one_image_of_any_name_are_of_the_first_frame_or_of_start(track, video, tmp_path):
     labels = write_labelme(tmp_path / "screenshot.json", [{"points": SQUARE}])
     found = labels_of(track(video, "--labels", labels, "--protocol", "identity"))
