@@ -18,6 +18,7 @@ from corrflow.annotations.documents import (
 )
 from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import Mask, box_ring, fill_rings, outline
+from corrflow.annotations.run_lengths import pixels_of_runs, unpack_runs
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
 from corrflow.drawing import mask_to_box
@@ -94,11 +95,9 @@ def bitmap_of(segmentation: list[list[float]] | dict[str, Any], width: int, heig
     size = segmentation["size"]
     if list(size) != [height, width]:
         raise ValueError(f"run lengths of {size[1]}x{size[0]}: expected {width}x{height}")
-    coder = needed("pycocotools.mask")
-    packed = segmentation
-    if isinstance(packed["counts"], list):
-        packed = coder.frPyObjects(packed, height, width)
-    return np.asarray(coder.decode(packed), dtype=bool)
+    counts = segmentation["counts"]
+    runs = unpack_runs(counts) if isinstance(counts, str) else [int(count) for count in counts]
+    return pixels_of_runs(runs, height * width).reshape(width, height).T  # column by column
 
 
 class CocoWriter(AnnotationWriter):

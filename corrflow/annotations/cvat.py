@@ -1,7 +1,8 @@
 """CVAT's XML, version 1.1: "CVAT for video", and what "CVAT for images" has of it.
 
-The one numbers frames, the other names images: their `id` only counts what was uploaded. In a track each object has one shape a frame; `keyframe` are those that somebody drew, the others
-were interpolated by CVAT and are not read.
+The one numbers frames, the other names images: their `id` only counts what was uploaded. In a track
+each object has one shape a frame; `keyframe` are those that somebody drew, the others were
+interpolated by CVAT and are not read.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,7 @@ from corrflow.annotations.documents import (
     reading,
 )
 from corrflow.annotations.polygons import Ring, box_ring, ellipse_ring, outline, single_ring
+from corrflow.annotations.run_lengths import pixels_of_runs
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
 from corrflow.drawing import color
@@ -34,8 +36,8 @@ def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
     """The shapes that somebody drew, of frames by their places or by their images' names.
 
     Raises:
-        InputError: it is no such file, is of several videos, its images have another size, or it has shapes that are
-            neither areas nor points.
+        InputError: it is no such file, is of several videos, its images have another size, or it
+            has shapes that are neither areas nor points.
     """
     root = read_xml(path)
     if root.tag != "annotations":
@@ -94,8 +96,7 @@ def shapes_of(element: Element, frame: int | str, owner: NamedObject) -> list[Sh
             int(element.attrib[name]) for name in ("left", "top", "width", "height")
         )
         runs = [int(run) for run in element.attrib["rle"].split(",")]
-        values = np.arange(len(runs)) % 2 == 1  # the first run is outside
-        bitmap = np.repeat(values, runs).reshape(rows, columns)
+        bitmap = pixels_of_runs(runs, rows * columns).reshape(rows, columns)
         return [Shape(frame, owner, bitmap=bitmap, corner=(left, top), z_order=z_order)]
     return [Shape(frame, owner, rings=(ring_of(element),), z_order=z_order)]
 

@@ -33,6 +33,7 @@ from corrflow.annotations.polygons import (
     outline,
     single_ring,
 )
+from corrflow.annotations.run_lengths import pixels_of_runs, unpack_runs
 
 WIDTH, HEIGHT = 64, 48
 BOX = np.zeros((HEIGHT, WIDTH), bool)
@@ -332,6 +333,43 @@ def test_coco_polygons_run_lengths_and_boxes(tmp_path):
     assert first.sum() == BOX.sum() + 100
     for mask in others:
         assert (mask == BOX).all()
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.0, 1.0, 3.0]), st.floats(0, 1))
+def test_packed_run_lengths_are_those_of_pycocotools(seed, smooth, share):
+    from pycocotools import mask as coder
+
+    mask = blobs(seed, smooth, share)
+    packed = coder.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
+    pixels = pixels_of_runs(unpack_runs(packed), WIDTH * HEIGHT).reshape(WIDTH, HEIGHT).T
+    np.testing.assert_array_equal(pixels, mask)
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ([100, 200], "run lengths of 300 pixels: expected 3072"),
+        ([100, 200, 3000], "run lengths of 3300 pixels: expected 3072"),
+        ([100, -28, 3000], "run lengths of 3072 pixels: expected 3072, none below 0"),
+        ("T3X6", "run lengths of 300 pixels: expected 3072"),
+        ("T3X", "run lengths: end within a number"),
+        ("T3 X6", "run lengths: letter ' ': expected COCO's"),
+    ],
+)
+def test_run_lengths_of_another_picture_are_refused(tmp_path, counts, words):
+    segmentation = {"size": [HEIGHT, WIDTH], "counts": counts}
+    path = tmp_path / "a.json"
+    path.write_text(coco([{"image_id": 7, "category_id": 5, "segmentation": segmentation}]))
+    with pytest.raises(InputError, match=f"annotation 0: {words}"):
+        read_shapes(path, WIDTH, HEIGHT)
+
+
+def test_run_lengths_of_cvat_fill_their_box(tmp_path):
+    path = tmp_path / "a.xml"
+    path.write_text(CVAT.replace("1, 2, 2, 3, 1", "1, 2, 2, 3, 2"))
+    with pytest.raises(InputError, match="track 2: run lengths of 10 pixels: expected 9"):
+        read_shapes(path, WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("place", ["track_id", "instance_id", "attributes"])
