@@ -22,6 +22,7 @@ MOST_OBJECTS = 31
 FLAT = 5
 MANY = 64  # shades that a wide soft edge has, and objects' numbers do not
 NAMED = 8  # values that an error names
+VOID = 255  # of PASCAL VOC: the border around objects, which is none
 
 
 def davis_palette() -> list[int]:
@@ -65,10 +66,18 @@ def marked_labels(image: Image.Image, name: str) -> Labels:
       for edges, however soft: 1. It is objects' numbers if none is above 31, or if there is no
       white and each value has a flat place as wide as an object.
     - Other colours are places in the DAVIS palette.
+    - Label 255 beside others is PASCAL VOC's void, no object.
 
     Raises:
         InputError: it is none of these, or could be two of them; names the values or colours.
     """
+    labels_hw = labels_with_void(image, name)
+    has_others = ((labels_hw > 0) & (labels_hw < VOID)).any()
+    return np.where(labels_hw == VOID, 0, labels_hw) if has_others else labels_hw
+
+
+def labels_with_void(image: Image.Image, name: str) -> Labels:
+    """The labels `[H, W]` that somebody marked, with 255 where it is unknown what is there."""
     alpha_hw = varying_alpha(image)
     if alpha_hw is not None:
         return labels_of_alpha(image, alpha_hw, name)

@@ -8,9 +8,11 @@ from PIL import Image
 
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.errors import InputError
+from corrflow.masks import PALETTE, VOID
 from corrflow.pictures import read_mask
 
 LABELMAP = "labelmap.txt"
+VOID_COLOR = PALETTE[3 * VOID :]
 
 
 def read_png(path: Path, width: int, height: int) -> list[Shape]:
@@ -54,7 +56,7 @@ def named_areas(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
     shapes = []
     for color in np.unique(colors_hw3.reshape(-1, 3), axis=0).tolist():
         name = colors.get(tuple(color))
-        if name is None and any(color):
+        if name is None and color != VOID_COLOR and any(color):
             raise InputError(f"labels {path}: colour {tuple(color)}: is not in its {LABELMAP}")
         if name not in (None, "background"):
             area_hw = (colors_hw3 == color).all(axis=2)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from corrflow.annotations.polygons import Mask, Ring, fill_rings
 from corrflow.errors import InputError
 
-MOST_OBJECTS = 255  # what an indexed PNG can hold
+MOST_OBJECTS = 254  # what an indexed PNG can hold besides the background and PASCAL VOC's void
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], li
 
     Raises:
         InputError: two shapes of a name in one frame, neither of them with a key, and others of
-            their name elsewhere: which is which can't be told. Or more than 255 objects.
+            their name elsewhere: which is which can't be told. Or more than 254 objects.
     """
     anonymous = [shape for shape in shapes if not shape.object.key]
     frames = {name: set[int | str]() for name in {shape.object.name for shape in anonymous}}

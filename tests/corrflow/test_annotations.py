@@ -119,8 +119,8 @@ def test_shapes_of_one_key_are_one_object_and_others_by_their_name():
 def test_what_can_not_be_told_apart_is_refused():
     with pytest.raises(InputError, match=r"f: frame 5: 2 shapes 'a' without an id"):
         number_objects([named(0, "a"), named(5, "a"), named(5, "a")], "f")
-    with pytest.raises(InputError, match="256 objects: expected at most 255"):
-        number_objects([named(0, str(n), str(n)) for n in range(256)], "f")
+    with pytest.raises(InputError, match="255 objects: expected at most 254"):
+        number_objects([named(0, str(n), str(n)) for n in range(255)], "f")
 
 
 A, B = NamedObject("a"), NamedObject("b")
@@ -478,6 +478,19 @@ def test_pngs_by_number_and_by_the_names_of_a_label_map(tmp_path):
     assert sorted(shape.object.name for shape in shapes) == ["cat", "dog"]
     cat = next(shape for shape in shapes if shape.object.name == "cat")
     assert (cat.mask(HEIGHT, WIDTH) == BOX).all()
+
+
+def test_the_void_of_pascal_voc_is_no_class(tmp_path):
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[BOX], labels[40:44, 40:50] = 255, 1
+    colors = np.zeros((256, 3), np.uint8)
+    colors[1], colors[255] = (250, 50, 60), (224, 224, 192)
+    Image.fromarray(colors[labels]).save(tmp_path / "00003.png")
+    (tmp_path / "labelmap.txt").write_text("background:0,0,0::\ncat:250,50,60::\n")
+    (shape,) = read_shapes(tmp_path, WIDTH, HEIGHT)
+    assert shape.object.name == "cat"
+    (tmp_path / "labelmap.txt").write_text("cat:250,50,60::\nunknown:224,224,192::\n")
+    assert len(read_shapes(tmp_path, WIDTH, HEIGHT)) == 2
 
 
 def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):

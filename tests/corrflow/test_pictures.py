@@ -172,6 +172,20 @@ def test_what_could_be_shades_or_objects_is_refused_with_its_values(tmp_path, pi
         read_mask(saved(tmp_path / "m.png", picture))
 
 
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_the_void_of_pascal_voc_is_no_object_unless_it_is_all_there_is(tmp_path, mode):
+    labels_hw = np.zeros((48, 64), np.uint8)
+    labels_hw[8:40, 8:40] = 255
+    for value in (255, 15, 1):
+        labels_hw[10:38, 10:38] = value
+        write_mask(tmp_path / "m.png", labels_hw)
+        with Image.open(tmp_path / "m.png") as image:
+            image.convert(mode).save(tmp_path / "n.png")
+        expected = labels_hw * (labels_hw == value)
+        np.testing.assert_array_equal(read_mask(tmp_path / "n.png"), expected)
+        np.testing.assert_array_equal(read_labels(tmp_path / "n.png"), labels_hw)
+
+
 def test_benchmarks_have_their_labels_as_they_are_stored(tmp_path):
     for name, picture in (("a", squares(128, 255)), ("b", squares(1, 2, 255)), ("c", WHITE)):
         path = saved(tmp_path / f"{name}.png", picture)
