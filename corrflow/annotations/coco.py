@@ -71,19 +71,12 @@ def shapes_of(
         names = category.get("keypoints", [str(number) for number in range(1, len(rows) + 1)])
         return [
             # COCO counts keypoints from the first pixel's centre
-            Shape(frame, keypoint(owner, name, len(rows)), point=(x + 0.5, y + 0.5))
+            Shape(frame, owner.keypoint(name, len(rows)), point=(x + 0.5, y + 0.5))
             for name, (x, y, seen) in zip(names, rows, strict=True)
             if seen
         ]
     left, top, across, down = (float(value) for value in annotation["bbox"])
     return [Shape(frame, owner, rings=(box_ring(left, top, left + across, top + down),))]
-
-
-def keypoint(owner: NamedObject, name: str, count: int) -> NamedObject:
-    """What a keypoint is called; one that is alone, as its object."""
-    if count == 1:
-        return owner
-    return NamedObject(f"{owner.name} {name}", owner.key and f"{owner.key} {name}")
 
 
 def bitmap_of(segmentation: list[list[float]] | dict[str, Any], width: int, height: int) -> Mask:

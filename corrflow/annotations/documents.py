@@ -1,4 +1,4 @@
-"""JSON and XML files as tools write them; what is not as expected is named with its place."""
+"""Text, JSON and XML files as tools write them; what is not as expected is named with its place."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -10,14 +10,23 @@ from xml.etree import ElementTree
 from corrflow.errors import InputError
 
 
-def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+def read_text(path: Path) -> str:
+    """What a text file holds, without the mark of UTF-8 that tools of Windows write first."""
     try:
-        document = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"labels {path}: not JSON: {error}") from None
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"labels {path}: byte {error.start}: expected text in UTF-8") from None
     except OSError as error:
         raise InputError(f"labels {path}: can't be read ({error.strerror})") from None
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """The object that a JSON file holds."""
+    text = read_text(path)
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"labels {path}: not JSON: {error}") from None
     if not isinstance(document, dict):
         raise InputError(f"labels {path}: holds no JSON object: expected COCO's or Labelme's")
     return document

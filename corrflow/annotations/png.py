@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from corrflow.annotations.documents import read_text
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.errors import InputError
 from corrflow.masks import PALETTE, VOID
@@ -67,7 +68,7 @@ def named_areas(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
 def read_labelmap(path: Path) -> dict[tuple[int, ...], str]:
     """Names by colour, of lines `name:r,g,b:parts:actions`."""
     names = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):
             continue
         name, _, rest = line.partition(":")

@@ -27,6 +27,12 @@ class NamedObject:
         if not isinstance(self.name, str):
             raise ValueError(f"label {self.name!r}: expected a name")
 
+    def keypoint(self, name: str, count: int) -> "NamedObject":
+        """One of its keypoints, of which there are so many; one that is alone is called as it."""
+        if count == 1:
+            return self
+        return NamedObject(f"{self.name} {name}", self.key and f"{self.key} {name}")
+
     def __str__(self) -> str:
         return f"{self.name} ({self.key})" if self.key not in ("", self.name) else self.name
 

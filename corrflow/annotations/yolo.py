@@ -1,23 +1,36 @@
 """YOLO's text files of segmentation: a line for each object of an image, its class and the corners
-of a polygon as shares of the image's size; of detection, too: class and box. They tell no two
-objects of a class apart."""
+of a polygon as shares of the image's size; of detection, too: class and box; and of pose, which has
+keypoints behind the box. They tell no two objects of a class apart."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from corrflow.annotations.documents import check_one_video, reading
+from corrflow.annotations.documents import check_one_video, read_text, reading
 from corrflow.annotations.optional import needed
-from corrflow.annotations.polygons import box_ring, outline, single_ring
+from corrflow.annotations.polygons import Ring, box_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
-from corrflow.errors import InputError
 
+Numbers = NDArray[np.float64]
 BOX = 4  # numbers of a line that is a box
+ROUNDING = 1e-6  # tools write six digits of a share
 LISTS = ("classes.txt", "obj.names", "train.txt", "val.txt", "test.txt")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What the files beside the labels say of them."""
+
+    names: dict[int, str]
+    """Of the classes, by number."""
+    keypoints: tuple[int, int] | None = None
+    """How many a line has behind its box, and the numbers of each: x and y, and whether it is
+    seen, 0 being not labelled. None: it has none."""
 
 
 def read_yolo(path: Path, width: int, height: int) -> list[Shape]:
@@ -26,9 +39,9 @@ def read_yolo(path: Path, width: int, height: int) -> list[Shape]:
     Raises:
         InputError: a line is none of YOLO's, or two files are of one name.
     """
-    names, files = class_names(path), label_files(path)
+    dataset, files = read_dataset(path), label_files(path)
     check_one_video(path, map(str, files))
-    return [shape for file in files for shape in read_file(file, names, width, height)]
+    return [shape for file in files for shape in read_file(file, dataset, width, height)]
 
 
 def label_files(path: Path) -> list[Path]:
@@ -38,52 +51,105 @@ def label_files(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*.txt") if file.name not in LISTS)
 
 
-def class_names(path: Path) -> dict[int, str]:
-    """Names by number, from the `data.yaml` or `classes.txt` beside or above the labels; none where
-    there is no such file."""
-    for folder in (path, *path.absolute().parents[:3]):
-        for lines in (folder / "classes.txt", folder / "obj.names"):
-            if lines.is_file():
-                return dict(enumerate(lines.read_text(encoding="utf-8").splitlines()))
-        if (folder / "data.yaml").is_file():
-            return yaml_names(folder / "data.yaml")
-    return {}
+def read_dataset(path: Path) -> Dataset:
+    """From `data.yaml` or `classes.txt` beside or above the labels, as far as they are there."""
+    listed = find_beside(path, ("classes.txt", "obj.names", "data.yaml"))
+    about = find_beside(path, ("data.yaml",))
+    if listed is None:
+        return Dataset({})
+    if listed != about:
+        names = dict(enumerate(read_text(listed).splitlines()))
+        return Dataset(names, yaml_dataset(about).keypoints if about else None)
+    return yaml_dataset(listed)
 
 
-def yaml_names(path: Path) -> dict[int, str]:
-    """Of a list, or of numbers to names."""
+def find_beside(path: Path, names: Sequence[str]) -> Path | None:
+    """The first of these files beside or above the labels; None if there is none."""
+    folders = (path, *path.absolute().parents[:3])
+    files = (folder / name for folder in folders for name in names)
+    return next((file for file in files if file.is_file()), None)
+
+
+def yaml_dataset(path: Path) -> Dataset:
+    """Of a list of names, or of numbers to names."""
     with reading(path, "names"):
-        names: Any = needed("yaml").safe_load(path.read_text(encoding="utf-8"))["names"]
+        document: Any = needed("yaml").safe_load(read_text(path))
+        names = document["names"]
         pairs = names.items() if isinstance(names, dict) else enumerate(names)
-        return {int(number): str(name) for number, name in pairs}
+        named = {int(number): str(name) for number, name in pairs}
+    with reading(path, "kpt_shape"):
+        if document.get("kpt_shape") is None:
+            return Dataset(named)
+        count, numbers = (int(value) for value in document["kpt_shape"])
+        if count < 1 or numbers not in (2, 3):
+            raise ValueError(f"{count}, {numbers}: expected how many, and 2 or 3 numbers of each")
+        return Dataset(named, (count, numbers))
 
 
-def read_file(path: Path, names: dict[int, str], width: int, height: int) -> list[Shape]:
+def read_file(path: Path, dataset: Dataset, width: int, height: int) -> list[Shape]:
     """Those of one image."""
-    shapes = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    shapes: list[Shape] = []
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
             continue
         with reading(path, f"line {number}"):
-            first, *shares = line.split()
-            values = np.array([float(share) for share in shares])
-            if len(values) < BOX or len(values) % 2:
-                raise InputError(
-                    f"labels {path}: line {number}: {len(values)} numbers behind the class: "
-                    "expected 4 of a box, or x and y of at least 3 corners"
-                )
-            if values.min() < 0 or values.max() > 1:
-                raise InputError(
-                    f"labels {path}: line {number}: {values.min():g} to {values.max():g}: "
-                    "expected shares of the image's size, from 0 to 1"
-                )
-            ring = values.reshape(-1, 2) * (width, height)
-            if len(values) == BOX:
-                (x, y), (columns, rows) = ring.tolist()
-                ring = box_ring(x - columns / 2, y - rows / 2, x + columns / 2, y + rows / 2)
-            owner = NamedObject(names.get(int(first), first))
-            shapes.append(Shape(path.stem, owner, rings=(ring,)))
+            first, *numbers = line.split()
+            owner = NamedObject(dataset.names.get(int(first), first))
+            values = np.array([float(value) for value in numbers])
+            size = (width, height)
+            if dataset.keypoints and len(values) != BOX:
+                shapes += keypoints_of(values, dataset.keypoints, path.stem, owner, size)
+            else:
+                shapes.append(Shape(path.stem, owner, rings=(ring_of(values, size),)))
     return shapes
+
+
+def ring_of(values: Numbers, size: tuple[int, int]) -> Ring:
+    """The line around a box or a polygon; ValueError for other numbers."""
+    if len(values) < BOX or len(values) % 2:
+        raise ValueError(
+            f"{len(values)} numbers behind the class: expected 4 of a box, or x and y of at least "
+            "3 corners"
+        )
+    ring = pixels_of(values, size)
+    if len(values) > BOX:
+        return ring
+    (x, y), (columns, rows) = ring.tolist()
+    return box_ring(x - columns / 2, y - rows / 2, x + columns / 2, y + rows / 2)
+
+
+def keypoints_of(
+    values: Numbers,
+    keypoints: tuple[int, int],
+    frame: str,
+    owner: NamedObject,
+    size: tuple[int, int],
+) -> list[Shape]:
+    """A point for each keypoint that is labelled; ValueError for other numbers."""
+    count, numbers = keypoints
+    if len(values) != BOX + count * numbers:
+        raise ValueError(
+            f"{len(values)} numbers behind the class: expected 4 of a box and {numbers} of each of "
+            f"{count} keypoints, the kpt_shape of data.yaml"
+        )
+    rows = values[BOX:].reshape(count, numbers)
+    points = pixels_of(rows[:, :2], size).tolist()
+    # what is not labelled has 0 as its third number; where there is none it is at 0, 0
+    return [
+        Shape(frame, owner.keypoint(str(number), count), point=(x, y))
+        for number, (row, (x, y)) in enumerate(zip(rows.tolist(), points, strict=True), 1)
+        if any(row[2:] or row)
+    ]
+
+
+def pixels_of(shares: Numbers, size: tuple[int, int]) -> Ring:
+    """Places x, y in pixels; ValueError for what lies outside the image."""
+    if shares.min() < -ROUNDING or shares.max() > 1 + ROUNDING:
+        raise ValueError(
+            f"{shares.min():g} to {shares.max():g}: expected shares of the image's size, from 0 "
+            "to 1"
+        )
+    return np.asarray(shares.clip(0, 1).reshape(-1, 2) * size)
 
 
 class YoloWriter(AnnotationWriter):
@@ -91,7 +157,6 @@ class YoloWriter(AnnotationWriter):
     an object are joined into one line, of a point there is none."""
 
     suffix = "-yolo"
-    libraries = (*AnnotationWriter.libraries, "yaml")
     libraries = (*AnnotationWriter.libraries, "yaml")
     is_folder = True
     has_points = False

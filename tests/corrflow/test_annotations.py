@@ -461,6 +461,49 @@ def test_yolo_polygons_and_boxes_with_their_names(tmp_path, name, text):
         assert (shape.mask(HEIGHT, WIDTH) == BOX).all()
 
 
+@pytest.mark.parametrize(
+    ("kpt_shape", "numbers"),
+    [("[3, 2]", ".25 .5 0 0 1.0000009 .75"), ("[3, 3]", ".25 .5 2 .1 .1 0 1.0000009 .75 1")],
+)
+def test_yolos_keypoints_are_points_that_are_labelled(tmp_path, kpt_shape, numbers):
+    (tmp_path / "data.yaml").write_text(f"names: [man]\nkpt_shape: {kpt_shape}\n")
+    path = tmp_path / "frame_2.txt"
+    path.write_text(f"0 .5 .5 .1 .1 {numbers}\n")
+    shapes = read_shapes(path, WIDTH, HEIGHT)
+    assert [shape.object.name for shape in shapes] == ["man 1", "man 3"]
+    assert [shape.point for shape in shapes] == [(16, 24), (64, 36)]
+    path.write_text("0 .5 .5 .1 .1\n")
+    assert read_shapes(path, WIDTH, HEIGHT)[0].rings
+    path.write_text("0 .5 .5 .1 .1 .2 .2\n")
+    words = "line 1: 6 numbers behind the class: expected 4 of a box and . of each of 3 keypoints"
+    with pytest.raises(InputError, match=words):
+        read_shapes(path, WIDTH, HEIGHT)
+    (tmp_path / "data.yaml").write_text("names: [man]\nkpt_shape: [3, 4]\n")
+    with pytest.raises(InputError, match="kpt_shape: 3, 4: expected how many, and 2 or 3 numbers"):
+        read_shapes(path, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "labelmap.txt", "0.txt", "0.json"])
+def test_text_may_begin_with_the_mark_of_utf_8_and_has_no_other_encoding(tmp_path, name):
+    texts = {"0.txt": "0 .5 .5 .1 .1\n", "0.json": labelme([{"label": "Bär", "points": SQUARE}])}
+    labels = tmp_path / ("0.txt" if name in ("data.yaml", "classes.txt", "0.txt") else "0.json")
+    if name == "labelmap.txt":
+        labels = tmp_path / "0.png"
+        Image.fromarray(np.full((HEIGHT, WIDTH, 3), 7, np.uint8)).save(labels)
+    else:
+        labels.write_text(texts[labels.name], encoding="utf-8")
+    texts |= {"data.yaml": "names: [Bär]", "classes.txt": "Bär", "labelmap.txt": "Bär:7,7,7::"}
+    (tmp_path / name).write_text(texts[name], encoding="utf-8-sig")
+    (shape,) = read_shapes(labels, WIDTH, HEIGHT)
+    assert shape.object.name == ("0" if name == "0.txt" else "Bär")
+    (tmp_path / name).write_text(texts[name] + "ä", encoding="latin-1")
+    with pytest.raises(InputError, match=f"{name}: byte [0-9]+: expected text in UTF-8"):
+        read_shapes(labels, WIDTH, HEIGHT)
+
+
+SQUARE = [[5, 10], [25, 10], [25, 30], [5, 30]]
+
+
 def test_pngs_by_number_and_by_the_names_of_a_label_map(tmp_path):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[BOX], labels[40:44, 40:50] = 1, 2
