@@ -48,6 +48,12 @@ def read_coco(path: Path, width: int, height: int) -> list[Shape]:
     shapes: list[Shape] = []
     for number, annotation in enumerate(document["annotations"]):
         with reading(path, f"annotation {number}"):
+            for key, known, where in (
+                ("image_id", frames, "images"),
+                ("category_id", categories, "categories"),
+            ):
+                if annotation[key] not in known:
+                    raise ValueError(f"{key} {annotation[key]}: is none of {where}")
             frame = frames[annotation["image_id"]]
             category = categories[annotation["category_id"]]
             shapes += shapes_of(annotation, category, frame, width, height)
@@ -66,22 +72,24 @@ def shapes_of(
     if segmentation:
         bitmap = bitmap_of(segmentation, width, height)
         return [Shape(frame, owner, bitmap=bitmap, is_filled=isinstance(segmentation, list))]
-    if annotation.get("num_keypoints"):
-        rows = np.array(annotation["keypoints"], dtype=np.float64).reshape(-1, 3).tolist()
+    rows = np.array(annotation.get("keypoints", ()), dtype=np.float64).reshape(-1, 3)
+    if rows[:, 2].any():
         names = category.get("keypoints", [str(number) for number in range(1, len(rows) + 1)])
         return [
             # COCO counts keypoints from the first pixel's centre
             Shape(frame, owner.keypoint(name, len(rows)), point=(x + 0.5, y + 0.5))
-            for name, (x, y, seen) in zip(names, rows, strict=True)
+            for name, (x, y, seen) in zip(names, rows.tolist(), strict=True)
             if seen
         ]
     left, top, across, down = (float(value) for value in annotation["bbox"])
     return [Shape(frame, owner, rings=(box_ring(left, top, left + across, top + down),))]
 
 
-def bitmap_of(segmentation: list[list[float]] | dict[str, Any], width: int, height: int) -> Mask:
+def bitmap_of(segmentation: list[Any] | dict[str, Any], width: int, height: int) -> Mask:
     """Of polygons, which lie over each other, or of run lengths."""
     if isinstance(segmentation, list):
+        if not isinstance(segmentation[0], list):  # some tools leave out the list of polygons
+            segmentation = [segmentation]
         rings = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
         parts_hw = [fill_rings([ring], height, width) for ring in rings]
         return np.asarray(np.logical_or.reduce(parts_hw))

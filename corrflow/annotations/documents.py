@@ -1,4 +1,5 @@
-"""Text, JSON and XML files as tools write them; what is not as expected is named with its place."""
+"""The files of a folder, and text, JSON and XML as tools write them; what is not as expected is
+named with its place."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -8,6 +9,24 @@ from typing import Any
 from xml.etree import ElementTree
 
 from corrflow.errors import InputError
+
+
+def files_in(folder: Path, suffix: str, *, deep: bool = False) -> list[Path]:
+    """The files of a folder with this suffix in small or capital letters, in order of their names;
+    without hidden ones, which file managers leave there.
+
+    Args:
+        folder: which.
+        suffix: with its dot, in small letters.
+        deep: whether those of folders in it count, too.
+    """
+    files = (file for file in folder.glob("**/*" if deep else "*") if file.is_file())
+    return sorted(
+        file
+        for file in files
+        if file.suffix.lower() == suffix
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+    )
 
 
 def read_text(path: Path) -> str:

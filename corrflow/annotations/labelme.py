@@ -12,10 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from corrflow.annotations.documents import check_size, image_stem, read_json_object, reading
+from corrflow.annotations.documents import (
+    check_size,
+    files_in,
+    image_stem,
+    read_json_object,
+    reading,
+)
 from corrflow.annotations.polygons import box_ring, ellipse_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotationWriter, TrackedShape
+from corrflow.errors import InputError
 
 VERSION = "5.5.0"  # whose fields are written; Labelme reads files of other versions, too
 
@@ -27,13 +34,29 @@ def read_labelme(path: Path, width: int, height: int) -> list[Shape]:
         InputError: a file is not Labelme's, its image has another size, or it has shapes that are
             neither areas nor points.
     """
-    files = sorted(path.glob("*.json")) if path.is_dir() else [path]
-    return [shape for file in files for shape in read_file(file, width, height)]
+    files = files_in(path, ".json") if path.is_dir() else [path]
+    shapes: list[Shape] = []
+    seen: dict[str, Path] = {}
+    for file in files:
+        frame, found = read_file(file, width, height)
+        if frame in seen:
+            raise InputError(
+                f"labels {file}: imagePath {frame!r}: is that of {seen[frame].name}, too: expected "
+                "one file for each image"
+            )
+        seen[frame] = file
+        shapes += found
+    return shapes
 
 
-def read_file(path: Path, width: int, height: int) -> list[Shape]:
-    """Those of one image."""
+def read_file(path: Path, width: int, height: int) -> tuple[str, list[Shape]]:
+    """What an image is called, and its shapes."""
     document = read_json_object(path)
+    if not {"imagePath", "shapes"} & set(document):
+        raise InputError(
+            f"labels {path}: is JSON of no known kind: expected Labelme's, with 'imagePath', or a "
+            "single file of COCO's, with 'images'"
+        )
     check_size(path, (document.get("imageWidth"), document.get("imageHeight")), width, height)
     with reading(path, "imagePath"):
         frame = image_stem(document["imagePath"])
@@ -43,7 +66,7 @@ def read_file(path: Path, width: int, height: int) -> list[Shape]:
             group = shape.get("group_id")
             owner = NamedObject(shape["label"], "" if group is None else f"group {group}")
             shapes.append(shape_of(shape, frame, owner))
-    return shapes
+    return frame, shapes
 
 
 def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
@@ -55,8 +78,9 @@ def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
     if kind == "point":
         return Shape(frame, owner, point=(float(points[0, 0]), float(points[0, 1])))
     if kind == "rectangle":
-        (x0, y0), (x1, y1) = points.tolist()
-        return Shape(frame, owner, rings=(box_ring(x0, y0, x1, y1),))
+        if len(points) not in (2, 4):  # X-AnyLabeling has all corners
+            raise ValueError(f"rectangle of {len(points)} corners: expected 2 or 4")
+        return Shape(frame, owner, rings=(box_ring(*points.min(axis=0), *points.max(axis=0)),))
     if kind == "circle":
         (x, y), (edge_x, edge_y) = points.tolist()
         radius = float(np.hypot(edge_x - x, edge_y - y))
@@ -84,7 +108,9 @@ class LabelmeWriter(AnnotationWriter):
         name = self.video.image_name(place)
         image_path = name
         if self.video.images:
-            image_path = os.path.relpath(self.video.images[place].resolve(), self.home.resolve())
+            image = self.video.images[place]
+            # a frame that is a link to another file keeps its own name
+            image_path = os.path.relpath(image.parent.resolve() / image.name, self.home.resolve())
         else:
             self.video.save_image(place, pixels_hw3, self.path)
         document: dict[str, Any] = {

@@ -1,18 +1,20 @@
 """Labels as PNGs, one for each frame, in the ways of DAVIS and PASCAL VOC; with `labelmap.txt`, as
 CVAT writes it, in colours of its own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from corrflow.annotations.documents import read_text
+from corrflow.annotations.documents import check_one_video, files_in, read_text
 from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.errors import InputError
 from corrflow.masks import PALETTE, VOID
 from corrflow.pictures import read_mask
 
 LABELMAP = "labelmap.txt"
+CLASSES, INSTANCES = "SegmentationClass", "SegmentationObject"  # folders of PASCAL VOC
 VOID_COLOR = PALETTE[3 * VOID :]
 
 
@@ -22,13 +24,14 @@ def read_png(path: Path, width: int, height: int) -> list[Shape]:
     Raises:
         InputError: a file is no mask, has another size, or a colour that has no name.
     """
-    files = sorted(path.glob("*.png")) if path.is_dir() else [path]
+    files = files_in(path, ".png") if path.is_dir() else [path]
+    check_one_video(path, map(str, files))
     folders = (path, *path.absolute().parents[:2])
     labelmap = next((f / LABELMAP for f in folders if (f / LABELMAP).is_file()), None)
     colors = read_labelmap(labelmap) if labelmap else {}
     shapes = []
     for file in files:
-        found = named_areas(file, colors) if colors else numbered_areas(file)
+        found = areas_of(file, colors)
         for shape in found:
             if shape.bitmap is not None and shape.bitmap.shape != (height, width):
                 rows, columns = shape.bitmap.shape
@@ -37,6 +40,26 @@ def read_png(path: Path, width: int, height: int) -> list[Shape]:
                     "one size"
                 )
         shapes += found
+    return shapes
+
+
+def areas_of(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
+    """Those of one file, with names if a label map has any."""
+    if path.absolute().parent.name != INSTANCES:
+        return named_areas(path, colors) if colors else numbered_areas(path)
+    classes = path.absolute().parent.with_name(CLASSES) / path.name
+    return named_instances(path, classes, colors) if classes.is_file() else numbered_areas(path)
+
+
+def named_instances(path: Path, classes: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
+    """By the objects' numbers, called as the class in whose colour they are in another file."""
+    with Image.open(classes) as image:
+        colors_hw3 = np.asarray(image.convert("RGB"))
+    shapes = []
+    for shape in numbered_areas(path):
+        color = tuple(colors_hw3[shape.bitmap][0].tolist())
+        name = colors.get(color, shape.object.name)
+        shapes.append(replace(shape, object=NamedObject(name, shape.object.key)))
     return shapes
 
 

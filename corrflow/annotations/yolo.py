@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from corrflow.annotations.documents import check_one_video, read_text, reading
+from corrflow.annotations.documents import check_one_video, files_in, read_text, reading
 from corrflow.annotations.optional import needed
 from corrflow.annotations.polygons import Ring, box_ring, outline, single_ring
 from corrflow.annotations.shapes import NamedObject, Shape
@@ -19,7 +19,7 @@ from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, Tracke
 Numbers = NDArray[np.float64]
 BOX = 4  # numbers of a line that is a box
 ROUNDING = 1e-6  # tools write six digits of a share
-LISTS = ("classes.txt", "obj.names", "train.txt", "val.txt", "test.txt")
+LISTS = ("classes.txt", "obj.names", "train.txt", "val.txt", "test.txt", "labelmap.txt")
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def label_files(path: Path) -> list[Path]:
     """Those of images, without lists of names and files."""
     if path.is_file():
         return [path]
-    return sorted(file for file in path.rglob("*.txt") if file.name not in LISTS)
+    return [file for file in files_in(path, ".txt", deep=True) if file.name not in LISTS]
 
 
 def read_dataset(path: Path) -> Dataset:

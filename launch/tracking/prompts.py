@@ -9,6 +9,7 @@ import numpy as np
 
 from corrflow import InputError
 from corrflow.annotations import NamedObject, Shape, number_objects, paint, read_shapes
+from corrflow.annotations.documents import files_in
 from corrflow.annotations.polygons import box_ring
 from corrflow.pictures import Pixels, read_mask
 from corrflow.scale import Points
@@ -248,9 +249,15 @@ def point_rows(
                 f"{where}: frame {shape.frame}: {shape.object.name} at {x:g},{y:g}: is outside the "
                 f"video of {video_info.width}x{video_info.height}"
             )
+        row = objects.index(shape.object)
+        if not np.isnan(rows[row]).any():
+            raise InputError(
+                f"{where}: frame {shape.frame}: {shape.object}: two points: expected one of each "
+                "label and id"
+            )
         # tools count from the first pixel's corner, tracking from its centre
         inside = np.clip((x - 0.5, y - 0.5), 0, (video_info.width - 1, video_info.height - 1))
-        rows[objects.index(shape.object)] = inside
+        rows[row] = inside
     return rows
 
 
@@ -313,7 +320,7 @@ def mask_files(prompts: Prompts) -> list[tuple[int | None, Path]]:
     for value in prompts.mask:
         path = Path(value)
         if path.is_dir():
-            masks = [file for file in sorted(path.glob("*.png")) if not file.name.startswith(".")]
+            masks = files_in(path, ".png")
             if not masks:
                 raise InputError(
                     f"mask {path}: no PNG there: expected masks named by frame number, as 00057.png"

@@ -34,10 +34,12 @@ from corrflow.annotations.polygons import (
     single_ring,
 )
 from corrflow.annotations.run_lengths import pixels_of_runs, unpack_runs
+from corrflow.masks import PALETTE
 
 WIDTH, HEIGHT = 64, 48
 BOX = np.zeros((HEIGHT, WIDTH), bool)
 BOX[10:30, 5:25] = True
+SQUARE = [[5, 10], [25, 10], [25, 30], [5, 30]]
 
 
 def blobs(seed, smooth=2.0, share=0.5):
@@ -321,13 +323,14 @@ def test_coco_polygons_run_lengths_and_boxes(tmp_path):
         {"segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}},
         {"segmentation": [], "bbox": [5, 10, 20, 20]},
         {"segmentation": [polygon, polygon]},  # they lie over each other
+        {"segmentation": polygon},
     ]
     path = tmp_path / "instances.json"
     path.write_text(
         coco([{"id": n, "image_id": 7, "category_id": 5, **k} for n, k in enumerate(kinds)])
     )
     shapes = read_shapes(path, WIDTH, HEIGHT)
-    assert [shape.frame for shape in shapes] == ["frame_000003"] * 5
+    assert [shape.frame for shape in shapes] == ["frame_000003"] * 6
     first, *others = (shape.mask(HEIGHT, WIDTH) for shape in shapes)
     assert first[5:15, 40:50].all()
     assert first.sum() == BOX.sum() + 100
@@ -385,9 +388,10 @@ def test_coco_objects_are_told_apart_by_their_track(tmp_path, place):
     assert shapes[1].object == shapes[2].object
 
 
-def test_coco_keypoints_are_points_that_are_labelled(tmp_path):
+@pytest.mark.parametrize("count", [{}, {"num_keypoints": 2}])
+def test_coco_keypoints_are_points_that_are_labelled(tmp_path, count):
     categories = [{"id": 1, "name": "man", "keypoints": ["nose", "hand", "foot"]}]
-    keypoints = {"keypoints": [10, 20, 2, 0, 0, 0, 30, 40, 1], "num_keypoints": 2}
+    keypoints = {"keypoints": [10, 20, 2, 0, 0, 0, 30, 40, 1], **count}
     path = tmp_path / "a.json"
     path.write_text(coco([{"image_id": 7, "category_id": 1, **keypoints}], categories=categories))
     shapes = read_shapes(path, WIDTH, HEIGHT)
@@ -411,6 +415,7 @@ def test_labelme_shapes_of_a_group_are_one_object(tmp_path):
     kinds = [
         {"shape_type": "polygon", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]},
         {"shape_type": "rectangle", "points": [[25, 30], [5, 10]]},
+        {"shape_type": "rectangle", "points": SQUARE},
         mask,
         {"points": [[5, 10], [25, 10], [25, 30], [5, 30]]},
     ]
@@ -420,10 +425,19 @@ def test_labelme_shapes_of_a_group_are_one_object(tmp_path):
     (folder / "00012.json").write_text(labelme(shapes))
     (folder / "00013.json").write_text(labelme(shapes[:1], "00013.jpg"))
     shapes, objects = number_objects(read_shapes(folder, WIDTH, HEIGHT), "")
-    assert [shape.frame for shape in shapes] == ["00012"] * 4 + ["00013"]
+    assert [shape.frame for shape in shapes] == ["00012"] * 5 + ["00013"]
     assert len(objects) == 1
     for shape in shapes:
         assert (shape.mask(HEIGHT, WIDTH) == BOX).all()
+
+
+def test_two_labelme_files_of_one_image_are_refused(tmp_path):
+    square = {"label": "a", "points": SQUARE}
+    for name in ("00000", "00005"):
+        (tmp_path / f"{name}.json").write_text(labelme([square], "00000.png"))
+    words = "00005.json: imagePath '00000': is that of 00000.json, too: expected one file for each"
+    with pytest.raises(InputError, match=words):
+        read_shapes(tmp_path, WIDTH, HEIGHT)
 
 
 def test_labelme_points_and_circles(tmp_path):
@@ -501,9 +515,6 @@ def test_text_may_begin_with_the_mark_of_utf_8_and_has_no_other_encoding(tmp_pat
         read_shapes(labels, WIDTH, HEIGHT)
 
 
-SQUARE = [[5, 10], [25, 10], [25, 30], [5, 30]]
-
-
 def test_pngs_by_number_and_by_the_names_of_a_label_map(tmp_path):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[BOX], labels[40:44, 40:50] = 1, 2
@@ -521,6 +532,47 @@ def test_pngs_by_number_and_by_the_names_of_a_label_map(tmp_path):
     assert sorted(shape.object.name for shape in shapes) == ["cat", "dog"]
     cat = next(shape for shape in shapes if shape.object.name == "cat")
     assert (cat.mask(HEIGHT, WIDTH) == BOX).all()
+
+
+def test_instances_of_pascal_voc_are_called_as_their_classes(tmp_path):
+    labels = np.zeros((HEIGHT, WIDTH), np.uint8)
+    labels[BOX], labels[40:44, 40:50] = 1, 2
+    palette = np.array(PALETTE, np.uint8).reshape(256, 3)
+    classes = np.array([(0, 0, 0), palette[2], palette[2]], np.uint8)
+    for folder, colors in (("SegmentationObject", palette), ("SegmentationClass", classes)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(colors[labels]).save(tmp_path / folder / "00003.png")
+    (tmp_path / "labelmap.txt").write_text("cat:128,0,0::\ndog:0,128,0::\n")
+    shapes = read_shapes(tmp_path / "SegmentationObject", WIDTH, HEIGHT)
+    assert [shape.object for shape in shapes] == [NamedObject("dog", "1"), NamedObject("dog", "2")]
+    assert (shapes[0].mask(HEIGHT, WIDTH) == BOX).all()
+    (shape,) = read_shapes(tmp_path / "SegmentationClass", WIDTH, HEIGHT)
+    assert shape.object.name == "dog"
+    with pytest.raises(InputError, match=r"is of PASCAL VOC: expected .*/SegmentationClass, in"):
+        read_shapes(tmp_path, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("name", ["a.xml", "a.XML", "a.json", "a.JSON", "a.txt", "a.TXT", "a.PNG"])
+def test_a_folder_of_one_file_is_that_file_besides_hidden_ones(tmp_path, name):
+    if name == "a.PNG":
+        Image.fromarray(BOX).save(tmp_path / name)
+    else:
+        box = {"image_id": 7, "category_id": 1, "bbox": [1, 2, 3, 4]}
+        texts = {".xml": CVAT, ".json": coco([box]), ".txt": "0 .5 .5 .1 .1\n"}
+        (tmp_path / name).write_text(texts[name[1:].lower()])
+    for hidden in (".DS_Store", "._a.json", "._a.xml", "._a.txt", "._a.png", "Thumbs.db"):
+        (tmp_path / hidden).write_bytes(b"\0\5\x16\7\xff")
+    found, expected = (read_shapes(p, WIDTH, HEIGHT) for p in (tmp_path, tmp_path / name))
+    assert [str(shape) for shape in found] == [str(shape) for shape in expected]
+
+
+def test_text_beside_the_frames_that_it_is_called_like_is_what_is_labelled(tmp_path):
+    for name in ("00000", "00001"):
+        Image.new("RGB", (WIDTH, HEIGHT), (1, 2, 3)).save(tmp_path / f"{name}.png")
+    (tmp_path / "00001.txt").write_text("0 .5 .5 .1 .1\n")
+    (tmp_path / "classes.txt").write_text("dog\n")
+    (shape,) = read_shapes(tmp_path, WIDTH, HEIGHT)
+    assert (shape.frame, shape.object.name) == ("00001", "dog")
 
 
 def test_the_void_of_pascal_voc_is_no_class(tmp_path):
@@ -559,7 +611,12 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     refused("a.xml", CVAT.replace("25.00,10.00", "25.00"), "track 0: ")
     refused("a.json", "{", "not JSON")
     refused("a.json", "[]", "holds no JSON object")
-    refused("a.json", coco([{"image_id": 9}]), "annotation 0: has no 9")
+    refused("a.json", coco([{"image_id": 9}]), "annotation 0: image_id 9: is none of images")
+    unknown = [{"image_id": 7, "category_id": 2}]
+    refused("a.json", coco(unknown), "annotation 0: category_id 2: is none of categories")
+    refused("a.json", "{}", "is JSON of no known kind: expected Labelme's, with 'imagePath', or")
+    corners = [{"label": "a", "shape_type": "rectangle", "points": SQUARE[:3]}]
+    refused("a.json", labelme(corners), "shape 1: rectangle of 3 corners: expected 2 or 4")
     refused("a.json", coco([], videos=[1, 2]), "2 videos: expected one")
     rle = {"segmentation": {"size": [10, 12], "counts": [120]}, "image_id": 7, "category_id": 1}
     refused("a.json", coco([rle]), "run lengths of 12x10: expected 64x48")
@@ -757,6 +814,12 @@ def test_folders_of_frames_keep_their_images(tmp_path, frames):
         told = json.loads(file.read_text())
         assert (path / told["imagePath"]).resolve() == image
         assert file.stem == image.stem
+    linked = [tmp_path / "video" / f"link_{place}.png" for place in range(3)]
+    for link, image in zip(linked, images, strict=True):
+        link.symlink_to(image.name)
+    path = write("labelme", tmp_path / "linked", frames, 1.0, linked)
+    told = [json.loads(file.read_text())["imagePath"] for file in sorted(path.glob("*.json"))]
+    assert told == [f"../../video/{link.name}" for link in linked]
     path = write("yolo", tmp_path, frames, 1.0, images)
     for image in images:
         assert (path / "images" / image.name).read_bytes() == image.read_bytes()

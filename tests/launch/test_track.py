@@ -482,6 +482,7 @@ def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
     assert "points and areas: expected one of them" in line(*labelled([square, point]))
     far = {"points": [[66, 4]], "shape_type": "point"}
     assert "square at 66,4: is outside the video of 65x47" in line(*labelled([far]))
+    assert "square (group 1): two points: expected one of" in line(*labelled([point, point]))
     assert "write yolo: the format has no points" in line(*labelled([point]), "--write", "yolo")
     assert "tolerance -1" in line(*labelled([square]), "--tolerance", -1)
     assert "review -1, adapt 0: expected 0 or more" in line(*labelled([square]), "--review", -1)
