@@ -73,7 +73,7 @@ def marked_labels(image: Image.Image, name: str) -> Labels:
     """
     labels_hw = labels_with_void(image, name)
     has_others = ((labels_hw > 0) & (labels_hw < VOID)).any()
-    return np.where(labels_hw == VOID, 0, labels_hw) if has_others else labels_hw
+    return np.where(labels_hw == VOID, np.uint8(0), labels_hw) if has_others else labels_hw
 
 
 def labels_with_void(image: Image.Image, name: str) -> Labels:

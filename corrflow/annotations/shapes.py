@@ -146,13 +146,14 @@ def paint(
     if hidden:
         layers.sort(key=lambda shape: (shape.z_order, shape.object in hidden))
         labels_hw = paint_layers(layers, objects, height, width, where)
-    for owner in hidden_objects(layers, objects, labels_hw):
-        shape = next(shape for shape in layers if shape.object == owner)
-        above = objects[labels_hw[shape.mask(height, width)][0] - 1]
-        raise InputError(
-            f"{where}: frame {shape.frame}: {owner}: is hidden by {above}: expected objects of "
-            "which each has a pixel of its own"
-        )
+        hidden = hidden_objects(layers, objects, labels_hw)
+    for shape in layers:
+        if shape.object in hidden:
+            above = objects[labels_hw[shape.mask(height, width)][0] - 1]
+            raise InputError(
+                f"{where}: frame {shape.frame}: {shape.object}: is hidden by {above}: expected "
+                "objects of which each has a pixel of its own"
+            )
     return labels_hw
 
 

@@ -217,9 +217,9 @@ class TrackJob:
     they are in NAME.json, too. 0 names none."""
     mask: tuple[str, ...] = ()
     """Masks: PNGs of the video's size, in which 0 is background and 1, 2, ... (or 255) are objects.
-    Give FILE, FRAME=FILE for another frame than the first, or a folder of PNGs named by frame
-    number. Later masks add objects or correct them. In a folder of frames, a mask that is named
-    like a frame belongs to that frame."""
+    Give FILE, FRAME=FILE, or a folder of PNGs. Without FRAME= a mask belongs to the frame that is
+    named like it, or else to that of the only number in its name; one alone without a number
+    belongs to the first frame. Later masks add objects or correct them."""
     points: tuple[str, ...] = ()
     """Points: x,y in pixels, or FRAME=x,y; 0,0 is the middle of the top left pixel."""
     box: tuple[str, ...] = ()
@@ -232,8 +232,9 @@ class TrackJob:
     """What the objects or points are called, in the order of their numbers, in tables and in what
     --write gives. Labels have names of their own."""
     start: int | None = None
-    """Frame of what is given without a FRAME=; unless given, the first. Frames of a video are
-    counted from 0, those of a folder have the numbers of their files."""
+    """Frame of what is given without a FRAME=, and of a mask or labelled image that is alone;
+    unless given, the first. Frames of a video are counted from 0, those of a folder have the
+    numbers of their files."""
     backward: bool = False
     """Also track backward, to the first frame, what is first marked in a later frame. The frames up
     to there are kept on the disk of --out meanwhile, 0.1 to 0.2 MB for each at size 480."""

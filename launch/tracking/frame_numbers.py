@@ -5,7 +5,7 @@ from pathlib import PurePath
 
 # a name that holds one number: in `4k` it is part of a word; 18 digits are no frame's
 ONE_NUMBER = re.compile(r"\D*(\d{1,18})\)?(?:[ _.-]\D*)?")
-ROBOFLOW = re.compile(r"_[A-Za-z]+\.rf\.\w+$")  # `_jpg.rf.HASH` behind the name of an image
+ROBOFLOW = re.compile(r"(?:_[A-Za-z]+)?\.rf\.\w+$")  # `_jpg.rf.HASH` behind the name of an image
 NO_LETTERS = re.compile(r"[\W_]+")  # tools write `my video.mp4` as `my-video_mp4`
 
 

@@ -262,7 +262,7 @@ def point_rows(
 
 
 def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
-    """Objects by place of the frame, InputError for what does not fit."""
+    """Objects by place of the frame; InputError for what does not fit."""
     masks = CompressedMasks(video_info.height, video_info.width)
     files = mask_files(prompts)
     alone = [number for number, _ in files].count(None) == 1
@@ -283,14 +283,15 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
 def read_boxes(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
     """Objects by place of the frame; InputError for what does not fit."""
     by_place: dict[int, list[Shape]] = {}
+    shapes = []
     for index, value in enumerate(prompts.box, 1):
         number, corners = keyed(value, prompts.start)
         place = find_place(number, video_info, f"box {corners}")
         ring = box_ring(*read_box(corners, video_info))
         owner = NamedObject(str(index), str(index))
-        shape = Shape(video_info.names.number(place), owner, rings=(ring,))
-        by_place.setdefault(place, []).append(shape)
-    _, objects = number_objects([shape for found in by_place.values() for shape in found], "box")
+        shapes.append(Shape(video_info.names.number(place), owner, rings=(ring,)))
+        by_place.setdefault(place, []).append(shapes[-1])
+    _, objects = number_objects(shapes, "box")
     masks = CompressedMasks(video_info.height, video_info.width)
     for place, found in by_place.items():
         masks[place] = paint(found, objects, video_info.height, video_info.width, "box")

@@ -755,6 +755,8 @@ def test_smaller_boxes_lie_over_larger_ones_and_later_ones_over_earlier_ones():
     video_info = VideoInfo(8, 8, 6)
     masks = read_boxes(Prompts(box=("0,0,4,4", "2,2,6,6", "5=1,1,2,2")), video_info)
     assert (masks[0][1, 1], masks[0][3, 3], masks[5][1, 1]) == (1, 2, 3)
+    masks = read_boxes(Prompts(box=("0,0,4,4", "5=1,1,2,2", "4,4,8,8")), video_info)
+    assert (masks[0][1, 1], masks[5][1, 1], masks[0][5, 5]) == (1, 2, 3)
     masks = read_boxes(Prompts(box=("2,2,4,4", "0,0,8,8")), video_info)
     assert (masks[0][1, 1], masks[0][3, 3]) == (2, 1)
     with pytest.raises(InputError, match="box: frame 5: 2: is hidden by 1: expected objects of"):
