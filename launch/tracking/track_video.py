@@ -48,7 +48,7 @@ from corrflow.tracking.staging import complete_publishing
 from corrflow.tracking.tracker import Tracker, check_reached
 from corrflow.tracking.video_writer import VideoFormat
 from launch.common.run_config import held_result
-from launch.tracking.prompts import Marks, VideoInfo, read_prompts
+from launch.tracking.prompts import Marks, Prompts, VideoInfo, read_prompts
 from launch.tracking.request import Outcome, Progress, StoppedError, TrackRequest
 from launch.tracking.result_files import (
     check_formats,
@@ -161,10 +161,12 @@ def prepare(
     watch: Progress,
 ) -> Task:
     """The follower of what is marked; if it was tracked before, of what is marked otherwise."""
-    provenance, note = describe(request, model, marks), ""
+    provenance = describe(request, model, marks)
+    notes = [frame_by_name(request.prompts, marks, reader)]
     previous = find_previous(request, provenance)
     if previous:
         marks, provenance, note = find_corrections(request, reader, marks, provenance, previous)
+        notes.append(note)
     check_gone(marks, reader)
     if request.prompts.labels and 1 < NEARLY_ALL * reader.count <= len(provenance.given):
         why = (
@@ -172,7 +174,7 @@ def prepare(
             if previous
             else "there is no earlier result to compare them with"
         )
-        note = (
+        notes.append(
             f"labels {request.prompts.labels} mark {len(provenance.given)} of {reader.count} "
             f"frames of {request.out}, and all of them are kept as marks: {why}"
         )
@@ -204,6 +206,7 @@ def prepare(
 
     formats = tuple(dict.fromkeys([*request.write, *previous_formats(request, previous)]))
     count = previous.provenance.frames if previous else 0
+    note = "; ".join(filter(None, notes))
     return Task(tracker, marks, provenance, is_kept, formats, in_place, count, note)
 
 
@@ -293,6 +296,16 @@ def find_corrections(
             "labels"
         )
     return corrections, provenance, "; ".join(notes)
+
+
+def frame_by_name(prompts: Prompts, marks: Marks, reader: VideoReader) -> str:
+    """A line where a mask that is alone is of a later frame, as its name says; else nothing."""
+    place = min(marks.masks) if marks.masks else 0
+    is_by_name = len(prompts.mask) == 1 and "=" not in prompts.mask[0] and prompts.start is None
+    if not place or not is_by_name or Path(prompts.mask[0]).is_dir():
+        return ""
+    number = reader.names.number(place)
+    return f"mask {prompts.mask[0]}: is of frame {number}, by its name (--start N says another)"
 
 
 def frames_in_words(reader: VideoReader, places: Iterable[int]) -> str:

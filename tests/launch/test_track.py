@@ -417,6 +417,17 @@ def test_two_images_of_one_frame_are_refused(tmp_path):
         read_masks(Prompts(mask=(str(tmp_path),)), video_info())
 
 
+def test_a_mask_that_is_of_a_later_frame_by_its_name_says_so(track, video, tmp_path, capfd):
+    mask = write_mask(tmp_path / "00003.png")
+    found = labels_of(track(video, "--mask", mask))
+    assert [bool(labels_hw.any()) for labels_hw in found] == [False] * 3 + [True] * 4
+    assert (
+        "00003.png: is of frame 3, by its name (--start N says another)" in capfd.readouterr().err
+    )
+    track(video, "--mask", f"0={mask}", out="first.mp4")
+    assert "by its name" not in capfd.readouterr().err
+
+
 def test_cvat_for_images_is_of_the_frames_that_it_names(tmp_path):
     box = '<box label="a" xtl="1" ytl="1" xbr="9" ybr="9"/>'
     path = tmp_path / "a.xml"
