@@ -150,9 +150,11 @@ def read_marks(
             )
         )
     masks, objects, gone = [], set[int](), list[tuple[int, int]]()
+    # smaller boxes over larger ones, as of --box
+    boxes = sorted(enumerate(marks["box"], 1), key=lambda item: -area_of(item[1]))
     for number in sorted({mark["frame"] for mark in [*marks["box"], *marks["mask"]]}):
         boxed_hw = np.zeros((marks["height"], marks["width"]), np.uint8)
-        for index, box in enumerate(marks["box"], 1):
+        for index, box in boxes:
             if box["frame"] == number:
                 boxed_hw[box["y0"] : box["y1"], box["x0"] : box["x1"]] = index
         strokes = [stroke for stroke in marks["mask"] if stroke["frame"] == number]
@@ -168,6 +170,11 @@ def read_marks(
     # an object that is marked nowhere else is none
     values = tuple(f"{number}={n}" for number, n in gone if n in objects)
     return Prompts(mask=tuple(masks), gone=values)
+
+
+def area_of(box: dict[str, int]) -> int:
+    """In pixels."""
+    return (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
 
 
 def correct(

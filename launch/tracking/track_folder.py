@@ -209,7 +209,8 @@ def folder_of(job: TrackJob) -> Path:
 
 def find_labels(folder: Path, key: str) -> Path | None:
     """The file or folder of labels that is called like a video."""
-    files = [folder / f"{key}{suffix}" for suffix in LABEL_SUFFIXES]
+    suffixes = [form for suffix in LABEL_SUFFIXES for form in (suffix, suffix.upper())]
+    files = [folder / f"{key}{suffix}" for suffix in suffixes]
     candidates = [path for path in files if path.is_file()]
     candidates += [path for path in [folder / key] if path.is_dir()]
     if len(candidates) > 1:

@@ -315,6 +315,12 @@ def test_boxes_and_strokes_are_objects_of_one_tracking(tmp_path):
     assert list(masks) == [0, 5]
     assert (masks[0][5, 5], masks[5][10, 20]) == (1, 1)
     assert read_marks(json.dumps({**marks, "mask": []}), tmp_path).box == ("0=2,3,12,13",)
+    around = {**box, "x0": 0, "y0": 0, "x1": 20, "y1": 18}
+    prompts = read_marks(json.dumps({**marks, "box": [box, around]}), tmp_path)
+    masks = read_masks(prompts, VideoInfo(40, 20, 8))
+    assert (masks[0][5, 5], masks[0][1, 1]) == (1, 2), (
+        "the smaller box lies on top, though it came first"
+    )
 
 
 def test_strokes_are_round_and_the_last_one_counts(tmp_path):

@@ -126,6 +126,13 @@ def test_a_video_that_was_replaced_is_not_taken_for_done(track, folders):
     assert rows_of(folders / "out")["run"]["frames"] == "5"
 
 
+def test_labels_may_end_in_capital_letters(track, folders):
+    labels = folders / "labels/run.json"
+    labels.rename(labels.with_suffix(".JSON"))
+    assert track() == 0
+    assert rows_of(folders / "out")["run"]["state"] == "tracked"
+
+
 def test_a_picture_beside_videos_makes_them_no_frames(track, folders):
     Image.new("RGB", (64, 48)).save(folders / "videos" / "IMG_0001.png")
     assert track() == 0
