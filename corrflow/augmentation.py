@@ -18,7 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2.functional import rgb_to_grayscale
 
 from corrflow.color import InputSpace, constant, to_input_space
-from corrflow.errors import InputError
+from corrflow.errors import check_range
 
 JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's released settings)
 
@@ -39,11 +39,7 @@ class AugmentationConfig:
     each."""
 
     def __post_init__(self) -> None:
-        if not (0 <= self.keep_channels <= 1 and 0 <= self.color_jitter <= 1):
-            raise InputError(
-                f"augmentation: keep_channels {self.keep_channels}, color_jitter "
-                f"{self.color_jitter}: expected shares from 0 to 1"
-            )
+        check_range("augmentation", self, "keep_channels color_jitter", 0, 1)
 
 
 class BatchPart(NamedTuple):

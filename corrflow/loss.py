@@ -8,7 +8,6 @@ Shapes: b clips, t frames of a clip, m targets, k colour classes of all of them,
 pixels.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
@@ -16,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_range
 from corrflow.likelihood import likelihood
 from corrflow.model import CorrFlow
 from corrflow.palette import Target
@@ -47,9 +46,7 @@ class LossConfig:
     must divide the encoder's."""
 
     def __post_init__(self) -> None:
-        for name, weight in self.weights.items():
-            if not 0 <= weight < math.inf:
-                raise InputError(f"loss: {name}_weight {weight}: expected a number from 0 on")
+        check_range("loss", self, " ".join(f"{name}_weight" for name in TERMS), 0)
         if not any(self.weights.values()):
             raise InputError(f"loss: {self}: expected a weight above 0")
 

@@ -21,7 +21,7 @@ from corrflow.color import InputSpace, to_input_space
 from corrflow.device import Precision, has_bfloat16
 from corrflow.encoders import Encoder, EncoderConfig, ExternalConfig, ResNetConfig
 from corrflow.encoders.encoder import check_features
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_positive, check_range
 from corrflow.files import atomic_file
 from corrflow.frames import check_frame
 
@@ -54,15 +54,9 @@ class ModelConfig:
     cells as without."""
 
     def __post_init__(self) -> None:
-        if (
-            self.radius < 0
-            or not 0 < self.inverse_temperature < math.inf
-            or not 1 <= self.input_scale < math.inf
-        ):
-            raise InputError(
-                f"model: radius {self.radius}, inverse_temperature {self.inverse_temperature}, "
-                f"input_scale {self.input_scale}: expected >= 0, > 0 and >= 1"
-            )
+        check_range("model", self, "radius", 0)
+        check_positive("model", self, "inverse_temperature")
+        check_range("model", self, "input_scale", 1)
 
 
 class CorrFlow(nn.Module):

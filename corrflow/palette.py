@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.vq import kmeans2
 
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_positive
 from corrflow.files import atomic_file
 
 Palette = tuple[tuple[float, ...], ...]
@@ -66,11 +66,9 @@ class TargetConfig:
     change fewer classes."""
 
     def __post_init__(self) -> None:
-        if not (0 < self.second_share < 1 and self.lightness > 0):
-            raise InputError(
-                f"target: share {self.second_share}, lightness {self.lightness}: expected between "
-                "0 and 1, and more than 0"
-            )
+        check_positive("target", self, "second_share lightness")
+        if self.second_share >= 1:
+            raise InputError(f"target: second_share {self.second_share}: expected less than 1")
 
     def targets(self) -> tuple[Target, ...]:
         """One or two; InputError if a file can't be read or is no palette."""

@@ -18,6 +18,7 @@ from corrflow import CorrFlow, InputError, load_model
 from corrflow.benchmarks.davis import read_sequences
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.benchmarks.results import Result
+from corrflow.errors import check_range
 from corrflow.files import atomic_file
 from corrflow.model import ModelConfig, seeded_model
 from corrflow.pictures import overlay, read_frame, read_mask
@@ -52,8 +53,8 @@ class DemoJob:
     """Processes that generate and pack."""
 
     def __post_init__(self) -> None:
-        if min(self.videos, self.held_out, self.procs) < 1 or self.steps < 0:
-            raise InputError(f"demo: {self}: expected videos, held_out and procs >= 1, steps >= 0")
+        check_range("demo", self, "videos held_out procs", 1)
+        check_range("demo", self, "steps", 0)
 
 
 def main(argv: list[str]) -> int:

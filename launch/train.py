@@ -9,13 +9,14 @@ would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 import os
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
 import tyro
 from tqdm import tqdm
 
+from corrflow import InputError
 from corrflow.device import choose_device
 from corrflow.encoders.registry import name_of
 from corrflow.memory import keep_freed_memory
@@ -86,10 +87,18 @@ def train_in_job(argv: list[str]) -> int:
 
 
 def read_flags(argv: list[str]) -> TrainJob:
-    """The job: a recipe's values, changed by flags."""
+    """The job: a recipe's values, changed by flags; InputError for flags of a validation that there
+    is not."""
     chosen, rest = take_recipe(argv)
     recipe = replace(chosen, data=tyro.MISSING, run=tyro.MISSING)
-    return parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
+    job = parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
+    usual = asdict(chosen.training.validation)
+    for name, value in asdict(job.training.validation).items():
+        if job.training.validation.root is None and value != usual[name]:
+            raise InputError(
+                f"train: validation.{name} {value}: expected --validation.root DAVIS with it"
+            )
+    return job
 
 
 def check_clip_size(job: TrainJob) -> None:

@@ -21,7 +21,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 from tqdm import tqdm
 
-from shards.errors import DataError
+from shards.errors import DataError, check_range
 from shards.files import atomic_file
 from shards.process_pool import run_in_processes
 
@@ -60,15 +60,12 @@ class SceneConfig:
     """Tracked points on each object and on the background."""
 
     def __post_init__(self) -> None:
+        check_range("scene", self, "frames points", 1)
+        check_range("scene", self, "height width", 32)
+        check_range("scene", self, "objects", 1, 7)
         low, high = self.objects
-        if (
-            min(self.frames, self.points) < 1
-            or min(self.height, self.width) < 32
-            or not 1 <= low <= high <= 7
-        ):
-            raise DataError(
-                f"scene {self}: expected frames and points >= 1, sides >= 32, 1 <= objects <= 7"
-            )
+        if low > high:
+            raise DataError(f"scene: objects {self.objects}: expected the fewest first")
 
 
 @dataclass(frozen=True)

@@ -65,14 +65,10 @@ class ClusterConfig:
     Apptainer mounts the home folder and the working directory by itself."""
 
     def __post_init__(self) -> None:
-        if (
-            min(self.gpus_per_node, self.memory_gb) < 0
-            or min(self.minutes, self.signal_lead, self.cpus) < 1
-        ):
-            raise ClusterError(
-                f"cluster: {self}: expected minutes, signal_lead, cpus >= 1, gpus_per_node, "
-                "memory_gb >= 0"
-            )
+        least = {"minutes": 1, "signal_lead": 1, "cpus": 1, "gpus_per_node": 0, "memory_gb": 0}
+        for name, low in least.items():
+            if (value := getattr(self, name)) < low:
+                raise ClusterError(f"cluster: {name} {value}: expected {low} or more")
         if self.signal_lead >= 60 * self.minutes:
             raise ClusterError(
                 f"cluster: signal_lead {self.signal_lead} s: expected less than the time limit of "

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from corrflow.encoders.encoder import Encoder, EncoderConfig
 from corrflow.encoders.winograd import convolve
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_range
 
 # channels from which Winograd convolution is faster: 1.7 to 2.3 times; of 64 channels 0.8 to 1.1
 # times (docs/performance.md)
@@ -33,13 +33,9 @@ class ResNetConfig(EncoderConfig):
     """Of the four stages; the stem has 2."""
 
     def __post_init__(self) -> None:
-        stages = (self.widths, self.depths, self.strides)
-        numbers = (*self.widths, *self.depths, *self.strides, self.features)
-        if {len(numbers) for numbers in stages} != {4} or min(numbers) < 1:
-            raise InputError(
-                f"encoder {self}: expected four widths, depths and strides, and features, all at "
-                "least 1"
-            )
+        check_range("encoder", self, "widths depths strides features", 1)
+        if {len(numbers) for numbers in (self.widths, self.depths, self.strides)} != {4}:
+            raise InputError(f"encoder {self}: expected four widths, depths and strides")
 
     @property
     def stride(self) -> int:

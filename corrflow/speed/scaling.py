@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from corrflow.attention.window import Window
 from corrflow.encoders.resnet import ResNetConfig
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_positive, check_range
 from corrflow.palette import CLASSES
 from corrflow.speed import cost
 from corrflow.speed.released import STRIDE
@@ -66,35 +66,19 @@ class ScalingConfig:
     """Clips a second that a worker, on one core, reads and decodes."""
 
     def __post_init__(self) -> None:
-        rates = (
-            self.peak_tflops, self.nvlink_gbyte, self.network_gbit, self.bucket_mib,
-            self.disk_mbyte, self.frame_kbyte, self.worker_clips,
-        )  # fmt: skip
-        counts = (
-            *self.gpus,
-            self.batch,
-            self.size,
-            self.gpus_per_node,
-            self.save_every,
-            self.sample_frames,
+        check_positive(
+            "scaling",
+            self,
+            "peak_tflops nvlink_gbyte network_gbit bucket_mib disk_mbyte frame_kbyte worker_clips "
+            "achieved reached",
         )
-        waits = (self.global_batch, self.nvlink_us, self.network_us, self.flag_us)
-        if (
-            not self.gpus
-            or min(counts) < 1
-            or min(rates) <= 0
-            or min(waits) < 0
-            or self.size % STRIDE
-        ):
-            raise InputError(
-                f"scaling: {self}: expected rates above 0, counts from 1 on, times from 0, size a "
-                f"multiple of {STRIDE}"
-            )
-        if not 0 < self.achieved <= 1 or not 0 < self.reached <= 1:
-            raise InputError(
-                f"scaling: achieved {self.achieved}, reached {self.reached}: expected above 0, at "
-                "most 1"
-            )
+        check_range("scaling", self, "gpus batch size gpus_per_node save_every sample_frames", 1)
+        check_range("scaling", self, "global_batch nvlink_us network_us flag_us", 0)
+        check_range("scaling", self, "achieved reached", 0, 1)
+        if not self.gpus:
+            raise InputError("scaling: no gpus: expected one count or more")
+        if self.size % STRIDE:
+            raise InputError(f"scaling: size {self.size}: expected a multiple of {STRIDE}")
 
     def clips(self, gpus: int) -> int:
         """Of each GPU; 0 where the global batch does not divide."""

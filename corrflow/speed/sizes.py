@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_range
 from corrflow.speed.released import STRIDE
 
 
@@ -27,15 +27,11 @@ class Sizes:
     """Of the features."""
 
     def __post_init__(self) -> None:
-        if (
-            min(self.batch, self.height, self.width, self.channels) < 1
-            or self.radius < 0
-            or self.height % STRIDE
-            or self.width % STRIDE
-        ):
+        check_range("bench", self, "batch height width channels", 1)
+        check_range("bench", self, "radius", 0)
+        if self.height % STRIDE or self.width % STRIDE:
             raise InputError(
-                f"bench: {self}: expected whole numbers from 1 on (radius from 0), sides multiples "
-                f"of {STRIDE}"
+                f"bench: height {self.height}, width {self.width}: expected multiples of {STRIDE}"
             )
 
     @property

@@ -8,7 +8,7 @@ import torch
 
 from corrflow import palette
 from corrflow.augmentation import AugmentationConfig
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_range
 from corrflow.loss import LossConfig
 from corrflow.model import ModelConfig
 from corrflow.training.compute import ComputeConfig
@@ -60,25 +60,10 @@ class TrainerConfig:
     """Steps to profile, after a few that warm up, into RUN/profile; 0: none."""
 
     def __post_init__(self) -> None:
-        from_1 = (
-            self.steps,
-            self.batch,
-            self.accumulate,
-            self.log_every,
-            self.save_every,
-            self.keep,
+        check_range("trainer", self, "steps batch accumulate log_every save_every keep", 1)
+        check_range(
+            "trainer", self, "keep_every pictures_every seed clip_norm ema_clips profile", 0
         )
-        from_0 = (
-            self.keep_every,
-            self.pictures_every,
-            self.seed,
-            self.clip_norm,
-            self.ema_clips,
-            self.profile,
-        )
-        if min(from_1) < 1 or min(from_0) < 0:
-            names = "steps, batch, accumulate, log_every, save_every, keep"
-            raise InputError(f"trainer: {self}: expected {names} >= 1, the others >= 0")
         if self.spike_factor and self.spike_factor <= 1:
             raise InputError(
                 f"trainer: spike_factor {self.spike_factor}: expected more than 1, or 0"

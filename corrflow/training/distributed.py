@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 
 from corrflow.device import choose_device, share_cores
-from corrflow.errors import InputError
+from corrflow.errors import check_positive
 
 SETTLE_SECONDS = 3.0  # from one process's failure until the others have reported theirs
 
@@ -29,8 +29,7 @@ class TimeoutConfig:
     process, or a slow read, may take."""
 
     def __post_init__(self) -> None:
-        if min(self.join_seconds, self.stall_seconds) <= 0:
-            raise InputError(f"timeouts: {self}: expected seconds above 0")
+        check_positive("timeouts", self, "join_seconds stall_seconds")
 
 
 class LostRankError(RuntimeError):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from corrflow.errors import InputError
+from corrflow.errors import check_positive, check_range
 
 
 @dataclass(frozen=True)
@@ -35,21 +35,11 @@ class ScheduleConfig:
     """Clips over which the probability changes linearly: the planned length of the training."""
 
     def __post_init__(self) -> None:
-        shares = (self.teacher_forcing_start, self.teacher_forcing_end)
-        if (
-            self.learning_rate <= 0
-            or min(self.teacher_forcing_clips, self.base_batch) < 1
-            or min(shares) < 0
-            or max(shares) > 1
-        ):
-            raise InputError(
-                f"schedule: {self}: expected learning_rate > 0, teacher_forcing_clips and "
-                "base_batch >= 1, probabilities from 0 to 1"
-            )
-        if self.warmup_clips < 0 or not 0 <= self.batch_power <= 1:
-            raise InputError(
-                f"schedule: {self}: expected warmup_clips >= 0, batch_power from 0 to 1"
-            )
+        check_positive("schedule", self, "learning_rate")
+        check_range("schedule", self, "teacher_forcing_clips base_batch", 1)
+        check_range("schedule", self, "teacher_forcing_start teacher_forcing_end", 0, 1)
+        check_range("schedule", self, "warmup_clips", 0)
+        check_range("schedule", self, "batch_power", 0, 1)
 
     def learning_rate_at(self, clips: int, batch: int) -> float:
         """The learning rate of a step on `batch` clips after so many others."""

@@ -16,7 +16,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from corrflow.benchmarks.davis import Davis, DavisSequence, statistics
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_range
 from corrflow.images import video_depth
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels, overlay, read_frame
@@ -51,15 +51,10 @@ class ValidationConfig:
     """Number of sequences shown on TensorBoard: predicted masks above the true ones."""
 
     def __post_init__(self) -> None:
-        if (
-            self.every < 1
-            or min(self.sequences, self.pictures) < 0
-            or 0 < self.size < SMALLEST_SIDE
-        ):
-            raise InputError(
-                f"validation: {self}: expected every >= 1, sequences and pictures >= 0, size 0 or "
-                f"at least {SMALLEST_SIDE}"
-            )
+        check_range("validation", self, "every", 1)
+        check_range("validation", self, "sequences pictures", 0)
+        if self.size:
+            check_range("validation", self, "size", SMALLEST_SIDE)
         find_protocol(self.protocol)
 
     def find(self) -> list[DavisSequence]:

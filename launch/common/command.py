@@ -118,7 +118,9 @@ def usage_line(text: str, known: set[str]) -> str:
     text = re.sub(
         r"no type matching (\S+) could .*? from \['(.*?)'\]\..*", r"\2: expected \1", text
     )
-    return re.sub(f"^(?:{HEADINGS}) | (?:Argument helptext:|For full helptext).*", "", text)
+    text = re.sub(f"^(?:{HEADINGS}) | (?:Argument helptext:|For full helptext).*", "", text)
+    # what a config says of itself names its place, and needs no class
+    return re.sub(r"^Error parsing (?!--)\S+: ", "", text)
 
 
 @contextlib.contextmanager

@@ -8,6 +8,7 @@ import torch
 import tyro
 
 from corrflow import InputError
+from corrflow.errors import check_range
 from corrflow.speed.sizes import Sizes
 from corrflow.training.config import TrainingConfig
 from shards.packing.config import PackConfig
@@ -56,8 +57,7 @@ class BenchJob:
     """Radius of the attention window, in cells of 4 pixels."""
 
     def __post_init__(self) -> None:
-        if min(self.repeats, self.batch, self.height, self.width) < 0:
-            raise InputError(f"bench: {self}: expected whole numbers from 1 on, or 0 to choose")
+        check_range("bench", self, "repeats batch height width", 0)
         if self.plot and self.work != "growth":
             raise InputError(f"bench: plot {self.plot}: expected with growth alone")
 
@@ -84,10 +84,7 @@ class PackBenchJob:
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
 
     def __post_init__(self) -> None:
-        if min(self.videos, self.repeats) < 1:
-            raise InputError(
-                f"bench: videos {self.videos}, repeats {self.repeats}: expected 1 or more"
-            )
+        check_range("bench", self, "videos repeats", 1)
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,8 @@ class LoaderBenchJob:
     stream: StreamConfig = field(default_factory=lambda: StreamConfig(workers=1))
 
     def __post_init__(self) -> None:
-        if min(self.batch, self.steps, self.repeats) < 1 or self.stream.workers < 1:
-            raise InputError(f"bench: {self}: expected batch, steps, repeats and workers from 1 on")
+        check_range("bench", self, "batch steps repeats", 1)
+        check_range("bench", self.stream, "workers", 1)
 
 
 @dataclass(frozen=True)
@@ -134,8 +131,7 @@ class TrainBenchJob:
     )
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(f"bench: steps {self.steps}: expected 1 or more")
+        check_range("bench", self, "steps", 1)
 
     @property
     def warm_steps(self) -> int:
@@ -187,11 +183,8 @@ class ReduceBenchJob:
     """Number of all-reduces of each size."""
 
     def __post_init__(self) -> None:
-        if self.procs < 2 or self.repeats < 1:
-            raise InputError(
-                f"bench: procs {self.procs}, repeats {self.repeats}: expected 2 or more, and 1 or "
-                "more"
-            )
+        check_range("bench", self, "procs", 2)
+        check_range("bench", self, "repeats", 1)
 
 
 def bench_sizes(device: torch.device) -> dict[str, tuple[int, int, int, int]]:

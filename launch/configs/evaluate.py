@@ -10,9 +10,11 @@ from corrflow import InputError
 from corrflow.attention.backends import BackendName
 from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
 from corrflow.device import Precision
+from corrflow.errors import check_range
 from corrflow.pretrained import DEFAULT
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
 from corrflow.scale import SMALLEST_SIDE
+from launch.configs.needed import check_needed
 from slurm.cluster import ClusterConfig, find_profile
 
 Annotations = Literal["cvat", "coco", "labelme", "yolo"]
@@ -111,15 +113,10 @@ class EvalJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        counts = self.jobs, self.reset_gap, self.adapt, self.frames or 0
-        if min(counts) < 0 or 0 < self.size < SMALLEST_SIDE:
-            jobs = f"jobs {self.jobs}, reset-gap {self.reset_gap}, adapt {self.adapt}"
-            values = f"{jobs}, frames {self.frames}, size {self.size}"
-            raise InputError(
-                f"eval: {values}: expected 0 or more, and of size 0 or at least {SMALLEST_SIDE}"
-            )
-        if self.local and not self.jobs:
-            raise InputError("eval: local: expected --jobs N with it")
+        check_range("eval", self, "jobs reset_gap adapt frames", 0)
+        check_needed("eval", self, "local follow", "jobs")
+        if self.size:
+            check_range("eval", self, "size", SMALLEST_SIDE)
         if self.encoder and self.checkpoint not in ("", "none"):
             raise InputError(
                 f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them"
@@ -269,20 +266,10 @@ class TrackJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        if self.size < SMALLEST_SIDE:
-            raise InputError(f"track: size {self.size}: expected at least 32 pixels")
-        if not 0 < self.port < 1 << 16:
-            raise InputError(f"track: port {self.port}: expected 1 to 65535")
-        if self.jobs < 0 or (self.local and not self.jobs):
-            raise InputError(
-                f"track: jobs {self.jobs}, local {self.local}: expected 0 or more, and --jobs N "
-                "with --local"
-            )
-        if min(self.tolerance, self.review, self.adapt) < 0:
-            raise InputError(
-                f"track: tolerance {self.tolerance}, review {self.review}, adapt {self.adapt}: "
-                "expected 0 or more"
-            )
+        check_range("track", self, "size", SMALLEST_SIDE)
+        check_range("track", self, "port", 1, 65_535)
+        check_range("track", self, "jobs tolerance review adapt", 0)
+        check_needed("track", self, "local follow", "jobs")
         marks = self.labels or self.mask or self.points or self.box
         if self.browser and (self.video or self.out or marks):
             raise InputError(

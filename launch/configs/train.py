@@ -9,9 +9,11 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from corrflow import InputError
+from corrflow.errors import check_range
 from corrflow.pretrained import Weights
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import TimeoutConfig
+from launch.configs.needed import check_needed
 from shards.packing.config import PackConfig
 from shards.reading.clip import ClipConfig
 from shards.reading.stream import StreamConfig
@@ -69,17 +71,8 @@ class TrainJob:
     )
 
     def __post_init__(self) -> None:
-        check_procs(self.procs)
-        if min(self.nodes, self.gpus_per_node or 0) < 0 or (self.follow or self.dry_run) > bool(
-            self.nodes
-        ):
-            values = (
-                f"nodes {self.nodes}, gpus-per-node {self.gpus_per_node}, follow {self.follow}, "
-                f"dry-run {self.dry_run}"
-            )
-            raise InputError(
-                f"train: {values}: expected at least 0, and follow and dry-run with --nodes alone"
-            )
+        check_range("train", self, "procs nodes gpus_per_node", 0)
+        check_needed("train", self, "gpus_per_node follow dry_run", "nodes")
 
 
 @dataclass(frozen=True)
@@ -169,14 +162,9 @@ class PackJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        check_procs(self.procs)
-        if self.jobs < 0 or not 0 <= (self.max_failures or 0) <= 100:
-            raise InputError(
-                f"shard: jobs {self.jobs}, max-failures {self.max_failures}: expected 0 or more, "
-                "and 0 to 100"
-            )
-        if self.local and not self.jobs:
-            raise InputError("shard: local: expected --jobs N with it")
+        check_range("shard", self, "procs jobs", 0)
+        check_range("shard", self, "max_failures", 0, 100)
+        check_needed("shard", self, "local follow", "jobs")
         if self.strict and self.max_failures:
             raise InputError(
                 f"shard: strict, max-failures {self.max_failures}: expected one of them"
@@ -199,7 +187,7 @@ class VerifyJob:
     """Processes to start; 0 starts one for each core."""
 
     def __post_init__(self) -> None:
-        check_procs(self.procs)
+        check_range("verify", self, "procs", 0)
 
 
 @dataclass(frozen=True)
@@ -214,9 +202,8 @@ class StatsJob:
     """Processes to start; 0 starts one for each core."""
 
     def __post_init__(self) -> None:
-        check_procs(self.procs)
-        if self.frames < 1:
-            raise InputError(f"frames {self.frames}: expected at least 1")
+        check_range("stats", self, "procs", 0)
+        check_range("stats", self, "frames", 1)
 
 
 @dataclass(frozen=True)
@@ -238,10 +225,8 @@ class PaletteJob:
     """Seed of the choice of clips and of the initial centres."""
 
     def __post_init__(self) -> None:
-        if self.clips < 1:
-            raise InputError(f"palette: clips {self.clips}: expected at least 1")
-        if self.lightness < 0:
-            raise InputError(f"palette: lightness {self.lightness}: expected at least 0")
+        check_range("palette", self, "clips", 1)
+        check_range("palette", self, "lightness", 0)
 
 
 @dataclass(frozen=True)
@@ -271,16 +256,5 @@ class OrderJob:
     clip: ClipConfig = field(default_factory=ClipConfig)
 
     def __post_init__(self) -> None:
-        if (
-            min(self.batch, self.ranks, self.steps) < 1
-            or min(self.workers, self.start, self.seed) < 0
-        ):
-            raise InputError(
-                f"order: {self}: expected batch, ranks and steps from 1 on, the others from 0"
-            )
-
-
-def check_procs(procs: int) -> None:
-    """InputError for fewer than none."""
-    if procs < 0:
-        raise InputError(f"procs {procs}: expected 1 or more, or 0 to choose")
+        check_range("order", self, "batch ranks steps", 1)
+        check_range("order", self, "workers start seed", 0)

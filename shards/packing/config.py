@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from shards.errors import DataError
+from shards.errors import DataError, check_positive, check_range
 from shards.video.sampling import FOLDER_FPS, Sampling, Sizing
 
 
@@ -33,21 +33,15 @@ class PackConfig:
     them."""
 
     def __post_init__(self) -> None:
-        lengths = (
-            self.shortest - 1,
-            self.segment - self.shortest + 1,
-            self.spread,
-            self.quality,
-            self.every + 1,
-        )
-        if (
-            min(self.fps, self.folder_fps, self.shard_mb, *lengths) <= 0
-            or self.quality > 95
-            or self.segment > 1000
-        ):
+        check_positive("pack", self, "fps folder_fps shard_mb")
+        check_range("pack", self, "every", 0)
+        check_range("pack", self, "spread", 1)
+        check_range("pack", self, "quality", 1, 95)
+        check_range("pack", self, "shortest", 2)
+        check_range("pack", self, "segment", 1, 1000)
+        if self.segment < self.shortest:
             raise DataError(
-                f"pack: {self}: expected positive numbers, 2 <= shortest <= segment <= 1000, "
-                "quality <= 95, every >= 0"
+                f"pack: segment {self.segment}: expected at least shortest, {self.shortest}"
             )
         self.sizing()
 

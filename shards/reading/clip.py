@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shards.errors import DataError
+from shards.errors import DataError, check_range
 from shards.reading.augmentation import (
     ClipAugmentation,
     augment_frame,
@@ -47,23 +47,13 @@ class ClipConfig:
     alone."""
 
     def __post_init__(self) -> None:
-        if (
-            self.frames < 2
-            or not self.interval
-            or min(self.interval) < 1
-            or self.clips_per_segment < 1
-            or self.size < 1
-        ):
-            raise DataError(
-                f"clip: frames {self.frames}, interval {self.interval}, clips_per_segment "
-                f"{self.clips_per_segment}, size {self.size}: "
-                "expected at least 2, and at least 1 of the others"
-            )
-        if self.shift < 0 or (self.shift and self.fit != "crop"):
-            raise DataError(
-                f"clip: fit {self.fit}, shift {self.shift}: expected a shift of at least 0, and "
-                "one of crops alone"
-            )
+        check_range("clip", self, "frames", 2)
+        check_range("clip", self, "interval clips_per_segment size", 1)
+        check_range("clip", self, "shift", 0)
+        if not self.interval:
+            raise DataError("clip: no interval: expected one or more")
+        if self.shift and self.fit != "crop":
+            raise DataError(f"clip: shift {self.shift}: expected with fit crop, is {self.fit}")
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from shards.errors import DataError
+from shards.errors import DataError, check_range
 
 # what a random draw is for: the first number of its address
 SHARDS, BUFFER = 1, 2
@@ -78,16 +78,10 @@ class ClipOrder:
     """Clips that an epoch takes of each sample."""
 
     def __post_init__(self) -> None:
-        if (
-            sum(self.samples) < 1
-            or min(self.samples, default=0) < 0
-            or min(self.streams, self.shuffle_buffer, self.clips_per_segment) < 1
-        ):
-            counts = (
-                f"{sum(self.samples)} samples, {self.streams} streams, shuffle_buffer "
-                f"{self.shuffle_buffer}, {self.clips_per_segment} visits"
-            )
-            raise DataError(f"order: {counts}: expected at least 1 of each")
+        check_range("order", self, "streams shuffle_buffer clips_per_segment", 1)
+        check_range("order", self, "samples", 0)
+        if not sum(self.samples):
+            raise DataError("order: 0 samples in all shards: expected 1 or more")
 
     @cached_property
     def total(self) -> int:

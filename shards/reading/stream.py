@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.errors import DataError, StallError
+from shards.errors import DataError, StallError, check_range
 from shards.manifest import Manifest
 from shards.reading.clip import ClipConfig, ClipSample, DamagedFrameError, decode_clip, sample_clip
 from shards.reading.corpus import Corpus, open_corpus
@@ -55,12 +55,8 @@ class StreamConfig:
     warning."""
 
     def __post_init__(self) -> None:
-        if min(self.workers, self.stall_seconds) < 0 or self.prefetch < 1:
-            values = (
-                f"workers {self.workers}, prefetch {self.prefetch}, stall_seconds "
-                f"{self.stall_seconds}"
-            )
-            raise DataError(f"stream: {values}: expected >= 0, >= 1 and >= 0")
+        check_range("stream", self, "workers stall_seconds", 0)
+        check_range("stream", self, "prefetch", 1)
 
 
 class Share(NamedTuple):

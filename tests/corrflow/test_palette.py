@@ -69,10 +69,15 @@ def test_classes_may_be_asked_for_beside_others():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"second_share": 0.0}, {"second_share": 1.0}, {"lightness": 0.0}]
+    ("settings", "words"),
+    [
+        ({"second_share": 0.0}, "second_share 0.0: expected more than 0"),
+        ({"second_share": 1.0}, "second_share 1.0: expected less than 1"),
+        ({"lightness": 0.0}, "lightness 0.0: expected more than 0"),
+    ],
 )
-def test_refuses_targets_that_count_for_nothing(settings):
-    with pytest.raises(InputError, match="expected between 0 and 1, and more than 0"):
+def test_refuses_targets_that_count_for_nothing(settings, words):
+    with pytest.raises(InputError, match=f"target: {words}"):
         TargetConfig(**settings)
 
 

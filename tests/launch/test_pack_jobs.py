@@ -101,9 +101,10 @@ def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys,
     [
         (("--jobs", -1), "jobs -1"),
         (("--local",), "local: expected --jobs N with it"),
-        (("--max-failures", 101), "max-failures 101"),
+        (("--follow",), "follow: expected --jobs N with it"),
+        (("--max-failures", 101), "shard: max_failures 101.0: expected 0 to 100"),
         (("--strict", "--max-failures", 5), "expected one of them"),
-        (("--every", -1), "every >= 0"),
+        (("--every", -1), "pack: every -1: expected 0 or more"),
     ],
 )
 def test_refuses_what_makes_no_sense(refused, source, tmp_path, flags, words):

@@ -86,12 +86,12 @@ def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, mo
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
-        (("order", "--batch", 0), "expected batch, ranks and steps from 1 on"),
+        (("order", "--batch", 0), "order: batch 0: expected 1 or more"),
         (("order", "--batch", 4, "--ranks", 3), "1, 2 or 4 would do"),
-        (("stats", "--frames", 0), "expected at least 1"),
+        (("stats", "--frames", 0), "stats: frames 0: expected 1 or more"),
         (("verify", "--procs", -1), "procs -1"),
         (("palette", "--out", "p.csv", "--classes", 1), "expected 2 to 256"),
-        (("palette", "--out", "p.csv", "--clips", 0), "clips 0: expected at least 1"),
+        (("palette", "--out", "p.csv", "--clips", 0), "clips 0: expected 1 or more"),
     ],
 )
 def test_refuses_what_makes_no_sense(refused, packed, flags, words):

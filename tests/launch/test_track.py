@@ -496,7 +496,7 @@ def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
     assert "square (group 1): two points: expected one of" in line(*labelled([point, point]))
     assert "write yolo: the format has no points" in line(*labelled([point]), "--write", "yolo")
     assert "tolerance -1" in line(*labelled([square]), "--tolerance", -1)
-    assert "review -1, adapt 0: expected 0 or more" in line(*labelled([square]), "--review", -1)
+    assert "track: review -1: expected 0 or more" in line(*labelled([square]), "--review", -1)
     assert "--labels and --points: expected one of" in line(*labelled([square]), "--points", "1,2")
     (tmp_path / "given").mkdir()
     for name in ("first", "second"):

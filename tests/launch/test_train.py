@@ -364,7 +364,7 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
             "ablation, demo, smoke",
         ),
         (["--procs", "-1"], "procs -1"),
-        (["--trainer.seed", "-1"], "seed=-1"),
+        (["--trainer.seed", "-1"], "trainer: seed -1: expected 0 or more"),
         (["--augmentation.keep-channels", "2"], "keep_channels 2.0"),
         (["--recipe"], "recipe ''"),
         (
@@ -381,6 +381,8 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
         ),
         (["--trainer.sync-batch-norm"], "sync_batch_norm on cpu: expected cuda"),
         (["--trainer.spike-factor", "0.5"], "spike_factor 0.5"),
+        (["--validation.every", "5"], "validation.every 5: expected --validation.root"),
+        (["--validation.protocol", "memory"], "validation.protocol memory: expected --valid"),
         (["--validation.root", "/nowhere"], "/nowhere/JPEGImages/480p: no such folder"),
         (["--stream.stall-seconds", "-1"], "stall_seconds -1"),
     ],

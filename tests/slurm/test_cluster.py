@@ -51,7 +51,7 @@ def test_without_a_name_there_are_the_defaults(monkeypatch):
         ("gpu_form = 'gpu'", "expected gpus-per-node or gres"),
         ("setup = 'module load cuda'", "expected a list of strings"),
         ("environment = {A = 1}", "expected a table of strings"),
-        ("cpus = 0", "expected minutes, signal_lead, cpus >= 1"),
+        ("cpus = 0", "cluster: cpus 0: expected 1 or more"),
         ("minutes = 1\nsignal_lead = 60", "expected less than the time limit of 1 minutes"),
         ("cpus 4", "profile.toml: "),
     ],

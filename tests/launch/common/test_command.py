@@ -24,6 +24,8 @@ EVAL = ["--benchmark", "davis2016", "--root", "davis", "--out", "out"]
             [*TRAIN, "--trainer.clip-norm", "nan"],
             "clip-norm: nan: expected a finite number",
         ),
+        ("train", [*TRAIN, "--trainer.steps", "-5"], "error: trainer: steps -5: expected 1 or"),
+        ("track", ["--tolerance", "-1"], "error: track: tolerance -1.0: expected 0 or more"),
         ("eval", [*EVAL, "--hardening", "inf"], "parsing --hardening: inf: expected {None}|FLOAT"),
         ("eval", [*EVAL, "--top-k", "x"], "parsing --top-k: x: expected {None}|INT"),
         ("track", ["--size"], "error: Missing value for argument '--size'."),

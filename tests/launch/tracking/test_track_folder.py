@@ -180,7 +180,7 @@ def test_what_does_not_fit_is_one_line(track, folders, refused, checkpoint):
     assert "none of 3 videos: expected day two/walk.xml" in words
     shutil.copy(labels, folders / "labels" / "run.txt")
     assert "both of run: expected one of them" in refused("track", *base, *given, *out)
-    assert "expected 0 or more, and --jobs N" in refused("track", *base, *given, *out, "--local")
+    assert "track: local: expected --jobs N" in refused("track", *base, *given, *out, "--local")
     assert "labels None: expected a folder of labels" in refused(
         "track", *base, *out, "--box", "1,2,9,9"
     )

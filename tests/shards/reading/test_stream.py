@@ -307,7 +307,7 @@ def test_each_frame_of_a_clip_is_shifted_by_itself_and_stays_within_the_picture(
 
 @pytest.mark.parametrize("flags", [{"shift": -1, "fit": "crop"}, {"shift": 4, "fit": "squash"}])
 def test_a_shift_of_no_crop_is_refused(flags):
-    with pytest.raises(DataError, match=f"fit {flags['fit']}, shift {flags['shift']}: expected"):
+    with pytest.raises(DataError, match=f"clip: shift {flags['shift']}: expected"):
         ClipConfig(**flags)
 
 

@@ -1,0 +1,57 @@
+"""How settings are checked, in `corrflow` and in `shards`, which import nothing of each other."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+
+import corrflow.errors
+import shards.errors
+
+
+@pytest.fixture(
+    params=[
+        (corrflow.errors, corrflow.errors.InputError),
+        (shards.errors, shards.errors.DataError),
+    ],
+    ids=["corrflow", "shards"],
+)
+def island(request):
+    return request.param
+
+
+CONFIG = SimpleNamespace(
+    steps=-5, batch=8, share=1.5, sides=(3, 0), none=None, infinite=math.inf, odd=math.nan
+)
+
+
+@pytest.mark.parametrize(
+    ("names", "limits", "words"),
+    [
+        ("batch steps", (0,), "steps -5: expected 0 or more"),
+        ("batch share", (0, 1), "batch 8: expected 0 to 1"),
+        ("share", (0.1, 1), "share 1.5: expected 0.1 to 1"),
+        ("sides", (1,), "sides (3, 0): expected 1 or more"),
+        ("infinite", (0,), "infinite inf: expected 0 or more"),
+        ("odd", (0,), "odd nan: expected 0 or more"),
+    ],
+)
+def test_the_setting_that_is_out_of_range_is_named_alone(island, names, limits, words):
+    module, error = island
+    with pytest.raises(error) as raised:
+        module.check_range("trainer", CONFIG, names, *limits)
+    assert str(raised.value) == f"trainer: {words}"
+
+
+def test_what_is_in_range_or_was_not_given_is_taken(island):
+    module, _ = island
+    module.check_range("trainer", CONFIG, "batch none sides", 0)
+    module.check_range("trainer", CONFIG, "steps batch share", -5, 8)
+    module.check_positive("trainer", CONFIG, "batch share")
+
+
+@pytest.mark.parametrize("name", ["steps", "infinite", "odd"])
+def test_what_must_be_above_0_is_named_where_it_is_not(island, name):
+    module, error = island
+    with pytest.raises(error, match=rf"trainer: {name} \S+: expected more than 0"):
+        module.check_positive("trainer", CONFIG, f"batch {name}")
