@@ -94,10 +94,11 @@ def test_a_smaller_side_is_enlarged_again():
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"every": 0}, "every >= 1"),
-        ({"size": 8}, "at least 32"),
+        ({"every": 0}, "validation: every 0: expected 1 or more"),
+        ({"size": 8}, "validation: size 8: expected 32 or more"),
+        ({"size": -1}, "validation: size -1: expected 32 or more"),
         ({"protocol": "magic"}, "protocol 'magic'"),
-        ({"pictures": -1}, ">= 0"),
+        ({"pictures": -1}, "validation: pictures -1: expected 0 or more"),
     ],
 )
 def test_impossible_settings_are_refused(change, words):
