@@ -73,6 +73,8 @@ def choose_device(name: str, local_rank: int = 0) -> torch.device:
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not count:
+        raise InputError("device cuda: torch finds no CUDA device here: expected one, or cpu")
     if local_rank >= count:
         raise InputError(
             f"device cuda: {count} here, {local_rank + 1} or more processes: expected a device for "

@@ -38,7 +38,13 @@ from launch.configs.train import TrainJob
 from shards.errors import StallError
 from shards.reading.corpus import Corpus, open_corpus
 from shards.reading.order import ClipOrder
-from shards.reading.stream import ClipDataset, check_data, enlarged_line, read_batches
+from shards.reading.stream import (
+    ClipDataset,
+    check_data,
+    enlarged_line,
+    interval_line,
+    read_batches,
+)
 from slurm import ClusterError
 from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
 from slurm.local import die_with_parent, is_worker_process, run_processes
@@ -242,8 +248,10 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
         f"code {Path(__file__).parents[1]}\nwatch it: tensorboard --logdir {job.run}",
         flush=True,
     )
-    if line := enlarged_line(corpus.manifest, job.clip, trainer.model.stride):
-        print(line, flush=True)
+    enlarged = enlarged_line(corpus.manifest, job.clip, trainer.model.stride)
+    for line in (enlarged, interval_line(corpus.manifest, job.clip)):
+        if line:
+            print(line, flush=True)
     if trainer.step and trainer.previous_batch != settings.batch:
         place = (
             f"batch {trainer.previous_batch} -> {settings.batch}: the order is dealt anew from "

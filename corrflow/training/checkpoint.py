@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 import shutil
-import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,14 @@ def step_of(path: Path) -> int:
 
 
 def restore(
-    run: Path, model: CorrFlow, optimizer: torch.optim.Optimizer, only: int | None = None
+    run: Path,
+    model: CorrFlow,
+    optimizer: torch.optim.Optimizer,
+    warn: Callable[[str], None],
+    only: int | None = None,
 ) -> dict[str, Any] | None:
     """Load the newest checkpoint that can be read, or that of step `only`; returns what it holds,
-    None if the run has none.
+    None if the run has none. `warn` is told of one that can't be read.
 
     Raises:
         InputError: checkpoints are there and none can be read, or they are of another architecture;
@@ -87,7 +91,7 @@ def restore(
         try:
             state = read_checkpoint(path)
         except InputError as error:
-            warnings.warn(f"{error}; trying the one before", stacklevel=2)
+            warn(f"{error}; trying the one before")
             continue
         restore_state(state, path, model, optimizer)
         return state
@@ -184,12 +188,13 @@ def keep_best(run: Path, step: int) -> None:
         temporary.replace(path.with_name(BEST))
 
 
-def restore_best(run: Path, step: int) -> dict[str, Any] | None:
+def restore_best(run: Path, step: int, warn: Callable[[str], None]) -> dict[str, Any] | None:
     """Make `best.pt` what it was after `step` steps, from which a run goes on; returns its
     validation, None without one.
 
-    One of a later step is of a past that is done again, perhaps otherwise: it goes. The checkpoint
-    of `step` itself may be the best, if the run was cut before it could become it.
+    One of a later step is of a past that is done again, perhaps otherwise: it goes, and `warn` is
+    told. The checkpoint of `step` itself may be the best, if the run was cut before it could become
+    it.
     """
     best, here = run / FOLDER / BEST, checkpoint_path(run, step)
     held = read_validation(best)
@@ -199,7 +204,7 @@ def restore_best(run: Path, step: int) -> dict[str, Any] | None:
             if held is None
             else f"of step {held['step']}, and the run goes on from step {step}"
         )
-        warnings.warn(f"{best}: removed: {why}", stacklevel=2)
+        warn(f"{best}: removed: {why}")
         best.unlink()
         held = None
     own = read_validation(here)

@@ -70,7 +70,7 @@ class Trainer:
         self.ema = EMA(self.model, config.trainer.ema_clips) if config.trainer.ema_clips else None
         self.step, self.clips_seen, self.previous_batch = self.resume()
         self.saved = self.step
-        self.best = restore_best(run, self.step) if context.is_main else None
+        self.best = restore_best(run, self.step, self.errors.warn) if context.is_main else None
         self.validation: dict[str, Any] | None = None  # that of the present step
         # 1 from the first gradient on that is no number
         self.found_inf = torch.zeros((), device=context.device)
@@ -111,10 +111,12 @@ class Trainer:
         """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the
         last one; zeros for a new run."""
         # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
-        state = restore(self.run, self.model, self.optimizer) if self.context.is_main else None
+        warn, state = self.errors.warn, None
+        if self.context.is_main:
+            state = restore(self.run, self.model, self.optimizer, warn)
         step = self.context.broadcast_number(state["step"] if state else 0)
         if step and not self.context.is_main:
-            state = restore(self.run, self.model, self.optimizer, only=step)
+            state = restore(self.run, self.model, self.optimizer, warn, only=step)
         if not state:
             return 0, 0, 0
         if self.ema:

@@ -354,6 +354,24 @@ def enlarged_line(manifest: Manifest, clip: ClipConfig, stride: int) -> str:
     )
 
 
+def interval_line(manifest: Manifest, clip: ClipConfig) -> str:
+    """Which intervals no segment is long enough for, and what clips take instead, in a line;
+    nothing if there is a segment for each."""
+    longest = manifest.settings["segment"]
+    widest = (longest - 1) // (clip.frames - 1)
+    wide = [interval for interval in clip.interval if interval > widest]
+    if not wide:
+        return ""
+    taken = [interval for interval in clip.interval if interval <= widest] or [widest]
+    needed = (clip.frames - 1) * max(wide) + 1
+    asked, instead = ", ".join(map(str, wide)), " or ".join(map(str, taken))
+    return (
+        f"clip.interval {asked}: {clip.frames} frames so far apart need {needed}, packed segments "
+        f"have at most {longest}: clips take an interval of {instead} (pack with --segment "
+        f"{needed})"
+    )
+
+
 def leave_signals(_: int) -> None:
     """Signals reach the whole process group; the trainer decides what they mean, the workers read
     on until it leaves."""

@@ -126,6 +126,11 @@ def test_frames_smaller_than_the_crop_are_told_once_before_the_first_step(packed
     assert "finished at step 1" in after
 
 
+def test_an_interval_that_no_segment_is_long_enough_for_is_told(packed, tmp_path, capsys):
+    trained(packed, tmp_path, "--trainer.steps", 1, "--clip.interval", 50)
+    assert "clip.interval 50: 3 frames so far apart need 101" in capsys.readouterr().out
+
+
 def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
     command = train(
         packed,

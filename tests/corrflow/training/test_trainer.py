@@ -107,11 +107,15 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     fit(tmp_path, config(steps=6))
     newest = checkpoint_path(tmp_path, 6)
     newest.write_bytes(newest.read_bytes()[:-500])
-    with pytest.warns(UserWarning, match=r"step-00000006\.pt.*trying the one before"):
-        assert Trainer(tmp_path, config(), ALONE).step == 4
+    told = []
+    assert Trainer(tmp_path, config(), ALONE, told.append).step == 4
+    (line,) = told
+    assert line.startswith(f"rank 0: warning: checkpoint {newest}: ")
+    assert line.endswith("; trying the one before")
     checkpoint_path(tmp_path, 4).write_bytes(b"")
-    with pytest.warns(UserWarning), pytest.raises(InputError, match="none of its 2 checkpoints"):
-        Trainer(tmp_path, config(), ALONE)
+    with pytest.raises(InputError, match="none of its 2 checkpoints"):
+        Trainer(tmp_path, config(), ALONE, told.append)
+    assert len(told) == 3
 
 
 def test_another_architectures_checkpoint_is_refused(tmp_path):
@@ -301,8 +305,17 @@ def test_the_model_learns_to_copy(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "words"),
-    [("tpu", "expected auto, cpu or cuda"), ("cuda", "expected a device for each")],
+    [("tpu", "expected auto, cpu or cuda"), ("cuda", "torch finds no CUDA device here")],
 )
-def test_a_device_that_is_not_there_is_refused(name, words):
+def test_a_device_that_is_not_there_is_refused(monkeypatch, name, words):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=words):
-        choose_device(name, local_rank=torch.cuda.device_count())
+        choose_device(name)
+
+
+def test_fewer_devices_than_processes_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert choose_device("cuda", local_rank=1) == torch.device("cuda", 1)
+    with pytest.raises(InputError, match="cuda: 2 here, 3 or more processes: expected a device"):
+        choose_device("cuda", local_rank=2)

@@ -169,15 +169,14 @@ def test_a_run_killed_before_its_best_was_linked_links_it_when_it_goes_on(
     assert best(tmp_path) == (4, 0.7)
 
 
-def test_a_best_of_steps_that_are_done_again_goes(tree, tmp_path, scripted):
+def test_a_best_of_steps_that_are_done_again_goes(tree, tmp_path, scripted, capsys):
     scripted |= {2: 0.5, 4: 0.7}
     run_to_end(tmp_path, settings(tree, steps=4))
     checkpoint_path(tmp_path, 4).unlink()
     scripted |= {4: 0.4, 6: 0.3}
-    with pytest.warns(
-        UserWarning, match=r"best\.pt: removed: of step 4, and the run goes on from step 2"
-    ):
-        run_to_end(tmp_path, settings(tree, steps=6))
+    run_to_end(tmp_path, settings(tree, steps=6))
+    told = capsys.readouterr().err
+    assert "best.pt: removed: of step 4, and the run goes on from step 2\n" in told
     assert best(tmp_path) == (2, 0.5)
 
 

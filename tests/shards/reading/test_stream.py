@@ -26,6 +26,7 @@ from shards.reading.stream import (
     ClipDataset,
     StreamConfig,
     enlarged_line,
+    interval_line,
     read_batches,
     shared_slots,
 )
@@ -282,6 +283,34 @@ def test_frames_squashed_while_packing_count_by_their_shorter_side(mixed):
     assert "(--clip.size 40, or pack with --size 48)" in enlarged_line(
         squashed, ClipConfig(size=48), 4
     )
+
+
+@pytest.mark.parametrize(
+    ("interval", "taken", "told"),
+    [
+        (
+            (50,),
+            {15},
+            "clip.interval 50: 3 frames so far apart need 101, packed segments have at most 32: "
+            "clips take an interval of 15 (pack with --segment 101)",
+        ),
+        (
+            (1, 16, 4, 50),
+            {1, 4},
+            "clip.interval 16, 50: 3 frames so far apart need 101, packed segments have at most "
+            "32: clips take an interval of 1 or 4 (pack with --segment 101)",
+        ),
+        ((1, 15), {1, 15}, ""),
+    ],
+)
+def test_intervals_that_no_segment_is_long_enough_for_are_told_with_what_is_taken(
+    mixed, interval, taken, told
+):
+    manifest = replace(mixed, settings={**mixed.settings, "segment": 32})
+    clip = ClipConfig(interval=interval)
+    assert interval_line(manifest, clip) == told
+    cuts = [sample_clip(clip, 32, 0, 0, str(number)).frames for number in range(50)]
+    assert {second - first for first, second, _ in cuts} == taken
 
 
 def test_each_frame_of_a_clip_is_shifted_by_itself_and_stays_within_the_picture():
