@@ -24,7 +24,9 @@ def is_worker_process() -> bool:
 
 def die_with_parent() -> None:
     """Ask the kernel for a SIGTERM when the parent dies, even by -9, so that no process is left
-    behind (Linux alone has this); exit if it has died already."""
+    behind (Linux alone has this); exit if it has died already. An interrupt that `run_processes`
+    held back until now is raised."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if os.uname().sysname != "Linux":
         return
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -37,12 +39,14 @@ def run_processes(command: list[str], count: int) -> int:
     """Run `count` processes of `command` until all have ended; signals to this one are passed on to
     them.
 
-    When one fails the others are told to stop, and killed if they don't.
+    When one fails the others are told to stop, and killed if they don't. Ctrl-C reaches each once
+    it calls `die_with_parent`: before, it only imports, and would end with a traceback of that.
 
     Returns:
         0; or 2 if any found a mistake of the user's, else the exit code of one that failed.
     """
     port = free_port()
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes have it, too
     processes = [
         subprocess.Popen(command, env=place(rank, count, port), start_new_session=True)
         for rank in range(count)
@@ -53,6 +57,7 @@ def run_processes(command: list[str], count: int) -> int:
             process.send_signal(number)
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         return watch(processes)
     finally:

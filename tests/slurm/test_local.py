@@ -86,6 +86,30 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
     assert all(gone(int(path.read_text())) for path in tmp_path.iterdir())
 
 
+def test_an_interrupt_while_processes_import_reaches_them_once_they_are_ready(tmp_path):
+    child = (
+        "import os, time; from pathlib import Path; from slurm.local import die_with_parent\n"
+        f"Path('{tmp_path}', os.environ['RANK']).touch()\n"
+        f"while not Path('{tmp_path}/ready').exists(): time.sleep(0.01)\n"
+        "try: die_with_parent(); time.sleep(1200)\n"
+        "except KeyboardInterrupt: print('interrupted'); raise SystemExit(130)"
+    )
+    code = (
+        "import sys; from slurm.local import run_processes; "
+        f"sys.exit(run_processes([sys.executable, '-c', {child!r}], 2))"
+    )
+    parent = subprocess.Popen(
+        python(code), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    while len(list(tmp_path.iterdir())) < 2:
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGINT)
+    time.sleep(0.5)  # for it to be passed on
+    (tmp_path / "ready").touch()
+    told = parent.communicate(timeout=TIMEOUT_SECONDS)[0]
+    assert (told, parent.returncode) == ("interrupted\n" * 2, 130)
+
+
 def test_a_process_whose_parent_is_dead_already_ends(monkeypatch):
     monkeypatch.setenv(local.PARENT, "1" if os.getpid() != 1 else "2")
     code = "from slurm.local import die_with_parent; die_with_parent(); print('trains on')"
