@@ -423,4 +423,6 @@ def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(
     with pytest.raises(InputError, match="reset_gap is 1 there and 0 here"):
         evaluate_job(replace(job, reset_gap=0))
     flags = ("--protocol", "identity", "--root", tree, "--out", tmp_path / "o", "--reset-gap")
-    assert "eval: reset_gap -1: expected 0 or more" in refused("eval", "--benchmark", "davis2017", *flags, -1)
+    assert "eval: reset_gap -1: expected 0 or more" in refused(
+        "eval", "--benchmark", "davis2017", *flags, -1
+    )
