@@ -92,16 +92,13 @@ def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
     one can't be read."""
     start, teacher = job.training.trainer.start, job.training.loss.teacher
     first, *second = job.training.target.targets()
-    found = {
+    return {
         "data_digest": manifest.digest(),
         "palette_digest": palette_digest(first.palette),
         "second_palette_digest": palette_digest(second[0].palette) if second else "",
         "start_digest": weights_digest(initial_model(start, job.training.model)) if start else "",
+        "teacher_digest": weights_digest(load_model(teacher)) if teacher else "",
     }
-    # not of all runs: those that were begun before it was noted go on
-    if teacher:
-        found["teacher_digest"] = weights_digest(load_model(teacher))
-    return found
 
 
 @contextmanager
