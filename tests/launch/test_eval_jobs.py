@@ -193,9 +193,8 @@ def test_what_is_wrong_is_found_before_anything_is_submitted(
 def test_a_folder_of_another_evaluation_is_refused(refused, tree, checkpoint, tmp_path):
     command_of_eval.main(flags(tree, checkpoint, tmp_path, "--protocol", "identity"))
     told = refused("eval", *flags(tree, checkpoint, tmp_path))
-    assert (
-        "belongs to another evaluation: name is 'identity' there and 'step-00000001' here; " in told
-    )
+    assert "belongs to another evaluation: protocol." in told
+    assert "protocol.propagates is False there and True here" in told
 
 
 def test_a_frame_that_can_not_be_read_is_one_line_and_the_rest_is_kept(
