@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -294,7 +294,8 @@ def noting_failure(plan: EvaluationPlan, sequences: list[Sequence]) -> Iterator[
         failed = next((sequence for sequence in sequences if not plan.result(sequence)), None)
         if failed:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            with atomic_file(plan.failure_path(failed)) as file:
+            # a full disk, say, has no room for this, either: the error itself is to be told
+            with suppress(OSError), atomic_file(plan.failure_path(failed)) as file:
                 file.write(f"{kind}{error}".encode())
         raise
 

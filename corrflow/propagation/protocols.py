@@ -1,11 +1,10 @@
 """Protocols of label propagation: which frames are references, how large the window is, how sharp
 the softmax, and what is remembered of a frame."""
 
-import math
 from dataclasses import dataclass, replace
 from typing import Any
 
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_range
 
 
 @dataclass(frozen=True)
@@ -50,33 +49,14 @@ class Protocol:
     for: smaller frames have them in proportion. 0: all frames have them as they are."""
 
     def __post_init__(self) -> None:
-        steps = (*self.recent, 1)
-        numbers = (
-            self.radius,
-            self.top_k,
-            self.guided_filter,
-            self.short_side,
-            self.hardening,
-            self.temperature,
-            self.whitening,
-            self.appearance,
-            *self.anchors,
-            0,
-        )
-        if (
-            not all(map(math.isfinite, numbers))
-            or min(numbers) < 0
-            or min(*steps, self.block) < 1
-            or self.hardening > 1
-        ):
-            raise InputError(
-                f"{self}: expected radius, top_k, temperature, whitening, appearance, "
-                "guided_filter, short_side and anchors from 0 on, recent and block from 1 on, "
-                "hardening 0 to 1"
-            )
+        place = f"protocol {self.name}"
+        from_0 = "radius top_k temperature whitening appearance guided_filter short_side anchors"
+        check_range(place, self, from_0, 0)
+        check_range(place, self, "recent block", 1)
+        check_range(place, self, "hardening", 0, 1)
         if self.propagates and not self.recent and not self.anchors:
             raise InputError(
-                f"{self}: expected at least one of anchors and recent: a frame to copy from"
+                f"{place}: no anchors, no recent: expected at least one of them to copy from"
             )
 
     def for_frames(self, size: tuple[int, ...]) -> "Protocol":
