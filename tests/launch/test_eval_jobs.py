@@ -384,7 +384,7 @@ def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tm
     )
     assert "frames -1" in refused("eval", *line, "--frames", -1)
     assert "expected at least one of them to copy from" in refused("eval", *line, "--frames", 0)
-    assert "radius=-3" in refused("eval", *line, "--radius", -3)
+    assert "radius -3: expected 0 or more" in refused("eval", *line, "--radius", -3)
 
 
 def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(
