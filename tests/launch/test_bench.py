@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
-from corrflow.speed import measure
+from corrflow.speed import attention_cases, measure
 from launch import bench
 from launch.measuring import gpu
 
@@ -70,7 +70,7 @@ def test_inference_writes_a_row_for_each_variant_beside_the_released_one(command
 
 def test_attention_measures_every_backend_that_is_here(in_threads, tmp_path, monkeypatch):
     # FlexAttention takes a minute to compile
-    monkeypatch.setattr(bench.cases, "can_compile", lambda device: False)
+    monkeypatch.setattr(attention_cases, "can_compile", lambda device: False)
     path = tmp_path / "rows.json"
     assert bench.main(flags("attention", 32, path)) == 0
     rows = json.loads(path.read_text())
@@ -98,7 +98,7 @@ def quick(monkeypatch, in_threads):
     """No interpreted kernels, which tests/corrflow/test_attention.py is about, nor compiled ones,
     nor attention and inference beside the step."""
     monkeypatch.setattr(gpu, "BACKENDS", ("reference", "tiled"))
-    monkeypatch.setattr(bench.cases, "can_compile", lambda device: False)
+    monkeypatch.setattr(attention_cases, "can_compile", lambda device: False)
     monkeypatch.setattr(gpu, "WORKS", ("step",))
 
 
@@ -148,7 +148,7 @@ def test_gpu_wants_one_unless_it_is_only_tried(refused, tmp_path):
         (("magic",), "magic"),
         (("step", "--height", 33), "multiples of 4"),
         (("inference", "--batch", 2), "a frame at a time"),
-        (("step", "--repeats", -1), "expected whole numbers"),
+        (("step", "--repeats", -1), "repeats -1: expected 0 or more"),
         (("step", "--plot", "x.png"), "expected with growth alone"),
     ],
 )
