@@ -88,7 +88,10 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
 
 def test_an_interrupt_while_processes_import_reaches_them_once_they_are_ready(tmp_path):
     child = (
-        "import os, time; from pathlib import Path; from slurm.local import die_with_parent\n"
+        "import os, signal, time; from pathlib import Path\n"
+        "from slurm.local import die_with_parent\n"
+        # what is started in the background may have come to ignore it
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"Path('{tmp_path}', os.environ['RANK']).touch()\n"
         f"while not Path('{tmp_path}/ready').exists(): time.sleep(0.01)\n"
         "try: die_with_parent(); time.sleep(1200)\n"
