@@ -129,7 +129,11 @@ def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], li
 
 
 def paint(
-    shapes: Iterable[Shape], objects: Sequence[NamedObject], height: int, width: int, where: str
+    shapes: Iterable[Shape],
+    objects: Sequence[NamedObject],
+    height: int,
+    width: int,
+    where: str = "labels",
 ) -> NDArray[np.uint8]:
     """One frame's shapes as labels `[H, W]` of the objects' numbers.
 

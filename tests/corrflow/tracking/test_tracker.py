@@ -12,7 +12,7 @@ import torch
 from corrflow import InputError
 from corrflow.propagation import TrackedMasks, TrackedPoints
 from corrflow.scale import Scale
-from corrflow.tracking import tracker as module
+from corrflow.tracking import mask_tracker, point_tracker
 from corrflow.tracking.disk_buffer import CompressedMasks, DiskBuffer
 from corrflow.tracking.mask_tracker import FrameMasks, MaskTracker, check_large_enough
 from corrflow.tracking.plan import marked_objects, marked_points, plan_correction, plan_tracking
@@ -73,8 +73,8 @@ def seen(monkeypatch, sure):
             is_visible = ~state[:, 0].isnan()
             yield TrackedPoints(state, is_visible, torch.tensor(confidence) * is_visible)
 
-    monkeypatch.setattr(module, "stream_masks", stream_masks)
-    monkeypatch.setattr(module, "stream_points", stream_points)
+    monkeypatch.setattr(mask_tracker, "stream_masks", stream_masks)
+    monkeypatch.setattr(point_tracker, "stream_points", stream_points)
     return passes
 
 
