@@ -119,7 +119,7 @@ def main(argv: list[str]) -> int:
 
 
 def track_example(out: Path) -> int:
-    """A real film, from one frame that was labelled in Labelme; returns track.py's exit code."""
+    """A real video, from one frame that was labelled in Labelme; returns track.py's exit code."""
     video, labels = EXAMPLE / "bunny.mp4", EXAMPLE / "bunny.json"
     flags = ["--video", str(video), "--labels", str(labels), "--out", str(out), "--size", "240"]
     return track.main(flags)

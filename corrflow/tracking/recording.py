@@ -158,7 +158,7 @@ class Recording(ABC, Generic[Result]):
 
     @abstractmethod
     def draw(self, pixels_hw3: Pixels, result: Result) -> Pixels:
-        """The frame of the film."""
+        """The frame of the video that is written."""
 
     @abstractmethod
     def rows(self, result: Result) -> list[list[Cell]]:

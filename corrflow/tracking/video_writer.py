@@ -33,7 +33,7 @@ Sound = tuple[av.AudioStream, Packets]
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """What a film's frames are like."""
+    """What a video's frames are like."""
 
     width: int
     """Pixels; an odd width or height is made even by repeating the last column or row."""
@@ -112,7 +112,7 @@ class VideoWriter:
             self.sound.mux_until(stamp * self.tick)
 
     def finish(self, *, whole: bool) -> None:
-        """Give the film its name. `whole`: no frame is missing at its end, so that the sound may
+        """Give the video its name. `whole`: no frame is missing at its end, so that the sound may
         last longer than the pictures."""
         self.container.mux(self.video.encode())
         if self.sound and whole:
@@ -124,7 +124,7 @@ class VideoWriter:
 
 
 def mixed(container: OutputContainer, source: av.AudioStream, packets: Packets) -> "Copied":
-    """Sound as it goes into a film."""
+    """Sound as it goes into a video."""
     return (Copied if source.codec_context.codec.canonical_name in COPIED else Encoded)(
         container, source, packets
     )

@@ -83,7 +83,7 @@ class Unbroken(Generic[Item]):
 
 
 def track_video(request: TrackRequest, model: CorrFlow, watch: Progress) -> Outcome:
-    """Track, and write film, tables and masks. Memory does not grow with the video.
+    """Track, and write the video, tables and masks. Memory does not grow with the video.
 
     Where the same video was tracked to the same files in the same way, only those frames are
     tracked that are concerned by what is marked otherwise. A video that is damaged at some place is
@@ -160,7 +160,7 @@ def prepare(
     in_place: Mapping[str, str],
     watch: Progress,
 ) -> Task:
-    """The follower of what is marked; if it was tracked before, of what is marked otherwise."""
+    """The tracker of what is marked; if it was tracked before, of what is marked otherwise."""
     provenance = describe(request, model, marks)
     notes = [frame_by_name(request.prompts, marks, reader)]
     previous = find_previous(request, provenance)

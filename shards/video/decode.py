@@ -173,7 +173,7 @@ def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
     """The stamps of the frames to take, from the packets alone; None if only decoding tells.
 
     Known before, they spare decoding what is neither taken nor needed for what is: a quarter of the
-    work on usual footage.
+    work on usual videos.
     """
     with open_video(video.path) as (container, stream):
         if stream.codec_context.name not in SPARING or sampling.all:

@@ -44,7 +44,7 @@ class Picture:
     pixels: NDArray[np.uint8]
     """RGB `[H, W, 3]`, upright."""
     stamp: int
-    """When it is shown, in the footage's ticks; larger than the one before."""
+    """When it is shown, in the video's ticks; larger than the one before."""
 
 
 @dataclass(frozen=True)
@@ -223,8 +223,8 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
         DataError: nothing is there.
         BrokenVideoError: it is no video, or that frame can't be decoded.
     """
-    with open_video_reader(path) as footage:  # tells what is wrong with the file, if anything
-        first = next(footage.frames)
+    with open_video_reader(path) as reader:  # tells what is wrong with the file, if anything
+        first = next(reader.frames)
     with open_video(path) as (container, stream):
         stamps = sorted(
             packet.pts
