@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
+from corrflow.augmentation import step_draws
 from corrflow.errors import InputError
 from corrflow.frames import check_frame, to_bytes
+from corrflow.inputs import InputPipeline
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.model import CorrFlow
 from corrflow.palette import LAB64, TargetConfig
-from corrflow.training.inputs import InputPipeline
-from corrflow.training.schedule import step_draws
 
 # as the pretrained model was trained (docs/model.md), but for the rate
 TARGET = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)

@@ -9,6 +9,7 @@ that another augmentation does not change those of the others.
 Shapes: n frames, m of them that are jittered, h w pixels.
 """
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,6 +26,20 @@ JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's re
 Draws = Callable[[str], torch.Generator]
 """The random numbers of a step by the name of what they are for: a CPU generator, the same on every
 rank."""
+
+
+def step_draws(seed: int, step: int) -> Draws:
+    """The random numbers of one step: by the name of what they are for, a CPU generator that begins
+    anew at each call, the same on every rank."""
+
+    def draws(name: str) -> torch.Generator:
+        address = f"{seed} {step} {name}".encode()
+        generator = torch.Generator()
+        # of 64 bits torch takes any; Python's own hash differs from process to process
+        generator.manual_seed(int.from_bytes(hashlib.blake2b(address, digest_size=8).digest()))
+        return generator
+
+    return draws
 
 
 @dataclass(frozen=True)

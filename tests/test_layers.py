@@ -63,6 +63,21 @@ def test_imports_make_no_circles(package: str) -> None:
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
+@pytest.mark.parametrize("package", MAY_IMPORT)
+def test_folders_make_no_circles(package: str) -> None:
+    def room(name: str) -> str:
+        """The folder right below the package that a module is in, or the module itself."""
+        return ".".join(name.split(".")[:2])
+
+    modules = {module_name(path): path for path in FILES}
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        if name.startswith(f"{package}."):
+            others = {room(other) for other in imports(path) if other in modules}
+            graph.setdefault(room(name), set()).update(others - {room(name), package})
+    tuple(graphlib.TopologicalSorter(graph).static_order())
+
+
 @pytest.mark.parametrize("path", FILES, ids=module_name)
 def test_every_file_says_what_it_answers(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))

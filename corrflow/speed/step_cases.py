@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from corrflow.attention.window import Window
+from corrflow.augmentation import step_draws
 from corrflow.color import quantize_colors
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.likelihood import likelihood, likelihood_eager
@@ -23,7 +24,6 @@ from corrflow.speed.sizes import Sizes, clips_of
 from corrflow.training.compute import ComputeConfig
 from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import DistributedContext
-from corrflow.training.schedule import step_draws
 from corrflow.training.trainer import Trainer
 
 LIKELIHOOD_FLOPS = 9  # of a pixel: three mixtures of two values

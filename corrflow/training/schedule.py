@@ -1,11 +1,7 @@
 """Learning rate and scheduled sampling as pure functions of the clips seen, so that resuming needs
 nothing but their count."""
 
-import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
-
-import torch
 
 from corrflow.errors import check_positive, check_range
 
@@ -54,17 +50,3 @@ class ScheduleConfig:
             self.teacher_forcing_start
             + (self.teacher_forcing_end - self.teacher_forcing_start) * done
         )
-
-
-def step_draws(seed: int, step: int) -> Callable[[str], torch.Generator]:
-    """The random numbers of one step: by the name of what they are for, a CPU generator that begins
-    anew at each call, the same on every rank."""
-
-    def draws(name: str) -> torch.Generator:
-        address = f"{seed} {step} {name}".encode()
-        generator = torch.Generator()
-        # of 64 bits torch takes any; Python's own hash differs from process to process
-        generator.manual_seed(int.from_bytes(hashlib.blake2b(address, digest_size=8).digest()))
-        return generator
-
-    return draws

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from corrflow.augmentation import Draws
+from corrflow.augmentation import Draws, step_draws
 from corrflow.device import Precision
 from corrflow.distillation import DistillationLoss
+from corrflow.inputs import ClipBatch, InputPipeline, StepInput
 from corrflow.loss import CorrespondenceLoss
 from corrflow.model import CorrFlow, seeded_model
 from corrflow.training.checkpoint import (
@@ -35,9 +36,7 @@ from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import DistributedContext
 from corrflow.training.ema import EMA
 from corrflow.training.failures import ErrorSync
-from corrflow.training.inputs import ClipBatch, InputPipeline, StepInput
 from corrflow.training.monitor import ClipVisualization, Monitor, draw_clip
-from corrflow.training.schedule import step_draws
 from corrflow.training.steplog import OnStep, StepLog
 from corrflow.training.timing import StepTimer
 from corrflow.training.tracing import Tracer

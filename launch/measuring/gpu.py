@@ -16,16 +16,16 @@ from torch.profiler import ProfilerActivity, profile
 
 from corrflow.attention import BACKENDS, choose_backend, restricted_attention
 from corrflow.attention.backends import LARGEST_TOP_K
+from corrflow.augmentation import step_draws
 from corrflow.benchmarks.results import read_result
 from corrflow.errors import InputError
+from corrflow.inputs import InputPipeline
 from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.model import ModelConfig, seeded_model
 from corrflow.speed import cases, step_cases
 from corrflow.speed.measure import Variant, measure
 from corrflow.speed.sizes import Sizes, clips_of
 from corrflow.training.compute import ComputeConfig
-from corrflow.training.inputs import InputPipeline
-from corrflow.training.schedule import step_draws
 from launch.configs.bench import GpuBenchJob, GpuPart, TrainBenchJob, bench_sizes
 from launch.configs.recipes import find_recipe
 from launch.measuring.training import measure_training

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
+from corrflow.inputs import ClipBatch
 from corrflow.speed.machine import synchronize
 from corrflow.training.distributed import DistributedContext
-from corrflow.training.inputs import ClipBatch
 from corrflow.training.trainer import Trainer
 from launch.configs.bench import TrainBenchJob
 from shards.reading.corpus import open_corpus

@@ -7,10 +7,10 @@ from test_model import SMALL
 
 from corrflow import InputError
 from corrflow.adaptation import CLIP_FRAMES, LOSS, SIDE, TARGET, adapt, sample_clips
+from corrflow.augmentation import step_draws
+from corrflow.inputs import InputPipeline
 from corrflow.loss import CorrespondenceLoss
 from corrflow.model import seeded_model, weights_digest
-from corrflow.training.inputs import InputPipeline
-from corrflow.training.schedule import step_draws
 from shards.synthetic import render
 
 

@@ -13,12 +13,23 @@ from corrflow.augmentation import (
     drop_channels,
     jitter_colors,
     jitter_frames,
+    step_draws,
 )
-from corrflow.training.schedule import step_draws
 
 
 def generator(seed):
     return torch.Generator().manual_seed(seed)
+
+
+def test_a_steps_draws_depend_on_seed_step_and_name_alone():
+    def draw(seed, step, name="jitter"):
+        return torch.rand(4, generator=step_draws(seed, step)(name)).tolist()
+
+    assert draw(0, 5) == draw(0, 5)
+    assert len({tuple(draw(seed, step)) for seed in range(3) for step in range(3)}) == 9
+    assert draw(0, 5) != draw(0, 5, "dropout")
+    draws = step_draws(0, 5)
+    assert torch.equal(*(torch.rand(4, generator=draws("jitter")) for _ in range(2)))
 
 
 def test_channels_are_dropped_alike_in_all_frames_and_the_rest_scaled():

@@ -1,8 +1,7 @@
 import pytest
-import torch
 
 from corrflow import InputError
-from corrflow.training.schedule import ScheduleConfig, step_draws
+from corrflow.training.schedule import ScheduleConfig
 
 
 def test_the_learning_rate_halves_at_the_papers_marks():
@@ -38,17 +37,6 @@ def test_true_colours_become_rarer_linearly_and_stay():
     assert [schedule.teacher_forcing_at(clips) for clips in (0, 50, 100, 1000)] == pytest.approx(
         [0.9, 0.75, 0.6, 0.6]
     )
-
-
-def test_a_steps_draws_depend_on_seed_step_and_name_alone():
-    def draw(seed, step, name="jitter"):
-        return torch.rand(4, generator=step_draws(seed, step)(name)).tolist()
-
-    assert draw(0, 5) == draw(0, 5)
-    assert len({tuple(draw(seed, step)) for seed in range(3) for step in range(3)}) == 9
-    assert draw(0, 5) != draw(0, 5, "dropout")
-    draws = step_draws(0, 5)
-    assert torch.equal(*(torch.rand(4, generator=draws("jitter")) for _ in range(2)))
 
 
 @pytest.mark.parametrize(
