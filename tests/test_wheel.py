@@ -70,6 +70,12 @@ def test_a_wheel_in_an_empty_environment_propagates_and_tracks(wheel, tmp_path):
     assert done.returncode == 2
     assert done.stderr.startswith("corrflow: error: unknown --sise, did you mean --size?")
 
+    done = subprocess.run(
+        [*track[:4], "--help"], cwd=elsewhere, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("python -m corrflow VIDEO [flags] is track.py --video VIDEO")
+
 
 def test_an_editable_install_is_a_path_to_the_checkout_and_copies_nothing(tmp_path):
     built = "from hatchling.build import build_editable; import sys; build_editable(sys.argv[1])"
