@@ -24,10 +24,14 @@ def main() -> None:
     if words and not words[0].startswith("-"):
         words = ["--video", *words]
     sys.argv = ["corrflow", *words]
-    if {"-h", "--help", "--help-all"} & set(words):
-        print("python -m corrflow VIDEO [flags] is track.py --video VIDEO [flags].\n")
     command = runpy.run_path(str(Path(root) / "launch" / "track.py"))
-    sys.exit(command["run"](command["main"]))
+
+    def track(argv: list[str]) -> int:
+        if {"-h", "--help", "--help-all"} & set(argv):
+            print("python -m corrflow VIDEO [flags] is track.py --video VIDEO [flags].\n")
+        return int(command["main"](argv))
+
+    sys.exit(command["run"](track))
 
 
 if __name__ == "__main__":

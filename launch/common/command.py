@@ -9,6 +9,8 @@ import io
 import math
 import os
 import re
+import select
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from difflib import get_close_matches
@@ -194,10 +196,18 @@ def run(main: Callable[[list[str]], int]) -> int:
     """Run a command on the process's own arguments; returns its exit code."""
     rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
     try:
-        return main(take_cluster(sys.argv[1:]))
+        try:
+            return main(take_cluster(sys.argv[1:]))
+        finally:
+            sys.stdout.flush()  # here, and not after the last line, where nobody catches anything
     except (*MISTAKES, UsageError) as error:
         print(f"{os.path.basename(sys.argv[0])}: {rank}error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        if not is_reader_gone():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in USER_ERRNOS or error.filename is None:
             raise
@@ -209,3 +219,10 @@ def run(main: Callable[[list[str]], int]) -> int:
     except KeyboardInterrupt:
         print(f"{os.path.basename(sys.argv[0])}: {rank}interrupted", file=sys.stderr)
         return 130
+
+
+def is_reader_gone() -> bool:
+    """Whether whoever reads what is printed has seen enough, as `head` has after a few lines."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))

@@ -1,8 +1,15 @@
 """How commands take their flags: what is wrong is one short line, and help is whole sentences."""
 
+import os
 import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
 
 TRAIN = ["--data", "shards", "--run", "run"]
 EVAL = ["--benchmark", "davis2016", "--root", "davis", "--out", "out"]
@@ -41,6 +48,23 @@ def test_many_unknown_flags_are_still_a_line(refused):
     line = refused("track", *(f"--a{n}" for n in range(20)))
     assert "unknown --a0" in line
     assert len(line) <= 200
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_has_seen_enough_is_no_fault(buffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, *([] if buffered else ["-u"]), "launch/status.py", "--help"],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONUNBUFFERED": ""},
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
 
 
 def test_help_is_joined_to_sentences(command):
