@@ -43,7 +43,13 @@ class Labels(ABC, Generic[Output]):
         """The channels that are given in frame `number`; bool `[K]`."""
 
     @abstractmethod
-    def decode(self, number: int, copied_khw: Tensor | None, frame_3hw: Tensor) -> Output:
+    def decode(
+        self,
+        number: int,
+        copied_khw: Tensor | None,
+        frame_3hw: Tensor,
+        agreement_k: Tensor | None = None,
+    ) -> Output:
         """Decide on frame `number`; call once for each frame, in order.
 
         Args:
@@ -51,6 +57,7 @@ class Labels(ABC, Generic[Output]):
             copied_khw: soft labels from the references; None where there are none: what was decided
                 before holds.
             frame_3hw: the frame itself, bytes or floating in [0, 1].
+            agreement_k: of the copies with the given frames (`References.agreement`).
 
         Returns:
             What to give out.
@@ -68,8 +75,9 @@ class TrackedMasks(NamedTuple):
     labels: Tensor
     """uint8 `[H, W]` of the objects' numbers, 0 where there is none."""
     confidence: Tensor
-    """float32 `[256]`, of each object by its number: how sure the copy is of its cells, from 0 to
-    1; 1 where it was given, 0 where it is not there."""
+    """float32 `[256]`, of each object by its number: how sure the copy is of its cells, times how
+    far it agrees with the given frames, from 0 to 1; 1 where it was given, 0 where it is not
+    there."""
 
 
 class MaskLabels(Labels[TrackedMasks]):
@@ -137,11 +145,19 @@ class MaskLabels(Labels[TrackedMasks]):
         marked_k[0] = False
         return marked_k
 
-    def decode(self, number: int, copied_khw: Tensor | None, frame_3hw: Tensor) -> TrackedMasks:
+    def decode(
+        self,
+        number: int,
+        copied_khw: Tensor | None,
+        frame_3hw: Tensor,
+        agreement_k: Tensor | None = None,
+    ) -> TrackedMasks:
         """On the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
         if copied_khw is not None:
             self.now_hw = self.argmax(copied_khw, frame_3hw)
             self.confidence_k = label_confidence(copied_khw)
+            if agreement_k is not None:
+                self.confidence_k = self.confidence_k * agreement_k
         if number in self.given:
             given_hw, marked_k = self.given_mask(number), self.given_labels(number)
             others_hw = self.now_hw.masked_fill(marked_k[self.now_hw], 0)
@@ -268,7 +284,13 @@ class PointLabels(Labels[TrackedPoints]):
             return torch.zeros(self.channels, dtype=torch.bool, device=self.device)
         return ~self.points[number].isnan().any(dim=1)
 
-    def decode(self, number: int, copied_khw: Tensor | None, frame_3hw: Tensor) -> TrackedPoints:
+    def decode(
+        self,
+        number: int,
+        copied_khw: Tensor | None,
+        frame_3hw: Tensor,
+        agreement_k: Tensor | None = None,
+    ) -> TrackedPoints:
         """Where the points are; given ones exactly where they were given."""
         if copied_khw is not None:
             self.now = self.locate(copied_khw)

@@ -18,6 +18,9 @@ from corrflow.whitening import Whitening
 
 # frames in which objects entered late that stay references, the last ones: memory must stay bounded
 ENTRIES = 4
+# from a label, in blocks of 2x2 cells, and the share of a block from which it is there: where
+# agreement is looked at
+CLOSE, PRESENT = 2, 0.05
 
 
 class Reference(NamedTuple):
@@ -33,8 +36,9 @@ class References:
     """Features and soft labels of the frames that a protocol remembers; of several videos in step,
     frame by frame."""
 
-    def __init__(self, protocol: Protocol, model: CorrFlow) -> None:
-        self.protocol, self.model = protocol, model
+    def __init__(self, protocol: Protocol, model: CorrFlow, *, compares: bool = False) -> None:
+        """None yet; `compares`: whether `agreement` is wanted."""
+        self.protocol, self.model, self.compares = protocol, model, compares
         self.kept: dict[int, Reference] = {}
         self.entries: list[int] = []
         self.first: int | None = None
@@ -46,6 +50,10 @@ class References:
         if self.protocol.whitening:
             self.whitening = self.whitening or Whitening.fit(features_bchw, self.protocol.whitening)
             features_bchw = self.whitening.apply(features_bchw)
+        return self.normalise(features_bchw)
+
+    def normalise(self, features_bchw: Tensor) -> Tensor:
+        """Features of length 1, if the protocol compares those."""
         if self.protocol.temperature:
             features_bchw = F.normalize(features_bchw, dim=1)
         # what they were computed in: more of it would be rounding errors, compared at great expense
@@ -62,12 +70,53 @@ class References:
             return copied_bkhw
         return self.appearance.weigh(copied_bkhw, features_bchw, self.protocol.appearance)
 
-    def attend(self, features_bchw: Tensor, references: list[Reference]) -> Tensor:
-        """Soft labels of a frame, copied from these references."""
+    def agreement(self, features_bchw: Tensor, copied_bkhw: Tensor | None) -> Tensor | None:
+        """How far copied labels are what the given frames say by themselves, wherever in those the
+        most similar cells are: of each label the smaller of both shares over the larger, summed
+        over the cells that have it and those close by.
+
+        What has drifted is copied from frames that have drifted as well, and the copy is sure of
+        it; the given frames still know better. What they mistake for a label far from it says
+        nothing about the copy.
+
+        Args:
+            features_bchw: of the frame, as `prepare` gave them.
+            copied_bkhw: what `copy` made of them.
+
+        Returns:
+            `[B, K]` from 0 to 1; None if it is not wanted, or given frames are not among the
+            protocol's anchors.
+        """
+        if not self.compares or copied_bkhw is None or 0 not in self.protocol.anchors:
+            return None
+        given = [kept for frame, kept in self.kept.items() if frame in (self.first, *self.entries)]
+        # larger cells tell as well, and are compared in a sixteenth of the time
+        coarse = [
+            one._replace(
+                features_bchw=self.normalise(coarser(one.features_bchw)),
+                values_bkhw=coarser(one.values_bkhw),
+            )
+            for one in given
+        ]
+        query_bchw, copied_bkhw = self.normalise(coarser(features_bchw)), coarser(copied_bkhw)
+        is_close_bkhw = F.max_pool2d(copied_bkhw, 2 * CLOSE + 1, 1, CLOSE) > PRESENT
+        found_bkhw = self.attend(query_bchw, coarse, everywhere=True) * is_close_bkhw
+        less_bk, more_bk = (
+            side(found_bkhw, copied_bkhw).sum(dim=(2, 3)) for side in (torch.minimum, torch.maximum)
+        )
+        return less_bk / more_bk.clamp_min(1e-6)
+
+    def attend(
+        self, features_bchw: Tensor, references: list[Reference], *, everywhere: bool = False
+    ) -> Tensor:
+        """Soft labels of a frame, copied from these references: from the protocol's window, or from
+        everywhere in them."""
         keys = torch.stack([reference.features_bchw for reference in references], dim=1)
         values = torch.stack([reference.values_bkhw for reference in references], dim=1)
         protocol, model = self.protocol, self.model
         radius = -(-protocol.radius // model.stride)
+        if everywhere:
+            radius = max(features_bchw.shape[-2:])
         block = protocol.block if protocol.top_k else 1
         scale = model.config.inverse_temperature
         if protocol.temperature:
@@ -148,3 +197,8 @@ class References:
         self.whitening = self.whitening and Whitening(*(side[rows] for side in self.whitening))
         if self.appearance:
             self.appearance.select(rows)
+
+
+def coarser(x_bchw: Tensor) -> Tensor:
+    """Means over blocks of 2x2 cells."""
+    return F.avg_pool2d(x_bchw, 2, ceil_mode=True, count_include_pad=False)

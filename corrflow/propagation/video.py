@@ -70,8 +70,8 @@ def stream(
 ) -> Iterator[Tensor]:
     """`propagate`, frame by frame: yields uint8 `[H, W]` on the CPU; holds one frame and those that
     the protocol remembers."""
-    for masks in stream_masks(model, frames, labels, protocol):
-        yield masks.labels
+    for outputs in stream_together(model, [frames], [labels], protocol):
+        yield outputs[0]
 
 
 def stream_masks(
@@ -94,7 +94,7 @@ def stream_masks(
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
     lanes = mask_lanes(tracker, [frames], [labels], chosen, gone)
-    for outputs in track(tracker, lanes, chosen):
+    for outputs in track(tracker, lanes, chosen, compares=True):
         yield outputs[0]
 
 
@@ -236,9 +236,14 @@ def cells_of_model(model: CorrFlow | None) -> tuple[int, torch.device]:
 
 @torch.inference_mode()
 def track(
-    model: CorrFlow | None, lanes: dict[int, Lane], protocol: Protocol
+    model: CorrFlow | None,
+    lanes: dict[int, Lane],
+    protocol: Protocol,
+    *,
+    compares: bool = False,
 ) -> Iterator[dict[int, Any]]:
-    """The loop that masks and points share; yields each frame's outputs by lane."""
+    """The loop that masks and points share; yields each frame's outputs by lane. `compares`: with
+    the given frames, which is for those who look at confidence, and takes a little time."""
     first, *_ = lanes.values()
     given = first.labels.given
     for lane in lanes.values():
@@ -249,7 +254,7 @@ def track(
     settings = protocol.for_frames(first.size)
     if not first.labels.exclusive:
         settings = replace(settings, appearance=0.0)
-    references = References(settings, model) if model else None
+    references = References(settings, model, compares=compares) if model else None
     live = list(lanes)
     for number in count():
         frames = read_frames(lanes, live, number)
@@ -275,10 +280,12 @@ def track_frame(
     """Propagate labels from the references to one frame of each lane, and remember that."""
     features_bchw = references.prepare(extract_features(references.model, frames_b3hw))
     copied_bkhw = references.copy(number, features_bchw)
+    agreement_bk = references.agreement(features_bchw, copied_bkhw)
     outputs, soft, given = {}, [], []
     for row, (lane, one) in enumerate(labels.items()):
         copied_khw = None if copied_bkhw is None else copied_bkhw[row, : one.channels]
-        outputs[lane] = one.decode(number, copied_khw, frames_b3hw[row])
+        agreement_k = None if agreement_bk is None else agreement_bk[row, : one.channels]
+        outputs[lane] = one.decode(number, copied_khw, frames_b3hw[row], agreement_k)
         soft.append(remembered(one, number, copied_khw, references.protocol.hardening))
         given.append(one.given_labels(number))
     given_bk = pad_sequence(given, batch_first=True)

@@ -18,6 +18,7 @@ from corrflow.propagation import (
     PROTOCOLS,
     find_protocol,
     stream,
+    stream_masks,
     stream_points,
     stream_points_together,
     stream_together,
@@ -387,6 +388,50 @@ def test_frames_in_which_objects_enter_stay_the_last_few():
         references.remember(number, empty_reference(given=number % 10 == 0))
     assert [frame for frame in references.select_frames(200) if frame < 179] == [0, 160, 170]
     assert len(references.kept) <= 1 + ENTRIES + 20
+
+
+def test_agreement_is_with_what_the_given_frame_says_wherever_it_is_found():
+    def frame(rows, columns):
+        """Features of something red on blue, and the shares of background and object."""
+        is_object_hw = torch.zeros(8, 8, dtype=torch.bool)
+        is_object_hw[rows, columns] = True
+        shares_2hw = torch.stack([~is_object_hw, is_object_hw]).float()
+        return torch.stack([*shares_2hw, torch.zeros(8, 8)])[None], shares_2hw[None]
+
+    start, end = slice(0, 4), slice(4, 8)
+    protocol = Protocol("near", anchors=(0,), radius=4, top_k=5, temperature=0.05, hardening=0.0)
+    references = References(protocol, SHARP, compares=True)
+    given, moved = frame(start, start), frame(end, end)
+    references.remember(0, Reference(*given, torch.tensor([[False, True]])))
+    for copied, told in (
+        (moved, [1, 1]),  # far outside of the window of one cell
+        (frame(slice(4, 6), end), [48 / 56, 8 / 16]),
+        (given, [32 / 64, 0]),
+    ):
+        agreement_bk = references.agreement(moved[0], copied[1])
+        torch.testing.assert_close(agreement_bk, torch.tensor([told]).float(), rtol=0, atol=1e-4)
+    assert references.agreement(moved[0], None) is None
+    references.compares = False
+    assert references.agreement(moved[0], moved[1]) is None
+
+
+def test_what_turns_into_something_else_step_by_step_loses_confidence():
+    red, green, blue = torch.eye(3)[:, :, None, None]
+    frames = blue.repeat(9, 1, 40, 64)
+    frames[:, :, 24:36, 40:52] = green  # is no object
+    for number, frame_3hw in enumerate(frames):
+        frame_3hw[:, 4:16, 4:16] = torch.lerp(red, green, number / 8)[0]
+    mask = torch.zeros(40, 64, dtype=torch.uint8)
+    mask[4:16, 4:16] = 1
+    alone = replace(PROTOCOLS["memory"], anchors=())
+    tracked, sure = (
+        list(stream_masks(SHARP, frames, mask, protocol)) for protocol in ("memory", alone)
+    )
+    for masks in (tracked[-1], sure[-1]):
+        assert (masks.labels == 1).sum() > 100
+    assert sure[-1].confidence[1] > 0.8
+    assert tracked[1].confidence[1] > 0.8
+    assert tracked[-1].confidence[1] < 0.2
 
 
 @pytest.mark.parametrize("name", ["paper", "memory"])
