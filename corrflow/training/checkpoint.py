@@ -163,12 +163,17 @@ def load_ema(model: CorrFlow, state: dict[str, Any], run: Path, step: int) -> No
     load_weights(model, state["ema"], path)
 
 
-def prune(run: Path, keep: int, keep_every: int) -> None:
-    """Remove all but the last `keep` checkpoints and those whose step is a multiple of `keep_every`
-    (0: none is)."""
-    for path in checkpoints(run)[:-keep]:
-        if not keep_every or step_of(path) % keep_every:
-            path.unlink()
+def prune(run: Path, step: int, keep: int, keep_every: int) -> None:
+    """Remove, of a run that was saved at `step`, all but the last `keep` checkpoints up to there
+    and those whose step is a multiple of `keep_every` (0: none is).
+
+    Those of later steps go, too: they could not be read when the run went on from an earlier one,
+    and their steps are done again.
+    """
+    past = [path for path in checkpoints(run) if step_of(path) <= step]
+    marked = [path for path in past if keep_every and step_of(path) % keep_every == 0]
+    for path in set(checkpoints(run)).difference(past[-keep:], marked):
+        path.unlink()
     for unfinished in (run / FOLDER).glob(".*.tmp"):  # a kill in the middle of a save leaves one
         unfinished.unlink()
 

@@ -361,7 +361,8 @@ class Trainer:
             if self.is_best:
                 keep_best(self.run, self.step)
                 self.best = self.validation
-            prune(self.run, self.config.trainer.keep, self.config.trainer.keep_every)
+            settings = self.config.trainer
+            prune(self.run, self.step, settings.keep, settings.keep_every)
 
     def finish(self, monitor: Monitor | None, tracer: Tracer | None) -> None:
         """The last checkpoint, and the end of all ranks together: one that left first would be

@@ -118,6 +118,15 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     assert len(told) == 3
 
 
+def test_a_truncated_checkpoint_costs_none_of_those_that_are_saved_after_it(tmp_path):
+    fit(tmp_path, config(steps=6))
+    checkpoint_path(tmp_path, 6).write_bytes(b"")
+    calls = iter([False, True])
+    fit(tmp_path, config(keep=1), stop=lambda: next(calls))
+    assert checkpoints(tmp_path) == [checkpoint_path(tmp_path, 5)]
+    assert Trainer(tmp_path, config(), ALONE).step == 5
+
+
 def test_another_architectures_checkpoint_is_refused(tmp_path):
     fit(tmp_path, config(steps=2))
     other = TrainingConfig(model=ModelConfig(SMALL.encoder, radius=3), trainer=config().trainer)

@@ -135,7 +135,7 @@ def test_the_best_checkpoint_stays_with_its_step_and_figure(tree, tmp_path, scri
     assert best(tmp_path) == (3, 0.7)
     assert torch.load(tmp_path / BEST, weights_only=True)["step"] == 3
     assert not checkpoint_path(tmp_path, 3).exists()
-    prune(tmp_path, keep=1, keep_every=0)
+    prune(tmp_path, step=12, keep=1, keep_every=0)
     assert best(tmp_path) == (3, 0.7)
     assert [
         line["step"] for line in read_lines(tmp_path / "metrics.jsonl") if "validation_jf" in line
