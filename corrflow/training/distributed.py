@@ -125,13 +125,20 @@ def init_distributed(
         try:
             yield DistributedContext(rank, world, here, hosts)
         except RuntimeError as error:
-            if not (isinstance(error, dist.DistError) or "gloo" in str(error)):
+            if not is_lost_connection(error):
                 raise
             # the group is left as it is: to take it down would be to wait for those who are lost
             group.pop_all()
             raise LostRankError(
                 describe_lost(store, rank, hosts, timeouts.stall_seconds)
             ) from error
+
+
+def is_lost_connection(error: RuntimeError) -> bool:
+    """Whether an error is torch's of a collective. Those of gloo are of no class of their own; our
+    own errors are, and may name a file or clip called so."""
+    plain = type(error) is RuntimeError
+    return isinstance(error, dist.DistError) or (plain and "gloo" in str(error))
 
 
 def connect_store(rank: int, world: int, seconds: float) -> Store:

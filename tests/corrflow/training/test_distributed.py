@@ -1,9 +1,10 @@
 """What a run tells of the processes that it waits for."""
 
 import pytest
-from torch.distributed import HashStore
+from torch.distributed import DistNetworkError, HashStore
 
-from corrflow.training.distributed import LostRankError, gather_hosts
+from corrflow.training.distributed import LostRankError, gather_hosts, is_lost_connection
+from corrflow.training.failures import NonFiniteError, WriteError
 
 
 def test_all_processes_that_did_not_come_are_named():
@@ -14,3 +15,10 @@ def test_all_processes_that_did_not_come_are_named():
     words = r"rank 10, 12 of 13 didn't come within 0.1 s; the others are on n0, n1, n2"
     with pytest.raises(LostRankError, match=words):
         gather_hosts(store, 0, 13, "n0", 0.1)
+
+
+def test_a_clip_or_folder_whose_name_holds_gloo_is_no_lost_process():
+    assert not is_lost_connection(NonFiniteError("step 3: loss nan; its clips: igloo/x7/000001"))
+    assert not is_lost_connection(WriteError("runs/gloomy can't be written: No space left"))
+    assert is_lost_connection(RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed"))
+    assert is_lost_connection(DistNetworkError("the client socket has timed out"))
