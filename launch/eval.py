@@ -65,6 +65,8 @@ def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -
             return 0
         if failure := follow(plan, submitted):
             raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
+        tell(plan, merge(plan))  # its last job has written the rest
+        return 0
     elif job.jobs > 1:
         if code := run_processes(
             [sys.executable, __file__, *argv], min(job.jobs, len(plan.sequences))
@@ -72,7 +74,7 @@ def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -
             return code
     else:
         work(plan, 0, 1)
-    tell(plan, merge(plan) if away and job.follow else end(plan))
+    tell(plan, end(plan))
     return 0
 
 

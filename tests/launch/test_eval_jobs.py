@@ -154,6 +154,18 @@ def test_a_job_that_died_is_submitted_alone(queue, tree, checkpoint, whole, tmp_
     assert content(tmp_path) == content(whole)
 
 
+def test_an_array_whose_last_job_was_lost_is_ended_by_the_same_command(
+    queue, tree, checkpoint, whole, tmp_path
+):
+    line = flags(tree, checkpoint, tmp_path, "--jobs", 2)
+    command_of_eval.main(line)
+    for task in queue:
+        task()
+    assert command_of_eval.main([*line, "--follow"]) == 0
+    assert content(tmp_path) == content(whole)
+    assert (tmp_path / "report.html").exists()
+
+
 def test_a_checkpoint_that_vanished_is_told_by_the_last_job(queue, tree, checkpoint, tmp_path):
     gone = shutil.copy(checkpoint, tmp_path / "gone.pt")
     command_of_eval.main(flags(tree, gone, tmp_path / "out", "--jobs", 2))
