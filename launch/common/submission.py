@@ -114,7 +114,7 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
         return 0
     # a node whose GPUs fail must not train on its CPUs
     device = [] if job.device == "cpu" else ["--device", "cuda"]
-    task = Task("launch.train:train_in_job", {"argv": [*argv, *device]})
+    task = Task("launch.train:train_in_job", {"argv": [*argv, *device, *times_of(job.cluster)]})
     try:
         number = submit_distributed(executor, DistributedTask(task))
     except ClusterError:
@@ -127,6 +127,13 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
         file.write(json.dumps(asdict(record), indent=1).encode() + b"\n")
     announce(job, record)
     return follow(job.run, record) if job.follow else 0
+
+
+def times_of(cluster: ClusterConfig) -> list[str]:
+    """Flags of the two settings that must fit each other. A job reads the flags without the
+    profile, and one of the two may be the profile's."""
+    lead = ["--cluster.signal-lead", str(cluster.signal_lead)]
+    return ["--cluster.minutes", str(cluster.minutes), *lead]
 
 
 def announce(job: TrainJob, record: Record) -> None:

@@ -93,6 +93,19 @@ def test_a_profile_gives_what_flags_do_not(packed, sbatch, capsys, monkeypatch, 
     )
 
 
+def test_a_job_understands_flags_that_fit_the_profile_alone(packed, sbatch, tmp_path, monkeypatch):
+    profile, tasks = tmp_path / "debug.toml", []
+    profile.write_text("signal_lead = 30\n")
+    monkeypatch.setattr(submission, "submit_distributed", lambda _, task: tasks.append(task) or "7")
+    flags = ("--data", packed, "--run", tmp_path / "run", *TINY, "--device", "cpu", "--nodes", 2)
+    chosen = ("--cluster", profile, "--cluster.minutes", 2)
+    monkeypatch.setenv("CORRFLOW_CLUSTER", "")
+    assert train.main(take_cluster([str(flag) for flag in (*flags, *chosen)])) == 0
+    monkeypatch.delenv("CORRFLOW_CLUSTER")
+    cluster = train.read_flags(tasks[0].task.arguments["argv"]).cluster
+    assert (cluster.minutes, cluster.signal_lead) == (2, 30)
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
