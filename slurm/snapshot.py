@@ -30,7 +30,8 @@ def take_snapshot(
     Raises:
         ClusterError: it can't be written.
     """
-    taken = [int(path.name) for path in (run / FOLDER).glob("[0-9]*")]
+    names = [path.name for path in (run / FOLDER).glob("*")]
+    taken = [int(name) for name in names if name.isdecimal()]  # others are the user's
     snapshot = run / FOLDER / f"{max(taken, default=0) + 1:03d}"
     try:
         for package in packages:

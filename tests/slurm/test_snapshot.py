@@ -28,6 +28,13 @@ def test_code_state_and_environment_are_kept_and_each_submission_has_its_own(tmp
     assert take_snapshot(tmp_path / "run", source, ("package",), {}).name == "002"
 
 
+def test_a_folder_that_the_user_put_beside_snapshots_is_none(tmp_path):
+    (tmp_path / "snapshots/001").mkdir(parents=True)
+    (tmp_path / "snapshots/007-kept").mkdir()
+    (tmp_path / "package").mkdir()
+    assert take_snapshot(tmp_path, tmp_path, ("package",), {}).name == "002"
+
+
 def test_code_outside_of_git_is_kept_too(tmp_path):
     (tmp_path / "source/package").mkdir(parents=True)
     snapshot = take_snapshot(tmp_path / "run", tmp_path / "source", ("package",), {})
