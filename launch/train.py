@@ -270,6 +270,8 @@ def say(text: str) -> None:
 
 def saved_at(run: Path, step: int) -> str:
     """Where the last checkpoint is, and what to do if the run is not over."""
+    if not step:
+        return "nothing is saved yet; the same command starts anew"
     return f"saved {checkpoint_path(run, step)}; the same command goes on from there"
 
 

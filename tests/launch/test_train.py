@@ -131,6 +131,14 @@ def test_an_interval_that_no_segment_is_long_enough_for_is_told(packed, tmp_path
     assert "clip.interval 50: 3 frames so far apart need 101" in capsys.readouterr().out
 
 
+def test_a_run_stopped_before_its_first_step_names_no_checkpoint(
+    packed, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(command_of_train.SignalHandler, "__call__", lambda _: True)
+    assert command_of_train.main(train(packed, tmp_path)[2:]) != 0
+    assert "stopped at step 0; nothing is saved yet" in capsys.readouterr().out
+
+
 def test_two_processes_stop_together_on_ctrl_c(packed, tmp_path):
     command = train(
         packed,
