@@ -106,10 +106,7 @@ def find_runs(roots: tuple[Path, ...]) -> list[Path]:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder: expected one in which runs are")
     return sorted(
-        path.parent
-        for root in roots
-        for path in root.glob(f"**/{CONFIG}")
-        if "snapshots" not in path.parts and is_run(path)
+        path.parent for root in roots for path in root.glob(f"**/{CONFIG}") if is_run(path)
     )
 
 

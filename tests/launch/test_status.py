@@ -58,6 +58,13 @@ def test_all_runs_are_on_a_page_with_their_curves(packed, tmp_path, command, bro
     assert "There are no runs." in page.read_text()
 
 
+def test_runs_are_found_in_a_folder_of_any_name(tmp_path):
+    run = tmp_path / "snapshots/first"
+    run.mkdir(parents=True)
+    (run / "config.json").write_text('{"training": {}}')
+    assert status.find_runs((tmp_path / "snapshots",)) == [run]
+
+
 def test_an_exported_model_is_no_run(refused, command, tmp_path):
     model = tmp_path / "base"
     model.mkdir()
