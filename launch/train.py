@@ -62,7 +62,7 @@ def main(argv: list[str]) -> int:
     check_clip_size(job)
     corpus = open_corpus(job.data, job.quarantine)
     if is_worker_process():
-        check_run_config(job, corpus.manifest, write=os.environ["RANK"] == "0")
+        check_run_config(job, corpus.manifest, write=False)
         return work(job, corpus)
     job.training.validation.find()
     if job.nodes:
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
     job.training.compute.choose(choose_device(job.device))
     check_data(read_from(job, corpus, DistributedContext(0, count, torch.device("cpu")), start=0))
     job.training.trainer.check(count, choose_device(job.device))
-    check_run_config(job, corpus.manifest)
+    check_run_config(job, corpus.manifest, write=False)
     return (
         work(job, corpus) if count == 1 else run_processes([sys.executable, __file__, *argv], count)
     )
@@ -142,6 +142,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
             held_run(job.run, context),
         ):
             if attempt:
+                check_run_config(job, corpus.manifest)  # nobody else's from here on
                 log_attempt(job.run, attempt)
             keep_freed_memory()
             print(

@@ -69,8 +69,8 @@ def read_json(path: Path) -> Any:
 
 
 def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
-    """Check that the run's `config.json` is of the same run, and write it; one process of several
-    writes.
+    """Check that the run's `config.json` is of the same run, and write it; the one process that
+    holds the run writes.
 
     Raises:
         InputError: the folder belongs to another configuration; names what differs.

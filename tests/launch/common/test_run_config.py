@@ -9,9 +9,11 @@ from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
+from conftest import TINY
 
 from corrflow import InputError
 from launch import eval as command_of_eval
+from launch import train as command_of_train
 from launch.common import run_config as claim
 from launch.common.run_config import held_evaluation, held_run, note_jobs
 from slurm.status import JobState
@@ -140,6 +142,18 @@ def test_a_run_is_held_as_a_folder_of_an_evaluation_is(tmp_path, monkeypatch):
             pass
     with held_run(tmp_path, leader):
         pass
+
+
+def test_a_command_that_is_refused_changes_nothing_of_the_run_that_is_trained(
+    packed, refused, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(claim, "LOCK_SECONDS", 0.0)
+    flags = ["--data", packed, "--run", tmp_path, *TINY, "--trainer.steps"]
+    assert command_of_train.main([str(flag) for flag in (*flags, 2)]) == 0
+    before = (tmp_path / "config.json").read_bytes()
+    with holder(tmp_path, "held_packing"):
+        assert "is training there: expected one at a time" in refused("train", *flags, 9)
+    assert (tmp_path / "config.json").read_bytes() == before
 
 
 def test_a_folder_that_can_not_be_is_one_line(refused, tree, tmp_path):
