@@ -12,7 +12,7 @@ from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from slurm.cluster import PROFILE_VARIABLE, ClusterConfig
 from slurm.errors import ClusterError
-from slurm.tasks import DistributedTask, requeue_lines
+from slurm.tasks import DistributedTask, requeue_lines, start_lines
 
 RETURNS = 1_000_000  # times that a job may reach its time limit and go on
 
@@ -43,7 +43,7 @@ def training_executor(
     more = {
         "nodes": nodes,
         "slurm_stderr_to_stdout": True,
-        "slurm_setup": [*config.setup_lines(), *own],
+        "slurm_setup": [*config.setup_lines(), *own, *start_lines(logs)],
         "slurm_teardown": requeue_lines(logs),
     }
     return executor_of(logs, name, config, processes, **more)

@@ -57,7 +57,6 @@ class DistributedTask:
             signal.signal(number, lambda *_: os._exit(EXIT_REQUEUE))
         os.environ.update(distributed_variables())
         over = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{DONE_SUFFIX}")
-        over.unlink(missing_ok=True)
         code = self.task()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -66,6 +65,12 @@ class DistributedTask:
         if code:
             # at once: Python's own end waits for connections to processes that are lost
             os._exit(code)
+
+
+def start_lines(logs: Path) -> list[str]:
+    """Shell lines before the job's command: what an earlier try said of its end does not count. Its
+    processes could not see to it, since one may start when another has ended already."""
+    return [f'rm -f "{logs}/$SLURM_JOB_ID{DONE_SUFFIX}"']
 
 
 def requeue_lines(logs: Path) -> list[str]:

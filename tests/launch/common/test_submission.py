@@ -66,6 +66,10 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(
     )
     assert any("scontrol requeue" in line for line in lines)
     assert "export PYTHONSAFEPATH=1" in lines
+    ended = f'rm -f "{tmp_path / "run/logs"}/$SLURM_JOB_ID.over"'
+    assert lines.index(ended) < next(
+        number for number, line in enumerate(lines) if line.startswith("srun ")
+    )
 
 
 def test_a_profile_gives_what_flags_do_not(packed, sbatch, capsys, monkeypatch, tmp_path):
