@@ -30,7 +30,7 @@ def make_shards(
         spread: shards at least, where there are as many samples.
 
     Raises:
-        DataError: a part is gone.
+        DataError: a part is gone, or not whole.
     """
     samples, size = sum(len(part.frames) for part in parts), sum(part.bytes for part in parts)
     wanted = max(min(spread, samples), round(size / limit), 1)
@@ -41,8 +41,7 @@ def make_shards(
         ]
     else:
         for part in parts:
-            if not (folder / part.name).exists():
-                raise DataError(f"{folder / part.name}: is gone: remove {folder} to pack anew")
+            check_whole(folder / part.name, part)
         ends = [samples * number // wanted for number in range(wanted + 1)]
         shards = [
             cut(out / f"shard-{n:06d}.tar", folder, parts, ends[n], ends[n + 1])
@@ -59,15 +58,22 @@ def renamed(part_path: Path, path: Path, part: TarPart) -> Shard:
     """A part that is a shard as it is; one that is gone was renamed by an earlier try.
 
     Raises:
-        DataError: it is nowhere.
+        DataError: it is nowhere, or not whole.
     """
-    if part_path.exists():
+    if part_path.exists() or not path.exists() or sha256_of(path) != part.sha256:
+        check_whole(part_path, part)
         part_path.replace(path)
-    elif not path.exists() or sha256_of(path) != part.sha256:
-        raise DataError(f"{part_path}: is gone: remove {part_path.parent} to pack anew")
     return Shard(
         path.name, len(part.frames), sum(part.frames), part.bytes, part.sha256, tuple(part.offsets)
     )
+
+
+def check_whole(path: Path, part: TarPart) -> None:
+    """DataError unless a part is there with all of its bytes."""
+    size = path.stat().st_size if path.exists() else None
+    if size != part.bytes:
+        found = "is gone" if size is None else f"{size} bytes, {part.bytes} were packed"
+        raise DataError(f"{path}: {found}: remove {path.parent} to pack anew")
 
 
 def cut(path: Path, folder: Path, parts: list[TarPart], first: int, stop: int) -> Shard:

@@ -367,14 +367,25 @@ def test_a_plan_that_is_damaged_is_named(source, tmp_path, content):
     assert pack(source, tmp_path / "out", SMALL, processes=1).counts.videos == 4
 
 
-def test_a_part_that_was_lost_is_told(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (os.remove, r"is gone: remove"),
+        (lambda path: os.truncate(path, 99), r"99 bytes, \d+ were packed: remove"),
+    ],
+)
+@pytest.mark.parametrize("spread", [1, 4])  # parts are cut anew, or renamed
+def test_a_part_that_was_lost_or_cut_short_is_told(
+    source, tmp_path, monkeypatch, damage, words, spread
+):
+    config = replace(SMALL, spread=spread)
     monkeypatch.setattr(packing, "make_shards", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        pack(source, tmp_path / "out", SMALL, processes=1)
+        pack(source, tmp_path / "out", config, processes=1)
     monkeypatch.undo()
-    sorted((tmp_path / "out" / packing.PARTS).glob("*.tar"))[1].unlink()
-    with pytest.raises(DataError, match=r"00001-000000\.tar: is gone"):
-        pack(source, tmp_path / "out", SMALL, processes=1)
+    damage(sorted((tmp_path / "out" / packing.PARTS).glob("*.tar"))[1])
+    with pytest.raises(DataError, match=r"00001-000000\.tar: " + words):
+        pack(source, tmp_path / "out", config, processes=1)
 
 
 def test_two_files_of_one_name_keep_two_keys(source):
