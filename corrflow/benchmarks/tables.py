@@ -1,5 +1,7 @@
 """The files that sum an evaluation up: tables as CSV, and the archive that is handed in."""
 
+import csv
+import io
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -12,12 +14,12 @@ Figures = Callable[[Mapping[str, Scores]], dict[str, float]]
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
     """Rows, the columns' names first; numbers with six decimals."""
-    lines = (
-        ",".join(f"{cell:.6f}" if isinstance(cell, float) else str(cell) for cell in row)
-        for row in rows
-    )
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    for row in rows:
+        writer.writerow(f"{cell:.6f}" if isinstance(cell, float) else cell for cell in row)
     with atomic_file(path) as file:
-        file.write("".join(f"{line}\n" for line in lines).encode())
+        file.write(text.getvalue().encode())
 
 
 def write_figures(figures: Figures, scores: Mapping[str, Scores], out: Path) -> None:

@@ -1,11 +1,14 @@
 """What the sequences of all benchmarks have in common."""
 
+import csv
+
 import pytest
 from miniatures import davis_test
 
 from corrflow import InputError
 from corrflow.benchmarks.benchmark import Sequence
 from corrflow.benchmarks.davis import DavisTest
+from corrflow.benchmarks.tables import write_csv
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../x", "/x", "a/", "a\0b", 7, None])
@@ -17,6 +20,14 @@ def test_a_sequence_whose_files_would_lie_elsewhere_is_refused(name):
 @pytest.mark.parametrize("name", ["a", "a b", "..a", "a.b", "Ä-1"])
 def test_any_name_that_a_file_can_have_is_one(name):
     assert Sequence(name, 1).name == name
+
+
+def test_a_table_keeps_names_with_commas_and_quotes_in_their_column(tmp_path):
+    rows = [["Sequence", "J-Mean"], ['a,b "c"_1', 0.5], ["dog_1", 1.0]]
+    write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        assert list(csv.reader(file)) == [rows[0], ['a,b "c"_1', "0.500000"], ["dog_1", "1.000000"]]
+    assert (tmp_path / "table.csv").read_text().endswith("\ndog_1,1.000000\n")
 
 
 def test_a_list_that_leads_out_of_its_tree_is_refused(tmp_path):
