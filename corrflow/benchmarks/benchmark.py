@@ -38,10 +38,10 @@ class Sequence:
     def __post_init__(self) -> None:
         name = self.name
         named = isinstance(name, str) and name not in ("", "..") and "\0" not in name
-        if not named or Path(name).name != name:
+        if not named or Path(name).name != name or name.encode(errors="ignore").decode() != name:
             raise InputError(
-                f"sequence {name!r}: expected the name of a file, without /: what is predicted is "
-                "written under it"
+                f"sequence {name!r}: expected the name of a file in UTF-8, without /: what is "
+                "predicted is written under it"
             )
 
 

@@ -13,8 +13,13 @@ from corrflow.benchmarks.tables import write_csv
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../x", "/x", "a/", "a\0b", 7, None])
 def test_a_sequence_whose_files_would_lie_elsewhere_is_refused(name):
-    with pytest.raises(InputError, match=r"sequence .*: expected the name of a file, without /"):
+    with pytest.raises(InputError, match=r"sequence .*: expected the name of a file in UTF-8, wi"):
         Sequence(name, 1)
+
+
+def test_a_sequence_whose_name_no_table_can_hold_is_refused():
+    with pytest.raises(InputError, match=r"sequence 'a\\udcff': expected .* in UTF-8"):
+        Sequence("a\udcff", 1)
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "..a", "a.b", "Ä-1"])
