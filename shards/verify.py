@@ -42,15 +42,17 @@ def check_shard(check: Check) -> tuple[str, list[str]]:
     if not path.exists():
         return shard.name, [f"{shard.name}: missing"]
     size = path.stat().st_size
-    if size == shard.bytes and sha256_of(path) == shard.sha256:
-        # the very bytes that were packed; but earlier versions packed samples of several sizes
-        return shard.name, list(mixed_sizes(path))
-    problems = [
-        f"{shard.name}: {size} bytes, the manifest says {shard.bytes}"
-        if size != shard.bytes
-        else f"{shard.name}: sha256 differs"
-    ]
-    return shard.name, [*problems, *check_samples(path, shard)]
+    problem = f"{size} bytes, the manifest says {shard.bytes}"
+    if size == shard.bytes:
+        problem = "sha256 differs"
+        try:
+            if sha256_of(path) == shard.sha256:
+                # the very bytes that were packed; but earlier versions packed samples of several
+                # sizes
+                return shard.name, list(mixed_sizes(path))
+        except OSError as error:  # a failing disk's
+            problem = f"can't be read to its end ({error.strerror})"
+    return shard.name, [f"{shard.name}: {problem}", *check_samples(path, shard)]
 
 
 def check_samples(path: Path, shard: Shard) -> Iterator[str]:
@@ -59,11 +61,11 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
     count = frames = 0
     with path.open("rb") as file:
         for number, (start, stop) in enumerate(pairwise(shard.offsets)):
-            file.seek(start)
-            content = file.read(stop - start)
             try:
+                file.seek(start)
+                content = file.read(stop - start)
                 sample = next(iterate_samples(io.BytesIO(content), path.name))
-            except Exception as error:  # tarfile raises many kinds for one fact
+            except Exception as error:  # a failing disk's; tarfile raises many kinds for one fact
                 yield f"{path.name}, sample #{number}: not readable ({error or 'nothing there'})"
                 continue
             count += 1

@@ -1,4 +1,6 @@
+import errno
 import io
+import os
 import shutil
 from dataclasses import replace
 
@@ -57,6 +59,19 @@ def test_a_missing_a_truncated_and_a_strange_shard_are_named(copy):
         line.endswith("holds 0 samples and 0 frames, the manifest says 1 and 4") for line in within
     )
     assert f"{strange.name}: is not in the manifest" in found
+
+
+def test_what_a_failing_disk_holds_is_named_and_hides_nothing_else(copy, monkeypatch):
+    def fail(path):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("shards.verify.sha256_of", fail)
+    first, *others = sorted(copy.glob("*.tar"))
+    first.unlink()
+    first.symlink_to("/proc/self/mem")  # nothing can be read at its beginning
+    told = damages(copy)
+    assert f"{first.name}, sample #0: not readable ([Errno 5] Input/output error)" in told
+    assert told[3:] == [f"{o.name}: can't be read to its end (Input/output error)" for o in others]
 
 
 def test_a_damaged_frame_is_named_with_its_sample(copy):
