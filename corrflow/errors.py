@@ -2,6 +2,8 @@
 
 import math
 
+LARGEST_SEED = 2**63 - 1  # that torch takes
+
 
 class InputError(ValueError):
     """A mistake in what the user handed over; the message names value, limit and place."""

@@ -8,7 +8,7 @@ import torch
 
 from corrflow import palette
 from corrflow.augmentation import AugmentationConfig
-from corrflow.errors import InputError, check_range
+from corrflow.errors import LARGEST_SEED, InputError, check_range
 from corrflow.loss import LossConfig
 from corrflow.model import ModelConfig
 from corrflow.training.compute import ComputeConfig
@@ -62,8 +62,9 @@ class TrainerConfig:
     def __post_init__(self) -> None:
         check_range("trainer", self, "steps batch accumulate log_every save_every keep", 1)
         check_range(
-            "trainer", self, "keep_every pictures_every seed clip_norm ema_clips profile", 0
+            "trainer", self, "keep_every pictures_every clip_norm ema_clips profile", 0
         )
+        check_range("trainer", self, "seed", 0, LARGEST_SEED)
         if self.spike_factor and self.spike_factor <= 1:
             raise InputError(
                 f"trainer: spike_factor {self.spike_factor}: expected more than 1, or 0"

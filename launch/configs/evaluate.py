@@ -10,7 +10,7 @@ from corrflow import InputError
 from corrflow.attention.backends import BackendName
 from corrflow.benchmarks.registry import BENCHMARKS, find_benchmark
 from corrflow.device import Precision
-from corrflow.errors import check_range
+from corrflow.errors import LARGEST_SEED, check_range
 from corrflow.pretrained import DEFAULT
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
 from corrflow.scale import SMALLEST_SIDE
@@ -114,6 +114,7 @@ class EvalJob:
 
     def __post_init__(self) -> None:
         check_range("eval", self, "jobs reset_gap adapt frames", 0)
+        check_range("eval", self, "seed", 0, LARGEST_SEED)
         check_needed("eval", self, "local follow", "jobs")
         if self.size:
             check_range("eval", self, "size", SMALLEST_SIDE)

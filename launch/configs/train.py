@@ -227,6 +227,7 @@ class PaletteJob:
     def __post_init__(self) -> None:
         check_range("palette", self, "clips", 1)
         check_range("palette", self, "lightness", 0)
+        check_range("palette", self, "seed", 0, 2**32 - 1)  # that k-means takes
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,8 @@ def test_what_is_wrong_is_found_before_anything_is_submitted(
         "eval", *flags(tmp_path, checkpoint, tmp_path / "out", "--jobs", 2)
     )
     assert "jobs -1" in refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--jobs", -1))
+    line = flags(tree, "none", tmp_path / "out", "--seed", 2**64)
+    assert f"eval: seed {2**64}: expected 0 to" in refused("eval", *line)
     assert not queue
     assert not (tmp_path / "out").exists()
 

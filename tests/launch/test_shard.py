@@ -92,6 +92,8 @@ def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, mo
         (("verify", "--procs", -1), "procs -1"),
         (("palette", "--out", "p.csv", "--classes", 1), "expected 2 to 256"),
         (("palette", "--out", "p.csv", "--clips", 0), "clips 0: expected 1 or more"),
+        (("palette", "--out", "p.csv", "--seed", -1), "palette: seed -1: expected 0 to 4.29"),
+        (("palette", "--out", "p.csv", "--seed", 2**32), f"palette: seed {2**32}: expected 0 to"),
     ],
 )
 def test_refuses_what_makes_no_sense(refused, packed, flags, words):

@@ -377,7 +377,8 @@ def test_a_run_folder_of_other_data_is_refused(tree, whole, refused, command, tm
             "ablation, demo, smoke",
         ),
         (["--procs", "-1"], "procs -1"),
-        (["--trainer.seed", "-1"], "trainer: seed -1: expected 0 or more"),
+        (["--trainer.seed", "-1"], "trainer: seed -1: expected 0 to 9.22337e+18"),
+        (["--trainer.seed", str(2**64)], f"trainer: seed {2**64}: expected 0 to"),
         (["--augmentation.keep-channels", "2"], "keep_channels 2.0"),
         (["--recipe"], "recipe ''"),
         (
