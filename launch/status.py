@@ -20,7 +20,6 @@ from launch.configs.train import StatusJob
 from slurm.attempts import Attempt, read_attempts
 from slurm.status import JobState, job_state
 
-RECENT = 200  # lines of the log from which the speed is taken
 HEADS: tuple[str, ...] = (
     "run", "job", "state", "nodes", "step", "of", "loss", "clips/s", "left", "restarts", "saved",
 )  # fmt: skip
@@ -33,7 +32,7 @@ class Status:
 
     run: Path
     record: Record | None
-    """Of its job; None: it was never in one."""
+    """Of its job; None: it is in none, or goes on here since."""
     state: JobState
     attempts: list[Attempt]
     line: dict[str, float]
@@ -126,8 +125,10 @@ def look_at(folder: Path) -> Status:
     trainer = config["training"]["trainer"]
     record = read_record(folder)
     attempts, saved = read_attempts(folder), checkpoints(folder)
+    newest = attempts[-1] if attempts else None
+    if record and newest and not newest.job and newest.began > record.submitted:
+        record = None  # it goes on outside of SLURM since
     state = job_state(record.job) if record else JobState(local_state(attempts))
-    newest = saved[-1] if saved else None
     return Status(
         folder,
         record,
@@ -136,7 +137,7 @@ def look_at(folder: Path) -> Status:
         read_last(folder),
         trainer["steps"],
         trainer["batch"],
-        newest,
+        saved[-1] if saved else None,
     )
 
 

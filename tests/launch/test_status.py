@@ -1,5 +1,7 @@
+import json
 import shutil
 import subprocess
+import time
 
 import pytest
 from conftest import ROOT
@@ -92,6 +94,20 @@ def test_a_run_whose_files_are_damaged_is_named_and_the_others_are_shown(
     damaged.write_text("[]")
     if name == "config.json":
         assert "config.json is not of a run" in refused("status", tmp_path / "two")
+
+
+def test_a_run_that_went_on_here_after_a_job_is_told_as_such(packed, tmp_path, capsys):
+    job = {"job": "58", "command": "", "snapshot": "", "nodes": 1, "processes": 1}
+    submitted = {**job, "submitted": time.time()}
+    (tmp_path / "job.json").write_text(json.dumps(submitted))
+    trained(packed, tmp_path, "--trainer.steps", 1)
+    capsys.readouterr()
+    status.main([str(tmp_path)])
+    assert "here        finished" in capsys.readouterr().out
+    later = {**job, "submitted": time.time()}
+    (tmp_path / "job.json").write_text(json.dumps(later))
+    status.main([str(tmp_path)])
+    assert "job         58: UNKNOWN" in capsys.readouterr().out
 
 
 def test_a_folder_of_runs_that_is_not_there_is_one_line(refused, tmp_path, monkeypatch):
