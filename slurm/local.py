@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from types import FrameType
 
@@ -13,6 +14,7 @@ GRACE_SECONDS = 20.0  # from one process's death, or a signal to them, until tho
 POLL_SECONDS = 0.1
 # for the others to end by themselves once one has failed, and to say why; seldom all of it
 SETTLE_SECONDS = 5.0
+PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
 PARENT = "CORRFLOW_PARENT_PID"
 
@@ -56,7 +58,7 @@ def run_processes(command: list[str], count: int) -> int:
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     try:
         return watch(processes)
@@ -72,6 +74,7 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
         if failed:
+            tell_killed(codes)
             # one's failure breaks the others' collectives: the mistake itself is to be told
             deadline = time.monotonic() + SETTLE_SECONDS
             while None in [process.poll() for process in processes]:
@@ -83,6 +86,16 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         if all(code == 0 for code in codes):
             return 0
         time.sleep(POLL_SECONDS)
+
+
+def tell_killed(codes: list[int | None]) -> None:
+    """A line for each process that had no time for one of its own."""
+    for rank, code in enumerate(codes):
+        if code is not None and code < 0 and -code not in PASSED_ON:
+            reason = ": too little memory, perhaps" if code == -signal.SIGKILL else ""
+            place = f"{os.path.basename(sys.argv[0])}: rank {rank}"
+            name = signal.strsignal(-code)
+            print(f"{place}: ended by signal {-code} ({name}){reason}", file=sys.stderr)
 
 
 def end(processes: "list[subprocess.Popen[bytes]]") -> None:

@@ -61,9 +61,7 @@ class TrainerConfig:
 
     def __post_init__(self) -> None:
         check_range("trainer", self, "steps batch accumulate log_every save_every keep", 1)
-        check_range(
-            "trainer", self, "keep_every pictures_every clip_norm ema_clips profile", 0
-        )
+        check_range("trainer", self, "keep_every pictures_every clip_norm ema_clips profile", 0)
         check_range("trainer", self, "seed", 0, LARGEST_SEED)
         if self.spike_factor and self.spike_factor <= 1:
             raise InputError(

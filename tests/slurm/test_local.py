@@ -57,6 +57,15 @@ def test_one_failure_ends_all_and_is_the_exit_code():
     assert time.monotonic() - begun < TIMEOUT_SECONDS
 
 
+def test_a_process_that_is_killed_from_outside_is_named(capfd):
+    code = (
+        "import os, time; os.environ['RANK'] == '1' and os.kill(os.getpid(), 9); time.sleep(1200)"
+    )
+    assert run_processes(python(code), 2) == 137
+    told = capfd.readouterr().err
+    assert told.endswith(": rank 1: ended by signal 9 (Killed): too little memory, perhaps\n")
+
+
 def test_a_process_that_will_not_end_is_killed(monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 1.0)
     stubborn = (
