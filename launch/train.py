@@ -43,6 +43,7 @@ from shards.reading.stream import (
     check_data,
     enlarged_line,
     interval_line,
+    lost_worker,
     read_batches,
 )
 from slurm import ClusterError
@@ -220,6 +221,10 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: SignalHandler) 
             finished = trainer.fit(batches, stop, show)
         except (RecurringError, WriteError, StallError) as error:
             raise type(error)(f"stopped at step {trainer.step}: {error}") from error
+        except RuntimeError as error:
+            if not (reason := lost_worker(error)):
+                raise
+            raise StallError(f"stopped at step {trainer.step}: {reason}") from error
     if context.is_main:
         print(
             f"{'finished' if finished else 'stopped'} at step {trainer.step}; "

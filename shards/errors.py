@@ -8,7 +8,7 @@ class DataError(ValueError):
 
 
 class StallError(RuntimeError):
-    """Clips that did not come in time: the storage may be slow, or a worker stuck."""
+    """Clips that did not come: the storage may be slow, or a worker stuck or killed."""
 
 
 def check_range(group: str, config: object, names: str, low: float, high: float = math.inf) -> None:

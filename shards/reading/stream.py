@@ -268,6 +268,16 @@ def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int
         raise StallError(f"{message}: expected the storage to answer sooner") from None
 
 
+def lost_worker(error: RuntimeError) -> str:
+    """What happened to a worker that was killed; nothing if the error is another one. Torch raises
+    it by a signal, wherever the main thread is."""
+    if not str(error).startswith("DataLoader worker"):
+        return ""
+    return (
+        f"{str(error).strip().rstrip('.')}: too little memory, perhaps: try fewer (stream.workers)"
+    )
+
+
 @contextmanager
 def slow_warning(place: str, seconds: float) -> Iterator[None]:
     """A line on stderr if the block takes longer than `seconds`; 0: none."""

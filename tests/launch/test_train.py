@@ -305,6 +305,23 @@ def test_clips_that_do_not_come_on_one_rank_end_all_processes_with_its_line(pack
     assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
 
 
+@pytest.mark.parametrize("procs", [1, 2])
+def test_a_worker_that_is_killed_ends_all_processes_with_a_line(packed, tmp_path, procs):
+    fatal = f"pipe:case {{}} in *.tar) kill -9 $PPID;; esac; cat {packed}/{{}}"
+    flags = ("--procs", procs, "--stream.workers", 1, "--trainer.steps", 4)
+    done = subprocess.run(
+        train(fatal, tmp_path, *flags),
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_SECONDS,
+        check=False,
+    )
+    told = own_lines(done.stderr)
+    assert "stopped at step 0: DataLoader worker" in told[0], done.stderr
+    assert "too little memory, perhaps: try fewer (stream.workers)" in told[0]
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False), done.stderr
+
+
 def test_a_loss_that_is_no_number_has_an_exit_code_of_its_own(packed, tmp_path):
     command = train(
         packed, tmp_path, "--procs", 2, "--trainer.steps", 9, "--schedule.learning-rate", 1e30
