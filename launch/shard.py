@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -109,7 +110,7 @@ def submit(job: PackJob, plan: PackPlan) -> Submitted:
         Task("launch.shard:pack_end", {"out": out}),
         job.out / LOGS,
         "corrflow-pack",
-        job.cluster,
+        replace(job.cluster, gpus_per_node=0),
     )
     array, last = submitted.array, submitted.last.job_id
     print(

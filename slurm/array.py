@@ -34,12 +34,14 @@ def submit_array(
         last: it must look for itself whether all is there.
         logs: folder for what the jobs print.
         name: of the jobs, in the queue.
-        config: what each job of the array is given; `last` as well.
+        config: what each job of the array is given, of GPUs one at most, since it is one process;
+            `last` as well, without a GPU.
 
     Raises:
         ClusterError: SLURM refuses them; its own reason. Nothing is left in the queue.
     """
-    executor = executor_of(logs, name, config, slurm_array_parallelism=len(tasks))
+    single = replace(config, gpus_per_node=min(config.gpus_per_node, 1))
+    executor = executor_of(logs, name, single, slurm_array_parallelism=len(tasks))
     check_possible(executor)
     with refusals(), executor.batch():
         jobs = [executor.submit(task) for task in tasks]

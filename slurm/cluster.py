@@ -32,7 +32,8 @@ class ClusterConfig:
     exclude: str = ""
     """Nodes that the job must not have."""
     gpus_per_node: int = 0
-    """GPUs of each node of a training job, with a process for each; and of each job of an array."""
+    """GPUs of each node of a training job, with a process for each. If there are any, each job of
+    an array that evaluates or tracks is given one; packing needs none."""
     gpu_type: str = ""
     """Type of GPU as the cluster names it, a100 for example, if it has several."""
     gpu_form: Literal["gpus-per-node", "gres"] = "gpus-per-node"

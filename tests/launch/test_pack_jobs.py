@@ -1,5 +1,7 @@
 """Packing by several jobs; `tests/cluster/test_cluster_pack.py` has it on a real SLURM."""
 
+from types import SimpleNamespace
+
 import pytest
 
 from launch import shard
@@ -7,6 +9,7 @@ from shards.errors import DataError
 from shards.files import sha256_of
 from shards.packing.config import PackConfig
 from shards.packing.pack import pack, prepare, read_plan, read_source
+from slurm.array import Submitted
 
 SMALL = PackConfig(fps=25.0, segment=4)
 
@@ -44,6 +47,20 @@ def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path,
     pack(source, tmp_path / "out", SMALL, processes=1)
     assert plan is not None
     assert content(tmp_path / "out") == content(packed)
+
+
+def test_jobs_that_pack_take_no_gpus(source, tmp_path, monkeypatch):
+    given = []
+
+    def submit(tasks, last, logs, name, config):
+        given.append(config.gpus_per_node)
+        return Submitted("17", SimpleNamespace(job_id="18"))
+
+    monkeypatch.setattr(shard, "goes_to_slurm", lambda jobs, local: True)
+    monkeypatch.setattr(shard, "submit_array", submit)
+    flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--jobs", "2"]
+    assert shard.main([*flags, "--cluster.gpus-per-node", "8"]) == 0
+    assert given == [0]
 
 
 def test_a_job_without_a_plan_is_refused(tmp_path):
