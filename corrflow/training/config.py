@@ -27,7 +27,8 @@ class TrainerConfig:
     accumulate: int = 1
     """Gradient accumulation: the parts in which a process computes its clips of a batch, one after
     the other, which takes less memory. Clips and random draws stay the same, and so do gradients,
-    but for BatchNorm, which sees the clips of one part at a time."""
+    but for BatchNorm and the whitening of distillation, which see the clips of one part at a
+    time."""
     clip_norm: float = 0.0
     """Gradient clipping: the largest norm of the gradient. 0, as released, clips nothing."""
     sync_batch_norm: bool = False
