@@ -40,7 +40,7 @@ def take_snapshot(
                 snapshot / "code" / package,
                 ignore=shutil.ignore_patterns("__pycache__", "*.pyc"),
             )
-        (snapshot / "git.txt").write_text(git_state(source))
+        (snapshot / "git.txt").write_bytes(git_state(source))
         (snapshot / "environment.txt").write_text(environment())
         (snapshot / "job.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
     except (OSError, shutil.Error) as error:
@@ -48,20 +48,20 @@ def take_snapshot(
     return snapshot
 
 
-def git_state(source: Path) -> str:
-    """Commit, changed files and their changes; a line if there is no git."""
+def git_state(source: Path) -> bytes:
+    """Commit, changed files and their changes, which may be in any encoding; a line if there is no
+    git."""
 
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(source), *words], capture_output=True, text=True, check=True
-        ).stdout
+    def git(*words: str) -> bytes:
+        line = ["git", "-C", str(source), *words]
+        return subprocess.run(line, capture_output=True, check=True).stdout
 
     try:
         commit = git("rev-parse", "HEAD").strip()
         status, changes = git("status", "--short", "--branch"), git("diff", "HEAD")
-        return f"commit {commit}\n\n{status}\n{changes}"
+        return b"commit %s\n\n%s\n%s" % (commit, status, changes)
     except (OSError, subprocess.CalledProcessError):
-        return "not a git repository\n"
+        return b"not a git repository\n"
 
 
 def environment() -> str:

@@ -11,18 +11,21 @@ def test_code_state_and_environment_are_kept_and_each_submission_has_its_own(tmp
     source = tmp_path / "source"
     (source / "package" / "__pycache__").mkdir(parents=True)
     (source / "package" / "a.py").write_text("one = 1\n")
+    (source / "package" / "b.csv").write_text("Anna\n")
     (source / "package" / "__pycache__" / "a.pyc").write_bytes(b"")
     git = ["git", "-C", str(source), "-c", "user.name=a", "-c", "user.email=a@b"]
     for words in (["init", "-q"], ["add", "."], ["commit", "-qm", "first"]):
         subprocess.run([*git, *words], check=True)
     (source / "package" / "a.py").write_text("one = 2\n")
+    (source / "package" / "b.csv").write_bytes("Jürgen\n".encode("latin-1"))
     snapshot = take_snapshot(tmp_path / "run", source, ("package",), {"command": ["train.py"]})
     assert snapshot == tmp_path / "run/snapshots/001"
-    assert sorted(path.name for path in (snapshot / "code/package").iterdir()) == ["a.py"]
+    assert sorted(path.name for path in (snapshot / "code/package").iterdir()) == ["a.py", "b.csv"]
     assert (snapshot / "code/package/a.py").read_text() == "one = 2\n"
-    state = (snapshot / "git.txt").read_text()
-    assert state.startswith("commit ")
-    assert "+one = 2" in state
+    state = (snapshot / "git.txt").read_bytes()
+    assert state.startswith(b"commit ")
+    assert b"+one = 2" in state
+    assert "+Jürgen\n".encode("latin-1") in state, "changes in any encoding"
     assert "torch==" in (snapshot / "environment.txt").read_text()
     assert json.loads((snapshot / "job.json").read_text()) == {"command": ["train.py"]}
     assert take_snapshot(tmp_path / "run", source, ("package",), {}).name == "002"
