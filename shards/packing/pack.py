@@ -485,10 +485,11 @@ def finish(plan: PackPlan) -> Manifest:
 
 
 def write_table(path: Path, head: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> None:
-    """A CSV with a line for each row; it is there even when there is none."""
+    """A CSV with a line for each row; it is there even when there is none. What of a file's name is
+    no UTF-8 is escaped."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(head)
     writer.writerows(rows)
     with atomic_file(path) as file:
-        file.write(text.getvalue().encode())
+        file.write(text.getvalue().encode(errors="backslashreplace"))

@@ -4,6 +4,7 @@ import os
 import shutil
 import tarfile
 from dataclasses import replace
+from pathlib import Path
 
 import av
 import numpy as np
@@ -184,6 +185,16 @@ def test_a_broken_video_is_named_and_the_rest_is_packed(source, tmp_path):
     assert all(reason for reason, _ in failed.values())
     assert sum(shard.frames for shard in manifest.shards) == 31
     assert manifest.counts.failures == 4
+
+
+def test_a_broken_frame_whose_name_is_no_utf8_is_named_with_it_escaped(source, tmp_path):
+    frames = source / "odd"
+    frames.mkdir()
+    for number in (1, 2):
+        Path(frames, os.fsdecode(b"\xff%d.jpg" % number)).write_bytes(b"no picture")
+    pack(source, tmp_path / "out", SMALL, processes=1)
+    told = (tmp_path / "out/failures.csv").read_text(encoding="utf-8")
+    assert "odd,\\udcff1.jpg: cannot identify image file" in told
 
 
 def test_what_was_written_of_a_video_that_breaks_off_is_taken_back(source, tmp_path):
