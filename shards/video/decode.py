@@ -39,7 +39,8 @@ TIMED = {
 }
 SHORT_SECONDS, SHORT_PART = 1.0, 0.05  # of which that much may be missing: the larger of the two
 SPARING = {"h264", "hevc"}  # codecs whose decoders can pass over frames that no other refers to
-ERROR_NUMBER = re.compile(r"^\[Errno \d+\] ")
+# of an error's text: its number, and the place in memory of what Pillow was to read
+NOISE = re.compile(r"^\[Errno \d+\] | <_io\.BytesIO object at \w+>$")
 # the same bytes on every processor; and from 4:2:0 to RGB without blurring colours that JPEG will
 # halve again
 EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
@@ -395,8 +396,8 @@ def miscounted(count: int, video: VideoSource) -> Iterator[Damage]:
 
 
 def reason_of(error: Exception) -> str:
-    """An error's text without its number."""
-    return ERROR_NUMBER.sub("", str(error)) or type(error).__name__
+    """An error's text, the same each time."""
+    return NOISE.sub("", str(error)) or type(error).__name__
 
 
 class FrameSelector:

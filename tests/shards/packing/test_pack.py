@@ -194,7 +194,7 @@ def test_a_broken_frame_whose_name_is_no_utf8_is_named_with_it_escaped(source, t
         Path(frames, os.fsdecode(b"\xff%d.jpg" % number)).write_bytes(b"no picture")
     pack(source, tmp_path / "out", SMALL, processes=1)
     told = (tmp_path / "out/failures.csv").read_text(encoding="utf-8")
-    assert "odd,\\udcff1.jpg: cannot identify image file" in told
+    assert "odd,\\udcff1.jpg: cannot identify image file,0" in told
 
 
 def test_what_was_written_of_a_video_that_breaks_off_is_taken_back(source, tmp_path):
