@@ -206,6 +206,7 @@ def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> 
                 "videos": packed.videos,
             }
             file.write(json.dumps(plan).encode())
+        (out / FAILURES_CSV).unlink(missing_ok=True)  # of a try that was given up
     except OSError as error:
         raise DataError(f"{out}: can't be written to ({error.strerror})") from None
     begun = read_plan(out)
@@ -441,17 +442,19 @@ def finish(plan: PackPlan) -> Manifest:
     """Parts to shards, and the manifest.
 
     Raises:
-        DataError: units are missing, says which; too many videos are broken; or none gave a
+        DataError: units are missing, says which and why; too many videos are broken; or none gave a
             sample.
     """
     reports = [report for unit in plan.units if (report := unit.report())]
     if len(reports) < len(plan.units):
         missing = [unit for unit in plan.units if not unit.report()]
         videos = sum(len(unit.videos) for unit in missing)
+        way = "the same command goes on"
+        if (table := plan.out / FAILURES_CSV).exists():  # a job gave up
+            way = f"more videos are broken than are put up with (--max-failures): see {table}"
         raise DataError(
             f"{plan.out}: {len(missing)} of {len(plan.units)} units are not packed ({videos} "
-            f"videos, from {missing[0].videos[0].key} on): "
-            "the same command goes on"
+            f"videos, from {missing[0].videos[0].key} on): {way}"
         )
     for leftover in plan.out.glob(".*.tmp"):  # of a process that was killed here
         leftover.unlink()

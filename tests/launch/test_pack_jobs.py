@@ -1,5 +1,7 @@
 """Packing by several jobs; `tests/cluster/test_cluster_pack.py` has it on a real SLURM."""
 
+import contextlib
+import shutil
 from types import SimpleNamespace
 
 import pytest
@@ -47,6 +49,24 @@ def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path,
     pack(source, tmp_path / "out", SMALL, processes=1)
     assert plan is not None
     assert content(tmp_path / "out") == content(packed)
+
+
+def test_the_last_job_tells_that_others_gave_up_for_too_many_broken_videos(source, tmp_path):
+    videos, out = shutil.copytree(source, tmp_path / "videos"), tmp_path / "out"
+    shutil.rmtree(videos / "val-002")
+    (videos / "val-002.mp4").write_bytes(b"not downloaded")
+    prepare(read_source(videos, SMALL), out, max_failures=0)
+    for number in (0, 1):
+        with contextlib.suppress(DataError):
+            shard.pack_slice(str(out), number, 2, 1)
+    words = rf"units are not packed .*: more videos are broken .*: see {out}/failures.csv"
+    with pytest.raises(DataError, match=words):
+        shard.pack_end(str(out))
+    (videos / "val-002.mp4").unlink()
+    shutil.copytree(source / "val-002", videos / "val-002")
+    prepare(read_source(videos, SMALL), out, max_failures=0)
+    with pytest.raises(DataError, match=r"units are not packed .*: the same command goes on"):
+        shard.pack_end(str(out))
 
 
 def test_jobs_that_pack_take_no_gpus(source, tmp_path, monkeypatch):
