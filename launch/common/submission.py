@@ -25,7 +25,7 @@ RECORD = "job.json"
 LOGS = "logs"
 CODE = ("corrflow", "launch", "shards", "slurm")
 LOOK_SECONDS = 5.0  # between two questions to the controller
-LAG_SECONDS = 30.0  # that the accounts may be behind the queue
+LAG_SECONDS = 30.0  # that the accounts may be behind the queue, or the controller be silent
 
 
 @dataclass(frozen=True)
@@ -153,9 +153,13 @@ def follow(run: Path, record: Record) -> int:
     """Print what rank 0 prints until the job is over; 0 if it ended well. Ctrl-C leaves the job
     alone."""
     path, shown, position = run / LOGS / record.log, "", 0
+    alive = time.monotonic()  # when it last was
     try:
         while True:
-            state = job_state(record.job)
+            state, now = job_state(record.job), time.monotonic()
+            alive = now if state.alive else alive
+            # a controller that is busy does not answer, as if it knew the job no more
+            is_silent = state.state == "UNKNOWN" and now - alive < LAG_SECONDS
             if (
                 line
                 := f"job {record.job}: {state.state}{f' ({state.reason})' if state.reason else ''}"
@@ -165,7 +169,7 @@ def follow(run: Path, record: Record) -> int:
             deadline = time.monotonic() + LOOK_SECONDS
             while time.monotonic() < deadline:
                 position = print_from(path, position)
-                if not state.alive:
+                if not state.alive and not is_silent:
                     return 0 if ended_well(record.job) else 1
                 time.sleep(0.5)
     except KeyboardInterrupt:

@@ -7,6 +7,7 @@ from conftest import TINY
 from launch import train
 from launch.common import submission
 from launch.common.command import take_cluster
+from slurm.status import JobState
 
 JOB = ("--nodes", 2, "--gpus-per-node", 2)
 
@@ -108,6 +109,15 @@ def test_a_job_understands_flags_that_fit_the_profile_alone(packed, sbatch, tmp_
     monkeypatch.delenv("CORRFLOW_CLUSTER")
     cluster = train.read_flags(tasks[0].task.arguments["argv"]).cluster
     assert (cluster.minutes, cluster.signal_lead) == (2, 30)
+
+
+def test_a_controller_that_is_silent_for_a_moment_ends_no_following(tmp_path, monkeypatch):
+    states = iter(["RUNNING", "UNKNOWN", "RUNNING", "RUNNING", "RUNNING"])
+    monkeypatch.setattr(submission, "job_state", lambda _: JobState(next(states, "COMPLETED")))
+    monkeypatch.setattr(submission, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(submission, "LAG_SECONDS", 1.0)
+    record = submission.Record("58", "", "", 1, 1, 0.0)
+    assert submission.follow(tmp_path, record) == 0
 
 
 @pytest.mark.parametrize(
