@@ -183,7 +183,9 @@ def plan_attempt(run: Path) -> Attempt:
     """The attempt that begins now, not yet logged; ClusterError if too many before it got
     nowhere."""
     newest = max((step_of(path) for path in checkpoints(run)), default=0)
-    attempt = Attempt(os.environ.get("SLURM_JOB_ID", ""), newest, (), 0, time.time())
+    # a job that was not submitted here, a shell say, does not come back by itself
+    job = os.environ["SLURM_JOB_ID"] if "SUBMITIT_FOLDER" in os.environ else ""
+    attempt = Attempt(job, newest, (), 0, time.time())
     if is_hopeless(run, attempt):
         raise ClusterError(
             f"run {run}: {TRIES} attempts were cut at step {newest} before they saved: see "

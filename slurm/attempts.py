@@ -16,7 +16,7 @@ class Attempt:
     """One start of a run's processes."""
 
     job: str
-    """SLURM's id; empty: none."""
+    """SLURM's id; empty: none that comes back by itself."""
     step: int
     """Where it began; once it has left in order, where it did."""
     nodes: tuple[str, ...]

@@ -19,6 +19,8 @@ from corrflow.training.checkpoint import checkpoint_path
 from launch import train as command_of_train
 from launch.configs.recipes import RECIPES, find_recipe
 from shards.packing.config import PackConfig
+from slurm import ClusterError
+from slurm.attempts import TRIES, log_attempt
 
 
 def train(packed, run, *flags):
@@ -333,6 +335,18 @@ def test_a_loss_that_is_no_number_has_an_exit_code_of_its_own(packed, tmp_path):
     told = sorted(line[:17] for line in own_lines(done.stderr))
     assert told == ["train.py: rank 0:", "train.py: rank 1:"]
     assert "Traceback" not in done.stderr
+
+
+def test_only_a_job_that_comes_back_by_itself_is_given_up(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "77")
+    monkeypatch.delenv("SUBMITIT_FOLDER", raising=False)
+    for _ in range(TRIES + 1):  # by hand, in a shell of a job
+        log_attempt(tmp_path, command_of_train.plan_attempt(tmp_path))
+    monkeypatch.setenv("SUBMITIT_FOLDER", str(tmp_path))
+    for _ in range(TRIES):
+        log_attempt(tmp_path, command_of_train.plan_attempt(tmp_path))
+    with pytest.raises(ClusterError, match="3 attempts were cut at step 0 before they saved"):
+        command_of_train.plan_attempt(tmp_path)
 
 
 def test_torchrun_works_too(packed, tmp_path):
