@@ -41,7 +41,7 @@ def make_shards(
         ]
     else:
         for part in parts:
-            check_whole(folder / part.name, part)
+            check_whole(folder / part.name, part, out)
         ends = [samples * number // wanted for number in range(wanted + 1)]
         shards = [
             cut(out / f"shard-{n:06d}.tar", folder, parts, ends[n], ends[n + 1])
@@ -61,19 +61,20 @@ def renamed(part_path: Path, path: Path, part: TarPart) -> Shard:
         DataError: it is nowhere, or not whole.
     """
     if part_path.exists() or not path.exists() or sha256_of(path) != part.sha256:
-        check_whole(part_path, part)
+        check_whole(part_path, part, path.parent)
         part_path.replace(path)
     return Shard(
         path.name, len(part.frames), sum(part.frames), part.bytes, part.sha256, tuple(part.offsets)
     )
 
 
-def check_whole(path: Path, part: TarPart) -> None:
-    """DataError unless a part is there with all of its bytes."""
+def check_whole(path: Path, part: TarPart, out: Path) -> None:
+    """DataError unless a part is there with all of its bytes. What is to be removed then is `out`
+    as a whole: an earlier try may have left some shards."""
     size = path.stat().st_size if path.exists() else None
     if size != part.bytes:
         found = "is gone" if size is None else f"{size} bytes, {part.bytes} were packed"
-        raise DataError(f"{path}: {found}: remove {path.parent} to pack anew")
+        raise DataError(f"{path}: {found}: remove {out} to pack anew")
 
 
 def cut(path: Path, folder: Path, parts: list[TarPart], first: int, stop: int) -> Shard:

@@ -395,8 +395,11 @@ def test_a_part_that_was_lost_or_cut_short_is_told(
         pack(source, tmp_path / "out", config, processes=1)
     monkeypatch.undo()
     damage(sorted((tmp_path / "out" / packing.PARTS).glob("*.tar"))[1])
+    words += f" {tmp_path / 'out'} to pack anew"
     with pytest.raises(DataError, match=r"00001-000000\.tar: " + words):
         pack(source, tmp_path / "out", config, processes=1)
+    shutil.rmtree(tmp_path / "out")  # of which a first shard may be there already
+    assert pack(source, tmp_path / "out", config, processes=1).counts.videos == 4
 
 
 def test_two_files_of_one_name_keep_two_keys(source):
