@@ -1,6 +1,7 @@
 """How runs are doing: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line each of
 those under a folder, and with `--page FILE` as a page, too."""
 
+import os
 import sys
 import time
 from dataclasses import dataclass
@@ -100,13 +101,19 @@ def curves_of(folder: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def find_runs(roots: tuple[Path, ...]) -> list[Path]:
-    """All run folders under these; InputError if one of these is no folder."""
+    """All run folders under these, each once; InputError if one of these is no folder."""
+    runs, seen = [], set[str]()
     for root in roots:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder: expected one in which runs are")
-    return sorted(
-        path.parent for root in roots for path in root.glob(f"**/{CONFIG}") if is_run(path)
-    )
+        for folder, subfolders, names in os.walk(root, followlinks=True):
+            place = os.path.realpath(folder)
+            if place in seen:  # links may go in circles
+                subfolders.clear()
+            elif CONFIG in names and is_run(Path(folder, CONFIG)):
+                runs.append(Path(folder))
+            seen.add(place)
+    return sorted(runs)
 
 
 def is_run(config: Path) -> bool:

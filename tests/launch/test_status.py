@@ -67,6 +67,18 @@ def test_runs_are_found_in_a_folder_of_any_name(tmp_path):
     assert status.find_runs((tmp_path / "snapshots",)) == [run]
 
 
+def test_runs_that_are_links_to_elsewhere_are_found_and_each_run_once(tmp_path):
+    for name in ("runs/one", "scratch/two", "scratch/group/three"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text('{"training": {}}')
+    runs = tmp_path / "runs"
+    (runs / "two").symlink_to(tmp_path / "scratch/two")
+    (runs / "group").symlink_to(tmp_path / "scratch/group")
+    (runs / "circle").symlink_to(runs)
+    found = status.find_runs((runs, runs / "one"))
+    assert found == [runs / "group/three", runs / "one", runs / "two"]
+
+
 def test_an_exported_model_is_no_run(refused, command, tmp_path):
     model = tmp_path / "base"
     model.mkdir()
