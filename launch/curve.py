@@ -11,7 +11,7 @@ from launch.configs.train import CurveJob
 def main(argv: list[str]) -> int:
     """Draw, and print each run's validations as a table."""
     job = parse(CurveJob, argv, "curve.py")
-    curves = {folder.name: read_curves(folder) for folder in job.runs}
+    curves = {folder.absolute().name: read_curves(folder) for folder in job.runs}
     draw_curves(curves, job.out)
     for name, (validated, loss) in curves.items():
         print(f"{name}: {loss[-1][0]} clips, loss {loss[-1][1]:.3f} of late")

@@ -105,7 +105,7 @@ class CurveJob:
     def __post_init__(self) -> None:
         if not self.runs:
             raise InputError("curve: no run: expected the folder of one, or of several")
-        if len({run.name for run in self.runs}) < len(self.runs):
+        if len({run.absolute().name for run in self.runs}) < len(self.runs):
             raise InputError(
                 f"curve: {', '.join(map(str, self.runs))}: expected each to have a name of its own"
             )

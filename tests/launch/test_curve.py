@@ -5,6 +5,7 @@ from PIL import Image
 
 from corrflow import InputError
 from corrflow.training.curves import POINTS, read_curves
+from launch import curve
 
 
 def log(run, lines):
@@ -39,6 +40,13 @@ def test_runs_are_drawn_and_told(command, tmp_path):
     assert "       80 clips  J&F 0.7500" in done
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.size[0] > 500
+
+
+def test_the_folder_that_one_is_in_has_its_name(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(log(tmp_path / "one", steps(20, [(10, 0.25)])))
+    assert curve.main(["."]) == 0
+    assert capsys.readouterr().out.startswith("one: 80 clips")
 
 
 def test_refuses_runs_that_logged_nothing_or_share_a_name(refused, tmp_path):
