@@ -15,6 +15,16 @@ from slurm.submission import executor_of, script_of
 RECIPES = ROOT / "slurm" / "containers"
 
 
+@pytest.fixture(autouse=True)
+def srun(tmp_path, monkeypatch):
+    """A stand-in, without which submitit makes no script."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "srun").write_text("#!/bin/sh\nexit 1\n")
+    (tools / "srun").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tools), prepend=":")
+
+
 def script(tmp_path, **settings):
     return script_of(executor_of(tmp_path, "test", ClusterConfig(**settings)))
 
