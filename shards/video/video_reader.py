@@ -4,6 +4,7 @@ sound. Decoding is in `decode.py`."""
 import itertools
 import math
 import os
+from collections import deque
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,8 @@ from shards.video.sources import VideoSource
 
 # the format whose headers count frames; in others the number is a hint
 COUNTED = "mov,mp4,m4a,3gp,3g2,mj2"
+# formats whose index leads to a key frame before any time; in others a search may end behind it
+INDEXED = {COUNTED, "matroska,webm"}
 
 
 class BrokenVideoError(Exception):
@@ -216,35 +219,49 @@ def is_fragmented(path: Path) -> bool:
 
 
 def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
-    """One frame of a video file, RGB `[H, W, 3]`, without decoding all before it; of a number
-    beyond the end, the last frame.
+    """One frame of a video file, RGB `[H, W, 3]`; of a number beyond the end, the last frame. In
+    the usual formats not all before it is decoded.
 
     Raises:
         DataError: nothing is there.
         BrokenVideoError: it is no video, or that frame can't be decoded.
     """
-    with open_video_reader(path) as reader:  # tells what is wrong with the file, if anything
-        first = next(reader.frames)
-    with open_video(path) as (container, stream):
-        stamps = sorted(
-            packet.pts
-            for packet in container.demux(stream)
-            if packet.size and not packet.is_discard and packet.pts is not None
-        )
-        if number == 0 or not stamps:
-            return first.pixels
-        wanted = stamps[min(number, len(stamps) - 1)]
-        container.seek(wanted, stream=stream)
-        try:
-            picture = next(
-                frame
-                for frame in container.decode(stream)
-                if frame.pts is not None and frame.pts >= wanted
-            )
-        except (StopIteration, av.FFmpegError):
-            raise BrokenVideoError(f"frame {number} can't be decoded") from None
-        frame_converter = FrameConverter(Sizing(), pixel_aspect(stream))
-        return np.asarray(frame_converter.convert(picture).convert("RGB"))
+    with open_video_reader(path) as reader, open_video(path) as (container, stream):
+        is_indexed = container.format.name in INDEXED
+        if number and is_indexed and (found := find_key(container, stream, number)):
+            wanted, key = found
+            container.seek(key, stream=stream)
+            try:
+                frame = next(
+                    frame
+                    for frame in container.decode(stream)
+                    if frame.pts is not None and frame.pts >= wanted
+                )
+            except (StopIteration, av.FFmpegError):
+                raise BrokenVideoError(f"frame {number} can't be decoded") from None
+            frame_converter = FrameConverter(Sizing(), pixel_aspect(stream))
+            return np.asarray(frame_converter.convert(frame).convert("RGB"))
+        return deque(itertools.islice(reader.frames, number + 1), maxlen=1).pop().pixels
+
+
+def find_key(
+    container: InputContainer, stream: av.VideoStream, number: int
+) -> tuple[int, int] | None:
+    """The stamp of a frame, or of the last one, and where its decoding begins: at a key frame that
+    is not shown behind it. None where the packets don't tell."""
+    shown, keys = list[int](), list[tuple[int, int]]()
+    for packet in container.demux(stream):
+        if not packet.size:
+            continue
+        if packet.pts is None or packet.dts is None:
+            return None
+        if not packet.is_discard:
+            shown.append(packet.pts)
+        if packet.is_keyframe:
+            keys.append((packet.pts, packet.dts))
+    wanted = sorted(shown)[min(number, len(shown) - 1)]
+    before = [(pts, dts) for pts, dts in keys if pts <= wanted]
+    return (wanted, max(before)[1]) if before else None
 
 
 def count_packets(path: Path) -> int:

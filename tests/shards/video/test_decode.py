@@ -59,14 +59,18 @@ def write(
     gop=12,
     container=None,
     aspect=None,
+    options=None,
     **colours,
 ):
-    """A file of these pictures; `colours`: colorspace or color_range."""
+    """A file of these pictures; `options`: more of the encoder's; `colours`: colorspace or
+    color_range."""
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
     with av.open(str(path), "w", options=container or {}) as output:
         stream = output.add_stream(
-            codec, rate=rate, options={"crf": "8"} if codec == "libx264" else {}
+            codec,
+            rate=rate,
+            options={**({"crf": "8"} if codec == "libx264" else {}), **(options or {})},
         )
         stream.codec_context.thread_count = 1  # the same bytes on every machine
         stream.height, stream.width = pictures[0].shape[:2]
