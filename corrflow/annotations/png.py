@@ -45,21 +45,23 @@ def read_png(path: Path, width: int, height: int) -> list[Shape]:
 
 def areas_of(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
     """Those of one file, with names if a label map has any."""
-    if path.absolute().parent.name != INSTANCES:
-        return named_areas(path, colors) if colors else numbered_areas(path)
+    if path.absolute().parent.name == INSTANCES:
+        return instances(path, colors)
+    return named_areas(path, colors) if colors else numbered_areas(path)
+
+
+def instances(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
+    """By the objects' numbers, which count anew in each image and so are no ids; called as the
+    class in whose colour they are in another file, if it is known."""
     classes = path.absolute().parent.with_name(CLASSES) / path.name
-    return named_instances(path, classes, colors) if classes.is_file() else numbered_areas(path)
-
-
-def named_instances(path: Path, classes: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
-    """By the objects' numbers, called as the class in whose colour they are in another file."""
+    if not colors or not classes.is_file():
+        return [replace(shape, object=NamedObject("object")) for shape in numbered_areas(path)]
     with Image.open(classes) as image:
         colors_hw3 = np.asarray(image.convert("RGB"))
     shapes = []
     for shape in numbered_areas(path):
         color = tuple(colors_hw3[shape.bitmap][0].tolist())
-        name = colors.get(color, shape.object.name)
-        shapes.append(replace(shape, object=NamedObject(name, shape.object.key)))
+        shapes.append(replace(shape, object=NamedObject(colors.get(color, "object"))))
     return shapes
 
 

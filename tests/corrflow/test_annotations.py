@@ -534,22 +534,45 @@ def test_pngs_by_number_and_by_the_names_of_a_label_map(tmp_path):
     assert (cat.mask(HEIGHT, WIDTH) == BOX).all()
 
 
+def write_instances(root, name, labels, classes):
+    """An image's objects in SegmentationObject, and of class `classes[n]` in SegmentationClass."""
+    palette = np.array(PALETTE, np.uint8).reshape(256, 3)
+    for folder, numbers in (("SegmentationObject", labels), ("SegmentationClass", classes[labels])):
+        (root / folder).mkdir(exist_ok=True)
+        Image.fromarray(palette[numbers]).save(root / folder / f"{name}.png")
+
+
 def test_instances_of_pascal_voc_are_called_as_their_classes(tmp_path):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[BOX], labels[40:44, 40:50] = 1, 2
-    palette = np.array(PALETTE, np.uint8).reshape(256, 3)
-    classes = np.array([(0, 0, 0), palette[2], palette[2]], np.uint8)
-    for folder, colors in (("SegmentationObject", palette), ("SegmentationClass", classes)):
-        (tmp_path / folder).mkdir()
-        Image.fromarray(colors[labels]).save(tmp_path / folder / "00003.png")
+    write_instances(tmp_path, "00003", labels, np.array([0, 2, 2]))
+    objects = tmp_path / "SegmentationObject"
+    shapes, owners = number_objects(read_shapes(objects, WIDTH, HEIGHT), "f")
+    assert [owner.name for owner in owners] == ["object", "object"]
     (tmp_path / "labelmap.txt").write_text("cat:128,0,0::\ndog:0,128,0::\n")
-    shapes = read_shapes(tmp_path / "SegmentationObject", WIDTH, HEIGHT)
-    assert [shape.object for shape in shapes] == [NamedObject("dog", "1"), NamedObject("dog", "2")]
+    shapes, owners = number_objects(read_shapes(objects, WIDTH, HEIGHT), "f")
+    assert [owner.name for owner in owners] == ["dog", "dog"]
     assert (shapes[0].mask(HEIGHT, WIDTH) == BOX).all()
     (shape,) = read_shapes(tmp_path / "SegmentationClass", WIDTH, HEIGHT)
     assert shape.object.name == "dog"
     with pytest.raises(InputError, match=r"is of PASCAL VOC: expected .*/SegmentationClass, in"):
         read_shapes(tmp_path, WIDTH, HEIGHT)
+
+
+def test_instances_of_pascal_voc_count_anew_in_each_image(tmp_path):
+    (tmp_path / "labelmap.txt").write_text("cat:128,0,0::\ndog:0,128,0::\n")
+    both, alone = np.zeros((2, HEIGHT, WIDTH), np.uint8)
+    both[BOX], both[40:44, 40:50], alone[40:44, 40:50] = 1, 2, 1
+    # the second object of one image is the first of the other, as Datumaro and CVAT number them
+    write_instances(tmp_path, "00003", both, np.array([0, 1, 2]))
+    write_instances(tmp_path, "00005", alone, np.array([0, 2]))
+    folder = tmp_path / "SegmentationObject"
+    shapes, owners = number_objects(read_shapes(folder, WIDTH, HEIGHT), "f")
+    assert [owner.name for owner in owners] == ["cat", "dog"]
+    assert shapes[1].object == shapes[2].object
+    write_instances(tmp_path, "00003", both, np.array([0, 2, 2]))
+    with pytest.raises(InputError, match="f: frame 00003: 2 shapes 'dog' without an id, and more"):
+        number_objects(read_shapes(folder, WIDTH, HEIGHT), "f")
 
 
 @pytest.mark.parametrize("name", ["a.xml", "a.XML", "a.json", "a.JSON", "a.txt", "a.TXT", "a.PNG"])
