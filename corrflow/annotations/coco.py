@@ -63,8 +63,10 @@ def read_coco(path: Path, width: int, height: int) -> list[Shape]:
 def shapes_of(
     annotation: dict[str, Any], category: dict[str, Any], frame: str, width: int, height: int
 ) -> list[Shape]:
-    """An area, or a point for each keypoint that is labelled."""
+    """An area, or a point for each keypoint that is labelled; nothing where CVAT interpolated."""
     attributes = annotation.get("attributes", {})
+    if "track_id" in attributes and attributes.get("keyframe") is False:
+        return []
     keys = annotation.get("track_id"), attributes.get("track_id"), annotation.get("instance_id")
     key = next((f"track {key}" for key in keys if key is not None), "")
     owner = NamedObject(str(category["name"]), key)

@@ -388,6 +388,20 @@ def test_coco_objects_are_told_apart_by_their_track(tmp_path, place):
     assert shapes[1].object == shapes[2].object
 
 
+def test_coco_of_cvat_gives_what_was_drawn_and_not_what_was_interpolated(tmp_path):
+    def annotation(image, **attributes):
+        box = {"image_id": image, "category_id": 1, "bbox": [1, 1, 5, 5]}
+        return {**box, "attributes": {"occluded": False, **attributes}}
+
+    path = tmp_path / "a.json"
+    drawn = annotation(7, track_id=0, keyframe=True)
+    interpolated = annotation(8, track_id=0, keyframe=False)
+    # a skeleton that is no track is never a keyframe
+    path.write_text(coco([drawn, interpolated, annotation(8, keyframe=False)]))
+    frames = [shape.frame for shape in read_shapes(path, WIDTH, HEIGHT)]
+    assert frames == ["frame_000003", "frame_000009"]
+
+
 @pytest.mark.parametrize("count", [{}, {"num_keypoints": 2}])
 def test_coco_keypoints_are_points_that_are_labelled(tmp_path, count):
     categories = [{"id": 1, "name": "man", "keypoints": ["nose", "hand", "foot"]}]
