@@ -24,6 +24,8 @@ from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotationWriter, TrackedShape
 from corrflow.errors import InputError
 
+# by their corners; the others are turned rectangles of Labelme and of X-AnyLabeling
+AS_POLYGON = ("polygon", "oriented_rectangle", "rotation")
 VERSION = "5.5.0"  # whose fields are written; Labelme reads files of other versions, too
 
 
@@ -73,7 +75,7 @@ def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
     """One shape; ValueError for a kind that can't be tracked."""
     points = np.array(shape["points"], dtype=np.float64).reshape(-1, 2)
     kind = shape.get("shape_type", "polygon")
-    if kind == "polygon":
+    if kind in AS_POLYGON:
         return Shape(frame, owner, rings=(points,))
     if kind == "point":
         return Shape(frame, owner, point=(float(points[0, 0]), float(points[0, 1])))

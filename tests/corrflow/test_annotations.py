@@ -430,6 +430,8 @@ def test_labelme_shapes_of_a_group_are_one_object(tmp_path):
         {"shape_type": "polygon", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]},
         {"shape_type": "rectangle", "points": [[25, 30], [5, 10]]},
         {"shape_type": "rectangle", "points": SQUARE},
+        {"shape_type": "oriented_rectangle", "points": SQUARE},
+        {"shape_type": "rotation", "points": SQUARE, "direction": 0},
         mask,
         {"points": [[5, 10], [25, 10], [25, 30], [5, 30]]},
     ]
@@ -439,7 +441,7 @@ def test_labelme_shapes_of_a_group_are_one_object(tmp_path):
     (folder / "00012.json").write_text(labelme(shapes))
     (folder / "00013.json").write_text(labelme(shapes[:1], "00013.jpg"))
     shapes, objects = number_objects(read_shapes(folder, WIDTH, HEIGHT), "")
-    assert [shape.frame for shape in shapes] == ["00012"] * 5 + ["00013"]
+    assert [shape.frame for shape in shapes] == ["00012"] * 7 + ["00013"]
     assert len(objects) == 1
     for shape in shapes:
         assert (shape.mask(HEIGHT, WIDTH) == BOX).all()
