@@ -2,7 +2,8 @@
 
 The one numbers frames, the other names images: their `id` only counts what was uploaded. In a track
 each object has one shape a frame; `keyframe` are those that somebody drew, the others were
-interpolated by CVAT and are not read.
+interpolated by CVAT and are not read. What was drawn as a shape is no track, though it is written
+as one.
 """
 
 from collections.abc import Iterator, Sequence
@@ -30,6 +31,7 @@ from corrflow.files import atomic_file
 
 DRAWN = ("polygon", "box", "mask", "ellipse", "points")
 OTHERS = ("polyline", "cuboid", "skeleton")
+BY_HAND = ("manual", "semi-auto")  # sources; what was loaded into CVAT has others
 
 
 def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
@@ -51,7 +53,8 @@ def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
     shapes: list[Shape] = []
     for track in root.iter("track"):
         with reading(path, f"track {track.get('id', '')}"):
-            owner = NamedObject(track.attrib["label"], f"track {track.attrib['id']}")
+            key = None if is_shape(track) else f"track {track.attrib['id']}"
+            owner = named(track, key)
             for element in drawn(track):
                 if element.get("keyframe", "1") == "1" and element.get("outside", "0") == "0":
                     shapes += shapes_of(element, int(element.attrib["frame"]), owner)
@@ -61,11 +64,25 @@ def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
         with reading(path, f"image {image.get('id', '')}"):
             check_size(path, (image.get("width"), image.get("height")), width, height)
             for element in drawn(image):
-                group = element.get("group_id", "0")
-                key = "" if group == "0" else f"group {group}"
-                owner = NamedObject(element.attrib["label"], key)
-                shapes += shapes_of(element, image_stem(image.attrib["name"]), owner)
+                shapes += shapes_of(element, image_stem(image.attrib["name"]), named(element))
     return shapes
+
+
+def is_shape(track: Element) -> bool:
+    """Whether a track is none for CVAT, which writes a shape that somebody drew as a track that
+    ends in the next frame, and has no tracks of masks."""
+    elements = list(drawn(track))
+    if any(element.tag == "mask" for element in elements):
+        return True
+    ends_at_once = [element.get("outside") for element in elements] == ["0", "1"]
+    return ends_at_once and track.get("source") in BY_HAND
+
+
+def named(element: Element, key: str | None = None) -> NamedObject:
+    """The object of a track or a shape; its group is its key if it has no other."""
+    group = element.get("group_id", "0")
+    by_group = "" if group == "0" else f"group {group}"
+    return NamedObject(element.attrib["label"], by_group if key is None else key)
 
 
 def drawn(parent: Element) -> Iterator[Element]:

@@ -230,6 +230,53 @@ def test_cvat_for_video_gives_what_was_drawn(tmp_path):
     ]
 
 
+def cvat_shape(number, frame, tag, outline, more='source="manual"'):
+    """A shape as CVAT for video writes it: as a track that ends in the next frame."""
+    elements = [
+        f'<{tag} frame="{frame + outside}" keyframe="1" outside="{outside}" {outline}/>'
+        for outside in (0, 1)
+    ]
+    return f'<track id="{number}" label="dog" {more}>{"".join(elements)}</track>'
+
+
+@pytest.mark.parametrize(
+    ("tag", "outline", "source"),
+    [
+        ("polygon", 'points="5,10;25,10;25,30;5,30"', "manual"),
+        ("box", 'xtl="5" ytl="10" xbr="25" ybr="30"', "semi-auto"),
+        ("mask", 'rle="0, 4" left="5" top="10" width="2" height="2"', "file"),
+    ],
+)
+def test_a_shape_of_cvat_for_video_is_no_track(tmp_path, tag, outline, source):
+    def objects_of(*tracks):
+        path = tmp_path / "a.xml"
+        path.write_text(f"<annotations>{''.join(tracks)}</annotations>")
+        shapes, objects = number_objects(read_shapes(path, WIDTH, HEIGHT), "f")
+        return [shape.frame for shape in shapes], [owner.name for owner in objects]
+
+    def shape(number, frame, more=""):
+        return cvat_shape(number, frame, tag, outline, f'source="{source}" {more}')
+
+    # drawn again in a later frame it is the same dog
+    assert objects_of(shape(0, 3), shape(1, 7)) == ([3, 7], ["dog"])
+    assert objects_of(shape(0, 3), shape(1, 3)) == ([3, 3], ["dog", "dog"])
+    groups = shape(0, 3, 'group_id="1"'), shape(1, 7, 'group_id="2"')
+    assert objects_of(*groups) == ([3, 7], ["dog", "dog"])
+    with pytest.raises(InputError, match="f: frame 3: 2 shapes 'dog' without an id"):
+        objects_of(shape(0, 3), shape(1, 3), shape(2, 7))
+
+
+def test_a_track_that_was_loaded_into_cvat_is_one_however_soon_it_ends(tmp_path):
+    square = "polygon", 'points="5,10;25,10;25,30;5,30"'
+    tracks = [
+        cvat_shape(n, n, *square, f'source="{name}"') for n, name in ((1, "auto"), (5, "file"))
+    ]
+    path = tmp_path / "a.xml"
+    path.write_text(f"<annotations>{''.join(tracks)}</annotations>")
+    _, objects = number_objects(read_shapes(path, WIDTH, HEIGHT), "f")
+    assert len(objects) == 2
+
+
 @pytest.mark.parametrize(
     ("drawn", "area"),
     [
