@@ -206,7 +206,8 @@ class CvatWriter(AnnotationWriter):
         root = Element("annotations")
         SubElement(root, "version").text = "1.1"
         self.add_meta(SubElement(root, "meta"))
-        root.extend(self.tracks)
+        # CVAT refuses a file with a track of nothing, such as that of a number that no mask has
+        root.extend(track for track in self.tracks if len(track))
         ElementTree.indent(root)
         with atomic_file(self.path) as file:
             ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)

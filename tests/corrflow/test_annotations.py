@@ -838,6 +838,11 @@ def test_cvat_says_where_an_object_is_gone(tmp_path, frames):
     assert (root.findtext(".//size"), root.findtext(".//stop_frame")) == ("3", "2")
 
 
+def test_cvat_gets_no_track_of_an_object_that_is_nowhere(tmp_path):
+    root = ElementTree.parse(write("cvat", tmp_path, [[TrackedShape(3, BOX)]], 1.0)).getroot()
+    assert [(track.get("id"), len(track)) for track in root.iter("track")] == [("2", 1)]
+
+
 def test_cvat_is_told_the_confidence_in_per_cent(tmp_path):
     frames = [[TrackedShape(1, point=(3.25, 4.5), confidence=0.934)]]
     root = ElementTree.parse(write("cvat", tmp_path, frames, 1.0)).getroot()
