@@ -53,7 +53,8 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
 
     Raises:
         av.FFmpegError: nothing that FFmpeg reads.
-        ValueError: no video stream; pictures that are attached to music are none.
+        ValueError: no video stream that can be decoded; pictures that are attached to music are
+            none.
     """
     with open_container(path) as container:
         yield container, shown_stream(container, path)
@@ -62,9 +63,11 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
 def shown_stream(container: InputContainer, path: Path) -> av.VideoStream:
     """Of several: the one that moves, then the one that is marked as the default, then the
     largest."""
-    streams = [stream for stream in container.streams.video if not stream.disposition & STILLS]
+    # a stream of a codec that FFmpeg does not know has no context
+    known = [stream for stream in container.streams.video if stream.codec_context is not None]
+    streams = [stream for stream in known if not stream.disposition & STILLS]
     if not streams:
-        raise ValueError("no video stream")
+        raise ValueError("no video stream that can be decoded")
     moving = moving_streams(path) if len(streams) > 1 else set()
 
     def rank(stream: av.VideoStream) -> tuple[bool, bool, int]:

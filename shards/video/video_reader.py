@@ -6,7 +6,7 @@ import math
 import os
 from collections import deque
 from collections.abc import Generator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -227,20 +227,20 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
         BrokenVideoError: it is no video, or that frame can't be decoded.
     """
     with open_video_reader(path) as reader, open_video(path) as (container, stream):
-        is_indexed = container.format.name in INDEXED
-        if number and is_indexed and (found := find_key(container, stream, number)):
-            wanted, key = found
-            container.seek(key, stream=stream)
-            try:
+        try:
+            is_indexed = container.format.name in INDEXED
+            if number and is_indexed and (found := find_key(container, stream, number)):
+                wanted, key = found
+                container.seek(key, stream=stream)
                 frame = next(
                     frame
                     for frame in container.decode(stream)
                     if frame.pts is not None and frame.pts >= wanted
                 )
-            except (StopIteration, av.FFmpegError):
-                raise BrokenVideoError(f"frame {number} can't be decoded") from None
-            frame_converter = FrameConverter(Sizing(), pixel_aspect(stream))
-            return np.asarray(frame_converter.convert(frame).convert("RGB"))
+                frame_converter = FrameConverter(Sizing(), pixel_aspect(stream))
+                return np.asarray(frame_converter.convert(frame).convert("RGB"))
+        except (StopIteration, av.FFmpegError):
+            raise BrokenVideoError(f"frame {number} can't be decoded") from None
         return deque(itertools.islice(reader.frames, number + 1), maxlen=1).pop().pixels
 
 
@@ -265,10 +265,12 @@ def find_key(
 
 
 def count_packets(path: Path) -> int:
-    """Of the video stream: how many frames it will give, without decoding them."""
-    with open_video(path) as (container, stream):
-        packets = container.demux(stream)
-        return sum(bool(packet.size) and not packet.is_discard for packet in packets)
+    """Of the video stream, up to damage: how many frames it will give, without decoding them."""
+    count = 0
+    with open_video(path) as (container, stream), suppress(av.FFmpegError):
+        for packet in container.demux(stream):
+            count += bool(packet.size) and not packet.is_discard
+    return count
 
 
 def open_sound(container: InputContainer, zero: Fraction) -> Sound | None:

@@ -392,7 +392,7 @@ def test_the_cover_of_a_record_is_no_video(tmp_path):
         output.mux(cover.encode(picture.reformat(format="yuvj420p")))
         output.mux(cover.encode())
         encode_silence(output, sound, seconds=1)
-    assert found(tmp_path / "a.mp4") == ([], ["no video stream"])
+    assert found(tmp_path / "a.mp4") == ([], ["no video stream that can be decoded"])
 
 
 def test_a_count_that_is_no_more_than_a_hint_does_not_make_a_video_broken(tmp_path):
@@ -604,10 +604,13 @@ def test_what_is_no_video_is_damage_with_a_reason(tmp_path):
     (tmp_path / "text.mp4").write_text("<html>404 Not Found</html>")
     with av.open(str(tmp_path / "sound.mp4"), "w") as output:
         encode_silence(output, output.add_stream("aac", rate=16000), seconds=1)
+    content = write(tmp_path / "codec.mp4", moving(3)).read_bytes()
+    (tmp_path / "codec.mp4").write_bytes(content.replace(b"avc1", b"new1"))
     (tmp_path / "nothing").mkdir()
     (tmp_path / "link.mp4").symlink_to(tmp_path / "gone")
     reasons = {path.name: found(path) for path in tmp_path.iterdir()}
-    assert reasons.pop("sound.mp4") == ([], ["no video stream"])
+    assert reasons.pop("codec.mp4") == ([], ["no video stream that can be decoded"])
+    assert reasons.pop("sound.mp4") == ([], ["no video stream that can be decoded"])
     assert reasons.pop("nothing") == ([], ["no numbered images"])
     assert reasons.pop("link.mp4") == ([], ["no such file or folder"])
     assert reasons.keys() == {"empty.mp4", "text.mp4"}

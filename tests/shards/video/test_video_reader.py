@@ -170,6 +170,23 @@ def test_footage_that_breaks_off_raises_where_it_does(tmp_path):
         pass
 
 
+def test_what_comes_before_packets_that_can_not_be_read_is_given(tmp_path):
+    path = write(tmp_path / "a.ivf", moving(10), "libvpx")
+    content = bytearray(path.read_bytes())
+    place = 32  # behind the head of the file
+    for _ in range(6):
+        place += 12 + int.from_bytes(content[place : place + 4], "little")
+    content[place : place + 4] = b"\xff" * 4  # how many bytes the seventh frame has
+    path.write_bytes(content)
+    seen = []
+    with open_video_reader(path) as footage, pytest.raises(BrokenVideoError):
+        seen.extend(footage.frames)
+    assert len(seen) == footage.count == 6
+    assert np.array_equal(picture_at(path, 5), seen[5].pixels)
+    with pytest.raises(BrokenVideoError):
+        picture_at(path, 6)
+
+
 def test_frames_of_another_size_are_refused(tmp_path):
     Image.new("RGB", (20, 10)).save(tmp_path / "0.png")
     Image.new("RGB", (22, 10)).save(tmp_path / "1.png")
