@@ -275,7 +275,10 @@ def count_packets(path: Path) -> int:
 
 def open_sound(container: InputContainer, zero: Fraction) -> Sound | None:
     """The sound that a player would choose; None if there is none, or none that can be decoded."""
-    stream = container.streams.best("audio")
+    streams = (container.streams.best("audio"), *container.streams.audio)
+    # a stream of a codec that FFmpeg does not know has no context
+    known = (stream for stream in streams if stream and stream.codec_context is not None)
+    stream = next(known, None)
     if not isinstance(stream, av.AudioStream) or stream.time_base is None:
         return None
     return Sound(stream, stamped(container, stream, round(zero / stream.time_base)))

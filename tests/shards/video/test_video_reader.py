@@ -138,6 +138,15 @@ def test_sound_comes_as_it_is_stored(tmp_path):
         assert [(packet.pts, bytes(packet)) for packet in footage.sound.packets] == stored
 
 
+def test_sound_that_can_not_be_decoded_is_none(tmp_path):
+    path = write_with_sound(tmp_path / "a.mp4")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"mp4a", b"new1").replace(b"esds", b"free"))
+    with open_video_reader(path) as footage:
+        assert footage.sound is None
+        assert len(list(footage.frames)) == 10
+
+
 def test_damaged_sound_ends_where_it_does_and_the_frames_come(tmp_path):
     path = write_with_sound(tmp_path / "a.mkv", seconds=1)
     shorter = cut(path, 0.8)
