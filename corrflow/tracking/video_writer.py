@@ -18,6 +18,7 @@ from corrflow.pictures import Pixels
 
 # codecs that MP4 holds and browsers play; other sound becomes AAC
 COPIED = {"aac", "mp3", "opus", "flac"}
+LOWEST_MP3 = 16000  # Hz, of MP3 that MP4 holds
 # Hz, those that AAC knows
 AAC_RATES = {
     96000, 88200, 64000, 48000, 44100, 32000, 24000,
@@ -125,9 +126,9 @@ class VideoWriter:
 
 def mixed(container: OutputContainer, source: av.AudioStream, packets: Packets) -> "Copied":
     """Sound as it goes into a video."""
-    return (Copied if source.codec_context.codec.canonical_name in COPIED else Encoded)(
-        container, source, packets
-    )
+    codec = source.codec_context.codec.canonical_name
+    is_copied = codec in COPIED and (codec != "mp3" or source.rate >= LOWEST_MP3)
+    return (Copied if is_copied else Encoded)(container, source, packets)
 
 
 class Copied:

@@ -118,7 +118,12 @@ def test_sound_that_browsers_play_is_copied_to_the_byte(tmp_path, name, codec):
 
 @pytest.mark.parametrize(
     ("codec", "layout", "rate"),
-    [("pcm_s16le", "mono", 44100), ("ac3", "5.1", 48000), ("pcm_s16le", "stereo", 6000)],
+    [
+        ("pcm_s16le", "mono", 44100),
+        ("ac3", "5.1", 48000),
+        ("pcm_s16le", "stereo", 6000),
+        ("libmp3lame", "mono", 8000),
+    ],
 )
 def test_other_sound_becomes_aac_and_sounds_the_same(tmp_path, codec, layout, rate):
     source = tone(tmp_path / "a.mkv", codec, layout=layout, rate=rate)
