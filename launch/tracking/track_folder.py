@@ -117,9 +117,9 @@ class LabelledVideo:
 
 
 def bytes_of(path: Path) -> int:
-    """Of a video file, or of all frames of a folder."""
+    """Of a video file, or of all frames of a folder; a link to what is gone has none."""
     files = [file for _, file in frame_files(path)] if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files)
+    return sum(file.stat().st_size for file in files if file.exists())
 
 
 def is_folder_of_videos(path: Path) -> bool:

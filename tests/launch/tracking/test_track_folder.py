@@ -117,6 +117,16 @@ def test_a_problem_is_told_and_tried_again(track, folders, capfd):
     assert rows_of(folders / "out")["run"]["state"] == "tracked"
 
 
+def test_a_link_to_a_video_that_is_gone_does_not_stop_the_others(track, folders):
+    video = folders / "videos" / "run.mkv"
+    video.unlink()
+    video.symlink_to(folders / "gone.mkv")
+    assert track() == 1
+    rows = rows_of(folders / "out")
+    assert "run.mkv: no such file or folder" in rows["run"]["problem"]
+    assert rows["day two/walk"]["state"] == "tracked"
+
+
 def test_a_video_that_was_replaced_is_not_taken_for_done(track, folders):
     assert track() == 0
     write_video(folders / "videos" / "run.mkv", count=5)
