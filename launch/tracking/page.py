@@ -20,11 +20,11 @@ import gradio as gr
 
 from corrflow import CorrFlow, InputError
 from corrflow.annotations import WRITERS
-from corrflow.pictures import Pixels, read_mask
+from corrflow.pictures import Pixels, read_mask, write_mask
 from corrflow.tracking.recording import masks_folder
 from launch.common.command import MISTAKES
 from launch.configs.evaluate import TrackJob
-from launch.tracking.marking import Shown, canvas_of, marking_canvas, read_marks
+from launch.tracking.marking import Shown, canvas_of, marking_canvas, paint, read_marks
 from launch.tracking.prompts import Prompts
 from launch.tracking.request import Progress, StoppedError, TrackRequest
 from launch.tracking.track_folder import LABEL_SUFFIXES
@@ -84,10 +84,31 @@ class Opened:
 
         return read_marks(value, Path(tempfile.mkdtemp(dir=self.folder)), below_at)
 
+    def paint_masks(self, value: str) -> None:
+        """Strokes over what was tracked from labels, as corrections: into its masks, which go
+        before the labels. A mask whose strokes were taken back goes: its frame is tracked anew."""
+        strokes = json.loads(value or "{}").get("mask", [])
+        frames = {stroke["frame"] for stroke in strokes}
+        before, self.below = self.below, {}
+        for number in before.keys() - frames:
+            self.mask_path(number).unlink(missing_ok=True)
+        for number in frames:
+            tracked_hw = before.get(number)
+            if tracked_hw is None:
+                tracked_hw = self.tracked_at(number)
+            if tracked_hw is not None:
+                self.below[number] = tracked_hw
+                here = [stroke for stroke in strokes if stroke["frame"] == number]
+                write_mask(self.mask_path(number), paint(here, tracked_hw))
+
     def tracked_at(self, number: int) -> Pixels | None:
         """The objects that were tracked in a frame, `[H, W]`."""
-        path = masks_folder(self.out) / f"{FrameNames().name(number)}.png"
+        path = self.mask_path(number)
         return read_mask(path) if path.exists() else None
+
+    def mask_path(self, number: int) -> Path:
+        """Where the mask of a frame is, if the video was tracked."""
+        return masks_folder(self.out) / f"{FrameNames().name(number)}.png"
 
     def confidence(self) -> list[float]:
         """That of the object or point of least, of each frame; empty if nothing was tracked."""
@@ -255,6 +276,7 @@ def track_with(setting: Setting) -> Any:
         try:
             with mistakes_shown():
                 if labels:
+                    opened.paint_masks(marks)
                     prompts = Prompts(labels=Path(labels))
                 else:
                     prompts = replace(opened.read_marks(marks), names=split_names(names))

@@ -244,6 +244,35 @@ def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
     assert "Tracked 7 frames" in page.inner_text("#told")
 
 
+def test_what_was_tracked_from_labels_is_corrected_by_painting_too(page, tmp_path):
+    labels = write_labelme(tmp_path / "frame_000000.json", [{"points": SQUARE}])
+    page.get_by_text("Labels of another tool").click()
+    page.set_input_files("#labels input[type=file]", labels)
+    page.locator("#labels").get_by_text("frame_000000").first.wait_for()
+    before = masks_of(result(page, ".zip", tmp_path))
+    page.wait_for_selector("#marks canvas.timeline:visible")
+    bar(page, 4)
+    page.click("[data-mode=mask]")
+    page.locator("[name=size]").fill("6")
+    drag(page, (40, 30), (60, 30))
+    page.click("#start")
+    page.get_by_text("of which 1 stay as they were").wait_for()
+    page.click("#start")
+    page.get_by_text("of which 7 stay as they were").wait_for()
+    after = masks_of(got(page, ".zip", tmp_path))
+    assert [mask[30, 50] for mask in before] == [0] * 7
+    assert (after[0][30, 50], after[4][30, 50], after[6][30, 50]) == (0, 1, 1)
+    page.click("[data-object='2']")
+    drag(page, (40, 40), (60, 40))
+    page.click("#start")
+    page.get_by_text("has object 2: expected some of 1").first.wait_for()
+    # taken back, all strokes are: what was painted goes
+    page.click("[data-act=clear]")
+    page.click("#start")
+    page.get_by_text("Tracked 7 frames.").wait_for()
+    assert np.array_equal(masks_of(got(page, ".zip", tmp_path))[4], before[4])
+
+
 def test_starting_without_marks_is_told_on_the_page(page):
     page.click("#start")
     page.get_by_text("nothing is marked").first.wait_for()
