@@ -21,6 +21,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
+from shards.video.clock import Clock
 from shards.video.container import open_video, pixel_aspect, transposition
 from shards.video.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_turned, to_rgb
 from shards.video.sampling import Sampling, Sizing
@@ -38,6 +39,7 @@ TIMED = {
     "mov,mp4,m4a,3gp,3g2,mj2",
 }
 SHORT_SECONDS, SHORT_PART = 1.0, 0.05  # of which that much may be missing: the larger of the two
+JUMP_SECONDS = 1.0  # back in time: another recording begins
 SPARING = {"h264", "hevc"}  # codecs whose decoders can pass over frames that no other refers to
 # of an error's text: its number, and the place in memory of what Pillow was to read
 NOISE = re.compile(r"^\[Errno \d+\] | <_io\.BytesIO object at \w+>$")
@@ -66,7 +68,8 @@ class Frame:
     jpeg: bytes | None = None
     """The very file, if it was a JPEG of the right size: to be stored as it is."""
     stamp: int | None = None
-    """The file's own, in ticks of its video stream; None if it has none."""
+    """The file's own, in ticks of its video stream, going on where it jumps back; None if it has
+    none."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,8 @@ def read_stream(
     truncation = TruncationCheck(container, stream)
     start: float | None = None
     index = taken = 0
+    usual = max(round(1 / (rate * tick)), 1) if tick else 1
+    clock = Clock(max(round(JUMP_SECONDS / tick), 1) if tick else 1)
     # stamps of packets whose frames are still to come, and damage to be told behind them
     inside: set[int] = set()
     damages: list[Damage] = []
@@ -151,7 +156,8 @@ def read_stream(
                 yield from damages
                 damages.clear()
             inside.discard(frame.pts)
-            seconds = index / rate if frame.pts is None else frame.pts * tick
+            stamp = None if frame.pts is None else clock.time_of(frame.pts, usual)
+            seconds = index / rate if stamp is None else stamp * tick
             start = seconds if start is None else start
             wanted = (
                 selector.takes(index, seconds - start) if chosen is None else frame.pts in chosen
@@ -161,7 +167,7 @@ def read_stream(
                 yield Damage(f"the frame at {seconds - start:.2f} s is corrupt")
             elif wanted:
                 taken += 1
-                yield Frame(frame_converter.convert(frame), seconds - start, stamp=frame.pts)
+                yield Frame(frame_converter.convert(frame), seconds - start, stamp=stamp)
     yield from damages
     yield from truncation.holes()
     yield from truncation.shortfall()
@@ -184,10 +190,12 @@ def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
             packet for packet in container.demux(stream) if packet.size and not packet.is_discard
         ]
     stamps = [packet.pts for packet in packets if packet.pts is not None]
+    decoded = [packet.dts for packet in packets if packet.dts is not None]
     # what leads before the first key frame may not come out of the decoder; stamps that are missing
-    # or doubled choose nothing
+    # or doubled, or jump back, choose nothing
     if (
         not packets
+        or decoded != sorted(decoded)
         or len(set(stamps)) < len(packets)
         or not packets[0].is_keyframe
         or min(stamps) < stamps[0]

@@ -19,6 +19,7 @@ from av.format import Flags
 from numpy.typing import NDArray
 
 from shards.errors import DataError
+from shards.video.clock import Clock
 from shards.video.container import open_container, open_video, pixel_aspect
 from shards.video.decode import (
     Damage,
@@ -289,7 +290,7 @@ def stamped(
 ) -> Iterator["av.Packet[av.AudioStream]"]:
     """Packets of sound, on the pictures' clock; up to damage, if there is any: it is the pictures
     that count."""
-    packets = container.demux(stream)
+    packets, clock = container.demux(stream), Clock(0)
     while True:
         try:
             packet = next(packets, None)
@@ -298,6 +299,5 @@ def stamped(
         if packet is None:
             return
         if packet.size and packet.pts is not None:
-            packet.pts -= zero
-            packet.dts = packet.pts if packet.dts is None else packet.dts - zero
+            packet.pts = packet.dts = clock.time_of(packet.pts - zero, packet.duration or 1)
             yield packet

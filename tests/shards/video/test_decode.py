@@ -197,6 +197,16 @@ def test_of_a_variable_frame_rate_the_time_stamps_count(tmp_path, name):
     assert [round(f.seconds * 25) for f in frames_of(path, Sampling(6.25))] == [0, 4, 20, 40, 60]
 
 
+@pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.mpg", "mpeg2video")])
+def test_of_recordings_that_were_joined_the_second_follows_the_first(tmp_path, name, codec):
+    path = write(tmp_path / name, moving(50), codec)
+    path.write_bytes(2 * path.read_bytes())
+    seconds = [frame.seconds for frame in frames_of(path)]
+    assert seconds == pytest.approx([n / 25 for n in range(100)], abs=1e-3)
+    chosen = [frame.seconds for frame in frames_of(path, Sampling(5))]
+    assert chosen == pytest.approx([n / 5 for n in range(20)], abs=1e-3)
+
+
 def test_time_begins_with_the_first_frame(tmp_path):
     path = write(tmp_path / "a.mkv", moving(10), pts=list(range(100, 110)))
     assert [round(f.seconds * 25) for f in frames_of(path, Sampling(6.25))] == [0, 4, 8]

@@ -138,6 +138,15 @@ def test_sound_comes_as_it_is_stored(tmp_path):
         assert [(packet.pts, bytes(packet)) for packet in footage.sound.packets] == stored
 
 
+def test_the_sound_of_joined_recordings_goes_on_as_their_pictures_do(tmp_path):
+    path = write_with_sound(tmp_path / "a.ts")
+    path.write_bytes(2 * path.read_bytes())
+    with open_video_reader(path) as footage:
+        heard = [float(packet.pts * packet.time_base) for packet in footage.sound.packets]
+    assert np.all(np.diff(heard) > 0)
+    assert heard[-1] - heard[0] == pytest.approx(4, abs=0.2)
+
+
 def test_sound_that_can_not_be_decoded_is_none(tmp_path):
     path = write_with_sound(tmp_path / "a.mp4")
     content = path.read_bytes()
