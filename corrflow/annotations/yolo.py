@@ -48,7 +48,9 @@ def label_files(path: Path) -> list[Path]:
     """Those of images, without lists of names and files."""
     if path.is_file():
         return [path]
-    return [file for file in files_in(path, ".txt", deep=True) if file.name not in LISTS]
+    texts = files_in(path, ".txt", deep=True)
+    # Roboflow puts README.roboflow.txt beside data.yaml
+    return [file for file in texts if file.name not in LISTS and not file.match("README.*")]
 
 
 def read_dataset(path: Path) -> Dataset:

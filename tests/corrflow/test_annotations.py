@@ -538,6 +538,16 @@ def test_yolo_polygons_and_boxes_with_their_names(tmp_path, name, text):
         assert (shape.mask(HEIGHT, WIDTH) == BOX).all()
 
 
+def test_a_yolo_export_of_roboflow_is_read_as_it_is_unpacked(tmp_path):
+    (tmp_path / "train" / "labels").mkdir(parents=True)
+    (tmp_path / "train" / "labels" / "frame_2_jpg.rf.0ab1.txt").write_text("0 .5 .5 .1 .1\n")
+    (tmp_path / "data.yaml").write_text("train: ../train/images\nnc: 1\nnames: ['dog']\n")
+    for name in ("README.dataset.txt", "README.roboflow.txt"):
+        (tmp_path / name).write_text("\nmy project - v1\n====\n")
+    (shape,) = read_shapes(tmp_path, WIDTH, HEIGHT)
+    assert (shape.frame, shape.object.name) == ("frame_2_jpg.rf.0ab1", "dog")
+
+
 @pytest.mark.parametrize(
     ("kpt_shape", "numbers"),
     [("[3, 2]", ".25 .5 0 0 1.0000009 .75"), ("[3, 3]", ".25 .5 2 .1 .1 0 1.0000009 .75 1")],
