@@ -82,10 +82,14 @@ def match_objects(before: Provenance, now: Provenance) -> dict[int, int]:
 
     Those that have names go by their names, and where several have one, by key, then in their
     order; what is then left on both sides was renamed, again in order. If one side has no names,
-    all go by their numbers.
+    all go by their numbers, which are what objects without names are called in annotations.
     """
     if not (before.objects and now.objects):
-        return {number: number for number in numbers_of(before.given) & numbers_of(now.given)}
+        known, called = numbers_of(before.given), {o.name: n for n, o in now.objects.items()}
+        is_written_by_number = called.keys() <= set(map(str, known))
+        if called and is_written_by_number and len(called) == len(now.objects):
+            return {int(name): number for name, number in called.items()}
+        return {number: number for number in known & numbers_of(now.given)}
     numbers = {
         old: new
         for old, one in before.objects.items()

@@ -236,6 +236,21 @@ def test_an_object_is_known_by_its_name_whatever_its_number(track, video, tmp_pa
     assert {(row["object"], row["name"]) for row in rows_of(out)} == {("1", "dog"), ("2", "cat")}
 
 
+def test_objects_without_names_are_known_by_the_numbers_that_are_written_as_names(
+    track, video, tmp_path, capfd
+):
+    # object 2 is the first that the labels have
+    first = write_mask(tmp_path / "a.png", 2, left=5)
+    later = write_mask(tmp_path / "b.png", 1, left=40)
+    flags = ("--protocol", "identity", "--write", "coco")
+    out = track(video, "--mask", f"0={first}", f"3={later}", *flags)
+    shutil.copy(out.with_name("tracked-coco.json"), tmp_path / "back.json")
+    capfd.readouterr()
+    track(video, "--labels", tmp_path / "back.json", *flags)
+    assert "tracked 7 frames, of which 7 stay as they were" in capfd.readouterr().out
+    assert marks_of(out) == [0, 3]
+
+
 def test_of_an_object_that_is_taken_away_nothing_is_left(track, video, tmp_path):
     """The others are where they are without it, even where it covered them."""
     cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
