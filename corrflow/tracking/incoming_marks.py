@@ -112,11 +112,14 @@ def is_same_shape(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius
     if not differing_hw.any():
         return True
     overlap = (one_hw & other_hw).sum() / (one_hw | other_hw).sum()
-    image = Image.fromarray(other_hw.astype(np.uint8))
+    # the picture's edge is an outline, too
+    image = Image.fromarray(np.pad(other_hw, radius).astype(np.uint8))
     outer_hw = np.array(image.filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
     inner_hw = np.array(image.filter(ImageFilter.MinFilter(2 * radius + 1))) > 0
     is_outline_hw = outer_hw & ~inner_hw
-    return bool(overlap >= SAME_OVERLAP and not (differing_hw & ~is_outline_hw).any())
+    return bool(
+        overlap >= SAME_OVERLAP and not (np.pad(differing_hw, radius) & ~is_outline_hw).any()
+    )
 
 
 def classify_points(

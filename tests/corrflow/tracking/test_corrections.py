@@ -69,6 +69,11 @@ def test_a_shape_that_differs_at_its_outline_alone_is_no_mark():
     assert corrections({0: square(left=11)}, [square()]) == {}
 
 
+def test_the_edge_of_the_picture_is_an_outline_too():
+    assert corrections({0: square(left=1)}, [square(left=0)]) == {}
+    assert corrections({0: square(left=40, width=19)}, [square(left=40)]) == {}
+
+
 def test_of_what_is_no_polygon_every_pixel_counts():
     assert corrections({0: square()}, [square()], tolerance=None) == {}
     assert 0 in corrections({0: square(left=11)}, [square()], tolerance=None)
