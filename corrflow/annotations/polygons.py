@@ -11,7 +11,7 @@ from corrflow.annotations.optional import needed
 Ring = NDArray[np.float64]
 """Corners x, y of a closed line, `[n, 2]`; the last is joined to the first."""
 Mask = NDArray[np.bool_]
-SMALL = 4  # a part is simplified if its area is at least that of so many tolerances squared
+SMALL = 8  # a part is simplified if its area is at least that of so many tolerances squared
 
 
 @dataclass(frozen=True)

@@ -83,6 +83,12 @@ def test_what_is_small_does_not_vanish():
     assert (fill_rings(rings_of(outline(mask, 10)), HEIGHT, WIDTH) == mask).all()
 
 
+def test_what_is_small_keeps_its_pixels():
+    ball = np.hypot(*np.mgrid[-20 : HEIGHT - 20, -30 : WIDTH - 30]) < 4
+    assert ball.sum() == 45
+    assert (fill_rings(rings_of(outline(ball, 1.0)), HEIGHT, WIDTH) == ball).all()
+
+
 def test_a_pixel_belongs_to_the_ring_that_holds_its_centre():
     half = box_ring(5.4, 10.6, 24.5, 29.5)
     expected = np.zeros_like(BOX)
