@@ -127,15 +127,15 @@ class CocoWriter(AnnotationWriter):
         image |= {"width": self.video.width, "height": self.video.height}
         self.images.append(image)
         for shape in shapes:
-            owner = self.video.objects[shape.number - 1]
+            owner, track = self.video.objects[shape.number - 1], self.ids[shape.number - 1]
             about = {
                 "id": len(self.annotations) + 1,
                 "image_id": place + 1,
                 "category_id": self.categories[owner.name],
-                "track_id": shape.number,
+                "track_id": track,
                 "iscrowd": 0,
                 "score": round(shape.confidence, 4),
-                "attributes": {"track_id": shape.number, "occluded": shape.hidden},
+                "attributes": {"track_id": track, "occluded": shape.hidden},
             }
             self.annotations.append(about | self.geometry(shape))
 

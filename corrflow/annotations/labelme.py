@@ -101,6 +101,7 @@ class LabelmeWriter(AnnotationWriter):
 
     suffix = "-labelme"
     is_folder = True
+    id_kind = "group"
 
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
@@ -138,7 +139,7 @@ class LabelmeWriter(AnnotationWriter):
             {
                 "label": self.video.objects[shape.number - 1].name,
                 "points": line.round(2).tolist(),
-                "group_id": shape.number,
+                "group_id": self.ids[shape.number - 1],
                 "description": "hidden" if shape.hidden else "",
                 "shape_type": kind,
                 "flags": {},

@@ -1,5 +1,7 @@
 """What all writers of annotation files have in common."""
 
+import itertools
+import re
 import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -72,6 +74,8 @@ class AnnotationWriter(ABC):
     """What it takes to write areas."""
     has_points = True
     """Whether the format has a way to say where a point is."""
+    id_kind = "track"
+    """What ids are called in the keys of objects that come from the format, as in `track 3`."""
 
     def __init__(
         self, out: Path, video: AnnotatedVideo, tolerance: float, folder: Path | None = None
@@ -86,6 +90,7 @@ class AnnotationWriter(ABC):
         """
         self.home, self.video, self.tolerance = self.path_of(out), video, tolerance
         self.path = self.home if folder is None else folder / self.home.name
+        self.ids = ids_of(video.objects, self.id_kind)
 
     @classmethod
     def check_installed(cls) -> None:
@@ -107,3 +112,12 @@ class AnnotationWriter(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Write what is left."""
+
+
+def ids_of(objects: Sequence[NamedObject], kind: str) -> list[int]:
+    """What tells objects apart in a file: the ids that they came with, so that they are known when
+    they come back; for those that had none, numbers that no other has."""
+    keys = [re.fullmatch(rf"{kind} (\d+)", owner.key) for owner in objects]
+    own = [int(key[1]) if key else None for key in keys]
+    free = (number for number in itertools.count(1) if number not in own)
+    return [next(free) if number is None else number for number in own]

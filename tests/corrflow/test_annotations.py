@@ -843,6 +843,19 @@ def test_objects_keep_their_identity_over_frames(tmp_path, frames, name):
     assert set(first) == set(last)
 
 
+@pytest.mark.parametrize(("name", "kind"), [("coco", "track"), ("labelme", "group")])
+def test_objects_keep_the_ids_that_they_came_with(tmp_path, name, kind):
+    keys = [f"{kind} 0", "", f"{kind} 1"]
+    objects = [NamedObject("person", key) for key in keys]
+    video = AnnotatedVideo("my.mp4", WIDTH, HEIGHT, objects)
+    writer = open_writer(name, tmp_path / "out.mp4", video, 1.0)
+    shapes = [TrackedShape(number, BOX) for number in (1, 2, 3)]
+    writer.add(0, np.zeros((HEIGHT, WIDTH, 3), np.uint8), shapes)
+    writer.finish()
+    read = [shape.object.key for shape in read_shapes(writer.path, WIDTH, HEIGHT)]
+    assert read == [f"{kind} 0", f"{kind} 2", f"{kind} 1"]
+
+
 def test_cvat_says_where_an_object_is_gone(tmp_path, frames):
     root = ElementTree.parse(write("cvat", tmp_path, frames, 1.0)).getroot()
     ball = root.findall("track")[1]
