@@ -61,7 +61,8 @@ class VideoWriter:
         self.padding = ((0, video_format.height % 2), (0, video_format.width % 2), (0, 0))
         path.parent.mkdir(parents=True, exist_ok=True)
         self.unfinished = path.with_name(f".{path.name}.tmp.mp4")
-        self.container = av.open(str(self.unfinished), "w", options={"movflags": "+faststart"})
+        place = str(self.unfinished.absolute())  # FFmpeg takes `12:30.mp4` for a URL
+        self.container = av.open(place, "w", options={"movflags": "+faststart"})
         self.video = self.container.add_stream(
             "libx264", Fraction(video_format.fps).limit_denominator(1001), {"crf": QUALITY}
         )

@@ -43,7 +43,8 @@ TRANSPOSITIONS = {
 
 def open_container(path: Path, options: dict[str, str] | None = None) -> InputContainer:
     """A media file, opened to be read; with any PyAV."""
-    container: InputContainer = av.open(str(path), options=options or {}, **LENIENT)
+    # FFmpeg takes `12:30.mp4` for a URL
+    container: InputContainer = av.open(str(path.absolute()), options=options or {}, **LENIENT)
     return container
 
 

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -146,6 +147,12 @@ def test_sound_ends_with_the_frames_unless_the_film_is_whole(tmp_path):
         ) as container:
             lengths[whole] = container.duration / av.time_base
     assert lengths == {True: pytest.approx(2.0, abs=0.1), False: pytest.approx(1.0, abs=0.05)}
+
+
+def test_a_films_name_may_have_a_colon(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with av.open(str(writer(Path("12:30.mp4")).absolute())) as container:
+        assert container.streams.video[0].frames == 25
 
 
 def test_a_film_that_is_not_finished_leaves_what_was_there(tmp_path):

@@ -1,4 +1,5 @@
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -108,6 +109,13 @@ def test_pixels_that_are_not_square_are_shown_as_players_do(tmp_path, turn):
     assert picture_at(path, 2).shape == pixels.shape
     small = frames_of(path, sizing=Sizing(32))[0].image
     assert small.size == (size[0] // 2, size[1] // 2)
+
+
+def test_a_name_may_have_a_colon(tmp_path, monkeypatch):
+    write(tmp_path / "12:30.mp4", moving(3))
+    monkeypatch.chdir(tmp_path)
+    with open_video_reader(Path("12:30.mp4")) as footage:
+        assert len(list(footage.frames)) == 3
 
 
 def test_frames_of_a_folder_keep_their_numbers_and_names(tmp_path):
