@@ -14,6 +14,7 @@ from launch.tracking.request import Progress, StoppedError, TrackRequest
 from launch.tracking.terminal import INTERRUPTED, bar, patience
 from launch.tracking.track_folder import is_folder_of_videos, prepare_model, track_folder
 from launch.tracking.track_video import track_video
+from shards.video.sources import as_text
 
 DAMAGED = 1  # exit code of a video that was tracked up to where it is damaged
 
@@ -54,7 +55,7 @@ def track(request: TrackRequest, model: CorrFlow) -> int:
             return INTERRUPTED
     if outcome.note:
         print(f"track.py: {outcome.note}", file=sys.stderr)
-    files = ", ".join(map(str, outcome.files))
+    files = ", ".join(map(as_text, outcome.files))
     if outcome.whole:
         kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""
         print(f"tracked {outcome.frames} frames{kept}: {files}")

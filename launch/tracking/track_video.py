@@ -59,6 +59,7 @@ from launch.tracking.result_files import (
     result_paths,
 )
 from shards.video.decode import frame_files
+from shards.video.sources import as_text
 from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_reader
 
 Item = TypeVar("Item")
@@ -365,7 +366,7 @@ def open_recording(request: TrackRequest, reader: VideoReader, task: Task) -> Re
     sound = (reader.sound.stream, reader.sound.packets) if reader.sound else None
     numbers = list(tracker.begins) if isinstance(tracker, MaskTracker) else []
     about = Recorded(
-        request.video.name,
+        as_text(request.video.name),
         reader.names,
         {number: owner.name for number, owner in enumerate(marks.objects, 1)},
         partial(open_annotations, request, task.annotations, reader, marks, numbers),
@@ -393,6 +394,7 @@ def open_annotations(
     count = max(numbers, default=len(request.prompts.points))
     objects = marks.objects or [NamedObject(str(n)) for n in range(1, count + 1)]
     images = [path for _, path in frame_files(request.video)] if request.video.is_dir() else []
-    video = AnnotatedVideo(request.video.name, reader.width, reader.height, objects, images)
+    name = as_text(request.video.name)
+    video = AnnotatedVideo(name, reader.width, reader.height, objects, images)
     how = (request.out, video, request.tolerance, folder)
     return {name: open_writer(name, *how) for name in formats}

@@ -205,8 +205,7 @@ def named(entries: list[tuple[Path, Path, int | None]]) -> list[VideoSource]:
         whole = (
             os.path.normpath(relative).lstrip("/.") or path.name.strip(".") or path.resolve().name
         )
-        # file names are bytes, keys are text
-        pure = PurePosixPath(os.fsencode(whole).decode(errors="backslashreplace"))
+        pure = PurePosixPath(as_text(whole))
         folder = os.path.isdir(path)  # noqa: PTH112 - Path's raises where one may not look
         key = str(
             pure if folder or pure.suffix.lower() not in VIDEO_SUFFIXES else pure.with_suffix("")
@@ -217,3 +216,8 @@ def named(entries: list[tuple[Path, Path, int | None]]) -> list[VideoSource]:
         taken.add(key)
         videos.append(VideoSource(key, path, listed))
     return videos
+
+
+def as_text(path: str | Path) -> str:
+    """A path as text: names of files are bytes, which need not be UTF-8."""
+    return os.fsencode(path).decode(errors="backslashreplace")

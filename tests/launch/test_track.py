@@ -215,6 +215,15 @@ def test_boxes_are_objects(track, video):
     assert set(np.unique(labels_of(out)[0])) == {0, 1, 2}
 
 
+def test_a_videos_name_need_not_be_utf8(track, video, mask, tmp_path, capfd):
+    name = os.fsdecode(b"caf\xe9")
+    shutil.copy(video, tmp_path / f"{name}.mkv")
+    out = track(tmp_path / f"{name}.mkv", "--mask", mask, "--write", "coco", out=f"{name}.mp4")
+    assert "caf\\xe9.mp4" in capfd.readouterr().out
+    assert json.loads(out.with_suffix(".json").read_text())["video"] == "caf\\xe9.mkv"
+    assert len(labels_of(out)) == 7
+
+
 def test_masks_of_several_frames_may_be_a_folder_and_go_backwards(track, video, tmp_path):
     (tmp_path / "given").mkdir()
     write_mask(tmp_path / "given/00002.png", value=1)
