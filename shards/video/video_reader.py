@@ -193,13 +193,24 @@ def file_facts(path: Path) -> Facts:
             if Flags.ts_discont in Flags(container.format.flags)
             else Fraction(0)
         )
-        is_counted = container.format.name == COUNTED and not is_fragmented(path)
+        is_counted = (
+            container.format.name == COUNTED
+            and not is_fragmented(path)
+            and not has_hidden_frames(stream)
+        )
         return Facts(
             fps=float(stream.average_rate or FOLDER_FPS),
             tick=stream.time_base or 1 / Fraction(FOLDER_FPS),
             zero=zero,
             count=(stream.frames if is_counted else 0) or count_packets(path),
         )
+
+
+def has_hidden_frames(stream: av.VideoStream) -> bool:
+    """Whether less is shown of a stream than its header counts, as where a cut that encodes nothing
+    anew begins between two key frames."""
+    seconds = (stream.duration or 0) * (stream.time_base or 0)
+    return stream.frames > seconds * (stream.average_rate or 0) + 1
 
 
 def is_fragmented(path: Path) -> bool:

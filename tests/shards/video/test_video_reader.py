@@ -1,3 +1,4 @@
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -86,6 +87,19 @@ def test_a_video_in_fragments_has_all_their_frames(tmp_path):
         output.mux(stream.encode())
     with open_video_reader(path) as footage:
         assert footage.count == 10 == len(list(footage.frames))
+
+
+@pytest.mark.parametrize("hidden", [0, 5, 13])
+def test_frames_that_an_edit_list_hides_are_not_counted(tmp_path, hidden):
+    path = write(tmp_path / "a.mp4", moving(40))
+    content = bytearray(path.read_bytes())
+    # how much is shown, in thousandths of a second, and from where on, in 12800ths
+    place = content.index(b"elst") + 12
+    seconds, start = struct.unpack_from(">Ii", content, place)
+    struct.pack_into(">Ii", content, place, seconds - 40 * hidden, start + 512 * hidden)
+    path.write_bytes(content)
+    with open_video_reader(path) as footage:
+        assert len(list(footage.frames)) == footage.count == 40 - hidden
 
 
 def test_a_video_of_one_frame_is_one(tmp_path):
