@@ -152,8 +152,8 @@ def read_gone(prompts: Prompts, marks: Marks, video_info: VideoInfo) -> Gone:
             )
             what = f"several are called {name}: " if called else ""
             raise InputError(
-                f"gone {value}: frame {place}, object {name!r}: {what}expected FRAME=OBJECT, by "
-                f"the number or name of one: {known}"
+                f"gone {value}: frame {video_info.names.number(place)}, object {name!r}: "
+                f"{what}expected FRAME=OBJECT, by the number or name of one: {known}"
             )
         gone.setdefault(place, set()).add(found[0])
     return gone

@@ -527,6 +527,9 @@ def test_numbers_that_a_folder_does_not_have_are_refused(line, tmp_path):
     assert "frame 5: the video has 4 frames: expected 1 to 4" in line(
         "--box", "5=5,10,25,30", video=frames
     )
+    assert "gone 3=hare: frame 3, object 'hare': expected FRAME=OBJECT" in line(
+        "--box", "5,10,25,30", "--gone", "3=hare", video=frames
+    )
 
 
 def write_damaged(path, count=60):
