@@ -15,7 +15,12 @@ from corrflow.pictures import Pixels, read_mask
 from corrflow.scale import Points
 from corrflow.tracking.disk_buffer import CompressedMasks
 from corrflow.tracking.plan import Gone
-from launch.tracking.frame_numbers import frame_number, image_name, is_name_of_video
+from launch.tracking.frame_numbers import (
+    frame_number,
+    image_name,
+    is_name_of_video,
+    length_of_video_name,
+)
 from shards.video.video_reader import FrameNames
 
 KEYED = re.compile(r"^(?:(\d+)=)?(.+)$", re.DOTALL)
@@ -187,6 +192,7 @@ def shapes_by_place(
     by_frame: dict[int | str, list[Shape]] = {}
     for shape in shapes:
         by_frame.setdefault(shape.frame, []).append(shape)
+    check_named_alike([name for name in by_frame if isinstance(name, str)], video_info, where)
     by_place: dict[int, list[Shape]] = {}
     for frame, found in by_frame.items():
         if isinstance(frame, int):
@@ -202,6 +208,22 @@ def shapes_by_place(
             )
         by_place[place] = found
     return by_place
+
+
+def check_named_alike(names: list[str], video_info: VideoInfo, where: str) -> None:
+    """InputError where the names of some images begin with the video's and those of others don't,
+    as frames of several videos do that lie in one folder."""
+    video = video_info.names.video
+    begins = {
+        length_of_video_name(image_name(name), video) > 0: name
+        for name in names
+        if video_info.names.place_of(name) is None
+    }
+    if len(begins) > 1:
+        raise InputError(
+            f"{where}: image {begins[False]!r}: does not begin with the video's name, as "
+            f"{begins[True]!r} does: expected those of one video"
+        )
 
 
 def place_by_name(
@@ -265,7 +287,9 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
     """Objects by place of the frame; InputError for what does not fit."""
     masks = CompressedMasks(video_info.height, video_info.width)
     files = mask_files(prompts)
-    alone = [number for number, _ in files].count(None) == 1
+    by_name = [path.stem for number, path in files if number is None]
+    alone = len(by_name) == 1
+    check_named_alike(by_name, video_info, "masks")
     for number, path in files:
         if number is None:
             place = place_by_name(path.stem, prompts.start, alone, video_info, f"mask {path}")

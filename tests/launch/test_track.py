@@ -426,6 +426,17 @@ def test_two_images_of_one_frame_are_refused(tmp_path):
         read_masks(Prompts(mask=(str(tmp_path),)), video_info())
 
 
+def test_frames_of_several_videos_in_one_folder_are_refused(tmp_path):
+    for name in ("walk_0", "run_5"):
+        write_mask(tmp_path / f"{name}.png")
+    words = "'run_5': does not begin with the video's name, as 'walk_0' does: expected those of one"
+    with pytest.raises(InputError, match=words):
+        read_annotations(tmp_path, None, video_info("walk.mp4"))
+    with pytest.raises(InputError, match=words):
+        read_masks(Prompts(mask=(str(tmp_path),)), video_info("walk.mp4"))
+    assert list(read_annotations(tmp_path, None, video_info("my.mp4")).masks or ()) == [0, 5]
+
+
 def test_a_mask_that_is_of_a_later_frame_by_its_name_says_so(track, video, tmp_path, capfd):
     mask = write_mask(tmp_path / "00003.png")
     found = labels_of(track(video, "--mask", mask))
