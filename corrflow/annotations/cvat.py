@@ -196,7 +196,7 @@ class CvatWriter(AnnotationWriter):
             outside="0",
             occluded=str(int(shape.hidden)),
             points=";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist()),
-            z_order=str(shape.number),
+            z_order="0",
         )
         # a task whose labels have no such attribute takes the shape without it
         SubElement(keyframe, "attribute", name=CONFIDENCE).text = str(round(100 * shape.confidence))

@@ -856,6 +856,17 @@ def test_objects_keep_the_ids_that_they_came_with(tmp_path, name, kind):
     assert read == [f"{kind} 0", f"{kind} 2", f"{kind} 1"]
 
 
+@pytest.mark.parametrize("name", ["cvat", "coco", "labelme"])
+def test_what_is_small_is_not_hidden_by_the_simpler_lines_of_what_is_beside_it(tmp_path, name):
+    notch = np.zeros_like(BOX)
+    notch[10, 15] = True
+    frames = [[TrackedShape(1, notch), TrackedShape(2, BOX & ~notch)]]
+    shapes, objects = number_objects(
+        read_shapes(write(name, tmp_path, frames, 1.0), WIDTH, HEIGHT), "f"
+    )
+    assert (paint(shapes, objects, HEIGHT, WIDTH, "f") == 1).sum() == 1
+
+
 def test_cvat_says_where_an_object_is_gone(tmp_path, frames):
     root = ElementTree.parse(write("cvat", tmp_path, frames, 1.0)).getroot()
     ball = root.findall("track")[1]
