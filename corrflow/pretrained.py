@@ -5,6 +5,7 @@ import json
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -122,6 +123,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         names = ", ".join(sorted(config.parent.name for config in MODELS.glob(f"*/{CONFIG_FILE}")))
         known = f"or one of {names}" if names else "since this copy comes without a model"
         raise InputError(f"checkpoint {path}: no such file: expected one, {known}") from None
+    except UnpicklingError:
+        raise InputError(
+            f"checkpoint {path}: damaged, or holds objects of Python, whose code is not run: "
+            "expected tensors, numbers and texts alone, as torch.save writes them"
+        ) from None
     # garbage makes the unpickler raise anything; none of it is carried on from
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)

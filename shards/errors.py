@@ -1,6 +1,10 @@
 """What the caller did wrong, as one line. Our own bugs are any other exception."""
 
 import math
+import re
+
+# of an error's text: its number, and the place in memory of what Pillow was to read
+NOISE = re.compile(r"^\[Errno \d+\] | <_io\.BytesIO object at \w+>$")
 
 
 class DataError(ValueError):
@@ -40,3 +44,8 @@ def check_positive(group: str, config: object, names: str) -> None:
         value = getattr(config, name)
         if not 0 < value < math.inf:
             raise DataError(f"{group}: {name} {value}: expected more than 0")
+
+
+def reason_of(error: Exception) -> str:
+    """An error's text, the same each time."""
+    return NOISE.sub("", str(error)) or type(error).__name__

@@ -10,6 +10,7 @@ from typing import Any
 
 from PIL import Image
 
+from shards.errors import reason_of
 from shards.files import sha256_of
 from shards.manifest import Manifest, Shard, read_manifest
 from shards.process_pool import run_in_processes
@@ -66,7 +67,8 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
                 content = file.read(stop - start)
                 sample = next(iterate_samples(io.BytesIO(content), path.name))
             except Exception as error:  # a failing disk's; tarfile raises many kinds for one fact
-                yield f"{path.name}, sample #{number}: not readable ({error or 'nothing there'})"
+                reason = "nothing there" if isinstance(error, StopIteration) else reason_of(error)
+                yield f"{path.name}, sample #{number}: not readable ({reason})"
                 continue
             count += 1
             frames += sum(name.endswith(".jpg") for name in sample)
@@ -127,7 +129,7 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
             continue
         # what Pillow raises for damage of one kind or another
         except (OSError, ValueError, SyntaxError) as error:
-            yield name, f"is not a readable JPEG ({error})"
+            yield name, f"is not a readable JPEG ({reason_of(error)})"
             continue
         expected = expected or size
         if size != expected:

@@ -7,7 +7,6 @@ on behind it.
 
 import io
 import math
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
+from shards.errors import reason_of
 from shards.video.clock import Clock
 from shards.video.container import open_video, pixel_aspect, transposition
 from shards.video.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_turned, to_rgb
@@ -41,8 +41,6 @@ TIMED = {
 SHORT_SECONDS, SHORT_PART = 1.0, 0.05  # of which that much may be missing: the larger of the two
 JUMP_SECONDS = 1.0  # back in time: another recording begins
 SPARING = {"h264", "hevc"}  # codecs whose decoders can pass over frames that no other refers to
-# of an error's text: its number, and the place in memory of what Pillow was to read
-NOISE = re.compile(r"^\[Errno \d+\] | <_io\.BytesIO object at \w+>$")
 # the same bytes on every processor; and from 4:2:0 to RGB without blurring colours that JPEG will
 # halve again
 EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
@@ -401,11 +399,6 @@ def miscounted(count: int, video: VideoSource) -> Iterator[Damage]:
     """A Damage if a list says another number of frames."""
     if video.listed not in (None, count):
         yield Damage(f"has {count} frames, the list says {video.listed}")
-
-
-def reason_of(error: Exception) -> str:
-    """An error's text, the same each time."""
-    return NOISE.sub("", str(error)) or type(error).__name__
 
 
 class FrameSelector:

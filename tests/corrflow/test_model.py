@@ -1,3 +1,4 @@
+import argparse
 from dataclasses import replace
 
 import numpy as np
@@ -161,8 +162,14 @@ def test_refuses_a_missing_a_truncated_and_a_foreign_checkpoint(tmp_path):
     with pytest.raises(InputError, match="truncated"):
         load_model(path)
     (tmp_path / "text.pt").write_text("not weights at all")
-    with pytest.raises(InputError, match="not a readable checkpoint"):
+    with pytest.raises(InputError, match=r"text\.pt: damaged, or holds objects of Python"):
         load_model(tmp_path / "text.pt")
+    torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1.0)}, tmp_path / "objects.pt")
+    with pytest.raises(InputError, match=r"objects\.pt: damaged, or holds objects of Python"):
+        load_model(tmp_path / "objects.pt")
+    (tmp_path / "empty.pt").touch()
+    with pytest.raises(InputError, match="not a readable checkpoint"):
+        load_model(tmp_path / "empty.pt")
     torch.save({"state_dict": {"fc.weight": torch.zeros(3, 3)}}, tmp_path / "foreign.pt")
     with pytest.raises(InputError, match="another architecture"):
         load_model(tmp_path / "foreign.pt")

@@ -70,7 +70,7 @@ def test_what_a_failing_disk_holds_is_named_and_hides_nothing_else(copy, monkeyp
     first.unlink()
     first.symlink_to("/proc/self/mem")  # nothing can be read at its beginning
     told = damages(copy)
-    assert f"{first.name}, sample #0: not readable ([Errno 5] Input/output error)" in told
+    assert f"{first.name}, sample #0: not readable (Input/output error)" in told
     assert told[3:] == [f"{o.name}: can't be read to its end (Input/output error)" for o in others]
 
 
@@ -79,13 +79,14 @@ def test_a_damaged_frame_is_named_with_its_sample(copy):
     key = next(read_samples(path))["__key__"]
 
     def spoil(samples):
-        samples[0]["001.jpg"] = samples[0]["001.jpg"][:200]
+        samples[0]["001.jpg"] = b"no JPEG"
         del samples[0]["002.jpg"]
 
     rewrite(path, spoil)
     found = damages(copy)
     assert any(
         line.startswith(f"{path.name}, sample {key}: 001.jpg is not a readable JPEG")
+        and " object at " not in line
         for line in found
     )
     assert f"{path.name}, sample {key}: 002.jpg is missing" in found
