@@ -29,6 +29,15 @@ SEEN = 0.4
 Output = TypeVar("Output")
 
 
+class Copied(NamedTuple):
+    """What a frame copies from the references."""
+
+    shares_khw: Tensor
+    """Of each label in each cell."""
+    agreement_k: Tensor | None = None
+    """With the given frames, from 0 to 1 (`References.agreement`); None if that is not wanted."""
+
+
 class Labels(ABC, Generic[Output]):
     """What is tracked through one video: what was given, and what is believed now."""
 
@@ -43,21 +52,13 @@ class Labels(ABC, Generic[Output]):
         """The channels that are given in frame `number`; bool `[K]`."""
 
     @abstractmethod
-    def decode(
-        self,
-        number: int,
-        copied_khw: Tensor | None,
-        frame_3hw: Tensor,
-        agreement_k: Tensor | None = None,
-    ) -> Output:
+    def decode(self, number: int, copied: Copied | None, frame_3hw: Tensor) -> Output:
         """Decide on frame `number`; call once for each frame, in order.
 
         Args:
             number: of the frame.
-            copied_khw: soft labels from the references; None where there are none: what was decided
-                before holds.
+            copied: from the references; None where there are none: what was decided before holds.
             frame_3hw: the frame itself, bytes or floating in [0, 1].
-            agreement_k: of the copies with the given frames (`References.agreement`).
 
         Returns:
             What to give out.
@@ -145,19 +146,13 @@ class MaskLabels(Labels[TrackedMasks]):
         marked_k[0] = False
         return marked_k
 
-    def decode(
-        self,
-        number: int,
-        copied_khw: Tensor | None,
-        frame_3hw: Tensor,
-        agreement_k: Tensor | None = None,
-    ) -> TrackedMasks:
+    def decode(self, number: int, copied: Copied | None, frame_3hw: Tensor) -> TrackedMasks:
         """On the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
-        if copied_khw is not None:
-            self.now_hw = self.argmax(copied_khw, frame_3hw)
-            self.confidence_k = label_confidence(copied_khw)
-            if agreement_k is not None:
-                self.confidence_k = self.confidence_k * agreement_k
+        if copied is not None:
+            self.now_hw = self.argmax(copied.shares_khw, frame_3hw)
+            self.confidence_k = label_confidence(copied.shares_khw)
+            if copied.agreement_k is not None:
+                self.confidence_k = self.confidence_k * copied.agreement_k
         if number in self.given:
             given_hw, marked_k = self.given_mask(number), self.given_labels(number)
             others_hw = self.now_hw.masked_fill(marked_k[self.now_hw], 0)
@@ -284,16 +279,10 @@ class PointLabels(Labels[TrackedPoints]):
             return torch.zeros(self.channels, dtype=torch.bool, device=self.device)
         return ~self.points[number].isnan().any(dim=1)
 
-    def decode(
-        self,
-        number: int,
-        copied_khw: Tensor | None,
-        frame_3hw: Tensor,
-        agreement_k: Tensor | None = None,
-    ) -> TrackedPoints:
+    def decode(self, number: int, copied: Copied | None, frame_3hw: Tensor) -> TrackedPoints:
         """Where the points are; given ones exactly where they were given."""
-        if copied_khw is not None:
-            self.now = self.locate(copied_khw)
+        if copied is not None:
+            self.now = self.locate(copied.shares_khw)
         if number in self.given:
             fresh = self.given_labels(number)
             xy = torch.where(fresh[:, None], self.points[number], self.now.xy)

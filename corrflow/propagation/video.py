@@ -21,6 +21,7 @@ from corrflow.frames import check_frame
 from corrflow.model import CorrFlow
 from corrflow.propagation.features import as_model, extract_features
 from corrflow.propagation.labels import (
+    Copied,
     Labels,
     MaskLabels,
     PointLabels,
@@ -285,7 +286,8 @@ def track_frame(
     for row, (lane, one) in enumerate(labels.items()):
         copied_khw = None if copied_bkhw is None else copied_bkhw[row, : one.channels]
         agreement_k = None if agreement_bk is None else agreement_bk[row, : one.channels]
-        outputs[lane] = one.decode(number, copied_khw, frames_b3hw[row], agreement_k)
+        copied = None if copied_khw is None else Copied(copied_khw, agreement_k)
+        outputs[lane] = one.decode(number, copied, frames_b3hw[row])
         soft.append(remembered(one, number, copied_khw, references.protocol.hardening))
         given.append(one.given_labels(number))
     given_bk = pad_sequence(given, batch_first=True)

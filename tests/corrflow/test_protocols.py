@@ -23,7 +23,7 @@ from corrflow.propagation import (
     stream_points_together,
     stream_together,
 )
-from corrflow.propagation.labels import MaskLabels, merge_given_labels
+from corrflow.propagation.labels import Copied, MaskLabels, merge_given_labels
 from corrflow.propagation.references import ENTRIES, Reference, References
 from corrflow.propagation.video import remembered
 from corrflow.whitening import Whitening
@@ -124,7 +124,7 @@ def test_what_is_remembered_is_partly_decided(hardening, share):
     labels.decode(0, None, torch.zeros(3, 40, 64))
     whole_khw = labels.encode(0, None)
     copied_khw = torch.stack([1 - 0.7 * whole_khw[1], 0.7 * whole_khw[1]])
-    labels.decode(1, copied_khw, torch.zeros(3, 40, 64))
+    labels.decode(1, Copied(copied_khw), torch.zeros(3, 40, 64))
     kept_khw = remembered(labels, 1, copied_khw, hardening)
     assert (kept_khw[1, 2:4, 2:4] - share).abs().max() < 1e-6
     assert (kept_khw.sum(dim=0) - 1).abs().max() < 1e-6

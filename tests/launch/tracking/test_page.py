@@ -197,11 +197,7 @@ def test_what_was_tracked_is_corrected_by_painting_over_it(page, tmp_path, width
     bar(page, 4)
     page.click("[data-object='0']")
     drag(page, (40, 30), (60, 30))
-    page.click("#start")
-    page.get_by_text("of which 1 stay as they were").wait_for()
-    # the same strokes mean the same over what has changed by them
-    page.click("#start")
-    page.get_by_text("of which 7 stay as they were").wait_for()
+    track_twice(page)
     after = masks_of(got(page, ".zip", tmp_path))
     assert (before[4][30, 45], after[4][30, 45], after[4][30, 20]) == (2, 0, 2)
     assert (after[5][30, 45], after[5][10, 20]) == (0, 1)
@@ -232,11 +228,23 @@ def test_keys_choose_and_undo_and_go_to_other_frames(page):
     page.get_by_text("nothing is marked").first.wait_for()
 
 
-def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
-    labels = write_labelme(tmp_path / "frame_000002.json", [{"points": SQUARE}])
+def give_labels(page, path):
+    """A file of labels with a square."""
     page.get_by_text("Labels of another tool").click()
-    page.set_input_files("#labels input[type=file]", labels)
-    page.locator("#labels").get_by_text("frame_000002").first.wait_for()
+    page.set_input_files("#labels input[type=file]", write_labelme(path, [{"points": SQUARE}]))
+    page.locator("#labels").get_by_text(path.stem).first.wait_for()
+
+
+def track_twice(page):
+    """Track again with the strokes over frame 4, and once more with the same, which mean the same
+    over what has changed by them."""
+    for same in (1, 7):
+        page.click("#start")
+        page.get_by_text(f"of which {same} stay as they were").wait_for()
+
+
+def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
+    give_labels(page, tmp_path / "frame_000002.json")
     page.locator("#formats").get_by_label("cvat").check()
     tracks = ElementTree.parse(result(page, ".xml", tmp_path)).getroot().findall("track")
     assert [track.get("label") for track in tracks] == ["square"]
@@ -245,20 +253,14 @@ def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
 
 
 def test_what_was_tracked_from_labels_is_corrected_by_painting_too(page, tmp_path):
-    labels = write_labelme(tmp_path / "frame_000000.json", [{"points": SQUARE}])
-    page.get_by_text("Labels of another tool").click()
-    page.set_input_files("#labels input[type=file]", labels)
-    page.locator("#labels").get_by_text("frame_000000").first.wait_for()
+    give_labels(page, tmp_path / "frame_000000.json")
     before = masks_of(result(page, ".zip", tmp_path))
     page.wait_for_selector("#marks canvas.timeline:visible")
     bar(page, 4)
     page.click("[data-mode=mask]")
     page.locator("[name=size]").fill("6")
     drag(page, (40, 30), (60, 30))
-    page.click("#start")
-    page.get_by_text("of which 1 stay as they were").wait_for()
-    page.click("#start")
-    page.get_by_text("of which 7 stay as they were").wait_for()
+    track_twice(page)
     after = masks_of(got(page, ".zip", tmp_path))
     assert [mask[30, 50] for mask in before] == [0] * 7
     assert (after[0][30, 50], after[4][30, 50], after[6][30, 50]) == (0, 1, 1)
