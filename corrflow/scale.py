@@ -1,4 +1,4 @@
-"""Between a video's own size and the smaller one at which it is tracked: frames, masks, places."""
+"""Between a video's own size and the one at which it is tracked: frames, masks, places."""
 
 from dataclasses import dataclass
 
@@ -21,33 +21,35 @@ class Scale:
 
     @classmethod
     def of(cls, width: int, height: int, short_side: int) -> "Scale":
-        """By the short side to track at, 0 for the video's own; a smaller video is left as it
-        is."""
-        factor = min(short_side / min(width, height), 1.0) if short_side else 1.0
+        """By the short side to track at, 0 for the video's own. A smaller video is enlarged: cells
+        have a fixed number of pixels, and few of them show little (docs/results.md)."""
+        factor = short_side / min(width, height) if short_side else 1.0
         return cls((width, height), (max(round(width * factor), 1), max(round(height * factor), 1)))
 
     def frame(self, pixels_hw3: Pixels) -> Pixels:
         """A frame to track."""
-        return resized(pixels_hw3, self.tracked, Image.Resampling.BOX)
+        enlarges = self.tracked[0] > self.video[0]
+        how = Image.Resampling.BICUBIC if enlarges else Image.Resampling.BOX
+        return resized(pixels_hw3, self.tracked, how)
 
-    def shrink(self, labels_hw: Pixels) -> Pixels:
+    def mask(self, labels_hw: Pixels) -> Pixels:
         """A mask to track."""
         return resized(labels_hw, self.tracked, Image.Resampling.NEAREST)
 
-    def enlarge(self, labels_hw: Pixels) -> Pixels:
+    def mask_back(self, labels_hw: Pixels) -> Pixels:
         """A tracked mask at the video's size."""
         return resized(labels_hw, self.video, Image.Resampling.NEAREST)
 
-    def inward(self, xy: Points) -> Points:
+    def points(self, xy: Points) -> Points:
         """Places in the video to places in the tracked frame; 0, 0 is the centre of the first
         pixel."""
         if self.tracked == self.video:
             return xy
-        # a video's corner would come to lie beyond that of the smaller frame
+        # a video's corner would come to lie beyond that of a smaller frame
         inside = np.subtract(self.tracked, 1)
         return np.clip((xy + 0.5) * self.factors - 0.5, 0, inside).astype(np.float32)
 
-    def outward(self, xy: Points) -> Points:
+    def points_back(self, xy: Points) -> Points:
         """And back."""
         return (
             xy

@@ -34,11 +34,11 @@ def measure(
         torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0)
         for frame_hw3 in davis.frames(sequence)
     )
-    given_hw = torch.from_numpy(scale.shrink(truth[0]))
+    given_hw = torch.from_numpy(scale.mask(truth[0]))
     tracked = list(stream_masks(model, small, given_hw, "memory"))
     confidence = [float(masks.confidence[1]) for masks in tracked]
     scores = [
-        region_similarity(scale.enlarge(masks.labels.numpy()) == 1, truth_hw == 1)
+        region_similarity(scale.mask_back(masks.labels.numpy()) == 1, truth_hw == 1)
         for masks, truth_hw in zip(tracked, truth, strict=True)
     ]
     review = [scores[frame.place] for frame in frames_to_review(confidence, REVIEWED)]

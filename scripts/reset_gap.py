@@ -63,11 +63,11 @@ def measure(model: CorrFlow, root: Path) -> list[float]:
             for way in WAYS:
                 scores = []
                 for first in range(0, len(frames) - gap, EVERY):
-                    given_hw = torch.from_numpy(scale.shrink(truth[first]))
+                    given_hw = torch.from_numpy(scale.mask(truth[first]))
                     *_, labels_hw = stream(once, [small[first], small[first + gap]], given_hw, way)
                     scores.append(
                         region_similarity(
-                            scale.enlarge(labels_hw.numpy()) == 1, truth[first + gap] == 1
+                            scale.mask_back(labels_hw.numpy()) == 1, truth[first + gap] == 1
                         )
                     )
                 found[gap, way.name].append(fmean(scores))

@@ -152,10 +152,10 @@ def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator
     benchmark, protocol = plan.benchmark, plan.evaluation.protocol
     scale = scale_of(plan, group[0])
     frames = [scaled_frames(plan, sequence) for sequence in group]
-    shrink = scale.inward if benchmark.kind == "points" else scale.shrink
+    to_tracked = scale.points if benchmark.kind == "points" else scale.mask
     given = [
         {
-            number: torch.from_numpy(shrink(what))
+            number: torch.from_numpy(to_tracked(what))
             for number, what in benchmark.initial_labels(sequence).items()
         }
         for sequence in group
@@ -163,12 +163,12 @@ def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator
     if benchmark.kind == "points":
         for points in stream_points_together(model, frames, given, protocol):
             yield {
-                lane: located._replace(xy=torch.from_numpy(scale.outward(located.xy.numpy())))
+                lane: located._replace(xy=torch.from_numpy(scale.points_back(located.xy.numpy())))
                 for lane, located in points.items()
             }
     else:
         for outputs in stream_together(model, frames, given, protocol):
-            yield {lane: scale.enlarge(labels_hw.numpy()) for lane, labels_hw in outputs.items()}
+            yield {lane: scale.mask_back(labels_hw.numpy()) for lane, labels_hw in outputs.items()}
 
 
 def scale_of(plan: EvaluationPlan, sequence: Sequence) -> Scale:
@@ -198,9 +198,9 @@ def track_with_resets(
         if not number:
             yield {0: truth[0]}
             continue
-        given_hw = torch.from_numpy(scale.shrink(truth[number + 1 - len(held)]))
+        given_hw = torch.from_numpy(scale.mask(truth[number + 1 - len(held)]))
         *_, labels_hw = stream(model, [held[0], held[-1]], given_hw, evaluation.protocol)
-        yield {0: scale.enlarge(labels_hw.numpy())}
+        yield {0: scale.mask_back(labels_hw.numpy())}
 
 
 def device_of(model: Model) -> torch.device:

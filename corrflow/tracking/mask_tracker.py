@@ -89,7 +89,7 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         width, height = self.scale.tracked
         labels_hw = np.zeros((height, width), np.uint8)
         if marks is not None:
-            labels_hw = self.scale.shrink(marks)
+            labels_hw = self.scale.mask(marks)
         if not labels_hw.any() and not gone:
             return None
         return KnownMasks(torch.from_numpy(labels_hw), gone)
@@ -136,7 +136,7 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
 
     def enlarged(self, raw: TrackedMasks) -> FrameMasks:
         """Labels `[H, W]`."""
-        return FrameMasks(self.scale.enlarge(raw.labels.numpy()), raw.confidence.numpy())
+        return FrameMasks(self.scale.mask_back(raw.labels.numpy()), raw.confidence.numpy())
 
     def merged(self, others: FrameMasks, found: FrameMasks) -> FrameMasks:
         """Where both want a pixel, the surer object has it."""
@@ -196,7 +196,7 @@ def check_large_enough(
         number_of: what a user calls the frame of a place.
     """
     for place, labels_hw in masks.items():
-        if lost := set(np.unique(labels_hw)) - set(np.unique(scale.shrink(labels_hw))):
+        if lost := set(np.unique(labels_hw)) - set(np.unique(scale.mask(labels_hw))):
             raise InputError(
                 f"object {min(lost)} of frame {number_of(place)} has no pixel left at size "
                 f"{min(scale.tracked)}: expected a larger object or size"

@@ -48,7 +48,7 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         """Places in the tracked frame."""
         if marks is None or np.isnan(marks).all():
             return None
-        return torch.from_numpy(self.scale.inward(marks))
+        return torch.from_numpy(self.scale.points(marks))
 
     def nothing(self) -> TrackedPoints:
         """NaN."""
@@ -74,7 +74,7 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
     def enlarged(self, raw: TrackedPoints) -> TrackedPoints:
         """Places in the video."""
         rows = as_rows(raw).copy()
-        rows[:, :2] = self.scale.outward(rows[:, :2])
+        rows[:, :2] = self.scale.points_back(rows[:, :2])
         return from_rows(rows)
 
     def merged(self, others: TrackedPoints, found: TrackedPoints) -> TrackedPoints:

@@ -45,8 +45,8 @@ class ValidationConfig:
     sequences: int = 0
     """Validate on the first so many sequences; 0: on all."""
     size: int = 0
-    """Short side, in pixels, at which labels are propagated; masks are scored at their own size. 0
-    propagates at that size, too."""
+    """Short side, in pixels, at which labels are propagated, to which smaller frames are enlarged;
+    masks are scored at their own size. 0 propagates at that size, too."""
     pictures: int = 2
     """Number of sequences shown on TensorBoard: predicted masks above the true ones."""
 
@@ -182,9 +182,9 @@ def track(
         for frame_hw3 in davis.frames(sequence)
     )
     tracked = stream(
-        model, frames, torch.from_numpy(scale.shrink(true[0])), find_protocol(config.protocol)
+        model, frames, torch.from_numpy(scale.mask(true[0])), find_protocol(config.protocol)
     )
-    return [scale.enlarge(labels_hw.numpy()) for labels_hw in tracked], true
+    return [scale.mask_back(labels_hw.numpy()) for labels_hw in tracked], true
 
 
 def summed_scores(

@@ -88,8 +88,8 @@ class EvalJob:
     """Adapt the model to each sequence before it is tracked, by so many steps of learning to copy
     its colours; no label is looked at. Seconds a frame include it."""
     size: int = 0
-    """Short side at which to track, in pixels; scores are at the data's own size. 0 tracks at that
-    size, too."""
+    """Short side at which to track, in pixels, to which smaller frames are enlarged; scores are at
+    the data's own size. 0 tracks at that size, too."""
     reset_gap: int = 0
     """With DAVIS: track each frame from the true mask this many frames before it, which shows what
     the features are worth without drift. 0 tracks from the first frame on, as the benchmark
@@ -248,7 +248,8 @@ class TrackJob:
     """Adapt the model to the video before it is tracked, by so many steps of learning to copy its
     colours; no label is looked at. On two CPU cores a step of `base` takes two to three seconds."""
     size: int = 480
-    """Short side at which to track, in pixels; results have the video's own size."""
+    """Short side at which to track, in pixels, to which a smaller video is enlarged; results have
+    the video's own size. 0 tracks at that size, too."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""
     attention: BackendName = "auto"
@@ -267,7 +268,8 @@ class TrackJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        check_range("track", self, "size", SMALLEST_SIDE)
+        if self.size:
+            check_range("track", self, "size", SMALLEST_SIDE)
         check_range("track", self, "port", 1, 65_535)
         check_range("track", self, "jobs tolerance review adapt", 0)
         check_needed("track", self, "local follow", "jobs")

@@ -72,6 +72,7 @@ def test_it_is_evaluated_and_tracks(trained, tree, tmp_path):
     frames = tree / "JPEGImages/480p/val-001"
     mask = tree / "Annotations/480p/val-001/00000.png"
     line = ["--checkpoint", checkpoint, "--video", str(frames), "--mask", str(mask)]
+    line += ["--size", "0"]
     assert command_of_track.main([*line, "--out", str(tmp_path / "tracked.mp4")]) == 0
     assert (tmp_path / "tracked.mp4").stat().st_size > 0
 

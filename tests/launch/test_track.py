@@ -99,6 +99,8 @@ def track(checkpoint, tmp_path):
             tmp_path / out,
             "--device",
             "cpu",
+            "--size",
+            "0",
         )
         assert main([str(part) for part in (*given, *flags)]) == 0
         return tmp_path / out
@@ -568,6 +570,8 @@ def test_what_comes_before_damage_is_kept(checkpoint, tmp_path, capfd):
         out,
         "--device",
         "cpu",
+        "--size",
+        "0",
         "--protocol",
         "paper",
     )
@@ -634,6 +638,8 @@ def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
         out,
         "--device",
         "cpu",
+        "--size",
+        "0",
     )
     line = [sys.executable, str(ROOT / "launch/track.py"), *map(str, flags)]
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -745,7 +751,7 @@ def test_flags_that_do_not_go_together_are_refused(line, mask, tmp_path):
     assert names in line("--mask", mask, "--names", "a", "b")
     assert "names: one is empty" in line("--mask", mask, "--names", " ")
     assert "--names and --labels" in line("--labels", mask, "--names", "a")
-    assert "size 0" in line("--mask", mask, size=0)
+    assert "size 31" in line("--mask", mask, size=31)
     assert "expected a name that ends in .mp4" in line("--mask", mask, out=tmp_path / "x.txt")
     assert "protocol 'mine': expected one of paper, " in line("--mask", mask, "--protocol", "mine")
     assert "browser: expected no video, out or marks" in line("--browser")

@@ -19,7 +19,7 @@ from corrflow.tracking.plan import marked_objects, marked_points, plan_correctio
 from corrflow.tracking.point_tracker import PointTracker
 
 SIZE = 24, 16  # of the video, width and height
-SAME = Scale.of(*SIZE, 999)
+SAME = Scale.of(*SIZE, 0)
 FRAMES = 8
 
 

@@ -838,7 +838,7 @@ def test_an_interrupted_correction_leaves_all_as_it_was(checkpoint, tmp_path):
     write_mask(tmp_path / "fix.png", left=9)
     line = [sys.executable, str(ROOT / "launch/track.py"), "--video", str(video)]
     line += ["--checkpoint", str(checkpoint), "--out", str(tmp_path / "tracked.mp4")]
-    line += ["--device", "cpu", "--mask", f"0={tmp_path / 'a.png'}"]
+    line += ["--device", "cpu", "--size", "0", "--mask", f"0={tmp_path / 'a.png'}"]
     subprocess.run(line, check=True, capture_output=True)
     files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
     before = {path: path.read_bytes() for path in files}

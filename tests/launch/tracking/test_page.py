@@ -41,7 +41,7 @@ def server(checkpoint):
         "--device",
         "cpu",
     ]
-    line += ["--port", str(port), "--protocol", "identity"]
+    line += ["--port", str(port), "--protocol", "identity", "--size", "0"]
     # tests in the background of a shell have Ctrl-C ignored, and what they start would inherit that
     process = subprocess.Popen(
         line,

@@ -39,6 +39,7 @@ def track(folders, checkpoint):
     def call(*flags, out="out"):
         given = ("--video", folders / "videos", "--labels", folders / "labels")
         given += ("--out", folders / out, "--checkpoint", checkpoint, "--device", "cpu")
+        given += ("--size", "0")
         return main([str(part) for part in (*given, *flags)])
 
     return call
