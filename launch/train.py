@@ -9,6 +9,7 @@ would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 import os
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -72,6 +73,7 @@ def main(argv: list[str]) -> int:
             read_from(job, corpus, DistributedContext(0, world, torch.device("cpu")), start=0)
         )
         job.training.trainer.check(world, torch.device("cpu" if job.device == "cpu" else "cuda"))
+        check_run_config(job, corpus.manifest, write=False)
         return submit(job, argv, corpus)
     count = job.procs or (
         torch.cuda.device_count() if choose_device(job.device).type == "cuda" else 1
@@ -140,7 +142,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
         with (
             SignalHandler() as stop,
             init_distributed(job.device, job.timeouts) as context,
-            held_run(job.run, context),
+            held_run(job.run) if context.is_main else nullcontext(),
         ):
             if attempt:
                 check_run_config(job, corpus.manifest)  # nobody else's from here on

@@ -1,14 +1,16 @@
-"""Whether jobs can be handed to SLURM from here: its client is installed, and a cluster answers
-it."""
+"""SLURM's client: whether it is installed, whether a cluster answers it, and what."""
 
 import shutil
 import subprocess
+from typing import NamedTuple
 
 from slurm.errors import ClusterError
 
 # The first is quick and needs no rights; the second tries longer, and some sites forbid the first.
 QUESTIONS = (("scontrol", "ping"), ("sinfo", "-h"))
-ANSWER_SECONDS = 30.0  # longest wait for each; the client itself gives up after 9 s by default
+ANSWER_SECONDS = 30.0  # longest wait for each; the client itself gives up after 9 to 20 s
+NO_SUCH_JOB = "Invalid job id"  # what squeue says, with exit code 1, of a job that is forgotten
+TELLING = (": fatal: ", NO_SUCH_JOB)  # of a chain of errors, what came of it
 
 
 def has_slurm() -> bool:
@@ -42,7 +44,7 @@ def check_answer(asked: str, instead: str) -> None:
     if not questions:
         return  # sbatch alone can tell
     for question in questions:
-        reason = why_no_answer(question)
+        reason = ask(*question).failure
         if not reason:
             return
     tried = ", ".join(map(" ".join, questions))
@@ -50,17 +52,26 @@ def check_answer(asked: str, instead: str) -> None:
     raise ClusterError(f"{asked}: {silence}: expected one that does, or {instead}")
 
 
-def why_no_answer(question: tuple[str, ...]) -> str:
-    """SLURM's reason, in a line, for not answering a question; nothing if it does."""
+class Answer(NamedTuple):
+    """What a command of SLURM's came to."""
+
+    text: str
+    """What it printed; empty if it failed."""
+    failure: str = ""
+    """Why it failed, in a line; empty if it did not."""
+
+
+def ask(*command: str) -> Answer:
+    """Run a command of SLURM's that only asks."""
     wait = ANSWER_SECONDS
     try:
-        done = subprocess.run(question, capture_output=True, text=True, check=False, timeout=wait)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=wait)
     except subprocess.TimeoutExpired:
-        return f"{question[0]}: nothing in {wait:g} s"
+        return Answer("", f"{command[0]}: nothing in {wait:g} s")
     except OSError as error:
-        return f"{question[0]}: {error.strerror}"
+        return Answer("", f"{command[0]}: {error.strerror}")
     if not done.returncode:
-        return ""
+        return Answer(done.stdout.strip())
     lines = [line.strip() for line in (done.stderr + done.stdout).splitlines() if line.strip()]
-    fatal = [line for line in lines if ": fatal: " in line]  # of a chain of errors, what came of it
-    return (fatal + lines or [f"{question[0]}: exit code {done.returncode}"])[0]
+    telling = [line for line in lines if any(word in line for word in TELLING)]
+    return Answer("", (telling + lines or [f"{command[0]}: exit code {done.returncode}"])[0])

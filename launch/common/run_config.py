@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -21,10 +21,10 @@ from corrflow.palette import palette_digest
 from corrflow.pretrained import load_model
 from corrflow.stored_config import claim_folder
 from corrflow.training.checkpoint import initial_model
-from corrflow.training.distributed import DistributedContext
 from launch.configs.train import TrainJob
 from shards.manifest import NAME, Manifest
-from slurm.status import job_state
+from slurm.client import has_slurm
+from slurm.status import answered_state
 
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it
 # speaks; and the batch, whose clips are counted, so that other machines can go on with it. All else
@@ -101,19 +101,14 @@ def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
     }
 
 
-@contextmanager
-def held_run(run: Path, context: DistributedContext) -> Iterator[None]:
+def held_run(run: Path) -> AbstractContextManager[None]:
     """Keep a run to one job at a time: an earlier one that was killed may still be leaving, and is
     waited for.
 
     Raises:
         InputError: it is still there after a minute.
     """
-    if not context.is_main:
-        yield
-        return
-    with held(run / LOCK, f"run {run}", "training", LOCK_SECONDS):
-        yield
+    return held(run / LOCK, f"run {run}", "training", LOCK_SECONDS)
 
 
 @contextmanager
@@ -125,9 +120,10 @@ def held_evaluation(out: Path) -> Iterator[None]:
         InputError: another command is at work there, or jobs that one has left to SLURM.
     """
     with held(out / LOCK, str(out), "evaluating", seconds=0.0):
-        if (out / JOBS).exists():
+        if (out / JOBS).exists() and has_slurm():  # elsewhere nobody can be asked
             array, last = read_json(out / JOBS)
-            if (state := job_state(last)).alive:
+            ended = f"expected an answer (if it has ended: remove {out / JOBS})"
+            if (state := answered_state(last, ended)).alive:
                 holder = f"jobs {array} and {last} are evaluating there ({state.state})"
                 raise InputError(
                     f"{out}: {holder}: expected them to end first (scancel {array} {last})"

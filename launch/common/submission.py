@@ -8,24 +8,25 @@ import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import submitit
+
 import launch
 from corrflow.files import atomic_file
-from launch.common.run_config import check_run_config, read_json
+from launch.common.run_config import check_run_config, held_run, read_json
 from launch.configs.train import TrainJob
 from shards.reading.corpus import Corpus
 from slurm import ClusterError
 from slurm.client import check_answer, has_slurm
 from slurm.cluster import ClusterConfig
 from slurm.snapshot import take_snapshot
-from slurm.status import job_state
+from slurm.status import LOOK_SECONDS, answered_state
 from slurm.submission import script_of, submit_distributed, training_executor
 from slurm.tasks import DistributedTask, Task
 
 RECORD = "job.json"
 LOGS = "logs"
 CODE = ("corrflow", "launch", "shards", "slurm")
-LOOK_SECONDS = 5.0  # between two questions to the controller
-LAG_SECONDS = 30.0  # that the accounts may be behind the queue, or the controller be silent
+LAG_SECONDS = 30.0  # that the accounts may be behind the queue
 
 
 @dataclass(frozen=True)
@@ -91,42 +92,65 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
 
     Raises:
         ClusterError: no cluster answers; the run is in a job already; SLURM refuses it.
+        InputError: a process trains the run here; its folder belongs to another configuration.
     """
-    if not job.dry_run:
-        check_answer(f"nodes {job.nodes}", "to train here: without --nodes, with --procs N")
-    record = read_record(job.run)
-    if record and (state := job_state(record.job)).alive and not job.dry_run:
+    if job.dry_run:
+        print(script_of(executor_for(job, job.run.absolute() / "snapshots" / "000" / "code")))
+        return 0
+    check_answer(f"nodes {job.nodes}", "to train here: without --nodes, with --procs N")
+    check_job_ended(job.run)
+    with held_run(job.run):
+        check_job_ended(job.run)  # another command may have submitted it meanwhile
+        check_run_config(job, corpus.manifest)
+        record = hand_over(job, argv)
+    announce(job, record)
+    return follow(job.run, record) if job.follow else 0
+
+
+def check_job_ended(run: Path) -> None:
+    """ClusterError if the job that a run was last handed to is not over, or may not be."""
+    if (record := read_record(run)) is None:
+        return
+    state = answered_state(
+        record.job, f"expected an answer (if it has ended: remove {run / RECORD})"
+    )
+    if state.alive:
         raise ClusterError(
-            f"run {job.run}: job {record.job} has it ({state.state}): expected it to end first "
+            f"run {run}: job {record.job} has it ({state.state}): expected it to end first "
             f"(scancel {record.job})"
         )
-    processes, run = processes_of(job), job.run.absolute()
-    code = run / "snapshots" / "000" / "code"
-    if not job.dry_run:
-        check_run_config(job, corpus.manifest)
-        facts = {"command": sys.argv, "argv": argv, "config": asdict(job)}
-        code = take_snapshot(run, Path(launch.__file__).parents[1], CODE, facts) / "code"
-    executor = training_executor(
-        run / LOGS, f"corrflow-{run.name}", cluster_of(job), job.nodes, processes, code
-    )
-    if job.dry_run:
-        print(script_of(executor))
-        return 0
+
+
+def hand_over(job: TrainJob, argv: list[str]) -> Record:
+    """Submit the run with a snapshot of the code, and leave word of it in the run's folder."""
+    facts = {"command": sys.argv, "argv": argv, "config": asdict(job)}
+    snapshot = take_snapshot(job.run.absolute(), Path(launch.__file__).parents[1], CODE, facts)
     # a node whose GPUs fail must not train on its CPUs
     device = [] if job.device == "cpu" else ["--device", "cuda"]
     task = Task("launch.train:train_in_job", {"argv": [*argv, *device, *times_of(job.cluster)]})
     try:
-        number = submit_distributed(executor, DistributedTask(task))
+        number = submit_distributed(executor_for(job, snapshot / "code"), DistributedTask(task))
     except ClusterError:
-        shutil.rmtree(code.parent)
+        shutil.rmtree(snapshot)
         raise
-    record = Record(
-        number, shlex.join(sys.argv), str(code.parent), job.nodes, processes, time.time()
-    )
-    with atomic_file(run / RECORD) as file:
+    command, processes = shlex.join(sys.argv), processes_of(job)
+    record = Record(number, command, str(snapshot), job.nodes, processes, time.time())
+    with atomic_file(job.run / RECORD) as file:
         file.write(json.dumps(asdict(record), indent=1).encode() + b"\n")
-    announce(job, record)
-    return follow(job.run, record) if job.follow else 0
+    return record
+
+
+def executor_for(job: TrainJob, code: Path) -> submitit.AutoExecutor:
+    """What submits the run, to train with the code in a folder."""
+    run = job.run.absolute()
+    return training_executor(
+        run / LOGS,
+        f"corrflow-{run.name}",
+        cluster_of(job),
+        job.nodes,
+        processes_of(job),
+        code,
+    )
 
 
 def times_of(cluster: ClusterConfig) -> list[str]:
@@ -153,13 +177,9 @@ def follow(run: Path, record: Record) -> int:
     """Print what rank 0 prints until the job is over; 0 if it ended well. Ctrl-C leaves the job
     alone."""
     path, shown, position = run / LOGS / record.log, "", 0
-    alive = time.monotonic()  # when it last was
     try:
         while True:
-            state, now = job_state(record.job), time.monotonic()
-            alive = now if state.alive else alive
-            # a controller that is busy does not answer, as if it knew the job no more
-            is_silent = state.state == "UNKNOWN" and now - alive < LAG_SECONDS
+            state = answered_state(record.job, "it is no longer watched")
             if (
                 line
                 := f"job {record.job}: {state.state}{f' ({state.reason})' if state.reason else ''}"
@@ -169,7 +189,7 @@ def follow(run: Path, record: Record) -> int:
             deadline = time.monotonic() + LOOK_SECONDS
             while time.monotonic() < deadline:
                 position = print_from(path, position)
-                if not state.alive and not is_silent:
+                if not state.alive:
                     return 0 if ended_well(record.job) else 1
                 time.sleep(0.5)
     except KeyboardInterrupt:
@@ -192,6 +212,8 @@ def print_from(path: Path, position: int) -> int:
 def ended_well(job: str) -> bool:
     """Whether a job that has left the queue did what it was to do; the accounts are waited for."""
     deadline = time.monotonic() + LAG_SECONDS
-    while (state := job_state(job)).alive and time.monotonic() < deadline:
+    while (
+        state := answered_state(job, "it has left the queue")
+    ).alive and time.monotonic() < deadline:
         time.sleep(1.0)
     return state.state == "COMPLETED"

@@ -17,8 +17,8 @@ from corrflow.encoders.resnet import ResNetConfig
 from corrflow.pretrained import export_model
 from corrflow.training.checkpoint import save_checkpoint
 from launch import eval as command_of_eval
-from launch.common import run_config
 from launch.configs.evaluate import EvalJob
+from slurm import status
 from slurm.array import Submitted
 from slurm.status import JobState
 
@@ -59,7 +59,7 @@ def queue(monkeypatch):
 
     monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
     monkeypatch.setattr(command_of_eval, "submit_array", submit)
-    monkeypatch.setattr(run_config, "job_state", lambda _: JobState("UNKNOWN"))
+    monkeypatch.setattr(status, "job_state", lambda _: JobState("UNKNOWN"))
     threads = torch.get_num_threads()
     yield submitted
     torch.set_num_threads(threads)  # jobs that are run here set them

@@ -3,41 +3,19 @@
 import errno
 import os
 import socket
-import subprocess
-import sys
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 from conftest import TINY
+from holding import holder
 
 from corrflow import InputError
 from launch import eval as command_of_eval
 from launch import train as command_of_train
 from launch.common import run_config as claim
-from launch.common.run_config import held_evaluation, held_run, note_jobs
+from launch.common.run_config import JOBS, held_evaluation, held_run, note_jobs
+from slurm import ClusterError, status
 from slurm.status import JobState
-
-HOLDER = """
-import sys
-from pathlib import Path
-from launch.common import run_config
-with getattr(run_config, sys.argv[2])(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@contextmanager
-def holder(out, held="held_evaluation"):
-    """Another process that has the folder."""
-    line = [sys.executable, "-c", HOLDER, str(out), held]
-    with subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "held\n"
-        yield process
-        process.stdin.close()
 
 
 def flags(tree, out, *more):
@@ -79,7 +57,8 @@ def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(
     refused, tree, tmp_path, monkeypatch
 ):
     states = {"18": JobState("PENDING")}
-    monkeypatch.setattr(claim, "job_state", lambda job: states[job])
+    monkeypatch.setattr(claim, "has_slurm", lambda: True)
+    monkeypatch.setattr(status, "job_state", lambda job: states[job])
     monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
     submitted = command_of_eval.Submitted("17", SimpleNamespace(job_id="18"))
     monkeypatch.setattr(command_of_eval, "submit_array", lambda *_: submitted)
@@ -94,7 +73,26 @@ def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(
 
 
 def test_jobs_that_slurm_no_longer_knows_are_in_nobodys_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "job_state", lambda _: JobState("UNKNOWN"))
+    monkeypatch.setattr(claim, "has_slurm", lambda: True)
+    monkeypatch.setattr(status, "job_state", lambda _: JobState("UNKNOWN"))
+    note_jobs(tmp_path, "17", "18")
+    with held_evaluation(tmp_path):
+        pass
+
+
+def test_jobs_of_which_slurm_does_not_say_whether_they_run_keep_others_out(
+    slurm_client, tmp_path, monkeypatch
+):
+    slurm_client(squeue="echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
+    monkeypatch.setattr(status, "SILENCE_SECONDS", 0.0)
+    note_jobs(tmp_path, "17", "18")
+    words = rf"SLURM does not say .* Unable to contact.*: expected an answer .*remove .*{JOBS}\)"
+    with pytest.raises(ClusterError, match=words), held_evaluation(tmp_path):
+        pass
+
+
+def test_jobs_are_asked_for_where_slurm_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
     note_jobs(tmp_path, "17", "18")
     with held_evaluation(tmp_path):
         pass
@@ -133,14 +131,11 @@ def test_a_folder_is_packed_into_by_one_command_at_a_time_and_keeps_no_lock(
 
 def test_a_run_is_held_as_a_folder_of_an_evaluation_is(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "LOCK_SECONDS", 0.0)
-    leader, other = SimpleNamespace(is_main=True), SimpleNamespace(is_main=False)
     with holder(tmp_path) as process:
         words = rf"run .*: process {process.pid} on .* is training there: expected one at a time"
-        with pytest.raises(InputError, match=words), held_run(tmp_path, leader):
+        with pytest.raises(InputError, match=words), held_run(tmp_path):
             pass
-        with held_run(tmp_path, other):  # rank 0 asks for all
-            pass
-    with held_run(tmp_path, leader):
+    with held_run(tmp_path):
         pass
 
 

@@ -1,12 +1,17 @@
 """`train.py --nodes` as far as it goes without a cluster: `sbatch` is a stand-in that must not be
 called."""
 
+import json
+from dataclasses import asdict
+
 import pytest
 from conftest import TINY
+from holding import holder
 
 from launch import train
-from launch.common import submission
+from launch.common import run_config, submission
 from launch.common.command import take_cluster
+from slurm import status
 from slurm.status import JobState
 
 JOB = ("--nodes", 2, "--gpus-per-node", 2)
@@ -14,9 +19,9 @@ JOB = ("--nodes", 2, "--gpus-per-node", 2)
 
 @pytest.fixture
 def sbatch(tmp_path, monkeypatch):
-    """A folder of commands that fail, so that nothing is submitted."""
-    for name in ("sbatch", "srun", "squeue", "sacct"):
-        (tmp_path / name).write_text("#!/bin/sh\nexit 1\n")
+    """A folder of commands that fail, so that nothing is submitted, on a cluster that answers."""
+    for name in ("sbatch", "srun", "squeue", "sacct", "scontrol"):
+        (tmp_path / name).write_text(f"#!/bin/sh\nexit {int(name != 'scontrol')}\n")
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
 
@@ -111,11 +116,57 @@ def test_a_job_understands_flags_that_fit_the_profile_alone(packed, sbatch, tmp_
     assert (cluster.minutes, cluster.signal_lead) == (2, 30)
 
 
+@pytest.fixture
+def handed_over(tmp_path):
+    """The folder of a run that job 58 has, or had."""
+    run = tmp_path / "run"
+    run.mkdir()
+    record = submission.Record("58", "", "", 1, 1, 0.0)
+    (run / submission.RECORD).write_text(json.dumps(asdict(record)))
+    return run
+
+
+@pytest.mark.parametrize(
+    ("squeue", "words"),
+    [
+        (
+            "echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1",
+            "job 58: SLURM does not say whether it still runs (asked squeue and sacct for 0 s: "
+            "slurm_load_jobs error: Unable to contact): expected an answer (if it has "
+            "ended: remove ",
+        ),
+        ("echo 'RUNNING|None|n1|N/A|0:02'", "job 58 has it (RUNNING): expected it to end first"),
+    ],
+)
+def test_a_run_whose_job_may_still_run_is_not_submitted_again(
+    packed, slurm_client, refused, handed_over, monkeypatch, squeue, words
+):
+    slurm_client(scontrol="exit 0", squeue=squeue, sacct="exit 1")
+    monkeypatch.setattr(status, "SILENCE_SECONDS", 0.0)
+    assert words in refused("train", "--data", packed, "--run", handed_over, *TINY, "--nodes", 2)
+    assert [path.name for path in handed_over.iterdir()] == [submission.RECORD]
+
+
+def test_a_run_that_is_trained_here_is_not_submitted(
+    packed, slurm_client, refused, tmp_path, monkeypatch
+):
+    slurm_client(scontrol="exit 0")
+    monkeypatch.setattr(run_config, "LOCK_SECONDS", 0.0)
+    flags = ["--data", packed, "--run", tmp_path, *TINY, "--trainer.steps"]
+    assert train.main([str(flag) for flag in (*flags, 2)]) == 0
+    before = {path: path.read_bytes() for path in tmp_path.glob("*.json*")}
+    with holder(tmp_path, "held_run"):
+        told = refused("train", *flags, 9, "--nodes", 2)
+    assert "is training there: expected one at a time" in told
+    assert {path: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
+    assert not (tmp_path / "snapshots").exists()
+
+
 def test_a_controller_that_is_silent_for_a_moment_ends_no_following(tmp_path, monkeypatch):
-    states = iter(["RUNNING", "UNKNOWN", "RUNNING", "RUNNING", "RUNNING"])
-    monkeypatch.setattr(submission, "job_state", lambda _: JobState(next(states, "COMPLETED")))
-    monkeypatch.setattr(submission, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(submission, "LAG_SECONDS", 1.0)
+    states = iter(["RUNNING", "NO ANSWER", "RUNNING", "RUNNING", "RUNNING"])
+    monkeypatch.setattr(status, "job_state", lambda _: JobState(next(states, "COMPLETED")))
+    for module in (status, submission):
+        monkeypatch.setattr(module, "LOOK_SECONDS", 0.1)
     record = submission.Record("58", "", "", 1, 1, 0.0)
     assert submission.follow(tmp_path, record) == 0
 

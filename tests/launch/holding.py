@@ -1,0 +1,26 @@
+"""Another process that has a folder."""
+
+import subprocess
+import sys
+from contextlib import contextmanager
+
+HOLDER = """
+import sys
+from pathlib import Path
+from launch.common import run_config
+with getattr(run_config, sys.argv[2])(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(out, held="held_evaluation"):
+    """Another process that has the folder."""
+    line = [sys.executable, "-c", HOLDER, str(out), held]
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.stdin.close()

@@ -1,0 +1,57 @@
+"""SLURM's client is a few shell scripts here, which say what the real one says (22.05)."""
+
+import pytest
+
+from slurm import ClusterError, status
+from slurm.status import answered_state, job_state
+
+SILENT = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
+FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
+NO_ACCOUNTS = "echo 'Slurm accounting storage is disabled' >&2; exit 1"
+RUNNING = "echo 'RUNNING|None|n1|2026-11-30T15:29:53|0:02'"
+# which is not shown unless all states are asked for
+COMPLETED = "case \"$*\" in *'-t all'*) echo 'COMPLETED|None|n1|2026-11-30T15:29:53|0:02';; esac"
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(status, "LOOK_SECONDS", 0.01)
+
+
+@pytest.mark.parametrize(
+    ("squeue", "sacct", "state"),
+    [
+        (RUNNING, NO_ACCOUNTS, "RUNNING"),
+        (COMPLETED, NO_ACCOUNTS, "COMPLETED"),
+        (FORGOTTEN, NO_ACCOUNTS, "UNKNOWN"),
+        (f"echo 'squeue: warning: old' >&2; {FORGOTTEN}", NO_ACCOUNTS, "UNKNOWN"),
+        ("exit 0", NO_ACCOUNTS, "UNKNOWN"),  # of several jobs, those that are over
+        (FORGOTTEN, "echo 'TIMEOUT|0:0|n1|2026-11-30T15:29:53|0:02'", "TIMEOUT"),
+        (SILENT, "echo 'RUNNING|0:0|n1|2026-11-30T15:29:53|0:02'", "RUNNING"),
+        (SILENT, NO_ACCOUNTS, "NO ANSWER"),
+        (SILENT, "exit 0", "NO ANSWER"),
+    ],
+)
+def test_a_job_that_is_over_is_told_from_a_cluster_that_does_not_say(
+    slurm_client, squeue, sacct, state
+):
+    slurm_client(squeue=squeue, sacct=sacct)
+    assert job_state("7").state == state
+
+
+def test_a_silence_is_waited_for(slurm_client, tmp_path):
+    asked = tmp_path / "asked"
+    slurm_client(squeue=f"[ -e {asked} ] && {{ {RUNNING}; exit; }}; : >{asked}; {SILENT}")
+    assert answered_state("7", "").state == "RUNNING"
+
+
+def test_a_silence_that_lasts_is_no_answer(slurm_client, monkeypatch):
+    slurm_client(squeue=SILENT, sacct=NO_ACCOUNTS)
+    monkeypatch.setattr(status, "SILENCE_SECONDS", 0.1)
+    asked = (
+        "asked squeue and sacct for 0 s: slurm_load_jobs error: Unable to contact slurm controller"
+    )
+    with pytest.raises(ClusterError) as caught:
+        answered_state("7", "do something else")
+    words = f"job 7: SLURM does not say whether it still runs ({asked}): do something else"
+    assert str(caught.value) == words
