@@ -6,7 +6,6 @@ import sys
 
 from corrflow import InputError
 from corrflow.model import CorrFlow
-from corrflow.propagation import find_protocol
 from launch.common.command import parse, run
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
@@ -22,7 +21,6 @@ DAMAGED = 1  # exit code of a video that was tracked up to where it is damaged
 def main(argv: list[str]) -> int:
     """Track, or open the page on which to say what."""
     job = parse(TrackJob, argv, "track.py")
-    find_protocol(job.protocol)
     if job.browser:
         return serve_page(job)
     if job.video is None:

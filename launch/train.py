@@ -9,8 +9,9 @@ would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 import os
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
-from dataclasses import asdict, replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from corrflow.encoders.registry import name_of
 from corrflow.memory import keep_freed_memory
 from corrflow.progress import progress_bar
 from corrflow.training.checkpoint import checkpoint_path, checkpoints, parameters_digest, step_of
+from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import (
     DistributedContext,
     LostRankError,
@@ -96,18 +98,30 @@ def train_in_job(argv: list[str]) -> int:
 
 
 def read_flags(argv: list[str]) -> TrainJob:
-    """The job: a recipe's values, changed by flags; InputError for flags of a validation that there
-    is not."""
+    """The job: a recipe's values, changed by flags; InputError for flags that would be ignored."""
     chosen, rest = take_recipe(argv)
     recipe = replace(chosen, data=tyro.MISSING, run=tyro.MISSING)
     job = parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
-    usual = asdict(chosen.training.validation)
-    for name, value in asdict(job.training.validation).items():
-        if job.training.validation.root is None and value != usual[name]:
-            raise InputError(
-                f"train: validation.{name} {value}: expected --validation.root DAVIS with it"
-            )
+    check_ignored(job.training, chosen.training)
     return job
+
+
+def check_ignored(training: TrainingConfig, recipe: TrainingConfig) -> None:
+    """InputError names a setting that is not the recipe's and would be ignored as others are."""
+
+    def check(group: str, names: Iterable[str], expected: str) -> None:
+        here, usual = getattr(training, group), getattr(recipe, group)
+        for name in names:
+            if (value := getattr(here, name)) != getattr(usual, name):
+                raise InputError(f"train: {group}.{name} {value}: expected {expected}")
+
+    if training.validation.root is None:
+        names = [field.name for field in fields(training.validation)]
+        check("validation", names, "--validation.root DAVIS with it")
+    if not training.target.second_palette:
+        check("target", ["second_share"], "--target.second-palette FILE with it")
+    if training.loss.teacher:
+        check("loss", ["hop_weight", "cycle_weight"], "no loss.teacher, which ignores it")
 
 
 def check_clip_size(job: TrainJob) -> None:

@@ -68,6 +68,8 @@ class TrainerConfig:
             raise InputError(
                 f"trainer: spike_factor {self.spike_factor}: expected more than 1, or 0"
             )
+        if self.on_spike == "stop" and not self.spike_factor:
+            raise InputError("trainer: on_spike stop: expected a spike_factor above 0 with it")
 
     def check(self, world: int, device: torch.device) -> None:
         """Refuse what can't be done by so many processes, or there.

@@ -188,6 +188,9 @@ def take_cluster(argv: list[str]) -> list[str]:
     chooser.add_argument("--cluster", nargs="?", const="?")
     chosen, rest = chooser.parse_known_args(argv)
     if chosen.cluster is not None:
+        flags = {word.partition("=")[0] for word in rest}
+        if not flags & {"--nodes", "--jobs", "-h", "--help", "--help-all"}:
+            raise UsageError(f"cluster {chosen.cluster}: expected --nodes N or --jobs N with it")
         os.environ[PROFILE_VARIABLE] = chosen.cluster
     return rest
 

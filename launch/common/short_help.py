@@ -6,7 +6,7 @@ import shutil
 import textwrap
 import types
 from collections.abc import Iterator
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,6 +15,7 @@ from docstring_parser import parse_from_object
 
 from corrflow.encoders import EncoderConfig
 from corrflow.encoders.registry import name_of
+from launch.configs.needed import default_of
 
 WORDS = {int: "INT", float: "FLOAT", str: "TEXT", Path: "PATH"}
 WIDEST = 100  # columns
@@ -109,11 +110,6 @@ def read_hint(hint: Any, name: str) -> tuple[Any, str, str]:
             name = name if getattr(note, "name", None) is None else note.name
             metavar = getattr(note, "metavar", None) or metavar
     return hint, name, metavar
-
-
-def default_of(item: "Field[Any]") -> Any:
-    """A field's default; MISSING if there is none."""
-    return item.default if item.default_factory is MISSING else item.default_factory()
 
 
 def value_of(kind: Any) -> str:

@@ -14,10 +14,12 @@ from corrflow.errors import LARGEST_SEED, check_range
 from corrflow.pretrained import DEFAULT
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
 from corrflow.scale import SMALLEST_SIDE
-from launch.configs.needed import check_needed
+from launch.configs.needed import check_needed, check_unused
 from slurm.cluster import ClusterConfig, find_profile
 
 Annotations = Literal["cvat", "coco", "labelme", "yolo"]
+# of a protocol's, those that a flag may change
+SETTINGS = "radius top_k block temperature whitening frames hardening appearance guided_filter"
 
 
 @dataclass(frozen=True)
@@ -115,30 +117,35 @@ class EvalJob:
     def __post_init__(self) -> None:
         check_range("eval", self, "jobs reset_gap adapt frames", 0)
         check_range("eval", self, "seed", 0, LARGEST_SEED)
-        check_needed("eval", self, "local follow", "jobs")
+        check_needed("eval", self, "local follow cluster", "jobs")
         if self.size:
             check_range("eval", self, "size", SMALLEST_SIDE)
         if self.encoder and self.checkpoint not in ("", "none"):
             raise InputError(
                 f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them"
             )
-        find_benchmark(self.benchmark)
+        self.check_ignored()
+
+    def check_ignored(self) -> None:
+        """InputError names a flag that would be ignored as others are."""
+        kind = find_benchmark(self.benchmark).kind
+        if not find_protocol(self.protocol).propagates:
+            of_model = "checkpoint encoder input_scale adapt seed"
+            check_unused("eval", self, f"{of_model} {SETTINGS}", f"protocol {self.protocol}")
+        if self.checkpoint != "none":
+            check_unused("eval", self, "seed", f"checkpoint {self.checkpoint or DEFAULT}")
+        if self.block and self.block > 1 and not self.chosen_protocol.top_k:
+            raise InputError(f"eval: block {self.block}: expected a top-k above 0 with it")
+        if kind == "points" and (self.appearance or self.guided_filter):
+            names = "appearance guided_filter"
+            check_unused("eval", self, names, f"benchmark {self.benchmark}, of points,")
 
     @property
     def chosen_protocol(self) -> Protocol:
         """With what was asked for instead."""
-        recent = None if self.frames is None else tuple(range(1, self.frames + 1))
-        settings = {
-            "radius": self.radius,
-            "top_k": self.top_k,
-            "block": self.block,
-            "temperature": self.temperature,
-            "whitening": self.whitening,
-            "recent": recent,
-            "hardening": self.hardening,
-            "appearance": self.appearance,
-            "guided_filter": self.guided_filter,
-        }
+        settings = {name: getattr(self, name) for name in SETTINGS.split()}
+        if (frames := settings.pop("frames")) is not None:
+            settings["recent"] = tuple(range(1, frames + 1))
         return override(find_protocol(self.protocol), **settings)
 
 
@@ -272,12 +279,18 @@ class TrackJob:
             check_range("track", self, "size", SMALLEST_SIDE)
         check_range("track", self, "port", 1, 65_535)
         check_range("track", self, "jobs tolerance review adapt", 0)
-        check_needed("track", self, "local follow", "jobs")
+        check_needed("track", self, "local follow cluster", "jobs")
+        check_needed("track", self, "port", "browser")
+        if not find_protocol(self.protocol).propagates:
+            check_unused("track", self, "adapt", f"protocol {self.protocol}")
         marks = self.labels or self.mask or self.points or self.box
         if self.browser and (self.video or self.out or marks):
             raise InputError(
                 "track: browser: expected no video, out or marks beside it: the page asks for them"
             )
+        if self.browser:
+            of_videos = "gone names start backward overwrite write tolerance review jobs"
+            check_unused("track", self, of_videos, "browser")
 
     @property
     def out_path(self) -> Path:

@@ -72,7 +72,9 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         check_range("train", self, "procs nodes gpus_per_node", 0)
-        check_needed("train", self, "gpus_per_node follow dry_run", "nodes")
+        if str(self.run).encode(errors="ignore").decode() != str(self.run):
+            raise InputError(f"train: run {self.run}: expected a name in UTF-8, for TensorBoard")
+        check_needed("train", self, "gpus_per_node follow dry_run cluster", "nodes")
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class PackJob:
     def __post_init__(self) -> None:
         check_range("shard", self, "procs jobs", 0)
         check_range("shard", self, "max_failures", 0, 100)
-        check_needed("shard", self, "local follow", "jobs")
+        check_needed("shard", self, "local follow cluster", "jobs")
         if self.strict and self.max_failures:
             raise InputError(
                 f"shard: strict, max-failures {self.max_failures}: expected one of them"

@@ -23,7 +23,6 @@ from corrflow.annotations import (
 )
 from corrflow.files import content_digest
 from corrflow.model import weights_digest
-from corrflow.propagation import find_protocol
 from corrflow.scale import Scale
 from corrflow.tracking.corrections import SortedMarks, sort_masks, sort_points
 from corrflow.tracking.mask_tracker import MaskTracker, check_large_enough
@@ -189,8 +188,7 @@ def prepare(
         )
     scale = Scale.of(reader.width, reader.height, request.size)
     is_long_enough = reader.count >= CLIP_FRAMES
-    propagates = find_protocol(request.protocol).propagates
-    if request.adapt and plan.spans and propagates and is_long_enough:
+    if request.adapt and plan.spans and is_long_enough:
         model = adapt_to_video(request, model, provenance, watch, scale)
     tracker: Tracker[Any, Any, Any, Any]
     if marks.masks is None:

@@ -43,6 +43,8 @@ class PackConfig:
             raise DataError(
                 f"pack: segment {self.segment}: expected at least shortest, {self.shortest}"
             )
+        if self.every and self.fps != PackConfig.fps:
+            raise DataError(f"pack: every {self.every}, fps {self.fps}: expected one of them")
         self.sizing()
 
     def sizing(self) -> Sizing:

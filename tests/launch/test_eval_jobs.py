@@ -205,7 +205,7 @@ def test_what_is_wrong_is_found_before_anything_is_submitted(
 
 
 def test_a_folder_of_another_evaluation_is_refused(refused, tree, checkpoint, tmp_path):
-    command_of_eval.main(flags(tree, checkpoint, tmp_path, "--protocol", "identity"))
+    evaluate_job(EvalJob("davis2017", tree, tmp_path, protocol="identity"))
     told = refused("eval", *flags(tree, checkpoint, tmp_path))
     assert "belongs to another evaluation: protocol." in told
     assert "protocol.propagates is False there and True here" in told

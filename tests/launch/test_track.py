@@ -267,7 +267,6 @@ def test_a_model_is_adapted_to_the_video_if_there_is_something_to_track(
     track, video, mask, tmp_path, capfd
 ):
     plain = track(video, "--mask", mask, out="plain.mp4").with_suffix(".json")
-    track(video, "--mask", mask, "--adapt", 3, "--protocol", "identity", out="still.mp4")
     assert "adapting" not in capfd.readouterr().err
     out = track(video, "--mask", mask, "--adapt", 3)
     assert "adapting: 100%" in capfd.readouterr().err
