@@ -1,17 +1,23 @@
 """Draw how runs went: `python launch/curve.py RUN ... --out curve.png`. J&F of each validation, and
 the loss, against clips seen."""
 
+if __name__ == "__main__":
+    from launch.common.interrupt import leave_quietly
+
+    leave_quietly()
+
 import sys
 
 from corrflow.training.curves import draw_curves, read_curves
 from launch.common.command import parse, run
 from launch.configs.train import CurveJob
+from shards.video.sources import as_text
 
 
 def main(argv: list[str]) -> int:
     """Draw, and print each run's validations as a table."""
     job = parse(CurveJob, argv, "curve.py")
-    curves = {folder.absolute().name: read_curves(folder) for folder in job.runs}
+    curves = {as_text(folder.absolute().name): read_curves(folder) for folder in job.runs}
     draw_curves(curves, job.out)
     for name, (validated, loss) in curves.items():
         print(f"{name}: {loss[-1][0]} clips, loss {loss[-1][1]:.3f} of late")

@@ -4,6 +4,11 @@
 Weights alone, in half precision; every command and `corrflow.load_model` takes it.
 """
 
+if __name__ == "__main__":
+    from launch.common.interrupt import leave_quietly
+
+    leave_quietly()
+
 import hashlib
 import sys
 

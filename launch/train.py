@@ -6,6 +6,11 @@ divides the batch. Exit codes: 0 done, 1 failed, 2 a mistake in a flag, 3 stoppe
 would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 """
 
+if __name__ == "__main__":
+    from launch.common.interrupt import leave_quietly
+
+    leave_quietly()
+
 import os
 import sys
 import time
@@ -63,6 +68,7 @@ EXIT_FAILED = 1  # exit code; in a job, which is then tried again
 def main(argv: list[str]) -> int:
     """Train here, in this process or in several, or hand it to SLURM; returns the exit code."""
     job = read_flags(argv)
+    check_name(job.run)
     check_clip_size(job)
     corpus = open_corpus(job.data, job.quarantine)
     if is_worker_process():
@@ -122,6 +128,14 @@ def check_ignored(training: TrainingConfig, recipe: TrainingConfig) -> None:
         check("target", ["second_share"], "--target.second-palette FILE with it")
     if training.loss.teacher:
         check("loss", ["hop_weight", "cycle_weight"], "no loss.teacher, which ignores it")
+
+
+def check_name(run: Path) -> None:
+    """InputError unless TensorBoard can take the folder's name."""
+    try:
+        str(run).encode()
+    except UnicodeEncodeError:
+        raise InputError(f"train: run {run}: expected a name in UTF-8") from None
 
 
 def check_clip_size(job: TrainJob) -> None:

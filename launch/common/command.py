@@ -9,7 +9,6 @@ import io
 import math
 import os
 import re
-import select
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -29,7 +28,14 @@ import shards
 import slurm
 from corrflow.encoders import EncoderConfig, find_encoder
 from corrflow.encoders.registry import name_of
+from launch.common.interrupt import EXIT_INTERRUPTED, expect_interrupts
 from launch.common.short_help import short_help
+from launch.common.standard_output import NAME as STANDARD_OUTPUT
+from launch.common.standard_output import (
+    discard_standard_output,
+    is_reader_gone,
+    named_standard_output,
+)
 from slurm.cluster import PROFILE_VARIABLE
 
 Config = TypeVar("Config")
@@ -53,6 +59,8 @@ LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # not between paragraphs
 NAMED = 3  # unknown flags that a line names
 # of tyro's boxes, also where it draws them in ASCII
 BOX = re.compile(r"[╭╮╰╯│─├┤]+|-{4,}|(?<!\S)[|+](?!\S)")
+# a name of which a byte is none of UTF-8, in a text that was to be written as such
+NOT_UTF8 = re.compile(r"[^\s'\"<>]*[\ud800-\udfff][^\s'\"<>]*")
 
 
 class UsageError(ValueError):
@@ -197,35 +205,39 @@ def take_cluster(argv: list[str]) -> list[str]:
 
 def run(main: Callable[[list[str]], int]) -> int:
     """Run a command on the process's own arguments; returns its exit code."""
-    rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+    expect_interrupts()
     try:
-        try:
+        with named_standard_output():
             return main(take_cluster(sys.argv[1:]))
-        finally:
-            sys.stdout.flush()  # here, and not after the last line, where nobody catches anything
     except (*MISTAKES, UsageError) as error:
-        print(f"{os.path.basename(sys.argv[0])}: {rank}error: {error}", file=sys.stderr)
-        return 2
+        return refuse(str(error))
     except BrokenPipeError:
         if not is_reader_gone():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_standard_output()
         return 128 + signal.SIGPIPE
     except OSError as error:
         if error.errno not in USER_ERRNOS or error.filename is None:
             raise
-        print(
-            f"{os.path.basename(sys.argv[0])}: {rank}error: {error.filename}: {error.strerror}",
-            file=sys.stderr,
-        )
-        return 2
+        if error.filename == STANDARD_OUTPUT:
+            discard_standard_output()
+        return refuse(f"{error.filename}: {error.strerror}")
+    except UnicodeEncodeError as error:
+        if not (name := NOT_UTF8.search(error.object)):
+            raise
+        return refuse(f"{name[0]}: expected a name in UTF-8")
     except KeyboardInterrupt:
-        print(f"{os.path.basename(sys.argv[0])}: {rank}interrupted", file=sys.stderr)
-        return 130
+        tell("interrupted")
+        return EXIT_INTERRUPTED
 
 
-def is_reader_gone() -> bool:
-    """Whether whoever reads what is printed has seen enough, as `head` has after a few lines."""
-    poll = select.poll()
-    poll.register(sys.stdout, 0)
-    return any(event & select.POLLERR for _, event in poll.poll(0))
+def refuse(reason: str) -> int:
+    """Say what is wrong; returns the exit code."""
+    tell(f"error: {reason}")
+    return 2
+
+
+def tell(text: str) -> None:
+    """A line on stderr, of this command, and of this process if it is one of several."""
+    rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
+    print(f"{os.path.basename(sys.argv[0])}: {rank}{text}", file=sys.stderr)

@@ -72,8 +72,6 @@ class TrainJob:
 
     def __post_init__(self) -> None:
         check_range("train", self, "procs nodes gpus_per_node", 0)
-        if str(self.run).encode(errors="ignore").decode() != str(self.run):
-            raise InputError(f"train: run {self.run}: expected a name in UTF-8, for TensorBoard")
         check_needed("train", self, "gpus_per_node follow dry_run cluster", "nodes")
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -47,6 +48,13 @@ def test_the_folder_that_one_is_in_has_its_name(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(log(tmp_path / "one", steps(20, [(10, 0.25)])))
     assert curve.main(["."]) == 0
     assert capsys.readouterr().out.startswith("one: 80 clips")
+
+
+def test_a_run_whose_name_is_not_utf8_is_drawn(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    run = log(tmp_path / os.fsdecode(b"\xffone"), steps(20, [(10, 0.25)]))
+    assert curve.main([str(run), "--out", str(tmp_path / "curve.png")]) == 0
+    assert capsys.readouterr().out.startswith("\\xffone: 80 clips")
 
 
 def test_refuses_runs_that_logged_nothing_or_share_a_name(refused, tmp_path):

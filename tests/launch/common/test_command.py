@@ -50,21 +50,92 @@ def test_many_unknown_flags_are_still_a_line(refused):
     assert len(line) <= 200
 
 
-@pytest.mark.parametrize("buffered", [True, False])
-def test_a_reader_that_has_seen_enough_is_no_fault(buffered):
-    reader, writer = os.pipe()
-    os.close(reader)
+def printing(output, *line, buffered=True):
+    """Runs a command whose standard output goes there; returns its exit code and stderr."""
     done = subprocess.run(
-        [sys.executable, *([] if buffered else ["-u"]), "launch/status.py", "--help"],
-        stdout=writer,
+        [sys.executable, *([] if buffered else ["-u"]), *line],
+        stdout=output,
         stderr=subprocess.PIPE,
         cwd=ROOT,
         env={**os.environ, "PYTHONUNBUFFERED": ""},
         text=True,
         check=False,
     )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+def test_a_reader_that_has_seen_enough_is_no_fault(buffered):
+    reader, writer = os.pipe()
+    os.close(reader)
+    told = printing(writer, "launch/status.py", "--help", buffered=buffered)
     os.close(writer)
-    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")
+    assert told == (128 + signal.SIGPIPE, "")
+
+
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize(
+    ("name", "line"), [("track.py", ["launch/track.py"]), ("corrflow", ["-m", "corrflow"])]
+)
+def test_a_full_disk_under_standard_output_is_one_line(name, line, buffered):
+    with Path("/dev/full").open("w") as full:
+        told = printing(full, *line, "--help", buffered=buffered)
+    assert told == (2, f"{name}: error: standard output: No space left on device\n")
+
+
+def test_a_standard_output_that_is_closed_is_no_fault():
+    line = f"{sys.executable} launch/status.py --help >&-"
+    done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [["-m", "corrflow"], *([str(path)] for path in sorted((ROOT / "launch").glob("[!_]*.py")))],
+    ids=lambda line: line[-1].rpartition("/")[2],
+)
+def test_an_interrupt_while_modules_are_imported_ends_without_a_word(tmp_path, line):
+    (tmp_path / "torch.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
+    )
+    path = os.pathsep.join((str(tmp_path), str(ROOT)))
+    done = subprocess.run(
+        [sys.executable, *line, "--help"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_who_imports_the_library_keeps_interrupts():
+    code = "import signal, corrflow, sys; sys.exit(signal.default_int_handler is "
+    code += "not signal.getsignal(signal.SIGINT))"
+    subprocess.run([sys.executable, "-c", code, "corrflow"], cwd=ROOT, check=True)
+
+
+def test_a_run_whose_name_is_not_utf8_is_one_line(refused, tmp_path):
+    run = tmp_path / os.fsdecode(b"bad\xffname")
+    told = refused("train", "--data", "shards", "--run", run)
+    assert told.endswith("name: expected a name in UTF-8")
+    assert not run.exists()
+
+
+def test_a_name_that_is_not_utf8_is_printed_and_where_it_can_not_be_is_one_line(
+    command, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in most languages
+    run = tmp_path / os.fsdecode(b"bad\xffname")
+    run.mkdir()
+    (run / "config.json").write_text('{"training": {"trainer": {"steps": 9, "batch": 4}}}')
+    done = command("status", run)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert f"run         {tmp_path}/bad\\udcffname\n" in done.stdout
+    done = command("status", "--all", tmp_path, "--page", tmp_path / "page.html")
+    told = f"status.py: error: {tmp_path}/bad\\udcffname: expected a name in UTF-8\n"
+    assert (done.returncode, done.stderr) == (2, told)
 
 
 def test_help_is_joined_to_sentences(command):
