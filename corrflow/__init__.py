@@ -4,19 +4,6 @@
 README.md.
 """
 
-import os
-import signal
-import sys
-
-if (
-    sys.argv[:1] == ["-m"]
-    and "corrflow" in sys.orig_argv
-    and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-):
-    # `python -m corrflow` imports all of this, for seconds, before its own code: until that is
-    # there, Ctrl-C ends it without a traceback
-    signal.signal(signal.SIGINT, lambda *_: os._exit(128 + signal.SIGINT))
-
 from corrflow import metrics
 from corrflow.attention import restricted_attention
 from corrflow.encoders import Encoder, find_encoder

@@ -10,11 +10,6 @@ Every way runs in a process of its own, by turns, so that other load falls on al
 ratios. docs/performance.md and docs/clusters.md explain the figures.
 """
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import json
 import platform
 import sys

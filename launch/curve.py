@@ -1,11 +1,6 @@
 """Draw how runs went: `python launch/curve.py RUN ... --out curve.png`. J&F of each validation, and
 the loss, against clips seen."""
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import sys
 
 from corrflow.training.curves import draw_curves, read_curves

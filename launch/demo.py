@@ -5,11 +5,6 @@ Exits 1 unless the trained model beats both the untrained one and the identity b
 held-out videos.
 """
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import shutil
 import sys
 import time

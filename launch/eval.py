@@ -4,11 +4,6 @@
 The same command again does the sequences that are not done.
 """
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import os
 import sys
 from dataclasses import replace

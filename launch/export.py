@@ -4,11 +4,6 @@
 Weights alone, in half precision; every command and `corrflow.load_model` takes it.
 """
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import hashlib
 import sys
 

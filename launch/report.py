@@ -1,11 +1,6 @@
 """Compare finished evaluations: `python launch/report.py RUN1 RUN2 ... [--out report.html]`. A
 table here, and a page."""
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import sys
 from pathlib import Path
 

@@ -4,11 +4,6 @@ On packed ones, each with `--data DIR`: `shard.py verify`, `shard.py stats`, `sh
 `shard.py palette`.
 """
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import json
 import os
 import sys

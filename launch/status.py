@@ -1,11 +1,6 @@
 """How runs are doing: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line each of
 those under a folder, and with `--page FILE` as a page, too."""
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import os
 import sys
 import time

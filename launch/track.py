@@ -2,11 +2,6 @@
 `python launch/track.py --video my.mp4 --mask first.png --out tracked.mp4`; with `--browser`, on a
 page; through all videos of a folder: `--video DIR --labels DIR --out DIR`."""
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import sys
 
 from corrflow import InputError

@@ -6,11 +6,6 @@ divides the batch. Exit codes: 0 done, 1 failed, 2 a mistake in a flag, 3 stoppe
 would come again (a loss that is no number, a spike), 130 or 143 by a signal.
 """
 
-if __name__ == "__main__":
-    from launch.common.interrupt import leave_quietly
-
-    leave_quietly()
-
 import os
 import sys
 import time

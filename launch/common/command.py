@@ -28,7 +28,6 @@ import shards
 import slurm
 from corrflow.encoders import EncoderConfig, find_encoder
 from corrflow.encoders.registry import name_of
-from launch.common.interrupt import EXIT_INTERRUPTED, expect_interrupts
 from launch.common.short_help import short_help
 from launch.common.standard_output import NAME as STANDARD_OUTPUT
 from launch.common.standard_output import (
@@ -205,7 +204,6 @@ def take_cluster(argv: list[str]) -> list[str]:
 
 def run(main: Callable[[list[str]], int]) -> int:
     """Run a command on the process's own arguments; returns its exit code."""
-    expect_interrupts()
     try:
         with named_standard_output():
             return main(take_cluster(sys.argv[1:]))
@@ -228,7 +226,7 @@ def run(main: Callable[[list[str]], int]) -> int:
         return refuse(f"{name[0]}: expected a name in UTF-8")
     except KeyboardInterrupt:
         tell("interrupted")
-        return EXIT_INTERRUPTED
+        return 128 + signal.SIGINT
 
 
 def refuse(reason: str) -> int:

@@ -89,41 +89,6 @@ def test_a_standard_output_that_is_closed_is_no_fault():
     assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "line",
-    [["-m", "corrflow"], *([str(path)] for path in sorted((ROOT / "launch").glob("[!_]*.py")))],
-    ids=lambda line: line[-1].rpartition("/")[2],
-)
-def test_an_interrupt_while_modules_are_imported_ends_without_a_word(tmp_path, line):
-    (tmp_path / "torch.py").write_text(
-        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(60)\n"
-    )
-    path = os.pathsep.join((str(tmp_path), str(ROOT)))
-    done = subprocess.run(
-        [sys.executable, *line, "--help"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        check=False,
-        # in the background of a shell the tests, and what they start, have Ctrl-C ignored
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
-
-
-def test_a_command_of_others_that_imports_the_library_keeps_its_interrupts(tmp_path):
-    (tmp_path / "other").mkdir()
-    (tmp_path / "other/__init__.py").write_text(
-        "import signal\nbefore = signal.getsignal(signal.SIGINT)\nimport corrflow\n"
-        "assert signal.getsignal(signal.SIGINT) is before\n"
-    )
-    (tmp_path / "other/__main__.py").touch()
-    path = os.pathsep.join((str(tmp_path), str(ROOT)))
-    env = {**os.environ, "PYTHONPATH": path}
-    subprocess.run([sys.executable, "-m", "other"], env=env, check=True)
-
-
 def test_a_run_whose_name_is_not_utf8_is_one_line(refused, tmp_path):
     run = tmp_path / os.fsdecode(b"bad\xffname")
     told = refused("train", "--data", "shards", "--run", run)
