@@ -141,7 +141,7 @@ def open_video_reader(path: Path) -> Iterator[VideoReader]:
     width, height = first.image.size
     names = folder_names(path) if path.is_dir() else FrameNames(video=path.name)
     facts = Facts(count=len(names.files)) if path.is_dir() else file_facts(path)
-    frames = pictures(itertools.chain([first], map(whole, decoded)), facts)
+    frames = pictures(itertools.chain([first], map(whole, decoded)), facts, names)
     with ExitStack() as stack:
         stack.callback(frames.close)
         sound = (
@@ -165,7 +165,9 @@ def whole(frame: Frame | Damage | None) -> Frame:
     return frame
 
 
-def pictures(frames: Iterator[Frame], facts: Facts) -> Generator[Picture, None, None]:
+def pictures(
+    frames: Iterator[Frame], facts: Facts, names: FrameNames
+) -> Generator[Picture, None, None]:
     """Pixels and stamps. A stamp that is missing, or not behind the last one, is made up: an
     encoder takes no other."""
     usual, zero = max(round(1 / (facts.fps * facts.tick)), 1), round(facts.zero / facts.tick)
@@ -174,7 +176,8 @@ def pictures(frames: Iterator[Frame], facts: Facts) -> Generator[Picture, None, 
         size = size or frame.image.size
         if frame.image.size != size:
             sizes = f"{frame.image.width}x{frame.image.height}, those before {size[0]}x{size[1]}"
-            raise BrokenVideoError(f"frame {index} is {sizes}: expected the same size")
+            number = names.number(index)
+            raise BrokenVideoError(f"frame {number} is {sizes}: expected the same size")
         stamp = (
             stamp + usual
             if frame.stamp is None

@@ -132,6 +132,18 @@ def test_a_name_may_have_a_colon(tmp_path, monkeypatch):
         assert len(list(footage.frames)) == 3
 
 
+def test_a_frame_of_another_size_is_named_by_its_number_in_a_folder(tmp_path):
+    folder = write_folder(tmp_path / "b")
+    numbers = sorted(path.name for path in folder.iterdir())
+    Image.new("RGB", (30, 20)).save(folder / numbers[4])
+    expected = f"frame {int(Path(numbers[4]).stem.rpartition('_')[2])} is 30x20"
+    with (
+        open_video_reader(folder) as footage,
+        pytest.raises(BrokenVideoError, match=expected),
+    ):
+        list(footage.frames)
+
+
 def test_frames_of_a_folder_keep_their_numbers_and_names(tmp_path):
     for number in (3, 4, 5):
         Image.new("RGB", (16, 16)).save(tmp_path / f"frame ({number}).png")
