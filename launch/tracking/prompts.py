@@ -256,7 +256,8 @@ def place_by_name(
             f"{what}: no frame is called so: expected a name that ends in the frame's number, as "
             "frame_000012, and has no other number"
         )
-    return find_place(number, video_info, what)
+    hint = " (--start N says another)" if alone else ""
+    return find_place(number, video_info, f"{what}, by its name{hint}")
 
 
 def point_rows(

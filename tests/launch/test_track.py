@@ -412,7 +412,8 @@ def test_a_number_in_a_masks_name_is_that_of_a_folders_frame(tmp_path, name):
 def test_a_number_that_is_no_frames_is_never_taken_as_the_first_frame(tmp_path):
     frames = video_info("walk", ((3, "00003"), (4, "00004")))
     mask = write_mask(tmp_path / "00005_mask.png")
-    with pytest.raises(InputError, match="frame 5: the video has 2 frames: expected 3 to 4"):
+    by_name = r"by its name \(--start N says another\): frame 5: the video has 2 frames"
+    with pytest.raises(InputError, match=by_name):
         read_masks(Prompts(mask=(str(mask),)), frames)
     with pytest.raises(InputError, match="frame 5: the video has 2 frames: expected 3 to 4"):
         read_annotations(mask, None, frames)
