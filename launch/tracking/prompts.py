@@ -287,7 +287,7 @@ def point_rows(
 def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
     """Objects by place of the frame; InputError for what does not fit."""
     masks = CompressedMasks(video_info.height, video_info.width)
-    files = mask_files(prompts)
+    files, folders = mask_files(prompts), {Path(value) for value in prompts.mask}
     by_name = [path.stem for number, path in files if number is None]
     alone = len(by_name) == 1
     check_named_alike(by_name, video_info, "masks")
@@ -301,7 +301,15 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
             raise InputError(
                 f"mask {path}: frame {taken} has a mask already: expected one for each frame"
             )
-        masks[place] = fitting_mask(path, video_info)
+        labels_hw = fitting_mask(path, video_info)
+        if labels_hw.any():
+            masks[place] = labels_hw
+        # a folder may have a mask for each frame, also where nothing is to be seen
+        elif path.parent not in folders:
+            raise InputError(f"mask {path}: is empty: expected objects marked 1, 2, ... or 255")
+    if not masks:
+        where = " ".join(prompts.mask)
+        raise InputError(f"mask {where}: all are empty: expected objects marked 1, 2, ... or 255")
     return masks
 
 
@@ -382,14 +390,12 @@ def find_place(number: int | None, video_info: VideoInfo, what: str) -> int:
 
 
 def fitting_mask(path: Path, video_info: VideoInfo) -> Pixels:
-    """A mask of the video's size with something in it."""
+    """A mask of the video's size."""
     labels_hw = read_mask(path)
     if labels_hw.shape != (video_info.height, video_info.width):
         size = f"{labels_hw.shape[1]}x{labels_hw.shape[0]}"
         expected = f"{video_info.width}x{video_info.height}"
         raise InputError(f"mask {path} is {size}, the video {expected}: expected the same size")
-    if not labels_hw.any():
-        raise InputError(f"mask {path}: is empty: expected objects marked 1, 2, ... or 255")
     return labels_hw
 
 

@@ -242,6 +242,16 @@ def test_masks_of_several_frames_may_be_a_folder_and_go_backwards(track, video, 
     )
 
 
+def test_an_empty_mask_in_a_folder_says_nothing(track, line, video, tmp_path):
+    (tmp_path / "given").mkdir()
+    for number in (0, 5):
+        Image.new("L", (WIDTH, HEIGHT)).save(tmp_path / f"given/{number:05d}.png")
+    assert f"{tmp_path / 'given'}: all are empty" in line("--mask", tmp_path / "given")
+    write_mask(tmp_path / "given/00002.png", value=1)
+    out = track(video, "--mask", tmp_path / "given", "--protocol", "identity")
+    assert [bool(found.any()) for found in labels_of(out)] == [False] * 2 + [True] * 5
+
+
 def test_stamps_and_sound_are_those_of_the_video_though_tracking_starts_late(track, tmp_path):
     uneven = [0, 1, 3, 4, 9]
     video = write_video(tmp_path / "uneven.mp4", 5, uneven, sound=True)
