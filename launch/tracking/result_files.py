@@ -13,13 +13,19 @@ from corrflow.tracking.recording import masks_folder
 from corrflow.tracking.staging import check_places, digests_below
 from launch.tracking.prompts import Marks, mask_paths
 from launch.tracking.request import TrackRequest
+from shards.video.decode import frame_files
 
 TABLE_BEGINS = b'{"video": '
 
 
 def check_names(request: TrackRequest) -> None:
-    """InputError for results that would overwrite what is read, or what is none of ours, or that
-    can't get their names."""
+    """InputError for a video that is not there, and for results that would overwrite what is read,
+    or what is none of ours, or that can't get their names."""
+    # before the name of --out, which may be that of a folder where a folder of videos was meant
+    if not request.video.exists():
+        raise InputError(f"video {request.video}: no such file or folder")
+    if request.video.is_dir() and not frame_files(request.video):
+        raise InputError(f"video {request.video}: no videos and no numbered images")
     if request.out.suffix.lower() != ".mp4":
         raise InputError(f"out {request.out}: expected a name that ends in .mp4")
     check_result_places(request)

@@ -705,6 +705,10 @@ def line(refused, video, checkpoint, tmp_path):
 def test_videos_and_checkpoints_that_are_none_are_refused(line, mask, checkpoint, tmp_path):
     flags = ("--mask", mask)
     assert "no such file" in line(*flags, video=tmp_path / "none.mp4")
+    for name, what in (("none", "no such file"), ("empty", "no videos and")):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        given = tmp_path / name
+        assert f"video {given}: {what}" in line(*flags, video=given, out=tmp_path / "folder")
     assert "no such file" in line(*flags, checkpoint=tmp_path / "none.pt")
     (tmp_path / "cut.pt").write_bytes(checkpoint.read_bytes()[:3000])
     assert "truncated" in line(*flags, checkpoint=tmp_path / "cut.pt")
