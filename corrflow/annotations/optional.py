@@ -12,4 +12,4 @@ def needed(name: str) -> ModuleType:
         return importlib.import_module(name)
     except ModuleNotFoundError:
         command = "pip install contourpy shapely pycocotools pyyaml"
-        raise InputError(f"labels: annotation formats need {name}: {command}") from None
+        raise InputError(f"labels, write: annotation formats need {name}: {command}") from None
