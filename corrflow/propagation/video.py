@@ -46,7 +46,7 @@ def propagate(
     Args:
         model: from `load_model`, or any encoder alone; None will do for `identity`.
         frames: `[T, 3, H, W]`, or any iterable of `[3, H, W]`: uint8, or floating in [0, 1]. Any H
-            and W.
+            and W; with fewer than 480 rows more is found in them enlarged (docs/results.md).
         labels: whole numbers `[H, W]`, the first frame's: 0 for background, one number for each
             object, at most 255. Or such masks by frame number: the objects in a mask get its pixels
             there, others keep what was tracked.
