@@ -138,6 +138,8 @@ def try_commands(python: Path, folder: Path) -> None:
             "--video",
             video,
             *given,
+            "--size",
+            "128",
             "--out",
             out,
             "--device",
