@@ -134,7 +134,7 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         confidence[list(absent)] = 0
         return TrackedMasks(raw.labels.masked_fill(is_absent, 0), confidence)
 
-    def enlarged(self, raw: TrackedMasks) -> FrameMasks:
+    def at_video_size(self, raw: TrackedMasks) -> FrameMasks:
         """Labels `[H, W]`."""
         return FrameMasks(self.scale.mask_back(raw.labels.numpy()), raw.confidence.numpy())
 

@@ -71,7 +71,7 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         rows[[n - 1 for n in absent]] = nowhere(len(absent))
         return from_rows(rows)
 
-    def enlarged(self, raw: TrackedPoints) -> TrackedPoints:
+    def at_video_size(self, raw: TrackedPoints) -> TrackedPoints:
         """Places in the video."""
         rows = as_rows(raw).copy()
         rows[:, :2] = self.scale.points_back(rows[:, :2])

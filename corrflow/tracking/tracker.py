@@ -159,8 +159,8 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             # in the others nobody has seen a fault
             others = self.cleared(self.previous[place], self.plan.changed)
             found = self.without(found, self.numbers - self.plan.changed)
-            return self.with_marks(place, self.merged(others, self.enlarged(found)))
-        return self.with_marks(place, self.enlarged(found))
+            return self.with_marks(place, self.merged(others, self.at_video_size(found)))
+        return self.with_marks(place, self.at_video_size(found))
 
     def nearness(self, place: int) -> float:
         """Where a frame lies on the way to the frame in which the backward pass through it begins:
@@ -229,7 +229,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """What was found, but for some of the objects or points."""
 
     @abstractmethod
-    def enlarged(self, raw: Raw) -> Result:
+    def at_video_size(self, raw: Raw) -> Result:
         """What was found in a frame, at the video's size."""
 
     @abstractmethod
