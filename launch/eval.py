@@ -31,14 +31,13 @@ from corrflow.pretrained import DEFAULT, load_model, model_path
 from corrflow.progress import progress_bar
 from corrflow.report import text_table, write_report
 from launch.common.command import parse, run
-from launch.common.run_config import held_evaluation, note_jobs
+from launch.common.job_array import LOGS, check_array_ended, submit_work
+from launch.common.run_config import held_evaluation
 from launch.configs.evaluate import EvalJob
-from slurm.array import Submitted, submit_array, wait_for
+from slurm.array import Submitted, wait_for
 from slurm.client import goes_to_slurm
 from slurm.local import die_with_parent, is_worker_process, run_processes
 from slurm.tasks import Task
-
-LOGS = "logs"
 
 
 def main(argv: list[str]) -> int:
@@ -51,6 +50,7 @@ def main(argv: list[str]) -> int:
     away = goes_to_slurm(job.jobs, job.local)
     plan = plan_job(job, away)
     with held_evaluation(job.out):
+        check_array_ended(job.out)
         begin(plan)
         return carry_out(job, argv, plan, away)
 
@@ -213,25 +213,11 @@ def submit(job: EvalJob, plan: EvaluationPlan) -> Submitted:
     ]
     about = {"out": out, "count": job.jobs, "threads": job.cluster.cpus}
     tasks = [Task("launch.eval:work_in_array", {**about, "number": number}) for number in numbers]
-    submitted = submit_array(
-        tasks,
-        Task("launch.eval:end_array", {"out": out}),
-        job.out / LOGS,
-        "corrflow-eval",
-        job.cluster,
-    )
-    array, last, left = submitted.array, submitted.last.job_id, plan.left()
-    note_jobs(job.out, array, last)
-    print(
-        f"{len(left)} of {len(plan.sequences)} sequences to do, {sum(s.length for s in left)} "
-        "frames: "
-        f"submitted {array}_[0-{len(tasks) - 1}], which track, and {last}, which ends it with a "
-        "report\n"
-        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} "
-        f"{last}; what is left, the same command does",
-        flush=True,
-    )
-    return submitted
+    last = Task("launch.eval:end_array", {"out": out})
+    left = plan.left()
+    frames = sum(sequence.length for sequence in left)
+    to_do = f"{len(left)} of {len(plan.sequences)} sequences to do, {frames} frames"
+    return submit_work(job.out, tasks, last, "corrflow-eval", job.cluster, to_do)
 
 
 def work_in_array(out: str, number: int, count: int, threads: int) -> None:

@@ -19,6 +19,7 @@ from corrflow.memory import keep_freed_memory
 from corrflow.palette import fit_palette, write_palette
 from corrflow.progress import progress_bar
 from launch.common.command import parse, run
+from launch.common.job_array import LOGS, check_array_ended, submit_work
 from launch.common.run_config import held_packing
 from launch.configs.train import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
 from shards import DataError
@@ -41,11 +42,10 @@ from shards.reading.stream import ClipDataset, StreamConfig, check_data, list_ba
 from shards.stats import collect
 from shards.verify import verify
 from shards.video.sources import counted
-from slurm.array import Submitted, submit_array, wait_for
+from slurm.array import Submitted, wait_for
 from slurm.client import goes_to_slurm
 from slurm.tasks import Task
 
-LOGS = "logs"
 PALETTE_SIDE = 64  # pixels of the frames whose colours are clustered
 PALETTE_SHUFFLE_BUFFER = 64  # clips
 
@@ -64,6 +64,7 @@ def pack_videos(argv: list[str]) -> int:
     away = goes_to_slurm(job.jobs, job.local)
     source = read_source(job.source, job.pack)
     with held_packing(job.out):
+        check_array_ended(job.out)
         return carry_out(job, prepare(source, job.out, job.percent), away)
 
 
@@ -105,22 +106,10 @@ def submit(job: PackJob, plan: PackPlan) -> Submitted:
         )
         for n in range(job.jobs)
     ]
-    submitted = submit_array(
-        tasks,
-        Task("launch.shard:pack_end", {"out": out}),
-        job.out / LOGS,
-        "corrflow-pack",
-        replace(job.cluster, gpus_per_node=0),
-    )
-    array, last = submitted.array, submitted.last.job_id
-    print(
-        f"{plan.videos} videos: submitted {array}_[0-{job.jobs - 1}], which pack, and {last}, "
-        "which ends it with a manifest\n"
-        f"logs in {job.out / LOGS}; how far: squeue -j {array},{last}; cancel: scancel {array} "
-        f"{last}; what is left, the same command does",
-        flush=True,
-    )
-    return submitted
+    last = Task("launch.shard:pack_end", {"out": out})
+    cluster = replace(job.cluster, gpus_per_node=0)
+    to_do = f"{plan.videos} videos to pack"
+    return submit_work(job.out, tasks, last, "corrflow-pack", cluster, to_do)
 
 
 def pack_slice(out: str, number: int, count: int, procs: int) -> None:

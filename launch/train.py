@@ -35,7 +35,7 @@ from corrflow.training.monitor import loss_terms
 from corrflow.training.trainer import Trainer
 from launch.common.command import parse, run
 from launch.common.run_config import check_run_config, held_run
-from launch.common.submission import processes_of, submit
+from launch.common.submission import check_job_ended, processes_of, submit
 from launch.configs.recipes import RECIPES, take_recipe
 from launch.configs.train import TrainJob
 from shards.errors import StallError
@@ -87,6 +87,7 @@ def main(argv: list[str]) -> int:
     check_data(read_from(job, corpus, DistributedContext(0, count, torch.device("cpu")), start=0))
     job.training.trainer.check(count, choose_device(job.device))
     check_run_config(job, corpus.manifest, write=False)
+    check_job_ended(job.run)
     return (
         work(job, corpus) if count == 1 else run_processes([sys.executable, __file__, *argv], count)
     )

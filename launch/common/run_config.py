@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from corrflow import InputError
-from corrflow.files import atomic_file, named_errors
+from corrflow.files import named_errors
 from corrflow.model import weights_digest
 from corrflow.palette import palette_digest
 from corrflow.pretrained import load_model
@@ -23,8 +23,6 @@ from corrflow.stored_config import claim_folder
 from corrflow.training.checkpoint import initial_model
 from launch.configs.train import TrainJob
 from shards.manifest import NAME, Manifest
-from slurm.client import has_slurm
-from slurm.status import answered_state
 
 # what may change when a run is taken up again: where and how fast it runs, how long, how often it
 # speaks; and the batch, whose clips are counted, so that other machines can go on with it. All else
@@ -44,7 +42,6 @@ CONFIG = "config.json"  # of a run; an exported model has one, too
 LOCK = ".lock"
 LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
 TAKEN = {errno.EACCES, errno.EAGAIN}  # what a lock that another process has is told by
-JOBS = "jobs.json"  # of an evaluation that was left to SLURM
 
 
 def read_config(run: Path) -> dict[str, Any]:
@@ -111,30 +108,14 @@ def held_run(run: Path) -> AbstractContextManager[None]:
     return held(run / LOCK, f"run {run}", "training", LOCK_SECONDS)
 
 
-@contextmanager
-def held_evaluation(out: Path) -> Iterator[None]:
+def held_evaluation(out: Path) -> AbstractContextManager[None]:
     """Keep an evaluation's folder to one command at a time; the processes and jobs that it starts
     are its own.
 
     Raises:
-        InputError: another command is at work there, or jobs that one has left to SLURM.
+        InputError: another command is at work there.
     """
-    with held(out / LOCK, str(out), "evaluating", seconds=0.0):
-        if (out / JOBS).exists() and has_slurm():  # elsewhere nobody can be asked
-            array, last = read_json(out / JOBS)
-            ended = f"expected an answer (if it has ended: remove {out / JOBS})"
-            if (state := answered_state(last, ended)).alive:
-                holder = f"jobs {array} and {last} are evaluating there ({state.state})"
-                raise InputError(
-                    f"{out}: {holder}: expected them to end first (scancel {array} {last})"
-                )
-        yield
-
-
-def note_jobs(out: Path, array: str, last: str) -> None:
-    """Leave word that an evaluation was left to SLURM: an array, and the job that ends it."""
-    with atomic_file(out / JOBS) as file:
-        file.write(json.dumps([array, last]).encode() + b"\n")
+    return held(out / LOCK, str(out), "evaluating", seconds=0.0)
 
 
 @contextmanager

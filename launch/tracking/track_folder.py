@@ -28,6 +28,7 @@ from corrflow.stored_config import claim_folder
 from corrflow.tracking.previous_result import has_changed_masks
 from corrflow.tracking.staging import is_publishing
 from launch.common.command import parse
+from launch.common.job_array import LOGS, check_array_ended, submit_work
 from launch.common.run_config import LOCK, held
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
@@ -38,12 +39,12 @@ from launch.tracking.track_video import track_video
 from shards.errors import DataError
 from shards.video.decode import frame_files
 from shards.video.sources import VIDEO_SUFFIXES, find_videos
-from slurm.array import submit_array, wait_for
+from slurm.array import wait_for
 from slurm.client import goes_to_slurm
 from slurm.local import die_with_parent, is_worker_process, run_processes
 from slurm.tasks import Task
 
-CONFIG, RECORDS, SUMMARY, LOGS = "tracking.json", "records", "summary.csv", "logs"
+CONFIG, RECORDS, SUMMARY = "tracking.json", "records", "summary.csv"
 LABEL_SUFFIXES = (".xml", ".json", ".txt", ".png")
 # settings that do not decide the labels
 MAY_CHANGE = {"device", "attention", "review", "write"}
@@ -152,6 +153,7 @@ def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
     except OSError as error:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
     with held(out / LOCK, str(out), "tracking", seconds=0.0):
+        check_array_ended(out)
         claim(job)
         return carry_out(job, argv, command, videos, away)
 
@@ -310,16 +312,8 @@ def submit(job: TrackJob, argv: list[str], left: int) -> "submitit.Job[None]":
         for n in range(job.jobs)
     ]
     last = Task("launch.tracking.track_folder:end_array", about)
-    logs = folder_of(job) / LOGS
-    submitted = submit_array(tasks, last, logs, "corrflow-track", job.cluster)
-    array, end = submitted.array, submitted.last.job_id
-    print(
-        f"{left} videos to track: submitted {array}_[0-{job.jobs - 1}], which track, and {end}, "
-        f"which sums up\nlogs in {logs}; how far: squeue -j {array},{end}; cancel: scancel "
-        f"{array} {end}; what is left, the same command does",
-        flush=True,
-    )
-    return submitted.last
+    to_do = f"{left} videos to track"
+    return submit_work(folder_of(job), tasks, last, "corrflow-track", job.cluster, to_do).last
 
 
 def work_in_array(argv: list[str], number: int) -> None:

@@ -17,6 +17,7 @@ from corrflow.encoders.resnet import ResNetConfig
 from corrflow.pretrained import export_model
 from corrflow.training.checkpoint import save_checkpoint
 from launch import eval as command_of_eval
+from launch.common import job_array
 from launch.configs.evaluate import EvalJob
 from slurm import status
 from slurm.array import Submitted
@@ -58,7 +59,7 @@ def queue(monkeypatch):
         return Submitted("17", SimpleNamespace(job_id="18"))
 
     monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
-    monkeypatch.setattr(command_of_eval, "submit_array", submit)
+    monkeypatch.setattr(job_array, "submit_array", submit)
     monkeypatch.setattr(status, "job_state", lambda _: JobState("UNKNOWN"))
     threads = torch.get_num_threads()
     yield submitted

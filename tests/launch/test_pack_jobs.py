@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from launch import shard
+from launch.common import job_array
 from shards.errors import DataError
 from shards.files import sha256_of
 from shards.packing.config import PackConfig
@@ -77,7 +78,7 @@ def test_jobs_that_pack_take_no_gpus(source, tmp_path, monkeypatch):
         return Submitted("17", SimpleNamespace(job_id="18"))
 
     monkeypatch.setattr(shard, "goes_to_slurm", lambda jobs, local: True)
-    monkeypatch.setattr(shard, "submit_array", submit)
+    monkeypatch.setattr(job_array, "submit_array", submit)
     flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--jobs", "2"]
     assert shard.main([*flags, "--cluster.gpus-per-node", "8"]) == 0
     assert given == [0]

@@ -3,7 +3,6 @@
 import errno
 import os
 import socket
-from types import SimpleNamespace
 
 import pytest
 from conftest import TINY
@@ -13,9 +12,7 @@ from corrflow import InputError
 from launch import eval as command_of_eval
 from launch import train as command_of_train
 from launch.common import run_config as claim
-from launch.common.run_config import JOBS, held_evaluation, held_run, note_jobs
-from slurm import ClusterError, status
-from slurm.status import JobState
+from launch.common.run_config import held_evaluation, held_run
 
 
 def flags(tree, out, *more):
@@ -51,51 +48,6 @@ def test_processes_of_the_one_that_holds_the_folder_work_in_it_together(
     monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: False)
     assert command_of_eval.main(flags(tree, tmp_path, "--jobs", 2)) == 0
     assert (tmp_path / "metrics.json").exists()
-
-
-def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(
-    refused, tree, tmp_path, monkeypatch
-):
-    states = {"18": JobState("PENDING")}
-    monkeypatch.setattr(claim, "has_slurm", lambda: True)
-    monkeypatch.setattr(status, "job_state", lambda job: states[job])
-    monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: jobs > 0)
-    submitted = command_of_eval.Submitted("17", SimpleNamespace(job_id="18"))
-    monkeypatch.setattr(command_of_eval, "submit_array", lambda *_: submitted)
-    assert command_of_eval.main(flags(tree, tmp_path, "--jobs", 2)) == 0
-    told = refused("eval", *flags(tree, tmp_path))
-    words = (
-        "jobs 17 and 18 are evaluating there (PENDING): expected them to end first (scancel 17 18)"
-    )
-    assert told == f"eval.py: error: {tmp_path}: {words}"
-    states["18"] = JobState("CANCELLED")
-    assert command_of_eval.main(flags(tree, tmp_path)) == 0
-
-
-def test_jobs_that_slurm_no_longer_knows_are_in_nobodys_way(tmp_path, monkeypatch):
-    monkeypatch.setattr(claim, "has_slurm", lambda: True)
-    monkeypatch.setattr(status, "job_state", lambda _: JobState("UNKNOWN"))
-    note_jobs(tmp_path, "17", "18")
-    with held_evaluation(tmp_path):
-        pass
-
-
-def test_jobs_of_which_slurm_does_not_say_whether_they_run_keep_others_out(
-    slurm_client, tmp_path, monkeypatch
-):
-    slurm_client(squeue="echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
-    monkeypatch.setattr(status, "SILENCE_SECONDS", 0.0)
-    note_jobs(tmp_path, "17", "18")
-    words = rf"SLURM does not say .* Unable to contact.*: expected an answer .*remove .*{JOBS}\)"
-    with pytest.raises(ClusterError, match=words), held_evaluation(tmp_path):
-        pass
-
-
-def test_jobs_are_asked_for_where_slurm_is(tmp_path, monkeypatch):
-    monkeypatch.setenv("PATH", str(tmp_path))
-    note_jobs(tmp_path, "17", "18")
-    with held_evaluation(tmp_path):
-        pass
 
 
 def test_a_file_system_without_locks_is_told_of_and_worked_on(tmp_path, monkeypatch, capsys):

@@ -138,12 +138,14 @@ def handed_over(tmp_path):
         ("echo 'RUNNING|None|n1|N/A|0:02'", "job 58 has it (RUNNING): expected it to end first"),
     ],
 )
-def test_a_run_whose_job_may_still_run_is_not_submitted_again(
+def test_a_run_whose_job_may_still_run_is_neither_submitted_again_nor_trained_here(
     packed, slurm_client, refused, handed_over, monkeypatch, squeue, words
 ):
     slurm_client(scontrol="exit 0", squeue=squeue, sacct="exit 1")
     monkeypatch.setattr(status, "SILENCE_SECONDS", 0.0)
-    assert words in refused("train", "--data", packed, "--run", handed_over, *TINY, "--nodes", 2)
+    flags = ("--data", packed, "--run", handed_over, *TINY)
+    assert words in refused("train", *flags, "--nodes", 2)
+    assert words in refused("train", *flags)
     assert [path.name for path in handed_over.iterdir()] == [submission.RECORD]
 
 

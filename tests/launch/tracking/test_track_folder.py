@@ -10,6 +10,7 @@ from PIL import Image
 from test_track import SQUARE, checkpoint, write_labelme, write_video
 
 from corrflow.tracking import staging
+from launch.common import job_array
 from launch.track import main
 from launch.tracking import track_folder
 from slurm.errors import ClusterError
@@ -157,7 +158,7 @@ def test_array_jobs_get_the_flags_as_they_were_given(track, folders, monkeypatch
 
     handed = []
     monkeypatch.setattr(track_folder, "goes_to_slurm", lambda jobs, local: True)
-    monkeypatch.setattr(track_folder, "submit_array", keep)
+    monkeypatch.setattr(job_array, "submit_array", keep)
     monkeypatch.chdir(folders)
     (folders / "coco").mkdir()
     with pytest.raises(ClusterError):

@@ -1,0 +1,65 @@
+"""Leaves the work on a folder to a SLURM job array, to one at a time."""
+
+import json
+from pathlib import Path
+
+from corrflow import InputError
+from corrflow.files import atomic_file
+from launch.common.run_config import read_json
+from slurm.array import Submitted, submit_array
+from slurm.client import has_slurm
+from slurm.cluster import ClusterConfig
+from slurm.status import answered_state
+from slurm.tasks import Task
+
+LOGS = "logs"
+RECORD = "jobs.json"  # beside the logs: the array that the folder was last left to
+
+
+def submit_work(
+    out: Path, tasks: list[Task], last: Task, name: str, config: ClusterConfig, work: str
+) -> Submitted:
+    """Submit the work on a folder, leave word of it there, and say where it is to be found.
+
+    Args:
+        out: the folder.
+        tasks: one for each job of the array.
+        last: it puts together what they have done.
+        name: of the jobs, in the queue.
+        config: what each job is given.
+        work: what there is to do, in words.
+
+    Raises:
+        ClusterError: SLURM refuses the jobs.
+    """
+    logs = out / LOGS
+    submitted = submit_array(tasks, last, logs, name, config)
+    array, end = submitted.array, submitted.last.job_id
+    with atomic_file(logs / RECORD) as file:
+        file.write(json.dumps([array, end]).encode() + b"\n")
+    print(
+        f"{work}: submitted {array}_[0-{len(tasks) - 1}], and {end}, which puts their results "
+        f"together\nlogs in {logs}; how far: squeue -j {array},{end}; cancel: scancel {array} "
+        f"{end}; what is left, the same command does",
+        flush=True,
+    )
+    return submitted
+
+
+def check_array_ended(out: Path) -> None:
+    """See that the jobs that a folder was last left to are over.
+
+    Raises:
+        InputError: they are not.
+        ClusterError: SLURM does not say.
+    """
+    path = out / LOGS / RECORD
+    if not path.exists() or not has_slurm():  # elsewhere nobody can be asked
+        return
+    array, end = read_json(path)
+    state = answered_state(end, f"expected an answer (if it has ended: remove {path})")
+    if state.alive:
+        raise InputError(
+            f"{out}: jobs {array} and {end} are at work there ({state.state}): expected them to "
+            f"end first (scancel {array} {end})"
+        )
