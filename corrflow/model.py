@@ -225,7 +225,7 @@ def check_model_folder(folder: Path) -> None:
 
 def overlapping_means(features_nchw: Tensor, cells: tuple[int, int]) -> Tensor:
     """Bring features to fewer cells, `(h, w)`, each the mean of those around it by a triangle that
-    reaches into its neighbours: means of each cell alone track worse (docs/results.md)."""
+    reaches into its neighbours: means of each cell alone track worse."""
     # in single precision, since on a CPU there is no such mean of bfloat16
     widened_nchw = features_nchw.to(torch.promote_types(features_nchw.dtype, torch.float32))
     means_nchw = F.interpolate(

@@ -1,4 +1,4 @@
-"""The six figures of docs/results.md: J of a true mask carried 1 or 5 frames ahead, from there
+"""The six figures of docs/ablations.md: J of a true mask carried 1 or 5 frames ahead, from there
 alone, in three ways, without drift.
 
 `python scripts/reset_gap.py DAVIS CHECKPOINT ...` (or `base`, `fast`), with DAVIS

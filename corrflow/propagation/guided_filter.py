@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# variance of a colour, of a range of 1, that is taken for noise; docs/results.md
+# variance of a colour, of a range of 1, that is taken for noise
 NOISE = 1e-5
 KEPT = 0.5  # of its pixels that a label must have after it
 REDUCED_RADIUS = 4  # of the window, in pixels of the smaller frame

@@ -70,7 +70,7 @@ class Protocol:
 
 # frames back: as good as the last 20 in a row, at less than half of the comparisons
 FURTHER = (1, 2, 3, 5, 8, 13, 21)
-# ours, for this model: the first frame and seven before, ever further apart; docs/results.md has
+# ours, for this model: the first frame and seven before, ever further apart; docs/ablations.md has
 # what was tried
 MEMORY = Protocol(
     "memory",

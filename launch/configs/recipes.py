@@ -18,11 +18,11 @@ from shards.reading.stream import StreamConfig
 
 NOWHERE = Path()
 # pixels, so that what stands still moves up to 32 between two frames, most of it within the
-# window's 24; docs/results.md
+# window's 24; docs/ablations.md
 SHIFT = 16
-# than as released: 1/sqrt(64) keeps the copy soft; docs/results.md has both
+# than as released: 1/sqrt(64) keeps the copy soft; docs/ablations.md has both
 BETTER = ModelConfig(inverse_temperature=0.125, input="lab")
-# the published classes and 64 of Lab: docs/results.md
+# the published classes and 64 of Lab: docs/ablations.md
 BOTH = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)
 
 
@@ -134,7 +134,7 @@ def resnet34() -> TrainJob:
     `launch/train.py --recipe resnet34 --data shards --run RUN`; in another recipe,
     `--model.encoder resnet34`. Cost: not yet run; by count 2.2 times that of `gpu`.
     Expected: not yet run; after 880 clips of the recipe ablation it is worse than the small one
-    (docs/results.md).
+    (docs/ablations.md).
     """
     small = gpu()
     larger = replace(BETTER, encoder=find_encoder("resnet34"))
@@ -196,12 +196,12 @@ def base() -> TrainJob:
 
 
 def ablation() -> TrainJob:
-    """The short training of which docs/results.md has a row for each choice: `cpu` with one target
+    """The short training that docs/ablations.md compares choices by: `cpu` with one target
     and fewer steps, 220 of 4 clips.
 
     `launch/shard.py --source VIDEOS --size 168 --out shards`,
     `launch/train.py --recipe ablation --data shards --run RUN`. Cost: about 9 minutes on one core
-    (AMD EPYC, Zen 3) while another ran the same. Expected: docs/results.md.
+    (AMD EPYC, Zen 3) while another ran the same. Expected: docs/ablations.md.
     """
     long = cpu()
     schedule = replace(
