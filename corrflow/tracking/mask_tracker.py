@@ -99,7 +99,9 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         width, height = self.scale.tracked
         return TrackedMasks(torch.zeros(height, width, dtype=torch.uint8), torch.zeros(MOST_LABELS))
 
-    def surer(self, one: TrackedMasks, other: TrackedMasks, weight: float = 0.5) -> TrackedMasks:
+    def more_confident(
+        self, one: TrackedMasks, other: TrackedMasks, weight: float = 0.5
+    ) -> TrackedMasks:
         """Where two objects want a pixel, the surer one has it."""
         labels = torch.zeros_like(one.labels)
         is_one = (1 - weight) * one.confidence >= weight * other.confidence
@@ -140,8 +142,8 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
 
     def merged(self, others: FrameMasks, found: FrameMasks) -> FrameMasks:
         """Where both want a pixel, the surer object has it."""
-        is_surer = found.confidence[found.labels] >= others.confidence[others.labels]
-        takes = (found.labels > 0) & ((others.labels == 0) | is_surer)
+        prevails = found.confidence[found.labels] >= others.confidence[others.labels]
+        takes = (found.labels > 0) & ((others.labels == 0) | prevails)
         labels_hw = np.where(takes, found.labels, others.labels)
         return FrameMasks(labels_hw, np.maximum(others.confidence, found.confidence))
 

@@ -54,7 +54,9 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         """NaN."""
         return from_rows(nowhere(len(self.begins)))
 
-    def surer(self, one: TrackedPoints, other: TrackedPoints, weight: float = 0.5) -> TrackedPoints:
+    def more_confident(
+        self, one: TrackedPoints, other: TrackedPoints, weight: float = 0.5
+    ) -> TrackedPoints:
         """Point by point; one that was not found is nowhere."""
         is_one = (1 - weight) * one.confidence >= weight * other.confidence
         is_one |= other.xy[:, 0].isnan()

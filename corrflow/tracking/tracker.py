@@ -149,10 +149,12 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             return self.previous[place]
         if place in self.plan.corrected and place in self.previous:
             return self.corrected(place)
-        found = self.nothing() if raw is None else self.surer(self.nothing(), raw)
+        found = self.nothing() if raw is None else self.more_confident(self.nothing(), raw)
         backward = self.stored(self.backward, place)
         if backward is not None:
-            found = self.surer(found, backward, 0.5 if raw is None else self.nearness(place))
+            found = self.more_confident(
+                found, backward, 0.5 if raw is None else self.nearness(place)
+            )
         if not self.plan.to_beginning:
             found = self.without(found, self.begun_after(place))
         if place in self.previous:
@@ -216,7 +218,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """Where nothing is."""
 
     @abstractmethod
-    def surer(self, one: Raw, other: Raw, weight: float = 0.5) -> Raw:
+    def more_confident(self, one: Raw, other: Raw, weight: float = 0.5) -> Raw:
         """Each object or point from the pass that is surer of it; `weight`, from 0 to 1, is by how
         much sureness of the other counts."""
 

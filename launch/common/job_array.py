@@ -40,7 +40,7 @@ def submit_work(
     print(
         f"{work}: submitted {array}_[0-{len(tasks) - 1}], and {end}, which puts their results "
         f"together\nlogs in {logs}; how far: squeue -j {array},{end}; cancel: scancel {array} "
-        f"{end}; what is left, the same command does",
+        f"{end}; the same command does what is left",
         flush=True,
     )
     return submitted
