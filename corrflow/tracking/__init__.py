@@ -1,2 +1,2 @@
-"""What a user marks, followed through a video of any length, and the files that come of it. How
-labels hop is in `propagation/`."""
+"""Tracks what a user marks through a video of any length, and writes the result files. The label
+propagation itself is in `propagation/`."""

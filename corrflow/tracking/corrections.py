@@ -1,15 +1,18 @@
-"""Which of the labels that come back are corrections. An annotation tool exports every frame, even
-if the user fixed only one: frames that equal the tracked result are no marks. What was painted into
-the mask files is a mark. What each object that came is, `incoming_marks.py` says.
+"""Decides which of the labels that a user gives again are corrections.
 
-What comes of an object in a frame (`incoming_marks.Kind`):
+An annotation tool exports every frame, even if the user fixed only one, so frames that equal the
+tracked result are not marks. What was painted into the mask files is a mark. `incoming_marks.py`
+classifies each object that comes in.
 
-| it came  | not painted, or mask deleted | painted earlier     | painted since          |
-|----------|------------------------------|---------------------|------------------------|
-| new      | it is a mark                 | it is a mark        | the painting; is told  |
-| old      | it is a mark                 | the painting is one | the painting is one    |
-| kept     | the mark stays, to the pixel | the painting is one | the painting is one    |
-| returned | nothing; a mark is withdrawn | the painting is one | the painting is one    |
+What becomes of an object in a frame, by its `incoming_marks.Kind` and by whether it was painted
+into the mask file, before or since the last tracking:
+
+| kind     | not painted, or mask deleted | painted before       | painted since                  |
+|----------|------------------------------|----------------------|--------------------------------|
+| new      | becomes a mark               | becomes a mark       | painting is the mark; reported |
+| old      | stays a mark                 | painting is the mark | painting is the mark           |
+| kept     | mark stays, to the pixel     | painting is the mark | painting is the mark           |
+| returned | no mark; a mark is withdrawn | painting is the mark | painting is the mark           |
 """
 
 from collections.abc import Mapping, Set
@@ -42,24 +45,25 @@ Marks = TypeVar("Marks", bound=Mapping[int, NDArray[Any]])
 
 @dataclass(frozen=True)
 class SortedMarks(Generic[Marks]):
-    """What came from the user, in its parts."""
+    """What came from the user, sorted into marks and the rest."""
 
     marks: Marks
-    """What says something new, or is marked as it was before; by place of the frame."""
+    """New marks and those that stay, by frame index."""
     returned: dict[int, dict[int, str]]
-    """Digests of what came and is no mark, now or before, as it came: who sees it come again knows
-    it, even when the tracking has changed since."""
+    """Digests, as they came in, of what is not a mark, by frame index and number. Those of earlier
+    runs are included, so that what comes in again is recognised even if the tracked result has
+    changed since."""
     gone: dict[int, frozenset[int]] = field(default_factory=dict)
-    """Objects that are marked as gone."""
+    """Objects that are marked as gone, by frame index."""
     edited: dict[int, dict[int, str]] = field(default_factory=dict)
-    """Of the marks, those that are painted into the masks of the tracking: digests of what is
-    marked beneath, `NO_MARK` where nothing is."""
+    """The marks that were painted into the mask files: the digest of the mark beneath each, or
+    `NO_MARK`."""
     overruled: tuple[int, ...] = ()
-    """Frames in which something that is marked anew was painted over as well, which goes before."""
+    """Frames in which an object has a new mark but was painted as well; the painting wins."""
 
 
 class SortedFrame(NamedTuple):
-    """`Sorted` of the objects in one frame."""
+    """The same as in `SortedMarks`, for the objects of one frame."""
 
     returned: dict[int, str]
     gone: set[int]
@@ -75,16 +79,19 @@ def sort_masks(
     *,
     is_export: bool = True,
 ) -> SortedMarks[CompressedMasks]:
-    """Which objects of which frames are marked. What was painted into a mask since the tracking
-    goes before what came with it; what is marked anew goes before what was painted earlier.
+    """Decide which objects are marked in which frames.
+
+    What was painted into a mask since the last tracking takes precedence over what came in. What is
+    newly marked takes precedence over what was painted before.
 
     Args:
-        masks: `[H, W]` by place of the frame: all that came.
-        gone: the objects that are marked as gone.
-        previous: what was tracked, in some frames at least.
-        tolerance: how far the lines of polygons may have moved, in pixels; None: no shape has.
-        is_export: whether a tool may have given back frames as they were tracked, which nobody has
-            marked.
+        masks: all masks `[H, W]` that came in, by frame index.
+        gone: the objects that came in marked as gone.
+        previous: the earlier result, of at least some frames.
+        tolerance: how far a tool may have moved the lines of polygons, in pixels; None: shapes are
+            compared exactly.
+        is_export: whether the masks may be a tool's export of the tracked result, in which most
+            frames were not marked by anybody.
 
     Raises:
         InputError: an object was erased where it is marked, and is marked nowhere else.
@@ -126,13 +133,13 @@ def sort_frame(
     incoming: Mapping[int, IncomingMark],
     absent: Mapping[int, IncomingMark],
 ) -> tuple[Pixels, SortedFrame]:
-    """The marks `[H, W]` of one frame, and what else there is.
+    """Sort one frame: its marks `[H, W]`, and the rest.
 
     Args:
-        previous: what was tracked.
-        frame: its masks.
-        incoming: what each object is that came.
-        absent: the same of the objects that came as gone.
+        previous: the earlier result.
+        frame: the masks of the frame.
+        incoming: the kind of each object that came in.
+        absent: the same for the objects that came in as gone.
     """
     both, painted = {**incoming, **absent}, previous.painted_in(frame.place)
     anew = {number for number, it in both.items() if it.kind == "new"}
@@ -159,14 +166,14 @@ def sort_frame(
 def paintings(
     tracked_hw: Pixels, held: Set[int], painted: Set[int], marks_hw: Pixels
 ) -> dict[int, NDArray[np.bool_]]:
-    """The shapes of painted objects, empty where one is erased.
+    """The shapes of painted objects; the shape of an erased object is empty.
 
     Args:
-        tracked_hw: the mask.
-        held: numbers of the objects.
-        painted: of them, those that were painted since the tracking. The others lie beneath what is
-            marked, and one that is all covered is left out.
-        marks_hw: what is marked besides.
+        tracked_hw: the mask file as it is now.
+        held: numbers of the painted objects.
+        painted: those of them that were painted since the last tracking. The others lie beneath the
+            other marks, and are left out if these cover them entirely.
+        marks_hw: the other marks.
     """
     shapes = {}
     for number in sorted(held):
@@ -180,7 +187,7 @@ def paintings(
 def sort_points(
     points: Mapping[int, Points], previous: PreviousResult[TrackedPoints]
 ) -> SortedMarks[dict[int, Points]]:
-    """`sort_masks` of points `[k, 2]`, NaN where they are not marked."""
+    """`sort_masks` for points `[k, 2]`; a point that did not come in is NaN."""
     marks: dict[int, Points] = {}
     returned: dict[int, dict[int, str]] = {}
     for place, xy_k2 in points.items():
@@ -203,13 +210,13 @@ def sort_points(
 
 
 def put(marks: CompressedMasks, place: int, number: int, shape_hw: Pixels) -> None:
-    """Mark an object in a frame, over the others."""
+    """Mark an object in a frame, on top of the others."""
     labels_hw = marks[place] if place in marks else np.zeros(marks.shape, np.uint8)
     marks[place] = np.where(shape_hw, np.uint8(number), labels_hw)
 
 
 def merged(before: Given, now: Given) -> dict[int, dict[int, str]]:
-    """Digests of both, of the latter where both have one."""
+    """Combine two sets of digests; where both have one, take that of `now`."""
     places = sorted(before.keys() | now.keys())
     both = {place: {**before.get(place, {}), **now.get(place, {})} for place in places}
     return {place: digests for place, digests in both.items() if digests}

@@ -1,5 +1,5 @@
-"""Where what is too much for memory is put for a while: a nameless file beside the output, read
-back by number in any order."""
+"""Buffers for what does not fit in memory: records in a temporary file beside the output, and
+compressed masks."""
 
 import io
 import tempfile
@@ -14,7 +14,7 @@ from PIL import Image
 
 from corrflow.pictures import Pixels
 
-# 0.1 to 0.2 MB a frame of 480x854; lossless would be ten times as much
+# 0.1 to 0.2 MB for a frame of 480x854; lossless compression would take ten times as much
 JPEG = {
     "quality": 95,
     "subsampling": 0,
@@ -22,14 +22,14 @@ JPEG = {
 
 
 class DiskBuffer:
-    """Records on disk by number, each put there once. The file has no name, so that it is gone
-    however the process ends."""
+    """Records on disk, written once and read by number in any order. The file has no name, so it
+    disappears however the process ends."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
         self.end, self.places = 0, dict[int, tuple[int, int]]()
-        """Where the file ends, and where in it each record begins and ends."""
+        """The end of the file, and the begin and end of each record in it."""
 
     def __enter__(self) -> Self:
         return self
@@ -61,7 +61,7 @@ class DiskBuffer:
 
 
 class CompressedMasks(Mapping[int, Pixels]):
-    """Masks by frame number, compressed in memory: those of a whole video fit."""
+    """Masks by frame number, compressed so that those of a whole video fit in memory."""
 
     def __init__(self, height: int, width: int) -> None:
         self.shape = (height, width)
@@ -81,23 +81,23 @@ class CompressedMasks(Mapping[int, Pixels]):
 
 
 def pack_labels(labels_hw: Pixels) -> bytes:
-    """Labels to a few kilobytes."""
+    """Compress labels to a few kilobytes."""
     return zlib.compress(np.ascontiguousarray(labels_hw).tobytes(), level=1)
 
 
 def unpack_labels(packed: bytes, shape: tuple[int, int]) -> Pixels:
-    """And back."""
+    """The inverse of `pack_labels`."""
     return np.frombuffer(zlib.decompress(packed), np.uint8).reshape(shape).copy()
 
 
 def pack_frame(pixels_hw3: Pixels) -> bytes:
-    """A frame as JPEG of the best quality that is worth its size."""
+    """Compress a frame as JPEG of high quality."""
     out = io.BytesIO()
     Image.fromarray(pixels_hw3).save(out, "JPEG", **JPEG)
     return out.getvalue()
 
 
 def unpack_frame(packed: bytes) -> Pixels:
-    """And back."""
+    """The inverse of `pack_frame`, apart from JPEG's losses."""
     with Image.open(io.BytesIO(packed)) as image:
         return np.array(image)

@@ -1,6 +1,9 @@
-"""What each object or point in the labels that came in is: a new mark, an old mark, or our own
-earlier result that a tool exported again. What is painted into the frame's mask does not count
-here; which of the two is a mark is decided in `corrections.py`."""
+"""Classifies each object or point in the incoming labels: a new mark, an old mark, or our own
+earlier result that a tool exported again.
+
+What was painted into the mask files is not considered here. Whether the painting or the incoming
+label is the mark is decided in `corrections.py`.
+"""
 
 from typing import Any, Literal, NamedTuple
 
@@ -17,15 +20,15 @@ from corrflow.tracking.plan import IS_GONE, digest, digest_of_point
 from corrflow.tracking.previous_result import PreviousResult
 from corrflow.tracking.provenance import NO_MARK
 
-SAME_OVERLAP = 0.8  # of thin objects, which are all outline
-SAME_PIXELS = 0.5  # what rounding in a tool may move a point
+SAME_OVERLAP = 0.8  # least IoU of two shapes that count as the same: thin ones are all outline
+SAME_PIXELS = 0.5  # how far rounding in a tool may move a point
 Kind = Literal["new", "old", "kept", "returned"]
-"""new: a mark. old: a mark, as it was before. kept: a mark before, returned exactly as tracked.
-returned: no mark, only the tracked result of now or before."""
+"""new: a mark that differs from before. old: the same mark as before. kept: was a mark before, and
+came back as it was tracked. returned: was not a mark, and came back as it is or was tracked."""
 
 
 class IncomingMark(NamedTuple):
-    """An object or point that came in a frame."""
+    """An object or point that came in for a frame."""
 
     name: str
     """Digest of what came, or `IS_GONE`."""
@@ -33,30 +36,30 @@ class IncomingMark(NamedTuple):
 
 
 class ComparedFrame(NamedTuple):
-    """Masks `[H, W]` of one frame."""
+    """The masks `[H, W]` of one frame that are compared."""
 
     place: int
     incoming: Pixels
     tracked: Pixels
-    """With what is painted into it; what came where the mask was deleted."""
+    """The tracked mask with what was painted into it; the incoming one if the file was deleted."""
 
 
 def classify(
     previous: PreviousResult[Any], place: int, number: int, name: str, *, is_as_tracked: bool
 ) -> IncomingMark:
-    """What came.
+    """Classify one object or point that came in.
 
     Args:
-        previous: what was tracked.
-        place: of the frame.
-        number: of the object or point.
-        name: digest of what came.
+        previous: the earlier result.
+        place: the frame index.
+        number: the number of the object or point.
+        name: digest of what came in, or `IS_GONE`.
         is_as_tracked: whether it came back as it was tracked.
     """
     marked_as = previous.marked_as(place, number)
     if name == marked_as:
         return IncomingMark(name, "old")
-    # to the pixel, which tells more than a likeness to what is tracked there by now
+    # an exact match, which is better evidence than similarity to the tracked result
     if name == previous.returned_as(place, number):
         return IncomingMark(name, "returned")
     if is_as_tracked:
@@ -71,7 +74,7 @@ def classify_mask(
     *,
     is_export: bool,
 ) -> dict[int, IncomingMark]:
-    """What the objects are that came in a frame; arguments as of `corrections.sort_masks`."""
+    """Classify the objects that came in for a frame; arguments as in `corrections.sort_masks`."""
     incoming = {}
     for number in numbers_of(frame.incoming):
         name = digest(frame.incoming == number)
@@ -88,31 +91,31 @@ def classify_mask(
 def is_near_tracked(
     previous: PreviousResult[FrameMasks], frame: ComparedFrame, number: int, tolerance: float
 ) -> bool:
-    """Whether an object has the shape that was tracked, but for lines that a tool moved."""
+    """Whether an object has the tracked shape, apart from lines that a tool moved."""
     if frame.place not in previous.found:
         return False
-    radius = int(np.ceil(tolerance)) + 1  # and a pixel for where its centre falls
+    radius = int(np.ceil(tolerance)) + 1  # one more, as a pixel counts if its centre is inside
     if number in previous.painted_in(frame.place):
-        # the shape that was tracked is no more; its box is in the table
+        # painting has replaced the tracked shape, but the table still has its box
         box = previous.box_of(frame.place, number)
         return is_same_box(mask_to_box(frame.incoming == number), box, radius)
     return is_same_shape(frame.incoming == number, frame.tracked == number, radius)
 
 
 def is_same_box(one: Box | None, other: Box | None, radius: int) -> bool:
-    """Whether no side of a box is further off than that, in pixels."""
+    """Whether the sides of two boxes are at most `radius` pixels apart; False if one is None."""
     if one is None or other is None:
         return False
     return all(abs(a - b) <= radius for a, b in zip(one, other, strict=True))
 
 
 def is_same_shape(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius: int) -> bool:
-    """Whether two shapes differ at their outlines alone, so many pixels to each side."""
+    """Whether two shapes differ only within `radius` pixels on either side of the outline."""
     differing_hw = one_hw != other_hw
     if not differing_hw.any():
         return True
     overlap = (one_hw & other_hw).sum() / (one_hw | other_hw).sum()
-    # the picture's edge is an outline, too
+    # the edge of the image counts as outline, too
     image = Image.fromarray(np.pad(other_hw, radius).astype(np.uint8))
     outer_hw = np.array(image.filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
     inner_hw = np.array(image.filter(ImageFilter.MinFilter(2 * radius + 1))) > 0
@@ -125,26 +128,26 @@ def is_same_shape(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius
 def classify_points(
     previous: PreviousResult[TrackedPoints], place: int, xy_k2: Points
 ) -> dict[int, IncomingMark]:
-    """What the points of a frame are, `[k, 2]` with NaN for those that did not come."""
+    """Classify the points `[k, 2]` of a frame; those that did not come in are NaN."""
     found_k2 = np.full_like(xy_k2, np.nan)
     if place in previous.found:
         found_k2 = previous.found[place].xy.numpy()
     incoming = {}
     for number in points_of(xy_k2):
         xy, found = xy_k2[number - 1], found_k2[number - 1]
-        is_as_tracked = bool(np.abs(xy - found).max() <= SAME_PIXELS)  # not of NaN
+        is_as_tracked = bool(np.abs(xy - found).max() <= SAME_PIXELS)  # False for NaN
         name = digest_of_point(xy)
         incoming[number] = classify(previous, place, number, name, is_as_tracked=is_as_tracked)
     return incoming
 
 
 def numbers_of(labels_hw: Pixels) -> list[int]:
-    """The objects of a mask."""
+    """The numbers of the objects in a mask."""
     numbers: list[int] = np.unique(labels_hw[labels_hw > 0]).tolist()
     return numbers
 
 
 def points_of(xy_k2: Points) -> list[int]:
-    """The points that are marked, from 1."""
+    """The numbers, from 1, of the points that are not NaN."""
     numbers: list[int] = (np.flatnonzero(~np.isnan(xy_k2[:, 0])) + 1).tolist()
     return numbers

@@ -1,6 +1,6 @@
-"""Masks of objects through a whole video; how passes go is in `tracker.py`.
+"""Tracks the masks of objects through a whole video. The passes over the video are in `tracker.py`.
 
-Shapes: h w pixels of the tracked size, H W of the video's.
+Shapes: h w pixels at the tracked size, H W pixels at the video's size.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
@@ -24,7 +24,7 @@ from corrflow.tracking.disk_buffer import (
 from corrflow.tracking.plan import Gone, Plan
 from corrflow.tracking.tracker import Tracker
 
-MOST_LABELS = 256  # with the background
+MOST_LABELS = 256  # including the background
 
 
 class FrameMasks(NamedTuple):
@@ -33,21 +33,23 @@ class FrameMasks(NamedTuple):
     labels: Pixels
     """`[H, W]`"""
     confidence: NDArray[np.float32]
-    """`[256]`, of each object by its number: as `TrackedMasks`; 1 where it is marked as gone."""
+    """`[256]`, indexed by object number, as in `TrackedMasks`; 1 for an object marked as gone."""
 
 
 class KnownMasks(NamedTuple):
-    """What is known in one tracked frame."""
+    """What is known about one frame before tracking, at the tracked size."""
 
     labels: Tensor
     """`[h, w]`"""
     gone: Set[int]
-    """Numbers of the objects that are nowhere."""
+    """Numbers of the objects that are not in the frame."""
 
 
 class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
-    """Follows objects, marked in masks `[H, W]`; gives FrameMasks for each frame. One that is
-    marked as gone is shown nowhere until it is marked again."""
+    """Tracks objects that are marked in masks `[H, W]`, and yields FrameMasks for each frame.
+
+    An object that is marked as gone is not shown until it is marked again.
+    """
 
     def __init__(
         self,
@@ -72,19 +74,19 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
 
     @property
     def numbers(self) -> Set[int]:
-        """As in the masks."""
+        """The numbers of all marked objects, as in the masks."""
         return self.begins.keys()
 
     def propagate(
         self, frames: Iterable[Tensor], given: Mapping[int, KnownMasks]
     ) -> Iterator[TrackedMasks]:
-        """Labels `[h, w]` of the tracked frame."""
+        """Propagate labels `[h, w]` through the frames."""
         labels = {number: known.labels for number, known in given.items()}
         gone = {number: known.gone for number, known in given.items() if known.gone}
         return stream_masks(self.model, frames, labels, self.protocol, gone)
 
     def shrunk(self, place: int, marks: Pixels | None) -> KnownMasks | None:
-        """None where nothing is marked."""
+        """Resize the marks of a frame to the tracked size; None if nothing is marked."""
         gone = self.gone.get(place, frozenset())
         width, height = self.scale.tracked
         labels_hw = np.zeros((height, width), np.uint8)
@@ -95,14 +97,15 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         return KnownMasks(torch.from_numpy(labels_hw), gone)
 
     def nothing(self) -> TrackedMasks:
-        """Background."""
+        """A frame of background alone, with confidence 0."""
         width, height = self.scale.tracked
         return TrackedMasks(torch.zeros(height, width, dtype=torch.uint8), torch.zeros(MOST_LABELS))
 
     def more_confident(
         self, one: TrackedMasks, other: TrackedMasks, weight: float = 0.5
     ) -> TrackedMasks:
-        """Where two objects want a pixel, the surer one has it."""
+        """Take each object from the more confident pass; in an overlap the more confident object
+        gets the pixel."""
         labels = torch.zeros_like(one.labels)
         is_one = (1 - weight) * one.confidence >= weight * other.confidence
         confidence = torch.where(is_one, one.confidence, other.confidence)
@@ -112,11 +115,11 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         return TrackedMasks(labels, confidence)
 
     def begun_after(self, place: int) -> Set[int]:
-        """By number."""
+        """The numbers of the objects that are first marked in a later frame."""
         return {label for label, begin in self.begins.items() if begin > place}
 
     def gone_at(self, place: int) -> Set[int]:
-        """The objects that were last marked as gone."""
+        """The objects whose last mark up to this frame says that they are gone."""
         last = {
             label: max((turn for turn in turns if turn[0] <= place), default=(0, False))
             for label, turns in self.turns.items()
@@ -124,31 +127,31 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         return {label for label, (_, is_gone) in last.items() if is_gone}
 
     def turns_of(self, label: int) -> list[tuple[int, bool]]:
-        """The frames in which an object is marked, in order, and whether as gone."""
+        """The frames in which an object is marked, in order, each with whether it is gone there."""
         gone = {place: True for place, labels in self.gone.items() if label in labels}
         there = {place: False for place, labels_hw in self.given.items() if label in labels_hw}
         return sorted({**gone, **there}.items())
 
     def without(self, raw: TrackedMasks, absent: Set[int]) -> TrackedMasks:
-        """Background is left."""
+        """Replace some objects by background, with confidence 0."""
         is_absent = torch.isin(raw.labels, torch.tensor(sorted(absent), dtype=raw.labels.dtype))
         confidence = raw.confidence.clone()
         confidence[list(absent)] = 0
         return TrackedMasks(raw.labels.masked_fill(is_absent, 0), confidence)
 
     def at_video_size(self, raw: TrackedMasks) -> FrameMasks:
-        """Labels `[H, W]`."""
+        """Resize the labels to `[H, W]`."""
         return FrameMasks(self.scale.mask_back(raw.labels.numpy()), raw.confidence.numpy())
 
     def merged(self, others: FrameMasks, found: FrameMasks) -> FrameMasks:
-        """Where both want a pixel, the surer object has it."""
+        """Combine two results; in an overlap the more confident object gets the pixel."""
         prevails = found.confidence[found.labels] >= others.confidence[others.labels]
         takes = (found.labels > 0) & ((others.labels == 0) | prevails)
         labels_hw = np.where(takes, found.labels, others.labels)
         return FrameMasks(labels_hw, np.maximum(others.confidence, found.confidence))
 
     def cleared(self, result: FrameMasks, absent: Set[int]) -> FrameMasks:
-        """Background is left."""
+        """Replace some objects by background, with confidence 0."""
         confidence = result.confidence.copy()
         if not absent:
             return FrameMasks(result.labels, confidence)
@@ -157,7 +160,8 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), confidence)
 
     def with_marks(self, place: int, result: FrameMasks) -> FrameMasks:
-        """They have their very pixels, and are certain; so is where an object is gone."""
+        """Give marked objects exactly their marked pixels and remove those that are gone, both with
+        confidence 1."""
         gone = self.gone_at(place)
         labels_hw, confidence = self.cleared(result, gone)
         if place in self.given:
@@ -172,15 +176,15 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         return FrameMasks(labels_hw, confidence)
 
     def marks_of(self, result: FrameMasks) -> Pixels:
-        """The labels."""
+        """The labels of a result."""
         return result.labels
 
     def pack(self, raw: TrackedMasks) -> bytes:
-        """Confidences, and labels compressed."""
+        """Serialize the confidences and the compressed labels."""
         return raw.confidence.numpy().tobytes() + pack_labels(raw.labels.numpy())
 
     def unpack(self, packed: bytes) -> TrackedMasks:
-        """And back."""
+        """The inverse of `pack`."""
         end = 4 * MOST_LABELS
         confidence = torch.from_numpy(np.frombuffer(packed[:end], np.float32).copy())
         labels_hw = unpack_labels(packed[end:], self.scale.tracked[::-1])
@@ -190,12 +194,12 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
 def check_large_enough(
     masks: Mapping[int, Pixels], scale: Scale, number_of: Callable[[int], int]
 ) -> None:
-    """InputError if an object has no pixel at the tracked size.
+    """Raise InputError if an object has no pixel left at the tracked size.
 
     Args:
-        masks: `[H, W]` by place of the frame.
+        masks: `[H, W]` by frame index.
         scale: the sizes.
-        number_of: what a user calls the frame of a place.
+        number_of: gives the frame number that the user knows, from the frame index.
     """
     for place, labels_hw in masks.items():
         if lost := set(np.unique(labels_hw)) - set(np.unique(scale.mask(labels_hw))):

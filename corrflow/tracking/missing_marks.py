@@ -1,5 +1,5 @@
-"""Where an object or point must be marked that is marked nowhere, or whose first mark was taken
-away. What else is a mark is in `corrections.py`."""
+"""Finds a mark for objects and points that are marked nowhere, or whose first mark was removed. All
+other marks are decided in `corrections.py`."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -16,15 +16,17 @@ def missing_marks(
     old: Given,
     edited: Mapping[int, Collection[int]],
 ) -> dict[int, int]:
-    """Objects or points, and the frame that came in which each must be marked: one that is marked
-    nowhere, in the first of its frames; one whose first mark was taken away, in the next of its
-    frames that was tracked from there.
+    """The objects or points that need a further mark, and the frame index of each.
+
+    One that is marked nowhere is marked in the first frame in which it came in. One whose first
+    mark was removed is marked in the next frame in which it came in, if that is before its next
+    mark: those frames were tracked from the removed mark.
 
     Args:
-        incoming: the frames in which each came.
+        incoming: the frames in which each came in.
         marked: the frames in which each is marked.
         old: what was marked when the video was tracked.
-        edited: objects by place of the frame that are painted, which goes before what came.
+        edited: painted objects by frame index, which take precedence over what came in.
 
     Raises:
         InputError: an object was erased where it is marked, and is marked nowhere else.
@@ -50,7 +52,8 @@ def missing_marks(
 
 
 def first_mark(number: int, given: Given) -> int | None:
-    """The first frame in which an object or point is marked, and not as gone."""
+    """The first frame in which an object or point is marked, other than as gone; None if there is
+    none."""
     places = (place for place, marks in given.items() if marks.get(number, IS_GONE) != IS_GONE)
     return min(places, default=None)
 
@@ -58,11 +61,11 @@ def first_mark(number: int, given: Given) -> int | None:
 def frames_of(
     marks: Mapping[int, NDArray[Any]], numbers: Callable[[NDArray[Any]], list[int]]
 ) -> dict[int, list[int]]:
-    """In which frames each object or point is, in order.
+    """The frames that each object or point is in, in order.
 
     Args:
-        marks: by place of the frame.
-        numbers: gives those of one frame.
+        marks: masks or points by frame index.
+        numbers: gives the numbers of the objects or points in one frame.
     """
     frames: dict[int, list[int]] = {}
     for place in sorted(marks):

@@ -1,8 +1,10 @@
-"""Which frames of a video are tracked, and from where: from the marked frames on, and back from
-those in which everything is marked. After a correction it is only the frames between the nearest
-marked ones on both sides that have not changed. How they are tracked is in `tracker.py`.
+"""Decides which frames of a video are tracked, and from which marked frames.
 
-Frames are meant by their place from 0.
+Passes go forward from the marked frames, and backward from the frames in which everything is
+marked. After a correction, only the frames between the nearest unchanged marked frames on both
+sides are tracked again. How frames are tracked is in `tracker.py`.
+
+Frames are given as indices from 0, called places.
 """
 
 import hashlib
@@ -19,61 +21,62 @@ from corrflow.pictures import Pixels
 from corrflow.scale import Points
 
 Given = Mapping[int, Mapping[int, str]]
-"""By place of the frame and number of the object or point: a digest of what is marked."""
+"""A digest of each mark, by frame index and number of the object or point."""
 Gone = Mapping[int, Set[int]]
-"""By place of the frame: numbers of the objects that are nowhere in it."""
-IS_GONE = "gone"  # in place of a digest
+"""Numbers of the objects that are not in a frame, by frame index."""
+IS_GONE = "gone"  # stands in `Given` for a digest
 
 
 class Span(NamedTuple):
-    """Frames that are tracked in one go."""
+    """A range of frames that are tracked in one forward pass, with its backward passes."""
 
     first: int
     stop: int | None
-    """The first frame behind them; None: the end of the video."""
+    """One past the last frame; None: the end of the video."""
     backward: tuple[range, ...] = ()
-    """Passes backwards, the earliest first; each begins at a frame in which everything is known."""
+    """Backward passes, in the order of their frames. Each begins at a frame in which all objects or
+    points are known."""
 
     def holds(self, place: int) -> bool:
-        """Whether a frame is one of them."""
+        """Whether a frame is in the span."""
         return self.first <= place and (self.stop is None or place < self.stop)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is tracked, and what stays as an earlier tracking had it."""
+    """What is tracked, and what stays as it was in the earlier result."""
 
     spans: tuple[Span, ...]
     to_beginning: bool
-    """Whether what is first marked in a later frame is shown in earlier ones, too."""
+    """Whether objects or points are also shown in the frames before their first mark."""
     changed: frozenset[int] = frozenset()
-    """Numbers of the objects or points that are marked otherwise than in the earlier tracking."""
+    """Numbers of the objects or points whose marks differ from those of the earlier tracking."""
     corrected: frozenset[int] = frozenset()
-    """Frames in which all of `changed` is marked, some of it otherwise than before."""
+    """Frames in which all of `changed` is marked, and some of these marks differ."""
     kept: frozenset[int] = frozenset()
-    """Frames at which spans begin and that stay as they were."""
+    """Frames at which spans begin, but which stay as they were."""
 
     @property
     def stop(self) -> int | None:
-        """The first frame behind all that is tracked; None: the end of the video."""
+        """One past the last frame that is tracked; None: the end of the video."""
         return self.spans[-1].stop if self.spans else 0
 
     @property
     def has_backward_passes(self) -> bool:
-        """Whether anything is tracked backwards."""
+        """Whether there are backward passes."""
         return any(span.backward for span in self.spans)
 
     def is_tracked(self, place: int) -> bool:
-        """Whether a frame's result may differ from what it was."""
+        """Whether a frame's result may differ from the earlier one."""
         return place not in self.kept and any(span.holds(place) for span in self.spans)
 
 
 def plan_tracking(given: Given, *, to_beginning: bool) -> Plan:
-    """All frames from the first that is marked on.
+    """Plan to track all frames from the first marked one on.
 
     Args:
         given: what is marked.
-        to_beginning: whether what is first marked in a later frame is followed down to frame 0.
+        to_beginning: whether to track backward to frame 0 what is first marked in a later frame.
     """
     objects = frozenset[int]().union(*given.values())
     first = 0 if to_beginning else min(given)
@@ -84,14 +87,14 @@ def plan_tracking(given: Given, *, to_beginning: bool) -> Plan:
 def plan_correction(
     old: Given, new: Given, *, to_beginning: bool, withdrawn: Set[int] = frozenset()
 ) -> Plan:
-    """The frames that a correction is about.
+    """Plan to track again only the frames that a correction affects.
 
     Args:
         old: what was marked when the video was tracked.
         new: what is marked now.
-        to_beginning: as `plan_tracking`, in both trackings.
-        withdrawn: frames with marks that are no more, and may have covered other objects: if there
-            are such, all objects are tracked again.
+        to_beginning: as in `plan_tracking`, the same for both trackings.
+        withdrawn: frames with marks that were removed or replaced. These may have covered other
+            objects, so if there are any, all objects are tracked again.
     """
     changes = dict.fromkeys(withdrawn, frozenset[int]()) | changed_marks(old, new)
     changed = frozenset[int]().union(*(new if withdrawn else changes).values())
@@ -114,7 +117,7 @@ def plan_correction(
 
 
 def changed_marks(old: Given, new: Given) -> dict[int, frozenset[int]]:
-    """The objects by frame that are marked otherwise, no longer, or for the first time."""
+    """The objects whose mark in a frame was changed, removed or added, by frame index."""
     changes = {}
     for place in {*old, *new}:
         before, now = old.get(place, {}), new.get(place, {})
@@ -125,7 +128,7 @@ def changed_marks(old: Given, new: Given) -> dict[int, frozenset[int]]:
 
 
 def renumbered(given: Given, numbers: Mapping[int, int]) -> Given:
-    """With other numbers for the objects; those that have none are left out."""
+    """Give the objects new numbers; leave out those that have none in `numbers`."""
     return {
         place: {numbers[n]: digest for n, digest in marks.items() if n in numbers}
         for place, marks in given.items()
@@ -143,19 +146,20 @@ def first_marked(objects: Set[int], *trackings: Given) -> int:
 def backward_passes(
     objects: Set[int], given: Given, first: int, stop: int | None, *, to_beginning: bool
 ) -> tuple[range, ...]:
-    """Back from each frame in which all of the objects are marked, to the one before it."""
+    """The passes backward from each frame in which all of the objects are marked, to the previous
+    such frame."""
     inside = [place for place in sorted(given) if place > first and (not stop or place <= stop)]
     starts = [place for place in inside if objects <= given[place].keys()]
     if to_beginning and inside and inside[-1] not in starts:
         starts.append(inside[-1])
-    # the first frame has been reached by then, unless nothing is marked in it
+    # the first frame needs no backward pass if something is marked in it
     lowest = first if first in given else first - 1
     passes = [range(start, end, -1) for end, start in pairwise([lowest, *starts])]
     return tuple(places for places in passes if len(places) > 1)
 
 
 def marked_objects(masks: Mapping[int, Pixels], gone: Gone = MappingProxyType({})) -> Given:
-    """Digests of the objects in masks `[H, W]`, and those that are gone."""
+    """Digests of the objects in masks `[H, W]`, with `IS_GONE` for those that are gone."""
     given = {place: objects_of(labels_hw) for place, labels_hw in masks.items()}
     for place, numbers in gone.items():
         given.setdefault(place, {}).update(dict.fromkeys(numbers, IS_GONE))
@@ -168,7 +172,7 @@ def objects_of(labels_hw: Pixels) -> dict[int, str]:
 
 
 def marked_points(points: Mapping[int, Points]) -> Given:
-    """Digests of points `[k, 2]`, which count from 1; NaN for those that are not marked."""
+    """Digests of points `[k, 2]`, which are numbered from 1; a point that is not marked is NaN."""
     return {
         place: {n: digest_of_point(xy) for n, xy in enumerate(xy_k2, 1) if not np.isnan(xy).any()}
         for place, xy_k2 in points.items()
@@ -176,10 +180,10 @@ def marked_points(points: Mapping[int, Points]) -> Given:
 
 
 def digest_of_point(xy: Points) -> str:
-    """Names a point `[2]`, to the hundredth of a pixel that tables have."""
+    """A digest of a point `[2]`, rounded to hundredths of a pixel as in the tables."""
     return digest(np.rint(xy * 100).astype(np.int64))
 
 
 def digest(marks: NDArray[Any]) -> str:
-    """Names what is marked."""
+    """The first 16 hex digits of the SHA-256 of an array."""
     return hashlib.sha256(np.ascontiguousarray(marks).tobytes()).hexdigest()[:16]

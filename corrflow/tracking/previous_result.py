@@ -1,6 +1,9 @@
-"""An earlier tracking of the same video, as it lies beside it: what it was made from and what it
-found, in the numbers of now, and what somebody painted into it since. Which of it is tracked again
-is in `plan.py`."""
+"""Reads the earlier result for the same video from its files: what it was made from, what it found,
+and what was painted into its masks since.
+
+Its objects and points are given the numbers that they have now. Which frames are tracked again is
+decided in `plan.py`.
+"""
 
 import json
 from collections.abc import Mapping, Set
@@ -22,50 +25,51 @@ ELSEWHERE = "expected another name, or --overwrite, which tracks all frames"
 
 @dataclass(frozen=True)
 class PreviousResult(Generic[Result]):
-    """A tracking of the same video, in the numbers that its objects or points have now."""
+    """The earlier result for the same video, with the current numbers of its objects or points."""
 
     provenance: Provenance
     found: Mapping[int, Result]
-    """FrameMasks or TrackedPoints by place of the frame; of the frames of which they are there."""
+    """FrameMasks or TrackedPoints by frame index, without frames whose mask file is missing."""
     is_renumbered: bool
-    """Whether any object or point had another number, or is gone."""
+    """Whether any object or point had another number, or no longer exists."""
     edited: Given = field(default_factory=dict)
-    """As `Provenance.edited`, but for frames whose masks were deleted since."""
+    """As `Provenance.edited`, without the frames whose masks were deleted since."""
     painted: Mapping[int, frozenset[int]] = field(default_factory=dict)
-    """Objects by place of the frame that somebody has painted since, or erased."""
+    """Objects that were painted or erased in the masks since, by frame index."""
     boxes: Mapping[int, Mapping[int, Box]] = field(default_factory=dict)
-    """Of the objects by place of the frame, as they were tracked."""
+    """Boxes of the objects as they were tracked, by frame index and number."""
     taken_away: frozenset[int] = frozenset()
-    """Frames in which objects are marked that came no more."""
+    """Frames with marks of objects that no longer exist."""
     forgotten: frozenset[int] = frozenset()
-    """Frames in which such objects are painted."""
+    """Frames in which objects that no longer exist are painted."""
 
     def painted_in(self, place: int) -> frozenset[int]:
-        """The objects that somebody has painted in a frame."""
+        """The objects that were painted or erased in a frame since."""
         return self.painted.get(place, frozenset())
 
     def marked_as(self, place: int, number: int) -> str:
-        """The digest of what an object or point is marked as, whatever is painted over it, or
-        `NO_MARK`."""
+        """The digest of the mark of an object or point, beneath what is painted; `NO_MARK` if it
+        has none."""
         given = self.provenance.given.get(place, {}).get(number, NO_MARK)
         return self.provenance.edited.get(place, {}).get(number, given)
 
     def returned_as(self, place: int, number: int) -> str | None:
-        """The digest of an object that came before and was no mark."""
+        """The digest of an object that came in before and was not a mark; None if none did."""
         return self.provenance.returned.get(place, {}).get(number)
 
     def tracked_as(self, place: int, number: int) -> str | None:
-        """The digest of an object as it was tracked, which may have been painted over since."""
+        """The digest of an object as it was tracked, even if it was painted over since; None if it
+        was not in the frame."""
         shapes = self.provenance.shapes
         return shapes[place].get(number) if place < len(shapes) else None
 
     def box_of(self, place: int, number: int) -> Box | None:
-        """The box of an object as it was tracked; None if it was nowhere."""
+        """The box of an object as it was tracked; None if it was not in the frame."""
         return self.boxes.get(place, {}).get(number)
 
     def withdrawn(self, now: Given) -> frozenset[int]:
-        """The frames in which an object was marked and no longer is as it was. What it covered of
-        the others nobody knows. Points cover nothing."""
+        """The frames in which the mark of an object was removed or replaced. The old mark may have
+        covered other objects there. Points cover nothing, so for these there are none."""
         if self.provenance.kind == "points":
             return frozenset()
         withdrawn = {
@@ -77,24 +81,25 @@ class PreviousResult(Generic[Result]):
         return self.taken_away | withdrawn
 
     def can_be_taken_over(self, now: Provenance) -> bool:
-        """Whether a tracking in the way of `now` finds the same where nothing else is marked."""
+        """Whether frames of this result can be reused: it is complete, and a tracking made as `now`
+        would find the same from the same marks."""
         is_complete = len(self.found) == self.provenance.frames
         return self.provenance.whole and is_complete and self.provenance.is_made_as(now)
 
 
 def read_previous(out: Path, now: Provenance) -> PreviousResult[Any] | None:
-    """What a tracking of the same video to the same files found.
+    """Read the earlier result for the same video and the same output files.
 
     Args:
-        out: the video that is written.
+        out: the output video.
         now: what is to be tracked.
 
     Returns:
-        None if there is none.
+        The result; None if there is none.
 
     Raises:
-        InputError: it is of another video or of another kind of marks, what is there does not fit
-            together, or a painted mask is none of the video.
+        InputError: the result is of another video or another kind of marks, its files do not fit
+            together, or a painted mask does not belong to the video.
     """
     path = out.with_suffix(".json")
     try:
@@ -135,13 +140,13 @@ def in_numbers_of_now(
     numbers: Mapping[int, int],
     painted: Mapping[int, Set[int]],
 ) -> PreviousResult[Any]:
-    """An earlier tracking, in the numbers that its objects or points have now.
+    """Give the objects or points of an earlier result their current numbers.
 
     Args:
-        provenance: in the numbers that they had.
-        found: in those that they have.
-        numbers: what number each has now; those that came no more have none.
-        painted: what was painted since, in the numbers that they had.
+        provenance: with the earlier numbers.
+        found: with the current numbers.
+        numbers: maps earlier to current numbers, without those that no longer exist.
+        painted: the objects that were painted since, by frame index, with the earlier numbers.
     """
     left_out = numbers_of(provenance.given) - numbers.keys()
     forgotten = {
@@ -174,8 +179,8 @@ def in_numbers_of_now(
 
 
 def written_files(out: Path) -> dict[str, str]:
-    """Digests of masks and annotations of an earlier tracking of whatever video, by their paths
-    beside `out`; none where no table tells of them."""
+    """Digests of the masks and annotations that an earlier tracking wrote, by path relative to the
+    folder of `out`; empty if no table lists any. The tracking may be of another video."""
     try:
         stored = json.loads(out.with_suffix(".json").read_text(encoding="utf-8"))
         return digests_by_path(out, Provenance.from_dict(stored["provenance"]).to_dict())
@@ -184,7 +189,7 @@ def written_files(out: Path) -> dict[str, str]:
 
 
 def has_changed_masks(out: Path) -> bool:
-    """Whether somebody has painted into masks of a tracking since, or deleted some."""
+    """Whether masks of an earlier tracking were changed or deleted since."""
     folder = masks_folder(out)
     masks = {
         out.parent / n: d for n, d in written_files(out).items() if Path(n).parts[0] == folder.name

@@ -1,5 +1,5 @@
-"""What a tracking was made from, as its table tells: video, model, marks. Which objects of two
-trackings are the same."""
+"""Records in the table what a tracking was made from (video, model, marks), and matches the objects
+of two trackings."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -8,52 +8,53 @@ from typing import Any, Self
 from corrflow.annotations import NamedObject
 from corrflow.tracking.plan import Given
 
-NO_MARK = ""  # in place of a digest
-MAKING = ("video", "weights", "protocol", "size", "to_beginning", "kind", "adapt")  # of Provenance
+NO_MARK = ""  # stands for a digest
+# the fields of Provenance that decide the result, besides the marks
+MAKING = ("video", "weights", "protocol", "size", "to_beginning", "kind", "adapt")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """All that decides what a tracking finds."""
+    """Everything that the result of a tracking depends on, and digests of what was written."""
 
     video: str
-    """Digest of its content."""
+    """Digest of the video's content."""
     weights: str
     """Digest of the model."""
     protocol: str
     size: int
-    """Short side at which it is tracked."""
+    """Short side, in pixels, at which the video is tracked."""
     to_beginning: bool
-    """Whether what is first marked in a later frame is shown in earlier ones, too."""
+    """Whether objects or points are also shown in the frames before their first mark."""
     kind: str
-    """Objects or points."""
+    """`objects` or `points`."""
     objects: Mapping[int, NamedObject]
-    """What each object or point is called, by its number; empty if they have no names."""
+    """Names of the objects or points, by number; empty if they have none."""
     given: Given
     """What is marked."""
     returned: Given = field(default_factory=dict)
-    """What came as if it were marked and was no mark: it was as an earlier tracking had it, or
-    painted over."""
+    """Digests of what came in but was not a mark, as it was an earlier result or was painted
+    over."""
     edited: Given = field(default_factory=dict)
-    """Of the marks, those that somebody painted into the masks of a tracking: digests of what is
-    marked beneath them, `NO_MARK` where nothing is."""
+    """The marks that were painted into the mask files: the digest of the mark beneath each, or
+    `NO_MARK`."""
     adapt: int = 0
     """Steps by which the model was adapted to the video."""
     whole: bool = False
     """Whether the video was tracked to its end."""
     frames: int = 0
-    """How many were tracked."""
+    """Number of frames that were tracked."""
     masks: Mapping[str, str] = field(default_factory=dict)
-    """Of objects: digests of all masks' files by their names, in the order of the frames."""
+    """Digests of the mask files by name, in the order of the frames; empty for points."""
     shapes: tuple[Mapping[int, str], ...] = ()
-    """Digests of the objects in these masks, by number."""
+    """Digests of the objects in each of these masks, by number."""
     annotations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """By format: digests of the annotations' files by their paths beside the video."""
+    """Digests of the annotation files, by format and by path relative to the output folder."""
 
     @classmethod
     def from_dict(cls, stored: Mapping[str, Any]) -> Self:
-        """As JSON gives it, whose keys are strings; KeyError, TypeError, ValueError or
-        AttributeError if it is another kind of thing."""
+        """Convert from JSON, in which keys are strings; raises KeyError, TypeError, ValueError or
+        AttributeError if it is something else."""
         objects = {int(n): NamedObject(**named) for n, named in stored["objects"].items()}
         marks = {
             name: {
@@ -69,20 +70,21 @@ class Provenance:
         return cls(**{**stored, **marks, "objects": objects, "shapes": shapes})
 
     def to_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Convert to what JSON can store."""
         return asdict(self)
 
     def is_made_as(self, now: "Provenance") -> bool:
-        """Whether only the marks differ, and what came of them."""
+        """Whether two trackings differ at most in their marks and in what was found."""
         return all(getattr(self, name) == getattr(now, name) for name in MAKING)
 
 
 def match_objects(before: Provenance, now: Provenance) -> dict[int, int]:
-    """By number of an object or point what number it has now; it has none if it is gone.
+    """Map the earlier number of each object or point to its current one; leave out those that no
+    longer exist.
 
-    Those that have names go by their names, and where several have one, by key, then in their
-    order; what is then left on both sides was renamed, again in order. If one side has no names,
-    all go by their numbers, which are what objects without names are called in annotations.
+    Named objects are matched by name, and several of one name by key, then in order. Those left on
+    both sides count as renamed, and are matched in order. If one side has no names, all are matched
+    by number: annotations use the number as the name of an object without one.
     """
     if not (before.objects and now.objects):
         known, called = numbers_of(before.given), {o.name: n for n, o in now.objects.items()}
@@ -107,5 +109,5 @@ def match_objects(before: Provenance, now: Provenance) -> dict[int, int]:
 
 
 def numbers_of(given: Given) -> set[int]:
-    """Of all that is marked."""
+    """The numbers of all objects or points that are marked."""
     return {number for marks in given.values() for number in marks}

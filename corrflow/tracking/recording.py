@@ -1,5 +1,5 @@
-"""All that is kept of a tracked video: `NAME.mp4` with the tracks drawn over it, `NAME.csv`,
-`NAME.json`, of objects `NAME-masks/`, and annotations in the formats that are asked for."""
+"""Writes the results for a tracked video: `NAME.mp4` with the tracks drawn in, `NAME.csv`,
+`NAME.json`, `NAME-masks/` for objects, and annotations in the requested formats."""
 
 from abc import ABC, abstractmethod
 from collections import ChainMap
@@ -26,46 +26,47 @@ from corrflow.tracking.tables import Cell, TrackTable
 from corrflow.tracking.video_writer import Sound, VideoFormat, VideoWriter
 
 Result = TypeVar("Result")
-NOWHERE: list[Cell] = [None, None, None, None]
+NOWHERE: list[Cell] = [None, None, None, None]  # the box of an object without area
 
 
 class FrameNames(Protocol):
-    """What the frames of a video are called; places count from 0."""
+    """The names of a video's frames, by frame index from 0."""
 
     def number(self, place: int) -> int:
-        """The number that a user knows a frame by."""
+        """The frame number that the user knows."""
 
     def name(self, place: int) -> str:
-        """What a file about the frame is called, without suffix."""
+        """The name, without suffix, of files that belong to the frame."""
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """The video that is tracked."""
+    """What a recording needs to know about the video and its tracking."""
 
     video: str
-    """Its name, for the tables."""
+    """Name of the video, for the tables."""
     names: FrameNames
     objects: Mapping[int, str] = field(default_factory=dict)
-    """What each object or point is called, by its number; none where nobody named them."""
+    """Name of each object or point, by number; empty if they have no names."""
     annotations: Callable[[Path], Mapping[str, AnnotationWriter]] = lambda folder: {}
-    """Opens what writes labels as tools read them, by format, into a folder."""
+    """Opens the annotation writers, by format, for a folder."""
     review: int = 0
-    """How many frames to name that a person should look at first."""
+    """Number of frames to report that a person should look at first."""
     provenance: Mapping[str, Any] = field(default_factory=dict)
-    """What decides the tracks, for the table: a later tracking sees by it what it can take over."""
+    """What the result depends on; goes into the table, so that a later tracking can tell which
+    frames it can reuse."""
     is_kept: Callable[[int], bool] = lambda place: False
-    """Whether a frame's result is that of an earlier tracking, whose mask is there."""
+    """Whether a frame keeps its earlier result, whose mask is in place already."""
     in_place: Mapping[str, str] = field(default_factory=dict)
-    """Digests of the files that were there when the tracking was planned, by their paths beside
-    the video."""
+    """Digests of the files that existed when the tracking was planned, by path relative to the
+    output folder."""
     disposable: Set[str] = frozenset()
-    """Those that an earlier tracking wrote and that are taken away where they do not come again."""
+    """Files of an earlier tracking that are removed if they are not written again."""
 
 
 class Recording(ABC, Generic[Result]):
-    """Written frame by frame. What is finished has its names; what is left unfinished leaves what
-    was there before."""
+    """The result files of one video, written frame by frame. They appear under their names when
+    they are finished; until then the earlier files stay."""
 
     columns: tuple[str, ...]
 
@@ -104,7 +105,7 @@ class Recording(ABC, Generic[Result]):
         self.opened.__exit__(kind, error, trace)
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: Result) -> None:
-        """The next frame and what was found in it."""
+        """Write the next frame and what was found in it."""
         number = self.names.number(self.count)
         self.table.add(number, float(stamp * self.tick), self.named_rows(result))
         self.writer.add(self.draw(pixels_hw3, result), stamp)
@@ -116,7 +117,7 @@ class Recording(ABC, Generic[Result]):
         self.count += 1
 
     def finish(self, *, whole: bool) -> None:
-        """Give the files their names; `whole`: the video ends here."""
+        """Complete the files and give them their names; `whole`: the video was read to its end."""
         self.writer.finish(whole=whole)
         for writer in self.annotations.values():
             writer.finish()
@@ -141,7 +142,7 @@ class Recording(ABC, Generic[Result]):
         self.staged.publish(told, self.disposable - told)
 
     def mask_facts(self) -> dict[str, Any]:
-        """What the table tells of masks, if there are such."""
+        """What the table says about the masks, if there are any."""
         return {}
 
     @property
@@ -150,7 +151,7 @@ class Recording(ABC, Generic[Result]):
         return self.review_list.choose(self.review_count)
 
     def named_rows(self, result: Result) -> list[list[Cell]]:
-        """Those of the table, with the objects' names behind their numbers, if they have names."""
+        """The rows of the table, with each object's name after its number if it has one."""
         rows = self.rows(result)
         if not self.object_names:
             return rows
@@ -158,23 +159,23 @@ class Recording(ABC, Generic[Result]):
 
     @abstractmethod
     def draw(self, pixels_hw3: Pixels, result: Result) -> Pixels:
-        """The frame of the video that is written."""
+        """Draw the result on a frame."""
 
     @abstractmethod
     def rows(self, result: Result) -> list[list[Cell]]:
-        """Those of the table: number and figures of each object or point."""
+        """The rows of the table: number and values of each object or point."""
 
     @abstractmethod
     def confidence(self, result: Result) -> NDArray[np.float32]:
-        """Of each object or point, `[n]`; 0 for those that are not there."""
+        """The confidence of each object or point, `[n]`; 0 for those that are not in the frame."""
 
     @abstractmethod
     def shapes(self, result: Result) -> list[TrackedShape]:
-        """Those of the annotations: what is there."""
+        """The shapes to annotate: the objects or points that are in the frame."""
 
 
 class MaskRecording(Recording[FrameMasks]):
-    """Of objects."""
+    """Records objects."""
 
     columns = ("object", "area", "x0", "y0", "x1", "y1", "confidence")
 
@@ -194,18 +195,18 @@ class MaskRecording(Recording[FrameMasks]):
         self.objects_at: list[dict[int, str]] = []
 
     def add(self, pixels_hw3: Pixels, stamp: int, result: FrameMasks) -> None:
-        """The next frame and what was found in it."""
+        """Write the next frame and what was found in it."""
         if not self.is_kept(self.count):
             write_mask(self.masks / self.mask_name(self.count), result.labels)
         self.objects_at.append(objects_of(result.labels))
         super().add(pixels_hw3, stamp, result)
 
     def mask_name(self, place: int) -> str:
-        """What the mask of a frame is called."""
+        """The file name of a frame's mask."""
         return f"{self.names.name(place)}.png"
 
     def draw(self, pixels_hw3: Pixels, result: FrameMasks) -> Pixels:
-        """Its objects tinted, and boxed if boxes were given."""
+        """Tint the objects, and draw boxes if `boxes` is set."""
         labels_hw = result.labels
         tinted = overlay(pixels_hw3, labels_hw)
         return (
@@ -217,7 +218,7 @@ class MaskRecording(Recording[FrameMasks]):
         )
 
     def rows(self, result: FrameMasks) -> list[list[Cell]]:
-        """One for each object; without area there is no box."""
+        """One row for each object; an object without area has no box."""
         labels_hw = result.labels
         areas = np.bincount(labels_hw.reshape(-1), minlength=256)
         return [
@@ -231,7 +232,7 @@ class MaskRecording(Recording[FrameMasks]):
         ]
 
     def confidence(self, result: FrameMasks) -> NDArray[np.float32]:
-        """Of each object."""
+        """The confidence of each object."""
         return result.confidence[self.objects]
 
     def shapes(self, result: FrameMasks) -> list[TrackedShape]:
@@ -243,8 +244,8 @@ class MaskRecording(Recording[FrameMasks]):
         ]
 
     def mask_facts(self) -> dict[str, Any]:
-        """Digests of the files, and of what is in them. A kept one may have been painted since it
-        was read: it is told as it was then."""
+        """Digests of the mask files and of the objects in them. A kept mask may have been painted
+        since it was read, so its digest is the one from then."""
         digests = {}
         for place in range(self.count):
             path = self.masks / self.mask_name(place)
@@ -257,7 +258,7 @@ class MaskRecording(Recording[FrameMasks]):
 
 
 class PointRecording(Recording[TrackedPoints]):
-    """Of points; 0, 0 is the centre of the first pixel."""
+    """Records points; (0, 0) is the centre of the top left pixel."""
 
     columns = ("point", "x", "y", "visible", "confidence")
 
@@ -268,11 +269,11 @@ class PointRecording(Recording[TrackedPoints]):
         self.dots = Dots()
 
     def draw(self, pixels_hw3: Pixels, result: TrackedPoints) -> Pixels:
-        """Its points as dots with tails."""
+        """Draw the points as dots with tails."""
         return self.dots.draw(pixels_hw3, result.xy.numpy(), result.visible.numpy())
 
     def rows(self, result: TrackedPoints) -> list[list[Cell]]:
-        """One for each point; no place before its first frame."""
+        """One row for each point; before its first frame a point has no position."""
         points = zip(
             result.xy.tolist(), result.visible.tolist(), result.confidence.tolist(), strict=True
         )
@@ -284,12 +285,12 @@ class PointRecording(Recording[TrackedPoints]):
         ]
 
     def confidence(self, result: TrackedPoints) -> NDArray[np.float32]:
-        """Of each point."""
+        """The confidence of each point."""
         return result.confidence.numpy()
 
     def shapes(self, result: TrackedPoints) -> list[TrackedShape]:
-        """The points that have been seen so far; annotations count from the first pixel's
-        corner."""
+        """The points that have been seen so far, in the coordinates of annotations, in which (0, 0)
+        is the corner of the top left pixel."""
         points = zip(
             result.xy.tolist(), result.visible.tolist(), result.confidence.tolist(), strict=True
         )
@@ -301,12 +302,13 @@ class PointRecording(Recording[TrackedPoints]):
 
 
 def masks_folder(out: Path) -> Path:
-    """Where the masks of a video go."""
+    """The folder for the masks of an output video."""
     return out.with_name(f"{out.stem}-masks")
 
 
 def digests_by_path(out: Path, facts: Mapping[str, Any]) -> dict[str, str]:
-    """Of the masks and annotations that a table tells of, by their paths beside the video."""
+    """Digests of the masks and annotations that a table lists, by path relative to the output
+    folder."""
     folder = masks_folder(out).name
     masks = {f"{folder}/{name}": digest for name, digest in facts.get("masks", {}).items()}
     return dict(ChainMap(masks, *facts["annotations"].values()))

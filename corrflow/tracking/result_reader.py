@@ -1,4 +1,4 @@
-"""What a tracking found in each frame, read back from its masks and its table. What it was made
+"""Reads back from the masks and the table what a tracking found in each frame. What it was made
 from is in `provenance.py`."""
 
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -17,11 +17,11 @@ from corrflow.tracking.plan import changed_marks, objects_of
 from corrflow.tracking.point_tracker import from_rows, nowhere
 from corrflow.tracking.provenance import Provenance, numbers_of
 
-Rows = list[dict[str, Any]]  # of a frame, from NAME.json
+Rows = list[dict[str, Any]]  # the rows of one frame in NAME.json
 
 
 class PreviousMasks(Mapping[int, FrameMasks]):
-    """Objects, from the folder of masks and the table."""
+    """Tracked objects by frame index, from the folder of masks and the table."""
 
     def __init__(
         self,
@@ -29,15 +29,15 @@ class PreviousMasks(Mapping[int, FrameMasks]):
         numbers: Mapping[int, int],
         paths: Sequence[Path],
     ) -> None:
-        """Take up what is there.
+        """Read the table's rows, and see which masks exist.
 
         Args:
             rows: of each frame, from the table.
-            numbers: what number each object has now; objects that have none are left out.
-            paths: of the masks, some of which may be lost.
+            numbers: the current number of each object; objects that have none are left out.
+            paths: of the masks, some of which may be missing.
 
         Raises:
-            KeyError, TypeError, ValueError: those are no rows.
+            KeyError, TypeError, ValueError: the rows are not as they were written.
         """
         self.paths = paths
         self.confidence = [
@@ -57,8 +57,8 @@ class PreviousMasks(Mapping[int, FrameMasks]):
         self.places = {place: None for place, path in enumerate(paths) if path.is_file()}
 
     def painted(self, provenance: Provenance, shape: tuple[int, int]) -> dict[int, frozenset[int]]:
-        """The objects by place of the frame that are not as they were written, by the numbers that
-        they had; InputError as `read_edited`."""
+        """The objects in each frame that are not as they were written, with their earlier numbers;
+        raises InputError as `read_edited` does."""
         painted, known = {}, numbers_of(provenance.given)
         for place, digest in enumerate(provenance.masks.values()):
             if place in self.places and content_digest(self.paths[place]) != digest:
@@ -68,11 +68,11 @@ class PreviousMasks(Mapping[int, FrameMasks]):
         return painted
 
     def read_edited(self, place: int, shape: tuple[int, int], known: Set[int]) -> dict[int, str]:
-        """Digests of the objects of a mask that was edited, by the numbers that they have in it.
+        """Digests of the objects in a mask that was edited, by their number in the mask.
 
         Raises:
-            InputError: it can't be read, is of another size than the video, has an object that is
-                not known, or has lost the objects' numbers.
+            InputError: the mask can't be read, has another size than the video, has an unknown
+                object, or has lost the objects' numbers.
         """
         path = self.paths[place]
         labels_hw = read_mask(path)
@@ -83,7 +83,7 @@ class PreviousMasks(Mapping[int, FrameMasks]):
         objects, numbers = objects_of(labels_hw), ", ".join(map(str, sorted(known)))
         if len(known) > 1 and objects.keys() == {1} and is_white(path, labels_hw):
             raise InputError(
-                f"{where}, is white on black, which tells no objects apart: expected some of "
+                f"{where}, is white on black, which does not tell objects apart: expected some of "
                 f"{numbers}, in an image with a palette as it was written"
             )
         if unknown := objects.keys() - known:
@@ -110,18 +110,18 @@ class PreviousMasks(Mapping[int, FrameMasks]):
 
 
 class PreviousPoints(Mapping[int, TrackedPoints]):
-    """Points, from the table; those that have come since are nowhere."""
+    """Tracked points by frame index, from the table. Points that were added since are NaN."""
 
     def __init__(self, rows: Sequence[Rows], numbers: Mapping[int, int], count: int) -> None:
-        """Take up what is there.
+        """Read the table's rows.
 
         Args:
             rows: of each frame, from the table.
-            numbers: what number each point has now; points that have none are left out.
-            count: of the points.
+            numbers: the current number of each point; points that have none are left out.
+            count: the current number of points.
 
         Raises:
-            KeyError, TypeError, ValueError: those are no rows.
+            KeyError, TypeError, ValueError: the rows are not as they were written.
         """
         self.located = [from_rows(nowhere(count)) for _ in rows]
         for located, frame in zip(self.located, rows, strict=True):

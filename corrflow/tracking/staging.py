@@ -1,6 +1,10 @@
-"""Files that appear together: they are written into a hidden folder beside their places, and the
-table, which goes to its place first, says that they are the ones. Who is killed before that leaves
-what was there; who is killed after it leaves the rest to the next run, with a list of it."""
+"""Publishes the result files of a video together.
+
+They are written into a hidden folder beside their final paths. Publishing moves the table first,
+and from then on the new files are the valid ones. A process that is killed before that leaves the
+earlier files. One that is killed after it leaves the other moves to the next run, with a list of
+them.
+"""
 
 import json
 import os
@@ -14,20 +18,20 @@ from typing import Self
 from corrflow.errors import InputError
 from corrflow.files import atomic_file, content_digest
 
-LIST = ".files"  # in the hidden folder: what is to be done when the table is in its place
+LIST = ".files"  # in the hidden folder: what remains to be done once the table is in place
 
 
 class StagedFiles:
-    """The results `NAME.mp4` and what lies beside it, until they are published; left unpublished,
-    they leave nothing."""
+    """The result `NAME.mp4` and the files beside it, until they are published. If they are not
+    published, they are deleted."""
 
     def __init__(self, out: Path, in_place: Mapping[str, str]) -> None:
-        """Make the hidden folder, which no other process may use: the caller sees to it.
+        """Make the hidden folder. The caller ensures that no other process uses it.
 
         Args:
-            out: the video that is to appear.
-            in_place: digests of the files that were there when the results were planned, by their
-                paths beside `out`.
+            out: the final path of the video.
+            in_place: digests of the files that existed when the results were planned, by path
+                relative to the folder of `out`.
         """
         self.home, self.in_place = out.parent, in_place
         self.table = out.with_suffix(".json").name
@@ -35,7 +39,7 @@ class StagedFiles:
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         self.out = self.folder / out.name
-        """`out` as long as it is hidden."""
+        """The path of `out` in the hidden folder."""
 
     def __enter__(self) -> Self:
         return self
@@ -49,15 +53,15 @@ class StagedFiles:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def publish(self, told: Collection[str], stale: Collection[str]) -> None:
-        """Give all files their names, the table first.
+        """Move all files to their final paths, the table first.
 
         Args:
-            told: the files that the table tells of, some of which may be in place already.
-            stale: files in place that go.
+            told: the files that the table lists, some of which may be in place already.
+            stale: files in place that are to be removed.
 
         Raises:
-            InputError: a file can't get its name, or somebody has changed one since the results
-                were planned; nothing is published.
+            InputError: a file can't be moved to its path, or one was changed since the results were
+                planned. Nothing is published then.
         """
         names = [*names_in(self.folder)]
         check_places(self.home, [self.home / name for name in (*names, *stale)])
@@ -75,7 +79,7 @@ class StagedFiles:
         complete_publishing(self.home / self.out.name)
 
     def check_unchanged(self, names: Iterable[str]) -> None:
-        """InputError for a file that is no longer as it was when the results were planned."""
+        """Raise InputError if a file is not as it was when the results were planned."""
         for name in sorted(names):
             path = self.home / name
             if digest_at(path) != self.in_place.get(name):
@@ -86,36 +90,36 @@ class StagedFiles:
 
 
 def hidden(out: Path, state: str) -> Path:
-    """The folder in which files of a video wait."""
+    """The hidden folder for the files of a video; `state` is `tmp` or `new`."""
     return out.with_name(f".{out.stem}.{state}")
 
 
 def names_in(folder: Path) -> Iterator[str]:
-    """Of all files of a folder, as `part/file`."""
+    """The paths of all files below a folder, relative to it, as `part/file`."""
     for path in sorted(folder.rglob("*")):
         if path.is_file():
             yield path.relative_to(folder).as_posix()
 
 
 def digests_below(home: Path, path: Path) -> dict[str, str]:
-    """Of a file, or of all files of a folder, by their paths below `home`; none where nothing
-    is."""
+    """Digests of a file or of all files below a folder, by path relative to `home`; empty if
+    nothing exists there."""
     files = [path] if path.is_file() else [path / name for name in names_in(path)]
     return {file.relative_to(home).as_posix(): content_digest(file) for file in files}
 
 
 def digest_at(path: Path) -> str | None:
-    """Of the file that is there, if one is."""
+    """The digest of a file; None if there is no file."""
     return content_digest(path) if path.is_file() else None
 
 
 def check_places(home: Path, files: Iterable[Path], folders: Iterable[Path] = ()) -> None:
-    """InputError where files can't get their names in one step.
+    """Raise InputError if files can't be moved from the hidden folder to their paths in one step.
 
     Args:
-        home: where the hidden folder is.
-        files: that are to appear, there or below.
-        folders: that are to hold others.
+        home: the folder that holds the hidden folder.
+        files: final paths of files, in `home` or below.
+        folders: folders in which other files are to be written.
     """
     files = list(files)
     for path in files:
@@ -125,7 +129,7 @@ def check_places(home: Path, files: Iterable[Path], folders: Iterable[Path] = ()
     for path in sorted({home, *folders, *(file.parent for file in files)}):
         folder = nearest(path)
         if not folder.is_dir():
-            raise InputError(f"{folder}: is no folder: expected one, or nothing of that name")
+            raise InputError(f"{folder}: is not a folder: expected one, or nothing of that name")
         if folder.stat().st_dev != device:
             raise InputError(f"{folder}: is on another file system than {home}: expected the same")
         if not os.access(folder, os.W_OK | os.X_OK):
@@ -133,19 +137,22 @@ def check_places(home: Path, files: Iterable[Path], folders: Iterable[Path] = ()
 
 
 def nearest(folder: Path) -> Path:
-    """The folder, or what is there of its path."""
+    """The path itself if it exists, or the nearest of its parents that does."""
     return next(path for path in (folder, *folder.parents) if os.path.lexists(path))
 
 
 def is_publishing(out: Path) -> bool:
-    """Whether a run was killed before all of its files had their names."""
+    """Whether a run was killed while it published its files."""
     return hidden(out, "new").is_dir()
 
 
 def complete_publishing(out: Path) -> None:
-    """Where the table of the waiting files is in its place, give them their names and take away
-    what is stale, but files that somebody has changed since. Those of any other table go: who wrote
-    them was killed before it was published."""
+    """Complete the publishing that a killed run began.
+
+    If the table in place belongs to the waiting files, these are moved to their paths and stale
+    files are removed; files that were changed since stay. If it does not, the run was killed before
+    its table was published, and the waiting files are deleted.
+    """
     waiting = hidden(out, "new")
     if (waiting / LIST).is_file():
         listed = json.loads((waiting / LIST).read_text(encoding="utf-8"))
@@ -156,7 +163,8 @@ def complete_publishing(out: Path) -> None:
 
 
 def move_files(folder: Path, home: Path, before: Mapping[str, str | None]) -> None:
-    """Files to the same names elsewhere, where nothing is or what was there before."""
+    """Move files from `folder` to the same names in `home`, except where the file there was changed
+    since: `before` has its earlier digest, None if there was none."""
     for name, digest in before.items():
         path = home / name
         if (folder / name).is_file() and digest_at(path) in (None, digest):
@@ -165,11 +173,11 @@ def move_files(folder: Path, home: Path, before: Mapping[str, str | None]) -> No
 
 
 def remove_stale(home: Path, stale: Mapping[str, str]) -> None:
-    """Take away files that are as they were before, and folders that are then empty."""
+    """Delete the stale files that were not changed since, and folders that are then empty."""
     for name, digest in stale.items():
         if digest_at(home / name) == digest:
             (home / name).unlink()
     folders = {folder for name in stale for folder in Path(name).parents if folder.name}
     for folder in sorted(folders, reverse=True):
-        with suppress(OSError):  # other files are in it, or it is gone
+        with suppress(OSError):  # the folder holds other files, or does not exist
             (home / folder).rmdir()

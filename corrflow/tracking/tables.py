@@ -1,5 +1,5 @@
-"""What was tracked, as numbers: one CSV and one JSON, a row for each frame and each object or
-point, written as the frames come."""
+"""Writes what was tracked as a CSV and a JSON, with a row for each object or point of each frame,
+frame by frame."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ Cell = int | float | bool | str | None
 
 
 class TrackTable:
-    """`STEM.csv` and `STEM.json`, whole when they are finished."""
+    """`STEM.csv` and `STEM.json`, which are complete after `finish`."""
 
     def __init__(
         self, stem: Path, columns: Sequence[str], head: dict[str, str | int | float]
@@ -22,9 +22,9 @@ class TrackTable:
 
         Args:
             stem: path without a suffix.
-            columns: names of the cells of a row, behind `frame` and `seconds`; the first names what
-                the rows are about.
-            head: facts that the JSON begins with; its `frames` have the rows.
+            columns: names of a row's cells, after `frame` and `seconds`; the first is what a row is
+                about, `object` or `point`.
+            head: entries at the beginning of the JSON, before `frames`, which holds the rows.
         """
         self.columns, self.opened = tuple(columns), ExitStack()
         stem.parent.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ class TrackTable:
         self.opened.close()
 
     def add(self, number: int, seconds: float, rows: Sequence[Sequence[Cell]]) -> None:
-        """The next frame's rows, with its number and time; None is an empty cell."""
+        """Write the rows of the next frame, with its number and time; None is an empty cell."""
         for row in rows:
             self.csv.writerow(
                 (number, round(seconds, 6), *("" if cell is None else plain(cell) for cell in row))
@@ -66,7 +66,7 @@ class TrackTable:
         """Write the end.
 
         Args:
-            tail: facts that the JSON ends with.
+            tail: entries at the end of the JSON, after `frames`.
         """
         more = "".join(
             f",\n{json.dumps(name)}: {json.dumps(v)}" for name, v in (tail or {}).items()
@@ -76,5 +76,5 @@ class TrackTable:
 
 
 def plain(cell: Cell) -> str:
-    """As a spreadsheet reads it: a truth is 0 or 1."""
+    """A cell as a spreadsheet reads it: True and False become 1 and 0."""
     return str(int(cell) if isinstance(cell, bool) else cell)

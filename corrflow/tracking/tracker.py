@@ -1,9 +1,11 @@
-"""What a user marks, through a whole video: forwards from where it is marked, and backwards from
-each frame in which everything is; of the two passes through a frame, each object is taken from the
-surer one, where sureness counts by how near the pass began. Hops from frame to frame are in
-`propagation`, which frames are tracked in `plan.py`, files in `recording.py`.
+"""Tracks what a user marks through a whole video, with forward and backward passes.
 
-Shapes: h w pixels of the tracked size, H W of the video's, k points.
+Forward passes start at marked frames, backward passes at frames in which everything is marked.
+Where two passes go through a frame, each object is taken from the one that is more confident, with
+confidence weighted by how near the pass began. Propagation from frame to frame is in `propagation`,
+the choice of frames in `plan.py`, files in `recording.py`.
+
+Shapes: h w pixels at the tracked size, H W pixels at the video's size, k points.
 """
 
 import itertools
@@ -30,16 +32,16 @@ from corrflow.tracking.disk_buffer import (
 from corrflow.tracking.plan import Plan
 
 Marks = TypeVar("Marks", bound=NDArray[Any])  # of a frame of the video: a mask, or points
-Known = TypeVar("Known")  # of a frame at the tracked size, as `propagation` takes it
-Result = TypeVar("Result")  # of a frame at the video's size
-Raw = TypeVar("Raw")  # of a frame at the tracked size, as `propagation` gives it
+Known = TypeVar("Known")  # marks of a frame at the tracked size, the input of `propagation`
+Result = TypeVar("Result")  # what was found in a frame, at the video's size
+Raw = TypeVar("Raw")  # what was found in a frame at the tracked size, the output of `propagation`
 Reported = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
-"""Passes on so many frames, and shows how far they are."""
+"""Passes frames through and shows a progress bar; takes the frames, their count and a title."""
 
 
 class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
-    """Follows what is marked in some frames; call `track_backward` first if the plan has backward
-    passes."""
+    """Tracks what is marked in some frames. If the plan has backward passes, call `track_backward`
+    first."""
 
     def __init__(
         self,
@@ -50,15 +52,16 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         plan: Plan,
         previous: Mapping[int, Result] = MappingProxyType({}),
     ) -> None:
-        """Take up what is marked.
+        """Set up a tracker.
 
         Args:
-            model: it propagates.
-            scale: the sizes of the video and of what is tracked.
-            given: what is marked, by place of the frame.
-            protocol: as `propagation` has it.
+            model: the model that propagates labels.
+            scale: the video's size and the tracked size.
+            given: what is marked, by frame index.
+            protocol: name of a protocol of `propagation`.
             plan: which frames are tracked.
-            earlier: what is shown in the others, if they were tracked before; else nothing is.
+            previous: results of an earlier tracking, by frame index. Frames that are not tracked
+                show these; without one they show nothing.
         """
         self.model, self.scale, self.given, self.protocol = model, scale, given, protocol
         self.plan, self.previous = plan, previous
@@ -68,8 +71,8 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         self.ahead: DiskBuffer | None = None
 
     def track(self, frames: Iterable[Pixels]) -> Iterator[Result]:
-        """What is where, for each frame `[H, W, 3]` of the video from its first on. Takes as many
-        frames as it gives, but for a few."""
+        """Yield a result for each frame `[H, W, 3]` of the video from frame 0 on. Reads at most a
+        few frames ahead."""
         if self.ahead is None:
             return itertools.starmap(self.result, enumerate(self.forward(frames)))
         stored = (self.stored(self.ahead, place) for place, _ in enumerate(frames))
@@ -78,14 +81,18 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
     def track_backward(
         self, frames: Iterable[Pixels], folder: Path, report: Reported
     ) -> DiskBuffer:
-        """Follow what is marked backwards, and keep the result, to be closed by the caller. A pass
-        that begins behind the end of a video that can't be read so far is left out.
+        """Run the backward passes and keep their results for `track`.
+
+        A pass is left out if the video can't be read as far as the frame in which it begins.
 
         Args:
-            frames: of the video, from its first on.
-            folder: gets temporary files of the frames that are passed, at the tracked size, as
-                JPEG, and of what is found in them.
+            frames: all frames of the video, from frame 0 on.
+            folder: gets temporary files: the frames of the passes, as JPEG at the tracked size, and
+                what is found in them.
             report: shows progress.
+
+        Returns:
+            The buffer of the results, which the caller closes.
         """
         self.backward = DiskBuffer(folder)
         passes = [places for span in self.plan.spans for places in span.backward]
@@ -112,8 +119,12 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         return self.backward
 
     def track_ahead(self, frames: Iterable[Pixels], folder: Path) -> DiskBuffer:
-        """Track all that is to be tracked before any of it is shown, and keep the result, to be
-        closed by the caller: whoever stops meanwhile has what was there before."""
+        """Run the forward passes before `track` yields any result, so that an interrupted run
+        leaves the earlier result as it was.
+
+        Returns:
+            The buffer of the results, which the caller closes.
+        """
         self.ahead = DiskBuffer(folder)
         for place, raw in enumerate(self.forward(islice(frames, self.plan.stop))):
             if raw is not None:
@@ -121,7 +132,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         return self.ahead
 
     def forward(self, frames: Iterable[Pixels]) -> Iterator[Raw | None]:
-        """What the forward passes find; None in frames where there is none."""
+        """Yield what the forward passes find in each frame; None for a frame without a pass."""
         waiting = iter(frames)
         place = 0
         for span in self.plan.spans:
@@ -139,11 +150,11 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         yield from (None for _ in waiting)
 
     def result(self, place: int, raw: Raw | None) -> Result:
-        """What is shown in a frame.
+        """The result for a frame.
 
         Args:
-            place: of the frame.
-            raw: what the forward pass found, if there was one.
+            place: the frame index.
+            raw: what the forward pass found, or None if there was none.
         """
         if place in self.previous and not self.plan.is_tracked(place):
             return self.previous[place]
@@ -158,18 +169,18 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         if not self.plan.to_beginning:
             found = self.without(found, self.begun_after(place))
         if place in self.previous:
-            # in the others nobody has seen a fault
+            # objects that were not corrected stay as they were
             others = self.cleared(self.previous[place], self.plan.changed)
             found = self.without(found, self.numbers - self.plan.changed)
             return self.with_marks(place, self.merged(others, self.at_video_size(found)))
         return self.with_marks(place, self.at_video_size(found))
 
     def nearness(self, place: int) -> float:
-        """Where a frame lies on the way to the frame in which the backward pass through it begins:
-        0 where the forward pass is certain, 1 where the backward pass is.
+        """How near a frame is to the one in which the backward pass through it begins: 0 where the
+        forward pass is certain, 1 where the backward pass is.
 
-        A pass that has drifted may be confident: neither confidence nor nearness alone judges as
-        well as both.
+        A pass that has drifted may still be confident, so confidence and nearness together judge
+        better than either of them alone.
         """
         for places in (places for span in self.plan.spans for places in span.backward):
             if place in places:
@@ -177,24 +188,23 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         raise ValueError(f"frame {place}: expected one with a backward pass")
 
     def stored(self, buffer: DiskBuffer | None, place: int) -> Raw | None:
-        """What a pass found in a frame that it came to."""
+        """What a pass found in a frame; None if there is no result for it."""
         return self.unpack(buffer[place]) if buffer is not None and place in buffer else None
 
     def known(self, place: int) -> Known | None:
-        """What is known in a frame, at the tracked size: what is marked, and in a correction what
-        the earlier tracking found of those objects that it is not about."""
+        """What is known about a frame, at the tracked size: its marks and, in a correction, what
+        the earlier tracking found of the objects that are not corrected."""
         if place in self.previous:
             return self.shrunk(place, self.marks_of(self.corrected(place)))
         return self.shrunk(place, self.given.get(place))
 
     def corrected(self, place: int) -> Result:
-        """What an earlier tracking found in a frame, without the objects that are marked otherwise,
-        and with what is marked now."""
+        """The earlier result for a frame, with the corrected objects replaced by their marks."""
         return self.with_marks(place, self.cleared(self.previous[place], self.plan.changed))
 
     def run(self, frames: Iterable[Pixels], known: Mapping[int, Known | None]) -> Iterator[Raw]:
-        """Propagate through frames `[h, w, 3]`, in any order of time, what is known in some of
-        these, by number."""
+        """Propagate what is known through frames `[h, w, 3]`, which may go forward or backward in
+        time; `known` is indexed by position in `frames`."""
         given = {number: marks for number, marks in known.items() if marks is not None}
         if not given:
             return (self.nothing() for _ in frames)
@@ -203,24 +213,24 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
     @property
     @abstractmethod
     def numbers(self) -> Set[int]:
-        """Of all objects or points that are marked anywhere."""
+        """The numbers of all objects or points that are marked in any frame."""
 
     @abstractmethod
     def propagate(self, frames: Iterable[Tensor], given: Mapping[int, Known]) -> Iterator[Raw]:
-        """What `propagation` makes of frames `[3, h, w]`."""
+        """Run `propagation` on frames `[3, h, w]`."""
 
     @abstractmethod
     def shrunk(self, place: int, marks: Marks | None) -> Known | None:
-        """Marks of a frame at the tracked size; None if nothing is left of them."""
+        """Resize the marks of a frame to the tracked size; None if nothing is left of them."""
 
     @abstractmethod
     def nothing(self) -> Raw:
-        """Where nothing is."""
+        """The result for a frame in which nothing is found."""
 
     @abstractmethod
     def more_confident(self, one: Raw, other: Raw, weight: float = 0.5) -> Raw:
-        """Each object or point from the pass that is surer of it; `weight`, from 0 to 1, is by how
-        much sureness of the other counts."""
+        """Take each object or point from the pass that is more confident of it; `weight` is that of
+        the confidence of `other`, from 0 to 1."""
 
     @abstractmethod
     def begun_after(self, place: int) -> Set[int]:
@@ -228,43 +238,43 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
 
     @abstractmethod
     def without(self, raw: Raw, absent: Set[int]) -> Raw:
-        """What was found, but for some of the objects or points."""
+        """Remove some of the objects or points from what was found."""
 
     @abstractmethod
     def at_video_size(self, raw: Raw) -> Result:
-        """What was found in a frame, at the video's size."""
+        """Convert what was found in a frame to the video's size."""
 
     @abstractmethod
     def merged(self, others: Result, found: Result) -> Result:
-        """Two results of a frame, of different objects or points."""
+        """Combine two results for a frame, of different objects or points."""
 
     @abstractmethod
     def cleared(self, result: Result, absent: Set[int]) -> Result:
-        """What is shown in a frame, but for some of the objects or points."""
+        """Remove some of the objects or points from a result."""
 
     @abstractmethod
     def with_marks(self, place: int, result: Result) -> Result:
-        """What is shown in a frame, with what is marked in it."""
+        """Put what is marked in a frame into its result."""
 
     @abstractmethod
     def marks_of(self, result: Result) -> Marks:
-        """What is shown in a frame, as marks."""
+        """Convert a result to marks."""
 
     @abstractmethod
     def pack(self, raw: Raw) -> bytes:
-        """To be put on disk."""
+        """Serialize what was found in a frame."""
 
     @abstractmethod
     def unpack(self, packed: bytes) -> Raw:
-        """And back."""
+        """The inverse of `pack`."""
 
 
 def to_tensor(frame_hw3: Pixels) -> Tensor:
-    """`[3, h, w]`."""
+    """Convert a frame to a tensor `[3, h, w]`."""
     return torch.from_numpy(frame_hw3).movedim(-1, 0)
 
 
 def check_reached(number: int, count: int) -> None:
-    """InputError if a video of `count` frames has no frame of that number."""
+    """Raise InputError if a video of `count` frames has no frame of that number."""
     if number >= count:
         raise InputError(f"frame {number}: the video has {count} frames: expected 0 to {count - 1}")

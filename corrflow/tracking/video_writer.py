@@ -1,4 +1,4 @@
-"""A video written frame by frame, with sound: H.264 in MP4, as every browser plays it. What is
+"""Writes a video with sound frame by frame, as H.264 in MP4, which every browser plays. What is
 drawn on the frames is in `drawing.py`."""
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 
 from corrflow.pictures import Pixels
 
-# codecs that MP4 holds and browsers play; other sound becomes AAC
+# audio codecs that MP4 can hold and browsers play; other sound is encoded as AAC
 COPIED = {"aac", "mp3", "opus", "flac"}
-LOWEST_MP3 = 16000  # Hz, of MP3 that MP4 holds
-# Hz, those that AAC knows
+LOWEST_MP3 = 16000  # Hz, the lowest sample rate of MP3 in MP4
+# Hz, the sample rates of AAC
 AAC_RATES = {
     96000, 88200, 64000, 48000, 44100, 32000, 24000,
     22050, 16000, 12000, 11025, 8000,
 }  # fmt: skip
-# x264's constant rate factor: no difference to be seen, at a third of the size of 15
+# x264's constant rate factor: looks the same as 15, at a third of the size
 QUALITY = "20"
 
 
@@ -34,26 +34,26 @@ Sound = tuple[av.AudioStream, Packets]
 
 @dataclass(frozen=True)
 class VideoFormat:
-    """What a video's frames are like."""
+    """Size and timing of a video's frames."""
 
     width: int
     """Pixels; an odd width or height is made even by repeating the last column or row."""
     height: int
     tick: Fraction = Fraction(1, 25)
-    """Unit of the stamps, in seconds."""
+    """Unit of the timestamps, in seconds."""
     fps: float = 25.0
-    """About how many frames come a second: how long the last one is shown."""
+    """Approximate frames per second, which sets how long the last frame is shown."""
 
 
 class VideoWriter:
-    """A video that is being written. It appears under its name when it is finished; left
-    unfinished, it leaves nothing."""
+    """Writes a video, which appears under its name when it is finished. If it is not finished,
+    nothing is left."""
 
     def __init__(self, path: Path, video_format: VideoFormat, sound: Sound | None = None) -> None:
-        """Open the file that will be `path`; `sound` is what is stored elsewhere, with its packets
-        on the clock of the frames."""
+        """Open a temporary file for `path`; `sound` is an audio stream of another file with its
+        packets, timed on the clock of the frames."""
         self.path, self.tick = path, video_format.tick
-        # 4:2:0 has no odd ones
+        # 4:2:0 needs even sides
         width, height = (
             video_format.width + video_format.width % 2,
             video_format.height + video_format.height % 2,
@@ -73,11 +73,11 @@ class VideoWriter:
             0,
             Fraction(1),
         )
-        # MP4 counts its length by the order of decoding: where stamps are uneven, it would end too
-        # early
+        # MP4 takes a video's length from the decoding order: with B-frames and uneven timestamps
+        # the video would end too early
         context.max_b_frames = 0
-        # said and done: without a word, players take small videos to be BT.601 and large ones to be
-        # BT.709
+        # frames are converted to BT.709 and tagged so: without tags, players take small videos for
+        # BT.601 and large ones for BT.709
         context.color_range, context.colorspace = ColorRange.MPEG, Colorspace.ITU709
         context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.BT709
         self.sound = sound and mixed(self.container, *sound)
@@ -92,13 +92,12 @@ class VideoWriter:
         trace: TracebackType | None,
     ) -> None:
         if self.unfinished.exists():
-            with suppress(av.FFmpegError):  # of what is thrown away: it may well be what failed
+            with suppress(av.FFmpegError):  # closing may fail again if writing failed
                 self.container.close()
             self.unfinished.unlink()
 
     def add(self, pixels_hw3: Pixels, stamp: int) -> None:
-        """One more frame, RGB `[H, W, 3]`, shown from `stamp` ticks on; the sound up to there goes
-        with it."""
+        """Write a frame, RGB `[H, W, 3]`, shown from `stamp` ticks on, and the sound up to it."""
         padded = (
             np.pad(pixels_hw3, self.padding, mode="edge")
             if any(map(any, self.padding))
@@ -114,8 +113,8 @@ class VideoWriter:
             self.sound.mux_until(stamp * self.tick)
 
     def finish(self, *, whole: bool) -> None:
-        """Give the video its name. `whole`: no frame is missing at its end, so that the sound may
-        last longer than the pictures."""
+        """Complete the video and give it its name. `whole`: no frame is missing at the end, so the
+        sound may last longer than the frames."""
         self.container.mux(self.video.encode())
         if self.sound and whole:
             self.sound.mux_until(None)
@@ -126,14 +125,14 @@ class VideoWriter:
 
 
 def mixed(container: OutputContainer, source: av.AudioStream, packets: Packets) -> "Copied":
-    """Sound as it goes into a video."""
+    """Add sound to a video, copied if MP4 can hold it, else encoded."""
     codec = source.codec_context.codec.canonical_name
     is_copied = codec in COPIED and (codec != "mp3" or source.rate >= LOWEST_MP3)
     return (Copied if is_copied else Encoded)(container, source, packets)
 
 
 class Copied:
-    """Sound whose packets are taken as they are."""
+    """Sound whose packets are copied unchanged."""
 
     def __init__(
         self, container: OutputContainer, source: av.AudioStream, packets: Packets
@@ -143,7 +142,7 @@ class Copied:
         self.waiting: av.Packet[av.AudioStream] | None = None
 
     def mux_until(self, seconds: Fraction | None) -> None:
-        """Write what is heard up to then; None: all."""
+        """Write the sound up to a time; None: all of it."""
         while (packet := self.waiting or next(self.packets, None)) is not None:
             self.waiting = packet
             if seconds is not None and (packet.pts or 0) * packet.time_base > seconds:
@@ -152,16 +151,16 @@ class Copied:
             self.write(packet)
 
     def write(self, packet: "av.Packet[av.AudioStream]") -> None:
-        """One packet."""
+        """Write one packet."""
         packet.stream = self.stream
         self.container.mux(packet)
 
     def finish(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: all packets are written."""
 
 
 class Encoded(Copied):
-    """Sound that is decoded and becomes AAC, in stereo or mono."""
+    """Sound that is decoded and encoded again as AAC, in stereo or mono."""
 
     def __init__(
         self, container: OutputContainer, source: av.AudioStream, packets: Packets
@@ -172,11 +171,11 @@ class Encoded(Copied):
         self.stream.codec_context.layout = "mono" if source.channels == 1 else "stereo"
 
     def write(self, packet: "av.Packet[av.AudioStream]") -> None:
-        """One packet; what can't be decoded is a moment of silence."""
+        """Decode and encode one packet; one that can't be decoded leaves a moment of silence."""
         with suppress(av.InvalidDataError):
             for frame in packet.decode():
                 self.container.mux(self.stream.encode(frame))
 
     def finish(self) -> None:
-        """What the encoder holds back."""
+        """Write what is left in the encoder."""
         self.container.mux(self.stream.encode(None))

@@ -672,7 +672,7 @@ def test_a_mask_that_lost_the_objects_numbers_is_told(track, video, mask, tmp_pa
     Image.fromarray(both).save(tmp_path / "both.png")
     track(video, "--mask", tmp_path / "both.png")
     white.save(tmp_path / "tracked-masks/00003.png")
-    with pytest.raises(InputError, match=r"00003.png: was edited, is white on black, which tells"):
+    with pytest.raises(InputError, match=r"00003.png: was edited, is white on black, which does"):
         track(video, "--mask", tmp_path / "both.png")
 
 

@@ -182,7 +182,7 @@ def test_a_place_that_can_not_be_taken_is_told_before_anything_is_tracked(
     path.mkdir() if is_folder else path.write_text("notes")
     before = files_below(tmp_path)
     monkeypatch.setattr(MaskRecording, "add", None)
-    words = "is a folder: expected a file, or none" if is_folder else "is no folder: expected one"
+    words = "is a folder: expected a file, or none" if is_folder else "is not a folder: expected"
     with pytest.raises(InputError, match=f"{path}: {words}"):
         track(video, "--mask", mask, "--overwrite", "--write", "cvat", "labelme")
     assert files_below(tmp_path) == before
