@@ -1,7 +1,7 @@
-"""Labels as annotation tools keep them: read as shapes with names, written back frame by frame.
+"""Reads the files of annotation tools as named shapes, and writes such files frame by frame.
 
-Coordinates are the tools': x to the right and y down in pixels, 0, 0 being the corner of the first
-pixel, whose centre is 0.5, 0.5.
+Coordinates are those of the tools: x to the right and y down, in pixels. (0, 0) is the corner of
+the top left pixel, whose centre is (0.5, 0.5).
 """
 
 from corrflow.annotations.formats import WRITERS, find_writer, open_writer, read_shapes

@@ -1,5 +1,5 @@
-"""COCO's JSON: polygons, run lengths, boxes and keypoints, with a `track_id` for each object of a
-video."""
+"""Reads and writes COCO's JSON: polygons, run lengths, boxes and keypoints, with a `track_id` for
+each object of a video."""
 
 import json
 from collections.abc import Sequence
@@ -25,14 +25,15 @@ from corrflow.drawing import mask_to_box
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
-VISIBLE, HIDDEN = 2, 1  # of a keypoint; 0 is not labelled
+VISIBLE, HIDDEN = 2, 1  # COCO's visibility of a keypoint; 0 means not labelled
 
 
 def read_coco(path: Path, width: int, height: int) -> list[Shape]:
-    """All annotations, of frames by their images' names.
+    """Read all annotations; their frames are given by the names of the images.
 
     Raises:
-        InputError: it is no such file, is of several videos, or its images have another size.
+        InputError: the file is not COCO's, is for several videos, or its images have another size
+            than the video.
     """
     document = read_json_object(path)
     with reading(path, "images"):
@@ -53,7 +54,7 @@ def read_coco(path: Path, width: int, height: int) -> list[Shape]:
                 ("category_id", categories, "categories"),
             ):
                 if annotation[key] not in known:
-                    raise ValueError(f"{key} {annotation[key]}: is none of {where}")
+                    raise ValueError(f"{key} {annotation[key]}: is not among the {where}")
             frame = frames[annotation["image_id"]]
             category = categories[annotation["category_id"]]
             shapes += shapes_of(annotation, category, frame, width, height)
@@ -63,7 +64,10 @@ def read_coco(path: Path, width: int, height: int) -> list[Shape]:
 def shapes_of(
     annotation: dict[str, Any], category: dict[str, Any], frame: str, width: int, height: int
 ) -> list[Shape]:
-    """An area, or a point for each keypoint that is labelled; nothing where CVAT interpolated."""
+    """The shapes of an annotation: an area, or a point for each labelled keypoint.
+
+    An annotation that CVAT interpolated has none.
+    """
     attributes = annotation.get("attributes", {})
     if "track_id" in attributes and attributes.get("keyframe") is False:
         return []
@@ -78,7 +82,7 @@ def shapes_of(
     if rows[:, 2].any():
         names = category.get("keypoints", [str(number) for number in range(1, len(rows) + 1)])
         return [
-            # COCO counts keypoints from the first pixel's centre
+            # in COCO's keypoints (0, 0) is the centre of the top left pixel
             Shape(frame, owner.keypoint(name, len(rows)), point=(x + 0.5, y + 0.5))
             for name, (x, y, seen) in zip(names, rows.tolist(), strict=True)
             if seen
@@ -88,9 +92,9 @@ def shapes_of(
 
 
 def bitmap_of(segmentation: list[Any] | dict[str, Any], width: int, height: int) -> Mask:
-    """Of polygons, which lie over each other, or of run lengths."""
+    """The mask of polygons, which may overlap, or of run lengths."""
     if isinstance(segmentation, list):
-        if not isinstance(segmentation[0], list):  # some tools leave out the list of polygons
+        if not isinstance(segmentation[0], list):  # some tools omit the outer list
             segmentation = [segmentation]
         rings = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
         parts_hw = [fill_rings([ring], height, width) for ring in rings]
@@ -104,8 +108,11 @@ def bitmap_of(segmentation: list[Any] | dict[str, Any], width: int, height: int)
 
 
 class CocoWriter(AnnotationWriter):
-    """`NAME-coco.json`: polygons, a list for each part; run lengths where an object has holes,
-    which COCO's polygons can't have. The confidence is its `score`."""
+    """Writes `NAME-coco.json`, with the confidence as `score`.
+
+    Objects are polygons, one for each part, or run lengths if they have holes, which COCO's
+    polygons can't have.
+    """
 
     suffix = "-coco.json"
     libraries = (*AnnotationWriter.libraries, "pycocotools.mask")
@@ -122,7 +129,7 @@ class CocoWriter(AnnotationWriter):
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
-        """The next frame, and what is in it."""
+        """Add the next frame and the shapes in it."""
         image = {"id": place + 1, "file_name": self.video.image_name(place)}
         image |= {"width": self.video.width, "height": self.video.height}
         self.images.append(image)
@@ -140,7 +147,7 @@ class CocoWriter(AnnotationWriter):
             self.annotations.append(about | self.geometry(shape))
 
     def geometry(self, shape: TrackedShape) -> dict[str, Any]:
-        """An annotation's area, or its only keypoint."""
+        """The fields of an annotation that describe its area or its one keypoint."""
         if shape.mask is None:
             x, y = (round(value - 0.5, 2) for value in shape.point or (0.0, 0.0))
             seen = HIDDEN if shape.hidden else VISIBLE
@@ -151,7 +158,7 @@ class CocoWriter(AnnotationWriter):
         return {"segmentation": self.segmentation(shape.mask), **figures}
 
     def segmentation(self, mask_hw: Mask) -> list[list[float]] | dict[str, Any]:
-        """As polygons, or as run lengths."""
+        """A mask as polygons, or as run lengths if it has holes."""
         parts = outline(mask_hw, self.tolerance)
         if not any(part.holes for part in parts):
             return [part.outer.round(2).reshape(-1).tolist() for part in parts]

@@ -1,9 +1,9 @@
-"""CVAT's XML, version 1.1: "CVAT for video", and what "CVAT for images" has of it.
+"""Reads and writes CVAT's XML, version 1.1: "CVAT for video"; also reads "CVAT for images".
 
-The one numbers frames, the other names images: their `id` only counts what was uploaded. In a track
-each object has one shape a frame; `keyframe` are those that somebody drew, the others were
-interpolated by CVAT and are not read. What was drawn as a shape is no track, though it is written
-as one.
+"CVAT for video" numbers the frames. "CVAT for images" names them: its `id` only counts the uploaded
+images. A track has one shape per frame. Shapes with `keyframe` were drawn by somebody; CVAT
+interpolated the others, which are not read. CVAT also exports single shapes as tracks: `is_shape`
+tells them apart.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,15 +31,15 @@ from corrflow.files import atomic_file
 
 DRAWN = ("polygon", "box", "mask", "ellipse", "points")
 OTHERS = ("polyline", "cuboid", "skeleton")
-BY_HAND = ("manual", "semi-auto")  # sources; what was loaded into CVAT has others
+BY_HAND = ("manual", "semi-auto")  # values of `source`; imported annotations have others
 
 
 def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
-    """The shapes that somebody drew, of frames by their places or by their images' names.
+    """Read the shapes that somebody drew; their frames are given by index or by image name.
 
     Raises:
-        InputError: it is no such file, is of several videos, its images have another size, or it
-            has shapes that are neither areas nor points.
+        InputError: the file is not CVAT's, is for several videos, its images have another size than
+            the video, or it has shapes that are neither areas nor points.
     """
     root = read_xml(path)
     if root.tag != "annotations":
@@ -69,7 +69,7 @@ def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
 
 
 def is_shape(track: Element) -> bool:
-    """Whether a track is none for CVAT, which writes a shape that somebody drew as a track that
+    """Whether a `track` element is a single shape in CVAT. CVAT exports a shape as a track that
     ends in the next frame, and has no tracks of masks."""
     elements = list(drawn(track))
     if any(element.tag == "mask" for element in elements):
@@ -79,14 +79,14 @@ def is_shape(track: Element) -> bool:
 
 
 def named(element: Element, key: str | None = None) -> NamedObject:
-    """The object of a track or a shape; its group is its key if it has no other."""
+    """The object of a track or a shape, with its group as its key unless one is given."""
     group = element.get("group_id", "0")
     by_group = "" if group == "0" else f"group {group}"
     return NamedObject(element.attrib["label"], by_group if key is None else key)
 
 
 def drawn(parent: Element) -> Iterator[Element]:
-    """The shapes of a track or an image; ValueError for a kind that can't be tracked."""
+    """Yield the shapes of a track or an image; ValueError for a kind that can't be tracked."""
     for element in parent:
         if element.tag in OTHERS:
             raise ValueError(f"{element.tag}: expected {', '.join(DRAWN)}")
@@ -95,7 +95,7 @@ def drawn(parent: Element) -> Iterator[Element]:
 
 
 def shapes_of(element: Element, frame: int | str, owner: NamedObject) -> list[Shape]:
-    """One; of several points, one for each."""
+    """The shape of an element, or one for each of its points."""
     if element.tag == "points":
         places = points_of(element)
         many = len(places) > 1
@@ -119,13 +119,13 @@ def shapes_of(element: Element, frame: int | str, owner: NamedObject) -> list[Sh
 
 
 def points_of(element: Element) -> Ring:
-    """Of `x,y;x,y`."""
+    """Parse `x,y;x,y` to `[n, 2]`."""
     pairs = element.attrib["points"].split(";")
     return np.array([[float(value) for value in pair.split(",")] for pair in pairs])
 
 
 def ring_of(element: Element) -> Ring:
-    """The line around a polygon, a box or an ellipse."""
+    """The outline of a polygon, a box or an ellipse."""
     if element.tag == "polygon":
         return points_of(element)
     angle = np.deg2rad(float(element.get("rotation", "0")))
@@ -140,7 +140,7 @@ def ring_of(element: Element) -> Ring:
 
 
 CONFIDENCE = "confidence"
-# whole numbers, per cent: the least, the most and the step are its values
+# whole per cent; `values` are the least, the most and the step
 CONFIDENCE_ATTRIBUTE = {
     "name": CONFIDENCE,
     "mutable": "True",
@@ -151,9 +151,11 @@ CONFIDENCE_ATTRIBUTE = {
 
 
 class CvatWriter(AnnotationWriter):
-    """`NAME-cvat.xml`: a track for each object, a keyframe for each frame, `outside` from where it
-    is gone; the confidence, in per cent, is an attribute. Holes and parts are joined into one line:
-    a track has one polygon a frame."""
+    """Writes `NAME-cvat.xml`, with a track for each object and a keyframe for each frame.
+
+    A keyframe with `outside` marks where an object leaves. The confidence, in per cent, is an
+    attribute. Parts and holes are joined into one ring, since a track has one polygon per frame.
+    """
 
     suffix = "-cvat.xml"
 
@@ -170,7 +172,7 @@ class CvatWriter(AnnotationWriter):
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
-        """The next frame, and what is in it."""
+        """Add the next frame and the shapes in it."""
         self.count = place + 1
         for shape in shapes:
             self.add_shape(place, shape)
@@ -183,7 +185,7 @@ class CvatWriter(AnnotationWriter):
                 gone.set("outside", "1")
 
     def add_shape(self, place: int, shape: TrackedShape) -> None:
-        """One more keyframe of a track."""
+        """Add a keyframe to the track of a shape's object."""
         if shape.mask is None:
             kind, ring = "points", np.array([shape.point])
         else:
@@ -198,7 +200,7 @@ class CvatWriter(AnnotationWriter):
             points=";".join(f"{x:.2f},{y:.2f}" for x, y in ring.tolist()),
             z_order="0",
         )
-        # a task whose labels have no such attribute takes the shape without it
+        # CVAT ignores the attribute if the task's labels do not have it
         SubElement(keyframe, "attribute", name=CONFIDENCE).text = str(round(100 * shape.confidence))
 
     def finish(self) -> None:
@@ -206,14 +208,14 @@ class CvatWriter(AnnotationWriter):
         root = Element("annotations")
         SubElement(root, "version").text = "1.1"
         self.add_meta(SubElement(root, "meta"))
-        # CVAT refuses a file with a track of nothing, such as that of a number that no mask has
+        # CVAT refuses a file with an empty track, such as that of a number that is in no mask
         root.extend(track for track in self.tracks if len(track))
         ElementTree.indent(root)
         with atomic_file(self.path) as file:
             ElementTree.ElementTree(root).write(file, encoding="utf-8", xml_declaration=True)
 
     def add_meta(self, meta: Element) -> None:
-        """What CVAT says of a task."""
+        """Add what CVAT stores about a task: size, labels, frames."""
         task = SubElement(meta, "task")
         facts = {
             "name": self.video.name,

@@ -1,5 +1,5 @@
-"""The files of a folder, and text, JSON and XML as tools write them; what is not as expected is
-named with its place."""
+"""Lists a folder's files and reads text, JSON and XML as tools write them. Errors name the file and
+the place in it."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -12,13 +12,13 @@ from corrflow.errors import InputError
 
 
 def files_in(folder: Path, suffix: str, *, deep: bool = False) -> list[Path]:
-    """The files of a folder with this suffix in small or capital letters, in order of their names;
-    without hidden ones, which file managers leave there.
+    """The files of a folder with a suffix, in lower or upper case, sorted by name. Hidden files,
+    which file managers leave behind, are left out.
 
     Args:
-        folder: which.
-        suffix: with its dot, in small letters.
-        deep: whether those of folders in it count, too.
+        folder: the folder.
+        suffix: the suffix with its dot, in lower case.
+        deep: whether to include files in subfolders.
     """
     files = (file for file in folder.glob("**/*" if deep else "*") if file.is_file())
     return sorted(
@@ -30,7 +30,7 @@ def files_in(folder: Path, suffix: str, *, deep: bool = False) -> list[Path]:
 
 
 def read_text(path: Path) -> str:
-    """What a text file holds, without the mark of UTF-8 that tools of Windows write first."""
+    """Read a text file in UTF-8, without the byte order mark that Windows tools write."""
     try:
         return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
@@ -40,19 +40,19 @@ def read_text(path: Path) -> str:
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds."""
+    """Read a JSON file that holds an object."""
     text = read_text(path)
     try:
         document = json.loads(text)
     except json.JSONDecodeError as error:
         raise InputError(f"labels {path}: not JSON: {error}") from None
     if not isinstance(document, dict):
-        raise InputError(f"labels {path}: holds no JSON object: expected COCO's or Labelme's")
+        raise InputError(f"labels {path}: is not a JSON object: expected COCO's or Labelme's")
     return document
 
 
 def read_xml(path: Path) -> ElementTree.Element:
-    """The root of an XML file."""
+    """Read an XML file and return its root."""
     try:
         return ElementTree.parse(path).getroot()
     except ElementTree.ParseError as error:
@@ -63,43 +63,42 @@ def read_xml(path: Path) -> ElementTree.Element:
 
 @contextmanager
 def reading(path: Path, what: str) -> Iterator[None]:
-    """What a file lacks or has wrong becomes one line that names the file and the place in it."""
+    """Turn errors while reading a file into one line that names the file and the place in it."""
     try:
         yield
     except InputError:
         raise
     except KeyError as error:
         raise InputError(f"labels {path}: {what}: has no {error.args[0]!r}") from None
-    # what the libraries that decode masks raise is anything
+    # the libraries that decode masks may raise anything
     except Exception as error:
         line = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"labels {path}: {what}: {line}") from None
 
 
 def image_stem(name: str) -> str:
-    """What an image is called, of its path without folders and suffix; paths of Windows have other
-    separators, and both kinds of machines share such files."""
+    """The name of an image, from its path without folders and suffix. The path may be a Windows
+    one, as annotation files are shared between systems."""
     return PureWindowsPath(name).stem
 
 
 def check_one_video(path: Path, names: Iterable[str]) -> None:
-    """InputError for two images of one name, as several videos have them in their folders."""
+    """Raise InputError if two images have the same name, as in the folders of several videos."""
     seen: dict[str, str] = {}
     for name in names:
         stem = image_stem(name)
         if stem in seen:
             raise InputError(
-                f"labels {path}: images {seen[stem]} and {name}: are called alike: expected those "
-                "of one video"
+                f"labels {path}: images {seen[stem]} and {name}: have the same name: expected "
+                "those of one video"
             )
         seen[stem] = name
 
 
 def check_size(path: Path, stated: tuple[Any, Any], width: int, height: int) -> None:
-    """InputError where a file says of its images that they have another size than the video; None
-    says nothing."""
+    """Raise InputError if a file states another image size than the video's; None is not stated."""
     if None not in stated and (int(stated[0]), int(stated[1])) != (width, height):
         raise InputError(
-            f"labels {path}: is of images of {stated[0]}x{stated[1]}, the video is "
+            f"labels {path}: has images of {stated[0]}x{stated[1]}, the video is "
             f"{width}x{height}: expected the same size"
         )

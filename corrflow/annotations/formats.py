@@ -1,4 +1,4 @@
-"""The formats by name: which file is of which, and what reads and writes it."""
+"""Finds the format of a file or folder, and the reader and writer of each format."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -27,15 +27,15 @@ KINDS = (
 
 
 def read_shapes(path: Path, width: int, height: int) -> list[Shape]:
-    """What is labelled in a file or a folder, in whichever format it is.
+    """Read the shapes of a file or folder in any known format.
 
     Args:
         path: a file or folder that a tool wrote.
-        width: of the video that it belongs to, in pixels.
-        height: likewise.
+        width: width of the video, in pixels.
+        height: height of the video, in pixels.
 
     Raises:
-        InputError: there is none, it is in no format that is known, or nothing is labelled in it.
+        InputError: it does not exist, its format is unknown, or nothing is labelled in it.
     """
     if not path.exists():
         raise InputError(f"labels {path}: no such file or folder: expected {KINDS}")
@@ -48,11 +48,12 @@ def read_shapes(path: Path, width: int, height: int) -> list[Shape]:
 
 
 def find_reader(path: Path) -> tuple[Reader, Path]:
-    """What reads a file or a folder, and what it reads: a folder's only file, where a format has
-    one for all frames. A file is known by its suffix, JSON by what is in it.
+    """Find the reader for a file or a folder, and the path to give it. If a folder holds a single
+    file for all frames, that is its path. A format is found by the suffix, and for JSON by the
+    content.
 
     Raises:
-        InputError: it is of no known kind.
+        InputError: the format is unknown.
     """
     if path.is_dir():
         return find_folder_reader(path)
@@ -61,15 +62,15 @@ def find_reader(path: Path) -> tuple[Reader, Path]:
         return (read_coco if "images" in read_json_object(path) else read_labelme), path
     readers: dict[str, Reader] = {".xml": read_cvat, ".txt": read_yolo, ".png": read_png}
     if suffix not in readers:
-        raise InputError(f"labels {path}: is of no known kind: expected {KINDS}")
+        raise InputError(f"labels {path}: has no known format: expected {KINDS}")
     return readers[suffix], path
 
 
 def find_folder_reader(folder: Path) -> tuple[Reader, Path]:
-    """What reads a folder, and what of it."""
+    """Find the reader for a folder, and the path to give it."""
     if (folder / CLASSES).is_dir():
         raise InputError(
-            f"labels {folder}: is of PASCAL VOC: expected {folder / CLASSES}, in which each class "
+            f"labels {folder}: holds PASCAL VOC: expected {folder / CLASSES}, in which each class "
             f"is an object, or {folder / INSTANCES}"
         )
     documents, tables = files_in(folder, ".json"), files_in(folder, ".xml")
@@ -79,12 +80,12 @@ def find_folder_reader(folder: Path) -> tuple[Reader, Path]:
         return read_labelme, folder
     pictures = {file.stem for file in files_in(folder, ".png")}
     texts = {file.stem for file in label_files(folder)}
-    # pictures that text is called like are the frames that it is of
+    # images with the same names as text files are the labelled frames, not masks
     if (texts and not pictures) or texts & pictures:
         return read_yolo, folder
     if pictures:
         return read_png, folder
-    raise InputError(f"labels {folder}: is of no known kind: expected {KINDS}")
+    raise InputError(f"labels {folder}: has no known format: expected {KINDS}")
 
 
 def open_writer(
@@ -94,12 +95,12 @@ def open_writer(
     tolerance: float,
     folder: Path | None = None,
 ) -> AnnotationWriter:
-    """The writer of a format; InputError names the known ones."""
+    """Open the writer of a format; InputError lists the known ones."""
     return find_writer(name)(out, video, tolerance, folder)
 
 
 def find_writer(name: str) -> type[AnnotationWriter]:
-    """The kind of writer of a format; InputError names the known ones."""
+    """The writer class of a format; InputError lists the known ones."""
     if name not in WRITERS:
         raise InputError(f"write {name}: expected {', '.join(WRITERS)}")
     return WRITERS[name]

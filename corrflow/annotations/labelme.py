@@ -1,4 +1,5 @@
-"""Labelme's JSON: a file for each image. Shapes of one label and one `group_id` are one object."""
+"""Reads and writes Labelme's JSON, with one file per image. Shapes with the same label and the same
+`group_id` are one object."""
 
 import base64
 import io
@@ -24,17 +25,18 @@ from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotationWriter, TrackedShape
 from corrflow.errors import InputError
 
-# by their corners; the others are turned rectangles of Labelme and of X-AnyLabeling
+# read by their corners; the last two are rotated rectangles of Labelme and X-AnyLabeling
 AS_POLYGON = ("polygon", "oriented_rectangle", "rotation")
-VERSION = "5.5.0"  # whose fields are written; Labelme reads files of other versions, too
+VERSION = "5.5.0"  # whose fields are written; Labelme also reads files of other versions
 
 
 def read_labelme(path: Path, width: int, height: int) -> list[Shape]:
-    """The shapes of a file, or of all files of a folder, of frames by their images' names.
+    """Read the shapes of a file, or of all files of a folder; their frames are given by the names
+    of the images.
 
     Raises:
-        InputError: a file is not Labelme's, its image has another size, or it has shapes that are
-            neither areas nor points.
+        InputError: a file is not Labelme's, its image has another size than the video, or it has
+            shapes that are neither areas nor points.
     """
     files = files_in(path, ".json") if path.is_dir() else [path]
     shapes: list[Shape] = []
@@ -43,7 +45,7 @@ def read_labelme(path: Path, width: int, height: int) -> list[Shape]:
         frame, found = read_file(file, width, height)
         if frame in seen:
             raise InputError(
-                f"labels {file}: imagePath {frame!r}: is that of {seen[frame].name}, too: expected "
+                f"labels {file}: imagePath {frame!r}: is also that of {seen[frame].name}: expected "
                 "one file for each image"
             )
         seen[frame] = file
@@ -52,12 +54,12 @@ def read_labelme(path: Path, width: int, height: int) -> list[Shape]:
 
 
 def read_file(path: Path, width: int, height: int) -> tuple[str, list[Shape]]:
-    """What an image is called, and its shapes."""
+    """Read the name of an image and its shapes."""
     document = read_json_object(path)
     if not {"imagePath", "shapes"} & set(document):
         raise InputError(
-            f"labels {path}: is JSON of no known kind: expected Labelme's, with 'imagePath', or a "
-            "single file of COCO's, with 'images'"
+            f"labels {path}: is JSON of no known format: expected Labelme's, with 'imagePath', or "
+            "a single file of COCO's, with 'images'"
         )
     check_size(path, (document.get("imageWidth"), document.get("imageHeight")), width, height)
     with reading(path, "imagePath"):
@@ -72,7 +74,7 @@ def read_file(path: Path, width: int, height: int) -> tuple[str, list[Shape]]:
 
 
 def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
-    """One shape; ValueError for a kind that can't be tracked."""
+    """Convert one shape; ValueError for a kind that can't be tracked."""
     points = np.array(shape["points"], dtype=np.float64).reshape(-1, 2)
     kind = shape.get("shape_type", "polygon")
     if kind in AS_POLYGON:
@@ -80,7 +82,7 @@ def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
     if kind == "point":
         return Shape(frame, owner, point=(float(points[0, 0]), float(points[0, 1])))
     if kind == "rectangle":
-        if len(points) not in (2, 4):  # X-AnyLabeling has all corners
+        if len(points) not in (2, 4):  # X-AnyLabeling writes all four corners
             raise ValueError(f"rectangle of {len(points)} corners: expected 2 or 4")
         return Shape(frame, owner, rings=(box_ring(*points.min(axis=0), *points.max(axis=0)),))
     if kind == "circle":
@@ -96,8 +98,12 @@ def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
 
 
 class LabelmeWriter(AnnotationWriter):
-    """The folder `NAME-labelme`: a JSON for each frame, beside its image if the video is a file.
-    Parts are polygons of one group; each is joined with its holes into one line."""
+    """Writes the folder `NAME-labelme`, with a JSON for each frame, and the image if the video is a
+    file.
+
+    The parts of an object are polygons of one group. Each part is joined with its holes into one
+    ring.
+    """
 
     suffix = "-labelme"
     is_folder = True
@@ -106,13 +112,13 @@ class LabelmeWriter(AnnotationWriter):
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
-        """The next frame, and what is in it."""
+        """Write the next frame and the shapes in it."""
         self.path.mkdir(parents=True, exist_ok=True)
         name = self.video.image_name(place)
         image_path = name
         if self.video.images:
             image = self.video.images[place]
-            # a frame that is a link to another file keeps its own name
+            # a frame that is a symbolic link is named by the link, not by its target
             image_path = os.path.relpath(image.parent.resolve() / image.name, self.home.resolve())
         else:
             self.video.save_image(place, pixels_hw3, self.path)
@@ -129,7 +135,7 @@ class LabelmeWriter(AnnotationWriter):
         (self.path / f"{Path(name).stem}.json").write_text(text, encoding="utf-8")
 
     def records(self, shape: TrackedShape) -> list[dict[str, Any]]:
-        """An object's shapes."""
+        """The Labelme shapes of an object."""
         if shape.mask is None:
             lines, kind = [np.array([shape.point])], "point"
         else:
@@ -144,11 +150,11 @@ class LabelmeWriter(AnnotationWriter):
                 "shape_type": kind,
                 "flags": {},
                 "mask": None,
-                # Labelme keeps what it does not know
+                # Labelme keeps fields that it does not know
                 "confidence": round(shape.confidence, 4),
             }
             for line in lines
         ]
 
     def finish(self) -> None:
-        """Each frame's file is whole already."""
+        """Do nothing: each frame's file is complete already."""

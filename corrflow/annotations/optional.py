@@ -1,4 +1,4 @@
-"""The libraries that annotation formats need, and that no other part of the project does."""
+"""Imports the libraries that only annotation formats need."""
 
 import importlib
 from types import ModuleType
@@ -7,7 +7,8 @@ from corrflow.errors import InputError
 
 
 def needed(name: str) -> ModuleType:
-    """A library of the extra `annotations`; InputError names the command that installs it."""
+    """Import a library of the extra `annotations`; InputError names the command that installs
+    it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:

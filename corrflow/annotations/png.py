@@ -1,5 +1,5 @@
-"""Labels as PNGs, one for each frame, in the ways of DAVIS and PASCAL VOC; with `labelmap.txt`, as
-CVAT writes it, in colours of its own."""
+"""Reads label PNGs, one for each frame, as in DAVIS and PASCAL VOC. With a `labelmap.txt`, as CVAT
+writes it, the colours are those of the label map."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +19,11 @@ VOID_COLOR = PALETTE[3 * VOID :]
 
 
 def read_png(path: Path, width: int, height: int) -> list[Shape]:
-    """The objects of a file, or of all files of a folder, of frames by their names.
+    """Read the objects of a file, or of all files of a folder; their frames are given by file name.
 
     Raises:
-        InputError: a file is no mask, has another size, or a colour that has no name.
+        InputError: a file is not a mask, has another size than the video, or a colour that is not
+            in the label map.
     """
     files = files_in(path, ".png") if path.is_dir() else [path]
     check_one_video(path, map(str, files))
@@ -37,22 +38,23 @@ def read_png(path: Path, width: int, height: int) -> list[Shape]:
                 rows, columns = shape.bitmap.shape
                 raise InputError(
                     f"labels {file}: is {columns}x{rows}, the video {width}x{height}: expected "
-                    "one size"
+                    "the same size"
                 )
         shapes += found
     return shapes
 
 
 def areas_of(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
-    """Those of one file, with names if a label map has any."""
+    """The objects of one file, with names if there is a label map."""
     if path.absolute().parent.name == INSTANCES:
         return instances(path, colors)
     return named_areas(path, colors) if colors else numbered_areas(path)
 
 
 def instances(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
-    """By the objects' numbers, which count anew in each image and so are no ids; called as the
-    class in whose colour they are in another file, if it is known."""
+    """The objects of a file of PASCAL VOC's instances. Their numbers start anew in each image, so
+    they are not ids. Their names are those of their classes, from the colours of the class file, if
+    known."""
     classes = path.absolute().parent.with_name(CLASSES) / path.name
     if not colors or not classes.is_file():
         return [replace(shape, object=NamedObject("object")) for shape in numbered_areas(path)]
@@ -66,7 +68,7 @@ def instances(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
 
 
 def numbered_areas(path: Path) -> list[Shape]:
-    """By the objects' numbers."""
+    """The objects of a file that holds object numbers."""
     labels_hw = read_mask(path)
     numbers = np.unique(labels_hw[labels_hw > 0]).tolist()
     return [
@@ -76,7 +78,8 @@ def numbered_areas(path: Path) -> list[Shape]:
 
 
 def named_areas(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
-    """By the colours of a label map: one object for each name but the background."""
+    """The objects of a file in the colours of a label map: one for each name except the
+    background."""
     with Image.open(path) as image:
         colors_hw3 = np.asarray(image.convert("RGB"))
     shapes = []
@@ -91,7 +94,7 @@ def named_areas(path: Path, colors: dict[tuple[int, ...], str]) -> list[Shape]:
 
 
 def read_labelmap(path: Path) -> dict[tuple[int, ...], str]:
-    """Names by colour, of lines `name:r,g,b:parts:actions`."""
+    """Read the names by colour from lines `name:r,g,b:parts:actions`."""
     names = {}
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip() or line.startswith("#"):

@@ -1,20 +1,20 @@
-"""Run lengths, as COCO and CVAT have them, to pixels."""
+"""Decodes the run lengths of COCO and CVAT to pixels."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-# of a letter of COCO's packed runs: five bits of a number, the lowest first, and whether more
-# follow; the highest of the last letter is the sign
+# a character of COCO's packed runs, less FIRST, holds five bits of a number, the lowest first, and
+# a bit that says whether more follow; the highest bit of a number's last character is its sign
 FIRST, BITS, MORE, SIGN = 48, 0x1F, 0x20, 0x10
 
 
 def pixels_of_runs(runs: Sequence[int], count: int) -> NDArray[np.bool_]:
-    """Pixels `[count]`, of which the first run is outside, the second inside, and so on.
+    """Pixels `[count]`: the first run is outside of the object, the second inside, and so on.
 
     Raises:
-        ValueError: the runs are of another number of pixels.
+        ValueError: the runs do not add up to `count`, or one is below 0.
     """
     if min(runs, default=0) < 0 or sum(runs) != count:
         raise ValueError(f"run lengths of {sum(runs)} pixels: expected {count}, none below 0")
@@ -22,10 +22,11 @@ def pixels_of_runs(runs: Sequence[int], count: int) -> NDArray[np.bool_]:
 
 
 def unpack_runs(packed: str) -> list[int]:
-    """The runs of COCO's string, in which from the fourth on each is less the one before the last.
+    """Decode the runs of COCO's string. From the fourth run on, it holds the difference from the
+    run two before.
 
     Raises:
-        ValueError: it is no such string.
+        ValueError: the string is not COCO's.
     """
     runs: list[int] = []
     value = shift = 0

@@ -1,5 +1,5 @@
-"""What a tool's file holds, as all formats have it in common; which shapes are one object; and the
-labels that they make. No files."""
+"""The shapes that all formats are read to, which of them are one object, and how they are painted
+as labels. No files are read here."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from corrflow.annotations.polygons import Mask, Ring, fill_rings
 from corrflow.errors import InputError
 
-MOST_OBJECTS = 254  # what an indexed PNG can hold besides the background and PASCAL VOC's void
+MOST_OBJECTS = 254  # an indexed PNG has 256 indices: these, the background and PASCAL VOC's void
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class NamedObject:
     """One object of a video."""
 
     name: str
-    """Its class, as `person`; several objects may have the same."""
+    """The class, such as `person`; several objects may have the same name."""
     key: str = ""
-    """What tells it from others of its name in the file that it is from; empty if it had none."""
+    """The id that tells it from others of the same name in its file; empty if it has none."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str):
             raise ValueError(f"label {self.name!r}: expected a name")
 
     def keypoint(self, name: str, count: int) -> "NamedObject":
-        """One of its keypoints, of which there are so many; one that is alone is called as it."""
+        """The object for one of its `count` keypoints; a single keypoint has the object's name."""
         if count == 1:
             return self
         return NamedObject(f"{self.name} {name}", self.key and f"{self.key} {name}")
@@ -39,23 +39,23 @@ class NamedObject:
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape of one frame: rings, a bitmap, or a point."""
+    """One shape in one frame: rings, a bitmap, or a point."""
 
     frame: int | str
-    """The frame's place from 0, or what its image is called, without suffix."""
+    """The frame index from 0, or the name of the image without suffix."""
     object: NamedObject
     rings: tuple[Ring, ...] = ()
-    """Inside an odd number of these it is the object."""
+    """Pixels inside an odd number of these rings belong to the object."""
     bitmap: Mask | None = None
-    """Pixels `[h, w]`, or as many of the frame as there are."""
+    """Pixels `[h, w]`, of a part of the frame or of all of it."""
     corner: tuple[int, int] = (0, 0)
-    """Column and row of the bitmap's first pixel."""
+    """Column and row of the bitmap's first pixel in the frame."""
     is_filled: bool = False
-    """Whether the bitmap was polygons in the file."""
+    """Whether the file had polygons, from which the bitmap was filled."""
     point: tuple[float, float] | None = None
-    """x, y of what is only a point."""
+    """x, y, if the shape is a point."""
     z_order: int = 0
-    """What has a higher one lies on top."""
+    """Shapes with a higher value lie on top."""
 
     def __post_init__(self) -> None:
         for ring in self.rings:
@@ -66,7 +66,7 @@ class Shape:
 
     @property
     def box_area(self) -> float | None:
-        """Of a box along the picture's sides, in pixels; None if it is none."""
+        """The area, in pixels, if the shape is an axis-aligned box; else None."""
         if len(self.rings) != 1 or self.rings[0].shape != (4, 2):
             return None
         sides = np.diff(self.rings[0], axis=0, append=self.rings[0][:1])
@@ -75,7 +75,7 @@ class Shape:
         return float(np.abs(sides[:2]).sum(axis=0).prod())
 
     def mask(self, height: int, width: int) -> Mask:
-        """Its pixels `[H, W]`; what is outside of the frame is cut off."""
+        """The pixels of the shape, `[H, W]`; what is outside of the frame is cut off."""
         if self.bitmap is None:
             return fill_rings(self.rings, height, width)
         mask_hw = np.zeros((height, width), dtype=bool)
@@ -91,16 +91,20 @@ class Shape:
 
 
 def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], list[NamedObject]]:
-    """Shapes whose objects all have keys, and the objects in the order in which they appear: the
+    """Give every shape's object a key, and list the objects in the order in which they appear; the
     first is number 1.
 
-    What has a key is one object with all else of its name and key. Shapes without are each an
-    object of their own if a file has them in one frame only; if in several, those of a name are one
-    object, which is then in no frame twice.
+    Shapes with the same name and key are one object. Shapes of one name without a key are separate
+    objects if they are all in one frame. If they are in several frames, they are one object, which
+    may then be only once in each frame.
+
+    Args:
+        shapes: all shapes of a file or folder.
+        where: what errors call it.
 
     Raises:
-        InputError: two shapes of a name in one frame, neither of them with a key, and others of
-            their name elsewhere: which is which can't be told. Or more than 254 objects.
+        InputError: a frame has two shapes of one name without a key, and other frames have more of
+            that name, so it is not clear which is which. Or there are more than 254 objects.
     """
     anonymous = [shape for shape in shapes if not shape.object.key]
     frames = {name: set[int | str]() for name in {shape.object.name for shape in anonymous}}
@@ -135,14 +139,14 @@ def paint(
     width: int,
     where: str = "labels",
 ) -> NDArray[np.uint8]:
-    """One frame's shapes as labels `[H, W]` of the objects' numbers.
+    """Paint the shapes of one frame as labels `[H, W]`, the numbers of the objects.
 
-    What comes later lies on top. Boxes, which hold more than their object, lie under outlines, and
-    larger ones under smaller ones. An object that others would hide lies on top of them, as nobody
-    labels what can't be seen. A higher `z_order` goes before all of that.
+    Later shapes lie on top of earlier ones. Boxes, which hold more than their object, lie under
+    outlines, and larger boxes under smaller ones. An object that others would hide lies on top of
+    them, since nobody labels what can't be seen. A higher `z_order` takes precedence over all this.
 
     Raises:
-        InputError: a shape has no pixel in the frame, or others hide all of an object.
+        InputError: a shape has no pixel in the frame, or an object is hidden entirely by others.
     """
     layers = sorted(shapes, key=box_order)
     labels_hw = paint_layers(layers, objects, height, width, where)
@@ -162,7 +166,8 @@ def paint(
 
 
 def box_order(shape: Shape) -> tuple[int, bool, float]:
-    """Where a shape comes: boxes first, the largest before all."""
+    """Sort key for painting: by `z_order`, then boxes from the largest to the smallest, then the
+    other shapes."""
     area = shape.box_area
     return shape.z_order, area is None, -(area or 0.0)
 
@@ -170,7 +175,7 @@ def box_order(shape: Shape) -> tuple[int, bool, float]:
 def paint_layers(
     shapes: Iterable[Shape], objects: Sequence[NamedObject], height: int, width: int, where: str
 ) -> NDArray[np.uint8]:
-    """Labels `[H, W]` of shapes from the lowest to the highest."""
+    """Paint labels `[H, W]` of shapes, which are given from the lowest to the highest."""
     labels_hw = np.zeros((height, width), dtype=np.uint8)
     for shape in shapes:
         mask_hw = shape.mask(height, width)
@@ -186,5 +191,5 @@ def paint_layers(
 def hidden_objects(
     shapes: Iterable[Shape], objects: Sequence[NamedObject], labels_hw: NDArray[np.uint8]
 ) -> set[NamedObject]:
-    """The shapes' objects of which no label is left."""
+    """The objects of the shapes that have no pixel in the labels."""
     return {shape.object for shape in shapes} - {objects[n - 1] for n in np.unique(labels_hw) if n}

@@ -1,4 +1,4 @@
-"""What all writers of annotation files have in common."""
+"""The base class of all writers of annotation files."""
 
 import itertools
 import re
@@ -21,23 +21,23 @@ JPEG_QUALITY = 95
 
 @dataclass(frozen=True)
 class AnnotatedVideo:
-    """The video that labels are of."""
+    """The video that is annotated."""
 
     name: str
     width: int
     height: int
     objects: Sequence[NamedObject]
-    """The first is number 1."""
+    """The objects in the order of their numbers, from 1."""
     images: Sequence[Path] = ()
-    """Its frames' files, if it is a folder of them."""
+    """The files of the frames, if the video is a folder of frames."""
 
     def image_name(self, place: int) -> str:
-        """What the image of the frame at this place from 0 is called: in a folder as its file, of
-        a video file as tools call the frames that they take out of it."""
+        """The image name of a frame, by index from 0: its file's name in a folder, or the name that
+        tools give to the frames of a video file."""
         return self.images[place].name if self.images else f"frame_{place:06d}.jpg"
 
     def save_image(self, place: int, pixels_hw3: NDArray[np.uint8], folder: Path) -> None:
-        """The frame as a file in `folder`: a copy of its own, or a JPEG."""
+        """Save a frame in `folder`: a copy of its file, or a JPEG for a video file."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / self.image_name(place)
         if self.images:
@@ -48,45 +48,44 @@ class AnnotatedVideo:
 
 @dataclass(frozen=True)
 class TrackedShape:
-    """What was found of one object in one frame: its pixels, or its place if it is a point."""
+    """One object as it was tracked in one frame: its pixels, or its position if it is a point."""
 
     number: int
-    """Of the object, from 1."""
+    """Number of the object, from 1."""
     mask: Mask | None = None
-    """`[H, W]`, not empty."""
+    """Pixels `[H, W]`, not empty."""
     point: tuple[float, float] | None = None
-    """x, y."""
+    """Position x, y."""
     hidden: bool = False
-    """Whether the point was out of sight, and is where it was last seen."""
+    """Whether the point is out of sight; its position is then where it was last seen."""
     confidence: float = 1.0
-    """From 0 to 1."""
+    """Confidence, from 0 to 1."""
 
 
 class AnnotationWriter(ABC):
-    """One file or folder of annotations, written frame by frame; it is whole when it is
-    finished."""
+    """Writes one file or folder of annotations frame by frame. It is complete after `finish`."""
 
     suffix: str
-    """What is written is called `NAME` and this."""
+    """Follows `NAME` in the name of what is written."""
     is_folder = False
-    """Whether that is a folder."""
+    """Whether a folder is written."""
     libraries: tuple[str, ...] = ("contourpy", "shapely")
-    """What it takes to write areas."""
+    """Libraries that are needed to write areas."""
     has_points = True
-    """Whether the format has a way to say where a point is."""
+    """Whether the format can store points."""
     id_kind = "track"
-    """What ids are called in the keys of objects that come from the format, as in `track 3`."""
+    """Kind of id in the keys of objects that were read from the format, as in `track 3`."""
 
     def __init__(
         self, out: Path, video: AnnotatedVideo, tolerance: float, folder: Path | None = None
     ) -> None:
-        """Begin.
+        """Set up the writer.
 
         Args:
-            out: `NAME.mp4` of the results that these are among.
-            video: what is annotated.
-            tolerance: how far the lines of polygons may be moved to be simpler, in pixels.
-            folder: where the annotations are written, if they come beside `out` only later.
+            out: the output video, `NAME.mp4`, beside which the annotations belong.
+            video: the video that is annotated.
+            tolerance: how far the lines of polygons may be moved to simplify them, in pixels.
+            folder: where to write the annotations if they are moved beside `out` later.
         """
         self.home, self.video, self.tolerance = self.path_of(out), video, tolerance
         self.path = self.home if folder is None else folder / self.home.name
@@ -94,20 +93,20 @@ class AnnotationWriter(ABC):
 
     @classmethod
     def check_installed(cls) -> None:
-        """InputError with the command that installs what is missing to write areas."""
+        """Raise InputError with the install command if a library to write areas is missing."""
         for name in cls.libraries:
             needed(name)
 
     @classmethod
     def path_of(cls, out: Path) -> Path:
-        """The file or folder that is written beside `NAME.mp4`."""
+        """The path of the file or folder that is written beside `NAME.mp4`."""
         return out.with_name(f"{out.stem}{cls.suffix}")
 
     @abstractmethod
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
-        """The next frame, and what is in it; objects that are gone are not among the shapes."""
+        """Add the next frame and the shapes in it; objects that are gone have no shape."""
 
     @abstractmethod
     def finish(self) -> None:
@@ -115,8 +114,8 @@ class AnnotationWriter(ABC):
 
 
 def ids_of(objects: Sequence[NamedObject], kind: str) -> list[int]:
-    """What tells objects apart in a file: the ids that they came with, so that they are known when
-    they come back; for those that had none, numbers that no other has."""
+    """The id of each object in a file: the one it was read with, so that it is recognised when the
+    file is read again, or else an unused number."""
     keys = [re.fullmatch(rf"{kind} (\d+)", owner.key) for owner in objects]
     own = [int(key[1]) if key else None for key in keys]
     free = (number for number in itertools.count(1) if number not in own)

@@ -1,6 +1,9 @@
-"""YOLO's text files of segmentation: a line for each object of an image, its class and the corners
-of a polygon as shares of the image's size; of detection, too: class and box; and of pose, which has
-keypoints behind the box. They tell no two objects of a class apart."""
+"""Reads and writes YOLO's text files, which have a line for each object in an image.
+
+For segmentation a line holds the class and the corners of a polygon, for detection the class and a
+box, for pose the class, a box and keypoints. Coordinates are fractions of the image's size. Objects
+of one class can't be told apart. Only segmentation is written.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,27 +20,28 @@ from corrflow.annotations.shapes import NamedObject, Shape
 from corrflow.annotations.writer import AnnotatedVideo, AnnotationWriter, TrackedShape
 
 Numbers = NDArray[np.float64]
-BOX = 4  # numbers of a line that is a box
-ROUNDING = 1e-6  # tools write six digits of a share
+BOX = 4  # how many numbers describe a box
+ROUNDING = 1e-6  # tools write fractions with six digits
 LISTS = ("classes.txt", "obj.names", "train.txt", "val.txt", "test.txt", "labelmap.txt")
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """What the files beside the labels say of them."""
+    """What the files beside the labels say about them."""
 
     names: dict[int, str]
-    """Of the classes, by number."""
+    """Names of the classes, by number."""
     keypoints: tuple[int, int] | None = None
-    """How many a line has behind its box, and the numbers of each: x and y, and whether it is
-    seen, 0 being not labelled. None: it has none."""
+    """How many keypoints a line has after its box, and how many numbers each of them has: x and y,
+    or also its visibility, where 0 means not labelled. None: lines have no keypoints."""
 
 
 def read_yolo(path: Path, width: int, height: int) -> list[Shape]:
-    """The lines of a file, or of all files of a folder and those in it, of frames by their names.
+    """Read the lines of a file, or of all files in a folder and its subfolders; their frames are
+    given by file name.
 
     Raises:
-        InputError: a line is none of YOLO's, or two files are of one name.
+        InputError: a line is not YOLO's, or two files have the same name.
     """
     dataset, files = read_dataset(path), label_files(path)
     check_one_video(path, map(str, files))
@@ -45,16 +49,16 @@ def read_yolo(path: Path, width: int, height: int) -> list[Shape]:
 
 
 def label_files(path: Path) -> list[Path]:
-    """Those of images, without lists of names and files."""
+    """The label files in a path, without lists of classes and files."""
     if path.is_file():
         return [path]
     texts = files_in(path, ".txt", deep=True)
-    # Roboflow puts README.roboflow.txt beside data.yaml
+    # Roboflow writes README.roboflow.txt beside data.yaml
     return [file for file in texts if file.name not in LISTS and not file.match("README.*")]
 
 
 def read_dataset(path: Path) -> Dataset:
-    """From `data.yaml` or `classes.txt` beside or above the labels, as far as they are there."""
+    """Read `data.yaml` or `classes.txt` beside or above the labels, as far as they exist."""
     listed = find_beside(path, ("classes.txt", "obj.names", "data.yaml"))
     about = find_beside(path, ("data.yaml",))
     if listed is None:
@@ -73,7 +77,7 @@ def find_beside(path: Path, names: Sequence[str]) -> Path | None:
 
 
 def yaml_dataset(path: Path) -> Dataset:
-    """Of a list of names, or of numbers to names."""
+    """Read `data.yaml`, whose names are a list, or a mapping from numbers to names."""
     with reading(path, "names"):
         document: Any = needed("yaml").safe_load(read_text(path))
         names = document["names"]
@@ -84,12 +88,12 @@ def yaml_dataset(path: Path) -> Dataset:
             return Dataset(named)
         count, numbers = (int(value) for value in document["kpt_shape"])
         if count < 1 or numbers not in (2, 3):
-            raise ValueError(f"{count}, {numbers}: expected how many, and 2 or 3 numbers of each")
+            raise ValueError(f"{count}, {numbers}: expected how many, and 2 or 3 numbers for each")
         return Dataset(named, (count, numbers))
 
 
 def read_file(path: Path, dataset: Dataset, width: int, height: int) -> list[Shape]:
-    """Those of one image."""
+    """Read the shapes of one image."""
     shapes: list[Shape] = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if not line.strip():
@@ -107,10 +111,10 @@ def read_file(path: Path, dataset: Dataset, width: int, height: int) -> list[Sha
 
 
 def ring_of(values: Numbers, size: tuple[int, int]) -> Ring:
-    """The line around a box or a polygon; ValueError for other numbers."""
+    """The outline of a box or a polygon; ValueError for other numbers."""
     if len(values) < BOX or len(values) % 2:
         raise ValueError(
-            f"{len(values)} numbers behind the class: expected 4 of a box, or x and y of at least "
+            f"{len(values)} numbers after the class: expected 4 for a box, or x and y of at least "
             "3 corners"
         )
     ring = pixels_of(values, size)
@@ -127,16 +131,16 @@ def keypoints_of(
     owner: NamedObject,
     size: tuple[int, int],
 ) -> list[Shape]:
-    """A point for each keypoint that is labelled; ValueError for other numbers."""
+    """A point for each labelled keypoint; ValueError for another count of numbers."""
     count, numbers = keypoints
     if len(values) != BOX + count * numbers:
         raise ValueError(
-            f"{len(values)} numbers behind the class: expected 4 of a box and {numbers} of each of "
-            f"{count} keypoints, the kpt_shape of data.yaml"
+            f"{len(values)} numbers after the class: expected 4 for a box and {numbers} for each "
+            f"of {count} keypoints, the kpt_shape of data.yaml"
         )
     rows = values[BOX:].reshape(count, numbers)
     points = pixels_of(rows[:, :2], size).tolist()
-    # what is not labelled has 0 as its third number; where there is none it is at 0, 0
+    # a keypoint that is not labelled has 0 as its third number or, if there is none, is at 0, 0
     return [
         Shape(frame, owner.keypoint(str(number), count), point=(x, y))
         for number, (row, (x, y)) in enumerate(zip(rows.tolist(), points, strict=True), 1)
@@ -145,18 +149,18 @@ def keypoints_of(
 
 
 def pixels_of(shares: Numbers, size: tuple[int, int]) -> Ring:
-    """Places x, y in pixels; ValueError for what lies outside the image."""
+    """Points x, y in pixels, from fractions; ValueError if one lies outside of the image."""
     if shares.min() < -ROUNDING or shares.max() > 1 + ROUNDING:
         raise ValueError(
-            f"{shares.min():g} to {shares.max():g}: expected shares of the image's size, from 0 "
+            f"{shares.min():g} to {shares.max():g}: expected fractions of the image's size, from 0 "
             "to 1"
         )
     return np.asarray(shares.clip(0, 1).reshape(-1, 2) * size)
 
 
 class YoloWriter(AnnotationWriter):
-    """The folder `NAME-yolo`, to train on: `images`, `labels` and `data.yaml`. Parts and holes of
-    an object are joined into one line, of a point there is none."""
+    """Writes the folder `NAME-yolo` for training: `images`, `labels` and `data.yaml`. Parts and
+    holes of an object are joined into one polygon. Points are not written."""
 
     suffix = "-yolo"
     libraries = (*AnnotationWriter.libraries, "yaml")
@@ -174,7 +178,7 @@ class YoloWriter(AnnotationWriter):
     def add(
         self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
-        """The next frame, and what is in it."""
+        """Write the next frame and the shapes in it."""
         self.video.save_image(place, pixels_hw3, self.path / "images")
         size = (self.video.width, self.video.height)
         lines = []
@@ -190,7 +194,7 @@ class YoloWriter(AnnotationWriter):
         path.write_text("".join(lines), encoding="utf-8")
 
     def finish(self) -> None:
-        """Name the classes."""
+        """Write `data.yaml` with the names of the classes."""
         names = {number: name for name, number in self.classes.items()}
         about = {"train": "images", "val": "images", "names": names}
         text = needed("yaml").safe_dump(about, allow_unicode=True, sort_keys=False)

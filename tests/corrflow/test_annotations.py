@@ -330,15 +330,16 @@ def test_labels_of_several_videos_are_refused(tmp_path):
     box = '<box label="a" xtl="1" ytl="1" xbr="9" ybr="9"/>'
     images = [f'<image id="{n}" name="cam{n}/0.png">{box}</image>' for n in range(2)]
     path.write_text(f"<annotations>{''.join(images)}</annotations>")
-    refused(path, "images cam0/0.png and cam1/0.png: are called alike: expected those of one video")
+    words = "images cam0/0.png and cam1/0.png: have the same name"
+    refused(path, f"{words}: expected those of one video")
     path = tmp_path / "a.json"
     images = [{"id": n, "file_name": f"cam{n}/0.png"} for n in range(2)]
     path.write_text(coco([], images=images))
-    refused(path, "images cam0/0.png and cam1/0.png: are called alike")
+    refused(path, words)
     for name in ("train", "val"):
         (tmp_path / "labels" / name).mkdir(parents=True)
         (tmp_path / "labels" / name / "0.txt").write_text("0 .5 .5 .1 .1")
-    refused(tmp_path / "labels", "train/0.txt and .*val/0.txt: are called alike")
+    refused(tmp_path / "labels", "train/0.txt and .*val/0.txt: have the same name")
 
 
 def test_cvat_points_are_objects_of_their_own(tmp_path):
@@ -504,7 +505,7 @@ def test_two_labelme_files_of_one_image_are_refused(tmp_path):
     square = {"label": "a", "points": SQUARE}
     for name in ("00000", "00005"):
         (tmp_path / f"{name}.json").write_text(labelme([square], "00000.png"))
-    words = "00005.json: imagePath '00000': is that of 00000.json, too: expected one file for each"
+    words = "00005.json: imagePath '00000': is also that of 00000.json: expected one file for each"
     with pytest.raises(InputError, match=words):
         read_shapes(tmp_path, WIDTH, HEIGHT)
 
@@ -568,7 +569,7 @@ def test_yolos_keypoints_are_points_that_are_labelled(tmp_path, kpt_shape, numbe
     path.write_text("0 .5 .5 .1 .1\n")
     assert read_shapes(path, WIDTH, HEIGHT)[0].rings
     path.write_text("0 .5 .5 .1 .1 .2 .2\n")
-    words = "line 1: 6 numbers behind the class: expected 4 of a box and . of each of 3 keypoints"
+    words = "line 1: 6 numbers after the class: expected 4 for a box and . for each of 3 keypoints"
     with pytest.raises(InputError, match=words):
         read_shapes(path, WIDTH, HEIGHT)
     (tmp_path / "data.yaml").write_text("names: [man]\nkpt_shape: [3, 4]\n")
@@ -634,7 +635,7 @@ def test_instances_of_pascal_voc_are_called_as_their_classes(tmp_path):
     assert (shapes[0].mask(HEIGHT, WIDTH) == BOX).all()
     (shape,) = read_shapes(tmp_path / "SegmentationClass", WIDTH, HEIGHT)
     assert shape.object.name == "dog"
-    with pytest.raises(InputError, match=r"is of PASCAL VOC: expected .*/SegmentationClass, in"):
+    with pytest.raises(InputError, match=r"holds PASCAL VOC: expected .*/SegmentationClass, in"):
         read_shapes(tmp_path, WIDTH, HEIGHT)
 
 
@@ -701,9 +702,9 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     with pytest.raises(InputError, match="no such file or folder: expected CVAT's"):
         read_shapes(tmp_path / "none", WIDTH, HEIGHT)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match="is of no known kind: expected CVAT's"):
+    with pytest.raises(InputError, match="has no known format: expected CVAT's"):
         read_shapes(tmp_path / "empty", WIDTH, HEIGHT)
-    refused("a.csv", "", "is of no known kind")
+    refused("a.csv", "", "has no known format")
     refused("a.xml", "<a>", "not XML")
     refused("a.xml", "<annotation/>", "<annotation>: expected CVAT's <annotations>")
     refused("a.xml", "<annotations/>", "nothing is labelled there")
@@ -712,11 +713,11 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     refused("a.xml", CVAT.replace("polygon", "polyline"), "polyline: expected polygon, box")
     refused("a.xml", CVAT.replace("25.00,10.00", "25.00"), "track 0: ")
     refused("a.json", "{", "not JSON")
-    refused("a.json", "[]", "holds no JSON object")
-    refused("a.json", coco([{"image_id": 9}]), "annotation 0: image_id 9: is none of images")
+    refused("a.json", "[]", "is not a JSON object")
+    refused("a.json", coco([{"image_id": 9}]), "annotation 0: image_id 9: is not among the images")
     unknown = [{"image_id": 7, "category_id": 2}]
-    refused("a.json", coco(unknown), "annotation 0: category_id 2: is none of categories")
-    refused("a.json", "{}", "is JSON of no known kind: expected Labelme's, with 'imagePath', or")
+    refused("a.json", coco(unknown), "annotation 0: category_id 2: is not among the categories")
+    refused("a.json", "{}", "is JSON of no known format: expected Labelme's, with 'imagePath', or")
     corners = [{"label": "a", "shape_type": "rectangle", "points": SQUARE[:3]}]
     refused("a.json", labelme(corners), "shape 1: rectangle of 3 corners: expected 2 or 4")
     refused("a.json", coco([], videos=[1, 2]), "2 videos: expected one")
@@ -725,8 +726,8 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     line = {"label": "a", "shape_type": "line", "points": [[1, 1], [2, 2]]}
     refused("a.json", labelme([line]), "line: expected polygon, rectangle")
     refused("a.json", labelme([{"label": "a"}]), "shape 1: has no 'points'")
-    refused("a.txt", "0 0.5 0.5 0.1\n", "line 1: 3 numbers behind the class: expected 4 of a box")
-    refused("a.txt", "0 5 6 10 10\n", "line 1: 5 to 10: expected shares")
+    refused("a.txt", "0 0.5 0.5 0.1\n", "line 1: 3 numbers after the class: expected 4 for a box")
+    refused("a.txt", "0 5 6 10 10\n", "line 1: 5 to 10: expected fractions")
     refused("a.txt", "0 a b c d\n", "line 1: could not convert")
 
 
