@@ -160,7 +160,7 @@ def paint(
             above = objects[labels_hw[shape.mask(height, width)][0] - 1]
             raise InputError(
                 f"{where}: frame {shape.frame}: {shape.object}: is hidden by {above}: expected "
-                "objects of which each has a pixel of its own"
+                "objects that each have a visible pixel"
             )
     return labels_hw
 

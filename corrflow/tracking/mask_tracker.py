@@ -31,7 +31,7 @@ class FrameMasks(NamedTuple):
     """Objects in one frame of the video."""
 
     labels: Pixels
-    """`[H, W]`"""
+    """Labels `[H, W]`."""
     confidence: NDArray[np.float32]
     """`[256]`, indexed by object number, as in `TrackedMasks`; 1 for an object marked as gone."""
 
@@ -40,7 +40,7 @@ class KnownMasks(NamedTuple):
     """What is known about one frame before tracking, at the tracked size."""
 
     labels: Tensor
-    """`[h, w]`"""
+    """Labels `[h, w]`."""
     gone: Set[int]
     """Numbers of the objects that are not in the frame."""
 

@@ -106,9 +106,9 @@ def read_previous(out: Path, now: Provenance) -> PreviousResult[Any] | None:
         stored = json.loads(path.read_text(encoding="utf-8"))
         provenance = Provenance.from_dict(stored["provenance"])
         if provenance.video != now.video:
-            raise InputError(f"out {out}: is of another video, {stored['video']}: {ELSEWHERE}")
+            raise InputError(f"out {out}: is from another video, {stored['video']}: {ELSEWHERE}")
         if provenance.kind != now.kind:
-            raise InputError(f"out {out}: is of {provenance.kind}, not {now.kind}: {ELSEWHERE}")
+            raise InputError(f"out {out}: has {provenance.kind}, not {now.kind}: {ELSEWHERE}")
         shape = int(stored["height"]), int(stored["width"])
         rows = [[dict(row) for row in frame[now.kind]] for frame in stored["frames"]]
         if len(rows) != provenance.frames:

@@ -165,7 +165,7 @@ def test_no_object_is_lost_under_another():
     assert (labels[15:25, 15:25] == 1).all()
     assert (labels == 2).any()
     twice = [boxed(A, SMALL), boxed(B, SMALL)]
-    with pytest.raises(InputError, match="f: frame 0: b: is hidden by a: expected objects of"):
+    with pytest.raises(InputError, match="f: frame 0: b: is hidden by a: expected objects that"):
         paint(twice, [A, B], HEIGHT, WIDTH, "f")
     with pytest.raises(InputError, match="f: frame 0: a: has no pixel inside the video of 64x48"):
         paint([boxed(A, (70, 0, 80, 9))], [A], HEIGHT, WIDTH, "f")

@@ -813,7 +813,7 @@ def test_smaller_boxes_lie_over_larger_ones_and_later_ones_over_earlier_ones():
     assert (masks[0][1, 1], masks[5][1, 1], masks[0][5, 5]) == (1, 2, 3)
     masks = read_boxes(Prompts(box=("2,2,4,4", "0,0,8,8")), video_info)
     assert (masks[0][1, 1], masks[0][3, 3]) == (2, 1)
-    with pytest.raises(InputError, match="box: frame 5: 2: is hidden by 1: expected objects of"):
+    with pytest.raises(InputError, match="box: frame 5: 2: is hidden by 1: expected objects that"):
         read_boxes(Prompts(box=("2,2,4,4", "2,2,4,4"), start=5), video_info)
     with pytest.raises(InputError, match="an empty value"):
         read_boxes(Prompts(box=("",)), video_info)

@@ -99,10 +99,10 @@ def test_a_lost_mask_tracks_all_frames(track, video, mask, tmp_path, capfd):
 def test_results_of_another_video_or_kind_are_not_overwritten_unasked(track, mask, tmp_path):
     video = write_video(tmp_path / "one.mkv")
     out = track(video, "--mask", mask)
-    with pytest.raises(InputError, match="is of objects, not points: expected another name, or"):
+    with pytest.raises(InputError, match="has objects, not points: expected another name, or"):
         track(video, "--points", "8,12")
     write_video(video, 8)
-    with pytest.raises(InputError, match=r"is of another video, one.mkv: expected another name"):
+    with pytest.raises(InputError, match=r"is from another video, one.mkv: expected another name"):
         track(video, "--mask", mask)
     track(video, "--mask", mask, "--overwrite")
     assert len(labels_of(out)) == 8

@@ -133,7 +133,7 @@ def test_a_video_that_was_replaced_is_not_taken_for_done(track, folders):
     assert track() == 0
     write_video(folders / "videos" / "run.mkv", count=5)
     assert track() == 1
-    assert "is of another video" in rows_of(folders / "out")["run"]["problem"]
+    assert "is from another video" in rows_of(folders / "out")["run"]["problem"]
     assert track("--overwrite") == 0
     assert rows_of(folders / "out")["run"]["frames"] == "5"
 
