@@ -1,9 +1,9 @@
-"""Labels through a video of any length, in bounded memory.
+"""Label propagation through a video of any length, in bounded memory.
 
-Masks, parts, keypoints and points alike become soft maps over the cells of the encoder (`labels`),
-and are copied from the frames that the protocol remembers (`protocols`, `references`) to the next
-(`video`), by the features of any encoder (`features`), and by what labels look like, where a
-protocol asks for it (`appearance`). What is scored is in `benchmarks/`.
+Masks, parts, keypoints and points become soft maps over the cells of the encoder (`labels`). Each
+new frame (`video`) copies them from the frames that the protocol remembers (`protocols`,
+`references`), by the features of any encoder (`features`) and, if the protocol says so, by what
+labels look like (`appearance`). Evaluation is in `benchmarks/`.
 """
 
 from corrflow.propagation.labels import TrackedMasks, TrackedPoints

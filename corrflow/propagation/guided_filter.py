@@ -1,29 +1,31 @@
-"""Guided filter (He, Sun & Tang, ECCV 2010): shares of labels whose edges are those of the frame.
+"""Guided filter (He, Sun & Tang, ECCV 2010): moves the edges of labels to the edges of the frame.
 
-Cells are larger than pixels, and so the edge of a copied mask runs beside the object's, up to a
-cell from it. In each small window the shares are fitted as a linear function of the frame's
-colours, by least squares; where an edge in the frame tells the two sides apart, the fit has its
-step there. Where the colours tell nothing, the fit is the window's mean.
+Cells are larger than pixels, so the edge of a copied mask may be up to a cell away from the
+object's edge. In each small window the shares are fitted by least squares as a linear function of
+the frame's colours. If an edge in the frame separates the two sides, the fit has its step there. If
+the colours say nothing, the fit is the window's mean.
 
-Fitted at a fraction of the size, and evaluated at the whole (He & Sun, Fast Guided Filter, 2015).
+The fit is made at a reduced size and evaluated at full size (He & Sun, Fast Guided Filter, 2015).
 
-Shapes: k labels, d three colours, H W pixels, h w those of the smaller frame.
+Shapes: k labels, d three colours, H W pixels, h w pixels of the reduced frame.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# variance of a colour, of a range of 1, that is taken for noise
+# variance of colours in [0, 1] that counts as noise
 NOISE = 1e-5
-KEPT = 0.5  # of its pixels that a label must have after it
-REDUCED_RADIUS = 4  # of the window, in pixels of the smaller frame
+KEPT = 0.5  # share of its pixels that a label must keep
+REDUCED_RADIUS = 4  # of the window, in pixels of the reduced frame
 
 
 def move_edges(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
-    """`guided_filter`, which may move the edges of a label and not remove it: one that it would
-    leave less than half of its pixels keeps its shares. Much smaller than a window, a label without
-    a colour of its own is otherwise averaged away."""
+    """Apply `guided_filter`, except to labels that it would shrink to less than half of their
+    pixels.
+
+    A label that is much smaller than a window and has no colour of its own would be averaged away.
+    """
     filtered_khw = guided_filter(shares_khw, frame_3hw, radius)
     before_k, after_k = (areas(x_khw) for x_khw in (shares_khw, filtered_khw))
     is_lost_k = after_k < KEPT * before_k
@@ -31,23 +33,23 @@ def move_edges(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
 
 
 def areas(shares_khw: Tensor) -> Tensor:
-    """Pixels of which each label has the largest share, `[K]`."""
+    """The number of pixels in which each label has the largest share, `[K]`."""
     return torch.bincount(shares_khw.max(dim=0).indices.flatten(), minlength=len(shares_khw))
 
 
 def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
-    """Shares of pixels, moved to the edges of a frame.
+    """Move the edges of labels to the edges of a frame.
 
     Args:
-        shares_khw: floating `[K, H, W]`, with a sum of 1 over labels.
-        frame_3hw: in [0, 1], `[3, H, W]`.
-        radius: half the side of the windows, in pixels; from 4 on rounded down to a multiple of
-            4.
+        shares_khw: share of each label in each pixel, floating `[K, H, W]`, with a sum of 1 over
+            labels.
+        frame_3hw: the frame, in [0, 1], `[3, H, W]`.
+        radius: half the side of the windows, in pixels; above 4 rounded down to a multiple of 4.
 
     Returns:
-        `[K, H, W]`, with a sum of 1 over labels; a little below 0 and above 1 in places.
+        Shares `[K, H, W]`, with a sum of 1 over labels; some are a little below 0 or above 1.
     """
-    others_khw = shares_khw[1:]  # the first label has what they leave
+    others_khw = shares_khw[1:]  # the first label gets the rest
     if not len(others_khw):
         return shares_khw
     step = max(1, radius // REDUCED_RADIUS)
@@ -66,7 +68,7 @@ def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
     )
     slopes_dkhw = slopes_hwdk.permute(2, 3, 0, 1)
     offsets_khw = mean_khw - (slopes_dkhw * mean_dhw[:, None]).sum(dim=0)
-    # a pixel lies in many windows, and takes the mean of their fits
+    # a pixel is in many windows: average their fits
     slopes_dkhw, offsets_1khw = (
         enlarge(window_means(x, reach), step, frame_3hw.shape[-2:])
         for x in (slopes_dkhw, offsets_khw[None])
@@ -78,19 +80,19 @@ def guided_filter(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
 
 
 def window_means(x_xhw: Tensor, radius: int) -> Tensor:
-    """Of the window around each pixel, as far as it lies in the frame."""
+    """Mean over the window around each pixel, within the frame."""
     ones_hw = x_xhw.new_ones(x_xhw.shape[-2:])
     return window_sums(x_xhw, radius) / window_sums(ones_hw, radius)
 
 
 def window_sums(x_xhw: Tensor, radius: int) -> Tensor:
-    """Of the window around each pixel, with zeros around the frame."""
+    """Sum over the window around each pixel, with zeros outside of the frame."""
     padded_xhw = F.pad(x_xhw, (radius, radius, radius, radius))
     rows_xhw = padded_xhw.unfold(-2, 2 * radius + 1, 1).sum(dim=-1)
     return rows_xhw.unfold(-1, 2 * radius + 1, 1).sum(dim=-1)
 
 
 def enlarge(x_dkhw: Tensor, step: int, size: tuple[int, ...]) -> Tensor:
-    """To so many times the size, by linear weights, and without what was added to whole steps."""
+    """Upsample bilinearly by `step`, and crop to `size`, as pooling rounded up."""
     large = F.interpolate(x_dkhw, scale_factor=step, mode="bilinear", align_corners=False)
     return large[..., : size[0], : size[1]]

@@ -1,4 +1,5 @@
-"""Labels to soft maps over cells and back: masks as shares of each cell, points as Gaussians.
+"""Converts labels to soft maps over cells and back: masks as shares of each cell, points as
+Gaussians.
 
 Shapes: k labels or points, h w cells, H W pixels.
 """
@@ -20,10 +21,10 @@ from corrflow.propagation.guided_filter import move_edges
 from corrflow.propagation.protocols import Protocol
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
-NEAR = 2  # cells around a peak whose centre of mass is the point's place
-# share of a point's mass that must be near its peak for it to count as visible: of 0.1, 0.2, ...
-# 0.7 what separated visible points from hidden ones best by the memory protocol (balanced accuracy
-# 0.79; 0.3: 0.78, 0.5: 0.76), four generated videos, the pretrained model
+NEAR = 2  # cells to each side of a map's peak; the point is at their centre of mass
+# share of a point's mass that must be near the peak for the point to count as visible. Of 0.1, 0.2,
+# ..., 0.7 this separated visible from hidden points best (balanced accuracy 0.79; 0.3: 0.78, 0.5:
+# 0.76), with the memory protocol and the pretrained model on four generated videos
 SEEN = 0.4
 
 Output = TypeVar("Output")
@@ -33,57 +34,60 @@ class Copied(NamedTuple):
     """What a frame copies from the references."""
 
     shares_khw: Tensor
-    """Of each label in each cell."""
+    """Share of each label in each cell."""
     agreement_k: Tensor | None = None
-    """With the given frames, from 0 to 1 (`References.agreement`); None if that is not wanted."""
+    """Agreement of each label with the given frames, from 0 to 1 (`References.agreement`); None if
+    it was not computed."""
 
 
 class Labels(ABC, Generic[Output]):
-    """What is tracked through one video: what was given, and what is believed now."""
+    """The labels of one video: those that were given, and the current state of tracking."""
 
     given: set[int]
-    """Numbers of the frames in which something is given."""
+    """Numbers of the frames in which labels are given."""
     channels: int
     exclusive: bool
-    """Labels share each cell."""
+    """Whether labels compete for each cell: their shares add up to 1."""
 
     @abstractmethod
     def given_labels(self, number: int) -> Tensor:
-        """The channels that are given in frame `number`; bool `[K]`."""
+        """Which channels are given in frame `number`; bool `[K]`."""
 
     @abstractmethod
     def decode(self, number: int, copied: Copied | None, frame_3hw: Tensor) -> Output:
-        """Decide on frame `number`; call once for each frame, in order.
+        """Decide the labels of a frame; to be called once for each frame, in order.
 
         Args:
-            number: of the frame.
-            copied: from the references; None where there are none: what was decided before holds.
-            frame_3hw: the frame itself, bytes or floating in [0, 1].
+            number: the frame number.
+            copied: what was copied from the references; None if there are none, and the last
+                decision stays.
+            frame_3hw: the frame, uint8 or floating in [0, 1].
 
         Returns:
-            What to give out.
+            The result for the frame.
         """
 
     @abstractmethod
     def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
-        """Soft labels `[K, h, w]` to remember of the frame that `decode` decided on: the
-        decision, or, where `copied_khw` is given, its shares."""
+        """Soft labels `[K, h, w]` to remember for the frame that was decoded last: the decision
+        or, if `copied_khw` is given, its shares. Labels that were given in the frame are as
+        given."""
 
 
 class TrackedMasks(NamedTuple):
     """Objects in one frame."""
 
     labels: Tensor
-    """uint8 `[H, W]` of the objects' numbers, 0 where there is none."""
+    """uint8 `[H, W]`: the number of the object in each pixel, 0 for background."""
     confidence: Tensor
-    """float32 `[256]`, of each object by its number: how sure the copy is of its cells, times how
-    far it agrees with the given frames, from 0 to 1; 1 where it was given, 0 where it is not
-    there."""
+    """float32 `[256]`, indexed by object number, from 0 to 1: how clear the copied shares are,
+    times how far they agree with the given frames; 1 where the object was given, 0 where it is
+    absent."""
 
 
 class MaskLabels(Labels[TrackedMasks]):
-    """Objects as masks. Channel 0 is the background; an object that nothing supports any more is
-    empty."""
+    """Objects as masks. Channel 0 is the background. An object that no reference supports any more
+    is empty."""
 
     exclusive = True
 
@@ -95,14 +99,17 @@ class MaskLabels(Labels[TrackedMasks]):
         protocol: Protocol,
         gone: Mapping[int, Collection[int]] = MappingProxyType({}),
     ) -> None:
-        """Take up what is given.
+        """Take the given masks.
 
         Args:
-            labels: masks `[H, W]` of whole numbers 0 to 255 by frame; InputError for others.
-            stride: pixels of a cell.
-            device: for what is computed.
-            protocol: what is carried on, and whether edges are moved.
-            gone: numbers of objects that are known to be nowhere, by frame.
+            labels: masks `[H, W]` of integers from 0 to 255, by frame number.
+            stride: side of a cell, in pixels.
+            device: where to compute.
+            protocol: its `hardening` and `guided_filter` decide how shares are upsampled.
+            gone: numbers of objects that are known to be absent, by frame number.
+
+        Raises:
+            InputError: masks of other values or of different sizes, or no mask at all.
         """
         labels = {
             number: whole_numbers(number, torch.as_tensor(labels_hw))
@@ -119,7 +126,7 @@ class MaskLabels(Labels[TrackedMasks]):
         self.given = labels.keys() | gone.keys()
         self.protocol = protocol.for_frames(self.size)
         numbers = torch.cat([torch.unique(labels_hw) for labels_hw in labels.values()])
-        # labels may leave numbers out; channels do not
+        # object numbers may have gaps; channels are consecutive
         self.numbers = torch.unique(torch.cat([numbers.new_zeros(1), numbers]))
         self.channels = len(self.numbers)
         self.dense = {
@@ -133,12 +140,12 @@ class MaskLabels(Labels[TrackedMasks]):
         self.confidence_k = torch.zeros(self.channels, device=device)
 
     def given_labels(self, number: int) -> Tensor:
-        """The objects of the given mask, and those that are gone; never the background."""
+        """The objects in the given mask and those given as gone, never the background."""
         nothing_k = torch.zeros(self.channels, dtype=torch.bool, device=self.now_hw.device)
         return self.marked.get(number, nothing_k)
 
     def channels_of(self, number: int, gone: Collection[int]) -> Tensor:
-        """What is given in a frame; bool `[K]`."""
+        """Which channels are given in a frame, in its mask or as gone; bool `[K]`."""
         numbers = self.numbers.to(self.now_hw.device)
         marked_k = torch.isin(numbers, torch.tensor(sorted(gone), device=numbers.device).long())
         if number in self.dense:
@@ -147,7 +154,8 @@ class MaskLabels(Labels[TrackedMasks]):
         return marked_k
 
     def decode(self, number: int, copied: Copied | None, frame_3hw: Tensor) -> TrackedMasks:
-        """On the CPU; the ids of a given mask get exactly its pixels, other objects keep theirs."""
+        """The masks, on the CPU. Objects in a given mask get exactly its pixels; other objects keep
+        what was tracked."""
         if copied is not None:
             self.now_hw = self.argmax(copied.shares_khw, frame_3hw)
             self.confidence_k = label_confidence(copied.shares_khw)
@@ -165,7 +173,7 @@ class MaskLabels(Labels[TrackedMasks]):
         return TrackedMasks(labels_hw, confidence)
 
     def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
-        """Shares of each cell."""
+        """Shares of the labels in each cell, `[K, h, w]`."""
         if copied_khw is None:
             return self.soft_grid(self.now_hw)
         if number not in self.given:
@@ -176,49 +184,54 @@ class MaskLabels(Labels[TrackedMasks]):
         )
 
     def given_mask(self, number: int) -> Tensor:
-        """Channels `[H, W]` as they are given in a frame."""
+        """The mask that is given in a frame, as channels `[H, W]`; zeros if there is none."""
         return self.dense.get(number, torch.zeros_like(self.now_hw))
 
     def argmax(self, copied_khw: Tensor, frame_3hw: Tensor) -> Tensor:
-        """Upsample, move edges to those of the frame, and take the label of the largest share;
-        int64 `[H, W]`."""
+        """Upsample, move edges to those of the frame, and take the label with the largest share of
+        each pixel; int64 `[H, W]`."""
         height, width = self.size
         large_khw = upsample(copied_khw, self.stride, cubic=self.protocol.hardening == 1)
         shares_khw = large_khw[:, :height, :width]
         if self.protocol.guided_filter:
             colors_3hw = to_float(frame_3hw.to(shares_khw.device)).to(shares_khw.dtype)
             shares_khw = move_edges(shares_khw, colors_3hw, self.protocol.guided_filter)
-        return shares_khw.max(dim=0).indices  # on the CPU argmax takes 30 times as long
+        return shares_khw.max(dim=0).indices  # argmax takes 30 times as long on the CPU
 
     def soft_grid(self, labels_hw: Tensor) -> Tensor:
-        """Labels to their shares of each cell, `[K, h, w]`."""
+        """Convert channels `[H, W]` to the shares of the labels in each cell, `[K, h, w]`."""
         return labels_to_soft_grid(
             pad_to_stride(labels_hw[None, None].float(), self.stride)[0], self.channels, self.stride
         )[0]
 
 
 def label_confidence(shares_khw: Tensor) -> Tensor:
-    """Of each label, the mean of its shares of the cells, each weighted by that share; `[K]` from
-    0 to 1. Where a label is copied from places that agree, its cells are all or nothing, and it is
-    near 1; where from many that do not, near 0."""
+    """The mean share of each label over cells, weighted by the share itself; `[K]` from 0 to 1.
+
+    It is near 1 if the places that a label is copied from agree, so that its shares are 0 or 1, and
+    near 0 if they disagree.
+    """
     return shares_khw.square().sum(dim=(1, 2)) / shares_khw.sum(dim=(1, 2)).clamp_min(1e-6)
 
 
 def upsample(shares_khw: Tensor, stride: int, *, cubic: bool) -> Tensor:
-    """Shares of cells to those of pixels, `[K, h * stride, w * stride]`; the sum over labels stays.
+    """Upsample shares of cells to pixels, `[K, h * stride, w * stride]`; the sum over labels stays.
 
-    Bilinear weights blur. With hard decisions this adds up from frame to frame: what is thin
-    vanishes although nothing moves (a bar as wide as a cell and across two of them, within one
-    frame), and corners get rounder. Bicubic weights blur less. With soft shares nothing adds up,
-    and bilinear weights leave fewer specks (docs/evaluation.md).
+    Bilinear interpolation blurs. With hard decisions the blur accumulates from frame to frame: thin
+    parts vanish although nothing moves (a bar as wide as a cell that straddles two cells, within
+    one frame), and corners get rounder. Bicubic interpolation blurs less. With soft shares the blur
+    does not accumulate, and bilinear interpolation leaves fewer specks (docs/evaluation.md).
     """
     mode = "bicubic" if cubic else "bilinear"
     return F.interpolate(shares_khw[None], scale_factor=stride, mode=mode, align_corners=False)[0]
 
 
 def merge_given_labels(old_bkhw: Tensor, new_bkhw: Tensor, changed_bk11: Tensor) -> Tensor:
-    """Shares of each cell, `[..., K, h, w]`: the changed labels as in `new`, which has no others,
-    the others as in `old`, in what room is left; where none of them was, that is background."""
+    """Replace the changed labels by those of `new`, as shares of each cell `[..., K, h, w]`.
+
+    `new` holds the changed labels only. The others keep their shares of `old`, scaled to the room
+    that is left. Where they had none, the room becomes background.
+    """
     rest_bkhw = old_bkhw.masked_fill(changed_bk11, 0).clamp_min(0)
     room_b1hw = (1 - new_bkhw.sum(dim=-3, keepdim=True)).clamp_min(0)
     rest_bkhw = rest_bkhw * (room_b1hw / rest_bkhw.sum(dim=-3, keepdim=True).clamp_min(1e-3))
@@ -231,32 +244,43 @@ class TrackedPoints(NamedTuple):
     """Points in one frame."""
 
     xy: Tensor
-    """float32 `[K, 2]`, x and y in pixels, (0, 0) the middle of the first; NaN before a point's
-    first frame."""
+    """float32 `[K, 2]`: x and y in pixels, where (0, 0) is the centre of the top left pixel; NaN
+    before a point's first frame."""
     visible: Tensor
     """bool `[K]`."""
     confidence: Tensor
-    """float32 `[K]`: the share of a point's mass that came along; 1 where it was given."""
+    """float32 `[K]`, from 0 to 1: the share of a point's mass that was copied near the map's peak;
+    1 where the point was given."""
 
 
 class PointLabels(Labels[TrackedPoints]):
-    """Points as Gaussians. One that is not seen stays where it was last seen."""
+    """Points as Gaussians. A point that is hidden stays where it was last seen."""
 
     exclusive = False
 
     def __init__(
         self, points: Mapping[int, Tensor], size: tuple[int, int], stride: int, device: torch.device
     ) -> None:
-        """Points `[K, 2]` by frame, NaN where one is not given; InputError for others, and for
-        those outside of `size`, `(H, W)`."""
+        """Take the given points.
+
+        Args:
+            points: `[K, 2]` by frame number, NaN for a point that is not given in the frame.
+            size: of the frames, `(H, W)`.
+            stride: side of a cell, in pixels.
+            device: where to compute.
+
+        Raises:
+            InputError: points of another shape or outside of the frame, or different numbers of
+                points.
+        """
         points = {number: torch.as_tensor(points_k2) for number, points_k2 in points.items()}
         for number, points_k2 in points.items():
             check_points(number, points_k2, size)
         counts = {len(points_k2) for points_k2 in points.values()}
         if len(counts) != 1 or not min(counts):
             raise InputError(
-                f"points: {sorted(counts)} of them in the frames given: expected one number, at "
-                "least 1"
+                f"points: {sorted(counts)} of them in the given frames: expected the same number "
+                "in each, at least 1"
             )
         self.stride, self.device, self.given = stride, device, set(points)
         self.points = {number: points_k2.float().to(device) for number, points_k2 in points.items()}
@@ -274,13 +298,13 @@ class PointLabels(Labels[TrackedPoints]):
         )
 
     def given_labels(self, number: int) -> Tensor:
-        """The points that are given there."""
+        """Which points are given in a frame; bool `[K]`."""
         if number not in self.given:
             return torch.zeros(self.channels, dtype=torch.bool, device=self.device)
         return ~self.points[number].isnan().any(dim=1)
 
     def decode(self, number: int, copied: Copied | None, frame_3hw: Tensor) -> TrackedPoints:
-        """Where the points are; given ones exactly where they were given."""
+        """The points, on the CPU; given ones are exactly where they were given."""
         if copied is not None:
             self.now = self.locate(copied.shares_khw)
         if number in self.given:
@@ -292,7 +316,8 @@ class PointLabels(Labels[TrackedPoints]):
         return TrackedPoints(*(field.cpu() for field in self.now))
 
     def encode(self, number: int, copied_khw: Tensor | None) -> Tensor:
-        """Gaussians of those that are seen; with what was copied, of those that are given."""
+        """Gaussians of the visible points or, if `copied_khw` is given, its maps with Gaussians in
+        place of those of given points."""
         if copied_khw is None:
             return self.gaussians(self.now.xy, self.now.visible)
         fresh = self.given_labels(number)
@@ -303,7 +328,7 @@ class PointLabels(Labels[TrackedPoints]):
         )
 
     def gaussians(self, xy_k2: Tensor, shown_k: Tensor) -> Tensor:
-        """Maps `[K, h, w]` whose mass is 1 within the image; of points that are not shown, zero."""
+        """Maps `[K, h, w]` with a sum of 1 within the image; zero for points that are not shown."""
         columns_k, rows_k = cells_of(xy_k2, self.stride).nan_to_num().unbind(dim=1)
         squared = (self.rows_hw - rows_k[:, None, None]).square() + (
             self.columns_hw - columns_k[:, None, None]
@@ -312,7 +337,7 @@ class PointLabels(Labels[TrackedPoints]):
         return maps_khw * (shown_k / maps_khw.sum(dim=(1, 2)))[:, None, None]
 
     def locate(self, copied_khw: Tensor) -> TrackedPoints:
-        """The centre of mass around each map's peak."""
+        """Find each point at the centre of mass around the peak of its map."""
         peaks_k = copied_khw.flatten(1).argmax(dim=1)
         rows_k, columns_k = peaks_k // self.cells[1], peaks_k % self.cells[1]
         near_khw = (self.rows_hw - rows_k[:, None, None]).abs() <= NEAR
@@ -335,18 +360,18 @@ class PointLabels(Labels[TrackedPoints]):
 
 
 def cells_of(xy_k2: Tensor, stride: int) -> Tensor:
-    """Pixels to cells: (0, 0) is the middle of the first of each."""
+    """Convert pixels to cells; in both, (0, 0) is the centre of the first."""
     return (xy_k2 + 0.5) / stride - 0.5
 
 
 def pixels_of(cells_k2: Tensor, stride: int) -> Tensor:
-    """Cells to pixels."""
+    """Convert cells to pixels, the inverse of `cells_of`."""
     return (cells_k2 + 0.5) * stride - 0.5
 
 
 def whole_numbers(number: int, labels_hw: Tensor) -> Tensor:
-    """Labels as int64 `[H, W]`; InputError unless they are whole numbers 0 to 255, in a frame from
-    0 on."""
+    """Labels as int64 `[H, W]`; InputError unless they are integers from 0 to 255 and the frame
+    number is at least 0."""
     given = f"labels of frame {number}, {list(labels_hw.shape)} of {labels_hw.dtype}"
     if number < 0 or labels_hw.ndim != 2 or labels_hw.is_floating_point() or not labels_hw.numel():
         raise InputError(f"{given}: expected whole numbers 0 to 255, [H, W], in a frame from 0 on")
@@ -360,7 +385,8 @@ def whole_numbers(number: int, labels_hw: Tensor) -> Tensor:
 
 
 def check_points(number: int, points_k2: Tensor, size: tuple[int, int]) -> None:
-    """InputError unless they are x and y within a frame from 0 on, or both NaN."""
+    """Raise InputError unless each point is an x and y within the frame, or both NaN, and the frame
+    number is at least 0."""
     if number < 0 or points_k2.ndim != 2 or points_k2.shape[1] != 2:
         raise InputError(
             f"points of frame {number}, {list(points_k2.shape)}: expected [K, 2], x and y in "

@@ -1,4 +1,4 @@
-"""The frames that may be copied from: few, whatever the video's length.
+"""The reference frames that labels are copied from: a bounded number, however long the video.
 
 Shapes: b videos, r references, c channels, k labels, h w cells.
 """
@@ -16,28 +16,28 @@ from corrflow.propagation.labels import merge_given_labels
 from corrflow.propagation.protocols import Protocol
 from corrflow.whitening import Whitening
 
-# frames in which objects entered late that stay references, the last ones: memory must stay bounded
+# how many frames with later marks stay references, the last ones, so that memory stays bounded
 ENTRIES = 4
-# from a label, in blocks of 2x2 cells, and the share of a block from which it is there: where
-# agreement is looked at
+# agreement is computed in blocks of 2x2 cells, over those that are at most CLOSE blocks from one in
+# which the label's share exceeds PRESENT
 CLOSE, PRESENT = 2, 0.05
 
 
 class Reference(NamedTuple):
-    """A frame that may be copied from."""
+    """A frame that labels may be copied from."""
 
     features_bchw: Tensor
     values_bkhw: Tensor
     given_bk: Tensor
-    """bool: the labels that were given there."""
+    """bool: which labels were given in the frame."""
 
 
 class References:
-    """Features and soft labels of the frames that a protocol remembers; of several videos in step,
-    frame by frame."""
+    """Features and soft labels of the frames that a protocol remembers, for several videos in
+    step."""
 
     def __init__(self, protocol: Protocol, model: CorrFlow, *, compares: bool = False) -> None:
-        """None yet; `compares`: whether `agreement` is wanted."""
+        """Start without references; `compares`: whether to compute `agreement`."""
         self.protocol, self.model, self.compares = protocol, model, compares
         self.kept: dict[int, Reference] = {}
         self.entries: list[int] = []
@@ -46,22 +46,23 @@ class References:
         self.appearance: AppearanceModel | None = None
 
     def prepare(self, features_bchw: Tensor) -> Tensor:
-        """Features as they are compared; those of the first frame say how they are whitened."""
+        """Whiten and normalise features if the protocol says so; whitening is fitted to the first
+        frame's."""
         if self.protocol.whitening:
             self.whitening = self.whitening or Whitening.fit(features_bchw, self.protocol.whitening)
             features_bchw = self.whitening.apply(features_bchw)
         return self.normalise(features_bchw)
 
     def normalise(self, features_bchw: Tensor) -> Tensor:
-        """Features of length 1, if the protocol compares those."""
+        """Normalise features to length 1 if the protocol has a temperature."""
         if self.protocol.temperature:
             features_bchw = F.normalize(features_bchw, dim=1)
-        # what they were computed in: more of it would be rounding errors, compared at great expense
+        # in the precision they were computed in: a higher one costs time and adds no information
         return features_bchw.to(self.model.precision)
 
     def copy(self, number: int, features_bchw: Tensor) -> Tensor | None:
-        """Soft labels `[B, K, h, w]` for frame `number`, all references together; None if there is
-        none yet."""
+        """Copy soft labels `[B, K, h, w]` to frame `number` from all its references; None if there
+        is no reference yet."""
         references = [self.kept[frame] for frame in self.select_frames(number)]
         if not references:
             return None
@@ -71,26 +72,28 @@ class References:
         return self.appearance.weigh(copied_bkhw, features_bchw, self.protocol.appearance)
 
     def agreement(self, features_bchw: Tensor, copied_bkhw: Tensor | None) -> Tensor | None:
-        """How far copied labels are what the given frames say by themselves, wherever in those the
-        most similar cells are: of each label the smaller of both shares over the larger, summed
-        over the cells that have it and those close by.
+        """How far the copied labels agree with labels that are copied from the given frames alone,
+        from anywhere in these.
 
-        What has drifted is copied from frames that have drifted as well, and the copy is sure of
-        it; the given frames still know better. What they mistake for a label far from it says
-        nothing about the copy.
+        For each label, the smaller and the larger of both shares are summed over the cells that
+        have the label or are close to it. Agreement is the ratio of the two sums.
+
+        If tracking has drifted, the recent references have drifted as well, so the copy is clear
+        although it is wrong; the given frames have not drifted. Cells far from the label that look
+        like it in the given frames say nothing about the copy, so they do not count.
 
         Args:
-            features_bchw: of the frame, as `prepare` gave them.
-            copied_bkhw: what `copy` made of them.
+            features_bchw: features of the frame, from `prepare`.
+            copied_bkhw: what `copy` returned for them.
 
         Returns:
-            `[B, K]` from 0 to 1; None if it is not wanted, or given frames are not among the
-            protocol's anchors.
+            `[B, K]` from 0 to 1; None if it is not to be computed, nothing was copied, or the
+            protocol's anchors do not include the first given frame.
         """
         if not self.compares or copied_bkhw is None or 0 not in self.protocol.anchors:
             return None
         given = [kept for frame, kept in self.kept.items() if frame in (self.first, *self.entries)]
-        # larger cells tell as well, and are compared in a sixteenth of the time
+        # blocks of 2x2 cells do as well, and are compared in a sixteenth of the time
         coarse = [
             one._replace(
                 features_bchw=self.normalise(coarser(one.features_bchw)),
@@ -109,8 +112,8 @@ class References:
     def attend(
         self, features_bchw: Tensor, references: list[Reference], *, everywhere: bool = False
     ) -> Tensor:
-        """Soft labels of a frame, copied from these references: from the protocol's window, or from
-        everywhere in them."""
+        """Copy soft labels to a frame from these references, within the protocol's window or from
+        everywhere."""
         keys = torch.stack([reference.features_bchw for reference in references], dim=1)
         values = torch.stack([reference.values_bkhw for reference in references], dim=1)
         protocol, model = self.protocol, self.model
@@ -121,8 +124,8 @@ class References:
         scale = model.config.inverse_temperature
         if protocol.temperature:
             scale = 1 / protocol.temperature
-        # a choice made once, for a device, may not serve these features and this protocol: auto is
-        # that same choice where it does
+        # `triton` was chosen once for the device, and may not support these features and this
+        # protocol; `auto` takes it where it does
         attention = "auto" if model.attention == "triton" else model.attention
         return restricted_attention(
             features_bchw, keys, values, radius, scale, protocol.top_k, attention, block
@@ -134,14 +137,14 @@ class References:
         return sorted(frame for frame in wanted if frame in self.kept)
 
     def anchors(self) -> set[int]:
-        """Those that stay."""
+        """The frames that stay references to the end."""
         first = self.first or 0
         late = self.entries if 0 in self.protocol.anchors else []
         return {first + anchor for anchor in self.protocol.anchors} | set(late)
 
     def remember(self, number: int, reference: Reference) -> None:
-        """Keep frame `number`, features as `prepare` gave them, and forget those that nothing will
-        ask again."""
+        """Keep frame `number`, with features from `prepare`, and drop the frames that will not be
+        copied from again."""
         given = bool(reference.given_bk.any())
         if self.protocol.appearance:
             self.learn_appearance(reference, given=given)
@@ -157,7 +160,7 @@ class References:
         }
 
     def learn_appearance(self, reference: Reference, *, given: bool) -> None:
-        """Let a frame say what its labels look like, whether some are given there or none."""
+        """Learn from a frame what its labels look like; `given`: some labels were given in it."""
         features_bchw, values_bkhw, _ = reference
         if self.appearance is None:
             labels = values_bkhw.shape[1]
@@ -165,14 +168,14 @@ class References:
         self.appearance.learn(features_bchw, values_bkhw, given=given)
 
     def backfill_labels(self, number: int, *, exclusive: bool) -> None:
-        """Propagate what was given in frame `number` back to the other references.
+        """Propagate the labels that were given in frame `number` back to the other references.
 
-        In them it is still background, or what it was mistaken for; as they are, they would outvote
-        the frame in which it was given.
+        The other references still have background or another label there, and would outvote the
+        frame in which the labels were given.
 
         Args:
-            number: of the frame, remembered.
-            exclusive: labels share each cell: where more is of the one, less is of the others.
+            number: of a frame that was remembered.
+            exclusive: whether labels compete for each cell, so that more of one is less of others.
         """
         source = self.kept[number]
         for frame, reference in self.kept.items():
@@ -189,7 +192,7 @@ class References:
             self.kept[frame] = reference._replace(values_bkhw=merged_bkhw)
 
     def select(self, rows: list[int]) -> None:
-        """Go on with these of the videos; the others have ended."""
+        """Keep only these rows of the batch; the other videos have ended."""
         self.kept = {
             frame: Reference(*(side[rows] for side in reference))
             for frame, reference in self.kept.items()
@@ -200,5 +203,5 @@ class References:
 
 
 def coarser(x_bchw: Tensor) -> Tensor:
-    """Means over blocks of 2x2 cells."""
+    """Average over blocks of 2x2 cells."""
     return F.avg_pool2d(x_bchw, 2, ceil_mode=True, count_include_pad=False)

@@ -1,5 +1,4 @@
-"""A video's frames and labels in, labels of every frame out, one at a time: memory does not grow
-with the video.
+"""Propagates labels through a video, frame by frame, in memory that does not grow with its length.
 
 Shapes: b videos, t frames, c channels, k labels or points, h w cells, H W pixels.
 """
@@ -44,20 +43,21 @@ def propagate(
     """Track labels through a video (paper, section 4.2).
 
     Args:
-        model: from `load_model`, or any encoder alone; None will do for `identity`.
-        frames: `[T, 3, H, W]`, or any iterable of `[3, H, W]`: uint8, or floating in [0, 1]. Any H
-            and W; with fewer than 480 rows more is found in them enlarged (docs/results.md).
-        labels: whole numbers `[H, W]`, the first frame's: 0 for background, one number for each
-            object, at most 255. Or such masks by frame number: the objects in a mask get its pixels
-            there, others keep what was tracked.
-        protocol: a name of `PROTOCOLS`, or one of your own.
+        model: from `load_model`, or any encoder alone; may be None for `identity`.
+        frames: `[T, 3, H, W]`, or any iterable of `[3, H, W]`: uint8, or floating in [0, 1], of any
+            size. Frames of fewer than 480 rows are tracked better if they are enlarged
+            (docs/results.md).
+        labels: mask of the first frame, integers `[H, W]`: 0 for background, and a number for each
+            object, at most 255. Or a mapping from frame numbers to such masks: in its frame, the
+            objects in a mask get its pixels, and others keep what was tracked.
+        protocol: a name of `PROTOCOLS`, or a protocol of your own.
 
     Returns:
-        uint8 `[T, H, W]`: labels of every frame; as given where all is given, 0 before the first
-        mask. `stream` yields them one at a time.
+        uint8 `[T, H, W]`: labels of every frame, 0 before the first mask. `stream` yields them one
+        at a time.
 
     Raises:
-        InputError: frames of another size or of other values, labels out of range, an unknown
+        InputError: frames of another size or with other values, labels out of range, an unknown
             protocol, no frame at all.
     """
     tracked = list(stream(model, frames, labels, protocol))
@@ -69,8 +69,8 @@ def propagate(
 def stream(
     model: Model, frames: Frames, labels: GivenMasks, protocol: str | Protocol = "paper"
 ) -> Iterator[Tensor]:
-    """`propagate`, frame by frame: yields uint8 `[H, W]` on the CPU; holds one frame and those that
-    the protocol remembers."""
+    """`propagate` frame by frame: yields uint8 `[H, W]` on the CPU, and keeps in memory only one
+    frame and those that the protocol remembers."""
     for outputs in stream_together(model, [frames], [labels], protocol):
         yield outputs[0]
 
@@ -82,15 +82,15 @@ def stream_masks(
     protocol: str | Protocol = "paper",
     gone: Mapping[int, Collection[int]] = MappingProxyType({}),
 ) -> Iterator[TrackedMasks]:
-    """`stream`, with how sure the copy is of each object in each frame.
+    """`stream` with the confidence of each object in each frame.
 
     Args:
-        model: as `propagate` takes it.
-        frames: as `propagate` takes them.
-        labels: as `propagate` takes them.
-        protocol: as `propagate` takes it.
-        gone: by frame number, the objects that are known to be nowhere in that frame. They are
-            copied from it as such; whether they come again later is for the other references.
+        model: as for `propagate`.
+        frames: as for `propagate`.
+        labels: as for `propagate`.
+        protocol: as for `propagate`.
+        gone: objects that are known to be absent, by frame number. Their absence is propagated from
+            that frame like a label; other references may bring them back later.
     """
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
@@ -105,21 +105,20 @@ def stream_together(
     labels: Sequence[GivenMasks],
     protocol: str | Protocol = "paper",
 ) -> Iterator[dict[int, Tensor]]:
-    """Several videos of one size in step, each frame of all of them encoded and compared at once:
-    for a GPU that one would not fill.
+    """`stream` for several videos of one size in step, as a batch, to fill a GPU.
 
     Args:
-        model: as `propagate` takes it.
-        videos: frames of each; they may end at different times.
-        labels: of each, given in the same frames of all videos.
-        protocol: as `propagate` takes it.
+        model: as for `propagate`.
+        videos: the frames of each video; videos may differ in length.
+        labels: the labels of each video, in the same frames of all videos.
+        protocol: as for `propagate`.
 
     Yields:
-        For each frame number, uint8 `[H, W]` by the number of the video, of those that have not
-        ended.
+        For each frame number, uint8 `[H, W]` by index of the video, for videos that have not ended.
 
     Raises:
-        InputError: as `propagate`; videos of several sizes, or with labels in different frames.
+        InputError: as for `propagate`; videos of different sizes, or with labels in different
+            frames.
     """
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
@@ -129,10 +128,11 @@ def stream_together(
 
 
 def check_count(videos: Sequence[Frames], given: Sequence[Any]) -> None:
-    """InputError unless something is given for each of some videos."""
+    """Raise InputError unless there are videos, and as many labels as videos."""
     if not videos or len(videos) != len(given):
         raise InputError(
-            f"{len(videos)} videos, labels of {len(given)}: expected as many, at least 1"
+            f"{len(videos)} videos, labels for {len(given)}: expected labels for each, and at "
+            "least 1 video"
         )
 
 
@@ -143,7 +143,7 @@ def mask_lanes(
     protocol: Protocol,
     gone: Mapping[int, Collection[int]] = MappingProxyType({}),
 ) -> dict[int, "Lane"]:
-    """Videos whose masks are tracked in step, by number."""
+    """The lanes of videos whose masks are tracked in step, by index of the video."""
     stride, device = cells_of_model(model)
     lanes = {}
     for number, (frames, given) in enumerate(zip(videos, labels, strict=True)):
@@ -159,15 +159,15 @@ def stream_points(
     """Track points through a video, frame by frame.
 
     Args:
-        model: as `propagate` takes it.
-        frames: as `propagate` takes them.
-        points: x and y in pixels in the first frame, `[K, 2]`, (0, 0) the middle of the top left
-            pixel; or such by frame number, NaN for points that are not given there. A point may
-            enter late, and be given anew.
-        protocol: as `propagate` takes it.
+        model: as for `propagate`.
+        frames: as for `propagate`.
+        points: x and y in pixels in the first frame, `[K, 2]`, where (0, 0) is the centre of the
+            top left pixel. Or a mapping from frame numbers to such points, NaN for those that are
+            not given there. A point may enter in a later frame, and be given again.
+        protocol: as for `propagate`.
 
     Yields:
-        For each frame the points' places, and whether they are seen.
+        For each frame the points' positions, visibility and confidence.
 
     Raises:
         InputError: points outside of the frame, frames that differ in size, an unknown protocol.
@@ -182,19 +182,21 @@ def stream_points_together(
     points: Sequence[GivenPoints],
     protocol: str | Protocol = "paper",
 ) -> Iterator[dict[int, TrackedPoints]]:
-    """`stream_points` of several videos of one size in step, as `stream_together` does for masks.
+    """`stream_points` for several videos of one size in step, as `stream_together` for masks.
 
     Args:
-        model: as `propagate` takes it.
-        videos: frames of each; they may end at different times, or have none.
-        points: of each, as many as it has, given in the same frames of all videos.
-        protocol: as `propagate` takes it.
+        model: as for `propagate`.
+        videos: the frames of each video; videos may differ in length or be empty.
+        points: the points of each video, in the same frames of all videos; videos may differ in the
+            number of points.
+        protocol: as for `propagate`.
 
     Yields:
-        For each frame number, by the number of the video, of those that have not ended, its points.
+        For each frame number, the points by index of the video, for videos that have not ended.
 
     Raises:
-        InputError: as `stream_points`; videos of several sizes, or with points in different frames.
+        InputError: as for `stream_points`; videos of different sizes, or with points in different
+            frames.
     """
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
@@ -222,7 +224,7 @@ class Lane:
 
 
 def model_for(model: Model, protocol: Protocol) -> CorrFlow | None:
-    """The model, where the protocol needs one; InputError if there is none."""
+    """The model, or None if the protocol needs none; InputError if it needs one and has none."""
     if not protocol.propagates:
         return None
     if model is None:
@@ -231,7 +233,7 @@ def model_for(model: Model, protocol: Protocol) -> CorrFlow | None:
 
 
 def cells_of_model(model: CorrFlow | None) -> tuple[int, torch.device]:
-    """The stride of a model's cells, and where they are; without a model each pixel is a cell."""
+    """The stride of a model's cells, and its device; without a model each pixel is a cell."""
     return (model.stride, model.device) if model else (1, torch.device("cpu"))
 
 
@@ -243,8 +245,8 @@ def track(
     *,
     compares: bool = False,
 ) -> Iterator[dict[int, Any]]:
-    """The loop that masks and points share; yields each frame's outputs by lane. `compares`: with
-    the given frames, which is for those who look at confidence, and takes a little time."""
+    """Track masks or points, and yield the outputs of each frame by lane. `compares`: include the
+    agreement with the given frames in the confidence, which takes a little time."""
     first, *_ = lanes.values()
     given = first.labels.given
     for lane in lanes.values():
@@ -278,7 +280,7 @@ def track(
 def track_frame(
     references: References, labels: dict[int, Labels[Any]], number: int, frames_b3hw: Tensor
 ) -> dict[int, Any]:
-    """Propagate labels from the references to one frame of each lane, and remember that."""
+    """Propagate labels from the references to one frame of each lane, and remember the frame."""
     features_bchw = references.prepare(extract_features(references.model, frames_b3hw))
     copied_bkhw = references.copy(number, features_bchw)
     agreement_bk = references.agreement(features_bchw, copied_bkhw)
@@ -301,7 +303,8 @@ def track_frame(
 def remembered(
     labels: Labels[Any], number: int, copied_khw: Tensor | None, hardening: float
 ) -> Tensor:
-    """What the next frames copy of a frame: decisions, shares, or some of each; `[K, h, w]`."""
+    """What the next frames copy from a frame, `[K, h, w]`: the decision, the shares, or a mean of
+    both."""
     if copied_khw is None or hardening == 1:
         return labels.encode(number, None)
     shares_khw = labels.encode(number, copied_khw)
@@ -309,7 +312,7 @@ def remembered(
 
 
 def read_frames(lanes: dict[int, Lane], live: list[int], number: int) -> dict[int, Tensor]:
-    """The next frame `[3, H, W]` of each lane that has one; InputError for one of another size."""
+    """Read the next frame `[3, H, W]` of each lane that has one; InputError if its size differs."""
     frames = {}
     for lane in live:
         if (frame := next(lanes[lane].frames, None)) is None:
@@ -326,7 +329,7 @@ def read_frames(lanes: dict[int, Lane], live: list[int], number: int) -> dict[in
 
 
 def check_labels_used(given: set[int], length: int) -> None:
-    """InputError if something is given in a frame that a video of this length does not have."""
+    """Raise InputError if something is given in a frame beyond the length of the video."""
     unused = [frame for frame in sorted(given) if frame >= length]
     if unused:
         raise InputError(
@@ -336,7 +339,8 @@ def check_labels_used(given: set[int], length: int) -> None:
 
 
 def stack_padded(soft: list[Tensor]) -> Tensor:
-    """`[B, K, h, w]`, K the most labels that a lane has; the others get empty ones."""
+    """Stack the soft labels of the lanes to `[B, K, h, w]`, padded with empty labels to the largest
+    K."""
     most = max(len(soft_khw) for soft_khw in soft)
     return torch.stack(
         [F.pad(soft_khw, (0, 0, 0, 0, 0, most - len(soft_khw))) for soft_khw in soft]

@@ -342,7 +342,7 @@ def test_shares_that_were_wholly_of_a_changed_label_become_background():
 def test_videos_in_step_are_as_many_as_their_labels():
     frames, masks = scene([(4, None)])
     for videos, labels in (([], []), ([frames], []), ([frames], [masks[0], masks[0]])):
-        with pytest.raises(InputError, match="expected as many, at least 1"):
+        with pytest.raises(InputError, match="expected labels for each, and at least 1"):
             stream_together(SHARP, videos, labels)
 
 

@@ -398,7 +398,7 @@ def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tm
         "eval", "--benchmark", "davis2015", *line[2:]
     )
     assert "frames -1" in refused("eval", *line, "--frames", -1)
-    assert "expected at least one of them to copy from" in refused("eval", *line, "--frames", 0)
+    assert "expected at least one frame to copy from" in refused("eval", *line, "--frames", 0)
     assert "radius -3: expected 0 or more" in refused("eval", *line, "--radius", -3)
 
 
