@@ -1,7 +1,8 @@
-"""Colours: RGB to Lab and back, and to the classes that a model predicts (paper, section 3.1).
+"""Converts colours: RGB to Lab and back, and to the classes that a model predicts (paper, section
+3.1).
 
-Everything is batched and runs where its tensors are. What changes frames at random before the
-encoder is shown them is in `augmentation.py`.
+All functions are batched and run on the device of their inputs. Random changes of the frames are in
+`augmentation.py`.
 
 Shapes: n frames, t frames of a clip, k colour classes, h w pixels or cells.
 """
@@ -21,16 +22,16 @@ RGB_TO_XYZ = (
     (0.212671, 0.715160, 0.072169),
     (0.019334 / 1.088754, 0.119193 / 1.088754, 0.950227 / 1.088754),
 )
-TABLE_SIDE = 33  # colours along each axis of the table that OpenCV's float Lab interpolates
+TABLE_SIDE = 33  # entries per axis of the table that OpenCV's float conversion to Lab interpolates
 TABLE_STEPS = (TABLE_SIDE**2, TABLE_SIDE, 1)
-TABLE_ONE = 1 << 14  # 1.0 in its fixed point: 32 cells of 16 sixteenths of 32
-LAB_KNEE = 0.008856  # below it Lab's cube root is replaced by a line
+TABLE_ONE = 1 << 14  # 1.0 in the table's fixed point: 32 intervals of 16 steps of 32
+LAB_KNEE = 0.008856  # below this Lab's cube root is replaced by a line
 
-COLORS = 1 << 24  # of 8 bits in each of red, green and blue
-RED_SHADES = 16  # of which a table of all colours is computed at a time: 1 million colours
+COLORS = 1 << 24  # number of colours of 8 bits each in red, green and blue
+RED_SHADES = 16  # shades of red in one step of computing a table of all colours: 1 million colours
 
 InputSpace = Literal["rgb", "lab"]
-# what becomes 0 and 1 where frames are shown as Lab
+# what Lab is shifted and divided by for the encoder
 LAB_MIDDLE, LAB_REACH = (
     (50.0, 0.0, 0.0),
     (50.0, 128.0, 128.0),
@@ -41,13 +42,14 @@ LAB_MIDDLE, LAB_REACH = (
 def constant(
     rows: tuple[tuple[float, ...], ...], dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """A table as a tensor, moved to its device once: a copy at each step would wait for the
+    """A constant table as a tensor, cached on its device: a copy in each step would wait for the
     device."""
     return torch.tensor(rows, dtype=dtype, device=device)
 
 
 def rgb_to_lab(rgb_n3hw: Tensor) -> Tensor:
-    """sRGB in [0, 1] to CIE Lab (D65): L in [0, 100], a and b about [-127, 127]; `[N, 3, H, W]`."""
+    """Convert sRGB in [0, 1] to CIE Lab (D65), `[N, 3, H, W]`: L in [0, 100], a and b in about
+    [-127, 127]."""
     linear = torch.where(rgb_n3hw > 0.04045, ((rgb_n3hw + 0.055) / 1.055) ** 2.4, rgb_n3hw / 12.92)
     xyz = torch.einsum(
         "xc,nchw->nxhw", constant(RGB_TO_XYZ, rgb_n3hw.dtype, rgb_n3hw.device), linear
@@ -58,7 +60,7 @@ def rgb_to_lab(rgb_n3hw: Tensor) -> Tensor:
 
 
 def lab_to_rgb(lab_n3hw: Tensor) -> Tensor:
-    """The inverse of `rgb_to_lab`, clipped to [0, 1]; for pictures."""
+    """The inverse of `rgb_to_lab`, clipped to [0, 1]; for display."""
     fy = (lab_n3hw[:, 0] + 16) / 116
     f = torch.stack([fy + lab_n3hw[:, 1] / 500, fy, fy - lab_n3hw[:, 2] / 200], dim=1)
     xyz = torch.where(f**3 > LAB_KNEE, f**3, (f - 16 / 116) / 7.787)
@@ -69,8 +71,8 @@ def lab_to_rgb(lab_n3hw: Tensor) -> Tensor:
 
 
 def to_input_space(rgb_n3hw: Tensor, space: InputSpace) -> Tensor:
-    """RGB in [0, 1] as an encoder is shown it: itself, or Lab brought to about [-1, 1], where 0 is
-    no colour; `[N, 3, H, W]`."""
+    """Convert RGB in [0, 1] to an encoder's colour space, `[N, 3, H, W]`: RGB itself, or Lab scaled
+    to about [-1, 1], with a and b 0 for grey."""
     if space == "rgb":
         return rgb_n3hw
     middle, reach = (
@@ -81,7 +83,7 @@ def to_input_space(rgb_n3hw: Tensor, space: InputSpace) -> Tensor:
 
 
 def from_input_space(input_n3hw: Tensor, space: InputSpace) -> Tensor:
-    """The inverse of `to_input_space`, clipped to [0, 1]; for pictures."""
+    """The inverse of `to_input_space`, clipped to [0, 1] for Lab; for display."""
     if space == "rgb":
         return input_n3hw
     middle, reach = (
@@ -94,8 +96,8 @@ def from_input_space(input_n3hw: Tensor, space: InputSpace) -> Tensor:
 def quantize_colors(
     rgb_n3hw: Tensor, palette: Palette = PUBLISHED, lightness: float = 1.0
 ) -> Tensor:
-    """The nearest class of each pixel, in ab or in Lab as the palette is: int64 `[N, H, W]` of RGB
-    in [0, 1]; `lightness` weighs L."""
+    """Find the nearest class of each pixel, in the palette's space, ab or Lab: int64 `[N, H, W]`
+    from RGB in [0, 1]. `lightness` is the weight of L."""
     color_nhwx = table_ab(rgb_n3hw) if len(palette[0]) == 2 else rgb_to_lab(rgb_n3hw).movedim(1, -1)
     centers_kx = constant(palette, torch.float32, rgb_n3hw.device)
     if len(palette[0]) == 3 and lightness != 1:
@@ -109,22 +111,22 @@ def quantize_colors(
 
 
 class ColorClassifier:
-    """The class of each pixel of uint8 frames: `quantize_colors` to the last bit, by one lookup.
+    """Finds the class of each pixel of uint8 frames with one lookup, exactly as `quantize_colors`.
 
-    The class is a function of 24 bits. A table of all of them takes 16 MB and as long as to compute
-    so many pixels; on the CPU it is made once as many have been computed, so that a short use does
-    not wait for it.
+    The class is a function of 24 bits. A table of all colours takes 16 MB, and as long to compute
+    as the same number of pixels. On the CPU it is made only after that many pixels have been
+    computed directly, so that a short use does not wait for it.
     """
 
     def __init__(self, palette: Palette, lightness: float) -> None:
         self.palette, self.lightness = palette, lightness
         self.table: Tensor | None = None
-        """uint8 `[2^24]`, by red, green and blue."""
+        """uint8 `[2^24]`, indexed by red, green and blue."""
         self.pixels = 0
-        """That were computed so far."""
+        """Number of pixels computed directly so far."""
 
     def __call__(self, frames_n3hw: Tensor) -> Tensor:
-        """int64 `[N, H, W]` of uint8 RGB."""
+        """The classes of uint8 RGB, int64 `[N, H, W]`."""
         if self.table is None or self.table.device != frames_n3hw.device:
             self.pixels += frames_n3hw.numel() // 3
             if frames_n3hw.device.type == "cpu" and self.pixels < COLORS:
@@ -134,7 +136,7 @@ class ColorClassifier:
         return self.table[(red << 16) | (green << 8) | blue].long()
 
     def make_table(self, device: torch.device) -> Tensor:
-        """The classes of all colours, a few shades of red at a time."""
+        """Compute the classes of all colours, a few shades of red at a time."""
         shades = torch.arange(256, device=device, dtype=torch.float32) / 255
         parts = []
         for reds in torch.split(shades, RED_SHADES):
@@ -147,11 +149,12 @@ class ColorClassifier:
 
 
 def table_ab(rgb_n3hw: Tensor) -> Tensor:
-    """Lab's a and b as the method's authors had them: float32 `[N, H, W, 2]` of RGB in [0, 1].
+    """Compute Lab's a and b as the method's authors did: float32 `[N, H, W, 2]` from RGB in [0, 1].
 
-    They are those of OpenCV's float conversion, which interpolates a table of 33 x 33 x 33 colours
-    in whole numbers, up to 0.35 off the formula of `rgb_to_lab`: enough to change the class of 4
-    pixels in 1,000. Equal to the last bit but for the table's own rounding.
+    They used OpenCV's float conversion, which interpolates a table of 33 x 33 x 33 colours in
+    integers. It is up to 0.35 off the formula of `rgb_to_lab`, which is enough to change the class
+    of 4 pixels in 1,000. The result here equals OpenCV's to the last bit, apart from rounding in
+    the table itself.
     """
     fixed = (rgb_n3hw * TABLE_ONE).round().int()
     corner, sixteenths = fixed >> 9, (fixed >> 5) & 15
@@ -161,7 +164,7 @@ def table_ab(rgb_n3hw: Tensor) -> Tensor:
         for c, step in enumerate(TABLE_STEPS)
     ]
     table = ab_table(rgb_n3hw.device)
-    # half of the 16^3 that both are divided by
+    # both a and b are divided by 16^3 below; adding half of that rounds them
     total = torch.full_like(fixed[:, 0], 2048 + (2048 << 32), dtype=torch.int64)
     for r, g, b in itertools.product((0, 1), repeat=3):
         total.addcmul_(
@@ -173,8 +176,8 @@ def table_ab(rgb_n3hw: Tensor) -> Tensor:
 
 @lru_cache
 def ab_table(device: torch.device) -> Tensor:
-    """a and b of the table's colours in 64ths above -128, both in one int64 (a above bit 32) lest
-    all be looked up twice; `[33^3]`."""
+    """The table `[33^3]` of a and b, in 64ths above -128. Both are packed into one int64 (a from
+    bit 32 on), so that one lookup finds them."""
     axis = torch.linspace(0, 1, TABLE_SIDE, dtype=torch.float64)
     lab_1p = rgb_to_lab(torch.cartesian_prod(axis, axis, axis).T[None, :, :, None])[0, :, :, 0]
     a, b = ((lab_1p[1:] + 128) * 64).round().long()
@@ -185,8 +188,8 @@ def ab_table(device: torch.device) -> Tensor:
 def class_colors(
     probabilities_nkhw: Tensor, lightness_nhw: Tensor, palette: Palette = PUBLISHED
 ) -> Tensor:
-    """Mean colour under `probabilities` as RGB in [0, 1], `[N, 3, H, W]`; of a palette of ab, with
-    the given L. For pictures."""
+    """The mean colour under class probabilities, as RGB in [0, 1], `[N, 3, H, W]`; for display.
+    `lightness_nhw` is the L to use with a palette of ab."""
     color_nxhw = torch.einsum(
         "nkhw,kx->nxhw", probabilities_nkhw, probabilities_nkhw.new_tensor(palette)
     )
@@ -198,16 +201,16 @@ def class_colors(
 
 
 def labels_to_soft_grid(labels_nhw: Tensor, classes: int, stride: int) -> Tensor:
-    """Integer labels to their shares in each cell: `[N, classes, H/stride, W/stride]`, summing to
-    1.
+    """Convert integer labels to the share of each label in each cell, `[N, classes, H/stride,
+    W/stride]`, with a sum of 1.
 
-    Shares, because an average of class *indices* is a class that may be nowhere in the cell.
+    An average of class *indices* would be a class that may not be in the cell at all.
     """
     n, height, width = labels_nhw.shape
     h, w = height // stride, width // stride
     cells_nhsws = labels_nhw[:, : h * stride, : w * stride].reshape(n, h, stride, w, stride)
     cells_ps = cells_nhsws.transpose(2, 3).reshape(n * h * w, stride**2).long()
-    # counted, lest there be a map of pixels for each class; whole numbers add up in any order
+    # counting needs no map of pixels for each class, and sums of integers do not depend on order
     counts_pk = torch.zeros(len(cells_ps), classes, device=labels_nhw.device)
     counts_pk.scatter_add_(1, cells_ps, torch.ones_like(cells_ps, dtype=counts_pk.dtype))
     shares_pk = counts_pk / stride**2

@@ -1,5 +1,5 @@
-"""What was tracked, drawn over the frames: dots with tails, and boxes. Objects' pixels are tinted
-by `pictures.overlay`."""
+"""Draws tracked points as dots with tails, and boxes of objects, over frames. `pictures.overlay`
+tints the pixels of objects."""
 
 from collections import deque
 
@@ -10,20 +10,20 @@ from PIL import Image, ImageDraw
 from corrflow.masks import PALETTE
 from corrflow.pictures import Pixels
 
-TAIL = 12  # frames that a dot's tail reaches back
-DOT = 1 / 75  # radius of a dot, of the frame's short side
+TAIL = 12  # length of a dot's tail, in frames
+DOT = 1 / 75  # radius of a dot, as a fraction of the frame's short side
 WHITE = (255, 255, 255)
-Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are the first beyond
+Box = tuple[int, int, int, int]  # x0, y0, x1, y1 in pixels; x1 and y1 are exclusive
 
 
 def color(number: int) -> tuple[int, int, int]:
-    """The palette's colour of an object or a point, counted from 1."""
+    """The palette's colour for an object or point, numbered from 1."""
     index = (number - 1) % 255 + 1
     return PALETTE[3 * index], PALETTE[3 * index + 1], PALETTE[3 * index + 2]
 
 
 def mask_to_box(mask_hw: NDArray[np.bool_]) -> Box | None:
-    """The smallest box around what is marked; None if nothing is."""
+    """The smallest box around the pixels of a mask; None if it is empty."""
     columns, rows = np.flatnonzero(mask_hw.any(axis=0)), np.flatnonzero(mask_hw.any(axis=1))
     return (
         (int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
@@ -33,12 +33,12 @@ def mask_to_box(mask_hw: NDArray[np.bool_]) -> Box | None:
 
 
 def line_width(frame_hw3: Pixels) -> int:
-    """That suits a frame's size, in pixels."""
+    """A line width, in pixels, that suits the frame's size."""
     return max(round(int(min(frame_hw3.shape[:2])) * DOT / 2), 1)
 
 
 def draw_boxes(frame_hw3: Pixels, boxes: dict[int, Box | None]) -> Pixels:
-    """A frame with a box for each object that is there."""
+    """Draw the box of each object that has one."""
     image, width = Image.fromarray(frame_hw3), 2 * line_width(frame_hw3)
     for number, box in boxes.items():
         if box:
@@ -49,7 +49,7 @@ def draw_boxes(frame_hw3: Pixels, boxes: dict[int, Box | None]) -> Pixels:
 
 
 class Dots:
-    """Draws points frame by frame, and remembers where they were."""
+    """Draws points frame by frame, and remembers their positions for the tails."""
 
     def __init__(self) -> None:
         self.past: deque[NDArray[np.float32]] = deque(maxlen=TAIL)
@@ -57,8 +57,7 @@ class Dots:
     def draw(
         self, frame_hw3: Pixels, xy_k2: NDArray[np.float32], visible_k: NDArray[np.bool_]
     ) -> Pixels:
-        """A frame with its points: filled where they are seen, hollow where they are hidden, none
-        where x is NaN."""
+        """Draw the points of a frame: filled if visible, hollow if hidden, not at all if NaN."""
         self.past.append(xy_k2)
         image = Image.fromarray(frame_hw3)
         pen = ImageDraw.Draw(image)
@@ -88,7 +87,7 @@ def draw_dot(
     *,
     hollow: bool,
 ) -> None:
-    """A disk with a white edge, or a ring with one."""
+    """Draw a disk, or a ring if `hollow`, with a white edge."""
     edge = radius * 1.35
     if hollow:
         pen.ellipse(

@@ -1,4 +1,5 @@
-"""Image files as viewers show them: upright, 8 bits a channel. What a mask means is in `masks.py`.
+"""Reads image files as viewers show them: upright, with 8 bits per channel. How masks are
+interpreted is in `masks.py`.
 
 Shapes: h w pixels, 3 colour channels last, as Pillow has them.
 """
@@ -10,22 +11,22 @@ from PIL import ExifTags, Image, ImageOps
 
 from corrflow.errors import InputError
 
-# Pillow's modes of grey with more than 8 bits
+# Pillow's grey modes of more than 8 bits
 GREY16 = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
 DEPTHS = (8, 10, 12, 14, 16)
-# what Pillow raises for damage of one kind or another
+# the exceptions that Pillow raises for damaged files
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def load_image(path: Path, kind: str) -> Image.Image:
-    """Read an image file, turned upright as its EXIF asks.
+    """Read an image file and orient it as its EXIF says.
 
     Args:
-        path: of a file in any format that Pillow reads.
-        kind: what errors call it, such as `frame`.
+        path: a file in any format that Pillow reads.
+        kind: what error messages call it, such as `frame`.
 
     Raises:
-        InputError: there is no such file, or no image can be read from it.
+        InputError: the file does not exist, or is not a readable image.
     """
     try:
         with Image.open(path) as image:
@@ -40,21 +41,21 @@ def load_image(path: Path, kind: str) -> Image.Image:
 
 
 def is_turned(image: Image.Image) -> bool:
-    """Whether its EXIF asks for a turn or a mirror image."""
+    """Whether the EXIF orientation asks for a rotation or a flip."""
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
 
 
 def to_rgb(image: Image.Image, depth: int, name: str) -> Image.Image:
-    """An image as 8-bit RGB.
+    """Convert an image to 8-bit RGB.
 
     Args:
-        image: of any mode.
-        depth: the bits of a 16-bit grey image that are in use; its values are scaled from so many
-            to 8.
-        name: what errors call the image.
+        image: an image of any mode.
+        depth: number of bits that a 16-bit grey image uses; its values are scaled from these to 8.
+        name: what error messages call the image.
 
     Raises:
-        InputError: it holds values that `depth` bits can't, or fractions, whose range nobody knows.
+        InputError: a value needs more than `depth` bits, or the image holds fractions, whose range
+            is unknown.
     """
     if image.mode == "F":
         raise InputError(f"{name}: holds fractions: expected whole numbers of 8 or 16 bits")
@@ -62,7 +63,7 @@ def to_rgb(image: Image.Image, depth: int, name: str) -> Image.Image:
 
 
 def to_grey8(image: Image.Image, depth: int, name: str) -> Image.Image:
-    """Grey of `depth` bits as grey of 8; InputError names a value that `depth` bits can't hold."""
+    """Scale grey from `depth` to 8 bits; InputError names a value that needs more than `depth`."""
     grey_hw = np.asarray(image)
     low, high = int(grey_hw.min()), int(grey_hw.max())
     if low < 0 or high >= 1 << depth:
@@ -73,18 +74,18 @@ def to_grey8(image: Image.Image, depth: int, name: str) -> Image.Image:
 
 
 def grey_depth(highest: int) -> int:
-    """How many bits 16-bit grey images use, by their highest value: 8, 10, 12, 14 or 16.
+    """The number of bits that 16-bit grey images use, by their highest value: 8, 10, 12, 14 or 16.
 
-    Cameras store 10 to 14 bits in files of 16, and say nowhere how many.
+    Cameras store 10 to 14 bits in 16-bit files without saying how many.
     """
     return next((depth for depth in DEPTHS if highest < 1 << depth), DEPTHS[-1])
 
 
 def video_depth(paths: tuple[Path, ...]) -> int | None:
-    """The depth that all frames of a video have in common, so that its light does not flicker.
+    """One depth for all frames of a video, so that its brightness does not flicker.
 
-    It follows from the highest value of all frames, which are read for it only if the first one is
-    16-bit grey; None if it is not.
+    It follows from the highest value in all frames, which are only read if the first one is 16-bit
+    grey. If it is not, the depth is None.
 
     Raises:
         InputError: names a frame that can't be read.
@@ -101,9 +102,9 @@ def load_mode(path: Path) -> str:
         with Image.open(path) as image:
             return image.mode
     except UNREADABLE:
-        return ""  # who reads the frame will say so
+        return ""  # reading the frame will raise the error
 
 
 def highest_grey(image: Image.Image) -> int:
-    """The highest value of a 16-bit grey image; 0 of any other."""
+    """The highest value of a 16-bit grey image; 0 for any other image."""
     return int(np.asarray(image).max()) if image.mode in GREY16 else 0

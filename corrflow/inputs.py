@@ -1,7 +1,8 @@
-"""What a step learns from: uint8 clips to clean colours and augmented input, on the device.
+"""Prepares the input of a training step: from uint8 clips to clean colours and augmented frames, on
+the device.
 
-Shapes: b clips of this rank, t frames of a clip, n frames of all its clips, m targets, k classes of
-all of them, h w pixels or cells.
+Shapes: b clips of this rank, t frames of a clip, n frames of all clips of this rank, m targets, k
+classes of all targets, h w pixels or cells.
 """
 
 from typing import NamedTuple, Protocol
@@ -32,27 +33,27 @@ class StepInput(NamedTuple):
     """A batch, ready for the loss."""
 
     frames_bt3hw: Tensor
-    """Clean, RGB in [0, 1]."""
+    """Clean frames, RGB in [0, 1]."""
     inputs_bt3hw: Tensor
-    """Augmented, in the colour space that the encoder is shown."""
+    """Augmented frames, in the encoder's colour space."""
     colors_btkhw: Tensor
-    """Shares of the colour classes in each cell."""
+    """Share of each colour class in each cell."""
     classes_btmhw: Tensor
-    """The class of each pixel by each target, int64."""
+    """The class of each pixel for each target, int64."""
 
     def parts(self, count: int) -> list["StepInput"]:
-        """The same clips, divided evenly."""
+        """Split the clips evenly into `count` parts."""
         chunks = [tensor.chunk(count) for tensor in self]
         return [StepInput(*tensors) for tensors in zip(*chunks, strict=True)]
 
 
 class InputPipeline(NamedTuple):
-    """How clips become the input of a step: which colours are predicted, and how frames are
+    """Turns clips into the input of a step: holds which colours are predicted, and how frames are
     augmented."""
 
     targets: tuple[Target, ...]
     classifiers: tuple[ColorClassifier, ...]
-    """Of the targets' palettes."""
+    """One for the palette of each target."""
     stride: int
     space: InputSpace
     augmentation: AugmentationConfig
@@ -64,7 +65,7 @@ class InputPipeline(NamedTuple):
         target: TargetConfig | None = None,
         augmentation: AugmentationConfig | None = None,
     ) -> "InputPipeline":
-        """That of a model; target and augmentation as in the paper unless given."""
+        """The pipeline for a model; target and augmentation are those of the paper by default."""
         targets = (target or TargetConfig()).targets()
         classifiers = tuple(ColorClassifier(one.palette, one.lightness) for one in targets)
         space, augmentation = model.config.input, augmentation or AugmentationConfig()
@@ -78,17 +79,17 @@ class InputPipeline(NamedTuple):
         rank: int = 0,
         world_size: int = 1,
     ) -> StepInput:
-        """Clips to clean colours and augmented input, on `device`.
+        """Convert clips to clean colours and augmented input, on `device`.
 
         Args:
-            clips_bt3hw: uint8, those of this rank.
-            draws: for the global batch, of which this rank takes its part.
+            clips_bt3hw: the clips of this rank, uint8.
+            draws: random numbers for the global batch, of which this rank uses its part.
             device: where the step is computed.
-            rank: of this process.
-            world_size: processes that have as many clips each.
+            rank: rank of this process.
+            world_size: number of processes, all with the same number of clips.
 
         Raises:
-            InputError: sides that are no multiples of the encoder's stride.
+            InputError: sides that are not multiples of the encoder's stride.
         """
         check_sides(clips_bt3hw.shape, self.stride)
         clips, frames = clips_bt3hw.shape[:2]
@@ -109,14 +110,14 @@ class InputPipeline(NamedTuple):
 
 
 def to_device(clips: Tensor, device: torch.device) -> Tensor:
-    """Clips on the device; from pinned memory to CUDA, so that it is not waited for."""
+    """Move clips to the device; to CUDA from pinned memory, so that the copy is asynchronous."""
     if device.type == "cuda" and clips.device.type == "cpu" and not clips.is_pinned():
         clips = clips.pin_memory()
     return clips.to(device, non_blocking=True)
 
 
 def check_sides(shape: torch.Size, stride: int) -> None:
-    """InputError unless frames of this shape divide into the encoder's cells."""
+    """Raise InputError unless frames of this shape divide evenly into the encoder's cells."""
     height, width = shape[-2:]
     if height % stride or width % stride:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a picture of a mask means: which pixels are which object. Files are read in `pictures.py`.
+"""Interprets an image as a mask: which pixels are which object. Files are read in `pictures.py`.
 
 Shapes: h w pixels, 3 colour channels last, as Pillow has them.
 """
@@ -13,16 +13,16 @@ from corrflow.images import GREY16
 
 Labels = NDArray[np.uint8]
 Numbers = NDArray[np.int64]
-LOSSY = {"JPEG", "MPO"}  # formats that blur an object's number into others
-# Grey up to here is a number, not a shade: a thirty-second part of white is black to the eye, and
+LOSSY = {"JPEG", "MPO"}  # formats whose compression changes an object's number
+# Grey values up to this one are object numbers, not shades: an eighth of white looks black, and
 # nobody marks more objects than that.
 MOST_OBJECTS = 31
-# An object is as wide as this somewhere, in pixels; a soft edge is not as flat: of discs that were
-# blurred, resized or stored as JPEG, no shade between the outer eighths of the range ever was.
+# An object has a flat square at least this wide, in pixels, and a soft edge has none: in discs that
+# were blurred, resized or stored as JPEG, no shade between the outer eighths of the range had one.
 FLAT = 5
-MANY = 64  # shades that a wide soft edge has, and objects' numbers do not
-NAMED = 8  # values that an error names
-VOID = 255  # of PASCAL VOC: the border around objects, which is none
+MANY = 64  # distinct values that suggest a wide soft edge; masks have fewer object numbers
+NAMED = 8  # how many values an error message lists
+VOID = 255  # of PASCAL VOC: the border around objects, which is not an object
 
 
 def davis_palette() -> list[int]:
@@ -30,7 +30,7 @@ def davis_palette() -> list[int]:
     palette = []
     for index in range(256):
         color = [0, 0, 0]
-        for bit in range(8):  # three bits of the index at a time, the colours' highest first
+        for bit in range(8):  # three bits of the index at a time, from the colours' highest bit
             for channel in range(3):
                 color[channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
         palette += color
@@ -41,13 +41,13 @@ PALETTE = davis_palette()
 
 
 def stored_labels(image: Image.Image, name: str) -> Labels:
-    """The labels `[H, W]` that a benchmark stores, as they are.
+    """The labels `[H, W]` of a benchmark's image, as they are stored.
 
-    Those are the indices of a palette image, the numbers of a grey one, and the places in the DAVIS
-    palette of one in colours; transparency does not count.
+    They are the indices of a palette image, the values of a grey image, or the indices of the
+    colours in the DAVIS palette. Transparency is ignored.
 
     Raises:
-        InputError: it is in other colours, or holds fractions, or a label that is not 0 to 255.
+        InputError: the image has other colours, fractions, or a label outside of 0 to 255.
     """
     if image.mode in ("P", "PA"):
         return indices(image)
@@ -56,20 +56,21 @@ def stored_labels(image: Image.Image, name: str) -> Labels:
 
 
 def marked_labels(image: Image.Image, name: str) -> Labels:
-    """The objects `[H, W]` that somebody marked, in whatever way; 0 is the background.
+    """The objects `[H, W]` that somebody marked, in any of these ways; 0 is the background.
 
-    - Where transparency varies, what is at least half opaque is the object: 1. Several objects are
-      distinguished there by their index, if index 0 is what is transparent, or by DAVIS colours.
-    - Indices of a palette are objects. A palette in use of greys up to white goes by its colours
-      instead, if those are white on black; so does one in which black is not the first entry.
-    - Grey is white on black, cut at half of its range, if all of it is near black or near white but
-      for edges, however soft: 1. It is objects' numbers if none is above 31, or if there is no
-      white and each value has a flat place as wide as an object.
-    - Other colours are places in the DAVIS palette.
-    - Label 255 beside others is PASCAL VOC's void, no object.
+    - If transparency varies, what is at least half opaque is object 1. Several objects can be told
+      apart by their palette index, if what is transparent has index 0, or by DAVIS colours.
+    - In a palette image the indices are the objects. But if the colours in use are greys up to
+      white and are white on black, or if black is not the first entry, the colours decide.
+    - A grey image is white on black, cut at half of its range to object 1, if all of it is near
+      black or near white, apart from edges, however soft. It holds object numbers if none is above
+      31, or if there is no white and each value fills a flat square as wide as an object.
+    - Other colours are looked up in the DAVIS palette.
+    - Label 255 beside others is PASCAL VOC's void, not an object.
 
     Raises:
-        InputError: it is none of these, or could be two of them; names the values or colours.
+        InputError: the image is none of these, or could be two of them; names its values or
+            colours.
     """
     labels_hw = labels_with_void(image, name)
     has_others = ((labels_hw > 0) & (labels_hw < VOID)).any()
@@ -77,7 +78,7 @@ def marked_labels(image: Image.Image, name: str) -> Labels:
 
 
 def labels_with_void(image: Image.Image, name: str) -> Labels:
-    """The labels `[H, W]` that somebody marked, with 255 where it is unknown what is there."""
+    """The labels `[H, W]` that somebody marked, with 255 for void."""
     alpha_hw = varying_alpha(image)
     if alpha_hw is not None:
         return labels_of_alpha(image, alpha_hw, name)
@@ -90,21 +91,21 @@ def labels_with_void(image: Image.Image, name: str) -> Labels:
 
 
 def indices(image: Image.Image) -> Labels:
-    """The indices `[H, W]` of a palette image, with transparency or without."""
+    """The indices `[H, W]` of a palette image, with or without transparency."""
     stored = np.asarray(image)
     return np.array(stored[..., 0] if stored.ndim == 3 else stored)
 
 
 def rgb(image: Image.Image) -> Labels:
-    """The colours `[H, W, 3]`; what is transparent keeps its own."""
+    """The colours `[H, W, 3]`; transparent pixels keep the colour that is stored."""
     return np.asarray(image.convert("RGBA" if image.mode == "RGBa" else "RGB"))[..., :3]
 
 
 def grey_values(image: Image.Image, name: str) -> Numbers | None:
-    """The values `[H, W]` of a grey picture, also of one stored in colours; None if it is not grey.
+    """The values `[H, W]` of a grey image, even if it is stored as RGB; None if it is not grey.
 
     Raises:
-        InputError: it holds fractions.
+        InputError: the image holds fractions.
     """
     if image.mode == "F":
         raise InputError(f"{name}: holds fractions: expected whole numbers")
@@ -118,7 +119,7 @@ def grey_values(image: Image.Image, name: str) -> Numbers | None:
 
 
 def in_range(labels_hw: Numbers, name: str) -> Labels:
-    """Numbers as labels; InputError names one that is not 0 to 255."""
+    """Convert values to labels; InputError names one that is not from 0 to 255."""
     low, high = int(labels_hw.min()), int(labels_hw.max())
     if low < 0 or high > 255:
         worst = high if high > 255 else low
@@ -128,7 +129,7 @@ def in_range(labels_hw: Numbers, name: str) -> Labels:
 
 
 def varying_alpha(image: Image.Image) -> Labels | None:
-    """How opaque each pixel is, `[H, W]` from 0 to 255; None if all are alike."""
+    """The opacity of each pixel, `[H, W]` from 0 to 255; None if all are equal."""
     if not image.has_transparency_data or image.mode in GREY16:
         return None
     alpha_hw = np.asarray(image.convert("RGBA").getchannel("A"))
@@ -136,10 +137,11 @@ def varying_alpha(image: Image.Image) -> Labels | None:
 
 
 def labels_of_alpha(image: Image.Image, alpha_hw: Labels, name: str) -> Labels:
-    """What is at least half opaque: one object, unless it is several flat ones.
+    """The labels of what is at least half opaque: one object, or several of flat colours.
 
     Raises:
-        InputError: it is several, in colours that are not the DAVIS palette's; names one.
+        InputError: there are several objects in colours outside of the DAVIS palette; names one
+            colour.
     """
     shown_hw = alpha_hw > 127
     if image.mode in ("P", "PA"):
@@ -149,7 +151,7 @@ def labels_of_alpha(image: Image.Image, alpha_hw: Labels, name: str) -> Labels:
     colors_hw3 = np.where(shown_hw[..., None], rgb(image.convert("RGBA")), 0).astype(np.uint8)
     # a soft edge may change the colours a little
     solid = np.unique(codes_of(colors_hw3[shown_hw & (alpha_hw == alpha_hw.max())]))
-    if len(solid) > MOST_OBJECTS:  # what was cut out of a photograph
+    if len(solid) > MOST_OBJECTS:  # a cutout of a photograph
         return shown_hw.astype(np.uint8)
     labels_hw, known_hw = palette_places(colors_hw3)
     if known_hw.all() and not (colors_hw3 == colors_hw3[..., :1]).all():
@@ -158,7 +160,11 @@ def labels_of_alpha(image: Image.Image, alpha_hw: Labels, name: str) -> Labels:
 
 
 def labels_of_palette(image: Image.Image, name: str) -> Labels:
-    """Indices, unless the colours in use say otherwise; InputError where they could be either."""
+    """The labels of a palette image: its indices, unless the colours in use say otherwise.
+
+    Raises:
+        InputError: either could be meant.
+    """
     index_hw, palette = indices(image), palette_of(image)
     used = np.unique(index_hw)
     greys = palette[used, 0].astype(np.int64)
@@ -181,21 +187,21 @@ def labels_of_palette(image: Image.Image, name: str) -> Labels:
 
 
 def palette_of(image: Image.Image) -> Labels:
-    """The colours `[256, 3]` of a palette image; black where it has none."""
+    """The palette `[256, 3]` of a palette image, padded with black."""
     colors = image.getpalette("RGB") or []
     return np.array(colors + [0] * (768 - len(colors)), dtype=np.uint8).reshape(256, 3)
 
 
 def labels_of_grey(grey_hw: Numbers, name: str, *, exact: bool) -> Labels:
-    """White on black as 1, or objects' numbers.
+    """The labels of a grey image: 1 for white on black, or the object numbers that it holds.
 
     Args:
         grey_hw: values of 8 or 16 bits.
-        name: what errors call the mask.
-        exact: whether the values are those that were stored: of a lossy format they are not.
+        name: what error messages call the mask.
+        exact: whether the values are as they were drawn, which they are not in a lossy format.
 
     Raises:
-        InputError: it is neither, or could be both; names the values.
+        InputError: the image is neither, or could be both; names its values.
     """
     values, white = np.unique(grey_hw), 255 if grey_hw.max() < 256 else 65535
     if exact and values[0] >= 0 and values[-1] <= MOST_OBJECTS:
@@ -214,47 +220,49 @@ def labels_of_grey(grey_hw: Numbers, name: str, *, exact: bool) -> Labels:
 
 
 def is_white_on_black(grey_hw: Numbers, white: int, *, exact: bool) -> bool:
-    """Whether all but edges is near black or near white, and some of it is white."""
+    """Whether everything except edges is near black or near white, and some of it is near white."""
     values = np.unique(grey_hw)
     if values[0] < 0 or not is_near_white(int(values[-1]), white):
         return False
-    # with hard edges and one white each value stands for itself; else many are edges' or noise
+    # with hard edges and a single white, every value counts; otherwise many come from soft edges or
+    # noise, and only flat ones count
     is_hard = not is_shade(values, white).any() and np.count_nonzero(8 * values >= 7 * white) == 1
     flat = values if is_hard else flat_values(grey_hw)
     dark = np.count_nonzero(8 * flat <= white)
-    has_numbers = exact and dark > 1 and len(values) < MANY  # besides white, which is then a void
+    has_numbers = exact and dark > 1 and len(values) < MANY  # white is then the void
     return not has_numbers and not is_shade(flat, white).any()
 
 
 def is_shade(values: Numbers, white: int) -> NDArray[np.bool_]:
-    """Which values are neither near black nor near white."""
+    """Which values are neither near black nor near white, outside of the outer eighths."""
     return np.asarray((8 * values > white) & (8 * values < 7 * white))
 
 
 def is_near_white(value: int, white: int) -> bool:
-    """Whether a shade lies in the lightest eighth of the range."""
+    """Whether a value is in the lightest eighth of the range."""
     return 8 * value >= 7 * white
 
 
 def flat_values(grey_hw: Numbers) -> Numbers:
-    """The values that fill a square as wide as an object."""
+    """The values that fill a square of FLAT pixels to a side somewhere."""
     lowest_hw = minimum_filter(grey_hw, FLAT, mode="constant", cval=-1)
     highest_hw = maximum_filter(grey_hw, FLAT, mode="constant", cval=-1)
     return np.unique(grey_hw[lowest_hw == highest_hw])
 
 
 def labels_of_colors(colors_hw3: Labels, name: str) -> Labels:
-    """Places of colours `[H, W, 3]` in the DAVIS palette; InputError names one that has none."""
+    """Indices of colours `[H, W, 3]` in the DAVIS palette; InputError names one that is not in
+    it."""
     labels_hw, known_hw = palette_places(colors_hw3)
     if not known_hw.all():
         color = tuple(int(value) for value in colors_hw3[~known_hw][0])
-        problem = f"{name}: in colours, and {color} is none of the DAVIS palette"
+        problem = f"{name}: in colours, and {color} is not in the DAVIS palette"
         raise InputError(f"{problem}: expected an indexed or grey PNG")
     return labels_hw
 
 
 def palette_places(colors_hw3: Labels) -> tuple[Labels, NDArray[np.bool_]]:
-    """Places in the DAVIS palette, and whether each colour has one, both `[H, W]`."""
+    """Indices of colours in the DAVIS palette, and whether each colour is in it, both `[H, W]`."""
     codes_hw = codes_of(colors_hw3)
     palette = codes_of(np.array(PALETTE).reshape(256, 3))
     order = palette.argsort()
@@ -263,5 +271,5 @@ def palette_places(colors_hw3: Labels) -> tuple[Labels, NDArray[np.bool_]]:
 
 
 def codes_of(colors: NDArray[np.integer]) -> Numbers:
-    """A number for each colour, `[..., 3]` to `[...]`."""
+    """Encode each colour as one number, `[..., 3]` to `[...]`."""
     return np.asarray(colors.astype(np.int64) @ (1 << 16, 1 << 8, 1))

@@ -1,5 +1,5 @@
-"""Palettes: the colours that are classes. The 16 that were published with the method, or others
-from a file; and which of them are predicted, with what share of the loss.
+"""Palettes, the colours that are classes: the 16 published with the method, or those of a file.
+Also configures which palettes are predicted, with what share of the loss.
 
 Shapes: p pixels, k classes, x 2 of (a, b) or 3 of (L, a, b).
 """
@@ -20,7 +20,7 @@ from corrflow.files import atomic_file
 Palette = tuple[tuple[float, ...], ...]
 """Centres of the colour classes: rows of (a, b) or of (L, a, b)."""
 
-# k-means centres of ab over natural frames, as published with the method
+# k-means centres of ab in natural frames, as published with the method
 PUBLISHED: Palette = (
     (10.227485656738281, -25.504367828369141), (9.1718616485595703, -5.4802451133728027),
     (38.079753875732422, -55.176967620849609), (13.772418975830078, 29.932201385498047),
@@ -32,8 +32,8 @@ PUBLISHED: Palette = (
     (54.295120239257812, -73.889358520507812), (0.19337761402130127, 0.032210350036621094),
 )  # fmt: skip
 CLASSES = len(PUBLISHED)
-MAX_CLASSES = 256  # of a palette; all of them travel with every copy
-# 64 classes of the Lab of 253 real videos, L at 0.3 of its weight:
+MAX_CLASSES = 256  # of a palette; every copy by attention has a channel for each
+# 64 classes of Lab from 253 real videos, with weight 0.3 for L:
 # `launch/shard.py palette --classes 64 --lightness 0.3`
 LAB64 = Path(__file__).parent / "palettes" / "lab64.csv"
 
@@ -43,10 +43,10 @@ class Target(NamedTuple):
 
     palette: Palette
     share: float
-    """Its share of the loss; the shares of all targets add up to 1."""
+    """Share of the loss; the shares of all targets add up to 1."""
     lightness: float
-    """Weight of L relative to a and b where the nearest class of Lab is chosen; a palette of ab has
-    no use for it."""
+    """Weight of L relative to a and b in the choice of the nearest class of Lab; not used for a
+    palette of ab."""
 
 
 @dataclass(frozen=True)
@@ -54,15 +54,15 @@ class TargetConfig:
     """Which colour classes the model predicts (paper, section 3.1)."""
 
     palette: str = ""
-    """CSV file of colour classes, a line `a,b` or `L,a,b` for each; launch/shard.py palette makes
-    one. Unless given, the 16 classes of ab that were published with the method."""
+    """CSV file of colour classes, with a line `a,b` or `L,a,b` for each; launch/shard.py palette
+    writes one. By default the 16 classes of ab that were published with the method."""
     second_palette: str = ""
-    """CSV file of a second palette, whose classes are predicted as well, with a loss of their own.
+    """CSV file of a second palette, whose classes are predicted as well, with a separate loss.
     Classes of Lab also separate colours of equal hue and different lightness."""
     second_share: float = 0.4
-    """Share of the second palette in the loss; the first has the rest."""
+    """Share of the second palette in the loss; the first palette has the rest."""
     lightness: float = 1.0
-    """Weight of L relative to a and b where the nearest class of Lab is chosen. Below 1, shadows
+    """Weight of L relative to a and b in the choice of the nearest class of Lab. Below 1, shadows
     change fewer classes."""
 
     def __post_init__(self) -> None:
@@ -71,7 +71,7 @@ class TargetConfig:
             raise InputError(f"target: second_share {self.second_share}: expected less than 1")
 
     def targets(self) -> tuple[Target, ...]:
-        """One or two; InputError if a file can't be read or is no palette."""
+        """The one or two targets; InputError if a file can't be read or is not a palette."""
         palette = read_palette(Path(self.palette)) if self.palette else PUBLISHED
         if not self.second_palette:
             return (Target(palette, 1.0, self.lightness),)
@@ -81,7 +81,7 @@ class TargetConfig:
 
 
 def read_palette(path: Path) -> Palette:
-    """A CSV of 2 to 256 lines `a,b`, or of `L,a,b`; InputError names what it is instead."""
+    """Read a CSV of 2 to 256 lines `a,b` or `L,a,b`; InputError if it is something else."""
     try:
         rows = tuple(
             tuple(float(word) for word in line.split(","))
@@ -108,19 +108,19 @@ def read_palette(path: Path) -> Palette:
 def fit_palette(
     colors_px: NDArray[np.float32], classes: int, seed: int = 0, lightness: float = 1.0
 ) -> Palette:
-    """The centres of `classes` clusters (k-means) of pixels' ab or Lab, the commonest first;
-    `lightness` is the weight of L in distances.
+    """Fit a palette to the ab or Lab of pixels by k-means: the centres of `classes` clusters, the
+    most frequent first. `lightness` is the weight of L in distances.
 
     Raises:
-        InputError: fewer different colours than classes, or a number of classes that a palette
-            can't have.
+        InputError: there are fewer distinct colours than classes, or a palette can't have this
+            number of classes.
     """
     if not 2 <= classes <= MAX_CLASSES:
         raise InputError(f"palette of {classes} classes: expected 2 to {MAX_CLASSES}")
     if (different := len(np.unique(colors_px, axis=0))) < classes:
         raise InputError(
-            f"palette of {classes} classes: the pixels have {different} colours: expected as many "
-            "at least"
+            f"palette of {classes} classes: the pixels have {different} distinct colours: expected "
+            f"at least {classes}"
         )
     weights_x = np.array([lightness, 1.0, 1.0])[-colors_px.shape[1] :]
     centers_kx, label_p = kmeans2(
@@ -136,11 +136,11 @@ def fit_palette(
 
 
 def write_palette(palette: Palette, path: Path) -> None:
-    """As `read_palette` reads it."""
+    """Write a palette as a CSV that `read_palette` can read."""
     with atomic_file(path) as file:
         file.write("".join(f"{','.join(map(str, row))}\n" for row in palette).encode())
 
 
 def palette_digest(palette: Palette) -> str:
-    """A short name of its classes, wherever the file lies."""
+    """A digest of a palette's classes, which does not depend on the file's path."""
     return hashlib.sha256(json.dumps(palette).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Frames and masks on disk: read them, write them, draw the one over the other.
+"""Reads and writes images of frames and masks, and draws masks over frames.
 
 Shapes: h w pixels, 3 colour channels last, as Pillow has them.
 """
@@ -15,42 +15,43 @@ from corrflow.masks import PALETTE, is_near_white, marked_labels, stored_labels
 from corrflow.metrics import boundary_map
 
 Pixels = NDArray[np.uint8]
-OVERLAY_SHARE = 0.5  # of the object's colour in an overlay
+OVERLAY_SHARE = 0.5  # opacity of an object's colour in an overlay
 
 
 def read_frame(path: Path, depth: int | None = None) -> Pixels:
-    """Read an image as RGB `[H, W, 3]`, upright as its EXIF asks.
+    """Read an image as RGB `[H, W, 3]`, oriented as its EXIF says.
 
     Args:
-        path: of an image file.
-        depth: the bits that a 16-bit grey image uses, as `images.video_depth` tells for a video;
-            None: as many as its own highest value needs.
+        path: an image file.
+        depth: number of bits that a 16-bit grey image uses, from `images.video_depth` for a video;
+            None: as many as its highest value needs.
 
     Raises:
-        InputError: there is none that can be read, or `depth` bits can't hold its values.
+        InputError: the file does not exist or can't be read, or its values need more bits than
+            `depth`.
     """
     image, name = load_image(path, "frame"), f"frame {path}"
     return np.array(to_rgb(image, depth or grey_depth(highest_grey(image)), name))
 
 
 def read_mask(path: Path) -> Pixels:
-    """Read a mask that somebody marked as labels `[H, W]`, upright as its EXIF asks.
+    """Read a mask that somebody marked as labels `[H, W]`, oriented as its EXIF says.
 
-    What each kind of picture means, and what is refused, is described at `masks.marked_labels`.
+    `masks.marked_labels` says how each kind of image is interpreted, and what is refused.
 
     Raises:
-        InputError: there is none that can be read, or its meaning is not clear.
+        InputError: the file does not exist or can't be read, or its meaning is not clear.
     """
     return marked_labels(load_image(path, "mask"), f"mask {path}")
 
 
 def is_white(path: Path, labels_hw: Pixels) -> bool:
-    """Whether what a mask marks is white, which is no number of an object: no colour of the DAVIS
-    palette is as light.
+    """Whether a mask is marked in white, which does not encode an object's number: no colour of the
+    DAVIS palette is as light.
 
     Args:
-        path: of the mask.
-        labels_hw: what `read_mask` makes of it.
+        path: the mask's file.
+        labels_hw: what `read_mask` returned for it.
     """
     grey_hw = np.asarray(load_image(path, "mask").convert("L"))
     return is_near_white(int(grey_hw[labels_hw > 0].max(initial=0)), 255)
@@ -60,14 +61,14 @@ def read_labels(path: Path) -> Pixels:
     """Read the labels `[H, W]` of a benchmark, as they are stored.
 
     Raises:
-        InputError: there is no such file, it is in colours that are not the DAVIS palette's, or
-            holds a label above 255.
+        InputError: the file does not exist or can't be read, has colours outside of the DAVIS
+            palette, or holds a label above 255.
     """
     return stored_labels(load_image(path, "mask"), f"mask {path}")
 
 
 def write_mask(path: Path, labels_hw: Pixels) -> None:
-    """Labels as an indexed PNG with the DAVIS palette."""
+    """Write labels as an indexed PNG with the DAVIS palette."""
     image = Image.frombytes("P", labels_hw.shape[::-1], np.ascontiguousarray(labels_hw).tobytes())
     image.putpalette(PALETTE)
     with atomic_file(path) as file:
@@ -75,7 +76,8 @@ def write_mask(path: Path, labels_hw: Pixels) -> None:
 
 
 def overlay(frame_hw3: Pixels, labels_hw: Pixels) -> Pixels:
-    """A frame with its objects tinted and outlined in the palette's colours; `[H, W, 3]`."""
+    """Tint the objects in a frame in the palette's colours and outline them in white; `[H, W,
+    3]`."""
     colors_hw3 = np.array(PALETTE, dtype=np.uint8).reshape(256, 3)[labels_hw]
     tinted = frame_hw3 * (1 - OVERLAY_SHARE) + colors_hw3 * OVERLAY_SHARE
     out = np.where((labels_hw > 0)[..., None], tinted, frame_hw3).astype(np.uint8)
@@ -85,6 +87,6 @@ def overlay(frame_hw3: Pixels, labels_hw: Pixels) -> Pixels:
 
 
 def write_jpeg(path: Path, frame_hw3: Pixels) -> None:
-    """RGB as JPEG."""
+    """Write an RGB frame as JPEG."""
     with atomic_file(path) as file:
         Image.fromarray(frame_hw3).save(file, "JPEG", quality=88)

@@ -108,7 +108,7 @@ def test_a_shadow_changes_the_class_of_lab_unless_l_weighs_little():
 
 
 def test_refuses_more_classes_than_colours():
-    with pytest.raises(InputError, match="the pixels have 2 colours"):
+    with pytest.raises(InputError, match="the pixels have 2 distinct colours"):
         fit_palette(np.array([[0.0, 1.0], [2.0, 3.0], [0.0, 1.0]]), 3)
     with pytest.raises(InputError, match="expected 2 to 256"):
         fit_palette(np.zeros((9, 2)), 1)

@@ -31,7 +31,7 @@ def test_a_picture_in_other_colours_is_refused_with_one_of_them(tmp_path):
     with pytest.raises(
         InputError,
         match=(
-            r"m.png: in colours, and \(200, 10, 10\) is none of the DAVIS palette: expected an "
+            r"m.png: in colours, and \(200, 10, 10\) is not in the DAVIS palette: expected an "
             r"indexed or grey PNG"
         ),
     ):
@@ -253,7 +253,7 @@ def test_several_objects_in_strange_colours_on_what_is_transparent_are_refused(t
     alpha_hw = squares(255, 255)
     image = with_alpha("RGB", (250, 10, 10), alpha_hw)
     image.paste((10, 250, 10, 255), (20, 4, 32, 16))
-    with pytest.raises(InputError, match=r"m.png: in colours, and \(250, 10, 10\) is none of"):
+    with pytest.raises(InputError, match=r"m.png: in colours, and \(250, 10, 10\) is not in"):
         read_mask(saved(tmp_path / "m.png", image))
 
 
