@@ -105,7 +105,8 @@ class MaskLabels(Labels[TrackedMasks]):
             labels: masks `[H, W]` of integers from 0 to 255, by frame number.
             stride: side of a cell, in pixels.
             device: where to compute.
-            protocol: its `hardening` and `guided_filter` decide how shares are upsampled.
+            protocol: how shares are upsampled (`hardening`), and whether edges are moved
+                (`guided_filter`).
             gone: numbers of objects that are known to be absent, by frame number.
 
         Raises:
