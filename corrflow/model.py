@@ -20,7 +20,7 @@ from corrflow.attention import restricted_attention
 from corrflow.color import InputSpace, to_input_space
 from corrflow.device import Precision, has_bfloat16
 from corrflow.encoders import Encoder, EncoderConfig, ExternalConfig, ResNetConfig
-from corrflow.encoders.encoder import check_features
+from corrflow.encoders.encoder import check_encoder, check_features
 from corrflow.errors import InputError, check_positive, check_range
 from corrflow.files import atomic_file
 from corrflow.frames import check_frame
@@ -84,6 +84,7 @@ class CorrFlow(nn.Module):
         self.config = config
         self.attention = attention
         self.encoder = encoder or config.encoder.build()
+        check_encoder(self.encoder)
         self.precision = torch.float32  # of the encoder's convolutions
         # says where the model is, even if its encoder has no weights
         self.place: Tensor
@@ -188,11 +189,11 @@ class CorrFlow(nn.Module):
         features: Tensor
         if self.precision == torch.bfloat16:
             with torch.autocast(self.device.type, torch.bfloat16):
-                features = self.encoder(input_n3hw).float()
+                features = self.encoder(input_n3hw)
         else:
             features = self.encoder(input_n3hw)
         check_features(features, input_n3hw, self.encoder)
-        return features
+        return features.float() if self.precision == torch.bfloat16 else features
 
     def propagate_values(
         self, target: Tensor, reference: Tensor, values: Tensor, radius: int | None = None

@@ -13,11 +13,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from corrflow.encoders.encoder import Encoder
+from corrflow.encoders.encoder import Encoder, check_features
 from corrflow.errors import InputError
 
 MAX_STRIDE = 8  # pixels: the stride that is looked for
 PROBE = 64  # pixels of each side of the frame by which strides are measured
+PROBE_CELLS = (5, 7)  # rows and columns of the frame that each network has to take
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of its RGB
 
 
@@ -84,19 +85,25 @@ def build_torchvision(name: str, pretrained: bool) -> Encoder:
         raise InputError(f"{place}: takes no frames of {PROBE}x{PROBE} ({error})") from None
     layer = choose_layer(place, wanted, layers)
     extractor = extraction.create_feature_extractor(network, {layer.name: "features"})
-    return Adapter(SingleOutput(extractor, "features"), layer, *IMAGENET)
+    encoder = Adapter(SingleOutput(extractor, "features"), layer, *IMAGENET)
+    check_frames(place, encoder)
+    return encoder
 
 
 def probe_layers(network: nn.Module) -> list[FeatureLayer]:
-    """The layers of a network, and of its parts, that give maps of features, in their order."""
+    """The layers of a network, and of its parts, that give maps of features, in their order. Those
+    whose stride is no whole number, or that have the channels last, are none."""
     layers: list[FeatureLayer] = []
     was_training = network.training
     network.eval()
 
     def note(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            if isinstance(output, Tensor) and output.ndim == 4 and output.shape[-1] > 1:
-                layers.append(FeatureLayer(name, PROBE // output.shape[-1], output.shape[1]))
+            if not isinstance(output, Tensor) or output.ndim != 4:
+                return
+            _, channels, rows, columns = output.shape
+            if rows == columns > 1 and PROBE % columns == 0:
+                layers.append(FeatureLayer(name, PROBE // columns, channels))
 
         return hook
 
@@ -136,14 +143,31 @@ def build_timm(name: str, pretrained: bool) -> Encoder:
     settings |= {"pretrained": pretrained, "out_indices": (int(layer.name),)}
     network = build_network(place, timm.create_model, name, **settings)
     trained = probe.pretrained_cfg
-    return Adapter(SingleOutput(network, 0), layer, trained["mean"], trained["std"])
+    encoder = Adapter(SingleOutput(network, 0), layer, trained["mean"], trained["std"])
+    check_frames(place, encoder)
+    return encoder
+
+
+def check_frames(place: str, encoder: Encoder) -> None:
+    """InputError for a network that was made for frames of one size, or of multiples of more than
+    its stride."""
+    was_training = encoder.training
+    encoder.eval()
+    rows, columns = (cells * encoder.stride for cells in PROBE_CELLS)
+    frames_13hw = torch.zeros(1, 3, rows, columns)
+    try:
+        with torch.no_grad():
+            check_features(encoder(frames_13hw), frames_13hw, encoder)
+    except (AssertionError, RuntimeError, InputError) as error:
+        raise InputError(f"{place}: takes no frames of {columns}x{rows} ({error})") from None
+    encoder.train(was_training)
 
 
 def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> FeatureLayer:
     """The layer that is asked for, else the deepest that is fine enough; InputError lists what
     there is."""
     if not layers:
-        raise InputError(f"{place}: none of its layers gives a map of features")
+        raise InputError(f"{place}: none of its layers gives a map of features at a whole stride")
     if wanted:
         named = [layer for layer in layers if layer.name == wanted]
         if not named:

@@ -68,12 +68,24 @@ class Encoder(nn.Module, ABC):
         self.to(device).to(memory_format=layout)
 
 
-def check_features(features: Tensor, frames_n3hw: Tensor, encoder: Encoder) -> None:
+def check_encoder(encoder: Encoder) -> None:
+    """InputError for one that does not say its stride and its channels."""
+    for name in ("stride", "channels"):
+        value = getattr(encoder, name, None)
+        if not isinstance(value, int) or value < 1:
+            raise InputError(
+                f"encoder {type(encoder).__name__}: {name} {value}: expected a whole number from 1 "
+                "on"
+            )
+
+
+def check_features(features: object, frames_n3hw: Tensor, encoder: Encoder) -> None:
     """InputError if an encoder's features are not as its stride and channels say."""
     n, _, height, width = frames_n3hw.shape
     expected = [n, encoder.channels, height // encoder.stride, width // encoder.stride]
-    if list(features.shape) != expected:
+    found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__
+    if found != expected:
         raise InputError(
-            f"encoder: frames {list(frames_n3hw.shape)} became {list(features.shape)}: expected "
+            f"encoder: frames {list(frames_n3hw.shape)} became {found}: expected "
             f"{expected}: {encoder.channels} channels at stride {encoder.stride}"
         )

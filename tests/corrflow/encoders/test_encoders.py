@@ -1,5 +1,7 @@
 """Encoders by name: the paper's variants, torchvision's and timm's, and one's own."""
 
+import re
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -72,6 +74,7 @@ def test_what_is_no_encoder_is_refused_by_name(own):
         ("torchvision:resnet17", "torchvision:resnet17: expected a classification network"),
         ("torchvision:resnet18@layer9", r"layer9: expected one of .*layer2 \(stride 8\)"),
         ("torchvision:vit_b_16", "takes no frames of 64x64"),
+        ("torchvision:alexnet", "none of its layers gives a map of features at a whole stride"),
     ):
         with pytest.raises(InputError, match=words):
             find_encoder(name).build()
@@ -88,6 +91,10 @@ def test_a_torchvision_network_is_cut_at_the_deepest_layer_of_stride_8():
     assert coarse(torch.rand(1, 3, 32, 48)).shape == (1, 256, 2, 3)
 
 
+def test_layers_with_the_channels_last_are_no_maps_of_features():
+    assert find_encoder("torchvision:swin_t").build().stride == 32  # all but the last have them so
+
+
 def test_a_torchvision_network_tracks_by_any_protocol():
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(find_encoder("torchvision:resnet18"))).eval()
@@ -97,6 +104,27 @@ def test_a_torchvision_network_tracks_by_any_protocol():
     for protocol in ("paper", "crw"):
         tracked = corrflow.propagate(model, frames, labels, protocol)
         assert torch.equal(tracked[0], labels) and tracked.shape == (3, 41, 67)
+
+
+@pytest.mark.parametrize("name", ["beit_base_patch16_224", "hrnet_w18_small"])
+def test_a_timm_network_that_does_not_take_frames_of_any_size_is_refused(name):
+    pytest.importorskip("timm", reason="timm is not installed")
+    with pytest.raises(InputError, match=rf"timm:{name}: takes no frames of \d+x\d+ \("):
+        find_encoder(f"timm:{name}").build()
+
+
+def test_an_encoder_of_ones_own_that_says_or_gives_something_else_is_refused(own):
+    encoder = find_encoder(f"{own}:Pixels").build()
+    for name, value in (("stride", 8.0), ("stride", 0), ("channels", None)):
+        setattr(encoder, name, value)
+        with pytest.raises(InputError, match=f"encoder Pixels: {name} {value}: expected a whole"):
+            CorrFlow(encoder=encoder)
+        encoder.stride, encoder.channels = 8, 3
+    model = CorrFlow(encoder=encoder)
+    for found, words in ((lambda frames: (frames,), "tuple"), (lambda frames: frames, "[1, 3, 16")):
+        encoder.forward = found
+        with pytest.raises(InputError, match=re.escape(f"became {words}")):
+            model.encode(torch.rand(1, 3, 16, 24))
 
 
 def test_a_network_sees_frames_normalised_as_it_was_made_for():
