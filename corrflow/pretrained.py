@@ -122,7 +122,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     except FileNotFoundError:
         names = ", ".join(sorted(config.parent.name for config in MODELS.glob(f"*/{CONFIG_FILE}")))
         known = f"or one of {names}" if names else "since this copy comes without a model"
-        raise InputError(f"checkpoint {path}: no such file: expected one, {known}") from None
+        # a run that is not validated has no best.pt
+        beside = max((file.name for file in Path(path).parent.glob("*.pt")), default="")
+        like = f"expected one, as {beside} beside it" if beside else "expected one"
+        raise InputError(f"checkpoint {path}: no such file: {like}, {known}") from None
     except UnpicklingError:
         raise InputError(
             f"checkpoint {path}: damaged, or holds objects of Python, whose code is not run: "

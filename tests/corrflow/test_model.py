@@ -239,6 +239,14 @@ def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
     assert not (tmp_path / "small").exists()
 
 
+def test_who_asks_for_a_checkpoint_that_is_not_there_is_told_the_last_one_beside_it(tmp_path):
+    model = CorrFlow(SMALL)
+    for step in (7, 12):
+        save_checkpoint(tmp_path, step, model, torch.optim.Adam(model.parameters()))
+    with pytest.raises(InputError, match=r"best\.pt: no such file: .* step-00000012\.pt beside it"):
+        load_model(tmp_path / "checkpoints/best.pt")
+
+
 def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch):
     model = CorrFlow(SMALL).eval()
     export_model(
