@@ -39,6 +39,7 @@ from corrflow.speed.step_cases import step_variants
 from corrflow.training.distributed import init_distributed
 from launch.common.command import parse, run
 from launch.configs.bench import (
+    BENCH_SIZES,
     BenchJob,
     GpuBenchJob,
     LoaderBenchJob,
@@ -64,6 +65,9 @@ def main(argv: list[str]) -> int:
     """Measure, print a table, write the rows."""
     if argv and argv[0] in OTHERS:
         return OTHERS[argv[0]](argv[1:])
+    work = argv[0] if argv else "no work"
+    if not work.startswith("-") and work not in BENCH_SIZES:
+        raise InputError(f"bench: {work}: expected one of {', '.join((*BENCH_SIZES, *OTHERS))}")
     job = parse(BenchJob, argv, "bench.py")
     device = choose_device(job.device)
     if job.plot:

@@ -38,7 +38,8 @@ class BenchJob:
     work: tyro.conf.Positional[Literal["attention", "step", "inference", "growth"]]
     """What to measure: `attention`, one copy from frame to frame; `step`, a training step;
     `inference`, one more frame of a video; `growth`, attention and step against image side and
-    radius."""
+    radius. `pack`, `loader`, `train`, `gpu`, `reduce` and `scaling` have flags of their own:
+    `bench.py loader --help`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""
     json: Path | None = None

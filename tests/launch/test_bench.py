@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from conftest import TINY
 
+from corrflow import InputError
 from corrflow.speed import attention_cases, measure
 from launch import bench
 from launch.measuring import gpu
@@ -49,6 +50,12 @@ def flags(work, side, path):
     """The smallest work of its kind."""
     size = ("--batch", 1, "--height", side, "--width", side, "--radius", 2, "--repeats", 1)
     return [str(flag) for flag in (work, *size, "--device", "cpu", "--json", path)]
+
+
+@pytest.mark.parametrize(("argv", "word"), [([], "no work"), (["loaders"], "loaders")])
+def test_a_work_that_is_none_is_told_all_that_there_are(argv, word):
+    with pytest.raises(InputError, match=f"bench: {word}: expected one of .*growth, pack, loader"):
+        bench.main(argv)
 
 
 def test_step_writes_a_row_for_each_variant_beside_the_released_one(in_threads, capsys, tmp_path):
