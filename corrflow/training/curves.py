@@ -16,7 +16,9 @@ Curve = list[tuple[int, float]]  # clips seen, value
 
 def read_curves(run: Path) -> tuple[Curve, Curve]:
     """J&F of each validation of a run (with the untrained model none), and its loss; InputError if
-    it has logged nothing."""
+    it has logged nothing, or is no run."""
+    if not (run / METRICS).is_file():
+        raise InputError(f"run {run}: has no {METRICS}: expected a folder of launch/train.py --run")
     lines = [line for line in read_lines(run / METRICS) if "clips" in line]
     if not lines:
         raise InputError(

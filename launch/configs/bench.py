@@ -9,6 +9,7 @@ import tyro
 
 from corrflow import InputError
 from corrflow.errors import check_range
+from corrflow.plotting import check_picture
 from corrflow.speed.sizes import Sizes
 from corrflow.training.config import TrainingConfig
 from shards.packing.config import PackConfig
@@ -61,6 +62,8 @@ class BenchJob:
         check_range("bench", self, "repeats batch height width", 0)
         if self.plot and self.work != "growth":
             raise InputError(f"bench: plot {self.plot}: expected with growth alone")
+        if self.plot:
+            check_picture("bench: plot", self.plot)
 
     def rounds(self, device: torch.device) -> int:
         """Rounds that count."""

@@ -10,6 +10,7 @@ import tyro
 
 from corrflow import InputError
 from corrflow.errors import check_range
+from corrflow.plotting import check_picture
 from corrflow.pretrained import Weights
 from corrflow.training.config import TrainingConfig
 from corrflow.training.distributed import TimeoutConfig
@@ -109,6 +110,7 @@ class CurveJob:
             raise InputError(
                 f"curve: {', '.join(map(str, self.runs))}: expected each to have a name of its own"
             )
+        check_picture("curve: out", self.out)
 
 
 @dataclass(frozen=True)

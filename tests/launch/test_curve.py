@@ -58,7 +58,11 @@ def test_a_run_whose_name_is_not_utf8_is_drawn(tmp_path, capsys):
 
 
 def test_refuses_runs_that_logged_nothing_or_share_a_name(refused, tmp_path):
-    with pytest.raises(InputError, match="nothing to draw"):
+    with pytest.raises(InputError, match=r"has no metrics.jsonl: expected a folder of launch/tr"):
         read_curves(tmp_path)
+    with pytest.raises(InputError, match="nothing to draw"):
+        read_curves(log(tmp_path / "empty", []))
     assert "no run" in refused("curve")
+    words = "curve: out a.pdf: expected a name that ends in .png"
+    assert words in refused("curve", tmp_path / "empty", "--out", "a.pdf")
     assert "a name of its own" in refused("curve", tmp_path / "a/x", tmp_path / "b/x")
