@@ -12,6 +12,7 @@ from corrflow.annotations.polygons import Mask, Ring, fill_rings
 from corrflow.errors import InputError
 
 MOST_OBJECTS = 254  # an indexed PNG has 256 indices: these, the background and PASCAL VOC's void
+FARTHEST = 1_000_000  # pixels from the frame's corner; a larger coordinate means a damaged file
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,11 @@ class Shape:
 
     def __post_init__(self) -> None:
         for ring in self.rings:
-            if ring.ndim != 2 or ring.shape[1] != 2 or not np.isfinite(ring).all():
+            if ring.ndim != 2 or ring.shape[1] != 2:
                 raise ValueError(f"corners {ring.tolist()}: expected x and y of each")
-        if self.point is not None and not np.isfinite(self.point).all():
-            raise ValueError(f"point {self.point}: expected x and y")
+            check_places(ring)
+        if self.point is not None:
+            check_places(np.array([self.point]))
 
     @property
     def box_area(self) -> float | None:
@@ -88,6 +90,13 @@ class Shape:
         target = mask_hw[rows, columns]
         target[:] = inside[: target.shape[0], : target.shape[1]]
         return mask_hw
+
+
+def check_places(places_k2: Ring) -> None:
+    """ValueError for the first x, y that is not finite or too large."""
+    wrong_k2 = places_k2[~(np.abs(places_k2) < FARTHEST).all(axis=1)]
+    if len(wrong_k2):
+        raise ValueError(f"place {wrong_k2[0].tolist()}: expected x and y in pixels")
 
 
 def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], list[NamedObject]]:

@@ -712,6 +712,11 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     refused("a.xml", CVAT.replace('label="ball"', ""), "track 2: has no 'label'")
     refused("a.xml", CVAT.replace("polygon", "polyline"), "polyline: expected polygon, box")
     refused("a.xml", CVAT.replace("25.00,10.00", "25.00"), "track 0: ")
+    for far in ("1e20", "1e308", "nan"):
+        corner = CVAT.replace("25.00,10.00", f"25.00,{far}")
+        refused("a.xml", corner, "track 0: place .25.0, .*: expected x and y in pixels")
+        point = {"label": "a", "shape_type": "point", "points": [[1, float(far)]]}
+        refused("a.json", labelme([point]), "shape 1: place .*: expected x and y in pixels")
     refused("a.json", "{", "not JSON")
     refused("a.json", "[]", "is not a JSON object")
     refused("a.json", coco([{"image_id": 9}]), "annotation 0: image_id 9: is not among the images")
