@@ -380,7 +380,7 @@ def find_place(number: int | None, video_info: VideoInfo, what: str) -> int:
     if number is None:
         return 0
     place = video_info.names.place(number)
-    if place is None or place >= video_info.count:
+    if place is None or not 0 <= place < video_info.count:
         first, last = video_info.names.number(0), video_info.names.number(video_info.count - 1)
         raise InputError(
             f"{what}: frame {number}: the video has {video_info.count} frames: expected {first} to "

@@ -429,6 +429,15 @@ def test_a_number_that_is_no_frames_is_never_taken_as_the_first_frame(tmp_path):
         read_annotations(mask, None, frames)
 
 
+def test_a_frame_before_the_first_is_refused_as_one_behind_the_last_is(tmp_path):
+    labels = tmp_path / "a.xml"
+    for frame in (-1, 100):
+        box = f'<box frame="{frame}" xtl="1" ytl="1" xbr="9" ybr="9"/>'
+        labels.write_text(f'<annotations><track id="0" label="a">{box}</track></annotations>')
+        with pytest.raises(InputError, match=f"frame {frame}: the video has .* expected 0 to"):
+            read_annotations(labels, None, video_info())
+
+
 def test_two_images_of_one_frame_are_refused(tmp_path):
     for name in ("3", "frame_3"):
         write_mask(tmp_path / f"{name}.png")
