@@ -5,8 +5,9 @@ from torch import Tensor
 
 from corrflow.errors import InputError
 
-# how far values may be outside of [0, 1], as they are after bicubic resizing
-SLACK = 1.0
+# how far values may be outside of [0, 1]: bicubic resizing leaves them up to 0.45 outside, while
+# frames in [-1, 1], which other networks take, must be refused
+SLACK = 0.5
 
 
 def check_frame(frame: Tensor, name: str) -> Tensor:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from corrflow import InputError, load_model, propagate
 from corrflow.adaptation import sample_clips
@@ -15,10 +16,11 @@ MASK = torch.ones(32, 40, dtype=torch.uint8)
     ("frame", "words"),
     [
         (BYTES[0].float(), "has values from .* to 2[0-9]+: expected uint8, or floating in"),
+        (BYTES[0] / 127.5 - 1, "has values from -[01].* to [01].*: expected uint8, or floating in"),
         (torch.full((3, 4, 4), float("nan")), "has values from nan to nan"),
         (BYTES[0].int(), "is torch.int32: expected uint8"),
     ],
-    ids=["bytes as floats", "no numbers", "integers"],
+    ids=["bytes as floats", "from -1 to 1", "no numbers", "integers"],
 )
 def test_frames_of_other_values_are_refused(frame, words):
     with pytest.raises(InputError, match=f"frame 7 {words}"):
@@ -26,7 +28,9 @@ def test_frames_of_other_values_are_refused(frame, words):
 
 
 def test_a_resized_frame_may_be_a_little_out_of_range():
-    frame = torch.tensor([-0.1, 1.1])
+    sharp = torch.randint(0, 2, (1, 3, 40, 40), generator=torch.Generator().manual_seed(0)).float()
+    frame = F.interpolate(sharp, scale_factor=2, mode="bicubic")
+    assert frame.min() < -0.2 and frame.max() > 1.2
     assert check_frame(frame, "frame 0") is frame
 
 
