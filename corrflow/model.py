@@ -86,7 +86,7 @@ class CorrFlow(nn.Module):
         self.encoder = encoder or config.encoder.build()
         check_encoder(self.encoder)
         self.precision = torch.float32  # of the encoder's convolutions
-        # says where the model is, even if its encoder has no weights
+        # says where the model is and in which precision, even if its encoder has no weights
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)
 

@@ -48,7 +48,10 @@ def test_bytes_and_the_same_colours_in_any_precision_track_alike():
     model = load_model("fast")
     expected = propagate(model, BYTES, MASK)
     assert torch.equal(propagate(model, BYTES.float() / 255, MASK), expected)
+    assert torch.equal(propagate(model, BYTES.double() / 255, MASK), expected)
+    assert torch.equal(propagate(model, BYTES.numpy() / 255, MASK), expected)
     assert propagate(model, BYTES.half() / 255, MASK).shape == expected.shape
+    assert propagate(model.double(), BYTES, MASK).shape == expected.shape
 
 
 def test_a_video_is_adapted_to_by_the_same_clips_in_bytes_and_in_floats():
