@@ -1,8 +1,9 @@
-"""Restricted attention: each target cell looks at a window of the reference frames and copies what
-is there.
+"""Restricted attention: each target cell attends to a window of the reference frames and copies
+their values.
 
-One signature, a plain `reference`, and fast paths next to it; the choice among them is in
-`backends.py`. Shapes: b batch, r references, c k channels, h w cells at stride 4.
+`reference.py` is the plain implementation, with fast paths of the same signature beside it;
+`backends.py` chooses among them. Shapes: b batch, r references, c k channels, h w cells at stride
+4.
 """
 
 import torch
@@ -25,40 +26,40 @@ def restricted_attention(
     backend: str = "auto",
     block: int = 1,
 ) -> Tensor:
-    """Copy `value` from the reference to the target, through the pointer of the paper (section
-    3.1).
+    """Copy `value` from the references to the target by the attention of the paper (its pointer,
+    section 3.1).
 
-    Each target cell is compared, by a plain dot product, with the `(2 radius + 1)^2` reference
-    cells around its own place; a softmax over them, those of all references together, says how much
-    of each is copied. Cells outside of the image get no weight.
+    Each target cell is compared, by a dot product, with the `(2 radius + 1)^2` cells of each
+    reference around its own position. A softmax over these cells, of all references together, gives
+    the weights by which their values are copied. Cells outside of the image get no weight.
 
-    The released code also drops each cell whose dot product is exactly zero, taking it for padding,
-    and where all are zero takes the mean of a window that repeats the border's cells. Here an exact
-    zero inside of the image counts as any other number.
+    The released code also drops each cell whose dot product is exactly zero, since it takes it for
+    padding, and if all are zero, it takes the mean of a window that repeats the border's cells.
+    Here an exact zero inside of the image is treated like any other number.
 
     Args:
         query: features of the target frame, `[B, C, H, W]`, floating.
-        key: features of the reference frame, `[B, C, H, W]`; of several, `[B, R, C, H, W]`.
-        value: what each reference has to give (colours, labels, coordinates), `[B, K, H, W]` or
-            `[B, R, K, H, W]`.
-        radius: half the window's side, in cells; 6 is 24 pixels at stride 4.
-        scale: factor of the dot products; 1 as released.
-        top_k: how many cells count, those of the largest dot products over all references together;
-            of equal ones any. 0: all cells of the windows.
+        key: features of the reference frame, `[B, C, H, W]`, or of several, `[B, R, C, H, W]`.
+        value: the values to copy from each reference (colours, labels, coordinates), `[B, K, H, W]`
+            or `[B, R, K, H, W]`.
+        radius: radius of the window, in cells; 6 is 24 pixels at stride 4.
+        scale: factor of the dot products before the softmax; 1 as released.
+        top_k: use only the cells of this many largest dot products, over all references together
+            (among equal ones, any). 0 uses all cells of the windows.
         backend: `auto`, or one of `BACKENDS`: `tiled` (any device), `triton` (CUDA; no float64, at
             most 512 channels and a top_k of 64), `sampler` (needs the extra of that name),
             `reference` (plain, `(2 radius + 1)^2` times the memory).
-        block: with `top_k`, search coarse to fine: compare the means of blocks of so many cells to
-            a side, and then the cells of the `top_k` most similar blocks. Windows are those of the
-            blocks. 1: compare all cells.
+        block: with `top_k`, search coarse to fine: compare the means of blocks of `block` x `block`
+            cells first, and then the cells of the `top_k` most similar blocks. Windows are then
+            windows of blocks. 1 compares all cells.
 
     Returns:
         `[B, K, H, W]`, in float32 at least. bfloat16 and float16 are multiplied as they are and
-        added up in float32.
+        accumulated in float32.
 
     Raises:
-        InputError: shapes that do not go together, a negative radius or top_k, blocks without
-            top_k, a backend that is unknown, not installed or does not serve these inputs.
+        InputError: shapes that do not match, a negative radius or top_k, blocks without top_k, or a
+            backend that is unknown, not installed or does not support these inputs.
     """
     key_brchw, value_brkhw = (x[:, None] if x.ndim == 4 else x for x in (key, value))
     check_shapes(query, key_brchw, value_brkhw)
@@ -70,14 +71,14 @@ def restricted_attention(
     dtype = torch.promote_types(query.dtype, value.dtype)
     width = max(query.shape[1], value_brkhw.shape[2])
     attend = find_attend(choose_backend(backend, query.device, dtype, top_k, width))
-    # a softmax over dot products of 64 channels wants float32
+    # a softmax over dot products of 64 channels needs float32
     with torch.autocast(query.device.type, enabled=False):
         return attend(query, key_brchw, value_brkhw, Window(radius, scale, top_k, block))
 
 
 def check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
-    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]`, or an InputError that names what
-    differs."""
+    """Check the shapes `[B, C, H, W]`, `[B, R, C, H, W]` and `[B, R, K, H, W]`, and the dtypes;
+    InputError names what differs."""
     if (
         query.ndim != 4
         or key.ndim != 5

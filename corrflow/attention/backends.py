@@ -1,4 +1,4 @@
-"""Which backend computes the attention: by device, by what is installed, or by name."""
+"""Chooses the backend that computes the attention: by device, by what is installed, or by name."""
 
 import os
 from collections.abc import Callable
@@ -16,7 +16,7 @@ Attend = Callable[[Tensor, Tensor, Tensor, Window], Tensor]
 Backend = Literal["reference", "tiled", "triton", "sampler"]
 BackendName = Literal["auto", "reference", "tiled", "triton", "sampler"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
-# what a backend imports, and how a user gets it
+# the package that a backend imports, and how to install it
 NEEDS = {
     "triton": ("triton", "pip install triton (a CUDA build of torch brings it)"),
     "sampler": (
@@ -25,8 +25,8 @@ NEEDS = {
         "toolkit in CUDA_HOME, and torch up to 2.11)",
     ),
 }
-WIDEST = 512  # channels of features or values; wider ones overflow a multiprocessor's shared memory
-LARGEST_TOP_K = 64  # most similar cells that are held in registers
+WIDEST = 512  # channels of features or values; more would overflow a multiprocessor's shared memory
+LARGEST_TOP_K = 64  # the most similar cells are held in registers
 
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
@@ -37,19 +37,19 @@ def choose_backend(
     top_k: int = 0,
     width: int = 0,
 ) -> str:
-    """The backend that `name` stands for: `auto` is triton on CUDA where it serves and can be
-    compiled, else tiled.
+    """The backend that `name` stands for: `auto` is triton on CUDA if it supports the inputs and
+    can be compiled, else tiled.
 
     Args:
         name: `auto` or one of `BACKENDS`.
         device: of the features.
         dtype: the widest of features and values.
         top_k: see `restricted_attention`.
-        width: channels of features or of values, the larger number.
+        width: channels of features or of values, whichever is larger.
 
     Raises:
-        InputError: an unknown backend; one that is not installed, with the command that installs
-            it; one that does not serve this device, dtype, top_k or width.
+        InputError: an unknown backend; one that is not installed (the message has the command that
+            installs it); one that does not support this device, dtype, top_k or width.
     """
     serves = dtype != torch.float64 and top_k <= LARGEST_TOP_K and width <= WIDEST
     if name == "auto":
@@ -87,7 +87,7 @@ def is_available(backend: str) -> bool:
 def find_attend(backend: str) -> Attend:
     """The function of a chosen backend."""
     if backend == "triton":
-        from corrflow.attention import fused  # which imports what may be absent
+        from corrflow.attention import fused  # it imports packages that may be absent
 
         return fused.attend
     return in_float32(
@@ -96,8 +96,8 @@ def find_attend(backend: str) -> Attend:
 
 
 def in_float32(attend: Attend) -> Attend:
-    """`attend`, with half precision made wide before it, but for the search coarse to fine, which
-    does so itself."""
+    """Wrap `attend` to convert half precision to float32 first, except for the coarse-to-fine
+    search, which does so itself."""
 
     def widened(query: Tensor, key: Tensor, value: Tensor, window: Window) -> Tensor:
         if attend is tiled.attend and window.block > 1:

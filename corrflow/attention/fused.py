@@ -1,27 +1,28 @@
-"""Restricted attention in Triton, for CUDA: one kernel forward, two backward, one for the most
-similar cells; memory grows with cells, never with cells x window.
+"""Restricted attention in Triton, for CUDA: one kernel for forward, two for backward, one for the
+most similar cells. Memory grows with cells, never with cells x window.
 
-A program of `kernels.py` takes a tile of targets and walks over the patch of reference cells that
-their windows reach, with a running softmax. Forward keeps each cell's highest logit and softmax
-sum, backward makes the weights anew from them. Windows are symmetric, so the gradients of key and
-value are the same walk with the roles changed: a tile of reference cells walks over its targets. No
-atomics: the same inputs give the same bits.
+A program of `kernels.py` takes a tile of target cells and iterates over the patch of reference
+cells that their windows reach, with a running softmax. Forward saves each cell's highest logit and
+softmax sum, from which backward recomputes the weights. Windows are symmetric, so the gradients of
+key and value are computed in the same way with the roles exchanged: a program takes a tile of
+reference cells and iterates over its target cells. There are no atomics, so the same inputs give
+the same bits.
 
-Products take bfloat16 and float16 as they are, and add up in float32. float32 is split for the
-tensor cores into three tf32 products; next to half-precision features, whose own rounding is
-coarser, values and weights are rounded to tf32. What is multiplied by a half-precision tensor is
-rounded to its precision: backward, the logits' gradient to that of the features. Tile sizes are
-fixed and not tuned by timing, since another tiling adds up in another order: a resumed run would
-not repeat its bits.
+Products of bfloat16 and float16 are accumulated in float32. Products of float32 are split into
+three tf32 products for the tensor cores; but with half-precision features, whose own rounding is
+coarser, values and weights are rounded to tf32. A factor of a half-precision tensor is rounded to
+that precision: in backward, the logits' gradient is rounded to the precision of the features. Tile
+sizes are fixed and not tuned by timing, because another tiling would sum in another order, and a
+resumed run would not reproduce the same bits.
 
-Of the `top_k` most similar cells alone, a kernel finds the largest logits and their cells, and
-PyTorch copies from these few (`topk.py`). The gradients are PyTorch's, too: nobody trains
-so, and on CUDA they add up in no fixed order.
+With `top_k`, a kernel finds the largest logits and their cells, and PyTorch copies from these few
+cells (`topk.py`). Their gradients are PyTorch's, too, which on CUDA are summed in no fixed order;
+training does not use `top_k`.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
-cells of a tile, n those of an image, p cells of a block of the patch, t most similar cells. Cells
-are rows here (`[B, H, W, C]`), so that a cell's channels lie side by side: no copy from
-channels-last features.
+cells of a tile, n cells of an image, p cells of a block of the patch, t most similar cells. The
+kernels take cells as rows (`[B, H, W, C]`), with a cell's channels contiguous, so that
+channels-last features need no copy.
 """
 
 from typing import Any, NamedTuple
@@ -40,12 +41,12 @@ from corrflow.attention.kernels import (
 from corrflow.attention.topk import TopK
 from corrflow.attention.window import Window
 
-# as in the kernels
+# the value that the kernels use
 LOWEST = -1e30
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
-    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to float32 `[B, K, H, W]`."""
+    """Attend as in `reference.attend`; returns float32 `[B, K, H, W]`."""
     if window.top_k:
         return topk.attend(query_bchw, key_brchw, value_brkhw, window, find_topk)
     cells_last = (
@@ -58,8 +59,8 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
 
 
 def find_topk(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> TopK:
-    """The most similar places of each window, by a kernel, to which cells at one place are a
-    batch."""
+    """Find the most similar places of each window by a kernel; the S cells at a place become part
+    of the kernel's batch."""
     batch, several = query_bschw.shape[:2]
     query = query_bschw.flatten(0, 1).permute(0, 2, 3, 1).contiguous()
     key = key_brchw.permute(0, 1, 3, 4, 2).repeat_interleave(several, dim=0).contiguous()
@@ -81,7 +82,7 @@ def find_topk(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> TopK:
 
 
 class Tiling(NamedTuple):
-    """How a launch is cut up."""
+    """The tile sizes and warps of a kernel launch."""
 
     height: int
     width: int
@@ -90,8 +91,8 @@ class Tiling(NamedTuple):
 
 
 def choose_tiling(query: Tensor, value: Tensor | None) -> Tiling:
-    """Tiles that leave room in registers and shared memory, of which wider features take more; by
-    what the compiler reports for Hopper."""
+    """Choose tiles that fit into registers and shared memory, of which wider features need more;
+    based on what the compiler reports for Hopper."""
     width = padded_width(query.shape[-1]) * query.element_size()
     if value is not None:
         width = max(width, padded_width(value.shape[-1]) * value.element_size() // 2)
@@ -101,14 +102,13 @@ def choose_tiling(query: Tensor, value: Tensor | None) -> Tiling:
 
 
 def padded_width(channels: int) -> int:
-    """The width of a block for so many channels: a power of 2, and at least the 16 of a tensor
-    core's product."""
+    """The width of a block for this many channels: a power of 2, and at least 16, which a tensor
+    core's product needs."""
     return max(16, int(triton.next_power_of_2(channels)))
 
 
 class Launch:
-    """Arguments that the kernels share: sizes; strides are those of contiguous cells-last
-    tensors."""
+    """The arguments that all kernels share; tensors must be contiguous with channels last."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Launch:
         self.tiles = triton.cdiv(height, tiling.height) * triton.cdiv(width, tiling.width)
         self.batch, self.references = batch, references
         self.sizes = (height, width, references, window.scale)
-        # of products of float32
+        # precision of float32 products
         precision = "tf32x3" if query_bhwc.dtype == torch.float32 else "tf32"
         self.constants: dict[str, Any] = {
             "C": channels, "RADIUS": window.radius, "BLOCK_C": padded_width(channels),
@@ -138,10 +138,10 @@ class Launch:
 def copy(
     query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Copy contiguous cells-last tensors, float32 `[B, H, W, K]`; also the highest logit and the
-    softmax sum of each cell, `[2, B, H, W]`, for backward.
+    """Copy from contiguous channels-last tensors; returns float32 `[B, H, W, K]`, and for backward
+    the highest logit and the softmax sum of each cell, `[2, B, H, W]`.
 
-    An operator of its own, so that torch.compile takes it as a whole.
+    It is a custom operator, so that torch.compile does not look into it.
     """
     launch = Launch(query, key.shape[1], Window(radius, scale), value)
     out_bhwk, sums_2bhw = empty_copy(query, value)
@@ -153,10 +153,10 @@ def copy(
 
 
 def empty_copy(query: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """Room for what `copy` returns."""
+    """Allocate what `copy` returns."""
     out_bhwk = query.new_empty(*query.shape[:3], value.shape[-1], dtype=torch.float32)
-    # highest and sum apart, since their logarithm in one would round weights of large logits:
-    # 200 + log 1.5 keeps 5 digits after the point
+    # highest logit and sum are kept apart, since one logarithm of both would round the weights of
+    # large logits: 200 + log 1.5 keeps only 5 digits after the point
     return out_bhwk, query.new_empty(2, *query.shape[:3], dtype=torch.float32)
 
 
@@ -174,10 +174,10 @@ def copy_backward(
     of_key: bool,
     of_value: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, in their own precision; one that is not asked for holds
-    anything."""
+    """Compute the gradients of query, key and value, in their own precision; those not asked for
+    are left uninitialised."""
     launch = Launch(query, key.shape[1], Window(radius, scale), value)
-    # sum over the window of weight x its gradient
+    # the sum of weight x gradient of the weight over the window
     mean_bhw = (grad * out).sum(dim=-1)
     grad_query, grad_key, grad_value = (torch.empty_like(x) for x in (query, key, value))
     given = (query, key, value, grad, *sums, mean_bhw)
@@ -208,14 +208,14 @@ def _(
 
 
 def keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    """What backward needs."""
+    """Save what backward needs."""
     query, key, value, ctx.radius, ctx.scale = inputs
     ctx.save_for_backward(query, key, value, *output)
-    ctx.set_materialize_grads(False)  # of the sums there are none
+    ctx.set_materialize_grads(False)  # the sums have no gradients
 
 
 def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor | None, ...]:
-    """Gradients as autograd asks for them."""
+    """Return the gradients that autograd asks for."""
     needed = ctx.needs_input_grad[:3]
     grads = copy_backward(grad.contiguous(), *ctx.saved_tensors, ctx.radius, ctx.scale, *needed)
     return *(one if needs else None for one, needs in zip(grads, needed, strict=True)), None, None

@@ -1,18 +1,18 @@
-"""The Triton kernels of `fused.py`: the copy, the gradients of its query and of its reference, and
+"""The Triton kernels of `fused.py`: the copy, the gradients of its query and of its references, and
 the search for the most similar cells.
 
-A program takes a tile of cells and walks over the patch of cells that are in reach of it, a block
+A program takes a tile of cells and iterates over the patch of cells that its windows reach, a block
 at a time.
 
 Shapes: c channels of the features, k channels of the values, q cells of a tile, p cells of a block
-of the patch, t most similar cells. Cells are rows of matrices, an image's `[H x W, C]`, those of
-the references of a batch one after the other.
+of the patch, t most similar cells. Cells are rows of matrices: an image is `[H x W, C]`, and the
+references of a batch follow one another.
 """
 
 import triton
 import triton.language as tl
 
-LOWEST = tl.constexpr(-1e30)  # a logit that weighs nothing; finite, lest inf - inf make NaN
+LOWEST = tl.constexpr(-1e30)  # a logit of weight 0; finite, since inf - inf would be NaN
 
 
 @triton.jit
@@ -22,8 +22,8 @@ def copy_kernel(
     BLOCK_K: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of targets over the patches of all references: the copied values, and each softmax's
-    highest logit and sum."""
+    """For a tile of targets, attend to the patches of all references: stores the copied values, and
+    the highest logit and sum of each softmax."""
     y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
     patch_top, patch_left, columns, cells = patch_bounds(
         top, left, height, width, RADIUS, TILE_H, TILE_W
@@ -51,7 +51,7 @@ def copy_kernel(
             total = total * rescale + tl.sum(weights_qp, axis=1)
             copied_qk = copied_qk * rescale[:, None] + product(weights_qp, value_pk, PRECISION)
             highest = raised
-    total = tl.where(valid, total, 1.0)  # beyond the image there is nothing to divide
+    total = tl.where(valid, total, 1.0)  # avoids 0 / 0 outside of the image
     store_rows(out + batch * image * K, cell, valid, copied_qk / total[:, None], K, BLOCK_K)
     tl.store(highests + batch * image + cell, highest, mask=valid)
     tl.store(totals + batch * image + cell, total, mask=valid)
@@ -65,7 +65,8 @@ def query_kernel(
     BLOCK_K: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of targets over the patches of all references: the gradient of the query."""
+    """For a tile of targets, compute the gradient of the query from the patches of all
+    references."""
     y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
     patch_top, patch_left, columns, cells = patch_bounds(
         top, left, height, width, RADIUS, TILE_H, TILE_W
@@ -107,8 +108,8 @@ def reference_kernel(
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
     WITH_VALUE: tl.constexpr,
 ):  # fmt: skip
-    """A tile of one reference's cells over the targets whose windows hold them: the gradients of
-    key and value."""
+    """For a tile of one reference's cells, compute the gradients of key and value from the targets
+    whose windows hold them."""
     y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
     patch_top, patch_left, columns, cells = patch_bounds(
         top, left, height, width, RADIUS, TILE_H, TILE_W
@@ -129,8 +130,7 @@ def reference_kernel(
         highest_p = tl.load(highests + target + patch_cell, mask=there, other=0.0)
         total_p = tl.load(totals + target + patch_cell, mask=there, other=1.0)
         mean_p = tl.load(means + target + patch_cell, mask=there, other=0.0)
-        # rows are targets, as in the other kernels, so that the logits come out the same to the
-        # last bit
+        # rows are targets, as in the other kernels, so that the logits are bitwise the same
         reach_pq = in_reach(patch_y, patch_x, y, x, valid, RADIUS) & there[:, None]
         logits_pq = tl.where(
             reach_pq, product(query_pc, tl.trans(key_qc), PRECISION) * scale, LOWEST
@@ -152,11 +152,11 @@ def topk_kernel(
     BLOCK_T: tl.constexpr,
     TILE_H: tl.constexpr, TILE_W: tl.constexpr, BLOCK: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """A tile of targets over the patches of all references: the `TOP_K` largest logits of each, and
-    the numbers of their cells among those of all references.
+    """For a tile of targets, find the `TOP_K` largest logits in the patches of all references, and
+    the indices of their cells among those of all references.
 
-    They stay in registers. A block is searched again for as long as it has a logit that is larger
-    than the least of them, which after the first blocks is seldom.
+    They are held in registers. A block is searched repeatedly, as long as it has a logit that is
+    larger than the smallest of them, which is rare after the first blocks.
     """
     y, x, cell, valid, top, left = tile_cells(height, width, TILE_H, TILE_W)
     patch_top, patch_left, columns, cells = patch_bounds(
@@ -166,7 +166,7 @@ def topk_kernel(
     batch = tl.program_id(1).to(tl.int64)
     query_qc = load_rows(query + batch * image * C, cell, valid, C, BLOCK_C)
     rank, within = tl.arange(0, BLOCK_T), tl.arange(0, BLOCK)
-    # what pads the row to a power of 2 is never the least
+    # the slots that pad the row to a power of 2 are never the smallest
     topk_qt = tl.zeros([TILE_H * TILE_W, BLOCK_T], tl.float32)
     topk_qt += tl.where(rank < TOP_K, LOWEST, -LOWEST)[None, :]
     place_qt = tl.zeros([TILE_H * TILE_W, BLOCK_T], tl.int32)
@@ -198,8 +198,8 @@ def topk_kernel(
 
 @triton.jit
 def tile_cells(height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
-    """This program's tile: rows, columns, numbers of its cells and which are in the image, `[Q]`
-    each; its corner."""
+    """This program's tile: its cells' rows, columns, indices, and whether they are in the image,
+    `[Q]` each; and the tile's corner."""
     across = tl.cdiv(width, TILE_W)
     top = tl.program_id(0) // across * TILE_H
     left = tl.program_id(0) % across * TILE_W
@@ -212,8 +212,8 @@ def tile_cells(height, width, TILE_H: tl.constexpr, TILE_W: tl.constexpr):
 def patch_bounds(
     top, left, height, width, RADIUS: tl.constexpr, TILE_H: tl.constexpr, TILE_W: tl.constexpr
 ):
-    """The patch that a tile's windows reach inside of the image: its corner, its width and its
-    number of cells."""
+    """The part of the image that a tile's windows reach: its corner, its width and its number of
+    cells."""
     patch_top = tl.maximum(top - RADIUS, 0)
     patch_left = tl.maximum(left - RADIUS, 0)
     rows = tl.minimum(top + TILE_H + RADIUS, height) - patch_top
@@ -223,8 +223,8 @@ def patch_bounds(
 
 @triton.jit
 def block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK: tl.constexpr):
-    """A block of the patch, from its cell `start` on: rows, columns, numbers of its cells and which
-    are in the patch, `[P]` each."""
+    """The block of the patch that begins at cell `start`: its cells' rows, columns, indices, and
+    whether they are in the patch, `[P]` each."""
     place = start + tl.arange(0, BLOCK)
     y, x = patch_top + place // columns, patch_left + place % columns
     return y, x, y * width + x, place < cells
@@ -232,7 +232,7 @@ def block_cells(start, patch_top, patch_left, columns, cells, width, BLOCK: tl.c
 
 @triton.jit
 def in_reach(y, x, patch_y, patch_x, valid, RADIUS: tl.constexpr):
-    """Which cells of a block are in the window of which cells of the tile, `[Q, P]`."""
+    """Whether each cell of the block is in the window of each cell of the tile, `[Q, P]`."""
     return (
         (tl.abs(y[:, None] - patch_y[None, :]) <= RADIUS)
         & (tl.abs(x[:, None] - patch_x[None, :]) <= RADIUS)
@@ -242,14 +242,15 @@ def in_reach(y, x, patch_y, patch_x, valid, RADIUS: tl.constexpr):
 
 @triton.jit
 def product(a, b, PRECISION: tl.constexpr):
-    """`a @ b`, added up in float32, `a` rounded to the dtype of `b`; `PRECISION` of the product
-    where that is float32."""
+    """`a @ b` accumulated in float32, with `a` rounded to the dtype of `b`; `PRECISION` is used if
+    that is float32."""
     return tl.dot(a.to(b.dtype), b, input_precision=PRECISION)
 
 
 @triton.jit
 def load_rows(base, cell, valid, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """Rows `cell` of a matrix of `SIZE` columns, `[N, BLOCK]`, zero where there is none."""
+    """Load rows `cell` of a matrix of `SIZE` columns as `[N, BLOCK]`, zero where there is no row or
+    column."""
     column = tl.arange(0, BLOCK)
     return tl.load(
         base + cell[:, None] * SIZE + column[None, :],
@@ -260,7 +261,7 @@ def load_rows(base, cell, valid, SIZE: tl.constexpr, BLOCK: tl.constexpr):
 
 @triton.jit
 def store_rows(base, cell, valid, rows, SIZE: tl.constexpr, BLOCK: tl.constexpr):
-    """The reverse of `load_rows`, in the matrix's own precision."""
+    """Store rows, the reverse of `load_rows`, in the matrix's own precision."""
     column = tl.arange(0, BLOCK)
     place = base + cell[:, None] * SIZE + column[None, :]
     tl.store(place, rows.to(base.dtype.element_ty), mask=valid[:, None] & (column < SIZE)[None, :])

@@ -1,4 +1,5 @@
-"""Restricted attention, written to be read. The fast paths next to this file are tested against it.
+"""Restricted attention, written for readability. The fast paths beside this file are tested against
+it.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, s
 shifts in the window; y x i j and their capitals: rows and columns of cells, and of blocks.
@@ -12,8 +13,8 @@ from corrflow.attention.window import Window
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
-    """One dot product for each shift and reference, a softmax over them all, the weighted values;
-    `[B, K, H, W]`."""
+    """Compute the dot products for each shift and reference, a softmax over all of them, and the
+    weighted sum of the values; `[B, K, H, W]`."""
     if window.block > 1:
         return attend_coarse_to_fine(query_bchw, key_brchw, value_brkhw, window)
     dots_bshw = [correlate(query_bchw, key_bchw, window) for key_bchw in key_brchw.unbind(dim=1)]
@@ -33,7 +34,8 @@ def correlate(query_bchw: Tensor, key_bchw: Tensor, window: Window) -> Tensor:
 
 
 def copy(dots_brshw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
-    """Weigh by dot products what the windows hold; `[B, K, H, W]`."""
+    """Average the values in each window, weighted by the softmax of the dot products;
+    `[B, K, H, W]`."""
     inside_hw = torch.ones_like(value_brkhw[0, 0, 0], dtype=torch.bool)
     inside_shw = torch.stack([shifted(inside_hw, shift, window) for shift in window.shifts])
     logits_brshw = (dots_brshw * window.scale).masked_fill(~inside_shw, -torch.inf)
@@ -56,8 +58,8 @@ def shifted(x_hw: Tensor, shift: tuple[int, int], window: Window) -> Tensor:
 def attend_coarse_to_fine(
     query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window
 ) -> Tensor:
-    """All pairs of cells. Of each cell those count that are in the blocks of the most similar
-    means, and of these the `top_k`."""
+    """Compute all pairs of cells, but use for each only the cells in the `top_k` blocks of the most
+    similar means, and of these cells the `top_k` most similar."""
     side, (height, width) = window.block, query_bchw.shape[-2:]
     rows = torch.arange(height + -height % side).clamp_max(height - 1)
     columns = torch.arange(width + -width % side).clamp_max(width - 1)

@@ -1,6 +1,7 @@
-"""Restricted attention through `spatial-correlation-sampler`, the package that the released code
-uses: dot products by its kernel, the rest plain. Memory grows with cells x window; here for
-comparison, and for devices that the other paths do not serve.
+"""Restricted attention by `spatial-correlation-sampler`, the package that the released code uses.
+
+Its kernel computes the dot products, and plain PyTorch the rest. Memory grows with cells x window.
+It is here for comparison, and for devices that the other paths do not support.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, s
 shifts in the window.
@@ -15,13 +16,13 @@ from corrflow.errors import InputError
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
-    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
+    """Attend as in `reference.attend`; returns `[B, K, H, W]`."""
     if window.block > 1:
         raise InputError(
             f"attention: backend sampler: block {window.block}: expected 1; the other backends "
             "serve blocks"
         )
-    # an optional extra: absent until it is installed
+    # an optional dependency
     from spatial_correlation_sampler import (
         spatial_correlation_sample,
     )

@@ -1,11 +1,11 @@
-"""Restricted attention by tiles: a tile of queries against the patch of each reference that its
+"""Restricted attention by tiles: a tile of queries attends to the patch of each reference that its
 windows cover.
 
-Two matrix products a tile, the cells outside of each window masked by a bias. A window covers 13x13
-of a 28x28 patch, so the products do 4.6 times the arithmetic that is needed, and win all the same:
-they run at the speed of a matrix product and never write the `H x W x 169` affinities to memory.
-Backward makes each tile's weights anew instead of keeping them. The most similar cells alone are
-found in `topk_search.py`.
+Each tile takes two matrix products, with the cells outside of each window masked by a bias. A
+window covers 13x13 of a 28x28 patch, so the products do 4.6 times the arithmetic that is needed.
+They are faster all the same, because matrix products are efficient, and the `H x W x 169`
+affinities are never written to memory. Backward recomputes each tile's weights instead of saving
+them. With `top_k`, the search is in `topk_search.py`.
 
 Shapes: b batch, r references, c channels of the features, k channels of the values, h w cells, q
 cells of a tile, p cells of its patch.
@@ -26,7 +26,7 @@ TILE = 16
 
 
 def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window) -> Tensor:
-    """`[B, C, H, W]`, `[B, R, C, H, W]`, `[B, R, K, H, W]` to `[B, K, H, W]`."""
+    """Attend as in `reference.attend`; returns `[B, K, H, W]`."""
     if window.top_k:
         return topk.attend(query_bchw, key_brchw, value_brkhw, window, find_topk)
     copied: Tensor = copy(query_bchw, key_brchw, value_brkhw, window.radius, window.scale)
@@ -34,7 +34,7 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
 
 
 def copy_by_tiles(query: Tensor, key: Tensor, value: Tensor, radius: int, scale: float) -> Tensor:
-    """The copied values, `[B, K, H, W]`. Memory besides inputs, output and gradients: a few
+    """Copy the values tile by tile, `[B, K, H, W]`; the only extra memory is that of a few
     tiles."""
     window = Window(radius, scale)
     out_bkhw = value.new_empty(len(value), value.shape[2], *query.shape[-2:])
@@ -46,7 +46,7 @@ def copy_by_tiles(query: Tensor, key: Tensor, value: Tensor, radius: int, scale:
     return out_bkhw
 
 
-# an operator, so that torch.compile takes it as a whole and does not unroll tiles
+# a custom operator, so that torch.compile does not unroll the loop over tiles
 copy = torch.library.custom_op("corrflow::copy_tiled", copy_by_tiles, mutates_args=())
 
 
@@ -61,8 +61,8 @@ def copy_backward(
     of_features: bool,
     of_value: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, zeros where they are not asked for; those of key and value
-    add up where patches overlap."""
+    """Compute the gradients of query, key and value, zeros if not asked for; those of key and value
+    are summed where patches overlap."""
     window = Window(radius, scale)
     grad_query, grad_key, grad_value = (torch.zeros_like(x) for x in (query, key, value))
     for tile in tiles(query.shape[-2], query.shape[-1], radius, TILE):
@@ -95,13 +95,13 @@ def _(
 
 
 def keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    """What backward needs."""
+    """Save what backward needs."""
     query, key, value, ctx.radius, ctx.scale = inputs
     ctx.save_for_backward(query, key, value)
 
 
 def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-    """Gradients as autograd asks for them."""
+    """Return the gradients that autograd asks for."""
     needed = ctx.needs_input_grad
     grads = copy_backward(
         grad, *ctx.saved_tensors, ctx.radius, ctx.scale, needed[0] or needed[1], needed[2]
@@ -114,7 +114,7 @@ copy.register_autograd(backward, setup_context=keep)
 
 
 def tile_weights(tile: Tile, query_bcq: Tensor, key_bcp: Tensor, window: Window) -> Tensor:
-    """The attention of a tile's queries over its patches, `[B, Q, P]`."""
+    """The attention weights of a tile's queries over its patches, `[B, Q, P]`."""
     return tile_logits(tile, query_bcq, key_bcp, window).softmax(dim=-1)
 
 

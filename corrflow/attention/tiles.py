@@ -1,5 +1,5 @@
-"""The tiles that an image of cells is cut into, and the patch of reference cells that the windows
-of each reach.
+"""The tiles that divide an image of cells, and the patch of reference cells that each tile's
+windows reach.
 
 Shapes: b batch, r references, c channels, h w cells, q cells of a tile, p cells of its patch.
 """
@@ -13,8 +13,8 @@ from torch import Tensor
 
 
 class Tile(NamedTuple):
-    """A tile of queries, and the patch of reference cells that their windows reach inside of the
-    image."""
+    """A tile of queries, and the patch of reference cells within the image that their windows
+    reach."""
 
     top: int
     left: int
@@ -39,23 +39,23 @@ class Tile(NamedTuple):
 
     @property
     def cells(self) -> int:
-        """Of the patch."""
+        """The number of cells in the patch."""
         return (self.patch_bottom - self.patch_top) * (self.patch_right - self.patch_left)
 
     def rows(self, x_brhwc: Tensor) -> Tensor:
-        """The patches of a cells-last tensor, `[B, R, P, C]`."""
+        """The patches of a channels-last tensor, `[B, R, P, C]`."""
         rows = slice(self.patch_top, self.patch_bottom)
         columns = slice(self.patch_left, self.patch_right)
         return x_brhwc[:, :, rows, columns].flatten(2, 3)
 
     def crop(self, x_rhw: Tensor) -> Tensor:
-        """The patches of a map for each reference, `[R, rows, columns]`."""
+        """The patch of each reference's map, `[R, rows, columns]`."""
         rows = slice(self.patch_top, self.patch_bottom)
         columns = slice(self.patch_left, self.patch_right)
         return x_rhw[..., rows, columns]
 
     def add_patches(self, sum_brchw: Tensor, x_bcp: Tensor) -> None:
-        """Add what `patches` would have taken."""
+        """Add `x_bcp` to the patches of `sum_brchw`; the transpose of `patches`."""
         patch = self.patch(sum_brchw)
         patch += x_bcp.view(*x_bcp.shape[:2], patch.shape[1], *patch.shape[3:]).transpose(1, 2)
 
@@ -97,7 +97,7 @@ def window_bias(
     device: torch.device,
 ) -> Tensor:
     """The bias `[Q, P]` of a tile; `rows` and `columns` are (tile's length, patch's length, tile's
-    place in the patch)."""
+    offset in the patch)."""
 
     def near(length: int, patch_length: int, offset: int) -> Tensor:
         query = torch.arange(length, device=device)[:, None] + offset

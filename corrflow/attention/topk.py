@@ -1,13 +1,13 @@
-"""Restricted attention of the most similar cells alone (top-k): a search says which they are; what
-is copied of them is the same for every search.
+"""Restricted attention over only the most similar cells (top-k): a backend's search finds them; the
+copy from them is the same for every search.
 
-With blocks of cells the search is coarse to fine: each cell is compared with the means of blocks
-first, and then with the cells of the most similar blocks. Blocks of 2x2 cells take a quarter of the
-comparisons, and find nearly the same cells.
+With blocks of cells the search is coarse to fine: each cell is first compared with the means of
+blocks, and then with the cells of the most similar blocks. Blocks of 2x2 cells need a quarter of
+the comparisons and find nearly the same cells.
 
 Shapes: b batch, r references, c k channels of features and values, h w cells, n places of cells or
-blocks in a frame, m those of all references, s cells at a place, t most similar ones, p cells of t
-blocks.
+blocks in a frame, m places of all references, s cells at a place, t most similar places, p cells of
+t blocks.
 """
 
 import math
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from corrflow.attention.window import Window
 
-# numbers that are gathered at a time: 16 MiB, and 1 GiB on CUDA, where launches cost more
+# numbers to gather at a time: 16 MiB, and 1 GiB on CUDA, where launches cost more
 GATHERED, GATHERED_ON_CUDA = 1 << 22, 1 << 28
 
 
@@ -30,18 +30,18 @@ class TopK(NamedTuple):
     logits_bnst: Tensor
     """Scaled dot products; -inf where a window has fewer."""
     places_bnst: Tensor
-    """Where they are: numbers among the places of all references, int64."""
+    """Indices of their places among those of all references, int64."""
 
 
 Search = Callable[[Tensor, Tensor, Window], TopK]
-"""The `top_k` most similar places of `[B, R, C, H, W]` in the window of each place of
-`[B, S, C, H, W]`, for each of the cells that are there."""
+"""Finds, for each of the S cells at each place of the query `[B, S, C, H, W]`, the `top_k` most
+similar places of the key `[B, R, C, H, W]` within the window."""
 
 
 def attend(
     query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window, search: Search
 ) -> Tensor:
-    """The weighted values of the most similar cells, `[B, K, H, W]`."""
+    """Attend to the most similar cells; returns the weighted values, `[B, K, H, W]`."""
     if window.block > 1:
         return attend_coarse_to_fine(query_bchw, key_brchw, value_brkhw, window, search)
     found = search(query_bchw.detach()[:, None], key_brchw.detach(), window)
@@ -50,7 +50,7 @@ def attend(
         x.to(logits_bnt.dtype) for x in (query_bchw, key_brchw, value_brkhw)
     )
     if torch.is_grad_enabled() and (query_bchw.requires_grad or key_brchw.requires_grad):
-        # once more, by what autograd follows
+        # computed again, so that autograd follows
         key_bntc = rows_at(blocks_of(key_brchw, 1).flatten(2), places_bnt)
         dots_bnt = torch.einsum("bcn,bntc->bnt", query_bchw.flatten(2), key_bntc)
         logits_bnt = (dots_bnt * window.scale).masked_fill(logits_bnt.isneginf(), -torch.inf)
@@ -62,11 +62,11 @@ def attend(
 def attend_coarse_to_fine(
     query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: Window, search: Search
 ) -> Tensor:
-    """`attend`, of the cells in the `top_k` blocks whose means are the most similar.
+    """Attend to the most similar cells in the `top_k` blocks whose means are the most similar.
 
-    Ranking blocks by their most similar cell instead of their mean would be exact. Frames are
-    continued to whole blocks by their last row and column. Blocks are compared in the precision of
-    the features, cells in float32 at least.
+    This is approximate: exact would be to rank blocks by their most similar cell instead of their
+    mean. Frames are padded to whole blocks by repeating their last row and column. Blocks are
+    compared in the precision of the features, cells in float32 at least.
     """
     side, (height, width) = window.block, query_bchw.shape[-2:]
     wide = torch.promote_types(value_brkhw.dtype, torch.float32)
@@ -91,11 +91,11 @@ def attend_coarse_to_fine(
 def refine(
     query_bnsc: Tensor, found: TopK, key_bmsc: Tensor, value_bmsk: Tensor, window: Window
 ) -> Tensor:
-    """What the cells of some blocks copy from those of the blocks that were found for them;
+    """Copy to the cells of some blocks from the cells of the blocks that were found for them;
     `[B, N, S, K]`."""
     cells, channels = key_bmsc.shape[2:]
     wide = value_bmsk.dtype
-    key_bnstx = rows_at(key_bmsc.flatten(2), found.places_bnst)  # x: the numbers of a block's cells
+    key_bnstx = rows_at(key_bmsc.flatten(2), found.places_bnst)  # x: a block's channels
     key_bnspc = key_bnstx.view(*query_bnsc.shape[:3], -1, channels).to(wide)
     logits_bnsp = (key_bnspc @ query_bnsc[..., None].to(wide))[..., 0] * window.scale
     is_missing_bnsp = found.logits_bnst.isneginf().repeat_interleave(cells, dim=3)
@@ -108,20 +108,21 @@ def refine(
 
 
 def whole_blocks(x_brchw: Tensor, side: int) -> Tensor:
-    """Repeat the last row and column until both sides are multiples of a block's."""
+    """Repeat the last row and column until height and width are multiples of the block's side."""
     height, width = x_brchw.shape[-2:]
     padded = F.pad(x_brchw.flatten(0, 1), (0, -width % side, 0, -height % side), mode="replicate")
     return padded.view(*x_brchw.shape[:2], *padded.shape[1:])
 
 
 def cells_of_blocks(x_b1chw: Tensor, side: int) -> Tensor:
-    """The cells at each place in a block, `[B, S, C, h / side, w / side]`."""
+    """Gather the cells of each block: `[B, S, C, h / side, w / side]`, where s is the cell's
+    position in the block."""
     apart = F.pixel_unshuffle(x_b1chw[:, 0], side)
     return apart.view(len(apart), -1, side**2, *apart.shape[2:]).transpose(1, 2)
 
 
 def means(x_brchw: Tensor, side: int) -> Tensor:
-    """Of each block, `[B, R, C, h / side, w / side]`."""
+    """The mean of each block, `[B, R, C, h / side, w / side]`."""
     means_nchw = F.avg_pool2d(x_brchw.flatten(0, 1), side)
     return means_nchw.view(*x_brchw.shape[:2], *means_nchw.shape[1:])
 
@@ -136,7 +137,8 @@ def blocks_of(x_brchw: Tensor, side: int) -> Tensor:
 
 
 def frame_of(blocks_bnsk: Tensor, columns: int) -> Tensor:
-    """A frame's cells in their places, of blocks in rows of `columns`; `[B, K, H, W]`."""
+    """Put the cells of blocks, which lie in rows of `columns` blocks, back into a frame;
+    `[B, K, H, W]`."""
     batch, count, cells, channels = blocks_bnsk.shape
     rows, side = count // columns, math.isqrt(cells)
     divided = blocks_bnsk.view(batch, rows, columns, side, side, channels)
@@ -144,7 +146,7 @@ def frame_of(blocks_bnsk: Tensor, columns: int) -> Tensor:
 
 
 def rows_at(x_bmc: Tensor, places: Tensor) -> Tensor:
-    """The rows of those numbers `[B, ...]`, `[B, ..., C]`."""
+    """Gather rows by their indices `[B, ...]`; returns `[B, ..., C]`."""
     first = torch.arange(len(x_bmc), device=x_bmc.device) * x_bmc.shape[1]
     places = places + first.view(-1, *[1] * (places.ndim - 1))
     rows = x_bmc.flatten(0, 1).index_select(0, places.flatten())

@@ -1,11 +1,11 @@
-"""The most similar places of each window, by tiles: the search of `topk.py` on any device.
+"""Finds the most similar places of each window by tiles: the search for `topk.py` on any device.
 
-Logits are laid out cells first, `[P, Q]`, the queries of a tile side by side: the product of many
-rows by few columns is up to three times as fast on the CPU as that of few rows by many columns, and
-the search for the largest is then the same work for all queries at once.
+Logits are laid out as `[P, Q]`, with the queries of a tile contiguous. On the CPU, a matrix product
+with many rows and few columns is up to three times as fast as one with few rows and many columns,
+and the search for the largest logits is vectorised over the queries.
 
-Shapes: b batch, s cells at a place that are compared, r references, c channels, h w places, q cells
-of a tile, p places of its patches, t most similar ones, n groups of g logits.
+Shapes: b batch, s compared cells at a place, r references, c channels, h w places, q cells of a
+tile, p places of its patches, t most similar places, n groups of g logits.
 """
 
 from functools import lru_cache
@@ -19,19 +19,20 @@ from corrflow.attention.tiles import Tile, tiles
 from corrflow.attention.topk import TopK
 from corrflow.attention.window import Window
 
-# places: with a window of 37x37, those of 8x8 are compared with 44x44, those of 16x16 with 52x52
+# in places: with a window of 37x37, a tile of 8x8 is compared with 44x44 places, one of 16x16 with
+# 52x52
 TILE = 8
-# logits that are searched for the most similar at a time: 16 MiB; a quarter of it is up to a
-# quarter slower, as more is merged
+# logits to search at a time: 16 MiB. With a quarter of this, the search is up to a quarter slower,
+# since more results must be merged
 SLAB = 1 << 22
-GROUP = 64  # neighbouring logits of which the largest is looked at first
+GROUP = 64  # neighbouring logits whose maximum is compared first
 
 
 def find_topk(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> TopK:
-    """The most similar places of each window."""
+    """Find the most similar places of each window; see `topk.Search`."""
     batch, several = query_bschw.shape[:2]
     references, _, height, width = key_brchw.shape[1:]
-    # patches are copied out of it: a place's channels lie side by side, and so do a row's places
+    # channels last, so that copying a patch reads contiguous memory
     key_brhwc = key_brchw.permute(0, 1, 3, 4, 2).contiguous()
     numbers_hw = torch.arange(references * height * width, device=key_brchw.device)
     numbers_rhw = numbers_hw.view(references, height, width)
@@ -50,13 +51,13 @@ def find_topk(query_bschw: Tensor, key_brchw: Tensor, window: Window) -> TopK:
 
 
 class Found(NamedTuple):
-    """The largest logits of a tile's queries, and which cells they are of."""
+    """The largest logits of a tile's queries, and the indices of their places."""
 
     logits_btq: Tensor
     places_btq: Tensor
 
     def merge(self, other: "Found", count: int) -> "Found":
-        """The largest of both."""
+        """The `count` largest logits of both."""
         logits_btq = torch.cat([self.logits_btq, other.logits_btq], dim=1)
         places_btq = torch.cat([self.places_btq, other.places_btq], dim=1)
         top = logits_btq.topk(min(count, logits_btq.shape[1]), dim=1, sorted=False)
@@ -66,7 +67,7 @@ class Found(NamedTuple):
 def find_in_tile(
     tile: Tile, query_bcq: Tensor, key_brhwc: Tensor, numbers_rhw: Tensor, window: Window
 ) -> Found:
-    """The cells that count for a tile, found in some references at a time."""
+    """Find the most similar places for a tile, searching a few references at a time."""
     step = max(1, SLAB // (len(query_bcq) * query_bcq.shape[2] * tile.cells))
     best: Found | None = None
     for first in range(0, key_brhwc.shape[1], step):
@@ -92,16 +93,16 @@ def compare(tile: Tile, query_bcq: Tensor, key_brhwc: Tensor, window: Window) ->
 
 @lru_cache(maxsize=64)
 def places_first(bias_qp: Tensor, count: int) -> Tensor:
-    """A tile's bias turned over, for `count` queries; it is one of few, and always the same
-    tensor."""
+    """A tile's bias, transposed and repeated for `count` queries. It can be cached by identity,
+    since `window_bias` returns one of a few tensors."""
     return bias_qp.T.repeat(1, count // len(bias_qp))
 
 
 def grouped_topk(logits_bpq: Tensor, count: int) -> Found:
-    """The `count` largest of each query, in any order, and their places among these.
+    """The `count` largest logits of each query, in any order, and their indices along p.
 
-    Those are in the `count` groups whose own largest are the largest: torch.topk, which is slow on
-    many cells, sees one number of each group, and then the numbers of few groups.
+    They are in the `count` groups with the largest maxima. So torch.topk, which is slow on many
+    cells, is applied first to one number per group, and then to the numbers of those groups only.
     """
     b, p, q = logits_bpq.shape
     if p <= 2 * count * GROUP:

@@ -1,8 +1,8 @@
-"""What a target cell may look at: the window, the scale of its dot products, and how many of them
-count.
+"""What a target cell attends to: its window, the scale of the dot products, and how many of them
+are used.
 
-Shapes: b batch, n cells of reference that a target cell is compared with, s shifts of the window, h
-w cells.
+Shapes: b batch, n reference cells that a target cell is compared with, s shifts of the window, h w
+cells.
 """
 
 from typing import NamedTuple
@@ -12,22 +12,22 @@ from torch import Tensor
 
 
 class Window(NamedTuple):
-    """The settings that every backend shares."""
+    """The attention settings of all backends."""
 
     radius: int = 6
-    """Half the window's side, in cells."""
+    """Radius of the window, in cells."""
     scale: float = 1.0
-    """Factor of the dot products."""
+    """Factor of the dot products before the softmax."""
     top_k: int = 0
-    """Reference cells that count, those of the largest dot products over all references together;
-    of equal ones any. 0: all."""
+    """Use only the reference cells of this many largest dot products, over all references together
+    (among equal ones, any). 0 uses all."""
     block: int = 1
-    """With `top_k`: cells along the side of the blocks whose means are compared first, and of which
-    as many are looked into; 1: all cells are compared."""
+    """With `top_k`: side, in cells, of the blocks whose means are compared first; then the cells of
+    the `top_k` most similar blocks are compared. 1 compares all cells."""
 
     @property
     def side(self) -> int:
-        """Cells from one edge of the window to the other."""
+        """Side of the window, in cells."""
         return 2 * self.radius + 1
 
     @property
@@ -37,7 +37,7 @@ class Window(NamedTuple):
         return [(dy, dx) for dy in span for dx in span]
 
     def softmax(self, logits: Tensor, dim: int) -> Tensor:
-        """Logits to weights along `dim`; beyond the `top_k` largest none."""
+        """Softmax along `dim`; logits beyond the `top_k` largest get no weight."""
         if self.top_k and self.top_k < logits.shape[dim]:
             largest = logits.topk(self.top_k, dim=dim)
             logits = torch.full_like(logits, -torch.inf).scatter(

@@ -1,8 +1,9 @@
-"""Encoders: a frame to features. The paper's ResNet, torchvision's and timm's networks, or your
-own.
+"""Encoders, which compute the features of frames: the paper's ResNet, networks of torchvision and
+timm, or your own.
 
-`encoder` is the contract, `resnet` the paper's encoder and its variants, `adapters` torchvision and
-timm, `registry` finds each by its name. What is done with the features is in `corrflow.model`.
+`encoder` is the interface, `resnet` the paper's encoder and its variants, `adapters` wraps networks
+of torchvision and timm, and `registry` finds an encoder by its name. `corrflow.model` uses the
+features.
 """
 
 from corrflow.encoders.encoder import Encoder, EncoderConfig

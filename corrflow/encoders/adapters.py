@@ -1,9 +1,9 @@
-"""Networks of torchvision and timm as encoders: one layer's features, with the normalisation that
-the network was made for.
+"""Networks of torchvision and timm as encoders: the features of one layer, with the input
+normalisation that the network was trained with.
 
-A name may end in `@LAYER`. Without it the deepest layer at stride 8 or finer is taken, and of a
-network that has none as fine, the finest: label propagation needs fine features more than deep
-ones. Shapes: n frames, c channels, h w cells, H W pixels.
+A name may end in `@LAYER`. Without it, the deepest layer of stride 8 or less is taken, or, if the
+network has none, the deepest layer of its smallest stride: label propagation needs fine features
+more than deep ones. Shapes: n frames, c channels, h w cells, H W pixels.
 """
 
 import importlib
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 from corrflow.encoders.encoder import Encoder, check_features
 from corrflow.errors import InputError
 
-MAX_STRIDE = 8  # pixels: the stride that is looked for
-PROBE = 64  # pixels of each side of the frame by which strides are measured
-PROBE_CELLS = (5, 7)  # rows and columns of the frame that each network has to take
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of its RGB
+MAX_STRIDE = 8  # pixels: the largest stride to choose, if there is a choice
+PROBE = 64  # side, in pixels, of the frame that is used to measure strides
+PROBE_CELLS = (5, 7)  # rows and columns, in cells, of a frame that each network must accept
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # mean and std of RGB
 
 
 class FeatureLayer(NamedTuple):
-    """A layer whose output is a map of features."""
+    """A layer whose output is a feature map."""
 
     name: str
     stride: int
@@ -31,7 +31,7 @@ class FeatureLayer(NamedTuple):
 
 
 class Adapter(Encoder):
-    """A network that returns one map of features, behind its normalisation."""
+    """A network that returns one feature map, preceded by input normalisation."""
 
     def __init__(
         self,
@@ -43,32 +43,32 @@ class Adapter(Encoder):
         super().__init__()
         self.network = network
         self.stride, self.channels = layer.stride, layer.channels
-        # what is the same each time it is built has no place in a checkpoint
+        # not stored in checkpoints, since the values are the same each time it is built
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, frames_n3hw: Tensor) -> Tensor:
-        """`[N, 3, H, W]` to `[N, C, H/stride, W/stride]`."""
+        """Compute features: `[N, 3, H, W]` to `[N, C, H/stride, W/stride]`."""
         return self.network((frames_n3hw - self.mean) / self.std)
 
 
 class SingleOutput(nn.Module):
-    """A network whose output is a dict or a list of one, without that."""
+    """Unpacks the output of a network that returns a dict or list with one entry."""
 
     def __init__(self, network: nn.Module, key: str | int) -> None:
         super().__init__()
         self.network, self.key = network, key
 
     def forward(self, frames_n3hw: Tensor) -> Tensor:
-        """The one output, `[N, C, h, w]`."""
+        """Return the single output, `[N, C, h, w]`."""
         output: Tensor = self.network(frames_n3hw)[self.key]
         return output
 
 
 def build_torchvision(name: str, pretrained: bool) -> Encoder:
-    """`NAME` or `NAME@LAYER` of `torchvision.models`; a layer is a module's name, such as
+    """Build `NAME` or `NAME@LAYER` of `torchvision.models`; a layer is a module's name, such as
     `layer2`."""
     models = importlib.import_module("torchvision.models")
     extraction = importlib.import_module("torchvision.models.feature_extraction")
@@ -91,8 +91,9 @@ def build_torchvision(name: str, pretrained: bool) -> Encoder:
 
 
 def probe_layers(network: nn.Module) -> list[FeatureLayer]:
-    """The layers of a network, and of its parts, that give maps of features, in their order. Those
-    whose stride is no whole number, or that have the channels last, are none."""
+    """The layers of a network, down to two levels of modules, that return feature maps, in the
+    order in which they run. Layers whose stride is not a whole number, or whose output has its
+    channels last, are left out."""
     layers: list[FeatureLayer] = []
     was_training = network.training
     network.eval()
@@ -121,8 +122,8 @@ def probe_layers(network: nn.Module) -> list[FeatureLayer]:
 
 
 def build_timm(name: str, pretrained: bool) -> Encoder:
-    """`NAME` or `NAME@INDEX` of timm; an index counts the maps that `features_only=True` gives,
-    from 0."""
+    """Build `NAME` or `NAME@INDEX` of timm; the index counts the feature maps of
+    `features_only=True`, from 0."""
     try:
         timm = importlib.import_module("timm")
     except ModuleNotFoundError:
@@ -131,7 +132,7 @@ def build_timm(name: str, pretrained: bool) -> Encoder:
     place = f"encoder timm:{name}"
     if not timm.is_model(name.partition(".")[0]):
         raise InputError(f"{place}: expected a name of timm.list_models()")
-    # vision transformers take frames of any size only when asked to
+    # vision transformers accept frames of any size only with this setting
     sizes = {"dynamic_img_size": True} if name.startswith(("vit_", "deit", "eva")) else {}
     settings: dict[str, Any] = {"features_only": True, **sizes}
     probe: Any = build_network(place, timm.create_model, name, pretrained=False, **settings)
@@ -164,8 +165,8 @@ def check_frames(place: str, encoder: Encoder) -> None:
 
 
 def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> FeatureLayer:
-    """The layer that is asked for, else the deepest that is fine enough; InputError lists what
-    there is."""
+    """The wanted layer, or by default the deepest that is fine enough; InputError lists the
+    layers."""
     if not layers:
         raise InputError(f"{place}: none of its layers gives a map of features at a whole stride")
     if wanted:
@@ -179,7 +180,7 @@ def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> Feature
 
 
 def build_network(place: str, create: Callable[..., Any], name: str, **settings: Any) -> nn.Module:
-    """What a library creates; InputError where it can't, or can't download the weights."""
+    """Create a library's network; InputError if that, or the download of its weights, fails."""
     try:
         network: nn.Module = create(name, **settings)
     except (OSError, RuntimeError, ValueError) as error:

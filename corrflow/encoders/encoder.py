@@ -1,4 +1,4 @@
-"""What the rest of the project needs to know of an encoder.
+"""The interface of encoders.
 
 Shapes: n frames, c channels, h w cells, H W pixels.
 """
@@ -13,34 +13,36 @@ from corrflow.errors import InputError
 
 
 class EncoderConfig(ABC):
-    """All that a checkpoint must say of an encoder so that it can be built again."""
+    """Everything that a checkpoint must hold so that an encoder can be built again, besides its
+    weights."""
 
     @abstractmethod
     def build(self, *, pretrained: bool = False) -> "Encoder":
         """Make the encoder.
 
         Args:
-            pretrained: begin with the weights that its makers published, not at random.
+            pretrained: load the published weights instead of random ones.
 
         Raises:
-            InputError: there is no such encoder, or no published weights of it.
+            InputError: there is no such encoder, or it has no published weights.
         """
 
     @abstractmethod
     def to_dict(self) -> dict[str, Any]:
-        """Plain types for a checkpoint, from which `registry.read_config` makes it again."""
+        """Convert to plain types for a checkpoint; `registry.read_config` reads them back."""
 
 
 class Encoder(nn.Module, ABC):
-    """Frames to features at a stride. An encoder of your own sets `stride` and `channels`, and
-    writes `forward`."""
+    """Computes features of frames at a stride. An encoder of your own sets `stride` and `channels`,
+    and implements `forward`."""
 
     stride: int
-    """Pixels from one cell of the features to the next."""
+    """Pixels between neighbouring cells of the features."""
     channels: int
-    """Of the features."""
+    """Number of feature channels."""
     config: EncoderConfig | None = None
-    """How it was built; None for one that was made by hand, which can't be saved."""
+    """The configuration that it was built from; None for one that was made by hand, which can't be
+    saved."""
 
     @abstractmethod
     def forward(self, frames_n3hw: Tensor) -> Tensor:
@@ -48,28 +50,31 @@ class Encoder(nn.Module, ABC):
 
         Args:
             frames_n3hw: floating `[N, 3, H, W]`, H and W multiples of the stride; RGB in [0, 1], or
-                Lab brought to about [-1, 1] if `ModelConfig.input` says so.
+                Lab scaled to about [-1, 1], depending on `ModelConfig.input`.
 
         Returns:
             `[N, channels, H / stride, W / stride]`.
         """
 
     def accelerate(self, device: torch.device, *, half: bool, winograd: bool) -> None:
-        """Move to `device` and be computed there as fast as can be: same results up to rounding.
+        """Move the encoder to `device`, and make it as fast as possible there; results change by
+        rounding only.
 
         Args:
-            device: where it goes.
-            half: it is going to be called under autocast to bfloat16.
-            winograd: use Winograd convolution where that pays; an encoder that has none ignores it.
+            device: the device to move to.
+            half: the encoder will be called under autocast to bfloat16.
+            winograd: use Winograd convolution where it is faster; an encoder without it ignores
+                this.
         """
-        # tensor cores want channels last, and so does bfloat16 on the CPU; float32 there is slower
+        # channels last is faster for tensor cores and for bfloat16 on the CPU, but slower for
+        # float32 there
         last = device.type == "cuda" or half
         layout = torch.channels_last if last else torch.contiguous_format
         self.to(device).to(memory_format=layout)
 
 
 def check_encoder(encoder: Encoder) -> None:
-    """InputError for one that does not say its stride and its channels."""
+    """Raise InputError if an encoder does not set its stride and channels."""
     for name in ("stride", "channels"):
         value = getattr(encoder, name, None)
         if not isinstance(value, int) or value < 1:
@@ -80,7 +85,7 @@ def check_encoder(encoder: Encoder) -> None:
 
 
 def check_features(features: object, frames_n3hw: Tensor, encoder: Encoder) -> None:
-    """InputError if an encoder's features are not as its stride and channels say."""
+    """Raise InputError if an encoder's features do not match its stride and channels."""
     n, _, height, width = frames_n3hw.shape
     expected = [n, encoder.channels, height // encoder.stride, width // encoder.stride]
     found = list(features.shape) if isinstance(features, Tensor) else type(features).__name__

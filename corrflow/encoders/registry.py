@@ -1,5 +1,5 @@
 """Finds an encoder by its name: `resnet18`, `torchvision:resnet50`, `timm:NAME`, or a function of
-yours."""
+your own."""
 
 import importlib
 import importlib.util
@@ -22,14 +22,14 @@ FORMS = (
 
 @dataclass(frozen=True)
 class ExternalConfig(EncoderConfig):
-    """An encoder that this project does not define, by the name it is found by."""
+    """An encoder that this project does not define, by its name."""
 
     name: str
     """`torchvision:NAME`, `timm:NAME`, `package.module:function` or `path/to/file.py:function`."""
 
     def build(self, *, pretrained: bool = False) -> Encoder:
-        """Make the encoder, see `EncoderConfig.build`. A function of yours returns it with
-        whatever weights it gives it."""
+        """Make the encoder, see `EncoderConfig.build`. A function of your own chooses the weights
+        itself, and `pretrained` is ignored."""
         source, _, rest = self.name.rpartition(":")
         if source in adapters.LIBRARIES:
             encoder = adapters.LIBRARIES[source](rest, pretrained)
@@ -39,24 +39,25 @@ class ExternalConfig(EncoderConfig):
         return encoder
 
     def to_dict(self) -> dict[str, Any]:
-        """The name."""
+        """The name, in a dict."""
         return {"name": self.name}
 
 
 def find_encoder(name: str) -> EncoderConfig:
-    """The configuration of an encoder by its name; InputError lists the forms of names."""
+    """Find the configuration of an encoder by its name; InputError lists the forms of names."""
     if name in VARIANTS:
         return VARIANTS[name]
     source, colon, rest = name.rpartition(":")
     if not (source and colon and rest):
         raise InputError(f"encoder {name!r}: expected {FORMS}")
-    if source.endswith(".py"):  # the place of a file, whatever folder a job runs in
+    if source.endswith(".py"):  # absolute, so that a job in another folder finds the file
         source = str(Path(source).absolute())
     return ExternalConfig(f"{source}:{rest}")
 
 
 def name_of(config: EncoderConfig) -> str:
-    """The name by which `find_encoder` finds it; for a ResNet without one, its numbers."""
+    """The name by which `find_encoder` finds an encoder; for a ResNet without a name, its
+    settings."""
     if isinstance(config, ExternalConfig):
         return config.name
     for name, variant in VARIANTS.items():
@@ -66,14 +67,15 @@ def name_of(config: EncoderConfig) -> str:
 
 
 def read_config(state: dict[str, Any]) -> EncoderConfig:
-    """What `to_dict` gave; TypeError for something else."""
+    """Read what `to_dict` returned; TypeError for anything else."""
     if "name" in state:
         return ExternalConfig(**state)
     return ResNetConfig(**{name: as_tuple(value) for name, value in state.items()})
 
 
 def as_tuple(value: Any) -> Any:
-    """A list as a tuple, so that configurations compare; anything else as it is."""
+    """Convert a list to a tuple, so that configurations compare equal; return anything else
+    unchanged."""
     return tuple(value) if isinstance(value, list) else value
 
 
@@ -81,7 +83,7 @@ def call_function(source: str, function: str) -> Encoder:
     """The encoder that `function()` of a module or a file returns.
 
     Raises:
-        InputError: there is no such module, file or function, or it returns something else.
+        InputError: there is no such module, file or function, or it does not return an Encoder.
     """
     module = import_file(Path(source)) if source.endswith(".py") else import_module(source)
     if not hasattr(module, function):
@@ -96,7 +98,8 @@ def call_function(source: str, function: str) -> Encoder:
 
 
 def import_module(name: str) -> ModuleType:
-    """A module by its dotted name; an error inside of it is the user's to see whole."""
+    """Import a module by its dotted name; errors within the module keep their traceback, except for
+    a missing module."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
@@ -104,12 +107,12 @@ def import_module(name: str) -> ModuleType:
 
 
 def import_file(path: Path) -> ModuleType:
-    """A module from a file that is in no package."""
+    """Import a module from a file outside of any package."""
     if not path.is_file():
         raise InputError(f"encoder {path}: no such file")
     spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None and spec.loader is not None, "a file that ends in .py has a loader"
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # where dataclasses and pickles look it up
+    sys.modules[path.stem] = module  # dataclasses and pickle look it up here
     spec.loader.exec_module(module)
     return module

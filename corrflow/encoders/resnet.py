@@ -1,4 +1,4 @@
-"""The paper's encoder, a ResNet of stride 4, and its larger, smaller and coarser variants.
+"""The paper's encoder, a ResNet of stride 4, and larger, smaller and coarser variants of it.
 
 Shapes: n frames, c channels, h w rows and columns of cells.
 """
@@ -14,23 +14,23 @@ from corrflow.encoders.encoder import Encoder, EncoderConfig
 from corrflow.encoders.winograd import convolve
 from corrflow.errors import InputError, check_range
 
-# channels from which Winograd convolution is faster: 1.7 to 2.3 times; of 64 channels 0.8 to 1.1
-# times (docs/performance.md)
+# from this number of channels on, Winograd convolution is faster, 1.7 to 2.3 times; with 64
+# channels its speed is 0.8 to 1.1 times that of direct convolution (docs/performance.md)
 WORTHWHILE = 128
 
 
 @dataclass(frozen=True)
 class ResNetConfig(EncoderConfig):
-    """The ResNet variant of the paper (section 4.1): four stages, no max-pool, stride 4 in all."""
+    """The ResNet variant of the paper (section 4.1): four stages, no max-pool, total stride 4."""
 
     widths: tuple[int, int, int, int] = (64, 128, 256, 256)
-    """Channels of the four stages; the stem has as many as the first."""
+    """Channels of the four stages; the stem has as many as the first stage."""
     depths: tuple[int, int, int, int] = (2, 2, 2, 2)
     """Basic blocks in each stage."""
     features: int = 64
-    """Channels of the features that are compared."""
+    """Channels of the features."""
     strides: tuple[int, int, int, int] = (1, 2, 1, 1)
-    """Of the four stages; the stem has 2."""
+    """Strides of the four stages; the stem has stride 2."""
 
     def __post_init__(self) -> None:
         check_range("encoder", self, "widths depths strides features", 1)
@@ -39,11 +39,12 @@ class ResNetConfig(EncoderConfig):
 
     @property
     def stride(self) -> int:
-        """Pixels of a cell."""
+        """The total stride, in pixels."""
         return 2 * math.prod(self.strides)
 
     def build(self, *, pretrained: bool = False) -> "ResNet":
-        """Random weights, drawn from torch's global generator; InputError if others are wanted."""
+        """Make the encoder with random weights from torch's global generator; InputError if
+        pretrained weights are asked for."""
         if pretrained:
             raise InputError(
                 "encoder: the ResNet of stride 4 has no published weights of its own: expected a "
@@ -52,18 +53,18 @@ class ResNetConfig(EncoderConfig):
         return ResNet(self)
 
     def to_dict(self) -> dict[str, Any]:
-        """Widths, depths, features and strides."""
+        """The fields of the configuration, in a dict."""
         return asdict(self)
 
 
 VARIANTS = {
     "resnet18": ResNetConfig(),  # the paper's
-    # the blocks of a ResNet-34: 11,859,840 parameters, 51.4 GMAC for a frame of 256x256
+    # the depths of a ResNet-34: 11,859,840 parameters, 51.4 GMAC for a frame of 256x256
     "resnet34": ResNetConfig(depths=(3, 4, 6, 3)),
-    # that of the model `fast`: 3.8 GMAC for a frame of 256x256
+    # the encoder of the model `fast`: 3.8 GMAC for a frame of 256x256
     "resnet18-stride8": ResNetConfig(widths=(32, 64, 192, 192), strides=(1, 2, 2, 1)),
     "resnet18-half": ResNetConfig(widths=(32, 64, 128, 128)),  # a quarter of the arithmetic
-    "resnet10-tiny": ResNetConfig((8, 16, 32, 32), (1, 1, 1, 1), 16),  # to try things with
+    "resnet10-tiny": ResNetConfig((8, 16, 32, 32), (1, 1, 1, 1), 16),  # for quick tests
 }
 
 
@@ -82,7 +83,7 @@ class Conv3x3(nn.Conv2d):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions beside a shortcut; ReLU after the sum."""
+    """A basic residual block: two 3x3 convolutions and a shortcut, with ReLU after the sum."""
 
     def __init__(self, c_in: int, c_out: int, stride: int) -> None:
         super().__init__()
@@ -102,22 +103,22 @@ class Block(nn.Module):
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, H / stride, W / stride]`."""
-        # in place: normalisation does not need its output again, and a new tensor a block costs its
-        # pages on the CPU
+        # in place: backward of the normalisation does not need its output, and on the CPU a new
+        # tensor per block would cost page faults
         out_bchw: Tensor = self.activation(self.residual(x_bchw).add_(self.shortcut(x_bchw)))
         return out_bchw
 
 
 def stage(c_in: int, c_out: int, depth: int, stride: int) -> nn.Sequential:
-    """`depth` blocks, of which the first changes width and size."""
+    """A stage of `depth` blocks; the first changes channels and size."""
     return nn.Sequential(
         *(Block(c_in if i == 0 else c_out, c_out, stride if i == 0 else 1) for i in range(depth))
     )
 
 
 class ResNet(Encoder):
-    """Frames `[N, 3, H, W]` to features `[N, C, H/stride, W/stride]`. No mean or deviation is
-    subtracted (paper, section 4.1).
+    """The ResNet encoder: frames `[N, 3, H, W]` to features `[N, C, H/stride, W/stride]`. The input
+    is not normalised by mean and standard deviation (paper, section 4.1).
 
     The default has stride 4, 5,291,648 parameters and costs 23.6 GMAC for a frame of 256x256.
     """
@@ -139,19 +140,21 @@ class ResNet(Encoder):
         self.layer4 = stage(w3, w4, d4, s4)
         self.head = nn.Conv2d(w4, config.features, 3, 1, 1)
         for module in self.modules():
-            # the head starts small, else the first affinities are hard
+            # the head keeps its smaller default initialisation; otherwise the first affinities
+            # would be nearly one-hot
             if isinstance(module, nn.Conv2d) and module is not self.head:
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def accelerate(self, device: torch.device, *, half: bool, winograd: bool) -> None:
-        """As every encoder; wide convolutions by Winograd convolution where asked for."""
+        """As in `Encoder.accelerate`; with `winograd`, convolutions with many channels use Winograd
+        convolution."""
         super().accelerate(device, half=half, winograd=winograd)
         if self.use_winograd(winograd):
-            self.to(memory_format=torch.channels_last)  # the layout that it wants
+            self.to(memory_format=torch.channels_last)  # its preferred layout
 
     def use_winograd(self, yes: bool) -> bool:
-        """Choose how wide 3x3 convolutions are computed; may be changed at any time. Returns
-        whether any goes by Winograd convolution now."""
+        """Switch Winograd convolution on or off for 3x3 convolutions with many channels, at any
+        time; returns whether any layer uses it now."""
         convolutions = [module for module in self.modules() if isinstance(module, Conv3x3)]
         for convolution in convolutions:
             convolution.winograd = yes and convolution.worthwhile

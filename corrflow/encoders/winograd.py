@@ -1,10 +1,10 @@
 """3x3 convolution by Winograd's minimal filtering F(4x4, 3x3), for the CPU: a quarter of the
-multiplications of the direct way.
+multiplications of direct convolution.
 
-Each tile of 4x4 outputs comes from 6x6 inputs. Both sides are transformed to 36 numbers, multiplied
-there, channels against channels, and transformed back (Lavin & Gray, CVPR 2016). The plain
-reference is `torch.nn.functional.conv2d`; in float32 the two differ by about 1e-5 of the largest
-value. Where it pays is decided in `resnet.py` (`WORTHWHILE`).
+Each tile of 4x4 outputs is computed from 6x6 inputs. Inputs and kernel are transformed to 36
+numbers each, multiplied there by a matrix product over channels, and transformed back (Lavin &
+Gray, CVPR 2016). The plain reference is `torch.nn.functional.conv2d`; in float32 the two differ by
+about 1e-5 of the largest value. `resnet.py` decides where it is used (`WORTHWHILE`).
 
 Shapes: n images, c k channels in and out, h w pixels, p tiles of all images.
 """
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-OUT, IN = 4, 6  # sides of a tile of outputs, and of the inputs it needs
+OUT, IN = 4, 6  # side of a tile of outputs, and of the inputs that it needs
 INPUT_ROWS = (
     (4, 0, -5, 0, 1, 0),
     (0, -4, -4, 1, 1, 0),
@@ -41,15 +41,17 @@ def convolve(x_nchw: Tensor, kernel_kc33: Tensor) -> Tensor:
     """`conv2d` of stride 1 and padding 1, without bias: `[N, C, H, W]` and `[K, C, 3, 3]` to
     `[N, K, H, W]`, channels last.
 
-    Fastest where `x_nchw` is channels last too, with 128 channels or more, and where N H W / 16
-    tiles fill a matrix product. Backward keeps the transformed input, 2.25 times the input's size.
+    It is fastest if `x_nchw` is channels last too, has 128 channels or more, and N H W / 16 tiles
+    are enough for an efficient matrix product. The transformed input, 2.25 times the input's size,
+    is saved for backward.
     """
     convolved: Tensor = Winograd.apply(x_nchw, kernel_kc33)
     return convolved
 
 
 class Winograd(torch.autograd.Function):
-    """Forward and backward through three batched matrix products in all, of 36 matrices each."""
+    """Winograd convolution with its gradients; forward and backward take three batched matrix
+    products in total, of 36 matrices each."""
 
     @staticmethod
     def forward(ctx: Any, x_nchw: Tensor, kernel_kc33: Tensor) -> Tensor:
@@ -90,8 +92,8 @@ class Winograd(torch.autograd.Function):
 
 
 def transform(rows: tuple[tuple[float, ...], ...], x_sp: Tensor) -> Tensor:
-    """Both sides of square tiles, flattened to the first dimension, by the matrix `rows`: all at
-    once, by its Kronecker square."""
+    """Transform rows and columns of square tiles, flattened to the first dimension, by the matrix
+    `rows`; both at once, by its Kronecker square."""
     return squared(rows, x_sp.dtype, x_sp.device) @ x_sp
 
 
@@ -110,8 +112,8 @@ def squared(
 
 
 class Grid(NamedTuple):
-    """Images of one size, and the tiles that cover them; the last ones reach beyond the edge, where
-    all is zero."""
+    """Images of one size, and the tiles that cover them; the last tiles reach beyond the edge,
+    where everything is zero."""
 
     images: int
     height: int
@@ -119,11 +121,11 @@ class Grid(NamedTuple):
 
     @property
     def tiles(self) -> tuple[int, int, int]:
-        """Images, rows and columns of tiles."""
+        """The number of images, and of rows and columns of tiles."""
         return self.images, -(-self.height // OUT), -(-self.width // OUT)
 
     def gather(self, x_nchw: Tensor) -> Tensor:
-        """The inputs of each tile, which overlap: `[36, P * C]`."""
+        """Gather the inputs of each tile, which overlap: `[36, P * C]`."""
         n, rows, columns = self.tiles
         edges = (0, 0, 1, OUT * columns + 1 - self.width, 1, OUT * rows + 1 - self.height)
         x_nhwc = F.pad(x_nchw.permute(0, 2, 3, 1).contiguous(), edges)
@@ -134,7 +136,7 @@ class Grid(NamedTuple):
         return tiled.reshape(IN * IN, -1)
 
     def scatter(self, x_36pc: Tensor, channels: int) -> Tensor:
-        """The transpose of `gather`: what tiles share adds up; `[N, C, H, W]`, channels last."""
+        """The transpose of `gather`: sums where tiles overlap; `[N, C, H, W]`, channels last."""
         n, rows, columns = self.tiles
         tiled = x_36pc.view(IN, IN, n, rows, columns, channels)
         x_nhwc = x_36pc.new_zeros(n, OUT * (rows + 1), OUT * (columns + 1), channels)
@@ -151,7 +153,7 @@ class Grid(NamedTuple):
         return x_nhwc[:, 1 : 1 + self.height, 1 : 1 + self.width].permute(0, 3, 1, 2)
 
     def join(self, tiles_16pk: Tensor) -> Tensor:
-        """Outputs of the tiles, side by side: `[N, K, H, W]`, channels last."""
+        """Join the outputs of the tiles: `[N, K, H, W]`, channels last."""
         n, rows, columns = self.tiles
         tiled = tiles_16pk.view(OUT, OUT, n, rows, columns, -1).permute(2, 3, 0, 4, 1, 5)
         return tiled.reshape(n, OUT * rows, OUT * columns, -1)[

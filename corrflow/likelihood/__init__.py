@@ -1,9 +1,9 @@
-"""The copied share of each pixel's true colour (paper, section 3.1).
+"""The likelihood of each pixel's true colour class under the copied shares (paper, section 3.1).
 
-Copies are of cells, colours of pixels: a pixel's shares lie bilinearly between those of the four
-cells around it. Only the share of its true class is needed, so that four values are mixed for each
-pixel, and there is never a map of pixels for each class, as
-`torch.nn.functional.interpolate` would make it.
+Copied shares are per cell, true classes per pixel, so the shares are interpolated bilinearly
+between the four cells around a pixel. Only the share of the true class is needed: four values per
+pixel are interpolated, instead of a full-resolution map of each class, as
+`torch.nn.functional.interpolate` would compute.
 
 Shapes: b clips, k colour classes, h w cells, H W pixels.
 """
@@ -15,12 +15,12 @@ from corrflow.device import has_triton
 
 
 def likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
-    """The share of the true class of each pixel, `[B, H, W]`; a kernel on CUDA.
+    """The interpolated share of each pixel's true class, `[B, H, W]`; computed by a kernel on CUDA.
 
     Args:
         copied_bkhw: shares of the classes in each cell, `[B, K, h, w]`.
-        classes_bhw: the true class of each pixel, int64 `[B, H, W]`; sides are a multiple of the
-            cells'.
+        classes_bhw: the true class of each pixel, int64 `[B, H, W]`; H and W are the same multiple
+            of h and w.
     """
     if copied_bkhw.dtype == torch.float32 and has_triton(copied_bkhw.device):
         return fused_likelihood(copied_bkhw, classes_bhw)
@@ -28,16 +28,16 @@ def likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
 
 
 def fused_likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
-    """The same by kernels, of float32."""
-    from corrflow.likelihood import fused  # which imports what may be absent
+    """`likelihood` by Triton kernels, for float32."""
+    from corrflow.likelihood import fused  # it imports packages that may be absent
 
     out_bhw: Tensor = fused.likelihood(copied_bkhw, classes_bhw)
     return out_bhw
 
 
 def likelihood_eager(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
-    """The same by PyTorch's operations, anywhere; on CUDA the gradient would sort all pixels four
-    times."""
+    """`likelihood` by PyTorch operations, on any device; on CUDA its gradient would sort all pixels
+    four times."""
     b, k, h, w = copied_bkhw.shape
     upper, lower, down_h = neighbours(h, classes_bhw.shape[1], copied_bkhw)
     left, right, across_w = neighbours(w, classes_bhw.shape[2], copied_bkhw)
@@ -53,8 +53,8 @@ def likelihood_eager(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
 
 
 def neighbours(cells: int, pixels: int, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Of each pixel along a side the two cells whose centres it lies between, and the share of the
-    second; beyond the outer centres both are the outer cell."""
+    """For each pixel along a side, the two cells whose centres it lies between, and the weight of
+    the second. Beyond the outermost centres all weight is on the outermost cell."""
     stride = pixels // cells
     place = (torch.arange(pixels, device=like.device, dtype=like.dtype) + 0.5) / stride - 0.5
     place = place.clamp_min(0)

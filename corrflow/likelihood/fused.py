@@ -1,7 +1,7 @@
-"""The likelihood of true classes in Triton, for CUDA: one kernel forward, one backward.
+"""The likelihood of true classes in Triton, for CUDA: one kernel for forward, one for backward.
 
-Backward a program takes a block of cells and adds up, class by class, what the pixels around each
-give it. No atomics and no sorting: the same inputs give the same bits.
+In backward, a program takes a block of cells and sums, for each class, the contributions of the
+pixels around each cell. There are no atomics and no sorting, so the same inputs give the same bits.
 
 Shapes: b clips, k colour classes, h w cells, H W pixels.
 """
@@ -20,8 +20,8 @@ CELLS = 16  # of a program, backward
 
 @torch.library.custom_op("corrflow::likelihood_fused", mutates_args=())
 def likelihood(copied: Tensor, classes: Tensor) -> Tensor:
-    """The share of the true class of each pixel, as `corrflow.likelihood.likelihood`: of float32
-    `[B, K, h, w]` and int64 `[B, H, W]`, both however they lie in memory; `[B, H, W]`."""
+    """As `corrflow.likelihood.likelihood`: float32 `[B, K, h, w]` and int64 `[B, H, W]`, of any
+    strides, to `[B, H, W]`."""
     batch, _, height, width = copied.shape
     likelihood_bhw = copied.new_empty(classes.shape)
     grid = (triton.cdiv(classes[0].numel(), PIXELS), batch)
@@ -37,7 +37,7 @@ def likelihood(copied: Tensor, classes: Tensor) -> Tensor:
 def likelihood_backward(
     grad: Tensor, classes: Tensor, count: int, height: int, width: int
 ) -> Tensor:
-    """The gradient of the copied shares, of `count` classes in `height` x `width` cells."""
+    """The gradient of the copied shares, for `count` classes and `height` x `width` cells."""
     grad_bhwk = empty_gradient(grad, count, height, width)
     grid = (triton.cdiv(height * width, CELLS), len(grad))
     with torch.cuda.device_of(grad):  # type: ignore[no-untyped-call]
@@ -50,7 +50,8 @@ def likelihood_backward(
 
 
 def empty_gradient(grad: Tensor, count: int, height: int, width: int) -> Tensor:
-    """Room for it, with a cell's classes side by side, as attention takes them; `[B, h, w, K]`."""
+    """Allocate the gradient `[B, h, w, K]`, with a cell's classes contiguous, as attention needs
+    them."""
     return grad.new_empty(len(grad), height, width, count)
 
 
@@ -65,14 +66,14 @@ def _(grad: Tensor, classes: Tensor, count: int, height: int, width: int) -> Ten
 
 
 def keep(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    """What backward needs: not the shares themselves."""
+    """Save what backward needs, which does not include the shares."""
     copied, classes = inputs
     ctx.sizes = copied.shape[1:]
     ctx.save_for_backward(classes)
 
 
 def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-    """Gradients as autograd asks for them."""
+    """Return the gradients that autograd asks for."""
     (classes,) = ctx.saved_tensors
     return likelihood_backward(grad.contiguous(), classes, *ctx.sizes), None
 

@@ -13,7 +13,7 @@ def likelihood_kernel(
     copied_b, copied_k, copied_h, copied_w, classes_b, classes_h, classes_w,
     STRIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A block of a clip's pixels."""
+    """Compute the likelihood of a block of a clip's pixels."""
     columns = width * STRIDE
     pixels = height * STRIDE * columns
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -27,7 +27,7 @@ def likelihood_kernel(
     shares = copied + clip * copied_b + true_class * copied_k
     place_y = place_of(y, height, STRIDE)
     place_x = place_of(x, width, STRIDE)
-    # places are not negative
+    # places are not negative, so this rounds down
     upper = place_y.to(tl.int32)
     left = place_x.to(tl.int32)
     lower = tl.minimum(upper + 1, height - 1)
@@ -48,8 +48,8 @@ def gradient_kernel(
     grad, classes, out, height, width, classes_b, classes_h, classes_w,
     K: tl.constexpr, BLOCK_K: tl.constexpr, STRIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """A block of a clip's cells: from the pixels between each and its neighbours' centres, the
-    gradient of each class."""
+    """Compute the gradient of each class in a block of a clip's cells, from the pixels between each
+    cell's centre and those of its neighbours."""
     columns = width * STRIDE
     rows = height * STRIDE
     cell = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -77,7 +77,7 @@ def gradient_kernel(
 
 @triton.jit
 def place_of(pixel, cells, STRIDE: tl.constexpr):
-    """Where a pixel lies among the centres of the cells along a side, 0 at the first; the outermost
-    pixels are drawn to the outer centres."""
+    """A pixel's position along a side in units of cells, 0 at the first cell's centre, clamped to
+    the outermost centres."""
     place = (pixel.to(tl.float32) + 0.5) / STRIDE - 0.5
     return tl.minimum(tl.maximum(place, 0.0), cells - 1.0)
