@@ -1,2 +1,2 @@
-"""Training: `trainer.py` is the loop and `config.py` its settings; each other file is one thing
-that the loop does, by its name."""
+"""Training: `trainer.py` has the loop and `config.py` its settings; each other file does one part
+of the loop's work, which its name tells."""

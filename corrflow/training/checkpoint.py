@@ -1,7 +1,8 @@
-"""Checkpoints of a run: saved atomically, restored from the newest that can be read, pruned.
+"""Checkpoints of a run: saves them atomically, restores the newest readable one, and prunes old
+ones.
 
-They hold what can't be recomputed: weights, moments, step. `pretrained.py` loads the weights for
-use.
+They hold what can't be recomputed: weights, Adam's moments, step. `pretrained.py` loads the weights
+for inference.
 """
 
 import hashlib
@@ -31,7 +32,7 @@ NAME = re.compile(r"^step-(\d{8})\.pt$")
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    """`RUN/checkpoints/step-00012000.pt`."""
+    """The path of a step's checkpoint, for example `RUN/checkpoints/step-00012000.pt`."""
     return run / FOLDER / f"step-{step:08d}.pt"
 
 
@@ -42,8 +43,8 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     more: dict[str, Any] | None = None,
 ) -> Path:
-    """Write the state after `step` steps, and what `more` the trainer keeps. A failure is raised:
-    who can't save is not to go on."""
+    """Write the state after `step` steps, and the trainer's own state `more`; an error is raised,
+    since a run that can't save must not go on."""
     path = checkpoint_path(run, step)
     state = {
         "step": step,
@@ -58,7 +59,7 @@ def save_checkpoint(
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """All of a run, oldest first."""
+    """All checkpoints of a run, oldest first."""
     folder = run / FOLDER
     return (
         sorted(path for path in folder.iterdir() if NAME.match(path.name))
@@ -68,7 +69,7 @@ def checkpoints(run: Path) -> list[Path]:
 
 
 def step_of(path: Path) -> int:
-    """The step that a checkpoint's name tells."""
+    """The step in a checkpoint's file name."""
     return int(NAME.match(path.name)[1])  # type: ignore[index]
 
 
@@ -79,12 +80,12 @@ def restore(
     warn: Callable[[str], None],
     only: int | None = None,
 ) -> dict[str, Any] | None:
-    """Load the newest checkpoint that can be read, or that of step `only`; returns what it holds,
-    None if the run has none. `warn` is told of one that can't be read.
+    """Load the newest readable checkpoint, or that of step `only`, and return its content; None if
+    the run has no checkpoint. `warn` is called for each one that can't be read.
 
     Raises:
-        InputError: checkpoints are there and none can be read, or they are of another architecture;
-            no checkpoint of step `only`.
+        InputError: the run has checkpoints but none can be read, or one has another architecture;
+            there is no checkpoint of step `only`.
     """
     paths = [path for path in checkpoints(run) if only in (None, step_of(path))]
     for path in reversed(paths):
@@ -108,8 +109,8 @@ def restore(
 def restore_state(
     state: dict[str, Any], path: Path, model: CorrFlow, optimizer: torch.optim.Optimizer
 ) -> None:
-    """Put a checkpoint's weights and moments in place; InputError if it is of another
-    architecture."""
+    """Load a checkpoint's weights and moments into model and optimizer; InputError if it has
+    another architecture."""
     config = read_model_config(state, path)
     if config != model.config:
         raise InputError(
@@ -117,19 +118,20 @@ def restore_state(
         )
     load_weights(model, find_state_dict(state), path)
     optimizer.load_state_dict(state["optimizer"])
-    # fused Adam takes their layout for the weights', which differs between devices
+    # fused Adam assumes that moments have the memory layout of the weights, which differs between
+    # devices
     for weight, moments in optimizer.state.items():
         for name in ("exp_avg", "exp_avg_sq"):
             moments[name] = torch.empty_like(weight).copy_(moments[name])
 
 
 def initial_model(start: str, config: ModelConfig) -> CorrFlow:
-    """The model of `trainer.start`, which one of `config` may begin with: the encoder's weights do
-    not depend on radius and inverse temperature.
+    """The model that `trainer.start` names, checked to have the encoder and input of `config`.
+    Radius and inverse temperature may differ, since the weights do not depend on them.
 
     Raises:
-        InputError: as `load_model`; another encoder, or another input; an encoder without published
-            weights.
+        InputError: as `load_model`; another encoder or input colour space; an encoder without
+            published weights.
     """
     if start == "encoder":
         return CorrFlow(config, encoder=config.encoder.build(pretrained=True))
@@ -144,8 +146,8 @@ def initial_model(start: str, config: ModelConfig) -> CorrFlow:
 
 
 def parameters_digest(model: CorrFlow) -> str:
-    """A short name of the weights, the same wherever they are; BatchNorm's statistics, which each
-    process has for itself, left out."""
+    """A digest of the weights that does not depend on the device; it leaves out BatchNorm's
+    statistics, which differ between processes."""
     digest = hashlib.sha256()
     for weight in model.parameters():
         digest.update(weight.detach().float().cpu().contiguous().numpy().tobytes())
@@ -153,7 +155,7 @@ def parameters_digest(model: CorrFlow) -> str:
 
 
 def load_ema(model: CorrFlow, state: dict[str, Any], run: Path, step: int) -> None:
-    """Put a checkpoint's moving average into `model`; InputError if it has none."""
+    """Load a checkpoint's moving average into `model`; InputError if it has none."""
     path = checkpoint_path(run, step)
     if "ema" not in state:
         raise InputError(
@@ -164,23 +166,23 @@ def load_ema(model: CorrFlow, state: dict[str, Any], run: Path, step: int) -> No
 
 
 def prune(run: Path, step: int, keep: int, keep_every: int) -> None:
-    """Remove, of a run that was saved at `step`, all but the last `keep` checkpoints up to there
-    and those whose step is a multiple of `keep_every` (0: none is).
+    """Remove checkpoints of a run that was just saved at `step`, except the last `keep` up to that
+    step and those whose step is a multiple of `keep_every` (0: none).
 
-    Those of later steps go, too: they could not be read when the run went on from an earlier one,
-    and their steps are done again.
+    Checkpoints of later steps are removed, too: they were unreadable when the run was resumed from
+    an earlier one, and their steps are done again.
     """
     past = [path for path in checkpoints(run) if step_of(path) <= step]
     marked = [path for path in past if keep_every and step_of(path) % keep_every == 0]
     for path in set(checkpoints(run)).difference(past[-keep:], marked):
         path.unlink()
-    for unfinished in (run / FOLDER).glob(".*.tmp"):  # a kill in the middle of a save leaves one
+    for unfinished in (run / FOLDER).glob(".*.tmp"):  # left by a process killed while saving
         unfinished.unlink()
 
 
 def keep_best(run: Path, step: int) -> None:
-    """Let `best.pt` be the checkpoint of `step`, which `prune` may then remove: the same bytes, or
-    a copy where links can't be had."""
+    """Make `best.pt` a hard link to the checkpoint of `step`, or a copy where links are not
+    supported; `prune` may then remove the checkpoint."""
     path = checkpoint_path(run, step)
     temporary = path.with_name(f".{BEST}.{os.getpid()}.tmp")
     temporary.unlink(missing_ok=True)
@@ -194,12 +196,12 @@ def keep_best(run: Path, step: int) -> None:
 
 
 def restore_best(run: Path, step: int, warn: Callable[[str], None]) -> dict[str, Any] | None:
-    """Make `best.pt` what it was after `step` steps, from which a run goes on; returns its
-    validation, None without one.
+    """Restore `best.pt` to its state after `step` steps, from which a run is resumed; returns its
+    validation, or None if there is none.
 
-    One of a later step is of a past that is done again, perhaps otherwise: it goes, and `warn` is
-    told. The checkpoint of `step` itself may be the best, if the run was cut before it could become
-    it.
+    A `best.pt` of a later step is removed, and `warn` is called: that step is done again, perhaps
+    with another result. The checkpoint of `step` itself may be the best, if the run was interrupted
+    before it became `best.pt`.
     """
     best, here = run / FOLDER / BEST, checkpoint_path(run, step)
     held = read_validation(best)
@@ -220,14 +222,14 @@ def restore_best(run: Path, step: int, warn: Callable[[str], None]) -> dict[str,
 
 
 def is_better(validation: dict[str, Any], best: dict[str, Any] | None) -> bool:
-    """Whether a validation is better than the best so far; one of other sequences or settings is no
-    measure for it."""
+    """Whether a validation is better than the best so far. It always is if the best was validated
+    on other sequences or settings, since the two do not compare."""
     return best is None or validation["of"] != best["of"] or validation["jf"] > best["jf"]
 
 
 def read_validation(path: Path) -> dict[str, Any] | None:
-    """The validation that a checkpoint holds (`step`, `jf` and `of`: what was validated); None if
-    it has none or can't be read."""
+    """The validation stored in a checkpoint: `step`, `jf` and `of` (what was validated); None if it
+    has none or can't be read."""
     try:
         state = read_checkpoint(path)
     except InputError:

@@ -1,5 +1,5 @@
-"""How a step is computed: which attention, in what precision, compiled or not. Speed and rounding;
-what is learnt is decided elsewhere."""
+"""How a step is computed: attention backend, precision, compilation. This affects speed and
+rounding only, not what is learnt."""
 
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ from corrflow.errors import InputError
 
 
 class Compute(NamedTuple):
-    """The choices, made."""
+    """The choices for one device, with `auto` resolved."""
 
     attention: str
     precision: torch.dtype
@@ -29,22 +29,22 @@ class Compute(NamedTuple):
 
 @dataclass(frozen=True)
 class ComputeConfig:
-    """How a step is computed; may change when a run goes on."""
+    """How a step is computed; may change when a run is resumed."""
 
     attention: BackendName = "auto"
-    """Backend of the attention; auto takes triton on CUDA and tiled on the CPU."""
+    """Attention backend; auto is triton on CUDA and tiled on the CPU."""
     precision: Precision = "auto"
-    """Precision of the encoder's convolutions; auto takes bfloat16 (autocast) on CUDA of compute
-    capability 8.0 or later, else float32."""
+    """Precision of the encoder's convolutions; auto is bfloat16 (autocast) on CUDA devices of
+    compute capability 8.0 or later, else float32."""
     compile: Literal["yes", "no"] = "no"
-    """Whether encoder, recursion and losses are compiled as one by torch.compile, which needs a C++
-    compiler, and a minute or more for each way that scheduled sampling takes through a clip."""
+    """Compile encoder, recursion and losses together by torch.compile. This needs a C++ compiler,
+    and takes a minute or more for each pattern of teacher forcing in a clip."""
     convolution: Literal["auto", "direct", "winograd"] = "auto"
-    """How wide 3x3 convolutions are computed; auto takes Winograd convolution on the CPU in
-    float32, which is nearly twice as fast, else the direct one."""
+    """How 3x3 convolutions with many channels are computed; auto is Winograd convolution on the CPU
+    in float32, where it is nearly twice as fast, else direct convolution."""
 
     def choose(self, device: torch.device) -> Compute:
-        """What `auto` stands for on `device`; InputError where a choice can't be had there."""
+        """Resolve `auto` for `device`; InputError if a choice is not supported there."""
         on_cuda = device.type == "cuda"
         half = self.precision == "bfloat16" or (
             self.precision == "auto" and on_cuda and has_bfloat16(device)

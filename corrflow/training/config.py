@@ -1,5 +1,5 @@
-"""The settings of a training run: those of the loop, and the tree of all that decides what is
-learnt and how it is computed."""
+"""The settings of a training run: those of the loop, and the tree of all settings that decide what
+is learnt and how it is computed."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -18,47 +18,48 @@ from corrflow.training.validation import ValidationConfig
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The loop and what it leaves behind."""
+    """The training loop and what it writes."""
 
     steps: int = 200_000
-    """Optimizer steps in all. A finished run goes on when it is started again with more."""
+    """Total number of optimizer steps. A finished run continues if it is started again with
+    more."""
     batch: int = 6
-    """Clips of a global batch, over all processes. A run may be resumed with another batch."""
+    """Clips per global batch, over all processes. A run may be resumed with another batch."""
     accumulate: int = 1
-    """Gradient accumulation: the parts in which a process computes its clips of a batch, one after
-    the other, which takes less memory. Clips and random draws stay the same, and so do gradients,
-    but for BatchNorm and the whitening of distillation, which see the clips of one part at a
-    time."""
+    """Gradient accumulation: the number of parts into which a process divides its clips of a batch,
+    to save memory. Clips and random draws stay the same. Gradients do, too, except that BatchNorm
+    and the whitening of distillation see the clips of only one part at a time."""
     clip_norm: float = 0.0
-    """Gradient clipping: the largest norm of the gradient. 0, as released, clips nothing."""
+    """Gradient clipping: the largest norm of the gradient. 0, as released, disables clipping."""
     sync_batch_norm: bool = False
-    """Synchronise BatchNorm over all processes; for few clips a process, on CUDA alone."""
+    """Synchronise BatchNorm over all processes, for few clips per process; on CUDA only."""
     ema_clips: float = 0.0
-    """Keep an exponential moving average (EMA) of the weights over about the last so many clips,
-    which is what is validated and used; 0 keeps none."""
+    """Keep an exponential moving average (EMA) of the weights over about this many recent clips.
+    The EMA is then what is validated and used; 0 keeps none."""
     start: str = ""
-    """The weights that a new run begins with: a checkpoint file (its exponential moving average, if
-    it has one), the name of a model that ships, or `encoder` for the weights that the makers
-    of a torchvision or timm encoder published. Random weights unless given."""
+    """The initial weights of a new run: a checkpoint file (its exponential moving average, if it
+    has one), the name of a model that ships, or `encoder` for the published weights of a
+    torchvision or timm encoder. Random weights if not given."""
     seed: int = 0
-    """Seed of the initial weights, of the order of the clips and of every random draw."""
+    """Seed of the initial weights, of the order of the clips and of all random draws."""
     log_every: int = 10
-    """Steps between two reads of the losses from the device; each step is logged all the same."""
+    """Steps between reads of the losses from the device; every step is logged in any case."""
     save_every: int = 1000
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     keep: int = 3
-    """How many of the newest checkpoints are kept."""
+    """Number of newest checkpoints to keep."""
     keep_every: int = 0
-    """Checkpoints whose step is a multiple of this are never removed; 0: none of them."""
+    """Also keep every checkpoint whose step is a multiple of this; 0 keeps none of them."""
     pictures_every: int = 500
-    """Steps between two sets of pictures on TensorBoard; 0: no pictures."""
+    """Steps between pictures on TensorBoard; 0 disables pictures."""
     spike_factor: float = 5.0
-    """A loss above so many times the median of the last 100 is a spike; 0 looks for none. In 200
-    steps of the recipe smoke the highest loss was 1.1 times the median."""
+    """A loss above this many times the median of the last 100 losses is a spike; 0 disables the
+    check. In 200 steps of the recipe smoke the highest loss was 1.1 times the median."""
     on_spike: Literal["warn", "stop"] = "warn"
-    """What happens at a spike: `warn` prints a line that names it, `stop` ends the run."""
+    """What to do at a spike: `warn` prints a warning, `stop` ends the run."""
     profile: int = 0
-    """Steps to profile, after a few that warm up, into RUN/profile; 0: none."""
+    """Number of steps to profile, after a few warm-up steps; the trace goes to RUN/profile. 0
+    disables profiling."""
 
     def __post_init__(self) -> None:
         check_range("trainer", self, "steps batch accumulate log_every save_every keep", 1)
@@ -72,10 +73,10 @@ class TrainerConfig:
             raise InputError("trainer: on_spike stop: expected a spike_factor above 0 with it")
 
     def check(self, world: int, device: torch.device) -> None:
-        """Refuse what can't be done by so many processes, or there.
+        """Check the settings against the number of processes and the device.
 
         Raises:
-            InputError: parts that don't divide a process's clips; synchronised BatchNorm on the
+            InputError: `accumulate` does not divide a process's clips; `sync_batch_norm` on the
                 CPU.
         """
         clips = self.batch // world
@@ -97,8 +98,8 @@ class TrainerConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """Everything that decides what is learnt from the clips, how a step is computed, and how it is
-    looked at."""
+    """All settings that decide what is learnt from the clips, how a step is computed, and how the
+    run is logged and validated."""
 
     model: ModelConfig = field(default_factory=ModelConfig)
     augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)

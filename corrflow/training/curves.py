@@ -1,5 +1,4 @@
-"""Draws what runs have logged: how well each tracked, and its loss, against the clips that it had
-seen."""
+"""Draws the logged curves of runs: validation J&F and loss against the clips seen."""
 
 from pathlib import Path
 from statistics import fmean
@@ -10,13 +9,13 @@ from corrflow.files import atomic_file
 from corrflow.plotting import check_matplotlib
 from corrflow.training.monitor import METRICS, read_lines
 
-POINTS = 60  # of a loss's curve, each the mean of the steps around it
+POINTS = 60  # of a loss curve, each the mean of the steps around it
 Curve = list[tuple[int, float]]  # clips seen, value
 
 
 def read_curves(run: Path) -> tuple[Curve, Curve]:
-    """J&F of each validation of a run (with the untrained model none), and its loss; InputError if
-    it has logged nothing, or is no run."""
+    """Read the curves of a run: J&F of each validation (the untrained model has none), and the
+    loss; InputError if nothing was logged, or the folder is not a run."""
     if not (run / METRICS).is_file():
         raise InputError(f"run {run}: has no {METRICS}: expected a folder of launch/train.py --run")
     lines = [line for line in read_lines(run / METRICS) if "clips" in line]
@@ -33,8 +32,8 @@ def read_curves(run: Path) -> tuple[Curve, Curve]:
 
 
 def draw_curves(runs: dict[str, tuple[Curve, Curve]], path: Path) -> None:
-    """A PNG at `path`: J&F on the left, the loss on the right, a line for each run; InputError if
-    matplotlib is not installed."""
+    """Write a PNG with J&F on the left and the loss on the right, a line for each run; InputError
+    if matplotlib is not installed."""
     check_matplotlib()
     from matplotlib.figure import Figure
 
@@ -53,7 +52,7 @@ def draw_curves(runs: dict[str, tuple[Curve, Curve]], path: Path) -> None:
         panel.set_xlabel("clips")
         panel.set_ylabel(label)
         panel.grid(alpha=0.3)
-    panels[0].set_ylim(0, 1)  # else a hundredth, which is chance, fills the picture
+    panels[0].set_ylim(0, 1)  # else chance differences of 0.01 would fill the picture
     panels[0].legend(loc="lower right")
     with atomic_file(path) as file:
         figure.savefig(file, format="png", dpi=110)

@@ -1,4 +1,4 @@
-"""The processes of a job: which one am I, on what device, and the few things they agree on."""
+"""The processes of a job: this one's rank and device, and the collectives that the trainer uses."""
 
 import os
 import socket
@@ -15,17 +15,17 @@ from torch._C._distributed_c10d import PrefixStore, Store, TCPStore
 from corrflow.device import choose_device, share_cores
 from corrflow.errors import check_positive
 
-SETTLE_SECONDS = 3.0  # from one process's failure until the others have reported theirs
+SETTLE_SECONDS = 3.0  # time for the other processes to report that they lost the connection, too
 
 
 @dataclass(frozen=True)
 class TimeoutConfig:
-    """How long processes wait for one another before they end with a message."""
+    """How long processes wait for one another before they end with an error."""
 
     join_seconds: float = 300.0
-    """How long all processes may take to join the job at its start."""
+    """Time for all processes to join the job at its start."""
     stall_seconds: float = 600.0
-    """How long a step waits for a process that is late; must be more than a validation on one
+    """How long a step waits for a late process. This must be longer than a validation on one
     process, or a slow read, may take."""
 
     def __post_init__(self) -> None:
@@ -33,12 +33,12 @@ class TimeoutConfig:
 
 
 class LostRankError(RuntimeError):
-    """Processes of the job can't be reached; the message names them."""
+    """Other processes of the job can't be reached; the message names them."""
 
 
 @dataclass(frozen=True)
 class DistributedContext:
-    """This process among those of the job."""
+    """This process's place in the job."""
 
     rank: int
     world_size: int
@@ -48,15 +48,14 @@ class DistributedContext:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is rank 0, which writes."""
+        """Whether this is rank 0, the one that writes files."""
         return self.rank == 0
 
     def all_reduce_max(self, number: int) -> int:
-        """The largest number of any rank. A collective: every rank must call it at the same
-        place."""
+        """The maximum over ranks. A collective: every rank must call it at the same point."""
         if self.world_size == 1:
             return number
-        largest = torch.tensor([number])  # on the CPU, through gloo: no device is waited for
+        largest = torch.tensor([number])  # on the CPU, through gloo: does not wait for the device
         dist.all_reduce(largest, dist.ReduceOp.MAX)
         return int(largest.item())
 
@@ -79,7 +78,7 @@ class DistributedContext:
                 dist.broadcast(tensor, src=0)
 
     def broadcast_number(self, number: int) -> int:
-        """Rank 0's number, on every rank. A collective."""
+        """Return rank 0's number on every rank. A collective."""
         if self.world_size == 1:
             return number
         value = torch.tensor([number])
@@ -87,7 +86,7 @@ class DistributedContext:
         return int(value.item())
 
     def barrier(self) -> None:
-        """Until every rank is here. A collective."""
+        """Wait until every rank is here. A collective."""
         if self.world_size > 1:
             dist.barrier()
 
@@ -96,11 +95,11 @@ class DistributedContext:
 def init_distributed(
     device: str, timeouts: TimeoutConfig | None = None
 ) -> Iterator[DistributedContext]:
-    """Join the job that RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, MASTER_ADDR and MASTER_PORT
-    tell of (torchrun sets them too); without them this process is alone.
+    """Join the job that the environment describes: RANK, WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE,
+    MASTER_ADDR and MASTER_PORT, which torchrun sets, too. Without them this is a single process.
 
     Raises:
-        LostRankError: others didn't come, or can't be reached any more.
+        LostRankError: other processes did not join, or can no longer be reached.
     """
     timeouts = timeouts or TimeoutConfig()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -127,7 +126,7 @@ def init_distributed(
         except RuntimeError as error:
             if not is_lost_connection(error):
                 raise
-            # the group is left as it is: to take it down would be to wait for those who are lost
+            # do not destroy the group: that would wait for the lost processes
             group.pop_all()
             raise LostRankError(
                 describe_lost(store, rank, hosts, timeouts.stall_seconds)
@@ -135,16 +134,17 @@ def init_distributed(
 
 
 def is_lost_connection(error: RuntimeError) -> bool:
-    """Whether an error is torch's of a collective. Those of gloo are of no class of their own; our
-    own errors are, and may name a file or clip called so."""
+    """Whether torch raised this error in a collective. Errors of gloo are plain RuntimeErrors whose
+    text names gloo. Our own errors are subclasses and must not match, even if they name a file that
+    is called gloo."""
     plain = type(error) is RuntimeError
     return isinstance(error, dist.DistError) or (plain and "gloo" in str(error))
 
 
 def connect_store(rank: int, world: int, seconds: float) -> Store:
-    """The store that rank 0 keeps for all."""
+    """Connect to the store that rank 0 hosts for all processes."""
     address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun keeps it itself
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":  # torchrun hosts it
         attempt = f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}"
         return PrefixStore(
             attempt, TCPStore(address, port, world, False, timedelta(seconds=seconds))
@@ -164,8 +164,8 @@ def connect_store(rank: int, world: int, seconds: float) -> Store:
 
 
 def gather_hosts(store: Store, rank: int, world: int, host: str, seconds: float) -> tuple[str, ...]:
-    """The nodes of all processes, once each has said its own; LostRankError names those that
-    don't."""
+    """Exchange the node names of all processes; LostRankError names the ranks that do not answer in
+    time."""
     keys = [f"host/{of}" for of in range(world)]
     try:
         store.set(keys[rank], host)
@@ -182,12 +182,13 @@ def gather_hosts(store: Store, rank: int, world: int, host: str, seconds: float)
 
 
 def describe_lost(store: Store, rank: int, hosts: tuple[str, ...], seconds: float) -> str:
-    """Who can't be reached: all who don't say within a moment that they, too, lost somebody."""
+    """Name the processes that can't be reached: those that do not report within a moment that they,
+    too, lost a connection."""
     try:
         store.set(f"lost/{rank}", "somebody")
         time.sleep(SETTLE_SECONDS)
         silent = [of for of in range(len(hosts)) if not is_set(store, f"lost/{of}")]
-    except RuntimeError:  # the store is rank 0's
+    except RuntimeError:  # rank 0 hosts the store
         silent = [0]
     if not silent:
         return "the connection between the processes broke"
@@ -196,10 +197,10 @@ def describe_lost(store: Store, rank: int, hosts: tuple[str, ...], seconds: floa
 
 
 def is_set(store: Store, key: str) -> bool:
-    """Whether a key is set."""
+    """Whether a key is set in the store."""
     return bool(store.check([key]))
 
 
 def first_line(error: Exception) -> str:
-    """Of its message."""
+    """The first line of an error's message."""
     return next(iter(str(error).splitlines()), type(error).__name__)

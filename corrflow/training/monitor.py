@@ -1,5 +1,5 @@
-"""What a run tells: `metrics.jsonl`, a line for each step, and TensorBoard curves and pictures.
-Rank 0 alone writes."""
+"""The log of a run: `metrics.jsonl` with a line for each step, and TensorBoard curves and pictures;
+only rank 0 writes."""
 
 import json
 import math
@@ -23,8 +23,8 @@ from corrflow.training.failures import WINDOW
 from corrflow.training.timing import PARTS, REDUCE
 
 METRICS = "metrics.jsonl"
-LAST_BYTES = 65_536  # of the log, among which is a whole line
-TERM = "_loss"  # ends the names of the terms of the loss
+LAST_BYTES = 65_536  # read from the end of the log; they contain a whole line
+TERM = "_loss"  # suffix of the loss terms' names
 GROUPS = {
     "loss": "loss/total",
     "learning_rate": "schedule/learning_rate",
@@ -42,8 +42,8 @@ class Monitor:
     """The log of one run. Holds open files; `close` it."""
 
     def __init__(self, run: Path, step: int) -> None:
-        """Continue the log of `run` after `step` steps: what an earlier try wrote beyond is
-        dropped, since it is done again."""
+        """Continue the log of `run` after `step` steps; later lines of an earlier attempt are
+        dropped, since their steps are done again."""
         self.path = run / METRICS
         keep = [line for line in read_lines(self.path) if line["step"] <= step]
         with atomic_file(self.path) as file:
@@ -53,8 +53,8 @@ class Monitor:
         self.board = SummaryWriter(str(run / "tensorboard"), purge_step=step + 1)
 
     def steps(self, lines: list[dict[str, Any]]) -> None:
-        """Log consecutive steps; each line has `step` and numbers, those of `validation_sequences`
-        by name."""
+        """Log consecutive steps; each line has `step` and numbers, and perhaps the dict
+        `validation_sequences`."""
         self.append("".join(json.dumps(line) + "\n" for line in lines).encode())
         for line in lines:
             figures = {tag: line[name] for name, tag in GROUPS.items() if name in line}
@@ -68,7 +68,7 @@ class Monitor:
                 self.board.add_scalar(tag, figure, line["step"])
 
     def append(self, text: bytes) -> None:
-        """Add whole lines to the file, or leave it as it was."""
+        """Append whole lines to the file, or leave it unchanged."""
         size = os.fstat(self.file.fileno()).st_size
         try:
             rest = memoryview(text)
@@ -80,7 +80,7 @@ class Monitor:
             raise
 
     def pictures(self, group: str, pictures: dict[str, Tensor], step: int) -> None:
-        """Show pictures, `[3, H, W]`, uint8 or in [0, 1] each."""
+        """Log pictures, each `[3, H, W]`, uint8 or in [0, 1]."""
         for name, picture_3hw in pictures.items():
             self.board.add_image(
                 f"{group}/{name}",
@@ -90,17 +90,18 @@ class Monitor:
         self.board.flush()
 
     def flush(self) -> None:
-        """Write out what is buffered: once a checkpoint stands, its steps are not done again."""
+        """Write out what is buffered; needed before a checkpoint, since its steps are not done
+        again."""
         self.board.flush()
 
     def close(self) -> None:
-        """Write out what is buffered."""
+        """Write out what is buffered, and close the files."""
         self.file.close()
         self.board.close()
 
 
 def loss_terms(line: dict[str, Any]) -> dict[str, float]:
-    """The terms of the loss in a line of the log, by their names."""
+    """The terms of the loss in a line of the log, by name."""
     return {name.removesuffix(TERM): line[name] for name in line if name.endswith(TERM)}
 
 
@@ -119,7 +120,7 @@ def read_last(run: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         file.seek(max(path.stat().st_size - LAST_BYTES, 0))
         texts = file.read().splitlines()
-    # the first may be cut by where the reading began
+    # the first line may be incomplete, since reading began in the middle of the file
     return next((line for text in reversed(texts) if (line := parse_line(text))), {})
 
 
@@ -133,7 +134,8 @@ def parse_line(text: bytes) -> dict[str, Any] | None:
 
 
 class ClipVisualization(NamedTuple):
-    """What one clip looked like to the model: its true colours and what it made of them."""
+    """The tensors of one clip that are drawn: its frames, the encoder's inputs and the true
+    colours."""
 
     frames_t3hw: Tensor
     inputs_t3hw: Tensor
@@ -146,8 +148,8 @@ def draw_clip(
 ) -> dict[str, Tensor]:
     """Pictures of one clip: each is its frames side by side, `[3, H, T W]` in [0, 1].
 
-    Frame 0 of `reconstructed` is the true one; the others are the model's own copies. `cycle` is
-    frame 0 after each cycle.
+    In `reconstructed`, frame 0 has its true colours and the others are the model's own copies.
+    `cycle` is frame 0 after each cycle.
     """
     was_training = model.training
     model.eval()
@@ -171,14 +173,15 @@ def draw_clip(
         "input": clip.frames_t3hw,
         "augmented": from_input_space(clip.inputs_t3hw, model.config.input),
     }
-    # from cells to pixels, blocks left visible
+    # nearest-neighbour upsampling leaves the cells visible
     for name, cells_n3hw in cells.items():
         pictures[name] = F.interpolate(cells_n3hw, scale_factor=model.stride, mode="nearest")
     return {name: side_by_side(frames_n3hw) for name, frames_n3hw in pictures.items()}
 
 
 def attention_flow(model: CorrFlow, target: Tensor, reference: Tensor) -> Tensor:
-    """Where each cell copies from, on average, less where it is: `[1, 2, h, w]` (x, y) in cells."""
+    """The mean displacement from each cell to where it copies from: `[1, 2, h, w]` (x, y) in
+    cells."""
     height, width = target.shape[-2:]
     rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     place_12hw = torch.stack([columns, rows])[None].to(target)
@@ -186,10 +189,10 @@ def attention_flow(model: CorrFlow, target: Tensor, reference: Tensor) -> Tensor
 
 
 def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
-    """Flow as colours (hue: direction, saturation: length, full at the window's corner),
-    `[1, 3, h, w]` in [0, 1]."""
+    """Draw flow as colours `[1, 3, h, w]` in [0, 1]: hue is direction, saturation is length, which
+    is full at the window's corner."""
     longest = math.hypot(radius, radius)
-    # a step can be bad before its loss shows it, in the next
+    # after a bad step the features may be NaN before the next step's loss shows it
     flow_12hw = flow_12hw.nan_to_num(0.0, longest, -longest)
     # flow_to_image scales by the longest vector of the picture; one more row with a known length
     # makes pictures comparable
@@ -199,5 +202,5 @@ def flow_picture(flow_12hw: Tensor, radius: int) -> Tensor:
 
 
 def side_by_side(frames_t3hw: Tensor) -> Tensor:
-    """`[T, 3, H, W]` to `[3, H, T W]`."""
+    """Join frames `[T, 3, H, W]` to one picture `[3, H, T W]`."""
     return torch.cat(list(frames_t3hw), dim=-1)

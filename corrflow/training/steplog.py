@@ -1,7 +1,7 @@
-"""Steps on their way to the log: their numbers stay on the device until `synchronize`, the one
-place where it is waited for.
+"""Collects steps for the log: losses stay on the device until `synchronize`, the only place that
+waits for the device.
 
-What is written, and how, is in `monitor.py`.
+`monitor.py` writes the log.
 """
 
 import math
@@ -22,7 +22,7 @@ OnStep = Callable[[dict[str, Any]], None]
 
 
 class StepLog:
-    """Steps since the last look."""
+    """The steps since the last write to the log."""
 
     def __init__(
         self,
@@ -34,8 +34,8 @@ class StepLog:
         on_step: OnStep,
         terms: list[str],
     ) -> None:
-        """`monitor`: on rank 0, where lines go, those of earlier tries among them; `terms`: the
-        names of the loss's terms, in the order of their numbers. A collective."""
+        """`monitor` is the log, on rank 0 only; `terms` are the names of the loss terms in the
+        order of their values. A collective."""
         self.terms = terms
         self.config, self.context, self.timer, self.errors = config, context, timer, errors
         self.monitor, self.on_step = monitor, on_step
@@ -43,17 +43,19 @@ class StepLog:
         self.numbers: list[Tensor] = []
         self.keys: list[list[str]] = []
         self.lines: list[dict[str, Any]] = []
-        """Those of `numbers`, and those that are known and not yet written."""
+        """The lines of the steps in `numbers`, after those whose losses are known but not yet
+        written."""
 
     def add(self, numbers: Tensor, line: dict[str, Any], keys: list[str]) -> None:
-        """A step was done: its total loss, the terms of it and the gradient norm, still on the
+        """Add a step; `numbers` are its total loss, loss terms and gradient norm, still on the
         device."""
         self.numbers.append(numbers)
         self.lines.append(line)
         self.keys.append(keys)
 
     def synchronize(self) -> None:
-        """Look at the losses of the steps since the last time; all ranks do so at the same step.
+        """Read and check the losses of the steps since the last call; all ranks must call it at the
+        same step.
 
         Raises:
             NonFiniteError, LossSpikeError: on all ranks.
@@ -80,8 +82,8 @@ class StepLog:
         self.timer.restart()
 
     def check_loss(self, number: int, keys: str) -> None:
-        """Look for what is wrong with a step. Mean losses and the reduced gradient are the same on
-        all ranks: so is the verdict."""
+        """Check a step's loss and gradient norm. The mean losses and the reduced gradient are the
+        same on all ranks, so all come to the same verdict."""
         line = self.lines[number]
         step, loss, norm = line["step"], line["loss"], line["gradient_norm"]
         place = f"its clips on rank {self.context.rank}: {keys}"
@@ -102,7 +104,7 @@ class StepLog:
         raise LossSpikeError(message)
 
     def write(self, more: dict[str, Any]) -> None:
-        """Log the steps whose losses are known, `more` with the last of them."""
+        """Write the steps whose losses are known, and `more` with the last of them."""
         if self.monitor and self.lines:
             self.lines[-1] |= more
             with self.errors.capture(writing=str(self.monitor.path.parent)):
@@ -111,6 +113,6 @@ class StepLog:
         self.lines = []
 
     def flush(self) -> None:
-        """Settle and write."""
+        """Synchronise, and write all steps."""
         self.synchronize()
         self.write({})

@@ -1,5 +1,5 @@
-"""Where a step's time goes: the parts of it, by the clock on the CPU and by events on CUDA, which
-is never waited for within a step."""
+"""Times the parts of a step: by the clock on the CPU, and by events on CUDA, without waiting for
+the device within a step."""
 
 import time
 from collections.abc import Iterator
@@ -12,11 +12,12 @@ from torch._C._distributed_c10d import GradBucket
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 
 PARTS = ("data", "copy", "forward", "backward", "optimizer")
-REDUCE = "allreduce"  # within backward, whose time it shares
+REDUCE = "allreduce"  # overlaps with backward, and is counted in its time, too
 
 
 class Span(NamedTuple):
-    """From when to when; a mark is a number of seconds on the CPU, a recorded event on CUDA."""
+    """The begin and end of a part; a mark is a time in seconds on the CPU, a recorded event on
+    CUDA."""
 
     part: str
     begin: Any
@@ -24,7 +25,7 @@ class Span(NamedTuple):
 
 
 class StepTimer:
-    """Times the parts of steps, between one `milliseconds` and the next."""
+    """Times the parts of the steps since the last `restart`."""
 
     def __init__(self, device: torch.device) -> None:
         self.cuda = device.type == "cuda"
@@ -33,8 +34,8 @@ class StepTimer:
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """The block is part `name` of a step. `data` is the wait for the next batch, which the
-        device does not take part in."""
+        """Time the block as part `name` of a step. `data`, the wait for the next batch, is timed by
+        the clock, since the device is not involved."""
         mark = time.perf_counter if name == "data" else self.mark
         begin = mark()
         try:
@@ -43,7 +44,7 @@ class StepTimer:
             self.spans.append(Span(name, begin, mark()))
 
     def mark(self) -> Any:
-        """Now; on CUDA, when the device gets here."""
+        """A mark for now; on CUDA, for the time when the device gets here."""
         if not self.cuda:
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)  # type: ignore[no-untyped-call]
@@ -51,7 +52,7 @@ class StepTimer:
         return event
 
     def reduce(self, _: None, bucket: GradBucket) -> torch.futures.Future[Tensor]:
-        """DDP's own averaging of gradients, with a mark before and after."""
+        """A DDP communication hook: averages gradients as DDP does, and times it."""
         begin = self.mark()
 
         def finish(reduced: torch.futures.Future[Tensor]) -> Tensor:
@@ -62,15 +63,15 @@ class StepTimer:
 
     @property
     def seconds(self) -> float:
-        """Since the last `restart`."""
+        """Seconds since the last `restart`."""
         return time.perf_counter() - self.since
 
     def milliseconds(self, steps: int) -> dict[str, float]:
-        """Of each part, a step, by `time_PART`; after the device was waited for.
+        """Mean milliseconds per step of each part, by `time_PART`; waits for the device.
 
-        `time_other` is what remains of the time that passed; nothing, where the wait for data was
-        hidden behind the device's work. `time_allreduce` is the time in which any gradients
-        travelled.
+        `time_other` is the rest of the elapsed time; it is 0 if the parts add up to more, as they
+        do when the wait for data overlaps with the device's work. `time_allreduce` is the time in
+        which any all-reduce was running.
         """
         if self.cuda:
             torch.cuda.synchronize()
@@ -80,21 +81,22 @@ class StepTimer:
         return {f"time_{name}": 1000 * seconds / steps for name, seconds in totals.items()}
 
     def length(self, span: Span) -> float:
-        """In seconds."""
+        """The length of a span in seconds."""
         return between(span.begin, span.end)
 
     def place(self, span: Span) -> tuple[float, float]:
-        """Begin and end in seconds after the first of its kind."""
+        """Begin and end of a span in seconds, counted from the begin of the first span of the same
+        part."""
         first = next(s.begin for s in self.spans if s.part == span.part)
         return between(first, span.begin), between(first, span.end)
 
     def restart(self) -> None:
-        """Forget what was timed."""
+        """Forget all spans, and start the clock again."""
         self.spans, self.since = [], time.perf_counter()
 
 
 def between(begin: Any, end: Any) -> float:
-    """Seconds from one mark to another of its kind."""
+    """Seconds from one mark to another."""
     return float(end - begin) if isinstance(begin, float) else float(begin.elapsed_time(end)) / 1000
 
 

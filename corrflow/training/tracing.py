@@ -1,5 +1,5 @@
-"""A few steps under torch's profiler, as a Chrome trace (chrome://tracing, ui.perfetto.dev): what
-runs when, and for how long."""
+"""Profiles a few steps with torch's profiler and writes a Chrome trace (for chrome://tracing or
+ui.perfetto.dev)."""
 
 import errno
 import os
@@ -9,16 +9,14 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 FOLDER = "profile"
-WARM_STEPS = (
-    3  # before those that are traced: the first ones compile, choose algorithms and fill caches
-)
+WARM_STEPS = 3  # before the traced ones: the first steps compile, choose algorithms and fill caches
 
 
 class Tracer:
     """Traces `steps` steps of a run, once."""
 
     def __init__(self, run: Path, steps: int, step: int, device: torch.device) -> None:
-        """`step` steps are done."""
+        """Plan a trace of `steps` steps, for a run that has done `step` steps."""
         self.run, self.first, self.last = run, step + WARM_STEPS, step + WARM_STEPS + steps
         self.activities = [
             ProfilerActivity.CPU,
@@ -27,24 +25,24 @@ class Tracer:
         self.profiler: profile | None = None
 
     def after(self, step: int) -> Path | None:
-        """A step was done: begin or end with it; returns the trace once it is written."""
+        """Call after each step: starts or ends the trace; returns its path once it is written."""
         if step == self.first < self.last:
             self.profiler = profile(activities=self.activities)
             self.profiler.start()
         return self.write(step) if step == self.last and self.profiler else None
 
     def write(self, step: int) -> Path:
-        """End, and write what there is; the file appears whole."""
+        """Stop profiling and write the trace atomically."""
         assert self.profiler
         profiler, self.profiler = self.profiler, None
         profiler.stop()
         path = self.run / FOLDER / f"rank0-step{self.first + 1:08d}-{step:08d}.json"
         path.parent.mkdir(exist_ok=True)
-        # the profiler writes by name, and packs what ends in .gz
+        # the profiler takes a file name, and compresses if it ends in .gz
         temporary = path.with_name(f".{path.stem}.{os.getpid()}.json")
         try:
             profiler.export_chrome_trace(str(temporary))
-            with temporary.open("rb") as file:  # the profiler does not say when a disk is full
+            with temporary.open("rb") as file:  # the profiler ignores a full disk
                 file.seek(-2, os.SEEK_END)
                 if not file.read().rstrip().endswith(b"}"):
                     raise OSError(errno.ENOSPC, "the trace was cut short", str(path))
@@ -54,7 +52,7 @@ class Tracer:
         return path
 
     def close(self, step: int) -> Path | None:
-        """The run ends: write what there is."""
+        """Write the trace so far when the run ends early; returns its path, if there is one."""
         if self.profiler and step == self.first:
             self.profiler.stop()
         return self.write(step) if self.profiler and step > self.first else None

@@ -1,7 +1,7 @@
-"""The training loop: an iterable of clips in, checkpoints and a log out. Knows neither where clips
-come from nor who may stop it.
+"""The training loop: takes an iterable of clips, and writes checkpoints and a log. It knows neither
+where clips come from nor who may stop it.
 
-Shapes: b clips of this rank, t frames of a clip, k colour classes, h w pixels or cells.
+Shapes: b clips of this rank, t frames per clip, k colour classes, h w pixels or cells.
 """
 
 import warnings
@@ -44,7 +44,7 @@ from corrflow.training.validation import Validator
 
 
 class Trainer:
-    """A model in training: its weights, its optimizer, its step."""
+    """A model in training: weights, optimizer and step."""
 
     def __init__(
         self,
@@ -53,8 +53,8 @@ class Trainer:
         context: DistributedContext,
         say: Callable[[str], None] | None = None,
     ) -> None:
-        """Make a new model, or take up where the newest checkpoint of `run` left off; `say` is
-        given warnings, stderr by default."""
+        """Make a new model, or resume from the newest checkpoint of `run`; `say` receives warnings,
+        which go to stderr by default."""
         config.trainer.check(context.world_size, context.device)
         self.run, self.config, self.context = run, config, context
         self.errors = ErrorSync(context, say)
@@ -70,13 +70,14 @@ class Trainer:
         self.step, self.clips_seen, self.previous_batch = self.resume()
         self.saved = self.step
         self.best = restore_best(run, self.step, self.errors.warn) if context.is_main else None
-        self.validation: dict[str, Any] | None = None  # that of the present step
-        # 1 from the first gradient on that is no number
+        self.validation: dict[str, Any] | None = None  # the present step's, if it was validated
+        # becomes 1 at the first gradient that is not finite, and stays so
         self.found_inf = torch.zeros((), device=context.device)
         self.loss_module = self.wrap_ddp(self.new_loss())
 
     def new_model(self) -> CorrFlow:
-        """The model at random, or as another run left it, where and how it is computed."""
+        """A model with random weights or those of `trainer.start`, on its device and in its
+        layout."""
         # the initial weights are the same on every rank
         model = seeded_model(self.config.model, self.config.trainer.seed, self.compute.attention)
         if start := self.config.trainer.start:
@@ -92,7 +93,7 @@ class Trainer:
         return model
 
     def new_loss(self) -> nn.Module:
-        """What is learnt: to copy colours, or another model's features."""
+        """The loss of copying colours, or of distillation if there is a teacher."""
         model, loss = self.model.train(), self.config.loss
         module: nn.Module
         if loss.teacher:
@@ -103,13 +104,13 @@ class Trainer:
         else:
             module = CorrespondenceLoss(model, loss, self.input_pipeline.targets)
         if self.compute.compiled:
-            module.compile(dynamic=False)  # all batches are of one size
+            module.compile(dynamic=False)  # all batches have the same size
         return module
 
     def resume(self) -> tuple[int, int, int]:
-        """Load the newest checkpoint: the steps done, the clips seen by them, and the batch of the
-        last one; zeros for a new run."""
-        # rank 0 looks which checkpoint it is to be, lest the ranks find different ones
+        """Load the newest checkpoint; returns the steps done, the clips seen and the batch size
+        when it was saved; zeros for a new run."""
+        # rank 0 chooses the checkpoint, so that all ranks load the same one
         warn, state = self.errors.warn, None
         if self.context.is_main:
             state = restore(self.run, self.model, self.optimizer, warn)
@@ -123,14 +124,14 @@ class Trainer:
         return step, state["clips"], state["batch"]
 
     def wrap_ddp(self, loss_module: nn.Module) -> nn.Module:
-        """The loss as DDP wraps it, if there are several processes."""
+        """Wrap the loss by DDP if there are several processes."""
         if self.context.world_size == 1:
             return loss_module
         devices = [self.context.device.index] if self.context.device.type == "cuda" else None
-        # BatchNorm's running statistics take no part in training; those of rank 0 are saved, and
-        # validation spreads them
+        # BatchNorm's running statistics do not influence training; those of rank 0 are saved, and
+        # validation broadcasts them
         with warnings.catch_warnings():
-            # of its new name in torch 2.15, which earlier ones don't know
+            # torch 2.15 renames it; earlier versions do not have the new name
             warnings.simplefilter("ignore", FutureWarning)
             wrapped = DistributedDataParallel(loss_module, devices, broadcast_buffers=False)
         wrapped.register_comm_hook(None, self.timer.reduce)
@@ -138,29 +139,32 @@ class Trainer:
 
     @property
     def next_batch(self) -> int:
-        """The number of the first global batch that is wholly new, in an order dealt to batches of
-        the present size."""
+        """The index of the first global batch without clips already seen, if the order of clips is
+        divided into batches of the present size."""
         return -(-self.clips_seen // self.config.trainer.batch)
 
     def fit(
         self, batches: Iterator[ClipBatch], should_stop: Callable[[], bool], on_step: OnStep
     ) -> bool:
-        """Train to the last step, or until any rank should stop; saves at the end either way.
+        """Train to the last step, or until any rank should stop; saves a checkpoint at the end in
+        both cases.
 
         Args:
-            batches: this rank's clips, the first being those of the next step.
-            should_stop: called before each step; a yes on one rank stops all at the same step.
-            on_step: called with each logged step, on rank 0; for a progress bar.
+            batches: this rank's batches, starting with that of the next step.
+            should_stop: called before each step; if it is true on one rank, all stop at the same
+                step.
+            on_step: called on rank 0 with the newest line of each write to the log; for a progress
+                bar.
 
         Returns:
             Whether the last step was reached.
 
         Raises:
-            RecurringError: on all ranks: a loss that is no number, before weights or checkpoints
-                are touched; a spike that is to stop.
-            WriteError: on rank 0, when the log or a checkpoint can't be written; on the others,
+            RecurringError: on all ranks, if a loss is not finite (weights and checkpoints are then
+                unchanged), or at a spike with `on_spike` stop.
+            WriteError: on rank 0, if the log or a checkpoint can't be written; the others raise
                 OtherRankError.
-            Exception: what `batches` raised, on its rank; on the others, OtherRankError.
+            Exception: what `batches` raised, on that rank; the others raise OtherRankError.
         """
         settings, monitor = self.config.trainer, None
         if self.context.is_main:
@@ -190,14 +194,14 @@ class Trainer:
         return self.step >= settings.steps
 
     def train_step(self, batch: ClipBatch, log: StepLog) -> None:
-        """One forward, backward and optimizer step; the device is not waited for."""
+        """Do one forward, backward and optimizer step, without waiting for the device."""
         settings, schedule = self.config.trainer, self.config.schedule
         draws = step_draws(settings.seed, self.step)
         teacher_forcing = schedule.teacher_forcing_at(self.clips_seen)
         rate = schedule.learning_rate_at(self.clips_seen, settings.batch)
         with self.timer.part("copy"):
             data = self.prepare(batch.clips, draws)
-        hops = data.inputs_bt3hw.shape[1] - 2  # that may start from true colours
+        hops = data.inputs_bt3hw.shape[1] - 2  # those that may be teacher forced
         forced = torch.rand(hops, generator=draws("teacher_forcing")) < teacher_forcing
         losses = self.backward(data, tuple(forced.tolist()))
         with self.timer.part("optimizer"):
@@ -217,15 +221,15 @@ class Trainer:
             self.log_pictures(data, log)
 
     def prepare(self, clips_bt3hw: Tensor, draws: Draws) -> StepInput:
-        """This rank's clips to colours and input."""
+        """Compute the encoder's input and the target colours of this rank's clips."""
         context = self.context
         return self.input_pipeline.prepare(
             clips_bt3hw, draws, context.device, context.rank, context.world_size
         )
 
     def backward(self, data: StepInput, teacher_forced: tuple[bool, ...]) -> Tensor:
-        """Gradients, averaged over clips and ranks, in as many parts as the settings say; returns
-        the losses of this rank: the total, and each term."""
+        """Compute gradients, averaged over clips and ranks, in `accumulate` parts; returns this
+        rank's losses: the total and each term."""
         self.optimizer.zero_grad()
         parts, losses = data.parts(self.config.trainer.accumulate), []
         for number, part in enumerate(parts, 1):
@@ -247,7 +251,8 @@ class Trainer:
         return torch.stack(losses).mean(dim=0)
 
     def no_sync(self, yes: bool) -> AbstractContextManager[None]:
-        """Where gradients are added up on this rank alone, if `yes`."""
+        """A context in which gradients are accumulated on this rank without all-reduce, if
+        `yes`."""
         return (
             self.loss_module.no_sync()
             if yes and isinstance(self.loss_module, DistributedDataParallel)
@@ -255,7 +260,7 @@ class Trainer:
         )
 
     def update(self, rate: float) -> Tensor:
-        """The optimizer's step; returns the norm of the gradient before clipping."""
+        """Do the optimizer's step; returns the norm of the gradient before clipping."""
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         settings, trained = (
@@ -265,9 +270,9 @@ class Trainer:
         norm = get_total_norm([p.grad for p in trained if p.grad is not None])
         if settings.clip_norm:
             clip_grads_with_norm_(trained, settings.clip_norm, norm)
-        # fused Adam leaves everything as it is where this is 1, as GradScaler has it: no wait for
-        # the device to look. It stays 1, so that no step follows the bad one. DDP has reduced the
-        # gradients: norm and decision are the same on every rank
+        # fused Adam skips the step if `found_inf` is 1, as with GradScaler, so the host need not
+        # wait for the device to check. It stays 1, so that no step follows the bad one. DDP has
+        # reduced the gradients, so norm and decision are the same on every rank
         self.found_inf = torch.maximum(self.found_inf, (~norm.isfinite()).float())
         self.optimizer.found_inf = self.found_inf  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -278,7 +283,7 @@ class Trainer:
         return norm
 
     def log_validate_save(self, log: StepLog, tracer: Tracer | None) -> None:
-        """What is due after a step: the log, a validation, a checkpoint, a trace."""
+        """Do what is due after a step: log, validate, save a checkpoint, trace."""
         settings, last = self.config.trainer, self.step == self.config.trainer.steps
         save, validate = self.step % settings.save_every == 0, self.validator.is_due(self.step)
         if last or save or validate or self.step % settings.log_every == 0:
@@ -291,22 +296,22 @@ class Trainer:
                 self.report_trace(tracer.after(self.step))
 
     def validate(self, monitor: Monitor | None) -> dict[str, Any]:
-        """Score the weights that a user would get; returns the figures for the step's line. A
-        collective."""
+        """Validate the weights that a user would get; returns the figures for the step's line of
+        the log. A collective."""
         model = self.ema.model if self.ema else self.model
-        # rank 0's statistics of BatchNorm are the ones that count, and go into checkpoints
+        # the BatchNorm statistics of rank 0 are the ones that go into checkpoints
         self.context.broadcast(*model.buffers())
         result = self.validator.validate(model)
         self.validation = {"step": self.step, "jf": result.mean, "of": self.validator.identity}
         if monitor:
             with self.errors.capture(writing=str(self.run)):
                 monitor.pictures("validation", result.pictures, self.step)
-        self.timer.restart()  # it is no step's time
+        self.timer.restart()  # validation must not count as step time
         return result.log_line()
 
     @property
     def is_best(self) -> bool:
-        """Whether this very step was validated, and better than all before; rank 0 knows."""
+        """Whether this step was validated and is the best so far; False except on rank 0."""
         now = self.validation
         return (
             self.context.is_main
@@ -316,15 +321,15 @@ class Trainer:
         )
 
     def log_pictures(self, data: StepInput, log: StepLog) -> None:
-        """Pictures of the step's first clip, on rank 0; the losses are looked at first, since those
-        of a bad step can't be drawn."""
+        """Log pictures of the step's first clip, on rank 0. The losses are checked first, since a
+        bad step can't be drawn."""
         log.synchronize()
         if log.monitor:
             palette = self.input_pipeline.targets[0].palette
             scene = ClipVisualization(
                 data.frames_bt3hw[0], data.inputs_bt3hw[0], data.colors_btkhw[0, :, : len(palette)]
             )
-            # one frame in eval mode is not worth a compilation
+            # a single frame in eval mode is not worth compiling
             with torch.compiler.set_stance("force_eager"):
                 pictures = draw_clip(self.model, scene, palette)
             with self.errors.capture(writing=str(self.run)):
@@ -333,7 +338,7 @@ class Trainer:
     def step_log(
         self, monitor: Monitor | None = None, on_step: OnStep = lambda line: None
     ) -> StepLog:
-        """The log of the steps from now on; a collective."""
+        """Make the log of the steps from now on. A collective."""
         return StepLog(
             self.config.trainer,
             self.context,
@@ -345,8 +350,8 @@ class Trainer:
         )
 
     def save(self, monitor: Monitor | None) -> None:
-        """Write a checkpoint of this step, on rank 0; the others go on, and learn in their
-        next collective if it failed."""
+        """Write a checkpoint of this step on rank 0. The other ranks go on, and learn in the next
+        collective if it failed."""
         if not monitor or self.saved == self.step or self.errors.error:
             return
         more: dict[str, Any] = {"clips": self.clips_seen, "batch": self.config.trainer.batch}
@@ -365,8 +370,8 @@ class Trainer:
             prune(self.run, self.step, settings.keep, settings.keep_every)
 
     def finish(self, monitor: Monitor | None, tracer: Tracer | None) -> None:
-        """The last checkpoint, and the end of all ranks together: one that left first would be
-        taken for one that failed."""
+        """Save the last checkpoint, and end all ranks together: a rank that left early would be
+        taken for a failed one."""
         self.save(monitor)
         if tracer:
             with self.errors.capture(writing=str(self.run)):
@@ -374,6 +379,6 @@ class Trainer:
         self.errors.raise_on_all_ranks()
 
     def report_trace(self, trace: Path | None) -> None:
-        """Say where a trace was written."""
+        """Report where a trace was written."""
         if trace:
             self.errors.say(f"trace for chrome://tracing or ui.perfetto.dev: {trace}")

@@ -1,8 +1,8 @@
-"""Validation while training: masks propagated through a DAVIS tree, its sequences divided among the
-ranks; nothing is trained by it.
+"""Validation during training: propagates masks through the sequences of a DAVIS folder, which are
+divided among the ranks.
 
-The scores are those of `benchmarks/`, of which a run alone keeps the masks. Shapes: s sequences, h
-w pixels.
+It computes the same scores as `benchmarks/`, but does not keep the masks. Shapes: s sequences, h w
+pixels.
 """
 
 import time
@@ -25,30 +25,30 @@ from corrflow.scale import SMALLEST_SIDE, Scale
 from corrflow.training.distributed import DistributedContext
 from corrflow.training.failures import ErrorSync
 
-PICTURE_FRAMES = 4  # of a sequence, in its picture
-PANEL = (214, 120)  # pixels of each, width and height: a quarter of 480p
+PICTURE_FRAMES = 4  # shown per sequence
+PANEL = (214, 120)  # width and height of each in pixels: a quarter of 480p
 
 
 @dataclass(frozen=True)
 class ValidationConfig:
-    """What is validated, and when. None of it changes what is learnt."""
+    """What is validated, and when. These settings do not change what is learnt."""
 
     root: Path | None = None
-    """Folder of a DAVIS data set, as launch/eval.py takes it. Without one nothing is validated."""
+    """Folder of a DAVIS data set, as for launch/eval.py. Without it there is no validation."""
     every: int = 1000
-    """Steps between two validations."""
+    """Steps between validations."""
     year: Literal[2016, 2017] = 2017
-    """DAVIS-2016, where all objects of a frame count as one, or DAVIS-2017, where each is
-    scored."""
+    """DAVIS-2016, which takes all objects of a frame as one, or DAVIS-2017, which scores each
+    object."""
     protocol: str = "paper"
-    """Protocol of label propagation, as launch/eval.py --protocol."""
+    """Protocol of label propagation, as for launch/eval.py --protocol."""
     sequences: int = 0
-    """Validate on the first so many sequences; 0: on all."""
+    """Number of sequences to validate, counted from the first; 0 validates all."""
     size: int = 0
-    """Short side, in pixels, at which labels are propagated, to which smaller frames are enlarged;
-    masks are scored at their own size. 0 propagates at that size, too."""
+    """Short side, in pixels, to which frames are resized for propagation; smaller frames are
+    enlarged. Masks are scored at their own size. 0 propagates at that size, too."""
     pictures: int = 2
-    """Number of sequences shown on TensorBoard: predicted masks above the true ones."""
+    """Number of sequences to show on TensorBoard, with predicted masks above the true ones."""
 
     def __post_init__(self) -> None:
         check_range("validation", self, "every", 1)
@@ -58,22 +58,22 @@ class ValidationConfig:
         find_protocol(self.protocol)
 
     def find(self) -> list[DavisSequence]:
-        """The sequences; none without a root. InputError names what is missing there."""
+        """Find the sequences; none without a root. InputError names what is missing."""
         sequences = Davis(self.year).read(self.root) if self.root else []
         return sequences[: self.sequences or None]
 
 
 class ValidationResult(NamedTuple):
-    """What came of a validation, the same on every rank."""
+    """The result of a validation, the same on every rank."""
 
     region: float
-    """J, mean over objects."""
+    """J, the mean over objects."""
     boundary: float
-    """F."""
+    """F, the mean over objects."""
     sequences: dict[str, float]
-    """J&F of each."""
+    """J&F of each sequence."""
     pictures: dict[str, Tensor]
-    """uint8 `[3, H, W]` each."""
+    """A picture of each shown sequence, uint8 `[3, H, W]`."""
     seconds: float
 
     @property
@@ -82,7 +82,7 @@ class ValidationResult(NamedTuple):
         return (self.region + self.boundary) / 2
 
     def log_line(self) -> dict[str, Any]:
-        """For the step's line of the log."""
+        """The figures for the step's line of the log."""
         figures = {
             "jf": self.mean,
             "j": self.region,
@@ -105,20 +105,20 @@ class Validator:
             config.size,
             *(s.name for s in self.sequences),
         ]
-        """What figures must share to be compared."""
+        """Validations compare only if this is the same."""
 
     def is_due(self, step: int) -> bool:
         """Whether the weights after `step` steps are validated."""
         return bool(self.sequences) and step % self.config.every == 0
 
     def validate(self, model: CorrFlow) -> ValidationResult:
-        """Validate `model`, which is left as it was. A collective; the model must be the same on
-        every rank.
+        """Validate `model`, which is not changed. A collective; the model must be the same on every
+        rank.
 
         Raises:
-            InputError: a frame or mask that can't be read, on the rank that tried; nothing to
-                score, on all.
-            OtherRankError: on the others.
+            InputError: on one rank, if it can't read a frame or mask; on all ranks, if there is
+                nothing to score.
+            OtherRankError: on the other ranks, if one can't read a frame or mask.
         """
         begun = time.perf_counter()
         scores_s3 = torch.zeros(len(self.sequences), 3, dtype=torch.float64)
@@ -127,7 +127,7 @@ class Validator:
             len(shown), 3, 2 * PANEL[1], PICTURE_FRAMES * PANEL[0], dtype=torch.uint8
         )
         errors = ErrorSync(self.context)
-        # frames of many sizes are not worth a compilation each
+        # frames have many sizes, each of which would be compiled anew
         with (
             errors.capture(),
             torch.compiler.set_stance("force_eager"),
@@ -141,7 +141,7 @@ class Validator:
                 if index < len(shown):
                     strips_s3hw[index] = picture(self.sequences[index], predicted, true)
         errors.raise_on_all_ranks()
-        # zeros from all ranks but one: the sums are exact, whatever their order
+        # all ranks but one hold zeros, so the sums are exact in any order
         return self.summarise(
             self.context.all_reduce_sum(scores_s3),
             self.context.all_reduce_sum(strips_s3hw),
@@ -149,12 +149,12 @@ class Validator:
         )
 
     def share(self) -> list[int]:
-        """The sequences of this rank, by number: dealt in turn, the longest first."""
+        """The indices of this rank's sequences, dealt in turn, the longest first."""
         order = sorted(range(len(self.sequences)), key=lambda i: (-self.sequences[i].length, i))
         return order[self.context.rank :: self.context.world_size]
 
     def summarise(self, scores_s3: Tensor, strips_s3hw: Tensor, seconds: float) -> ValidationResult:
-        """Means over objects, as the benchmark has them."""
+        """Average over objects, as the benchmark does."""
         region, boundary, count = scores_s3.sum(dim=0).tolist()
         if not count:
             raise InputError(
@@ -173,7 +173,8 @@ class Validator:
 def track(
     model: CorrFlow, sequence: DavisSequence, config: ValidationConfig
 ) -> tuple[list[Pixels], list[Pixels]]:
-    """Predicted and true masks `[H, W]` of all frames, at the true ones' size."""
+    """Track a sequence; returns the predicted and true masks `[H, W]` of all frames, at the size of
+    the true ones."""
     davis = Davis(config.year)
     true = davis.ground_truth(sequence)
     scale = Scale.of(true[0].shape[1], true[0].shape[0], config.size)
@@ -190,8 +191,8 @@ def track(
 def summed_scores(
     year: Literal[2016, 2017], sequence: DavisSequence, predicted: list[Pixels]
 ) -> tuple[float, float, int]:
-    """J and F of a sequence, summed over its objects, and their number; those without a frame that
-    counts are left out."""
+    """J and F of a sequence, summed over its objects, and the number of objects; objects without a
+    scored frame are left out."""
     scores = [
         statistics(score) for score in Davis(year).score(sequence, predicted).values() if score["J"]
     ]
@@ -199,7 +200,8 @@ def summed_scores(
 
 
 def picture(sequence: DavisSequence, predicted: list[Pixels], true: list[Pixels]) -> Tensor:
-    """Moments of a sequence side by side, predicted masks above true ones; uint8 `[3, H, W]`."""
+    """A few frames of a sequence side by side, predicted masks above true ones; uint8
+    `[3, H, W]`."""
     moments = np.linspace(0, len(predicted) - 1, PICTURE_FRAMES).round().astype(int)
     depth = video_depth(sequence.paths)
     frames = [read_frame(sequence.paths[i], depth) for i in moments]
