@@ -1,21 +1,21 @@
-"""BADJA: 20 joints of animals through a video, by PCK at 0.2 of the root of the animal's area.
+"""BADJA: tracks 20 joints of animals; PCK at 0.2 of the square root of the animal's area.
 
-Biggs et al., "Creatures great and SMAL", ACCV 2018, whose measure this is; as a test of tracking,
-the protocol of PIPs (Harley et al., ECCV 2022, section 4.3, and their `test_on_badja`):
+The measure is that of Biggs et al., "Creatures great and SMAL", ACCV 2018. The tracking protocol is
+that of PIPs (Harley et al., ECCV 2022, section 4.3, and their `test_on_badja`):
 
-- frames from the first labelled one to the last, each shrunk to 512 x 320 pixels; labels of about
-  every fifth;
-- the joints that are visible in the first labelled frame are given there, and count in each later
-  labelled frame in which they are visible;
-- a joint is found if it is nearer to the truth than 0.2 times the root of the labelled pixels of
-  that frame's segmentation, at 512 x 320;
-- PCK of a video is the share of found ones; the figure is the mean over videos.
+- frames are those from the first to the last labelled one, each resized to 512 x 320 pixels; about
+  every fifth has labels;
+- the joints that are visible in the first labelled frame are given there, and are scored in each
+  later labelled frame in which they are visible;
+- a joint is a hit if its distance to the truth is less than 0.2 times the square root of the number
+  of labelled pixels in that frame's segmentation, at 512 x 320;
+- PCK of a video is the share of hits; the benchmark's figure is the mean over videos.
 
-Two deviations: PIPs counts joints that are hidden in the first frame, too, as tracks that begin at
-(0, 0): here they do not count, since nothing is given of them. And PIPs's area is of those objects
-whose palette colour has red in it: here it is of all objects. PIPs leaves out the videos that are
-not of DAVIS; here they are read where `extra_videos` has them (tiger and cat_jump are not handed
-out). Shapes: t frames, k joints, h w pixels.
+There are two deviations. PIPs also scores joints that are hidden in the first frame, as tracks that
+begin at (0, 0); here they are not scored, since no position is given. The area of PIPs counts only
+objects whose palette colour has red in it; here it counts all objects. Besides, PIPs leaves out the
+videos that are not from DAVIS; here they are read if they are in `extra_videos` (tiger and cat_jump
+are not distributed). Shapes: t frames, k joints, h w pixels.
 """
 
 import json
@@ -46,8 +46,8 @@ from corrflow.errors import InputError
 from corrflow.metrics import keypoint_hits, mean
 from corrflow.pictures import Pixels, read_frame, read_labels
 
-# where the annotated joints lie among the 37 of a label, as the data set's joint_catalog.py names
-# them
+# indices of the annotated joints among the 37 of a label, with the names of the data set's
+# joint_catalog.py
 JOINTS = {
     8: "upper-right-1", 9: "upper-right-2", 10: "upper-right-3", 12: "upper-left-1",
     13: "upper-left-2", 14: "upper-left-3",
@@ -58,7 +58,7 @@ JOINTS = {
 }  # fmt: skip
 ALL_JOINTS = 37
 SIZE = (512, 320)  # width and height
-SHARE = 0.2  # of the root of the area
+SHARE = 0.2  # of the square root of the area
 MEASURE = "PCK@0.2"
 
 
@@ -67,10 +67,10 @@ class Label:
     """A labelled frame."""
 
     frame: int
-    """From 0."""
+    """Index of the frame, from 0."""
     segmentation: Path
     xy_k2: NDArray[np.float32]
-    """In pixels of 512 x 320; NaN where a joint is hidden."""
+    """Joint positions in pixels at 512 x 320; NaN where a joint is hidden."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class BadjaSequence(PictureSequence):
 
 
 class Badja(PointBenchmark):
-    """Joints of animals."""
+    """The BADJA benchmark: joints of animals."""
 
     name = "badja"
     headline = (MEASURE,)
@@ -92,7 +92,8 @@ class Badja(PointBenchmark):
     )
 
     def read(self, root: Path) -> list[BadjaSequence]:
-        """Animals of `joint_annotations`; those of `extra_videos` where they are there."""
+        """The animals of `joint_annotations`, except those of `extra_videos` whose frames are
+        missing."""
         folder = root / "joint_annotations"
         if not folder.is_dir():
             raise not_there(
@@ -107,7 +108,7 @@ class Badja(PointBenchmark):
         return sequences
 
     def frames(self, sequence: BadjaSequence) -> Iterator[Pixels]:
-        """RGB, shrunk; all of the first one's size before."""
+        """RGB frames, resized; InputError if one differs in size from the first before that."""
         frames = read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
         return (
             np.array(Image.fromarray(frame_hw3).resize(SIZE, Image.Resampling.BILINEAR))
@@ -115,8 +116,8 @@ class Badja(PointBenchmark):
         )
 
     def initial_labels(self, sequence: BadjaSequence) -> dict[int, InitialLabels]:
-        """The joints that are visible in the first frame, and in the picture; InputError if none
-        is."""
+        """The joints that are visible in the first frame and lie within the picture; InputError if
+        there are none."""
         label = sequence.labels[0]
         return {
             0: some_of(
@@ -126,7 +127,7 @@ class Badja(PointBenchmark):
         }
 
     def score(self, sequence: BadjaSequence, predicted: list[Any]) -> dict[str, Scores]:
-        """Of each joint that was given, in the labelled frames behind the first."""
+        """Score each given joint in the labelled frames after the first."""
         first_k2, later = self.initial_labels(sequence)[0], sequence.labels[1:]
         given_k = known(first_k2)
         pred_tk2 = positions(predicted)[[label.frame for label in later]]
@@ -138,7 +139,7 @@ class Badja(PointBenchmark):
         return named_scores(sequence.name, list(JOINTS.values()), hits)
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """The mean over videos."""
+        """PCK@0.2, the mean over videos."""
         return (
             {MEASURE: mean([pooled(of.values(), MEASURE) for of in by_sequence(scores).values()])}
             if scores
@@ -147,7 +148,7 @@ class Badja(PointBenchmark):
 
 
 def area(path: Path) -> int:
-    """Labelled pixels of a segmentation, once it is shrunk."""
+    """The number of labelled pixels of a segmentation after resizing."""
     return int(
         np.count_nonzero(
             np.array(Image.fromarray(read_labels(path)).resize(SIZE, Image.Resampling.NEAREST))
@@ -156,8 +157,8 @@ def area(path: Path) -> int:
 
 
 def read_animal(root: Path, path: Path) -> BadjaSequence | None:
-    """One video; None if it is an extra one that is not there. InputError names what is missing of
-    one that should be."""
+    """Read one video; None if it is one of `extra_videos` whose frames are missing. InputError
+    names a file that is missing otherwise."""
     text = read_text(path)
     try:
         labels = sorted(json.loads(text), key=lambda label: str(label["image_path"]))
@@ -190,7 +191,8 @@ def read_animal(root: Path, path: Path) -> BadjaSequence | None:
 def frames_and_labels(
     path: Path, folder: Path, places: list[tuple[Path, Path]], joints: list[tuple[Any, Any]]
 ) -> tuple[int, tuple[Path, ...], tuple[Label, ...]]:
-    """How many frames, and where, from the first labelled one to the last; and the labels."""
+    """The number and the paths of the frames from the first to the last labelled one, and the
+    labels."""
     first, last = number_of(places[0][0]), number_of(places[-1][0])
     frames = [
         frame
@@ -212,11 +214,11 @@ def frames_and_labels(
 
 
 def joints_of(path: Path, joints: Any, visibility: Any, scale: Floats) -> NDArray[np.float32]:
-    """The annotated joints of a label, which has rows before columns, as `[20, 2]` x and y; NaN
-    where hidden."""
+    """Convert a label's joints, which are (row, column), to the annotated joints `[20, 2]` as x and
+    y; NaN where hidden."""
     try:
         yx_k2, visible_k = np.asarray(joints, dtype=np.float64), np.asarray(visibility, dtype=bool)
-    except (ValueError, TypeError) as error:  # rows of several lengths, words
+    except (ValueError, TypeError) as error:  # rows of different lengths, or text
         raise InputError(
             f"labels {path}: expected joints as {ALL_JOINTS} rows of two numbers, and as many of "
             f"visibility ({error})"

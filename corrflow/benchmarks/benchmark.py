@@ -1,5 +1,5 @@
-"""What a benchmark is: sequences in which something is given, and how what was tracked of it is
-scored. The files beside hold one each.
+"""The interface of a benchmark: sequences with initial labels, and the scores of what was tracked.
+Each benchmark is in a file of its own beside this one.
 
 Shapes: h w pixels, k points.
 """
@@ -17,14 +17,14 @@ from corrflow.images import video_depth
 from corrflow.pictures import Pixels, read_frame
 
 InitialLabels = NDArray[Any]
-"""Masks: labels uint8 `[H, W]`. Points: x and y in pixels, float32 `[K, 2]`, NaN where a point is
-not given in that frame."""
+"""The labels given in a frame. Masks: uint8 `[H, W]`. Points: x and y in pixels, float32 `[K, 2]`,
+NaN where a point is not given in that frame."""
 Scores = dict[str, list[float]]
-"""A value of each measure for each frame that counts, of one object; NaN where it is not
-defined."""
+"""The scores of one object: for each measure a value for each scored frame, NaN where it is
+undefined."""
 
 
-NAMED = 3  # of several things that are wrong, how many an error names
+NAMED = 3  # how many of several wrong items an error names
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Sequence:
 
     name: str
     length: int
-    """Frames."""
+    """Number of frames."""
 
     def __post_init__(self) -> None:
         name = self.name
@@ -47,45 +47,46 @@ class Sequence:
 
 @dataclass(frozen=True)
 class PictureSequence(Sequence):
-    """One whose frames are files."""
+    """A sequence whose frames are files."""
 
     paths: tuple[Path, ...]
 
 
 class Benchmark(ABC):
-    """A data set, its rules and its files."""
+    """A data set, its rules and its file formats."""
 
     name: str
-    """What `--benchmark` takes."""
+    """The name that `--benchmark` takes."""
     kind: Literal["masks", "points"]
     headline: tuple[str, ...]
-    """Columns of `figures` that sum it up, the most important first."""
+    """The main columns of `figures`, the most important first."""
     curves: tuple[str, ...]
-    """Measures that are drawn over time."""
+    """Measures that the report draws over time."""
     note: str
-    """What the figures are, in a line."""
+    """An explanation of the figures in one line."""
 
     @abstractmethod
     def read(self, root: Path) -> list[Any]:
-        """Its sequences under `root`, as downloaded; InputError names what is missing."""
+        """Find the sequences under `root`, a folder as downloaded; InputError names what is
+        missing."""
 
     @abstractmethod
     def frames(self, sequence: Any) -> Iterator[Pixels]:
-        """RGB, uint8 `[H, W, 3]`, one at a time; InputError names one that can't be read or is of
+        """Yield the RGB frames, uint8 `[H, W, 3]`; InputError names one that can't be read or has
         another size."""
 
     def frame_names(self, sequence: Any) -> list[str]:
-        """What a file about each frame is called, without its suffix: as the frame's own, of a
-        `PictureSequence`."""
+        """The name, without suffix, that output files of each frame get: for a `PictureSequence`
+        that of the frame's file."""
         return [path.stem for path in sequence.paths]
 
     @abstractmethod
     def initial_labels(self, sequence: Any) -> dict[int, InitialLabels]:
-        """What is given, by frame number from 0."""
+        """The given labels by frame index, from 0."""
 
     def ground_truth(self, sequence: Any) -> list[Pixels]:
-        """The true labels `[H, W]` of every frame; InputError where they are not public, or are no
-        masks of whole frames."""
+        """The true labels `[H, W]` of every frame; InputError if they are not public or are not
+        masks of every frame."""
         raise InputError(
             f"benchmark {self.name}: has no true mask of every frame: expected davis2016 or "
             "davis2017"
@@ -93,33 +94,34 @@ class Benchmark(ABC):
 
     @abstractmethod
     def score(self, sequence: Any, predicted: list[Any]) -> dict[str, Scores]:
-        """Scores by the benchmark's name for each object; none where the truth is not public.
+        """Score a sequence: scores by the benchmark's name of each object; empty if the truth is
+        not public.
 
         Args:
-            sequence: one of `read`'s.
-            predicted: for each frame labels uint8 `[H, W]`, or `TrackedPoints` points.
+            sequence: a sequence from `read`.
+            predicted: the predictions of each frame: labels uint8 `[H, W]`, or `TrackedPoints`.
         """
 
     @abstractmethod
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """The official figures of these objects: of all, the benchmark's; of one sequence's, its
-        row in a table; none of none."""
+        """The official figures of these objects: given all objects, the benchmark's figures; given
+        one sequence's, its row in a table. Empty without objects."""
 
     @abstractmethod
     def write_predictions(self, sequence: Any, predicted: list[Any], out: Path) -> None:
-        """Write what was predicted, in the layout that the benchmark's own server or tools read."""
+        """Write the predictions in the layout that the benchmark's server or tools read."""
 
     @abstractmethod
     def write_tables(
         self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
     ) -> None:
-        """Write the benchmark's own tables, and what is handed in, of a finished evaluation;
-        InputError names what was predicted of these sequences and is gone."""
+        """Write the benchmark's own tables and submission files of a finished evaluation;
+        InputError names predictions that are missing."""
 
 
 def read_frames(paths: tuple[Path, ...], shape: tuple[int, ...]) -> Iterator[Pixels]:
-    """Picture files one at a time, all of one depth; InputError names one that is not of `shape`,
-    `(H, W)`."""
+    """Yield the pictures of these files, converted from one common bit depth; InputError names one
+    that does not have `shape`, `(H, W)`."""
     depth = video_depth(paths)
     for path in paths:
         frame_hw3 = read_frame(path, depth)
@@ -128,7 +130,7 @@ def read_frames(paths: tuple[Path, ...], shape: tuple[int, ...]) -> Iterator[Pix
 
 
 def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
-    """InputError unless the picture has this height and width."""
+    """Raise InputError unless the picture has this height and width."""
     if picture.shape[:2] != shape[:2]:
         actual, wanted = (f"{there[1]}x{there[0]}" for there in (picture.shape, shape))
         raise InputError(
@@ -137,5 +139,5 @@ def check_size(name: str, picture: Pixels, shape: tuple[int, ...]) -> None:
 
 
 def few(names: list[str]) -> str:
-    """The first of some names, as an error tells them."""
+    """The first few names, as text for an error."""
     return ", ".join(names[:NAMED]) + (", ..." if len(names) > NAMED else "")

@@ -1,10 +1,10 @@
-"""DAVIS-2016 and DAVIS-2017: the trees as downloaded, the official scores, the official CSVs, what
-is handed in for test-dev.
+"""DAVIS-2016 and DAVIS-2017: reads the folders as downloaded; computes the official scores; writes
+the official CSVs and the submission for test-dev.
 
 Perazzi et al., CVPR 2016; Pont-Tuset et al., arXiv 1704.00675. The first frame, whose mask is
-given, and the last do not count. Of 2016 each value but 0 is the object: 255, and what lies
-between, such as the border of a trimap; nothing is void. Of 2017 255 is void, which the official
-semi-supervised evaluation takes for background, and so do we. Shapes: h w pixels.
+given, and the last are not scored. In DAVIS-2016 every value but 0 is the object (255, and values
+between, such as the border of a trimap), and nothing is void. In DAVIS-2017 255 is void, which is
+taken for background, as in the official semi-supervised evaluation. Shapes: h w pixels.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,7 +37,7 @@ from corrflow.errors import InputError
 from corrflow.metrics import Statistics, mean, summarise
 from corrflow.pictures import Pixels, read_labels
 
-RESOLUTION = "480p"  # the name of the folder; pictures of any size may lie there
+RESOLUTION = "480p"  # the folder's name; its pictures may have any size
 VOID = 255
 LAYOUT = "a DAVIS tree with JPEGImages/480p/SEQ and Annotations/480p/SEQ"
 GLOBAL_COLUMNS = ("J&F-Mean", "J-Mean", "J-Recall", "J-Decay", "F-Mean", "F-Recall", "F-Decay")
@@ -49,11 +49,12 @@ class DavisSequence(PictureSequence):
     """A video and its masks."""
 
     masks: tuple[Path, ...]
-    """Of each frame; of test-dev, of the first alone."""
+    """The mask of each frame; for test-dev only that of the first."""
 
 
 class Davis(MaskBenchmark):
-    """Masks of one object (2016), or of several (2017), all given in the first frame."""
+    """The DAVIS benchmarks: masks of one object (2016) or several (2017), all given in the first
+    frame."""
 
     headline = ("J&F-Mean", "J-Mean", "F-Mean")
     curves = ("J", "F")
@@ -66,15 +67,16 @@ class Davis(MaskBenchmark):
         self.year, self.name = year, f"davis{year}"
 
     def read(self, root: Path) -> list[DavisSequence]:
-        """Those of its validation list, or all that are annotated where it has no `ImageSets`."""
+        """The sequences of the validation list, or all annotated ones if there is no
+        `ImageSets`."""
         return read_sequences(root, self.year)
 
     def frames(self, sequence: DavisSequence) -> Iterator[Pixels]:
-        """RGB; all of the size of the first mask."""
+        """RGB frames; InputError if one differs in size from the first mask."""
         return read_frames(sequence.paths, read_labels(sequence.masks[0]).shape)
 
     def initial_labels(self, sequence: DavisSequence) -> dict[int, InitialLabels]:
-        """The first mask; InputError if it holds no object."""
+        """The first mask; InputError if it has no object."""
         raw_hw = read_labels(sequence.masks[0])
         labels_hw = self.labels(raw_hw)
         if not labels_hw.any():
@@ -87,14 +89,15 @@ class Davis(MaskBenchmark):
         return {0: labels_hw}
 
     def ground_truth(self, sequence: DavisSequence) -> list[Pixels]:
-        """The true masks `[H, W]`; InputError names one of another size than the first."""
+        """The true masks `[H, W]`; InputError names one that differs in size from the first."""
         masks = [read_labels(path) for path in sequence.masks]
         for path, labels_hw in zip(sequence.masks, masks, strict=True):
             check_size(f"mask {path}", labels_hw, masks[0].shape)
         return [self.labels(labels_hw) for labels_hw in masks]
 
     def labels(self, mask_hw: Pixels) -> Pixels:
-        """Of 2016, all that is not 0 is one object; of 2017, void is background."""
+        """Convert a mask's values to labels: in 2016 all that is not 0 is one object; in 2017 void
+        is background."""
         return (
             (mask_hw > 0).astype(np.uint8)
             if self.year == 2016
@@ -102,8 +105,7 @@ class Davis(MaskBenchmark):
         )
 
     def score(self, sequence: DavisSequence, predicted: list[Pixels]) -> dict[str, Scores]:
-        """J and F of each object; of 2016 under the sequence's name, of 2017 with the object's
-        number behind it."""
+        """J and F of each object. Names are SEQUENCE in 2016, and SEQUENCE_NUMBER in 2017."""
         true = self.ground_truth(sequence)
         scores = score_sequence(predicted, true, objects_of(true[0], self.year))
         return {
@@ -112,13 +114,13 @@ class Davis(MaskBenchmark):
         }
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """Those of the official `global_results`."""
+        """The figures of the official `global_results`."""
         return global_row(scores) if scores else {}
 
     def write_tables(
         self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
     ) -> None:
-        """`global_results-val.csv` and `per-sequence_results-val.csv`; InputError if there is
+        """Write `global_results-val.csv` and `per-sequence_results-val.csv`; InputError if there is
         nothing to score."""
         if not scores:
             raise InputError(f"{out}: no object in any first mask: nothing to score")
@@ -131,7 +133,7 @@ class Davis(MaskBenchmark):
 
 
 class DavisTest(Davis):
-    """DAVIS-2017 test-dev, whose truth is not public: tracked and handed in."""
+    """DAVIS-2017 test-dev, whose truth is not public: predictions are submitted to a server."""
 
     def __init__(self) -> None:
         super().__init__(2017)
@@ -140,7 +142,7 @@ class DavisTest(Davis):
     note = "The truth is not public: submission.zip is for the benchmark's server."
 
     def read(self, root: Path) -> list[DavisSequence]:
-        """Those of `ImageSets/2017/test-dev.txt`, each with its first mask."""
+        """The sequences of `ImageSets/2017/test-dev.txt`, each with its first mask."""
         path = root / "ImageSets/2017/test-dev.txt"
         if not path.exists():
             raise not_there(path, "the DAVIS-2017 test-dev tree", root, self.name)
@@ -148,17 +150,17 @@ class DavisTest(Davis):
         return [read_sequence(root, name, truth=False) for name in listed(path)]
 
     def ground_truth(self, sequence: DavisSequence) -> list[Pixels]:
-        """InputError: it is not public."""
+        """Raise InputError, since the truth is not public."""
         return Benchmark.ground_truth(self, sequence)
 
     def score(self, sequence: DavisSequence, predicted: list[Pixels]) -> dict[str, Scores]:
-        """Nothing."""
+        """No scores, since the truth is not public."""
         return {}
 
     def write_tables(
         self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
     ) -> None:
-        """`submission.zip`: `SEQ/00000.png`."""
+        """Write `submission.zip` with masks `SEQ/00000.png`."""
         masks = self.written(sequences, out)
         write_archive(
             out / "submission.zip", {f"{path.parent.name}/{path.name}": path for path in masks}
@@ -166,11 +168,11 @@ class DavisTest(Davis):
 
 
 def read_sequences(root: Path, year: int) -> list[DavisSequence]:
-    """The validation sequences of a DAVIS tree: those of its list, or all that are annotated where
-    it has no `ImageSets`.
+    """The validation sequences of a DAVIS folder: those of its list, or all annotated ones if there
+    is no `ImageSets`.
 
     Raises:
-        InputError: a folder, list, frame or mask that is missing, or a list that is empty; names
+        InputError: a folder, list, frame or mask is missing, or a list is empty; the message names
             it.
     """
     annotations = root / "Annotations" / RESOLUTION
@@ -185,8 +187,8 @@ def read_sequences(root: Path, year: int) -> list[DavisSequence]:
 
 
 def check_resolution(root: Path, release: str) -> None:
-    """InputError for a tree of full resolution alone, which official figures are not of; names the
-    release to take instead."""
+    """Raise InputError if only the full resolution is there, since official figures are at 480p;
+    the message names the release to download instead."""
     for kind in ("JPEGImages", "Annotations"):
         others = [
             size for size in DAVIS_SIZES if size != RESOLUTION and (root / kind / size).is_dir()
@@ -199,10 +201,10 @@ def check_resolution(root: Path, release: str) -> None:
 
 
 def listed_sequences(root: Path, year: int) -> list[str] | None:
-    """The names in `ImageSets`, in either years' form: names, or a pair of paths a frame. None if
-    there is no such folder.
+    """The sequence names in `ImageSets`, in the format of either year: names, or a pair of paths
+    per frame. None if there is no such folder.
 
-    The other year's list is taken where this year's is not there: some trees have but one.
+    If this year's list is missing, the other year's is read, since some releases have only one.
     """
     lists = root / "ImageSets"
     if not lists.is_dir():
@@ -227,7 +229,8 @@ def listed_sequences(root: Path, year: int) -> list[str] | None:
 
 
 def read_sequence(root: Path, name: str, *, truth: bool = True) -> DavisSequence:
-    """The files of one sequence, checked to be whole; without truth, the first mask is enough."""
+    """Find and check the files of one sequence; with `truth=False`, only the first mask is
+    needed."""
     frames = numbered_files(root / "JPEGImages" / RESOLUTION / name, PICTURES)
     masks = {
         path.stem: path
@@ -248,8 +251,8 @@ def read_sequence(root: Path, name: str, *, truth: bool = True) -> DavisSequence
 
 
 def objects_of(first_mask_hw: Pixels, year: int) -> list[int]:
-    """The labels that are scored: of 2016 one object, whatever its labels; of 2017 all up to the
-    first mask's largest, as officially."""
+    """The labels to score: in 2016 one object, whatever its values; in 2017 all up to the largest
+    in the first mask, as in the official evaluation."""
     return (
         [1]
         if year == 2016
@@ -260,8 +263,8 @@ def objects_of(first_mask_hw: Pixels, year: int) -> list[int]:
 def score_sequence(
     predicted: Iterable[Pixels], true: Iterable[Pixels], objects: list[int]
 ) -> dict[int, Scores]:
-    """J and F of each object over all frames but the first and the last; masks are labels `[H, W]`,
-    one for each frame."""
+    """J and F of each object over all frames but the first and the last; the masks are labels
+    `[H, W]`, one per frame."""
     pred, there = list(predicted)[1:-1], list(true)[1:-1]
     return {label: mask_scores(pred, there, label) for label in objects}
 

@@ -1,10 +1,10 @@
-"""Runs a benchmark: tracks what is given in each sequence, keeps what was predicted and overlays,
-scores, writes the results.
+"""Runs a benchmark: tracks the given labels of each sequence, writes predictions and overlays,
+scores them, and writes the results.
 
-Three steps, each of which may be killed and begun again. `plan.prepare` writes down what is
-evaluated on what. `run_sequences` does sequences, here or in many jobs at once. `finish` puts the
-results together; `results.py` says what those are. Same weights and settings, same figures, whoever
-did what.
+There are three steps, each of which may be killed and started again. `plan.prepare` writes down
+what is evaluated. `run_sequences` evaluates sequences, in this process or in many jobs at once.
+`finish` merges the results; `results.py` defines their files. The same weights and settings give
+the same figures, however the sequences are divided among jobs.
 """
 
 import time
@@ -29,22 +29,22 @@ from corrflow.propagation import Protocol, stream, stream_points_together, strea
 from corrflow.scale import Scale
 
 Model = CorrFlow | None
-LANES = 8  # sequences in step on CUDA
-LANES_BYTES = 16 << 30  # that they may take
-# of a lane, by count: the encoder's largest maps, and 21 references of 64 channels, twice over
-# while they are compared
+LANES = 8  # sequences tracked at the same time on CUDA
+LANES_BYTES = 16 << 30  # memory that they may take
+# per pixel of a lane, counted: the encoder's largest feature maps, and 21 references of 64
+# channels, twice while they are compared
 PIXEL_BYTES = 5000
 
 
 def evaluate(
     benchmark: str, root: Path, model: Model, protocol: Protocol, out: Path, name: str
 ) -> Result:
-    """All three steps, in this process, of a model that is at hand; what was done before is not
-    done again.
+    """Do all three steps in this process for a loaded model; finished sequences are not evaluated
+    again.
 
     Raises:
-        InputError: a frame or mask that can't be read, or of another size than the others; `out`
-            holds another evaluation.
+        InputError: a frame or mask can't be read or differs in size from the others; `out` holds
+            another evaluation.
     """
     weights, device, attention = "", "auto", "auto"
     if model:
@@ -72,14 +72,14 @@ def run_sequences(
     model: Model,
     on_frames: Callable[[int], object] = lambda _: None,
 ) -> None:
-    """Do those of `sequences` that are not done.
+    """Evaluate those of `sequences` that are not finished.
 
     Args:
-        plan: of which they are.
-        sequences: all, or one job's.
-        model: that of the plan; None where its protocol needs none.
-        on_frames: told how many frames were done since it was last told; those of an earlier try,
-            too.
+        plan: the evaluation that they belong to.
+        sequences: all sequences, or one job's share.
+        model: the plan's model; None if its protocol needs none.
+        on_frames: called with the number of frames finished since the last call, including those of
+            an earlier attempt.
 
     Raises:
         InputError: a frame or mask that can't be read, or of another size than the others.
@@ -97,8 +97,8 @@ def run_sequences(
 
 
 def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[list[Sequence]]:
-    """Those that can be tracked in step, at most `lanes` at a time: of one size, with labels given
-    in the same frames, and about as long."""
+    """Group sequences that can be tracked at the same time, at most `lanes` each: they have the
+    same size, labels given in the same frames, and similar lengths."""
     if lanes == 1:
         return [[sequence] for sequence in sequences]
     alike: dict[Any, list[Sequence]] = {}
@@ -116,7 +116,7 @@ def groups(benchmark: Benchmark, sequences: list[Sequence], lanes: int) -> list[
 def run_group(
     plan: EvaluationPlan, group: list[Sequence], model: Model, on_frames: Callable[[int], object]
 ) -> None:
-    """Track and score some sequences in step; writes what was predicted, and overlays."""
+    """Track and score a group of sequences at the same time; writes predictions and overlays."""
     benchmark, begun = plan.benchmark, time.perf_counter()
     if model and plan.evaluation.adapt:
         model = adapt(model, scaled_frames(plan, group[0]), plan.evaluation.adapt)
@@ -147,8 +147,8 @@ def run_group(
 
 
 def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator[dict[int, Any]]:
-    """Predictions of each frame by place in the group: labels uint8 `[H, W]`, or `TrackedPoints`
-    points."""
+    """Yield the predictions of each frame by index in the group: labels uint8 `[H, W]`, or
+    `TrackedPoints`."""
     benchmark, protocol = plan.benchmark, plan.evaluation.protocol
     scale = scale_of(plan, group[0])
     frames = [scaled_frames(plan, sequence) for sequence in group]
@@ -172,13 +172,13 @@ def track(plan: EvaluationPlan, group: list[Sequence], model: Model) -> Iterator
 
 
 def scale_of(plan: EvaluationPlan, sequence: Sequence) -> Scale:
-    """Between the size of a sequence's frames and that at which it is tracked."""
+    """The scale between the size of a sequence's frames and the size at which it is tracked."""
     height, width = next(plan.benchmark.frames(sequence)).shape[:2]
     return Scale.of(width, height, plan.evaluation.size)
 
 
 def scaled_frames(plan: EvaluationPlan, sequence: Sequence) -> Iterator[torch.Tensor]:
-    """The frames of a sequence as they are tracked, uint8 `[3, H, W]`."""
+    """The frames of a sequence at the size at which they are tracked, uint8 `[3, H, W]`."""
     scale = scale_of(plan, sequence)
     for frame_hw3 in plan.benchmark.frames(sequence):
         yield torch.from_numpy(scale.frame(frame_hw3)).movedim(-1, 0)
@@ -187,9 +187,12 @@ def scaled_frames(plan: EvaluationPlan, sequence: Sequence) -> Iterator[torch.Te
 def track_with_resets(
     plan: EvaluationPlan, sequence: Sequence, model: Model
 ) -> Iterator[dict[int, Any]]:
-    """Predictions of each frame from the truth of `reset_gap` frames before alone, the first frames
-    from that of the first: no error is carried on, so that features are compared by what they are
-    worth and not by where a mask happened to slip."""
+    """Yield the prediction of each frame from the true mask `reset_gap` frames before, or, in the
+    first frames, from that of frame 0.
+
+    Errors do not accumulate, so that the figures compare features, and not where a mask happened to
+    drift.
+    """
     truth, evaluation = plan.benchmark.ground_truth(sequence), plan.evaluation
     scale = scale_of(plan, sequence)
     held: deque[torch.Tensor] = deque(maxlen=evaluation.reset_gap + 1)
@@ -204,19 +207,19 @@ def track_with_resets(
 
 
 def device_of(model: Model) -> torch.device:
-    """Where it computes."""
+    """The device that the model is on; the CPU without a model."""
     return model.device if model else torch.device("cpu")
 
 
 def describe(model: Model) -> str:
-    """What rounding may depend on."""
+    """What the rounding of results may depend on."""
     if model is None:
         return "no model"
     return f"{model.computed_by()}, torch {torch.__version__}"
 
 
 def write_overlays(plan: EvaluationPlan, sequence: Sequence, predicted: list[Any]) -> None:
-    """Each frame with what was predicted drawn over it."""
+    """Write each frame with the predictions drawn over it."""
     benchmark, dots = plan.benchmark, Dots()
     for name, frame_hw3, what in zip(
         benchmark.frame_names(sequence), benchmark.frames(sequence), predicted, strict=True
@@ -231,13 +234,14 @@ def write_overlays(plan: EvaluationPlan, sequence: Sequence, predicted: list[Any
 
 
 def finish(plan: EvaluationPlan) -> Result:
-    """Put the results together, and write the benchmark's tables, `metrics.json` and `speed.json`.
+    """Merge the results, and write the benchmark's tables, `metrics.json` and `speed.json`.
 
     Raises:
-        InputError: sequences are missing, says which and why; or there is nothing to score.
+        InputError: sequences are not finished (the message says which and why), or there is nothing
+            to score.
     """
     result = merge(plan)
-    for leftover in plan.out.rglob(".*.tmp"):  # of a process that was killed here
+    for leftover in plan.out.rglob(".*.tmp"):  # left by a killed process
         leftover.unlink()
     plan.benchmark.write_tables(plan.sequences, result.scores, plan.out)
     write_metrics(result)
@@ -246,7 +250,7 @@ def finish(plan: EvaluationPlan) -> Result:
 
 
 def merge(plan: EvaluationPlan) -> Result:
-    """The results of all sequences, in the benchmark's order; InputError as `finish`."""
+    """Merge the results of all sequences, in the benchmark's order; InputError as in `finish`."""
     if left := plan.left():
         raise InputError(missing(plan, left))
     evaluation, figures = plan.evaluation, plan.benchmark.figures
@@ -279,5 +283,5 @@ def merge(plan: EvaluationPlan) -> Result:
 
 
 def results(plan: EvaluationPlan) -> list[SequenceRecord]:
-    """What came of the sequences that are done."""
+    """The records of the finished sequences."""
     return [done for sequence in plan.sequences if (done := plan.result(sequence))]

@@ -1,4 +1,4 @@
-"""What lies in a data set's folders: numbered pictures in order, lists of names; and which
+"""Reads the folders of data sets: numbered pictures in order, and lists of names; tells which
 benchmark a folder looks like."""
 
 import re
@@ -9,22 +9,22 @@ from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
 
 PICTURES = (".jpg", ".jpeg", ".png")
-# what macOS, Windows and network drives leave in folders, beside hidden files
+# files that macOS, Windows and network drives leave in folders, besides hidden ones
 LEFTOVERS = {"__MACOSX", "@eaDir", "Thumbs.db", "desktop.ini"}
-DAVIS_SIZES = ("480p", "Full-Resolution", "1080p")  # folders of a DAVIS tree
+DAVIS_SIZES = ("480p", "Full-Resolution", "1080p")  # folders in JPEGImages of a DAVIS release
 
 
 def numbered_files(folder: Path, suffixes: tuple[str, ...], *, gaps: bool = False) -> list[Path]:
-    """The numbered pictures of a folder in order.
+    """The numbered pictures of a folder, in order.
 
     Args:
-        folder: where they lie.
-        suffixes: in lower case, with the dot.
-        gaps: numbers may be left out: data sets of every fifth frame.
+        folder: the folder that holds them.
+        suffixes: accepted suffixes, in lower case, with the dot.
+        gaps: allow missing numbers, as in data sets with every fifth frame.
 
     Raises:
-        InputError: no such folder, no such files, a number that comes twice, or that is missing
-            between two.
+        InputError: no such folder or files; a number occurs twice, or is missing between two
+            others.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder")
@@ -44,18 +44,18 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], *, gaps: bool = Fals
 
 
 def pictures_in(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """Files of these suffixes."""
+    """The files of a folder with these suffixes."""
     return [path for path in find(folder) if path.suffix.lower() in suffixes]
 
 
 def find(folder: Path, pattern: str = "*") -> list[Path]:
-    """What lies below a folder under names of `pattern`, sorted; what is hidden does not count."""
+    """The paths below a folder that match `pattern`, sorted, without hidden ones."""
     paths = sorted(folder.glob(pattern))
     return [path for path in paths if not any(map(is_hidden, path.relative_to(folder).parts))]
 
 
 def is_hidden(name: str) -> bool:
-    """Whether a file or folder is one that some systems leave beside each other one."""
+    """Whether a name is hidden, or one of those that some systems leave in folders."""
     return name.startswith(".") or name in LEFTOVERS
 
 
@@ -65,19 +65,19 @@ def number_of(path: Path) -> int:
 
 
 def folders_in(folder: Path) -> list[str]:
-    """Names of the folders there, sorted; none if there is no such folder."""
+    """Names of the folders in a folder, sorted; empty if there is no such folder."""
     return [path.name for path in find(folder) if path.is_dir()]
 
 
 def listed(path: Path) -> list[str]:
-    """The words that begin the lines of a list, each once; names of what is hidden are left out."""
+    """The first word of each line of a list, without duplicates and without hidden names."""
     words = [line.split()[0] for line in read_text(path).splitlines() if line.strip()]
     return list(dict.fromkeys(word for word in words if not is_hidden(Path(word).name)))
 
 
 def not_there(missing: Path, expected: str, root: Path, benchmark: str) -> InputError:
-    """A place that a benchmark needs and `root` lacks; says so if that is another benchmark's
-    data."""
+    """Make an error for a path that a benchmark needs and that is missing; it says so if `root`
+    looks like the data of another benchmark."""
     looks = looks_like(root)
     hint = (
         f"; {root} looks like {looks}: --benchmark {looks}" if looks and looks != benchmark else ""
@@ -88,7 +88,7 @@ def not_there(missing: Path, expected: str, root: Path, benchmark: str) -> Input
 
 
 def looks_like(root: Path) -> str:
-    """The name of the benchmark whose layout a folder has; nothing if it has none's."""
+    """The name of the benchmark whose layout a folder has; empty if there is none."""
     signs = {
         "tapvid": root.suffix == ".pkl" or (root.is_dir() and bool(find(root, "*tapvid*.pkl"))),
         "badja": (root / "joint_annotations").is_dir(),

@@ -1,21 +1,22 @@
-"""JHMDB: 15 joints of a person through a video, by PCK at 0.1 to 0.5.
+"""JHMDB: tracks 15 joints of a person; PCK at 0.1 to 0.5.
 
-Jhuang et al., "Towards understanding action recognition", ICCV 2013. The protocol of label
-propagation (TimeCycle, UVC, CRW: Jabri et al., NeurIPS 2020, and their `eval_pck`), exactly:
+Jhuang et al., "Towards understanding action recognition", ICCV 2013. This is exactly the protocol
+of label propagation (TimeCycle, UVC, CRW: Jabri et al., NeurIPS 2020, and their `eval_pck`):
 
-- the test videos of split 1 (`splits/CLASS_test_split1.txt`, those marked 2), the joints of the
-  first frame given;
-- joints as annotated, less 1: MATLAB counts pixels from 1. Joints that are outside of the picture
-  in the first frame can't be given, and count nowhere; all others count in every later frame,
-  whether they are in the picture or not. The first frame does not count;
-- a joint is found at alpha if it is no farther from the truth than alpha times 0.6 times the
-  diagonal of the upright box around the true joints of that frame, those that count. All in pixels
-  of the video's own size;
-- PCK@alpha of a joint is its share of found ones over all frames of all videos together; the figure
-  is the mean over the 15 joints.
+- the sequences are the test videos of split 1 (those marked 2 in `splits/CLASS_test_split1.txt`);
+  the joints of the first frame are given;
+- joint positions are the annotated ones minus 1, since MATLAB counts pixels from 1. Joints outside
+  of the picture in the first frame can't be given, and are not scored; all others are scored in
+  every later frame, whether they are in the picture or not. The first frame is not scored;
+- a joint is a hit at alpha if its distance to the truth is at most alpha times 0.6 times the
+  diagonal of the axis-aligned box around that frame's true joints (the scored ones), in pixels of
+  the video's own size;
+- PCK@alpha of a joint is its share of hits over all frames of all videos together; the benchmark's
+  figure is the mean over the 15 joints.
 
-The peers leave out a joint in frames in which their own prediction is lost; here that is a miss.
-Videos longer than their annotation end with it. Shapes: t frames, k joints.
+The code of these papers leaves out a joint in frames in which their own prediction is lost; here
+that is a miss. Videos longer than their annotation are cut to its length. Shapes: t frames, k
+joints.
 """
 
 import math
@@ -53,7 +54,7 @@ JOINTS = (
 )  # fmt: skip
 ALPHAS = (0.1, 0.2, 0.3, 0.4, 0.5)
 MEASURES = tuple(f"PCK@{alpha}" for alpha in ALPHAS)
-TEST = "2"  # what a split's list says behind the videos to test on
+TEST = "2"  # marks the test videos in a split's list
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class JhmdbSequence(PictureSequence):
     """A video and its joints."""
 
     joints_tk2: NDArray[np.float32] = field(compare=False, repr=False)
-    """In pixels from 0."""
+    """Positions in pixels, from 0."""
 
 
 class Jhmdb(PointBenchmark):
-    """Joints of people."""
+    """The JHMDB benchmark: joints of people."""
 
     name = "jhmdb"
     headline = ("PCK@0.1", "PCK@0.2")
@@ -76,7 +77,7 @@ class Jhmdb(PointBenchmark):
     )
 
     def read(self, root: Path) -> list[JhmdbSequence]:
-        """The test videos of split 1, of `splits`, `Rename_Images` and `joint_positions`."""
+        """The test videos of split 1, from `splits`, `Rename_Images` and `joint_positions`."""
         for name in ("splits", "Rename_Images", "joint_positions"):
             if not (root / name).is_dir():
                 layout = (
@@ -93,11 +94,12 @@ class Jhmdb(PointBenchmark):
         return [read_sequence(root, video) for video in videos]
 
     def frames(self, sequence: JhmdbSequence) -> Iterator[Pixels]:
-        """RGB."""
+        """RGB frames."""
         return read_frames(sequence.paths, read_frame(sequence.paths[0]).shape)
 
     def initial_labels(self, sequence: JhmdbSequence) -> dict[int, InitialLabels]:
-        """The joints of the first frame that are in the picture; InputError if none is."""
+        """The joints of the first frame that lie within the picture; InputError if there are
+        none."""
         height, width = read_frame(sequence.paths[0]).shape[:2]
         return {
             0: some_of(
@@ -106,14 +108,14 @@ class Jhmdb(PointBenchmark):
         }
 
     def score(self, sequence: JhmdbSequence, predicted: list[Any]) -> dict[str, Scores]:
-        """Of each joint that was given."""
+        """Score each given joint."""
         counted_k = known(self.initial_labels(sequence)[0])
         true_tk2 = np.where(counted_k[:, None], sequence.joints_tk2, np.nan)[1:]
         measures = pck_measures(positions(predicted)[1:], true_tk2)
         return named_scores(sequence.name, JOINTS, measures)
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """PCK@0.1 to @0.5: means over joints."""
+        """PCK@0.1 to PCK@0.5, each the mean over joints."""
         joints = [
             [score for name, score in scores.items() if name.endswith(f"_{joint}")]
             for joint in JOINTS
@@ -135,7 +137,7 @@ def pck_measures(pred_tk2: Floats, true_tk2: Floats) -> dict[str, Floats]:
 
 
 def videos_to_test(path: Path) -> list[str]:
-    """`CLASS/VIDEO` of those lines of a split's list that are to be tested on: `VIDEO.avi 2`."""
+    """The test videos `CLASS/VIDEO` of a split's list, whose lines for them are `VIDEO.avi 2`."""
     category = path.name.removesuffix("_test_split1.txt")
     pairs = [line.split() for line in read_text(path).splitlines() if line.strip()]
     if any(len(pair) != 2 for pair in pairs):
@@ -148,8 +150,8 @@ def videos_to_test(path: Path) -> list[str]:
 
 
 def read_sequence(root: Path, video: str) -> JhmdbSequence:
-    """One video, `CLASS/VIDEO`; named `CLASS-VIDEO`, since two classes may have a video of one
-    name."""
+    """Read the video `CLASS/VIDEO`; its name is `CLASS-VIDEO`, since two classes may have videos of
+    the same name."""
     paths = numbered_files(root / "Rename_Images" / video, (".png",))
     joints_tk2 = read_joints(root / "joint_positions" / video / "joint_positions.mat")
     if len(joints_tk2) > len(paths):
@@ -163,12 +165,13 @@ def read_sequence(root: Path, video: str) -> JhmdbSequence:
 
 
 def read_joints(path: Path) -> NDArray[np.float32]:
-    """`pos_img` `[2, 15, T]`, from 1, as `[T, 15, 2]` from 0; InputError if it is not there."""
+    """Read `pos_img` `[2, 15, T]`, counted from 1, as `[T, 15, 2]` counted from 0; InputError if it
+    can't be read."""
     try:
         joints = np.asarray(loadmat(str(path))["pos_img"], dtype=np.float32)
     except FileNotFoundError:
         raise InputError(f"joints {path}: no such file") from None
-    # what SciPy raises for damage
+    # SciPy raises any of these for a damaged file
     except (
         OSError,
         ValueError,

@@ -1,5 +1,4 @@
-"""What benchmarks of masks have in common: the masks that are written, objects that enter late, J
-and F over time.
+"""What mask benchmarks have in common: written masks, objects that enter late, J and F over time.
 
 Shapes: h w pixels.
 """
@@ -17,25 +16,25 @@ from corrflow.pictures import Pixels, write_mask
 
 
 class MaskBenchmark(Benchmark):
-    """Its sequences give labels, and labels are predicted."""
+    """A benchmark whose initial labels and predictions are masks."""
 
     kind: Literal["masks"] = "masks"
 
     def write_predictions(self, sequence: Any, predicted: list[Pixels], out: Path) -> None:
-        """Indexed PNGs with the data set's palette, `masks/SEQ/NAME.png`."""
+        """Write indexed PNGs with the data set's palette to `masks/SEQ/NAME.png`."""
         for path, labels_hw in zip(self.mask_paths(sequence, out), predicted, strict=True):
             write_mask(path, labels_hw)
 
     def mask_paths(self, sequence: Any, out: Path) -> list[Path]:
-        """Where the masks of its frames are written."""
+        """The paths of a sequence's masks."""
         folder = out / "masks" / sequence.name
         return [folder / f"{name}.png" for name in self.frame_names(sequence)]
 
     def written(self, sequences: Iterable[Any], out: Path) -> list[Path]:
-        """The masks that were written of these sequences.
+        """The written masks of these sequences.
 
         Raises:
-            InputError: some are gone; says of which sequences, and what makes them again.
+            InputError: masks are missing; the message says which, and how to write them again.
         """
         masks = [path for sequence in sequences for path in self.mask_paths(sequence, out)]
         if gone := [path for path in masks if not path.exists()]:
@@ -49,7 +48,7 @@ class MaskBenchmark(Benchmark):
 
 
 def mask_scores(predicted: Sequence[Pixels], true: Sequence[Pixels], label: int) -> Scores:
-    """J and F of one object over these frames."""
+    """J and F of one object in each of these frames."""
     pairs = [
         (pred_hw == label, true_hw == label)
         for pred_hw, true_hw in zip(predicted, true, strict=True)
@@ -61,8 +60,8 @@ def mask_scores(predicted: Sequence[Pixels], true: Sequence[Pixels], label: int)
 
 
 def entries(masks: Iterable[tuple[int, Pixels]]) -> dict[int, Pixels]:
-    """Of masks in order, by frame number, what each holds for the first time; frames that hold
-    nothing new are left out."""
+    """For each mask that has new objects, by frame number, a mask of the objects that appear in it
+    for the first time."""
     seen: set[int] = {0}
     given = {}
     for frame, labels_hw in masks:

@@ -1,8 +1,8 @@
-"""What an evaluation is of, who does which part of it, and what is done: all of it in files of its
-folder. Computes nothing.
+"""The plan of an evaluation: what is evaluated, which job does which part, and what is finished.
+All of it is kept in files in the evaluation's folder; nothing is computed here.
 
-`plan.json` holds what decides the figures. `sequences/NAME.json`, written last, is the sign that a
-sequence is done; `NAME.failed` says why it could not be.
+`plan.json` holds the settings that decide the figures. `sequences/NAME.json` is written last and
+marks a sequence as finished; `NAME.failed` says why one failed.
 """
 
 import hashlib
@@ -26,125 +26,126 @@ from corrflow.propagation import Protocol
 from corrflow.stored_config import claim_folder, differences, listing
 
 PLAN, RESULTS = "plan.json", "sequences"
-# raised when the same settings come to give other figures: what was done before is then done again
+# increase this when the code gives other figures for the same settings: finished sequences are then
+# evaluated again
 COMPUTES = 4
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What is evaluated on what: all that decides the figures."""
+    """The settings of an evaluation: everything that decides the figures."""
 
     benchmark: str
-    """Its name."""
+    """The benchmark's name."""
     root: str
     """Folder of the data, absolute."""
     name: str
-    """What the tables call it."""
+    """The name in tables."""
     protocol: Protocol
     weights: str = ""
-    """Digest of the model's; empty where none is used."""
+    """Digest of the model's weights; empty if no model is used."""
     checkpoint: str = "none"
-    """Where the jobs find the weights; it may move, since the digest tells them."""
+    """Where the jobs find the weights; the file may be moved, since the digest identifies it."""
     encoder: str = ""
-    """Name of an encoder that is evaluated with its published weights or, if `checkpoint` is none,
-    with random ones."""
+    """Name of an encoder to evaluate with its published weights or, if `checkpoint` is none, with
+    random ones."""
     seed: int = 0
-    """Of random weights."""
+    """Seed of random weights."""
     input_scale: float = 0.0
-    """How many times frames are enlarged before they are encoded; 0: as the model has it."""
+    """Factor by which frames are enlarged before they are encoded; 0 for the model's own."""
     adapt: int = 0
-    """Steps by which the model is adapted to each sequence before it is tracked."""
+    """Number of steps by which the model is adapted to each sequence before tracking."""
     size: int = 0
-    """Short side at which it is tracked, in pixels; 0: the data's own."""
+    """Short side at which sequences are tracked, in pixels; 0 for their own size."""
     reset_gap: int = 0
-    """Each frame is tracked from the truth of so many frames before, and nothing else; 0: from what
-    is given, as the benchmark has it."""
+    """Track each frame only from the true mask this many frames before; 0 tracks from the given
+    labels, as the benchmark defines."""
     device: str = "auto"
-    """As asked."""
+    """As requested by the user."""
     attention: str = "auto"
-    """As asked."""
+    """As requested by the user."""
     precision: Precision = "auto"
-    """As asked."""
+    """As requested by the user."""
 
 
 @dataclass(frozen=True)
 class SequenceRecord:
-    """What came of a sequence."""
+    """The result of one sequence."""
 
     digest: str
-    """Of the plan and the data it was done for."""
+    """Digest of the plan and the sequence's data."""
     scores: dict[str, Scores]
-    """Of each object; none where the truth is not public."""
+    """Scores of each object; empty if the truth is not public."""
     frames: int
     seconds: float
-    """Of propagation alone, reading the frames included."""
+    """Time of propagation, including reading the frames."""
     peak_bytes: int
-    """Memory of the process at its most so far; on CUDA, the device's."""
+    """Peak memory of the process so far; on CUDA, of the device."""
     threads: int
     computed: str
-    """On what, by what: what rounding may depend on."""
+    """Device, attention and precision: what the rounding of results may depend on."""
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """An evaluation, begun."""
+    """An evaluation with its sequences and digests."""
 
     out: Path
     evaluation: Evaluation
     sequences: tuple[Sequence, ...]
     digest: str
-    """Of the settings that decide the figures."""
+    """Digest of the settings that decide the figures."""
     data_digests: Mapping[str, str]
-    """Of the files of each sequence."""
+    """Digest of each sequence's files, by name."""
 
     @property
     def benchmark(self) -> Benchmark:
-        """Its rules."""
+        """The benchmark."""
         return find_benchmark(self.evaluation.benchmark)
 
     @property
     def frames(self) -> int:
-        """In all sequences."""
+        """Number of frames in all sequences."""
         return sum(sequence.length for sequence in self.sequences)
 
     def left(self) -> list[Sequence]:
-        """The sequences that are still to be done."""
+        """The sequences that are not finished."""
         return [sequence for sequence in self.sequences if not self.result(sequence)]
 
     def share(self, number: int, count: int) -> list[Sequence]:
-        """What the `number`-th of `count` jobs does; nothing if there are fewer sequences than
-        jobs."""
+        """The sequences of job `number` of `count`, counted from 0; may be empty if there are fewer
+        sequences than jobs."""
         return [
             self.sequences[index]
             for index in deal([sequence.length for sequence in self.sequences], count)[number]
         ]
 
     def result(self, sequence: Sequence) -> SequenceRecord | None:
-        """What came of it; None if it is still to be done, or to be done again since its record is
-        damaged or its data have changed."""
+        """The record of a finished sequence; None if there is none, or it is damaged, or the data
+        have changed."""
         try:
             record = SequenceRecord(**read_json(self.out / RESULTS / f"{sequence.name}.json"))
-        except (InputError, TypeError):  # TypeError: JSON of something else
+        except (InputError, TypeError):  # TypeError: other JSON
             return None
         return record if record.digest == self.digest_of(sequence) else None
 
     def digest_of(self, sequence: Sequence) -> str:
-        """Names all that decides the figures of a sequence."""
+        """A digest of everything that decides the figures of a sequence."""
         return f"{self.digest}-{self.data_digests[sequence.name]}"
 
     def keep(self, sequence: Sequence, done: SequenceRecord) -> None:
-        """Leave what came of it."""
+        """Write the record of a finished sequence."""
         write_json(self.out / RESULTS / f"{sequence.name}.json", vars(done))
         self.failure_path(sequence).unlink(missing_ok=True)
 
     def failure_path(self, sequence: Sequence) -> Path:
-        """Says why a sequence could not be done."""
+        """The path of the file that says why a sequence failed."""
         return self.out / RESULTS / f"{sequence.name}.failed"
 
 
 def deal(frames: list[int], count: int) -> list[list[int]]:
-    """Sequences to `count` jobs: the longest first, each to the job that has the fewest frames so
-    far."""
+    """Divide sequences among `count` jobs: the longest first, each to the job with the fewest
+    frames so far."""
     hands: list[list[int]] = [[] for _ in range(count)]
     loads = [0] * count
     for index in sorted(range(len(frames)), key=lambda i: (-frames[i], i)):
@@ -155,29 +156,30 @@ def deal(frames: list[int], count: int) -> list[list[int]]:
 
 
 def prepare(evaluation: Evaluation, out: Path) -> EvaluationPlan:
-    """Plan an evaluation and begin it; InputError as `plan_of` and `begin`."""
+    """Plan an evaluation and write the plan; InputError as in `plan_of` and `begin`."""
     plan = plan_of(evaluation, out)
     begin(plan)
     return plan
 
 
 def begin(plan: EvaluationPlan) -> None:
-    """Leave the plan in its folder, or find there that this evaluation was begun before.
+    """Write the plan into its folder, or check that the folder already holds the same evaluation.
 
     Raises:
-        InputError: the folder holds another evaluation, names what differs; or can't be written to.
+        InputError: the folder holds another evaluation (the message names what differs), or can't
+            be written to.
     """
     out = plan.out
     path = out / PLAN
     stored = read_settings(out) if path.exists() else None
     claim_folder(path, stored, settings(plan), "another evaluation", is_place)
-    for sequence in plan.sequences:  # they are tried again
+    for sequence in plan.sequences:  # failed ones are tried again
         plan.failure_path(sequence).unlink(missing_ok=True)
 
 
 def read_plan(out: Path) -> EvaluationPlan:
-    """What `prepare` left in `out`; InputError if there is nothing, if it is damaged, or if the
-    data have changed since."""
+    """Read the plan that `prepare` wrote to `out`; InputError if there is none, it is damaged, or
+    the data have changed since."""
     stored = read_settings(out)
     plain = {name: value for name, value in stored.items() if name != RESULTS}
     protocol_fields: dict[str, Any] = {
@@ -197,7 +199,7 @@ def read_plan(out: Path) -> EvaluationPlan:
 
 
 def read_settings(out: Path) -> dict[str, Any]:
-    """What the plan in `out` says; InputError if there is none, or if it is damaged."""
+    """Read the settings of the plan in `out`; InputError if there is none or it is damaged."""
     if not (out / PLAN).exists():
         raise InputError(f"{out}: no evaluation was begun there")
     stored = read_json(out / PLAN)
@@ -212,11 +214,11 @@ def read_settings(out: Path) -> dict[str, Any]:
 
 
 def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
-    """Plan an evaluation of the sequences as they lie there; writes nothing.
+    """Plan an evaluation of the sequences that are found under its root; writes nothing.
 
     Raises:
-        InputError: data that is not whole; no sequence, or two of one name, whose files would be
-            the same; no truth to reset to.
+        InputError: data are incomplete; there is no sequence; two sequences have the same name, so
+            their files would collide; `reset_gap` is set but there is no truth.
     """
     sequences = tuple(find_benchmark(evaluation.benchmark).read(Path(evaluation.root)))
     names = [sequence.name for sequence in sequences]
@@ -247,14 +249,14 @@ def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
 
 
 def settings(plan: EvaluationPlan) -> dict[str, Any]:
-    """All that decides the figures, in plain types."""
+    """The settings that decide the figures, and each sequence's length, in plain types."""
     evaluation: dict[str, Any] = json.loads(json.dumps(asdict(plan.evaluation)))
     return {**evaluation, RESULTS: {sequence.name: sequence.length for sequence in plan.sequences}}
 
 
 def sequence_digest(sequence: Sequence) -> str:
-    """Names what a sequence holds, wherever it lies: its files by name and size, since to read them
-    all would take minutes, and what was read of it already."""
+    """A digest of a sequence's data, independent of its folder: names and sizes of files, since
+    reading them all would take minutes, and the data that are already in memory."""
     digest = hashlib.sha256()
     for part in parts_of([getattr(sequence, field.name) for field in fields(sequence)]):
         digest.update(part)
@@ -262,7 +264,7 @@ def sequence_digest(sequence: Sequence) -> str:
 
 
 def parts_of(value: Any) -> Iterator[bytes]:
-    """What of a sequence goes into its digest."""
+    """The parts of a value that go into a sequence's digest."""
     if isinstance(value, Path):
         size = value.stat().st_size if value.exists() else "missing"
         yield f"{value.name} {size}\n".encode()
@@ -279,29 +281,28 @@ def parts_of(value: Any) -> Iterator[bytes]:
 
 
 def is_place(name: str) -> bool:
-    """Whether a setting only says where something lies, or what it is called: digests tell what it
-    is."""
+    """Whether a setting is only a path or a name, and so does not decide the figures."""
     return name in ("checkpoint", "root", "name")
 
 
 @contextmanager
 def noting_failure(plan: EvaluationPlan, sequences: list[Sequence]) -> Iterator[None]:
-    """An error on the way through `sequences` is left beside the first that is not done, for
-    whoever puts the results together."""
+    """Record an error raised in the block in the `.failed` file of the first unfinished sequence,
+    so that whoever merges the results can report it."""
     try:
         yield
     except Exception as error:
         failed = next((sequence for sequence in sequences if not plan.result(sequence)), None)
         if failed:
             kind = "" if isinstance(error, InputError) else f"{type(error).__name__}: "
-            # a full disk, say, has no room for this, either: the error itself is to be told
+            # this fails, too, if the disk is full; the original error is the one to report
             with suppress(OSError), atomic_file(plan.failure_path(failed)) as file:
                 file.write(f"{kind}{error}".encode())
         raise
 
 
 def missing(plan: EvaluationPlan, left: list[Sequence]) -> str:
-    """Which sequences are not done, and why, where a job said so."""
+    """An error message: which sequences are not finished, and why, where a job recorded it."""
     messages = [
         path.read_text() for sequence in left if (path := plan.failure_path(sequence)).exists()
     ]

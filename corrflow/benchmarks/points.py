@@ -1,5 +1,4 @@
-"""What benchmarks of points have in common: what is written of the tracks, and PCK over sets of
-points.
+"""What point benchmarks have in common: written tracks, and PCK over sets of points.
 
 Shapes: t frames, k points.
 """
@@ -22,12 +21,12 @@ Floats = NDArray[np.float64]
 
 
 class PointBenchmark(Benchmark):
-    """Its sequences give points, and `TrackedPoints` ones are predicted."""
+    """A benchmark whose initial labels are points and whose predictions are `TrackedPoints`."""
 
     kind: Literal["points"] = "points"
 
     def write_predictions(self, sequence: Any, predicted: list[Any], out: Path) -> None:
-        """`points/SEQ.json`: for each frame x and y of each point, null where it is not yet given,
+        """Write `points/SEQ.json`: for each frame, x and y of each point (null before it is given),
         and whether it is visible."""
         xy_tk2, visible_tk = positions(predicted), visibility(predicted)
         frames = [
@@ -46,27 +45,27 @@ class PointBenchmark(Benchmark):
     def write_tables(
         self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
     ) -> None:
-        """`global_results.csv` and `per-sequence_results.csv`."""
+        """Write `global_results.csv` and `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
 
 
 def rounded(point: Floats) -> list[float | None]:
-    """To thousandths of a pixel; null for NaN."""
+    """Round to thousandths of a pixel; None for NaN."""
     return [None if np.isnan(value) else round(float(value), 3) for value in point]
 
 
 def positions(predicted: list[Any]) -> Floats:
-    """`[T, K, 2]` of `TrackedPoints` points."""
+    """The positions of `TrackedPoints`, `[T, K, 2]`."""
     return np.stack([np.asarray(located.xy, dtype=np.float64) for located in predicted])
 
 
 def visibility(predicted: list[Any]) -> NDArray[np.bool_]:
-    """`[T, K]` of `TrackedPoints` points."""
+    """The visibility of `TrackedPoints`, `[T, K]`."""
     return np.stack([np.asarray(located.visible, dtype=bool) for located in predicted])
 
 
 def pooled(scores: Iterable[Scores], measure: str) -> float:
-    """Mean of a measure over all frames of all these points that count; NaN if there is none."""
+    """Mean of a measure over all scored frames of all these points; NaN if there are none."""
     return mean([value for score in scores for value in score[measure]])
 
 
@@ -76,13 +75,13 @@ def known(points_k2: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def inside(points_k2: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """The points that are in the picture; NaN for the others, which can't be tracked."""
+    """The points that lie within the picture; the others, which can't be tracked, become NaN."""
     out_k2 = (points_k2 < -0.5) | (points_k2 > (width - 0.5, height - 0.5))
     return np.where(out_k2.any(axis=-1, keepdims=True), np.float32(np.nan), points_k2)
 
 
 def some_of(points_k2: NDArray[np.float32], place: str) -> NDArray[np.float32]:
-    """The points themselves; InputError if none is given."""
+    """Return the points; InputError if none is given."""
     if not known(points_k2).any():
         raise InputError(f"{place}: no point is visible in the picture: nothing to track")
     return points_k2
@@ -91,8 +90,8 @@ def some_of(points_k2: NDArray[np.float32], place: str) -> NDArray[np.float32]:
 def named_scores(
     sequence: str, names: Sequence[str], measures: Mapping[str, Floats]
 ) -> dict[str, Scores]:
-    """Scores of the points that count in some frame, or have no frames to count in; measures are
-    `[T, K]`, NaN where it does not count."""
+    """Scores by name of the points that are scored in some frame, or of all points if there are no
+    frames; measures are `[T, K]`, NaN where a point is not scored."""
     counted = [
         k
         for k in range(len(names))

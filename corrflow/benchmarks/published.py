@@ -1,8 +1,8 @@
-"""What papers report on our benchmarks, for reports to show beside our own figures. Nothing here
-was measured by this project.
+"""Figures that papers report on our benchmarks, which reports show beside our own. Nothing here was
+measured by this project.
 
-Percent, as papers print them, under the names that the benchmark's own `figures` have. Protocols,
-resolutions and training data differ from paper to paper.
+Figures are in percent, as papers print them, under the names of the benchmark's `figures`.
+Protocols, resolutions and training data differ between papers.
 """
 
 from collections.abc import Collection
@@ -16,24 +16,23 @@ class Published:
     method: str
     paper: str
     figures: dict[str, float]
-    """Percent."""
+    """In percent."""
     second_hand: bool = False
-    """Found in a later paper's table, not in the method's own paper."""
+    """Taken from a later paper's table, not from the method's own paper."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """What papers evaluate on; also data sets of which no figures are known here, for their
-    titles."""
+    """A benchmark's data set and its published figures; some have a title only."""
 
     title: str
     sequences: tuple[str, ...] | int = 0
-    """Their names, or where these are not known here, how many there are."""
+    """The sequences' names, or only their number if the names are not known here."""
     published: tuple[Published, ...] = ()
 
     def is_all(self, names: Collection[str]) -> bool:
-        """Whether sequences of these names are the whole of it; figures of others do not
-        compare."""
+        """Whether these are all sequences of the data set; figures on other sets of sequences do
+        not compare."""
         if isinstance(self.sequences, int):
             return len(names) == self.sequences
         return set(names) == set(self.sequences)
@@ -64,7 +63,7 @@ TED = "arXiv 2512.02339"
 
 
 def davis(overall: float, *rest: float) -> dict[str, float]:
-    """J&F, and where the paper has them J mean and recall, F mean and recall."""
+    """J&F and, if the paper reports them, J mean, J recall, F mean and F recall."""
     columns = ("J-Mean", "J-Recall", "F-Mean", "F-Recall")
     return {"J&F-Mean": overall, **(dict(zip(columns, rest, strict=True)) if rest else {})}
 

@@ -1,5 +1,5 @@
-"""The JSON files that an evaluation leaves: written whole, read with a line about one that is
-damaged."""
+"""The JSON files of an evaluation: written atomically, and read with a one-line error for a damaged
+one."""
 
 import json
 import math
@@ -11,8 +11,7 @@ from corrflow.files import atomic_file
 
 
 def write_json(path: Path, content: Any) -> None:
-    """As JSON, what is not defined as null, since JSON has no NaN; floats come back as they were,
-    to the last bit."""
+    """Write JSON with null for NaN, which JSON does not have; floats are read back exactly."""
     with atomic_file(path) as file:
         file.write(
             json.dumps(replaced(content, float("nan"), None), indent=1, allow_nan=False).encode()
@@ -21,17 +20,17 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """What `write_json` wrote; InputError if that is not there, or not JSON."""
+    """Read what `write_json` wrote; InputError if the file is missing or not JSON."""
     try:
         return replaced(json.loads(path.read_text()), None, float("nan"))
     except FileNotFoundError:
         raise InputError(f"{path}: no such file") from None
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError are two
+    except ValueError as error:  # such as JSONDecodeError and UnicodeDecodeError
         raise InputError(f"{path}: damaged: not JSON ({error})") from None
 
 
 def replaced(value: Any, old: float | None, new: float | None) -> Any:
-    """A tree of plain types with `new` for `old`."""
+    """Replace `old` by `new` in a tree of plain types."""
     if isinstance(value, dict):
         return {key: replaced(item, old, new) for key, item in value.items()}
     if isinstance(value, list | tuple):

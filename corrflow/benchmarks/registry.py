@@ -1,4 +1,4 @@
-"""Which benchmarks there are, by name."""
+"""The benchmarks by name."""
 
 from corrflow.benchmarks.badja import Badja
 from corrflow.benchmarks.benchmark import Benchmark
@@ -17,7 +17,7 @@ BENCHMARKS = {benchmark.name: benchmark for benchmark in ALL}
 
 
 def find_benchmark(name: str) -> Benchmark:
-    """A benchmark by its name; InputError lists the names."""
+    """Find a benchmark by its name; InputError lists the names."""
     if name not in BENCHMARKS:
         raise InputError(f"benchmark {name!r}: expected one of {', '.join(BENCHMARKS)}")
     return BENCHMARKS[name]

@@ -1,5 +1,5 @@
-"""What came of an evaluation, and the files that hold it: `metrics.json`, and apart from it
-`speed.json`, which differs each time."""
+"""The results of an evaluation and their files: `metrics.json`, and `speed.json`, which is separate
+because it differs each time."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,39 +14,39 @@ METRICS, SPEED = "metrics.json", "speed.json"
 
 @dataclass(frozen=True)
 class SequenceResult:
-    """One sequence of one method."""
+    """The result of one method on one sequence."""
 
     frames: int
     seconds: float
-    """Of tracking alone, reading the frames included."""
+    """Time of tracking, including reading the frames."""
     scores: dict[str, Scores]
-    """Of each object; none where the truth is not public."""
+    """Scores of each object; empty if the truth is not public."""
     figures: dict[str, float]
-    """The benchmark's, of these objects."""
+    """The benchmark's figures of these objects."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One method on one benchmark."""
+    """The result of one method on one benchmark."""
 
     name: str
-    """What the tables call it."""
+    """The name in tables."""
     benchmark: str
     protocol: str
     out: Path
-    """Where its predictions, overlays and figures are."""
+    """The folder of its predictions, overlays and figures."""
     overall: dict[str, float]
-    """The benchmark's figures; none where nothing can be scored."""
+    """The benchmark's figures; empty if nothing can be scored."""
     sequences: dict[str, SequenceResult]
     peak_bytes: int
-    """Memory of a process at its most; on CUDA, the device's."""
+    """Peak memory of a process; on CUDA, of the device."""
     reset_gap: int = 0
-    """Each frame was tracked from the truth of so many frames before; 0: as the benchmark has
-    it."""
+    """Each frame was tracked from the true mask this many frames before; 0 for tracking as the
+    benchmark defines."""
 
     @property
     def scores(self) -> dict[str, Scores]:
-        """Of all objects."""
+        """Scores of all objects, by name."""
         return {
             name: score
             for sequence in self.sequences.values()
@@ -55,17 +55,17 @@ class Result:
 
     @property
     def frames(self) -> int:
-        """Of all sequences."""
+        """Number of frames in all sequences."""
         return sum(sequence.frames for sequence in self.sequences.values())
 
     @property
     def seconds(self) -> float:
-        """Of all jobs together."""
+        """Total time of all jobs."""
         return sum(sequence.seconds for sequence in self.sequences.values())
 
 
 def write_metrics(result: Result) -> None:
-    """All figures, those of each frame too."""
+    """Write `metrics.json`: all figures, including those of each frame."""
     sequences = {
         name: {"frames": s.frames, "figures": s.figures, "objects": s.scores}
         for name, s in result.sequences.items()
@@ -83,7 +83,7 @@ def write_metrics(result: Result) -> None:
 
 
 def write_speed(result: Result, done: list[SequenceRecord]) -> None:
-    """Seconds and memory of each sequence, and what computed it."""
+    """Write `speed.json`: seconds and memory of each sequence, and what computed it."""
     lines = {
         name: {
             "frames": d.frames,
@@ -98,10 +98,11 @@ def write_speed(result: Result, done: list[SequenceRecord]) -> None:
 
 
 def read_result(out: Path) -> Result:
-    """The result of a finished evaluation; the data need not be at hand.
+    """Read the result of a finished evaluation; the data set is not needed.
 
     Raises:
-        InputError: none was begun in `out`, it is not finished, or its files are damaged.
+        InputError: no evaluation was started in `out`, it is not finished, or its files are
+            damaged.
     """
     if not (out / METRICS).exists() or not (out / SPEED).exists():
         raise InputError(unfinished(out))
@@ -126,7 +127,7 @@ def read_result(out: Path) -> Result:
             peak_bytes=max(speed[name]["peak_bytes"] for name in sequences),
             reset_gap=metrics["reset_gap"],
         )
-    # ValueError: no sequence, or words where pairs are
+    # ValueError: no sequence, or text instead of pairs
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(
             f"{out}: its {METRICS} or {SPEED} is not what this version writes ({error!r})"
@@ -134,7 +135,8 @@ def read_result(out: Path) -> Result:
 
 
 def unfinished(out: Path) -> str:
-    """What an evaluation lacks; told from its own files. InputError if none was begun."""
+    """An error message: what an unfinished evaluation lacks, according to its own files. InputError
+    if none was started."""
     sequences = read_settings(out)[RESULTS]
     left = [name for name in sequences if not (out / RESULTS / f"{name}.json").exists()]
     lacks = (

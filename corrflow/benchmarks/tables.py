@@ -1,4 +1,4 @@
-"""The files that sum an evaluation up: tables as CSV, and the archive that is handed in."""
+"""Writes the summary files of an evaluation: CSV tables, and the archive for submission."""
 
 import csv
 import io
@@ -13,7 +13,7 @@ Figures = Callable[[Mapping[str, Scores]], dict[str, float]]
 
 
 def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
-    """Rows, the columns' names first; numbers with six decimals."""
+    """Write rows, the first of which are the columns' names; floats get six decimals."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     for row in rows:
@@ -23,8 +23,8 @@ def write_csv(path: Path, rows: Iterable[Iterable[object]]) -> None:
 
 
 def write_figures(figures: Figures, scores: Mapping[str, Scores], out: Path) -> None:
-    """`global_results.csv` of all objects, and `per-sequence_results.csv`; an object's name is
-    `SEQUENCE_OBJECT`."""
+    """Write `global_results.csv` and `per-sequence_results.csv`; objects are named
+    `SEQUENCE_OBJECT`. Without figures, write nothing."""
     if not (overall := figures(scores)):
         return
     write_csv(out / "global_results.csv", [overall, overall.values()])
@@ -33,7 +33,7 @@ def write_figures(figures: Figures, scores: Mapping[str, Scores], out: Path) -> 
 
 
 def by_sequence(scores: Mapping[str, Scores]) -> dict[str, dict[str, Scores]]:
-    """Objects `SEQUENCE_OBJECT` by their sequence, in order."""
+    """Group objects `SEQUENCE_OBJECT` by their sequence, in order."""
     parts: dict[str, dict[str, Scores]] = {}
     for name, score in scores.items():
         parts.setdefault(name.rpartition("_")[0], {})[name] = score
@@ -41,9 +41,9 @@ def by_sequence(scores: Mapping[str, Scores]) -> dict[str, dict[str, Scores]]:
 
 
 def write_archive(path: Path, files: Mapping[str, Path]) -> None:
-    """A zip of `files`, by the name that each has in it; pictures are compressed already, and are
-    stored."""
+    """Write a zip of `files`, given by their names in it; they are stored without compression,
+    since pictures are already compressed."""
     with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(files):
-            # ZipInfo's own date is always the same: the same predictions make the same bytes
+            # ZipInfo's default date is constant, so the same predictions give the same bytes
             archive.writestr(zipfile.ZipInfo(name), files[name].read_bytes())

@@ -1,22 +1,25 @@
-"""TAP-Vid DAVIS: points on 30 videos, by position, occlusion and both (average Jaccard).
+"""TAP-Vid DAVIS: tracks points in 30 videos; scores position, occlusion, and both together (average
+Jaccard).
 
-Doersch et al., "TAP-Vid: a benchmark for tracking any point in a video", NeurIPS 2022; the
-release's `tapvid_davis.pkl`, a dictionary of videos with `video` uint8 `[T, H, W, 3]`, `points`
-float `[N, T, 2]`, x and y in [0, 1] of width and height, and `occluded` `[N, T]`. Its query mode
-`first`:
+Doersch et al., "TAP-Vid: a benchmark for tracking any point in a video", NeurIPS 2022. The
+release's `tapvid_davis.pkl` is a dictionary of videos with `video` uint8 `[T, H, W, 3]`, `points`
+float `[N, T, 2]` (x and y in [0, 1] of width and height) and `occluded` `[N, T]`. This is the query
+mode `first`:
 
-- videos are resized to 256 x 256 before anything is tracked (Lanczos, as the official reader does),
-  and all distances are in pixels of that;
-- each point is given in the first frame in which it is visible; later frames alone count. Points
-  that never are, do not count;
-- `pts_within_d`: of the visible ones, the share nearer than d = 1, 2, 4, 8, 16, whether said to be
-  visible or not; `average_pts_within_thresh` is the mean of the five. `occlusion_accuracy`: how
-  often visibility is right. `jaccard_d`: those rightly said to be visible and nearer than d, over
-  these and all misses and false alarms; `average_jaccard` is the mean of the five;
-- each figure is of a video; the benchmark's is the mean over videos.
+- videos are resized to 256 x 256 before tracking (Lanczos, as in the official reader), and all
+  distances are in pixels at that size;
+- each point is given in the first frame in which it is visible, and only later frames are scored.
+  Points that are never visible are not scored;
+- `pts_within_d`: the share of visible points that are predicted nearer than d = 1, 2, 4, 8, 16
+  pixels, whether predicted as visible or not; `average_pts_within_thresh` is the mean of the five.
+  `occlusion_accuracy`: how often the predicted visibility is right. `jaccard_d`: true positives
+  (visible points predicted as visible and nearer than d) over visible points plus false positives
+  (points predicted as visible that are hidden or not nearer than d); `average_jaccard` is the mean
+  of the five;
+- each figure is computed per video; the benchmark's figure is the mean over videos.
 
-The query mode `strided`, which tracks back in time too, is not here. Shapes: n points, t frames, v
-places at which some point is visible.
+The query mode `strided`, which also tracks backward in time, is not implemented. Shapes: n points,
+t frames, v visible positions of all points.
 """
 
 import pickle
@@ -39,10 +42,10 @@ from corrflow.pictures import Pixels
 
 FILE = "tapvid_davis.pkl"
 SIDE = 256  # pixels
-# where visible points may be, in widths and heights: beyond [0, 1], in which published ones are,
-# but not where pixels would be
+# the accepted range of visible points, in widths and heights: wider than [0, 1], in which the
+# published ones are, but narrow enough to detect pixels
 LOWEST, HIGHEST = -0.5, 1.5
-ARRAYS = {  # what a pickle calls to build arrays
+ARRAYS = {  # what a pickle of arrays may call
     ("numpy", "ndarray"), ("numpy", "dtype"), ("numpy.core.multiarray", "_reconstruct"),
     ("numpy.core.multiarray", "scalar"),
     ("numpy.core.numeric", "_frombuffer"), ("_codecs", "encode"),
@@ -51,12 +54,12 @@ ARRAYS = {  # what a pickle calls to build arrays
 
 @dataclass(frozen=True)
 class TapVidSequence(Sequence):
-    """A video and its points, those that are visible at some time."""
+    """A video and its points, without those that are never visible."""
 
     video: NDArray[np.uint8] = field(compare=False, repr=False)
-    """`[T, H, W, 3]`, in its own size."""
+    """The frames `[T, H, W, 3]`, at their own size."""
     xy_nt2: Floats = field(compare=False, repr=False)
-    """In pixels of 256 x 256; the centre of the top left one is (0, 0)."""
+    """Positions in pixels at 256 x 256; the centre of the top left pixel is (0, 0)."""
     visible_nt: NDArray[np.bool_] = field(compare=False, repr=False)
 
     @property
@@ -66,7 +69,7 @@ class TapVidSequence(Sequence):
 
 
 class TapVid(PointBenchmark):
-    """Points anywhere."""
+    """The TAP-Vid DAVIS benchmark: points anywhere."""
 
     name = "tapvid"
     headline = ("average_jaccard", "average_pts_within_thresh", "occlusion_accuracy")
@@ -77,26 +80,26 @@ class TapVid(PointBenchmark):
     )
 
     def read(self, root: Path) -> list[TapVidSequence]:
-        """All videos of `tapvid_davis.pkl`, which is `root` or lies in it; it is read whole, and
-        stays in memory."""
+        """All videos of `tapvid_davis.pkl`, which is `root` itself or in it; the whole file is kept
+        in memory."""
         path = root if root.is_file() else root / FILE
         if not path.exists():
             raise not_there(path, f"{FILE} of TAP-Vid, or a folder with it", root, self.name)
         return [read_video(path, name, video) for name, video in read_pickle(path).items()]
 
     def frames(self, sequence: TapVidSequence) -> Iterator[Pixels]:
-        """RGB, 256 x 256."""
+        """RGB frames, resized to 256 x 256."""
         return (
             np.array(Image.fromarray(frame_hw3).resize((SIDE, SIDE), Image.Resampling.LANCZOS))
             for frame_hw3 in sequence.video
         )
 
     def frame_names(self, sequence: TapVidSequence) -> list[str]:
-        """00000, 00001, ..."""
+        """The frame numbers 00000, 00001, ..."""
         return [f"{number:05d}" for number in range(sequence.length)]
 
     def initial_labels(self, sequence: TapVidSequence) -> dict[int, InitialLabels]:
-        """Each point in the frame in which it is first visible."""
+        """Each point, given in the first frame in which it is visible."""
         first_n, xy_nt2 = sequence.first_n, sequence.xy_nt2.clip(-0.5, SIDE - 0.5)
         return {
             int(frame): np.where((first_n == frame)[:, None], xy_nt2[:, frame], np.nan).astype(
@@ -106,7 +109,7 @@ class TapVid(PointBenchmark):
         }
 
     def score(self, sequence: TapVidSequence, predicted: list[Any]) -> dict[str, Scores]:
-        """Of each point in all frames: NaN in those that do not count."""
+        """Score each point in all frames; NaN in those that are not scored."""
         counted_nt = np.arange(sequence.length) > sequence.first_n[:, None]
         pred_nt2, said_nt = positions(predicted).swapaxes(0, 1), visibility(predicted).T
         within_nt, occlusion_nt = track_scores(
@@ -118,7 +121,7 @@ class TapVid(PointBenchmark):
         )
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """The official ones: means over videos."""
+        """The official figures, means over videos."""
         videos = [video_figures(list(of.values())) for of in by_sequence(scores).values()]
         return (
             {name: mean([video[name] for video in videos]) for name in videos[0]} if videos else {}
@@ -133,7 +136,7 @@ def video_figures(points: list[Scores]) -> dict[str, float]:
 
 
 def read_video(path: Path, name: str, video: Any) -> TapVidSequence:
-    """One video of the pickle; InputError says what is wrong with it."""
+    """Check and convert one video of the pickle; InputError says what is wrong with it."""
     try:
         frames, points, occluded = (
             np.asarray(video[key]) for key in ("video", "points", "occluded")
@@ -177,17 +180,18 @@ def read_video(path: Path, name: str, video: Any) -> TapVidSequence:
     seen_n = ~occluded.astype(bool).all(axis=1)
     if not seen_n.any():
         raise InputError(f"{path}: video {name}: no point is ever visible: nothing to track")
-    # a raster's coordinates begin at the corner of the first pixel, ours at its centre
+    # TAP-Vid's coordinates begin at the corner of the first pixel, ours at its centre
     xy_nt2 = points[seen_n].astype(np.float64) * SIDE - 0.5
     return TapVidSequence(name, len(frames), frames, xy_nt2, ~occluded[seen_n].astype(bool))
 
 
 class ArraysOnly(pickle.Unpickler):
-    """Reads arrays in plain containers, and refuses a pickle that would run anything else."""
+    """An unpickler that reads arrays in plain containers, and refuses a pickle that would run
+    anything else."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """A function that NumPy needs, or an error."""
-        # either name, as old and new NumPy have it
+        """Return a function that NumPy's arrays need, or raise an error for any other."""
+        # old and new NumPy name the module differently
         if (
             module.replace("numpy._core", "numpy.core"),
             name,
@@ -197,7 +201,8 @@ class ArraysOnly(pickle.Unpickler):
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """The dictionary of videos; InputError if it is none of arrays."""
+    """Read the dictionary of videos; InputError if the file is not a pickle of arrays in a
+    dictionary."""
     try:
         with path.open("rb") as file:
             videos = unpickle(file)
@@ -218,5 +223,5 @@ def read_pickle(path: Path) -> dict[str, Any]:
 
 
 def unpickle(file: IO[bytes]) -> Any:
-    """What a pickle of arrays holds."""
+    """Load a pickle of arrays."""
     return ArraysOnly(file).load()

@@ -1,5 +1,5 @@
-"""Lists and labels as text, whatever system wrote them. What an evaluation itself writes is in
-`records.py`."""
+"""Reads text files of data sets (lists and labels), whatever system wrote them. `records.py` has
+the files that an evaluation writes."""
 
 import codecs
 from pathlib import Path
@@ -14,7 +14,7 @@ def read_text(path: Path) -> str:
     """Read a text file of a data set: UTF-8, or UTF-16 where it begins with a byte order mark.
 
     Raises:
-        InputError: there is no such file, or it is in another encoding.
+        InputError: the file does not exist, or has another encoding.
     """
     try:
         data = path.read_bytes()
@@ -26,6 +26,6 @@ def read_text(path: Path) -> str:
         text = data.decode("utf-16" if data.startswith(UTF16) else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {error}: {EXPECTED}") from None
-    if "\0" in text:  # UTF-16 without a mark, UTF-32, or no text
+    if "\0" in text:  # UTF-16 without a byte order mark, UTF-32, or not text
         raise InputError(f"{path}: holds zero bytes as no UTF-8 text does: {EXPECTED}")
     return text

@@ -1,22 +1,23 @@
-"""VIP, video instance-level parsing: 19 parts of people, as classes (`vip`, mean IoU) or as
-instances of each (`vip-instances`, AP^r).
+"""VIP (video instance-level parsing): propagates 19 parts of people, as classes (`vip`, mean IoU)
+or as instances of each class (`vip-instances`, AP^r).
 
 Zhou et al., "Adaptive temporal encoding network for video instance-level human parsing", ACM MM
-2018, and the evaluation code of its release (ATEN). `VIP_Fine` as downloaded:
-`lists/val_videos.txt`, `Images/VIDEO/NAME.jpg`, one frame in 25,
-`Annotations/Category_ids/VIDEO/NAME.png` and `Annotations/Instance_ids/VIDEO/NAME.png` with
-`NAME.txt`, whose lines begin with an instance's number and its class. Propagated from the first
-frame, as UVC and CRW do. The first frame counts, as in their evaluation, though it is given.
+2018, and the evaluation code of its release (ATEN). The downloaded folder `VIP_Fine` has
+`lists/val_videos.txt`, `Images/VIDEO/NAME.jpg` (one frame in 25),
+`Annotations/Category_ids/VIDEO/NAME.png`, and `Annotations/Instance_ids/VIDEO/NAME.png` with
+`NAME.txt`, whose lines begin with an instance's number and its class. Labels are propagated from
+the first frame, as UVC and CRW do. The first frame is scored although it is given, as in their
+evaluation.
 
-- `vip`: `mIoU` is the mean over 20 classes, the background with them, of intersection over union,
-  both summed over all pixels of all videos. A class that is nowhere in truth or prediction is left
-  out.
-- `vip-instances`: an instance of a class that is predicted in a frame is right at t if it overlaps
-  a true instance of that class there by more than t (IoU), whichever that is and however many
-  others do. `AP^r@t` is the average precision of a class over all frames, the mean over the 19
-  classes that truth has; `AP^r` the mean over t = 0.1 .. 0.9. Labels that are propagated have no
-  confidence: all are equally sure, so that a class's average precision is its precision times its
-  recall, which is at most 1 however many are right about one.
+- `vip`: `mIoU` is the mean over 20 classes (including the background) of intersection over union,
+  both summed over all pixels of all videos. A class that occurs neither in the truth nor in the
+  predictions is left out.
+- `vip-instances`: a predicted instance of a class is a hit at t if its IoU with any true instance
+  of that class in the same frame is more than t, even if other predictions also hit the same true
+  instance. `AP^r@t` is the average precision of a class over all frames, averaged over those of the
+  19 classes that the truth has; `AP^r` is the mean over t = 0.1 .. 0.9. Propagated labels have no
+  confidence, so all are equally confident, and a class's average precision is its precision times
+  its recall. Recall is limited to 1, since several hits may be of one true instance.
 
 Shapes: h w pixels, c classes.
 """
@@ -54,13 +55,13 @@ OVERLAPS = tuple(round(0.1 * step, 1) for step in range(1, 10))
 
 @dataclass(frozen=True)
 class VipSequence(PictureSequence):
-    """A video and the labels of each of its frames."""
+    """A video and its labels, one file per frame."""
 
     labels: tuple[Path, ...]
 
 
 class Vip(MaskBenchmark):
-    """Parts as classes."""
+    """The VIP benchmark with parts as classes."""
 
     name = "vip"
     folder = "Category_ids"
@@ -72,7 +73,7 @@ class Vip(MaskBenchmark):
     )
 
     def read(self, root: Path) -> list[VipSequence]:
-        """The videos of `lists/val_videos.txt`, in `root` or its folder `VIP_Fine`."""
+        """The videos of `lists/val_videos.txt`, in `root` or in its folder `VIP_Fine`."""
         base = root / "VIP_Fine" if (root / "VIP_Fine").is_dir() else root
         labels = (
             base / "Annotations" / self.folder
@@ -93,11 +94,11 @@ class Vip(MaskBenchmark):
         return [read_video(base / "Images" / video, labels / video) for video in videos]
 
     def frames(self, sequence: VipSequence) -> Iterator[Pixels]:
-        """RGB; all of the size of the first labels."""
+        """RGB frames; InputError if one differs in size from the first labels."""
         return read_frames(sequence.paths, read_labels(sequence.labels[0]).shape)
 
     def initial_labels(self, sequence: VipSequence) -> dict[int, InitialLabels]:
-        """The labels of the first frame; InputError if it holds no part."""
+        """The labels of the first frame; InputError if it has no part."""
         labels_hw = read_labels(sequence.labels[0])
         if not labels_hw.any():
             raise InputError(f"mask {sequence.labels[0]}: holds no part: nothing to track")
@@ -137,12 +138,12 @@ class Vip(MaskBenchmark):
     def write_tables(
         self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
     ) -> None:
-        """`global_results.csv` and `per-sequence_results.csv`."""
+        """Write `global_results.csv` and `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
 
 
 class VipInstances(Vip):
-    """Parts as instances."""
+    """The VIP benchmark with parts as instances."""
 
     name = "vip-instances"
     folder = "Instance_ids"
@@ -154,13 +155,13 @@ class VipInstances(Vip):
     )
 
     def initial_labels(self, sequence: VipSequence) -> dict[int, InitialLabels]:
-        """As `vip`; InputError names an instance whose class is not told."""
+        """As in `vip`; InputError names an instance whose class is not listed."""
         given = super().initial_labels(sequence)
         classes_of(sequence.labels[0], given[0])
         return given
 
     def score(self, sequence: VipSequence, predicted: list[Pixels]) -> dict[str, Scores]:
-        """Instances of each class in each frame: how many are true, predicted, and right at each
+        """For each class and frame, the number of true and predicted instances, and of hits at each
         overlap."""
         pairs = list(paired(sequence, predicted))
         classes = [
@@ -181,7 +182,7 @@ class VipInstances(Vip):
         return scores
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """`AP^r`, and that at each overlap."""
+        """`AP^r`, and `AP^r@t` at each overlap."""
         at = {
             overlap: mean([precision_of(scores, part, f"hits@{overlap}") for part in CLASSES[1:]])
             for overlap in OVERLAPS
@@ -196,8 +197,8 @@ class VipInstances(Vip):
         )
 
     def write_predictions(self, sequence: VipSequence, predicted: list[Pixels], out: Path) -> None:
-        """As `vip`, and with each PNG the list that the release's evaluation reads (both in
-        `VIDEO/instance_part`): class and confidence of each number from 1 on."""
+        """As in `vip`; also write the list that the release's evaluation reads beside each PNG
+        (both in `VIDEO/instance_part`): class and confidence of each instance number from 1 on."""
         super().write_predictions(sequence, predicted, out)
         classes = read_classes(sequence.labels[0].with_suffix(".txt"))
         lines = "".join(
@@ -208,7 +209,7 @@ class VipInstances(Vip):
 
 
 def paired(sequence: VipSequence, predicted: list[Pixels]) -> Iterator[tuple[Pixels, Pixels]]:
-    """Predicted and true labels of each frame; InputError names one of another size."""
+    """Yield predicted and true labels of each frame; InputError names labels of another size."""
     for path, pred_hw in zip(sequence.labels, predicted, strict=True):
         true_hw = read_labels(path)
         check_size(f"mask {path}", true_hw, pred_hw.shape)
@@ -223,8 +224,8 @@ def instances_of_class(classes: Mapping[int, int], number: int) -> list[int]:
 def count_instances(
     pred_hw: Pixels, true_hw: Pixels, pred_ids: list[int], true_ids: list[int]
 ) -> dict[str, float]:
-    """Instances of one class in one frame; `found` is the share of the true ones that is right at
-    0.5, to draw."""
+    """Count the instances of one class in one frame; `found`, which the report draws, is the number
+    of hits at 0.5 over the number of true instances."""
     pred, true = (
         [map_hw == i for i in ids if (map_hw == i).any()]
         for map_hw, ids in ((pred_hw, pred_ids), (true_hw, true_ids))
@@ -236,19 +237,20 @@ def count_instances(
 
 
 def sums(scores: Mapping[str, Scores], part: str, measure: str) -> float:
-    """Of a measure of one class over all frames of all videos."""
+    """Sum a measure of one class over all frames of all videos."""
     return sum(sum(score[measure]) for name, score in scores.items() if name.endswith(f"_{part}"))
 
 
 def precision_of(scores: Mapping[str, Scores], part: str, hits: str) -> float:
-    """The average precision of one class; NaN if truth lacks it."""
+    """The average precision of one class; NaN if the truth does not have it."""
     return average_precision(
         *(sums(scores, part, measure) for measure in (hits, "predicted", "true"))
     )
 
 
 def read_video(images: Path, labels: Path) -> VipSequence:
-    """The files of one video; InputError names a frame without labels or labels without a frame."""
+    """Find the files of one video; InputError names a frame without labels, or labels without a
+    frame."""
     frames, masks = (
         numbered_files(images, PICTURES, gaps=True),
         numbered_files(labels, (".png",), gaps=True),
@@ -268,8 +270,8 @@ def read_video(images: Path, labels: Path) -> VipSequence:
 
 
 def classes_of(path: Path, labels_hw: Pixels) -> dict[int, int]:
-    """The class of each instance, of the list beside these labels; InputError names one that they
-    hold and that has none."""
+    """Read the class of each instance from the list beside these labels; InputError names an
+    instance in the labels without a valid class."""
     classes = read_classes(path.with_suffix(".txt"))
     for instance in np.unique(labels_hw[labels_hw > 0]).tolist():
         if classes.get(instance) not in range(1, len(CLASSES)):
@@ -284,7 +286,8 @@ def classes_of(path: Path, labels_hw: Pixels) -> dict[int, int]:
 
 
 def read_classes(path: Path) -> dict[int, int]:
-    """The class of each instance, of lines `INSTANCE CLASS ...`; InputError if a line is none."""
+    """Read the class of each instance from lines `INSTANCE CLASS ...`; InputError if a line is
+    malformed."""
     lines = read_text(path).splitlines()
     try:
         rows = [[int(word) for word in line.split()[:2]] for line in lines if line.strip()]

@@ -1,20 +1,21 @@
-"""YouTube-VOS 2018 and 2019: several objects that may appear mid-video, of categories that training
-has or has not.
+"""YouTube-VOS 2018 and 2019: several objects that may appear mid-video, of seen and unseen
+categories.
 
-Xu et al., arXiv 1809.03327. A split as downloaded: `meta.json`, `JPEGImages/VIDEO/00000.jpg`,
-`Annotations/VIDEO/00000.png`; frames are numbered in fives, or one by one where all were
-downloaded. Its validation server scores; what is here is for masks that are at hand (the training
-split, a private truth), by the same rules as far as they are public:
+Xu et al., arXiv 1809.03327. A downloaded split has `meta.json`, `JPEGImages/VIDEO/00000.jpg` and
+`Annotations/VIDEO/00000.png`; frames are numbered in fives, or one by one if all were downloaded.
+The validation split is scored by a server. The scores here are for splits whose truth is available
+(the training split, or a private truth), and follow the same rules as far as they are public:
 
-- each object is given in the frame in which it first appears; the annotated frames behind that
-  count, to the last one;
-- J and F of an object are means over its frames, each figure the mean over its objects: `J_seen`,
-  `F_seen` of the 65 categories of the training split, `J_unseen`, `F_unseen` of the others;
-  `Overall` is the mean of the four.
+- each object is given in the frame in which it first appears; all later annotated frames are
+  scored;
+- J and F of an object are means over its frames, and each figure is a mean over objects: `J_seen`
+  and `F_seen` over those of the 65 categories of the training split, `J_unseen` and `F_unseen` over
+  the others; `Overall` is the mean of the four.
 
-The truth of a split is at hand where every fifth frame from a video's first mask on has one. Frames
-that `meta.json` names as the first of an object are given in any split, and do not tell. Handed in
-is `submission.zip`, every fifth frame as `Annotations/VIDEO/00005.png`. Shapes: h w pixels.
+A split has its truth if every fifth frame from a video's first mask on has a mask. Frames that
+`meta.json` names as the first of an object have masks in any split, so they are ignored in this
+check. `submission.zip` is for the server and holds every fifth frame as
+`Annotations/VIDEO/00005.png`. Shapes: h w pixels.
 """
 
 import json
@@ -53,25 +54,25 @@ SEEN = {  # the categories of train/meta.json
     "squirrel", "surfboard", "tennis_racket", "tiger", "toilet", "train", "truck", "turtle",
     "umbrella", "whale", "zebra",
 }  # fmt: skip
-EVERY = 5  # annotated are the frames whose number this divides
+EVERY = 5  # frames whose number is a multiple of this are annotated
 
 
 @dataclass(frozen=True)
 class VosSequence(PictureSequence):
-    """A video and the masks that are at hand."""
+    """A video and its available masks."""
 
     masks: tuple[tuple[int, Path], ...]
-    """By frame, from 0."""
+    """Frame index, from 0, and path of each mask."""
     objects: tuple[tuple[int, str], ...]
-    """Labels and categories."""
+    """Label and category of each object."""
     firsts: tuple[tuple[int, int], ...]
-    """Labels, and the frame that meta.json names first of each, from 0."""
+    """Label of each object and its first frame according to meta.json, from 0."""
     has_truth: bool = False
-    """As all of its split have."""
+    """Whether the truth is available; the same for all videos of a split."""
 
 
 class YouTubeVos(MaskBenchmark):
-    """Masks of objects that enter when they like."""
+    """The YouTube-VOS benchmark: masks of objects that may enter at any time."""
 
     name = "youtube-vos"
     headline = ("Overall", "J_seen", "J_unseen", "F_seen", "F_unseen")
@@ -82,7 +83,7 @@ class YouTubeVos(MaskBenchmark):
     )
 
     def read(self, root: Path) -> list[VosSequence]:
-        """The videos of `meta.json`, in `root` or its folder `valid`."""
+        """The videos of `meta.json`, in `root` or in its folder `valid`."""
         split = (
             root
             if (root / "meta.json").exists() or not (root / "valid").is_dir()
@@ -104,11 +105,11 @@ class YouTubeVos(MaskBenchmark):
         return [replace(video, has_truth=has_truth) for video in videos]
 
     def frames(self, sequence: VosSequence) -> Iterator[Pixels]:
-        """RGB; all of the size of the first mask."""
+        """RGB frames; InputError if one differs in size from the first mask."""
         return read_frames(sequence.paths, read_labels(sequence.masks[0][1]).shape)
 
     def initial_labels(self, sequence: VosSequence) -> dict[int, InitialLabels]:
-        """Each object, in the first mask that it is in."""
+        """Each object, given in the first mask that has it."""
         masks, paths = read_masks(sequence), dict(sequence.masks)
         for label, first in sequence.firsts:
             if not (masks[first] == label).any():
@@ -123,7 +124,7 @@ class YouTubeVos(MaskBenchmark):
         return dict(given)
 
     def score(self, sequence: VosSequence, predicted: list[Pixels]) -> dict[str, Scores]:
-        """J and F of each object; none where the truth is not at hand."""
+        """J and F of each object; empty if the truth is not available."""
         if not sequence.has_truth:
             return {}
         masks, categories = read_masks(sequence), dict(sequence.objects)
@@ -140,7 +141,7 @@ class YouTubeVos(MaskBenchmark):
         return scores
 
     def figures(self, scores: Mapping[str, Scores]) -> dict[str, float]:
-        """The server's; NaN of a group without objects."""
+        """The figures that the server reports; NaN for a group without objects."""
         if not scores:
             return {}
         groups = {
@@ -162,7 +163,7 @@ class YouTubeVos(MaskBenchmark):
     def write_tables(
         self, sequences: Iterable[Any], scores: Mapping[str, Scores], out: Path
     ) -> None:
-        """`submission.zip`; where there are scores, `global_results.csv` and
+        """Write `submission.zip` and, if there are scores, `global_results.csv` and
         `per-sequence_results.csv`."""
         write_figures(self.figures, scores, out)
         masks = [path for path in self.written(sequences, out) if number_of(path) % EVERY == 0]
@@ -173,8 +174,8 @@ class YouTubeVos(MaskBenchmark):
 
 
 def read_masks(sequence: VosSequence) -> dict[int, Pixels]:
-    """The masks by frame; InputError names one of another size than the first, or with an object
-    that meta.json lacks."""
+    """Read the masks by frame index; InputError names one that differs in size from the first, or
+    has an object that meta.json lacks."""
     masks = {frame: read_labels(path) for frame, path in sequence.masks}
     known, shape = {0, *dict(sequence.objects)}, next(iter(masks.values())).shape
     for (frame, path), labels_hw in zip(sequence.masks, masks.values(), strict=True):
@@ -188,7 +189,7 @@ def read_masks(sequence: VosSequence) -> dict[int, Pixels]:
 
 
 def read_meta(path: Path) -> dict[str, dict[str, Any]]:
-    """The objects of each video; InputError if it is not as published."""
+    """Read the objects of each video; InputError if the file does not have the published layout."""
     text = read_text(path)
     try:
         return {
@@ -202,8 +203,8 @@ def read_meta(path: Path) -> dict[str, dict[str, Any]]:
 
 
 def read_video(split: Path, name: str, objects: dict[str, Any]) -> VosSequence:
-    """The files of one video, checked to be whole; whether its split has the truth is not known
-    yet."""
+    """Find and check the files of one video; `has_truth` is set later, from all videos of the
+    split."""
     frames = numbered_files(split / "JPEGImages" / name, PICTURES, gaps=True)
     masks = numbered_files(split / "Annotations" / name, (".png",), gaps=True)
     place = {path.stem: frame for frame, path in enumerate(frames)}
@@ -241,8 +242,8 @@ def read_video(split: Path, name: str, objects: dict[str, Any]) -> VosSequence:
 
 
 def truth_is_there(split: Path, videos: list[VosSequence]) -> bool:
-    """Whether every frame that tells has a mask; InputError names those that lack one if others
-    have theirs."""
+    """Whether the truth is available: every frame of `telling_frames` has a mask; InputError if
+    only some have one."""
     telling = [(video, frame) for video in videos for frame in telling_frames(video)]
     missing = [
         f"{video.name}/{video.paths[frame].stem}.png"
@@ -259,8 +260,8 @@ def truth_is_there(split: Path, videos: list[VosSequence]) -> bool:
 
 
 def telling_frames(video: VosSequence) -> list[int]:
-    """Those whose masks tell whether the truth is at hand: every fifth behind the first mask,
-    unless an object is first there."""
+    """The frames whose masks tell whether the truth is available: every fifth from the first mask
+    on, except first frames of an object."""
     begin, firsts = video.masks[0][0], {first for _, first in video.firsts}
     return [
         frame

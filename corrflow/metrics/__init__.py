@@ -1,5 +1,5 @@
-"""Measures, as the benchmarks define them: exact, vectorised. Which frames and objects count is in
-`benchmarks/`."""
+"""Measures as the benchmarks define them, exact and vectorised. Which frames and objects are scored
+is decided in `benchmarks/`."""
 
 from corrflow.metrics.keypoints import box_scale, keypoint_hits
 from corrflow.metrics.masks import boundary_accuracy, boundary_map, region_similarity

@@ -1,4 +1,4 @@
-"""How alike are two masks: region similarity J and boundary accuracy F (Perazzi et al., DAVIS, CVPR
+"""Similarity of two masks: region similarity J and boundary accuracy F (Perazzi et al., DAVIS, CVPR
 2016).
 
 Shapes: h w pixels.
@@ -39,8 +39,8 @@ def boundary_accuracy(
 
     Args:
         pred, true: `[H, W]`, zero or false outside of the object.
-        tolerance: radius of the disk, as a share of the diagonal; rounded up to whole pixels. At 1
-            or more, in pixels.
+        tolerance: radius of the disk, as a share of the diagonal, rounded up to whole pixels; 1 or
+            more is in pixels.
 
     Returns:
         In [0, 1]; 1 when both are empty.
@@ -53,7 +53,7 @@ def boundary_accuracy(
     pred_edge, true_edge = boundary_map(pred_hw), boundary_map(true_hw)
     if not pred_edge.any() or not true_edge.any():
         return 1.0 if pred_edge.any() == true_edge.any() else 0.0
-    # no distance between two edge pixels needs more than this
+    # distances between edge pixels need only this part
     box = bounding_box(pred_edge | true_edge)
     pred_edge, true_edge = pred_edge[box], true_edge[box]
     precision = within(pred_edge, true_edge, radius)
@@ -77,13 +77,13 @@ def boundary_map(mask_hw: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def bounding_box(mask_hw: NDArray[np.bool_]) -> tuple[slice, slice]:
-    """The rows and columns that hold all true pixels of a mask that has some."""
+    """The rows and columns that hold all true pixels of a non-empty mask."""
     rows, columns = np.flatnonzero(mask_hw.any(axis=1)), np.flatnonzero(mask_hw.any(axis=0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def as_masks(pred: ArrayLike, true: ArrayLike) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Both as booleans `[H, W]`, or InputError."""
+    """Convert both to booleans `[H, W]`; InputError if their sizes differ."""
     pred_hw, true_hw = np.asarray(pred) != 0, np.asarray(true) != 0
     if pred_hw.shape != true_hw.shape or pred_hw.ndim != 2:
         raise InputError(

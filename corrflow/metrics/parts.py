@@ -1,4 +1,4 @@
-"""How alike are maps of parts: mean intersection over union, and average precision of a class's
+"""Similarity of part maps: mean intersection over union, and average precision of a class's
 instances (AP^r).
 
 Shapes: h w pixels, c classes.
@@ -11,12 +11,12 @@ Floats = NDArray[np.float64]
 
 
 def class_areas(pred: ArrayLike, true: ArrayLike, classes: int) -> tuple[Floats, Floats]:
-    """Pixels of each class that both maps have, and that either has.
+    """Count, for each class, the pixels in both maps and in either map.
 
     Args:
         pred, true: labels `[H, W]` from 0; pixels whose true label is `classes` or more are void
-        and count nowhere.
-        classes: how many there are, the background with them.
+            and ignored.
+        classes: number of classes, including the background.
 
     Returns:
         Intersection and union, `[C]` each.
@@ -32,7 +32,7 @@ def class_areas(pred: ArrayLike, true: ArrayLike, classes: int) -> tuple[Floats,
 
 
 def mean_iou(intersection: ArrayLike, union: ArrayLike) -> float:
-    """Mean over the classes `[C]` that are anywhere in truth or prediction; NaN if none is."""
+    """Mean IoU over the classes `[C]` that occur in truth or prediction; NaN if none does."""
     both_c, either_c = (
         np.asarray(intersection, dtype=np.float64),
         np.asarray(union, dtype=np.float64),
@@ -42,8 +42,8 @@ def mean_iou(intersection: ArrayLike, union: ArrayLike) -> float:
 
 
 def instance_overlaps(pred: list[NDArray[np.bool_]], true: list[NDArray[np.bool_]]) -> Floats:
-    """Of each predicted instance `[H, W]` of a class, intersection over union with the true one
-    that it overlaps most; 0 if none."""
+    """For each predicted instance `[H, W]` of a class, the highest IoU with a true instance; 0 if
+    there is none."""
     if not pred or not true:
         return np.zeros(len(pred))
     pred_pn, true_qn = (
@@ -55,17 +55,17 @@ def instance_overlaps(pred: list[NDArray[np.bool_]], true: list[NDArray[np.bool_
 
 
 def average_precision(hits: float, predicted: float, true: float) -> float:
-    """Area under the curve of precision over recall, of detections that are all equally sure: a
-    single step.
+    """Average precision (area under the precision-recall curve) of detections of equal confidence,
+    whose curve is a single step.
 
     Args:
-        hits: predicted instances that overlap a true one enough.
-        predicted: all predicted instances.
-        true: all true instances.
+        hits: number of predicted instances that overlap a true one enough.
+        predicted: number of predicted instances.
+        true: number of true instances.
 
     Returns:
-        Precision times recall, in [0, 1]; NaN without a true instance. Recall is 1 at most, though
-        several hits may be of one true one.
+        Precision times recall, in [0, 1]; NaN without a true instance. Recall is limited to 1,
+        since several hits may be of one true instance.
     """
     if true == 0:
         return float("nan")

@@ -1,5 +1,5 @@
-"""A measure over time to mean, recall and decay, as the DAVIS benchmark does; means of what is
-defined, and how far chance may move them."""
+"""Mean, recall and decay of a measure over time, as in the DAVIS benchmark; means that ignore NaN,
+and their confidence intervals."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,8 @@ CONFIDENCE = 0.95
 
 
 class Statistics(NamedTuple):
-    """Mean; share of frames above 0.5; mean of the first quarter less mean of the last."""
+    """Mean; recall (share of frames above 0.5); decay (mean of the first quarter minus mean of the
+    last)."""
 
     mean: float
     recall: float
@@ -21,7 +22,7 @@ class Statistics(NamedTuple):
 
 
 class Interval(NamedTuple):
-    """A mean, and where it would lie with other samples."""
+    """A mean and its confidence interval."""
 
     mean: float
     low: float
@@ -29,13 +30,13 @@ class Interval(NamedTuple):
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether it is more than chance that the mean is not 0."""
+        """Whether the mean differs significantly from 0."""
         return self.low > 0 or self.high < 0
 
 
 def summarise(values: ArrayLike) -> Statistics:
-    """The three statistics of one object's measure over the frames that count, in order; NaN when
-    there is none."""
+    """The statistics of one object's measure over its scored frames, in order; NaN if there are
+    none."""
     over_time = np.asarray(values, dtype=np.float64)
     if over_time.size == 0:
         return Statistics(np.nan, np.nan, np.nan)
@@ -51,21 +52,23 @@ def summarise(values: ArrayLike) -> Statistics:
 
 
 def mean_over(rows: ArrayLike) -> NDArray[np.float64]:
-    """Over the first axis of `[N, ...]`, of what is not NaN; NaN where nothing is."""
+    """Mean over the first axis of `[N, ...]`, ignoring NaN; NaN where all are NaN."""
     values = np.asarray(rows, dtype=np.float64)
     count = np.asarray((~np.isnan(values)).sum(axis=0))
     return np.asarray(np.where(count > 0, np.nansum(values, axis=0) / np.maximum(count, 1), np.nan))
 
 
 def mean(values: ArrayLike) -> float:
-    """Of those values `[N]` that are not NaN; NaN where none is."""
+    """Mean of the values `[N]`, ignoring NaN; NaN if all are NaN."""
     return float(mean_over(values))
 
 
 def bootstrap_mean(values: ArrayLike) -> Interval:
-    """Mean of the values `[N]` that are not NaN, with its 95 % interval by the percentile
-    bootstrap: what the mean would be had others of their kind been drawn. The same values give the
-    same interval; NaN where fewer than two are defined."""
+    """Mean of the values `[N]`, ignoring NaN, with its 95 % confidence interval by the percentile
+    bootstrap.
+
+    The same values always give the same interval. It is NaN if fewer than two values are defined.
+    """
     sample = np.asarray(values, dtype=np.float64)
     sample = sample[~np.isnan(sample)]
     if sample.size < 2:

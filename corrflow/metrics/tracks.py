@@ -1,8 +1,8 @@
-"""TAP-Vid's measures of point tracks: position within thresholds, occlusion accuracy, and both as
-one, the Jaccard.
+"""TAP-Vid's measures of point tracks: position within thresholds, occlusion accuracy, and the
+Jaccard, which combines both.
 
-Doersch et al., "TAP-Vid", NeurIPS 2022 datasets track, section 4 and appendix. All at 256 x 256
-pixels. Shapes: n tracks, t frames.
+Doersch et al., "TAP-Vid", NeurIPS 2022 datasets track, section 4 and appendix. All positions are at
+256 x 256 pixels. Shapes: n tracks, t frames.
 """
 
 import numpy as np
@@ -19,18 +19,19 @@ def track_scores(
     visible: ArrayLike,
     counted: ArrayLike,
 ) -> tuple[Floats, Floats]:
-    """What the measures need to know of each track in each frame.
+    """Score each track in each frame.
 
     Args:
-        pred, true: `[N, T, 2]`, x and y in pixels of 256 x 256; NaN in `pred` is farther than any
-        threshold. pred_visible, visible: `[N, T]`.
-        counted: `[N, T]`: frames that count; of queries at a point's first visible frame, those
-            after it.
+        pred, true: positions `[N, T, 2]`, x and y in pixels at 256 x 256; NaN in `pred` is beyond
+            any threshold.
+        pred_visible, visible: `[N, T]`.
+        counted: `[N, T]`: whether a frame is scored; with queries at a point's first visible frame,
+            the frames after it are.
 
     Returns:
         `within` `[N, T]`: the share of the five thresholds that the distance is below, NaN where
-        truth is hidden or the frame does not count; `occlusion` `[N, T]`: 1 where visibility is
-        right, else 0, NaN where the frame does not count.
+        the true point is hidden or the frame is not scored; `occlusion` `[N, T]`: 1 where the
+        predicted visibility is right, else 0, NaN where the frame is not scored.
     """
     distance_nt = np.linalg.norm(
         np.asarray(pred, dtype=np.float64) - np.asarray(true, dtype=np.float64), axis=-1
@@ -44,10 +45,10 @@ def track_scores(
 
 
 def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
-    """The figures of one video, by the official names; NaN where nothing counts.
+    """The figures of one video, by their official names; NaN where nothing is scored.
 
     Args:
-        within, occlusion: of `track_scores`, of all tracks of the video.
+        within, occlusion: from `track_scores`, for all tracks of the video.
     """
     within_nt, occlusion_nt = (
         np.asarray(within, dtype=np.float64),
@@ -55,7 +56,7 @@ def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
     )
     counted_nt, visible_nt = ~np.isnan(occlusion_nt), ~np.isnan(within_nt)
     said_nt = counted_nt & (visible_nt == (occlusion_nt == 1))
-    # thresholds are nested: n passed are the n largest
+    # thresholds are nested: a point within n of them is within the n largest
     passed_nt = np.round(np.nan_to_num(within_nt) * len(THRESHOLDS))
     near = [passed_nt >= len(THRESHOLDS) - index for index in range(len(THRESHOLDS))]
     position = [ratio(near_nt & visible_nt, visible_nt) for near_nt in near]
@@ -77,14 +78,14 @@ def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
 def jaccard_of(
     near_nt: NDArray[np.bool_], said_nt: NDArray[np.bool_], visible_nt: NDArray[np.bool_]
 ) -> float:
-    """Points said to be visible that are, and near; over those, what is visible and what is wrongly
-    said to be visible and near."""
+    """True positives (visible points predicted as visible and near) over visible points plus false
+    positives (points predicted as visible that are hidden or not near)."""
     wrong = np.count_nonzero(said_nt & ~near_nt)
     hits, there = np.count_nonzero(near_nt & said_nt), np.count_nonzero(visible_nt)
     return hits / (there + wrong) if there + wrong else float("nan")
 
 
 def ratio(some: NDArray[np.bool_], of: NDArray[np.bool_]) -> float:
-    """How many of them; NaN of none."""
+    """The share of `of` that is also in `some`; NaN if `of` is empty."""
     count = np.count_nonzero(of)
     return np.count_nonzero(some & of) / count if count else float("nan")
