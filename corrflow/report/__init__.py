@@ -1,4 +1,4 @@
-"""What evaluations found, for people: a table for the terminal, and one self-contained HTML page of
+"""Reports of evaluations: a text table for the terminal, and a self-contained HTML page with
 tables, curves and overlays."""
 
 from corrflow.report.page import write_report

@@ -1,7 +1,6 @@
 """Curves over time as inline SVG, one figure for each sequence.
 
-Lines alone are SVG, stretched to the width that there is; words are HTML, so that they keep their
-size.
+Only the lines are SVG, stretched to the available width. Text is HTML, so that it keeps its size.
 """
 
 import math
@@ -17,9 +16,9 @@ from corrflow.report.comparison import Comparison, Run, number, scale_of
 from corrflow.report.markup import escape
 
 WIDTH, HEIGHT = 600, 100  # of the viewBox
-POINTS = 300  # of a line, at most: more than a chart has pixels for
-THIN_RUNS = 2  # at most so many show each object: more would be a tangle
-COLORS = 8  # of the style sheet
+POINTS = 300  # of a line, at most; more would exceed a chart's pixels
+THIN_RUNS = 2  # each object is drawn too with at most this many runs
+COLORS = 8  # number of line colours in the style sheet
 
 Values = NDArray[np.float64]
 
@@ -30,30 +29,30 @@ class LineStyle:
 
     label: str
     color: int
-    """Its number."""
+    """Index of the colour."""
     thin: bool = True
-    """With thin lines behind it, of each object."""
+    """Draw thin lines of each object behind it."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """Of a chart."""
+    """A line of a chart."""
 
     look: LineStyle
     values: Values
     each: tuple[Values, ...] = ()
-    """The objects' own."""
+    """The lines of each object."""
 
 
 def charts(comparison: Comparison) -> str:
-    """A figure for each sequence. One run: its measures in one chart. Several: a chart for each
-    measure, with all runs in it."""
+    """A figure for each sequence: for one run, a chart with all measures; for several, a chart per
+    measure with all runs."""
     drawn = "".join(sequence_figure(comparison, name) for name in comparison.sequences)
     return f'<div class="charts">{drawn}</div>' if drawn else ""
 
 
 def sequence_figure(comparison: Comparison, sequence: str) -> str:
-    """The charts of one sequence; nothing where it has no scores."""
+    """The charts of one sequence; empty if it has no scores."""
     measures, runs = comparison.benchmark.curves, comparison.runs
     if len(runs) == 1:
         panels = {
@@ -89,7 +88,8 @@ def sequence_figure(comparison: Comparison, sequence: str) -> str:
 
 
 def measure_line(run: Run, sequence: str, measure: str, look: LineStyle) -> Line | None:
-    """A measure's mean over the objects of a sequence, and each of them; None where it has none."""
+    """The line of a measure's mean over the objects of a sequence, and of each object; None without
+    scores."""
     each = [
         np.asarray(scores[measure], np.float64)
         for scores in run.scores(sequence).values()
@@ -98,7 +98,7 @@ def measure_line(run: Run, sequence: str, measure: str, look: LineStyle) -> Line
     if not each:
         return None
     length = max(map(len, each))
-    # what enters late ends with the others
+    # objects that enter late are aligned at the end
     rows = [np.concatenate([np.full(length - len(values), np.nan), values]) for values in each]
     return Line(look, mean_over(np.stack(rows)), tuple(rows) if look.thin and len(rows) > 1 else ())
 
@@ -110,14 +110,14 @@ def panel(
     top: float | None = None,
     shown: Callable[[Values], float] = mean,
 ) -> str:
-    """One chart with its key.
+    """One chart with its legend.
 
     Args:
-        name: of what is drawn, for those who hear the page.
-        measure: a heading, or nothing.
+        name: what is drawn, for screen readers.
+        measure: a heading; may be empty.
         lines: at least one.
-        top: where the scale ends; None: where that of shares or percents does.
-        shown: the figure of a line that stands in the key.
+        top: the end of the scale; None for 1 for shares, or 100 for percents.
+        shown: computes the figure of a line in the legend.
     """
     top = top or scale_of(
         value for line in lines for values in (line.values, *line.each) for value in values
@@ -156,7 +156,7 @@ def path(values: Values, top: float, color: int, kind: str) -> str:
         for defined, piece in groupby(places, key=lambda place: place is not None)
         if defined
     ]
-    # a piece of one point is a line of no length, whose round ends are seen
+    # a piece of one point is a line of length 0, whose round caps are visible
     drawn = "".join(
         "M" + "L".join(map(str, piece)) + ("h0" if len(piece) == 1 else "") for piece in pieces
     )
@@ -164,14 +164,14 @@ def path(values: Values, top: float, color: int, kind: str) -> str:
 
 
 def thinned(values: Values) -> Values:
-    """Of a long line, means of neighbours."""
+    """Reduce a long line to means of neighbouring values."""
     if len(values) <= POINTS:
         return values
     return np.array([mean(part) for part in np.array_split(values, POINTS)])
 
 
 def describe(line: Line) -> str:
-    """In words."""
+    """Describe a line in words."""
     defined = line.values[~np.isnan(line.values)]
     if not defined.size:
         return f"{line.look.label} not defined"

@@ -1,5 +1,5 @@
-"""Which runs are shown beside each other, what they are called, and the numbers that are asked of
-them. Writes nothing."""
+"""Groups runs for comparison, gives them labels, and computes the figures that reports show. It
+writes nothing."""
 
 import math
 from collections.abc import Iterable
@@ -13,42 +13,42 @@ from corrflow.metrics import Interval, bootstrap_mean
 
 @dataclass(frozen=True)
 class Run:
-    """A result, and how it is shown."""
+    """A result, with its label and colour."""
 
     label: str
     number: int
-    """Of its colour."""
+    """Index of its colour."""
     result: Result
 
     def figure(self, sequence: str, column: str) -> float:
-        """Of one sequence; NaN where the run has none."""
+        """A figure of one sequence; NaN if the run does not have it."""
         record = self.result.sequences.get(sequence)
         return record.figures.get(column, math.nan) if record else math.nan
 
     def scores(self, sequence: str) -> dict[str, Scores]:
-        """By object; none where the run does not have the sequence."""
+        """Scores of a sequence by object; empty if the run does not have the sequence."""
         record = self.result.sequences.get(sequence)
         return record.scores if record else {}
 
     @property
     def speed(self) -> float:
-        """Frames per second; NaN where none was timed."""
+        """Frames per second; NaN if nothing was timed."""
         return self.result.frames / self.result.seconds if self.result.seconds else math.nan
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """What a run gains on another one, sequence by sequence."""
+    """The differences of a run to a baseline run, sequence by sequence."""
 
     run: Run
     baseline: Run
     column: str
     gains: dict[str, float]
-    """By sequence, of those that both have a figure of."""
+    """By sequence, for those of which both have a figure."""
 
     @property
     def interval(self) -> Interval:
-        """The mean gain, and what it would be on other sequences of the kind."""
+        """The mean gain and its confidence interval over sequences."""
         return bootstrap_mean(list(self.gains.values()))
 
     def __str__(self) -> str:
@@ -70,7 +70,7 @@ class PairedDifference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Runs on one benchmark."""
+    """The runs on one benchmark."""
 
     benchmark: Benchmark
     runs: tuple[Run, ...]
@@ -82,17 +82,17 @@ class Comparison:
 
     @property
     def scored(self) -> bool:
-        """Whether there are figures at all."""
+        """Whether any run has figures."""
         return any(run.result.overall for run in self.runs)
 
     @property
     def sequences(self) -> list[str]:
-        """Those of any run, in the benchmark's order."""
+        """The sequences of any run, in the benchmark's order."""
         return list(dict.fromkeys(name for run in self.runs for name in run.result.sequences))
 
     @property
     def shared(self) -> list[str]:
-        """Those of all runs."""
+        """The sequences that all runs have."""
         return [
             name
             for name in self.sequences
@@ -101,7 +101,7 @@ class Comparison:
 
     @property
     def differences(self) -> list[PairedDifference]:
-        """Of each run from the first; none of a run that shares no figure with it."""
+        """The differences of each run to the first, without runs that share no figure with it."""
         first, *others = self.runs
         pairs = [
             PairedDifference(other, first, self.column, self.gains(other, first))
@@ -110,7 +110,7 @@ class Comparison:
         return [pair for pair in pairs if pair.gains]
 
     def gains(self, run: Run, baseline: Run) -> dict[str, float]:
-        """By sequence, of those where both have a figure."""
+        """Differences by sequence, where both have a figure."""
         gains = {
             name: run.figure(name, self.column) - baseline.figure(name, self.column)
             for name in self.shared
@@ -118,8 +118,8 @@ class Comparison:
         return {name: gain for name, gain in gains.items() if not math.isnan(gain)}
 
     def interval(self, run: Run) -> Interval | None:
-        """Of a run's overall figure, over sequences; None where that figure is no mean over
-        sequences, or there is but one."""
+        """The confidence interval of a run's overall figure over sequences; None if that figure is
+        not a mean over sequences, or there is only one sequence."""
         figures = [run.figure(name, self.column) for name in run.result.sequences]
         interval = bootstrap_mean(figures)
         overall = run.result.overall.get(self.column, math.nan)
@@ -128,14 +128,14 @@ class Comparison:
 
     @property
     def leader(self) -> Run:
-        """The run of the best figures."""
+        """The run with the best overall figure."""
         return min(
             self.runs, key=lambda run: best_first(run.result.overall.get(self.column, math.nan))
         )
 
     @property
     def ranked(self) -> list[str]:
-        """The leader's sequences, the best first; those without a figure are left out."""
+        """The leader's sequences, best first, without those that have no figure."""
         figures = {
             name: self.leader.figure(name, self.column) for name in self.leader.result.sequences
         }
@@ -146,7 +146,7 @@ class Comparison:
 
 
 def compare(results: Iterable[Result]) -> list[Comparison]:
-    """A comparison for each benchmark, in the order in which they come."""
+    """Make a comparison for each benchmark, in the order of the results."""
     by_benchmark: dict[str, list[Result]] = {}
     for result in results:
         by_benchmark.setdefault(result.benchmark, []).append(result)
@@ -163,8 +163,8 @@ def compare(results: Iterable[Result]) -> list[Comparison]:
 
 
 def labels(results: list[Result]) -> list[str]:
-    """The runs' names; where two are alike, with their protocols, and failing that, with their
-    folders."""
+    """Label runs by their names; equal names also get their protocols, and if that does not help,
+    their folders."""
     names = [result.name for result in results]
     for more in ([result.protocol for result in results], [str(result.out) for result in results]):
         alike = {
@@ -179,57 +179,57 @@ def labels(results: list[Result]) -> list[str]:
 
 
 def best_first(value: float) -> tuple[bool, float]:
-    """What to sort figures by; those that are not defined, which compare with nothing, go last."""
+    """A sort key that puts the highest figure first and NaN last."""
     return math.isnan(value), -value
 
 
 def best_of(column: str, values: list[float]) -> set[int]:
-    """Which of several values to mark: the highest ones, unless all are alike; none of decay: what
-    is lost from the start decays least."""
+    """The indices of the values to mark as best: the highest, unless all are equal. None for decay,
+    since an object that is lost from the start decays least."""
     best = max((value for value in values if not math.isnan(value)), default=math.nan)
     best_runs = {i for i, value in enumerate(values) if value == best}
     return set() if len(best_runs) == len(values) or column.endswith("Decay") else best_runs
 
 
 def scale_of(values: Iterable[float]) -> float:
-    """Where a scale ends that holds all values: shares end at 1, percents at 100."""
+    """The end of a scale for these values: 1 for shares, at least 100 for percents."""
     highest = max((value for value in values if not math.isnan(value)), default=1.0)
     return 1.0 if highest <= 1 else max(100.0, highest)
 
 
 def number(value: float) -> str:
-    """A figure as text."""
+    """Format a figure."""
     if math.isnan(value):
         return "–"
     return f"{value:.3f}" if abs(value) <= 1 else f"{value:.1f}"
 
 
 def signed(value: float) -> str:
-    """A difference as text."""
+    """Format a difference with its sign."""
     return ("−" if value < 0 else "+") + number(abs(value))
 
 
 def between(interval: Interval | None) -> str:
-    """An interval as text."""
+    """Format an interval."""
     return f"{number(interval.low)} to {number(interval.high)}" if interval else "–"
 
 
 def plural(count: int, noun: str) -> str:
-    """1 frame, 2 frames."""
+    """Format a count with its noun: 1 frame, 2 frames."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def short(column: str) -> str:
-    """What a narrow column is called: J-Mean is J, J-Recall is J recall, J_seen is J seen."""
+    """A short name for a column: J-Mean is J, J-Recall is J recall, J_seen is J seen."""
     name, _, statistic = column.replace("_", " ").partition("-")
     return f"{name} {statistic.lower()}" if statistic not in ("", "Mean") else name
 
 
 def memory(count: int) -> str:
-    """Bytes as text."""
+    """Format bytes."""
     return f"{count / 2**30:.2f} GiB" if count else "–"
 
 
 def rate(speed: float) -> str:
-    """Frames per second as text: of what is slow, two digits that count."""
+    """Format frames per second, with two significant digits below 1."""
     return "–" if math.isnan(speed) else f"{speed:,.1f}" if speed >= 1 else f"{speed:.2g}"

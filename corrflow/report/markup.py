@@ -1,4 +1,4 @@
-"""The few shapes of HTML that the page is made of. Knows nothing of benchmarks."""
+"""The HTML elements that the page consists of; knows nothing about benchmarks."""
 
 import html
 import math
@@ -11,55 +11,55 @@ escape = html.escape
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: what is shown, and what it is sorted by."""
+    """A cell of a table: what is shown, and the value to sort by."""
 
     shown: str
     """HTML."""
     value: float | str = ""
     bar: float | None = None
-    """A bar under the text: 0 to 1 from the left, or from the middle where it is `signed`, -1 to
-    1."""
+    """Length of a bar under the text: 0 to 1, from the left; if `signed`, -1 to 1, from the
+    middle."""
     signed: bool = False
     marked: bool = False
-    """As the best."""
+    """Mark the cell as the best."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, one at least, whose first cell names them."""
+    """A table of at least one row; the first cell of each row is its heading."""
 
     caption: str
-    """Text; for those who hear the page."""
+    """Text, for screen readers."""
     head: list[str]
     """Text."""
     rows: list[list[Cell]]
     spans: list[tuple[str, int]] | None = None
-    """Headings over several columns each, from the second on, with the number of columns; some may
-    be empty."""
+    """Headings that span several columns, from the second column on, with their numbers of columns;
+    a heading may be empty."""
     emphasised: frozenset[int] = frozenset()
-    """Rows that stand out."""
+    """Indices of rows to highlight."""
 
 
 def words(text: str) -> Cell:
-    """Plain text."""
+    """A cell of plain text."""
     return Cell(escape(text), text)
 
 
 def figure_cell(value: float, scale: float | None = None, marked: bool = False) -> Cell:
-    """A figure; with a `scale`, over a bar that is full at its end."""
+    """A cell with a figure; with a `scale`, over a bar that is full at that value."""
     bar = None if scale is None or math.isnan(value) else min(max(value / scale, 0.0), 1.0)
     return Cell(number(value), value, bar, marked=marked)
 
 
 def difference_cell(value: float, scale: float) -> Cell:
-    """A difference with its sign, over a bar to the left or to the right."""
+    """A cell with a signed difference, over a bar to the left or right."""
     if math.isnan(value):
         return Cell("–", value)
     return Cell(signed(value), value, value / scale if scale else 0.0, signed=True)
 
 
 def table(content: Table) -> str:
-    """As HTML; it scrolls on its own where the screen is narrow."""
+    """The HTML of a table, which scrolls by itself on a narrow screen."""
     kind = ' class="sortable"' if len(content.rows) > 1 else ""
     spans = (
         f"<tr><td></td>{''.join(span_markup(*span) for span in content.spans)}</tr>"
@@ -81,14 +81,14 @@ def table(content: Table) -> str:
 
 
 def span_markup(text: str, columns: int) -> str:
-    """A heading over several columns, or none."""
+    """A heading over several columns, or an empty cell."""
     if not text:
         return f'<td colspan="{columns}"></td>'
     return f'<th colspan="{columns}" scope="colgroup">{escape(text)}</th>'
 
 
 def head_markup(name: str, below: Cell) -> str:
-    """A column's name, where its cells are."""
+    """A column's heading, aligned like its cells."""
     return (
         "<th "
         f'scope="col"{" class=text" if isinstance(below.value, str) else ""}>{escape(name)}</th>'
@@ -96,14 +96,14 @@ def head_markup(name: str, below: Cell) -> str:
 
 
 def row_markup(row: list[Cell], emphasised: bool) -> str:
-    """A row, its first cell as its heading."""
+    """A row, with its first cell as heading."""
     first, *rest = row
     name = f'<th scope="row"{sort_value(first)}>{first.shown}</th>'
     return f"<tr{' class=ours' if emphasised else ''}>{name}{''.join(map(cell_markup, rest))}</tr>"
 
 
 def cell_markup(cell: Cell) -> str:
-    """A cell, marked not by colour alone."""
+    """A cell; the best is marked by text as well as by style."""
     shown = (
         f'<b class="best">{cell.shown}<span class="unseen"> best</span></b>'
         if cell.marked
@@ -117,17 +117,17 @@ def cell_markup(cell: Cell) -> str:
 
 
 def sort_value(cell: Cell) -> str:
-    """What the script sorts by; nothing for what has no value, which goes last."""
+    """The attribute that the script sorts by; empty for a cell without value, which goes last."""
     if isinstance(cell.value, str):
         return f' data-value="{escape(cell.value)}"' if cell.value else ""
     return "" if math.isnan(cell.value) else f' data-value="{cell.value:.6g}"'
 
 
 def section(level: int, title: str, key: str, *content: str) -> str:
-    """A section under a heading."""
+    """A section with a heading."""
     return f'<section id="{key}"><h{level}>{escape(title)}</h{level}>{"".join(content)}</section>'
 
 
 def note(text: str, kind: str = "note") -> str:
-    """A line of explanation; `kind` warning stands out."""
+    """A line of explanation; the kind `warning` is highlighted."""
     return f'<p class="{kind}">{escape(text)}</p>'

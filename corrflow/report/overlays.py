@@ -1,4 +1,4 @@
-"""A few frames of a sequence with what was tracked, embedded in the page."""
+"""Embeds a few frames of sequences, with the predictions drawn over them, in the page."""
 
 import base64
 import io
@@ -15,20 +15,20 @@ from corrflow.report.comparison import Comparison, Run, number, short
 from corrflow.report.markup import escape, note
 
 Item = TypeVar("Item")
-EXTREMES = 3  # best sequences that are shown, and worst ones
-FRAMES = 5  # of a sequence
+EXTREMES = 3  # number of best sequences to show, and of worst ones
+FRAMES = 5  # per sequence
 PAGE_BYTES = 8e6  # for all pictures of a page, roughly
-# of a pixel: JPEG at quality 80, in base64; 0.28 measured on overlays of five DAVIS sequences, most
-# of them foliage
+# bytes per pixel of a JPEG of quality 80 in base64; 0.28 was measured on overlays of five DAVIS
+# sequences that show mostly foliage
 PICTURE_BYTES = 0.3
-WIDTHS = 160, 480  # least and most pixels of a picture's width
+WIDTHS = 160, 480  # smallest and largest width of a picture, in pixels
 
 
 def extremes(comparison: Comparison, share: float) -> str:
-    """The best and the worst sequences of the leading run, as all runs have them; of what is not
-    scored, a few evenly spread.
+    """The leading run's best and worst sequences, in all runs; without scores, a few sequences that
+    are evenly spread.
 
-    `share` is the part of the page that they may fill, from 0 to 1.
+    `share` is the share of the page's bytes for pictures that they may use, from 0 to 1.
     """
     groups = chosen(comparison)
     width = picture_width(sum(map(len, groups.values())) * len(comparison.runs) * FRAMES, share)
@@ -46,7 +46,7 @@ def extremes(comparison: Comparison, share: float) -> str:
 
 
 def chosen(comparison: Comparison) -> dict[str, list[str]]:
-    """Which sequences are shown, by heading."""
+    """The sequences to show, by heading."""
     ranked = comparison.ranked
     if not ranked:
         return {"A few sequences": spread(comparison.sequences, 2 * EXTREMES)}
@@ -56,13 +56,14 @@ def chosen(comparison: Comparison) -> dict[str, list[str]]:
 
 
 def picture_width(count: int, share: float) -> int:
-    """Of each of `count` pictures in that part of a page; of 16:9, about."""
+    """The width of each of `count` pictures that fit into a share of a page, for pictures of about
+    16:9."""
     pixels = PAGE_BYTES * share / max(count, 1) / PICTURE_BYTES
     return round(min(max(math.sqrt(pixels * 16 / 9), WIDTHS[0]), WIDTHS[1]))
 
 
 def card(comparison: Comparison, sequence: str, width: int) -> str:
-    """A sequence's name, and the strip of each run that has it."""
+    """A sequence's name, and a strip of frames for each run that has it."""
     runs = [run for run in comparison.runs if sequence in run.result.sequences]
     strips = "".join(run_strip(comparison, run, sequence, width) for run in runs)
     return f'<article class="card"><h5>{escape(sequence)}</h5>{strips}</article>'
@@ -81,7 +82,7 @@ def run_strip(comparison: Comparison, run: Run, sequence: str, width: int) -> st
 
 
 def strip(folder: Path, name: str, width: int) -> str:
-    """Frames evenly spread, the first and the last among them."""
+    """Evenly spread frames, including the first and the last."""
     files = find(folder, "*.jpg")
     if not files:
         return note(f"No overlays in {folder}.")
@@ -93,7 +94,7 @@ def strip(folder: Path, name: str, width: int) -> str:
 
 
 def frame(path: Path, name: str, width: int) -> str:
-    """One frame over its number."""
+    """One frame with its number below."""
     stem = escape(path.stem)
     return (
         f'<figure><img alt="{escape(name)}, frame {stem}" '
@@ -102,22 +103,22 @@ def frame(path: Path, name: str, width: int) -> str:
 
 
 def spread(items: list[Item], count: int) -> list[Item]:
-    """At most `count` of them, evenly spread."""
+    """At most `count` of the items, evenly spread."""
     return [
         items[i] for i in np.linspace(0, len(items) - 1, min(count, len(items))).round().astype(int)
     ]
 
 
 def picture(path: Path, width: int) -> str:
-    """An image's size and source, a smaller copy as a data URI; InputError names a picture that
-    can't be read."""
+    """The size and source attributes of an image: a smaller copy as a data URI; InputError names a
+    picture that can't be read."""
     buffer = io.BytesIO()
     try:
         with Image.open(path) as image:
             image.thumbnail((width, 4 * width))
             image.convert("RGB").save(buffer, "JPEG", quality=80)
             size = image.size
-    # what Pillow raises for damage of one kind or another
+    # Pillow raises any of these for a damaged file
     except (OSError, ValueError, SyntaxError) as error:
         raise InputError(f"overlay {path}: not a readable image ({error})") from None
     data = base64.b64encode(buffer.getvalue()).decode()

@@ -1,5 +1,5 @@
-"""The page: what comes on it in which order. It needs no network and no script; the script only
-sorts tables."""
+"""The report page: its sections and their order. It needs no network, and its script only sorts
+tables."""
 
 import math
 from dataclasses import dataclass
@@ -24,28 +24,28 @@ from corrflow.report.overlays import extremes
 from corrflow.report.published_table import published_section
 from corrflow.report.tables import object_table, overall_table, sequence_table, speed_table
 
-# nothing may be fetched, whatever a name in the data says
+# forbid all requests, whatever a name in the data contains
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
 
 @dataclass(frozen=True)
 class Section:
-    """Of what is told of a benchmark."""
+    """A section about a benchmark."""
 
     key: str
-    """Where links lead."""
+    """The target of links."""
     title: str
     content: str
     """HTML."""
 
 
 def write_report(path: Path, title: str, results: list[Result]) -> None:
-    """One page on one or several results; those of one benchmark are compared.
+    """Write a page on one or several results; results on the same benchmark are compared.
 
     Args:
-        path: of the HTML file.
-        title: plain text.
-        results: the first of a benchmark is the one that others are compared with.
+        path: the HTML file.
+        title: the page's title, plain text.
+        results: the first result of each benchmark is the baseline of the others.
 
     Raises:
         InputError: an overlay that can't be read.
@@ -62,7 +62,7 @@ def write_report(path: Path, title: str, results: list[Result]) -> None:
 
 
 def document(title: str, body: str) -> str:
-    """The whole file."""
+    """The whole HTML file."""
     style, script = (Path(__file__).with_name(name).read_text() for name in ("page.css", "sort.js"))
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -74,7 +74,7 @@ def document(title: str, body: str) -> str:
 
 
 def header(title: str, contents: list[tuple[Comparison, list[Section]]]) -> str:
-    """What this is, and the way to each part; of several benchmarks, to each of them."""
+    """The title, and links to the sections, or to the benchmarks if there are several."""
     links = [(comparison.benchmark.name, heading(comparison)) for comparison, _ in contents]
     if len(contents) == 1:
         links = [(part.key, part.title) for part in contents[0][1]]
@@ -88,8 +88,8 @@ def header(title: str, contents: list[tuple[Comparison, list[Section]]]) -> str:
 
 
 def parts(comparison: Comparison, share: float) -> list[Section]:
-    """What is told of a benchmark, in order; without content where there is nothing to tell.
-    `share`: of the page's pictures."""
+    """The sections about a benchmark, in order; some may have no content. `share` is its share of
+    the page's pictures."""
     key = comparison.benchmark.name
     return [
         Section(
@@ -111,19 +111,19 @@ def parts(comparison: Comparison, share: float) -> list[Section]:
 
 
 def benchmark_section(comparison: Comparison, inner: list[Section]) -> str:
-    """An overview, and the parts."""
+    """An overview, and the other sections."""
     content = "".join(section(3, part.title, part.key, part.content) for part in inner)
     return section(2, heading(comparison), comparison.benchmark.name, overview(comparison), content)
 
 
 def heading(comparison: Comparison) -> str:
-    """The benchmark, as people call it."""
+    """The benchmark's title."""
     known = DATA_SETS.get(comparison.benchmark.name)
     return known.title if known else comparison.benchmark.name
 
 
 def overview(comparison: Comparison) -> str:
-    """What was evaluated, and what came of it."""
+    """What was evaluated, and its overall figures."""
     if not comparison.scored:
         warning = (
             "Nothing was scored: the truth is not at hand. The run's folder holds what is handed "
@@ -140,7 +140,7 @@ def overview(comparison: Comparison) -> str:
 
 
 def scope(comparison: Comparison) -> str:
-    """Runs, protocol and lengths in a line."""
+    """A line with runs, protocols, and numbers of sequences and frames."""
     results = [run.result for run in comparison.runs]
     protocols = list(dict.fromkeys(result.protocol for result in results))
     longest = max(results, key=lambda result: result.frames)
@@ -154,7 +154,7 @@ def scope(comparison: Comparison) -> str:
 
 
 def uneven(comparison: Comparison) -> str:
-    """A warning where the runs did not see the same sequences."""
+    """A warning if the runs have different sequences."""
     if len(comparison.shared) == len(comparison.sequences):
         return ""
     warning = (
@@ -165,7 +165,7 @@ def uneven(comparison: Comparison) -> str:
 
 
 def one_run(comparison: Comparison) -> str:
-    """The few numbers that it comes down to; nothing of several runs, which the tables compare."""
+    """The main figures of a single run; empty for several runs, which the tables compare."""
     run, *others = comparison.runs
     if others:
         return ""
@@ -187,12 +187,12 @@ def one_run(comparison: Comparison) -> str:
 
 
 def differences(comparison: Comparison) -> str:
-    """How each run fares against the first, in a sentence each."""
+    """A sentence for each run that compares it with the first."""
     return "".join(note(str(difference), "finding") for difference in comparison.differences)
 
 
 def curves(comparison: Comparison) -> str:
-    """The charts, with a word on what they show."""
+    """The charts, with a note on what they show."""
     drawn = charts(comparison)
     several = any(
         len(run.scores(name)) > 1 for run in comparison.runs for name in comparison.sequences
@@ -204,7 +204,7 @@ def curves(comparison: Comparison) -> str:
 
 
 def speed_section(comparisons: list[Comparison]) -> str:
-    """How fast, and in how much memory."""
+    """The section on speed and memory."""
     explanation = (
         "Seconds of tracking, reading the frames included, of all jobs together. Memory of a "
         "process at its most; on CUDA, the device's."

@@ -1,5 +1,5 @@
-"""Our figures beside published ones, in percent, the best first; what is not ours says so in its
-row."""
+"""A table of our figures and published ones, in percent, best first; each row says where its
+figures are from."""
 
 import math
 
@@ -11,8 +11,8 @@ from corrflow.report.markup import Cell, Table, escape, note, table
 def published_section(comparison: Comparison) -> str:
     """The table with a note on what may be compared.
 
-    Nothing where nothing was published, or no run was of the whole data set, as the benchmark has
-    it.
+    It is empty if there are no published figures, or no run evaluated the whole data set by the
+    benchmark's rules.
     """
     data = DATA_SETS.get(comparison.benchmark.name)
     runs = [run for run in comparison.runs if data and compares(run, data)]
@@ -26,13 +26,14 @@ def published_section(comparison: Comparison) -> str:
 
 
 def compares(run: Run, data: DataSet) -> bool:
-    """Whether its figures are of what the published ones are of."""
+    """Whether a run's figures compare with published ones: it has the whole data set, and no
+    `reset_gap`."""
     result = run.result
     return bool(result.overall) and not result.reset_gap and data.is_all(result.sequences)
 
 
 def published_table(headline: str, runs: list[Run], data: DataSet) -> str:
-    """Ours and theirs, the best first."""
+    """Our rows and published ones, best first."""
     known = list(dict.fromkeys(column for entry in data.published for column in entry.figures))
     columns = [headline, *(column for column in known if column != headline)]
     rows = [(our_name(run), percents(run.result.overall, columns)) for run in runs]
@@ -57,29 +58,29 @@ def published_table(headline: str, runs: list[Run], data: DataSet) -> str:
 
 
 def our_name(run: Run) -> Cell:
-    """One of the runs."""
+    """The name cell of one of our runs."""
     return named(run.label, '<span class="badge own">measured here</span>')
 
 
 def their_name(entry: Published) -> Cell:
-    """One of the papers' methods."""
+    """The name cell of a published method."""
     kind = "as reported in later papers" if entry.second_hand else "published"
     return named(entry.method, f'<span class="badge">{kind}</span> {escape(entry.paper)}')
 
 
 def named(name: str, source: str) -> Cell:
-    """A name over where its figures come from."""
+    """A cell with a name and the source of its figures."""
     return Cell(f'{escape(name)} <span class="source">{source}</span>', name)
 
 
 def percents(figures: dict[str, float], columns: list[str]) -> list[float]:
-    """Our figures, of which some benchmarks' are shares."""
+    """Our figures in percent; those of some benchmarks are shares."""
     shown = [figures.get(column, math.nan) for column in columns]
     return [100 / scale_of(shown) * value for value in shown]
 
 
 def percent_cell(value: float, barred: bool) -> Cell:
-    """A figure in percent."""
+    """A cell with a figure in percent."""
     return Cell(
         "–" if math.isnan(value) else f"{value:.1f}",
         value,

@@ -1,5 +1,5 @@
-"""A page of training runs: a table of their states, and curves of what they logged. Like the
-report it needs no network and no script; the script only sorts the table."""
+"""A page of training runs: a table of their states, and curves of what they logged. Like the report
+it needs no network, and its script only sorts the table."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,9 +21,9 @@ class RunSummary:
     """One run."""
 
     cells: Sequence[str]
-    """Of the table; the first is the run's name."""
+    """The run's row of the table; the first cell is its name."""
     curves: Mapping[str, Values]
-    """By name, a value for each logged step; those without a value are left out."""
+    """Curves by name, with a value for each logged step; empty curves are left out."""
 
 
 def write_runs_page(
@@ -32,10 +32,10 @@ def write_runs_page(
     """Write the page.
 
     Args:
-        path: of the HTML file.
-        title: plain text.
-        heads: of the table's columns.
-        runs: a row of the table and a group of charts each.
+        path: the HTML file.
+        title: the page's title, plain text.
+        heads: headings of the table's columns.
+        runs: each gets a row of the table and a group of charts.
     """
     body = f"<header><h1>{escape(title)}</h1></header><main>"
     if runs:
@@ -69,8 +69,8 @@ def run_charts(run: RunSummary) -> str:
 
 
 def curve_top(values: Values) -> float:
-    """Where the scale of a curve ends: above its highest value, at one, two or five times a power
-    of ten."""
+    """The end of a curve's scale: the next 1, 2 or 5 times a power of ten that is not below its
+    highest value."""
     highest = float(np.nanmax(values)) or 1.0
     power = 10.0 ** np.floor(np.log10(highest)) if highest > 0 else 1.0
     return float(next(power * step for step in (1, 2, 5, 10) if power * step >= highest))

@@ -1,4 +1,5 @@
-"""Runs that differ by their seed alone, as one: how good a setting is, rather than one training."""
+"""Averages runs that differ only by their seed, to show how good a setting is, rather than a single
+training."""
 
 import math
 from dataclasses import replace
@@ -10,12 +11,12 @@ from corrflow.metrics import mean, mean_over
 
 
 def average_seeds(results: list[Result], seeds: int) -> list[Result]:
-    """Each `seeds` results in a row as one that holds their mean figures, and the first one's
-    pictures.
+    """Average every `seeds` consecutive results to one, which has their mean figures and the first
+    one's pictures.
 
     Raises:
-        InputError: their number is no multiple of `seeds`, or those to be averaged differ in
-            benchmark, protocol, sequences or objects.
+        InputError: the number of results is not a multiple of `seeds`, or those to be averaged
+            differ in benchmark, protocol, sequences or objects.
     """
     if len(results) % seeds:
         raise InputError(
@@ -50,7 +51,7 @@ def average(results: list[Result]) -> Result:
 
 
 def kind(result: Result) -> tuple[object, ...]:
-    """What is alike in all seeds of a setting."""
+    """What must be the same in all seeds of a setting."""
     objects = {
         name: {key: sorted(scores) for key, scores in sequence.scores.items()}
         for name, sequence in result.sequences.items()
@@ -77,5 +78,5 @@ def average_scores(scores: list[Scores]) -> Scores:
 
 
 def mean_figures(figures: list[dict[str, float]]) -> dict[str, float]:
-    """Of each figure, over runs."""
+    """The mean of each figure over runs."""
     return {column: mean([one.get(column, math.nan) for one in figures]) for column in figures[0]}

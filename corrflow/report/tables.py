@@ -1,5 +1,5 @@
-"""The tables of figures: overall, per sequence, per object, and speed. `published_table.py` has the
-one with other people's results."""
+"""The tables of figures: overall, per sequence, per object, and speed. The table with published
+results is in `published_table.py`."""
 
 import math
 from collections.abc import Iterable
@@ -16,8 +16,8 @@ from corrflow.report.comparison import (
 )
 from corrflow.report.markup import Cell, Table, difference_cell, figure_cell, table, words
 
-WIDEST = 12  # columns of objects' figures, of several runs
-LONGEST = 200  # objects of a table that is open from the start
+WIDEST = 12  # most columns of figures in the table of objects, for several runs
+LONGEST = 200  # most objects in a table that is not folded
 
 
 def overall_table(comparison: Comparison) -> str:
@@ -43,8 +43,8 @@ def overall_table(comparison: Comparison) -> str:
 
 
 def sequence_table(comparison: Comparison) -> str:
-    """A row for each sequence: of one run its headline figures, of several runs the first of them,
-    side by side."""
+    """A row for each sequence: the headline figures of a single run, or the first headline figure
+    of several runs side by side."""
     return (
         compared_sequences(comparison)
         if len(comparison.runs) > 1 and comparison.scored
@@ -53,7 +53,7 @@ def sequence_table(comparison: Comparison) -> str:
 
 
 def listed_sequences(comparison: Comparison) -> str:
-    """Headline figures; of what is not scored, lengths alone."""
+    """The headline figures of each sequence; only its length if it is not scored."""
     run, columns = comparison.runs[0], comparison.benchmark.headline if comparison.scored else ()
     scales = [
         scale_of(run.figure(name, column) for name in comparison.sequences) for column in columns
@@ -72,7 +72,7 @@ def listed_sequences(comparison: Comparison) -> str:
 
 
 def compared_sequences(comparison: Comparison) -> str:
-    """The first headline figure of each run, the best marked, and how far each run is from the
+    """The first headline figure of each run, the best marked, and each run's difference to the
     first."""
     column = comparison.column
     ends = difference_scale(comparison)
@@ -103,7 +103,7 @@ def compared_sequences(comparison: Comparison) -> str:
 
 
 def difference_scale(comparison: Comparison) -> float:
-    """The largest difference from the first run, at which a bar is full."""
+    """The largest difference to the first run, at which a bar is full."""
     first, *others = comparison.runs
     pairs = [
         (run.figure(name, comparison.column), first.figure(name, comparison.column))
@@ -116,7 +116,7 @@ def difference_scale(comparison: Comparison) -> float:
 
 
 def sequence_cells(comparison: Comparison, sequence: str) -> list[Cell]:
-    """Its name and its length."""
+    """The cells with a sequence's name and length."""
     frames = next(
         run.result.sequences[sequence].frames
         for run in comparison.runs
@@ -126,8 +126,8 @@ def sequence_cells(comparison: Comparison, sequence: str) -> list[Cell]:
 
 
 def object_table(comparison: Comparison) -> str:
-    """The figures of each object; nothing where each sequence has but one, and the table of
-    sequences says it all."""
+    """The figures of each object; empty if each sequence has only one, since the table of sequences
+    then shows them."""
     objects = list(
         dict.fromkeys(
             name
@@ -168,7 +168,7 @@ def object_table(comparison: Comparison) -> str:
 
 
 def object_figures(comparison: Comparison, run: Run) -> dict[str, dict[str, float]]:
-    """By object: the figures that the benchmark has of it alone."""
+    """The benchmark's figures of each object alone, by object."""
     return {
         name: comparison.benchmark.figures({name: scores})
         for sequence in comparison.sequences
@@ -177,8 +177,8 @@ def object_figures(comparison: Comparison, run: Run) -> dict[str, dict[str, floa
 
 
 def object_columns(comparison: Comparison, by_run: list[dict[str, dict[str, float]]]) -> list[str]:
-    """All that are defined of objects; of several runs the headline ones, as many of them as there
-    is room for."""
+    """The columns of the table of objects: for one run all that are defined; for several runs the
+    headline ones, or only the first of them if there are too many."""
     if len(by_run) == 1:
         return list(
             dict.fromkeys(
@@ -209,7 +209,7 @@ def speed_table(comparisons: Iterable[Comparison]) -> str:
 
 
 def speed_row(comparison: Comparison, run: Run) -> list[Cell]:
-    """One run's."""
+    """The row of one run."""
     result = run.result
     sizes = [Cell(f"{value:,}", value) for value in (len(result.sequences), result.frames)]
     seconds = Cell(f"{result.seconds:,.{0 if result.seconds >= 10 else 1}f}", result.seconds)

@@ -1,4 +1,4 @@
-"""The figures of runs as a table for the terminal, and what each gains on the first."""
+"""The figures of runs as a text table for the terminal, and their differences to the first run."""
 
 import math
 
@@ -9,8 +9,8 @@ INTERVAL = len("0.000 to 0.000")
 
 
 def text_table(results: list[Result]) -> str:
-    """The headline figures, speed and memory of each result, in columns, and a line on what each
-    gains on the first; a table for each benchmark."""
+    """A table for each benchmark: headline figures, speed and memory of each result in columns, and
+    a line on each run's difference to the first."""
     comparisons = compare(results)
     tables = [lines(comparison) for comparison in comparisons]
     if len(comparisons) > 1:
@@ -22,7 +22,7 @@ def text_table(results: list[Result]) -> str:
 
 
 def lines(comparison: Comparison) -> list[str]:
-    """A head, and a line for each run."""
+    """The lines of a table: a heading, a line per run, and the differences."""
     columns = comparison.benchmark.headline if comparison.scored else ()
     width = max(len(run.label) for run in comparison.runs)
     widths = [max(7, len(short(column))) for column in columns]
@@ -50,5 +50,5 @@ def lines(comparison: Comparison) -> list[str]:
 
 
 def fine(value: float) -> str:
-    """To four digits, which tell runs apart that are close."""
+    """Format a figure with four decimals, which distinguish runs that are close."""
     return f"{value:.4f}" if abs(value) <= 1 else number(value)

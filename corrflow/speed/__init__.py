@@ -1,1 +1,2 @@
-"""How fast the parts are, beside the released formulation and beside what the machine can do."""
+"""Benchmarks of speed, compared with the released formulation and with the limits of the
+machine."""

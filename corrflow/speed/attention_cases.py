@@ -1,5 +1,5 @@
-"""Ways to copy from one frame to another, to be measured in turn. Shapes: b pairs, c k channels, h
-w cells."""
+"""Variants of attention (copying from one frame to another) to benchmark. Shapes: b pairs, c k
+channels, h w cells."""
 
 from collections.abc import Callable
 from functools import partial
@@ -19,7 +19,7 @@ from corrflow.speed.sizes import Sizes
 
 
 def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """Forward alone, and forward with backward, of one copy of 16 classes."""
+    """Variants of one copy of 16 classes: forward alone, and forward with backward."""
     flops = sizes.batch * cost.attention_flops(
         *sizes.area, sizes.channels, CLASSES, Window(sizes.radius)
     )
@@ -29,7 +29,7 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     backends = [name for name in BACKENDS if serves(name, device)]
     variants = []
     for name, backward in (("attention-forward", False), ("attention-forward-backward", True)):
-        # gradients are as large
+        # backward does twice the work of forward
         need = Need(sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1))
         variants.append(
             Variant(
@@ -42,7 +42,7 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
             )
             for backend in backends
         ]
-        # torch has no backward of it on the CPU
+        # on the CPU torch has no backward for it
         if can_compile(device) and (device.type == "cuda" or not backward):
             variants.append(
                 Variant(name, "flex", partial(build_flex, sizes, str(device), backward), need)
@@ -51,7 +51,7 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 
 def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """Forward with backward, as released and by the backend of choice."""
+    """Forward with backward, as released and by the default backend."""
     chosen = choose_backend("auto", device)
     return [
         v
@@ -61,27 +61,27 @@ def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 
 def serves(backend: str, device: torch.device) -> bool:
-    """Whether a backend can be measured here."""
+    """Whether a backend can be run on this device."""
     return has_triton(device) if backend == "triton" else is_available(backend)
 
 
 def build_attention(backend: str, sizes: Sizes, device: str, backward: bool) -> Work:
-    """One copy; no backend's name for the released formulation."""
+    """Build the work of one copy; an empty `backend` is the released formulation."""
     inputs = attention_inputs(sizes, device, backward)
     if backend:
         attend: Callable[..., Tensor] = partial(
             restricted_attention, radius=sizes.radius, backend=backend
         )
     else:
-        # it knew no other precision
+        # the released code supports only float32
         inputs = [x.detach().float().requires_grad_(backward) for x in inputs]
         attend = partial(released.copy, window=Window(sizes.radius))
     return partial(run_attention, attend, inputs, backward)
 
 
 def attention_inputs(sizes: Sizes, device: str, backward: bool) -> list[Tensor]:
-    """Query, key `[B, C, h, w]` and value `[B, K, h, w]`; on CUDA the features in bfloat16,
-    channels last, as an encoder gives them."""
+    """Make query and key `[B, C, h, w]` and value `[B, K, h, w]`; on CUDA the features are bfloat16
+    and channels last, like an encoder's output."""
     draw = torch.Generator().manual_seed(0)
     features = [
         0.3 * torch.randn(sizes.batch, sizes.channels, *sizes.area, generator=draw)
@@ -94,7 +94,7 @@ def attention_inputs(sizes: Sizes, device: str, backward: bool) -> list[Tensor]:
 
 
 def run_attention(attend: Callable[..., Tensor], inputs: list[Tensor], backward: bool) -> None:
-    """One copy, with its gradients."""
+    """Run one copy, with its gradients if `backward`."""
     if not backward:
         with torch.inference_mode():
             attend(*inputs)
@@ -104,7 +104,8 @@ def run_attention(attend: Callable[..., Tensor], inputs: list[Tensor], backward:
 
 
 def build_flex(sizes: Sizes, device: str, backward: bool) -> Work:
-    """The same copy by PyTorch's FlexAttention, compiled: windows as a mask of blocks."""
+    """Build the work of the same copy by PyTorch's FlexAttention, compiled, with the windows as a
+    block mask."""
     from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
     (height, width), radius = sizes.area, sizes.radius

@@ -1,5 +1,5 @@
-"""What is measured: the attention, a training step, a tracked frame; each as it is here and as it
-was released. Every builder makes random inputs from a fixed seed and returns the work."""
+"""What is benchmarked: attention, a training step, and a tracked frame, each in our implementation
+and as released. Every builder makes random inputs from a fixed seed and returns the work."""
 
 import torch
 
@@ -11,8 +11,8 @@ from corrflow.speed.tracking_cases import inference_variants
 
 
 def variants_of(work: str, sizes: Sizes, device: torch.device) -> list[Variant]:
-    """The ways to do a work: `attention`, `step` (and its encoder and the likelihood of colours
-    alone) or `inference`."""
+    """The variants of a work: `attention`, `step` (also its encoder alone, and the likelihood of
+    colours alone) or `inference`."""
     if work == "attention":
         return attention_variants(sizes, device)
     if work == "step":

@@ -1,8 +1,8 @@
-"""What the parts must compute and keep, by size: floating-point operations and bytes, counted from
-the architecture. Pure.
+"""Counts what each part must compute and keep: floating-point operations and bytes, from the
+architecture and sizes. Pure functions.
 
-An operation is a multiplication or an addition; a multiply-add is two. Backward of a product is two
-products of the same size.
+A multiplication or an addition is one operation, a multiply-add two. Backward of a matrix product
+is two products of the same size.
 """
 
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ from corrflow.encoders.resnet import ResNetConfig
 
 
 class Weight(NamedTuple):
-    """A parameter tensor: its numbers, and the operations of the layer that it is the weight of,
-    forward, for one frame."""
+    """A parameter tensor: its number of elements, and the forward operations of its layer for one
+    frame."""
 
     numbers: int
     flops: int
 
 
 def encoder_flops(config: ResNetConfig, height: int, width: int) -> int:
-    """Forward operations of the convolutions for one frame of `height` x `width` pixels; those of
-    normalisation are under 1 %."""
+    """Forward operations of the convolutions for one frame of `height` x `width` pixels;
+    normalisation, which is left out, is under 1 %."""
     return sum(weight.flops for weight in encoder_weights(config, height, width))
 
 
 def encoder_weights(config: ResNetConfig, height: int, width: int) -> Iterator[Weight]:
-    """The encoder's parameters in their order, with the operations of convolutions."""
+    """The encoder's parameters in order, with the operations of their convolutions."""
 
     def convolution(c_in: int, c_out: int, side: int, cells: int) -> Iterator[Weight]:
         yield Weight(c_in * c_out * side**2, 2 * c_in * c_out * side**2 * cells)
@@ -51,20 +51,19 @@ def encoder_weights(config: ResNetConfig, height: int, width: int) -> Iterator[W
 
 
 def gradient_bytes(encoder: ResNetConfig) -> int:
-    """Of all gradients, float32."""
+    """Bytes of all gradients in float32."""
     return 4 * sum(weight.numbers for weight in encoder_weights(encoder, 1, 1))
 
 
 def buffer_bytes(encoder: ResNetConfig) -> int:
-    """Of BatchNorm's running means and variances, float32, and its counters: DDP sends rank 0's to
-    all before each forward."""
+    """Bytes of BatchNorm's running means and variances in float32, and of its counters."""
     weights = list(encoder_weights(encoder, 1, 1))
     layers = (len(weights) - 2) // 3
     return 2 * 4 * sum(factor.numbers for factor in weights[1:-2:3]) + 8 * layers
 
 
 def checkpoint_bytes(encoder: ResNetConfig) -> int:
-    """Weights, Adam's two moments, running statistics."""
+    """Bytes of weights, Adam's two moments, and BatchNorm's running statistics."""
     return 3 * gradient_bytes(encoder) + buffer_bytes(encoder)
 
 
@@ -77,25 +76,27 @@ def attention_flops(
 
 
 def attention_bytes(rows: int, columns: int, channels: int, values: int, item: int = 4) -> int:
-    """Query, key and value read once, the copy written once, `item` bytes a number."""
+    """Bytes moved if query, key and value are read once and the copy is written once, at `item`
+    bytes per number."""
     return item * rows * columns * (2 * channels + 2 * values)
 
 
 def pairs(length: int, window: Window) -> int:
-    """How many cells of a line see how many others of it, those beyond its ends left out."""
+    """The number of pairs of cells along a line of `length` cells that are within the window's
+    radius."""
     return sum(
         min(i + window.radius, length - 1) - max(i - window.radius, 0) + 1 for i in range(length)
     )
 
 
 def copies_of_recursion(frames: int) -> int:
-    """Affinities of a clip: each neighbouring pair there, and back."""
+    """The number of affinities of a clip: one per neighbouring pair of frames, forward and back."""
     return 2 * (frames - 1)
 
 
 def values_of_recursion(frames: int, classes: int) -> int:
-    """Channels copied over all affinities of a clip: one or two kinds on the way there, a cycle
-    more at each turn on the way back."""
+    """Channels copied over all affinities of a clip. Forward, the first hop copies one set of
+    classes and the others two; backward, each hop copies one set more than the hop before."""
     there = 2 * (frames - 1) - 1
     back = frames * (frames - 1) // 2
     return classes * (there + back)
@@ -110,8 +111,8 @@ def step_flops(
     window: Window,
     classes: int,
 ) -> int:
-    """Operations of a training step, forward and backward: each frame encoded once, each ordered
-    pair compared once."""
+    """Operations of a training step, forward and backward, if each frame is encoded once and each
+    ordered pair is compared once."""
     area = height // config.stride, width // config.stride
     compared = copies_of_recursion(frames) * attention_flops(*area, config.features, 0, window)
     copied = attention_flops(*area, 0, values_of_recursion(frames, classes), window)

@@ -1,4 +1,4 @@
-"""What the machine can do at most: the measured rates that a step is held against."""
+"""Measures the machine's limits, with which a step's speed is compared."""
 
 import time
 from collections.abc import Callable
@@ -11,29 +11,30 @@ ROUNDS = 5
 
 
 class Limits(NamedTuple):
-    """Measured on one device, the best of a few rounds."""
+    """The limits of one device, the best of a few rounds."""
 
     product: float
     """Floating-point operations per second of a large matrix product; bfloat16 on CUDA, float32 on
     the CPU."""
     convolution: float
-    """Of the encoder's commonest convolution, 3x3 of 256 channels, in the same precision."""
+    """Operations per second of the encoder's most common convolution, 3x3 with 256 channels, in the
+    same precision."""
     bandwidth: float
-    """Bytes per second of a large copy, those read and those written."""
+    """Bytes per second of a large copy, counting both reads and writes."""
 
     @property
     def arithmetic(self) -> float:
-        """The higher rate of the two."""
+        """The higher of the two rates of arithmetic."""
         return max(self.product, self.convolution)
 
     def raised(self, other: "Limits") -> "Limits":
-        """The higher of two measurements of each; a limit that was measured while the machine was
-        busy is none."""
+        """The higher of two measurements of each limit, since a measurement on a busy machine is
+        too low."""
         return Limits(*(max(pair) for pair in zip(self, other, strict=True)))
 
 
 def measure_limits(device: torch.device) -> Limits:
-    """Measure; takes a few seconds."""
+    """Measure the limits, which takes a few seconds."""
     cuda = device.type == "cuda"
     dtype, side, batch = (torch.bfloat16, 8192, 64) if cuda else (torch.float32, 1536, 2)
     a, b = torch.randn(2, side, side, device=device, dtype=dtype)
@@ -41,7 +42,7 @@ def measure_limits(device: torch.device) -> Limits:
     kernel = torch.randn(256, 256, 3, 3, device=device, dtype=dtype)
     if cuda:
         frames, kernel = (x.to(memory_format=torch.channels_last) for x in (frames, kernel))
-    # written once: the pages are there
+    # written once, so that the pages are already allocated
     block, other = torch.ones(2, (1 << 30) if cuda else (1 << 27), device=device, dtype=torch.uint8)
     product, convolution = 2 * side**3, 2 * frames[:, 0].numel() * kernel.numel()
     with torch.inference_mode():
@@ -53,7 +54,7 @@ def measure_limits(device: torch.device) -> Limits:
 
 
 def best_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The least time of a few rounds, the first left out."""
+    """The shortest time of a few rounds, without the first."""
     times = []
     for _ in range(ROUNDS + 1):
         synchronize(device)

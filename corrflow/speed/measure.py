@@ -1,6 +1,5 @@
-"""Measures variants of one work side by side: each in a process of its own, so that its memory is
-its own, and by turns, so that whatever else the machine does falls on all alike.
-"""
+"""Measures variants of a work side by side: each in its own process, so that its memory can be
+measured, and in turns, so that other load on the machine affects all alike."""
 
 import contextlib
 import gc
@@ -25,57 +24,57 @@ BASELINE = "released"  # the variant that the others are compared with
 
 
 class Need(NamedTuple):
-    """What a work needs at least."""
+    """The least that a work needs."""
 
     items: int
-    """Frames or clips that one call serves."""
+    """Frames or clips per call."""
     flops: int
-    """Operations."""
+    """Floating-point operations per call."""
     bytes: int
-    """Inputs read once and outputs written once; 0 where they are not counted."""
+    """Bytes of the inputs, read once, and of the outputs, written once; 0 if not counted."""
 
 
 class Variant(NamedTuple):
-    """One way to do a work."""
+    """One way of doing a work."""
 
     name: str
-    """Of the work."""
+    """Name of the work."""
     variant: str
-    """Of the way."""
+    """Name of this variant."""
     build: Callable[[], Work]
-    """Makes what the work needs and returns it; called in a new process, so a function of a module,
-    or a `partial` of one."""
+    """Prepares the inputs and returns the work. It is called in a new process, so it must be a
+    function of a module, or a `partial` of one."""
     need: Need
-    """What the work needs, however it is done."""
+    """The least that the work needs, the same for all variants."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What was measured of one variant."""
+    """The measurements of one variant."""
 
     name: str
     variant: str
     seconds: float
-    """Median of the rounds."""
+    """Seconds per call, the median of the rounds."""
     fastest: float
     slowest: float
     speedup: float | None
-    """Median over the rounds of the baseline's seconds over this variant's, of the same round; None
-    without a baseline."""
+    """Median over rounds of the baseline's seconds divided by this variant's in the same round;
+    None without a baseline."""
     peak_mib: float | None
-    """Most memory beyond what was held before the first call, when inputs and weights were in
-    place; None where nobody tells."""
+    """Peak memory beyond `held_mib`; None if the system does not report it."""
     held_mib: float | None
-    """What was held then; on the CPU with the interpreter and torch itself."""
+    """Memory held before the first call, with inputs and weights in place; on the CPU this includes
+    the interpreter and torch itself."""
     need: Need
 
 
 class Measured(NamedTuple):
-    """What came of a measurement."""
+    """The result of a measurement."""
 
     rows: list[Row]
     failures: list[str]
-    """A line for each variant that could not run; the others go on without it."""
+    """A line for each variant that could not run; the others are measured without it."""
 
 
 def measure(
@@ -84,7 +83,7 @@ def measure(
     repeats: int,
     on_round: Callable[[], object] = lambda: None,
 ) -> Measured:
-    """Run each variant `repeats` times by turns, after a round that is not counted."""
+    """Run each variant `repeats` times in turns, after a warm-up round that is not counted."""
     context = multiprocessing.get_context("spawn")
     runners = []
     try:
@@ -113,7 +112,7 @@ def measure(
 
 
 class Runner:
-    """A variant at work in its own process, seen from here."""
+    """The parent's side of a variant that runs in its own process."""
 
     def __init__(self, variant: Variant, pipe: Connection, process: SpawnProcess) -> None:
         self.variant, self.pipe, self.process = variant, pipe, process
@@ -123,22 +122,22 @@ class Runner:
         self.failure = ""
 
     def prepare(self) -> None:
-        """Wait until it has made what the work needs."""
+        """Wait until the process has built the work."""
         if answer := self.answer():
             self.held = answer[1]
 
     def go(self) -> None:
-        """One round."""
+        """Run one round."""
         if self.failure:
             return
-        with contextlib.suppress(OSError):  # what is wrong with it is seen when it should answer
+        with contextlib.suppress(OSError):  # the error is reported when the answer is missing
             self.pipe.send(True)
         if answer := self.answer():
             self.seconds.append(answer[0])
             self.peaks += [] if answer[1] is None else [answer[1]]
 
     def answer(self) -> tuple[float, float | None] | None:
-        """(seconds, bytes), or None after a failure."""
+        """Receive (seconds, bytes), or None after a failure."""
         try:
             outcome: tuple[float, float | None] | str = self.pipe.recv()
         except (EOFError, OSError):
@@ -152,7 +151,7 @@ class Runner:
         return outcome
 
     def dismiss(self) -> None:
-        """End it: by its own way out, or by force if it is in the middle of something."""
+        """End the process: ask it to exit, and terminate it if it does not."""
         with contextlib.suppress(OSError):
             self.pipe.send(False)
         self.process.join(timeout=5)
@@ -161,8 +160,7 @@ class Runner:
 
 
 def row_of(runner: Runner, runners: list[Runner]) -> Row:
-    """The figures of a runner; the first round, in which things are compiled and cached, does not
-    count."""
+    """The figures of a runner, without the first round, which compiles and fills caches."""
     name, variant, seconds = runner.variant.name, runner.variant.variant, runner.seconds[1:]
     base = next(
         (r.seconds[1:] for r in runners if (r.variant.name, r.variant.variant) == (name, BASELINE)),
@@ -190,7 +188,7 @@ def row_of(runner: Runner, runners: list[Runner]) -> Row:
 
 
 def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None:
-    """A runner: builds, then does the work each time it is asked."""
+    """The child process of a runner: builds the work, then runs it each time it is asked to."""
     device = torch.device(device_name)
     try:
         work = build()
@@ -204,16 +202,16 @@ def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None
             peak = peak_bytes(device) if followed else None
             pipe.send((seconds, None if peak is None or before is None else peak - before))
             if device.type == "cuda":
-                torch.cuda.empty_cache()  # the next one's turn
-    # the end of a process: whatever it is, the others go on and the user is told
+                torch.cuda.empty_cache()  # for the next process
+    # whatever ends this process is reported to the user, and the others go on
     except Exception as error:
         pipe.send(f"{type(error).__name__}: {str(error).partition(chr(10))[0]}")
 
 
 def time_calls(work: Work, device: torch.device) -> float:
-    """Seconds of a call. On CUDA of as many, one after the other, as fill a fifth of a second,
-    after one that fills the allocator's cache: alone, a short one would be the time of its launch,
-    and a step would not overlap with the next as in training."""
+    """Seconds per call. On the CPU one call is timed. On CUDA, after a call that fills the
+    allocator's cache, calls are repeated for a fifth of a second: a single short call would measure
+    the launch, and a single step would not overlap with the next one as in training."""
     if device.type != "cuda":
         begun = time.perf_counter()
         work()
@@ -225,13 +223,13 @@ def time_calls(work: Work, device: torch.device) -> float:
         work()
         count += 1
         if count % 16 == 0:
-            synchronize(device)  # lest thousands of launches queue before the clock is looked at
+            synchronize(device)  # so that launches do not queue by thousands
     synchronize(device)
     return (time.perf_counter() - begun) / count
 
 
 def held_bytes(device: torch.device) -> float | None:
-    """Memory held now: allocated on CUDA, resident on the CPU."""
+    """Memory held now, in bytes: allocated on CUDA, resident on the CPU."""
     return (
         float(torch.cuda.memory_allocated(device))
         if device.type == "cuda"
@@ -240,7 +238,7 @@ def held_bytes(device: torch.device) -> float | None:
 
 
 def peak_bytes(device: torch.device) -> float | None:
-    """The most memory held since `forget_peak`."""
+    """Peak memory since `forget_peak`, in bytes."""
     return (
         float(torch.cuda.max_memory_allocated(device))
         if device.type == "cuda"
@@ -249,7 +247,7 @@ def peak_bytes(device: torch.device) -> float | None:
 
 
 def forget_peak(device: torch.device) -> bool:
-    """Begin to look for the most memory anew; False where the system can't."""
+    """Reset the peak memory; False if the system does not support it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return True
@@ -261,7 +259,7 @@ def forget_peak(device: torch.device) -> bool:
 
 
 def status_bytes(field: str) -> float | None:
-    """A size that Linux tells of this process; None elsewhere."""
+    """A size that Linux reports for this process, in bytes; None on other systems."""
     status = Path("/proc/self/status")
     if not status.exists():
         return None

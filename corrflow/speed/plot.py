@@ -1,4 +1,4 @@
-"""Draws how time and memory grow: one picture of measured rows."""
+"""Plots how time and memory grow with a size."""
 
 from pathlib import Path
 
@@ -8,11 +8,11 @@ from corrflow.speed.measure import Row
 
 
 def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> None:
-    """Seconds and extra memory against what grows, a pair of panels for each of `series`; a PNG at
-    `path`.
+    """Plot seconds and extra memory against a size, in a pair of panels for each of `series`, to a
+    PNG.
 
     Args:
-        series: what grows (the label of the axis) -> its values, each with the rows measured there.
+        series: maps the label of the size to its values, each with the rows measured at it.
         path: where to write.
 
     Raises:
@@ -27,7 +27,7 @@ def draw_growth(series: dict[str, list[tuple[int, list[Row]]]], path: Path) -> N
     for column, (label, points) in enumerate(series.items()):
         values = [value for value, _ in points]
         for variant in dict.fromkeys(row.variant for _, rows in points for row in rows):
-            # one may lack where it did not fit
+            # a variant is missing where it did not fit
             here = [
                 (value, row) for value, rows in points for row in rows if row.variant == variant
             ]

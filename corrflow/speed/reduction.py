@@ -1,5 +1,5 @@
-"""Measures all-reduce among processes: a flag, the gradients, four times as much; and what of it
-went over the loopback."""
+"""Measures all-reduce among processes (a flag, the gradients, four times the gradients), and the
+bytes that it sends over the loopback interface."""
 
 import os
 import statistics
@@ -15,23 +15,24 @@ from corrflow.speed import cost
 from corrflow.speed.machine import synchronize
 from corrflow.training.distributed import DistributedContext
 
-COUNTERS = Path("/proc/net/dev")  # of Linux: bytes that went out of each interface
+COUNTERS = Path("/proc/net/dev")  # Linux's counters of bytes sent by each interface
 
 
 class Reduction(NamedTuple):
-    """All-reduces of one size."""
+    """The measurement of all-reduces of one size."""
 
     bytes: int
     seconds: float
-    """Median."""
+    """The median."""
     fastest: float
     sent: float | None
-    """Bytes that all ranks together sent for one; None unless all are on this machine and its
-    kernel counts."""
+    """Bytes that all ranks together sent per all-reduce; None unless all are on this machine and
+    its kernel counts them."""
 
 
 def measure_reduction(context: DistributedContext, repeats: int) -> list[Reduction]:
-    """Of a flag on the CPU and of gradients on the device, float32; every rank must call it."""
+    """Measure all-reduces of a flag on the CPU and of float32 gradients on the device; every rank
+    must call it."""
     gradient = cost.gradient_bytes(ResNetConfig())
     sizes = [
         (4, torch.device("cpu")),
@@ -42,7 +43,7 @@ def measure_reduction(context: DistributedContext, repeats: int) -> list[Reducti
 
 
 def measure_size(numbers: torch.Tensor, repeats: int) -> Reduction:
-    """`repeats` times, after one that does not count."""
+    """Measure `repeats` all-reduces, after one that is not counted."""
     dist.all_reduce(numbers)
     dist.barrier()
     before, times = loopback_bytes(numbers.device), []
@@ -59,7 +60,8 @@ def measure_size(numbers: torch.Tensor, repeats: int) -> Reduction:
 
 
 def loopback_bytes(device: torch.device) -> int | None:
-    """Sent over the loopback since the machine was started; None where that says nothing of us."""
+    """Bytes sent over the loopback interface since the machine was started; None if the all-reduce
+    does not use it."""
     together = os.environ.get("LOCAL_WORLD_SIZE") == os.environ.get("WORLD_SIZE")
     if device.type == "cuda" or not together or not COUNTERS.exists():
         return None
@@ -70,8 +72,8 @@ def loopback_bytes(device: torch.device) -> int | None:
 
 
 def reduction_table(rows: list[Reduction], ranks: int) -> str:
-    """A line a size, with what a ring's ranks send by the formula, and the rate at which one of
-    them did."""
+    """A text table with a line per size: times, the rate at which a rank sent, and the bytes sent,
+    as counted and by the formula of a ring."""
     lines = [
         f"{ranks} processes\n{'bytes':>12} {'median ms':>10} {'fastest':>10} {'GB/s a rank':>12} "
         f"{'sent, counted':>14} {'by formula':>12}"

@@ -1,10 +1,11 @@
-"""The released formulation, for comparison of speed alone: every hop encodes both of its frames,
+"""The released formulation, for comparison of speed only: every hop encodes both of its frames,
 correlates and unfolds.
 
-Written from the description of what the released code computes (no line of it is here): 8 hops a
-training step, so 16 encodings and 8 correlations; the correlation by `spatial-correlation-sampler`
-where that is installed, else a product for each shift; exact zeros taken for padding; a softmax
-over the 169 affinities; the reference's colours unfolded into 169 copies, border cells repeated.
+It is written from a description of what the released code computes, and contains no line of that
+code. A training step has 8 hops, so 16 encodings and 8 correlations. The correlation uses
+`spatial-correlation-sampler` if that is installed, else a product for each shift. Exact zeros are
+taken for padding, the softmax is over the 169 affinities, and the reference's colours are unfolded
+into 169 copies, with border cells repeated.
 
 Shapes: b batch, k colour classes, h w cells at stride 4, H W pixels, s shifts of the window.
 """
@@ -22,12 +23,13 @@ from corrflow.loss import color_loss
 from corrflow.model import CorrFlow
 from corrflow.palette import CLASSES
 
-STRIDE = 4  # of its encoder
-PADDING = -1e10  # the logit of what is taken for padding
+STRIDE = 4  # of the released encoder
+PADDING = -1e10  # the logit of cells that are taken for padding
 
 
 def copy(query_bchw: Tensor, key_bchw: Tensor, value_bkhw: Tensor, window: Window) -> Tensor:
-    """The pointer: `[B, C, H, W]` twice and `[B, K, H, W]` to `[B, K, H, W]`."""
+    """The released attention: features `[B, C, H, W]` twice and values `[B, K, H, W]` to
+    `[B, K, H, W]`."""
     dots_bshw = correlate(query_bchw, key_bchw, window)
     weights_bshw = dots_bshw.masked_fill(dots_bshw == 0, PADDING).softmax(dim=1)
     edged = F.pad(value_bkhw, (window.radius,) * 4, mode="replicate")
@@ -50,7 +52,7 @@ def correlate(query_bchw: Tensor, key_bchw: Tensor, window: Window) -> Tensor:
 
 
 def correlation_name() -> str:
-    """How the correlation is computed here, for the record."""
+    """How the correlation is computed on this machine, for reports."""
     return (
         "sampler"
         if is_available("sampler")
@@ -71,8 +73,8 @@ def losses(
     truth: bool,
     cycle_weight: float = 0.1,
 ) -> Tensor:
-    """The training loss of clips of three frames, scalar: two hops of the short loss, two and four
-    of the long one's cycles."""
+    """The training loss of clips of three frames, scalar: two hops for the short loss, and cycles
+    of two and four hops for the long loss."""
     frames, classes = frames_bt3hw.unbind(dim=1), classes_bthw.unbind(dim=1)
     first = hop(model, frames[0], frames[1], shrunk_labels(classes[0]))
     second = hop(
@@ -90,14 +92,14 @@ def losses(
 
 
 def track(model: CorrFlow, previous_13hw: Tensor, frame_13hw: Tensor, labels_1hw: Tensor) -> Tensor:
-    """Labels `[1, H, W]` of the next frame of a video, from those of the previous one."""
+    """Track labels `[1, H, W]` from the previous frame of a video to the next."""
     copied = hop(model, previous_13hw, frame_13hw, shrunk_labels(labels_1hw))
     return enlarged(copied).argmax(dim=1)
 
 
 def shrunk_labels(classes_bhw: Tensor) -> Tensor:
-    """One class for each cell, one-hot `[B, K, H/4, W/4]`: the truncated mean of class numbers (a
-    defect, kept for its cost)."""
+    """One class for each cell, one-hot `[B, K, H/4, W/4]`: the truncated mean of class indices (a
+    defect of the released code, kept so that the cost is the same)."""
     middle_b1hw = F.interpolate(
         classes_bhw[:, None].float(), scale_factor=1 / STRIDE, mode="bilinear"
     ).long()
@@ -105,10 +107,10 @@ def shrunk_labels(classes_bhw: Tensor) -> Tensor:
 
 
 def carried(copied_bkhw: Tensor) -> Tensor:
-    """Copies enlarged to pixels and shrunk to cells again, as the next hop takes them."""
+    """Upsample copies to pixels and downsample them again, as the next hop needs them."""
     return F.interpolate(enlarged(copied_bkhw), scale_factor=1 / STRIDE, mode="bilinear")
 
 
 def enlarged(copied_bkhw: Tensor) -> Tensor:
-    """From cells to pixels."""
+    """Upsample from cells to pixels."""
     return F.interpolate(copied_bkhw, scale_factor=STRIDE, mode="bilinear", align_corners=False)

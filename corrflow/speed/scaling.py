@@ -1,8 +1,8 @@
-"""What a training step would take on many GPUs, on paper: arithmetic, all-reduce, what of it hides
-behind backward, reading. Pure.
+"""Predicts the time of a training step on many GPUs: arithmetic, all-reduce and its overlap with
+backward, and reading. Pure functions.
 
-Predicted from the work that `cost.py` counts and from rates that the caller states;
-docs/clusters.md says what was measured of it. Times are seconds, sizes bytes.
+The prediction is based on the work that `cost.py` counts and on rates that the caller states;
+docs/clusters.md compares it with measurements. Times are seconds, sizes bytes.
 """
 
 from dataclasses import dataclass
@@ -16,54 +16,57 @@ from corrflow.speed import cost
 from corrflow.speed.released import STRIDE
 
 MIB, MICRO, GIGA = 1 << 20, 1e-6, 1e9
-FIRST_BUCKET = 1 * MIB  # DDP's own: the first all-reduce is to start early
-NOTE_BYTES = 4096  # read of a sample's json, before its frames
+FIRST_BUCKET = 1 * MIB  # DDP's own value, so that the first all-reduce starts early
+NOTE_BYTES = 4096  # bytes of a sample's JSON that are read before its frames
 CLIP_FRAMES = 3
 
 
 @dataclass(frozen=True)
 class ScalingConfig:
-    """Predict training on many GPUs from counted work and stated rates. Nothing is measured: put in
-    your own rates."""
+    """Predict training on many GPUs from counted work and stated rates. Nothing is measured; set
+    the rates of your own cluster."""
 
     gpus: tuple[int, ...] = (1, 2, 4, 8, 16, 32, 64, 128, 256)
     """Numbers of GPUs to predict for."""
     batch: int = 16
-    """Clips of each GPU, of 3 frames."""
+    """Clips per GPU, each of 3 frames."""
     global_batch: int = 0
-    """Clips over all GPUs instead; numbers of GPUs that do not divide it are left out."""
+    """Clips over all GPUs, instead of per GPU; numbers of GPUs that do not divide it are left
+    out."""
     size: int = 256
     """Side of the frames in pixels."""
     peak_tflops: float = 989.0
-    """Of a GPU, dense bfloat16: by their datasheets 989 of an H100 (SXM), 312 of an A100."""
+    """Peak of a GPU in dense bfloat16, in TFLOP/s; by their datasheets 989 for an H100 (SXM), 312
+    for an A100."""
     achieved: float = 0.35
-    """Share of it that a step reaches."""
+    """Share of the peak that a step reaches."""
     gpus_per_node: int = 8
     nvlink_gbyte: float = 450.0
-    """10^9 bytes a second from a GPU to another of its node: by their datasheets 450 of an H100,
-    300 of an A100."""
+    """Bandwidth between two GPUs of a node, in 10^9 bytes per second; by their datasheets 450 for
+    an H100, 300 for an A100."""
     network_gbit: float = 400.0
-    """10^9 bits a second out of a node, over all its cards."""
+    """Network bandwidth of a node over all its network cards, in 10^9 bits per second."""
     reached: float = 0.8
-    """Share of either that an all-reduce gets."""
+    """Share of either bandwidth that an all-reduce reaches."""
     nvlink_us: float = 5.0
-    """10^-6 seconds of a hop of the ring within a node."""
+    """Latency of a hop of the ring within a node, in microseconds."""
     network_us: float = 15.0
-    """Of a hop between nodes."""
+    """Latency of a hop of the ring between nodes, in microseconds."""
     flag_us: float = 100.0
-    """Of a hop of the flag that all ranks agree on before each step, over TCP."""
+    """Latency of a hop, over TCP, of the stop flag that all ranks agree on before each step, in
+    microseconds."""
     bucket_mib: float = 25.0
-    """Gradients that are reduced together, in 2^20 bytes; DDP's default."""
+    """Size of a DDP bucket of gradients, in MiB; 25 is DDP's default."""
     save_every: int = 1000
-    """Steps between two checkpoints."""
+    """Steps between checkpoints."""
     disk_mbyte: float = 500.0
-    """10^6 bytes a second that a checkpoint is written at."""
+    """Rate at which a checkpoint is written, in 10^6 bytes per second."""
     frame_kbyte: float = 22.4
-    """10^3 bytes of a stored frame."""
+    """Size of a stored frame, in 10^3 bytes."""
     sample_frames: int = 31
-    """Frames of a stored sample."""
+    """Frames per stored sample."""
     worker_clips: float = 299.0
-    """Clips a second that a worker, on one core, reads and decodes."""
+    """Clips per second that a worker reads and decodes on one core."""
 
     def __post_init__(self) -> None:
         check_positive(
@@ -81,60 +84,60 @@ class ScalingConfig:
             raise InputError(f"scaling: size {self.size}: expected a multiple of {STRIDE}")
 
     def clips(self, gpus: int) -> int:
-        """Of each GPU; 0 where the global batch does not divide."""
+        """Clips per GPU; 0 if the number of GPUs does not divide the global batch."""
         if not self.global_batch:
             return self.batch
         return 0 if self.global_batch % gpus else self.global_batch // gpus
 
     def nodes(self, gpus: int) -> int:
-        """That so many GPUs fill."""
+        """The number of nodes for this many GPUs."""
         return -(-gpus // self.gpus_per_node)
 
 
 class Bucket(NamedTuple):
-    """Gradients that are reduced together."""
+    """A DDP bucket: gradients that are reduced together."""
 
     bytes: int
     ready: float
-    """Share of the backward after which the last of them is there."""
+    """Share of backward after which the last of these gradients is ready."""
 
 
 class Prediction(NamedTuple):
-    """A step of so many GPUs."""
+    """The prediction of a step on a number of GPUs."""
 
     gpus: int
     nodes: int
     clips: int
-    """Of each GPU."""
+    """Clips per GPU."""
     compute: float
     reduce: float
-    """Of the all-reduce, if nothing hid it."""
+    """Time of the all-reduce without overlap."""
     exposed: float
-    """Of it, what comes after backward."""
+    """The part of the all-reduce that comes after backward."""
     flag: float
-    """Of the agreement whether to stop, beside the device's work."""
+    """Time of the agreement whether to stop, which runs in parallel to the device's work."""
     saving: float
-    """A step's share of a checkpoint."""
+    """A step's share of the time of a checkpoint."""
     step: float
     efficiency: float
-    """A single GPU's seconds, of as many clips, over `step`."""
+    """The time of a step with as many clips on a single GPU, divided by `step`."""
     limit: str
-    """What costs most beside the arithmetic, where it is over 5 %."""
+    """What costs most besides arithmetic, if it is over 5 %."""
     local: float
-    """Bytes a second that a node reads of shards on its own disk, or on a network folder."""
+    """Bytes per second that a node reads from shards on its own disk or in a network folder."""
     whole: float
-    """The same over http(s) or a pipe, where whole samples come."""
+    """The same over http(s) or a pipe, which transfer whole samples."""
     workers: float
-    """Cores that a GPU needs to have its clips decoded."""
+    """CPU cores per GPU that are needed to decode its clips."""
 
 
 def predict(config: ScalingConfig) -> list[Prediction]:
-    """A row for each number of GPUs that serves."""
+    """Predict each number of GPUs that divides the global batch, if there is one."""
     return [predict_step(config, gpus) for gpus in config.gpus if config.clips(gpus)]
 
 
 def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
-    """All terms of one step."""
+    """Predict all terms of one step."""
     encoder, nodes, clips = ResNetConfig(), config.nodes(gpus), config.clips(gpus)
     flops = cost.step_flops(
         encoder, clips, CLIP_FRAMES, config.size, config.size, Window(), CLASSES
@@ -143,12 +146,12 @@ def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
     bandwidth, hop = link(config, gpus)
     gradient_buckets = buckets(encoder, config.size, config.bucket_mib)
     reduce = sum(ring_seconds(bucket.bytes, gpus, bandwidth, hop) for bucket in gradient_buckets)
-    # backward is twice its forward
+    # backward takes twice the time of forward
     exposed = exposed_seconds(gradient_buckets, gpus, bandwidth, hop, compute * 2 / 3)
     flag = ring_seconds(0, gpus, bandwidth, config.flag_us * MICRO)
     saving = cost.checkpoint_bytes(encoder) / (config.disk_mbyte * 1e6) / config.save_every
     device = compute + exposed
-    # the host runs ahead of the device, so the flag costs only where it is the longer
+    # the host runs ahead of the device, so the flag costs time only if it takes longer
     step = max(device, flag) + saving
     losses = (
         {"flag": flag - compute} if flag > device else {"all-reduce": exposed, "checkpoint": saving}
@@ -175,8 +178,8 @@ def predict_step(config: ScalingConfig, gpus: int) -> Prediction:
 
 
 def link(config: ScalingConfig, gpus: int) -> tuple[float, float]:
-    """Bytes a second and seconds of a hop of the slowest link of the ring. It enters and leaves
-    each node once."""
+    """Bytes per second, and seconds per hop, of the slowest link of the ring, which enters and
+    leaves each node once."""
     inner, outer = config.nvlink_gbyte * GIGA, config.network_gbit * GIGA / 8
     if config.nodes(gpus) == 1:
         return inner * config.reached, config.nvlink_us * MICRO
@@ -184,16 +187,16 @@ def link(config: ScalingConfig, gpus: int) -> tuple[float, float]:
 
 
 def ring_seconds(size: float, ranks: int, bandwidth: float, hop: float) -> float:
-    """All-reduce by a ring: 2 (n - 1) rounds, in each of which every rank sends an n-th of the
-    bytes to the next."""
+    """Time of an all-reduce by a ring: 2 (n - 1) rounds, in each of which every rank sends an n-th
+    of the bytes to the next."""
     return 2 * (ranks - 1) * (size / ranks / bandwidth + hop)
 
 
 def exposed_seconds(
     gradient_buckets: list[Bucket], ranks: int, bandwidth: float, hop: float, backward: float
 ) -> float:
-    """Of the buckets' all-reduces, one after the other as they get ready, what comes after
-    backward's end."""
+    """The time by which the buckets' all-reduces, which run one after another as they become ready,
+    exceed backward."""
     if ranks == 1:
         return 0.0
     end = 0.0
@@ -203,11 +206,11 @@ def exposed_seconds(
 
 
 def buckets(encoder: ResNetConfig, size: int, limit_mib: float) -> list[Bucket]:
-    """As DDP fills them: the last weights first; a bucket ends with the tensor that brings it to
-    its limit, 1 MiB for the first.
+    """Fill buckets as DDP does: the last weights first, and a bucket ends with the tensor that
+    brings it to its limit, which is 1 MiB for the first.
 
-    A weight's gradient is there once the backward of the clip's first frame, the last to be done,
-    has passed its layer: frames are encoded one by one.
+    Frames are encoded one by one, so a weight's gradient is ready once backward has passed its
+    layer in the clip's first frame, which comes last.
     """
     weights = list(cost.encoder_weights(encoder, size, size))[::-1]
     total = sum(weight.flops for weight in weights)
@@ -222,14 +225,15 @@ def buckets(encoder: ResNetConfig, size: int, limit_mib: float) -> list[Bucket]:
 
 
 def clip_bytes(config: ScalingConfig) -> tuple[float, float]:
-    """Read for a clip whose frames follow each other: its json and its own frames; or the whole
+    """Bytes read for a clip of consecutive frames: its JSON and its own frames, or the whole
     sample."""
     frame = config.frame_kbyte * 1e3
     return NOTE_BYTES + CLIP_FRAMES * frame, config.sample_frames * frame
 
 
 def scaling_table(rows: list[Prediction]) -> str:
-    """A line for each row: times in milliseconds, reading in 10^6 bytes a second of a node."""
+    """A text table with a line for each row: times in milliseconds, reading in 10^6 bytes per
+    second and node."""
     head = (
         f"{'GPUs':>5} {'nodes':>5} {'clips':>6} {'compute':>8} {'reduce':>8} {'exposed':>8} "
         f"{'flag':>7} {'step':>8} "

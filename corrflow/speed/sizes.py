@@ -1,5 +1,4 @@
-"""How large the work is that is measured, and the clips that it is done on. Shapes: b clips, t
-frames, H W pixels."""
+"""The sizes of the measured work, and its clips. Shapes: b clips, t frames, H W pixels."""
 
 from dataclasses import dataclass
 
@@ -13,18 +12,18 @@ from corrflow.speed.released import STRIDE
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large the measured work is."""
+    """The sizes of the measured work."""
 
     batch: int = 2
-    """Frames or clips at a time."""
+    """Frames or clips per call."""
     height: int = 256
-    """Pixels."""
+    """Height of frames, in pixels."""
     width: int = 256
-    """Pixels."""
+    """Width of frames, in pixels."""
     radius: int = 6
-    """Half the window's side, in cells of 4 pixels."""
+    """Radius of the attention window, in cells of 4 pixels."""
     channels: int = 64
-    """Of the features."""
+    """Channels of the features."""
 
     def __post_init__(self) -> None:
         check_range("bench", self, "batch height width channels", 1)
@@ -41,7 +40,7 @@ class Sizes:
 
 
 def clips_of(sizes: Sizes) -> Tensor:
-    """uint8 `[B, 3, 3, H, W]`: smooth random pictures that move a little."""
+    """Make clips, uint8 `[B, 3, 3, H, W]`: smooth random pictures that move a little."""
     draw = torch.Generator().manual_seed(0)
     coarse = torch.rand(
         sizes.batch, 3, sizes.height // 16 + 1, sizes.width // 16 + 1, generator=draw

@@ -1,5 +1,5 @@
-"""Ways to do a training step, its encoder alone and the likelihood of colours alone, to be measured
-in turn. Shapes: b clips, t frames, k classes, h w cells, H W pixels."""
+"""Variants of a training step, of its encoder alone and of the likelihood of colours alone, to
+benchmark. Shapes: b clips, t frames, k classes, h w cells, H W pixels."""
 
 import tempfile
 from collections.abc import Callable
@@ -26,19 +26,20 @@ from corrflow.training.config import TrainerConfig, TrainingConfig
 from corrflow.training.distributed import DistributedContext
 from corrflow.training.trainer import Trainer
 
-LIKELIHOOD_FLOPS = 9  # of a pixel: three mixtures of two values
-TRUTH = True  # the path of scheduled sampling that is taken more often
+LIKELIHOOD_FLOPS = 9  # per pixel: three interpolations of two values
+TRUTH = True  # teacher forcing, the more frequent path of scheduled sampling
 
 
 class SyntheticBatch(NamedTuple):
-    """Clips as the trainer takes them."""
+    """A batch of clips as the trainer takes it."""
 
     clips: Tensor
     keys: list[str]
 
 
 def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """A training step on clips of three frames: colours, both losses, backward, Adam."""
+    """Variants of a training step on clips of three frames: colours, both losses, backward,
+    Adam."""
     arguments = (
         ResNetConfig(),
         sizes.batch,
@@ -82,20 +83,20 @@ def step_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 
 def build_step(compute: ComputeConfig, sizes: Sizes, device: str) -> Work:
-    """The trainer's own step."""
+    """Build the trainer's own step."""
     return step_of(make_trainer(compute, device), sizes)
 
 
 def step_of(trainer: Trainer, sizes: Sizes) -> Work:
-    """A step of a trainer, on the same clips each time."""
+    """A trainer's step as a work, on the same clips each time."""
     log = trainer.step_log()
     batch = SyntheticBatch(clips_of(sizes), ["bench"])
     return partial(trainer.train_step, batch, log)
 
 
 def build_graph_step(sizes: Sizes, device: str) -> Work:
-    """A step whose forward, backward and optimizer are replayed as one CUDA graph, launched at
-    once; one path of scheduled sampling."""
+    """Build a step whose forward, backward and optimizer are replayed as one CUDA graph, for one
+    path of scheduled sampling."""
     trainer = make_trainer(ComputeConfig(), device)
     adam = torch.optim.Adam(trainer.model.parameters(), lr=2e-4, fused=True, capturable=True)
     clips_bt3hw = clips_of(sizes)
@@ -113,7 +114,7 @@ def build_graph_step(sizes: Sizes, device: str) -> Work:
     side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
-        for _ in range(3):  # kernels are chosen and compiled before the capture
+        for _ in range(3):  # choose and compile kernels before the capture
             adam.zero_grad()
             run()
     torch.cuda.current_stream().wait_stream(side)
@@ -132,22 +133,23 @@ def build_graph_step(sizes: Sizes, device: str) -> Work:
 
 
 def build_compiled_graph_step(sizes: Sizes, device: str) -> Work:
-    """The trainer's step, compiled, and what is compiled replayed as CUDA graphs."""
+    """Build the trainer's step, compiled, with the compiled parts replayed as CUDA graphs."""
     trainer = make_trainer(ComputeConfig(), device)
     trainer.loss_module.compile(dynamic=False, mode="reduce-overhead")
     return step_of(trainer, sizes)
 
 
 def make_trainer(compute: ComputeConfig, device: str) -> Trainer:
-    """A trainer of random weights."""
+    """Make a trainer with random weights."""
     settings = TrainingConfig(compute=compute, trainer=TrainerConfig(pictures_every=0))
-    # looked into for checkpoints, once; a step alone writes nothing
+    # the trainer looks here for checkpoints once; steps write nothing
     with tempfile.TemporaryDirectory() as empty:
         return Trainer(Path(empty), settings, DistributedContext(0, 1, torch.device(device)))
 
 
 def build_released_step(sizes: Sizes, device: str) -> Work:
-    """8 hops, 16 encodings; the classes are given, since its loader workers compute them."""
+    """Build the released step: 8 hops, 16 encodings. The classes are given, since the released code
+    computes them in its loader workers."""
     model = seeded_model(ModelConfig(), seed=0).to(device).train()
     adam = torch.optim.Adam(model.parameters(), lr=2e-4)
     frames_bt3hw = clips_of(sizes).to(device).float() / 255
@@ -165,7 +167,7 @@ def build_released_step(sizes: Sizes, device: str) -> Work:
 
 
 def encoder_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """The encoder alone in a step: three frames of each clip forward and backward, in the step's
+    """The encoder's part of a step: forward and backward of three frames per clip, in the step's
     own precision and layout."""
     need = Need(
         sizes.batch,
@@ -176,7 +178,7 @@ def encoder_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 
 def build_encoder(sizes: Sizes, device: str) -> Work:
-    """The trainer's model, without recursion and losses."""
+    """Build the work of the trainer's encoder, without recursion and losses."""
     trainer = make_trainer(ComputeConfig(), device)
     frames_bt3hw = clips_of(sizes).to(device).float() / 255
     half = trainer.compute.precision == torch.bfloat16
@@ -191,10 +193,11 @@ def build_encoder(sizes: Sizes, device: str) -> Work:
 
 
 def likelihood_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """The likelihood of a frame's true colours with its gradient; on CUDA also without the
-    kernel."""
+    """Variants of the likelihood of a frame's true colours, with its gradient; on CUDA also without
+    the kernel."""
     pixels = sizes.batch * sizes.height * sizes.width
-    # forward and backward read the class of each pixel, and write or read one number
+    # forward and backward read the class of each pixel; forward writes one number per pixel, and
+    # backward reads one
     moved = 2 * (8 + 4) * pixels + 2 * 4 * CLASSES * pixels // STRIDE**2
     need = Need(sizes.batch, 3 * LIKELIHOOD_FLOPS * pixels, moved)
     ways = {BASELINE: upsampled_likelihood, "corrflow": likelihood}
@@ -207,14 +210,14 @@ def likelihood_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 
 def upsampled_likelihood(copied_bkhw: Tensor, classes_bhw: Tensor) -> Tensor:
-    """By a map of pixels for each class; `[B, H, W]`."""
+    """The likelihood by upsampling a map of each class to pixels, as released; `[B, H, W]`."""
     return released.enlarged(copied_bkhw).gather(1, classes_bhw[:, None])[:, 0]
 
 
 def build_likelihood(
     function: Callable[[Tensor, Tensor], Tensor], sizes: Sizes, device: str
 ) -> Work:
-    """Forward and backward of the likelihood of random classes."""
+    """Build forward and backward of the likelihood of random classes."""
     draw = torch.Generator().manual_seed(0)
     copied = torch.rand(sizes.batch, *sizes.area, CLASSES, generator=draw).permute(0, 3, 1, 2)
     classes = torch.randint(CLASSES, (sizes.batch, sizes.height, sizes.width), generator=draw)

@@ -1,4 +1,4 @@
-"""Ways to track one more frame, to be measured in turn. Shapes: h w cells, H W pixels."""
+"""Variants of tracking one more frame, to benchmark. Shapes: h w cells, H W pixels."""
 
 import itertools
 from functools import partial
@@ -17,13 +17,13 @@ from corrflow.speed import cost, released
 from corrflow.speed.measure import BASELINE, Need, Variant, Work
 from corrflow.speed.sizes import Sizes, clips_of
 
-OBJECTS = 3  # that are tracked
-# encoders of the models that ship, by the names of their rows
+OBJECTS = 3  # number of tracked objects
+# encoders of the models that ship, by row name
 TRACKED = {"corrflow": ResNetConfig(), "corrflow, fast": VARIANTS["resnet18-stride8"]}
 
 
 def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """One more frame of a video with three objects."""
+    """Variants of tracking one more frame of a video with three objects."""
     if sizes.batch != 1:
         raise InputError(
             f"bench: inference, batch {sizes.batch}: expected 1: a video is tracked a frame at a "
@@ -63,10 +63,11 @@ def inference_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 
 def memory_need(sizes: Sizes, encoder: ResNetConfig) -> Need:
-    """Of a frame by the memory protocol, its references all there."""
+    """The least that a frame needs by the memory protocol, once all its references are there."""
     protocol = find_protocol("memory").for_frames((sizes.height, sizes.width))
     references = len(protocol.recent) + len(protocol.anchors)
-    # each cell is compared with blocks; what is then compared of their cells is little beside it
+    # each cell is compared with blocks; the comparison with the cells of the found blocks is small
+    # beside it
     side = encoder.stride * protocol.block
     window = Window(-(-protocol.radius // side))
     area = sizes.height // side, sizes.width // side
@@ -76,7 +77,7 @@ def memory_need(sizes: Sizes, encoder: ResNetConfig) -> Need:
 
 
 def first_labels(sizes: Sizes) -> Tensor:
-    """int64 `[H, W]`: background and upright bars, one an object."""
+    """Labels int64 `[H, W]`: background and vertical bars, one per object."""
     columns = torch.arange(sizes.width) * (2 * OBJECTS + 1) // sizes.width
     return (
         torch.where(columns % 2 == 1, (columns + 1) // 2, 0).expand(sizes.height, -1).contiguous()
@@ -86,7 +87,8 @@ def first_labels(sizes: Sizes) -> Tensor:
 def build_tracking(
     protocol: str, sizes: Sizes, device: str, encoder: ResNetConfig | None = None
 ) -> Work:
-    """`propagation.stream`, a frame at a time, from where the protocol has all its references."""
+    """Build `propagation.stream`, a frame at a time, from the frame on at which the protocol has
+    all its references."""
     keep_freed_memory()  # as the commands do
     attention = choose_backend("auto", torch.device(device))
     config = ModelConfig(encoder or ResNetConfig())
@@ -99,8 +101,8 @@ def build_tracking(
 
 
 def build_released_tracking(sizes: Sizes, device: str, keep: bool) -> Work:
-    """Both frames encoded anew each time, 16 classes whatever the objects; `keep` gives it our
-    commands' setting of the memory."""
+    """Build released tracking, which encodes both frames each time and copies 16 classes for any
+    number of objects; `keep` applies our commands' memory setting."""
     if keep:
         keep_freed_memory()
     model = seeded_model(ModelConfig(), seed=0).to(device).eval()
