@@ -1,4 +1,4 @@
-"""corrflow: learn correspondence from video without labels, and track with it.
+"""corrflow learns correspondence from video without labels, and tracks with it.
 
 `load_model`, `restricted_attention`, `propagate` and `metrics` are the public interface; see
 README.md.

@@ -1,8 +1,8 @@
 """`python -m corrflow VIDEO --mask PNG`: tracks from an installed wheel, without a checkout.
 
-It is `launch/track.py` with all of its flags. A wheel holds the commands in a folder that nothing
-imports by name, since `launch` and `shards` are names that other packages have; in a checkout they
-are where they always are.
+This runs `launch/track.py` and takes all of its flags. A wheel keeps the commands in the folder
+`corrflow/commands`, which is not importable by name, because other packages may also be called
+`launch` or `shards`. In a checkout, the commands are at the root.
 """
 
 import os
@@ -14,11 +14,11 @@ HERE = Path(__file__).resolve().parent
 
 
 def main() -> None:
-    """Run the command as if its file had been called; VIDEO stands for `--video VIDEO`."""
+    """Run `launch/track.py` as a script; a leading VIDEO is short for `--video VIDEO`."""
     commands = HERE / "commands"
     root = str(commands if commands.is_dir() else HERE.parent)
     sys.path.insert(0, root)
-    # processes and jobs that it starts find them, too
+    # child processes and jobs must find the commands, too
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))
     words = sys.argv[1:]
     if words and not words[0].startswith("-"):

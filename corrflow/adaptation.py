@@ -1,7 +1,7 @@
-"""Adaptation to one video: before a trained model tracks it, it goes on learning to copy colours,
-on the frames of that video alone. No label is looked at.
+"""Adapt a trained model to one video: before tracking, train it further to copy colours on the
+frames of that video alone, without labels.
 
-Shapes: b clips of a step, n clips of all steps, t frames of a clip, h w pixels.
+Shapes: b clips per step, n clips of all steps, t frames per clip, h w pixels.
 """
 
 import copy
@@ -19,13 +19,13 @@ from corrflow.loss import CorrespondenceLoss, LossConfig
 from corrflow.model import CorrFlow
 from corrflow.palette import LAB64, TargetConfig
 
-# as the pretrained model was trained (docs/model.md), but for the rate
+# the settings that the pretrained model was trained with (docs/model.md), except the learning rate
 TARGET = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)
 LOSS = LossConfig(batch_frames=True)
-TEACHER_FORCING = 0.9  # share of the steps that copy the true colours of the middle frame
-BATCH, CLIP_FRAMES = 4, 3  # of a step, and of a clip
-SIDE = 192  # of a clip's frames, in pixels, or less where the video has less
-SHIFT = 16  # pixels by which the crop of each frame is moved
+TEACHER_FORCING = 0.9  # share of the steps whose second hop starts from true colours
+BATCH, CLIP_FRAMES = 4, 3  # clips per step, and frames per clip
+SIDE = 192  # of the crops, in pixels; less if the video is smaller
+SHIFT = 16  # pixels by which the crop of each frame is shifted at most, in either direction
 LEARNING_RATE = 1e-4
 
 
@@ -36,28 +36,29 @@ def adapt(
     seed: int = 0,
     watch: Callable[[range], Iterable[int]] = iter,
 ) -> CorrFlow:
-    """Let a copy of a model learn on a video, for as many steps of Adam on four random clips.
+    """Train a copy of a model on a video by `steps` steps of Adam, each on four random clips.
 
     Args:
-        model: any that sees frames of this video's size; it stays as it is.
-        frames: of the video, RGB `[3, H, W]`, uint8 or floating in [0, 1]; read once, and 1.3 MB a
-            step are kept.
-        steps: how many.
-        seed: of the clips and of their augmentation.
-        watch: passes the numbers of the steps through, and may show how far they are.
+        model: any model that accepts frames of this video's size; it is not changed.
+        frames: the frames of the video, RGB `[3, H, W]`, uint8 or floating in [0, 1]. They are read
+            once, and 1.3 MB per step are kept in memory.
+        steps: number of training steps.
+        seed: seed of the choice of clips and of their augmentation.
+        watch: wraps the iteration over the steps, for example in a progress bar.
 
     Returns:
-        The copy, to be used as the model.
+        The adapted copy.
 
     Raises:
-        InputError: fewer than three frames, frames of several sizes, of other values or smaller
-            than a cell, less than one step.
+        InputError: fewer than three frames, or fewer than one step; frames that differ in size,
+            hold values out of range or are smaller than the model's stride.
     """
     if steps < 1:
         raise InputError(f"adapt: {steps} steps: expected at least 1")
     clips_nt3hw = sample_clips(frames, steps * BATCH, model.stride, seed)
     with torch.inference_mode(False), torch.enable_grad():
-        # BatchNorm keeps its statistics: by those of crops of one video the tracks get worse
+        # BatchNorm keeps its statistics, because tracking is worse with the statistics of crops of
+        # one video
         adapted = copy.deepcopy(model).eval().requires_grad_()
         pipeline = InputPipeline.of(adapted, TARGET)
         loss_of = CorrespondenceLoss(adapted, LOSS, pipeline.targets)
@@ -75,9 +76,12 @@ def adapt(
 
 
 def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -> Tensor:
-    """Crops of frames that follow one another, each clip from anywhere in the video; uint8 `[N, T,
-    3, h, w]`. Each is drawn anew from the frames seen so far, so that the video is read once and
-    its length need not be known (reservoir sampling)."""
+    """Sample clips of consecutive frames, cropped, uniformly from the video; uint8
+    `[N, T, 3, h, w]`.
+
+    Each clip is sampled by reservoir sampling, so the video is read only once and its length need
+    not be known.
+    """
     generator = torch.Generator().manual_seed(seed)
     recent: deque[Tensor] = deque(maxlen=CLIP_FRAMES)
     clips_nt3hw = torch.empty(0)
@@ -89,7 +93,7 @@ def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -
                 f"adapt: frame {number} is {list(frame.shape)}: expected [3, H, W] of one size"
             )
         recent.append(to_bytes(frame))
-        seen = number + 2 - CLIP_FRAMES  # clips that there have been, with the one that ends here
+        seen = number + 2 - CLIP_FRAMES  # clips so far, with the one that ends with this frame
         if seen < 1:
             continue
         if seen == 1:
@@ -108,7 +112,8 @@ def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -
 
 
 def crop_clip(frames_t3hw: Tensor, sides: tuple[int, int], generator: torch.Generator) -> Tensor:
-    """A random crop of the frames, moved for each of them, mirrored or not."""
+    """A random crop of the frames, shifted at random for each frame, and flipped with probability
+    0.5."""
     rooms = [whole - side for whole, side in zip(frames_t3hw.shape[-2:], sides, strict=True)]
     place_2 = torch.rand(2, generator=generator) * torch.tensor(rooms)
     moves_t2 = (torch.rand(CLIP_FRAMES, 2, generator=generator) * 2 - 1) * SHIFT

@@ -1,12 +1,12 @@
-"""Augmentation on the device: random changes of the frames that the encoder is shown, while the
-colours to predict stay clean (paper, section 3.2).
+"""Augmentation on the device: random changes of the encoder's input frames, while the colours to
+predict are computed from the unchanged frames (paper, section 3.2).
 
-Random crops, flips and shifts are made where clips are read, in `shards.reading.augmentation`. To
-add an augmentation: write a function here, call it in `augment` with a name of its own for its
-draws, and give it a setting in `AugmentationConfig`. Draws are addressed by seed, step and name, so
-that another augmentation does not change those of the others.
+Random crops, flips and shifts are applied where clips are read, in `shards.reading.augmentation`.
+To add an augmentation, write a function here, call it in `augment` with its own name for its random
+draws, and give it a setting in `AugmentationConfig`. Draws depend on seed, step and name alone, so
+a new augmentation does not change the draws of the others.
 
-Shapes: n frames, m of them that are jittered, h w pixels.
+Shapes: n frames, m jittered frames, h w pixels.
 """
 
 import hashlib
@@ -24,18 +24,17 @@ from corrflow.errors import check_range
 JITTER = 0.1  # strength of brightness, contrast, saturation and hue (paper's released settings)
 
 Draws = Callable[[str], torch.Generator]
-"""The random numbers of a step by the name of what they are for: a CPU generator, the same on every
-rank."""
+"""Gives the CPU generator of a step for a purpose's name; it is the same on every rank."""
 
 
 def step_draws(seed: int, step: int) -> Draws:
-    """The random numbers of one step: by the name of what they are for, a CPU generator that begins
-    anew at each call, the same on every rank."""
+    """Make the `Draws` of one step: each call returns a fresh CPU generator, seeded by `seed`,
+    `step` and the name of the purpose, and so the same on every rank."""
 
     def draws(name: str) -> torch.Generator:
         address = f"{seed} {step} {name}".encode()
         generator = torch.Generator()
-        # of 64 bits torch takes any; Python's own hash differs from process to process
+        # torch takes any 64-bit seed; Python's own hash differs between processes
         generator.manual_seed(int.from_bytes(hashlib.blake2b(address, digest_size=8).digest()))
         return generator
 
@@ -44,11 +43,11 @@ def step_draws(seed: int, step: int) -> Draws:
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """How the colours of frames are changed before the encoder sees them (paper, section 3.2)."""
+    """How the colours of the encoder's input frames are augmented (paper, section 3.2)."""
 
     keep_channels: float = 0.3
-    """Share of the steps whose input keeps its three channels. In the others one or two channels of
-    RGB are zeroed; of Lab a or b, as in MAST."""
+    """Share of the steps that keep all three input channels. In the other steps one or two channels
+    of RGB are zeroed, or, if the input is Lab, either a or b as in MAST."""
     color_jitter: float = 0.1
     """Share of the frames whose brightness, contrast, saturation and hue are jittered, by 0.1
     each."""
@@ -58,21 +57,22 @@ class AugmentationConfig:
 
 
 class BatchPart(NamedTuple):
-    """Which frames of the global batch a rank holds."""
+    """The part of the global batch that a rank holds."""
 
     first: int
     frames: int
     total: int
 
     def own(self, draws: Tensor) -> Tensor:
-        """Of values that were drawn for all frames, those of this rank's."""
+        """Select this rank's values from those drawn for all frames."""
         return draws[self.first : self.first + self.frames]
 
 
 def augment(
     rgb_n3hw: Tensor, space: InputSpace, config: AugmentationConfig, draws: Draws, part: BatchPart
 ) -> Tensor:
-    """Clean frames, RGB in [0, 1], to the encoder's input in its colour space; `[N, 3, H, W]`."""
+    """Augment RGB frames in [0, 1] and convert them to the encoder's colour space;
+    `[N, 3, H, W]`."""
     jittered_n3hw = jitter_frames(rgb_n3hw, config, draws("color_jitter"), part)
     input_n3hw = to_input_space(jittered_n3hw, space)
     return drop_channels(input_n3hw, config, draws("channel_dropout"), space)
@@ -81,8 +81,8 @@ def augment(
 def jitter_frames(
     rgb_n3hw: Tensor, config: AugmentationConfig, draw: torch.Generator, part: BatchPart
 ) -> Tensor:
-    """Jitter a random `config.color_jitter` of the frames, each by its own draw; RGB in [0, 1],
-    `[N, 3, H, W]`."""
+    """Jitter the colours of a random share `config.color_jitter` of the frames, each by its own
+    random amounts; RGB in [0, 1], `[N, 3, H, W]`."""
     chosen = part.own(torch.rand(part.total, generator=draw) < config.color_jitter).nonzero()[:, 0]
     changes_n4 = part.own((torch.rand(part.total, 4, generator=draw) * 2 - 1) * JITTER)
     if not len(chosen):
@@ -94,10 +94,12 @@ def jitter_frames(
 
 
 def jitter_colors(rgb_m3hw: Tensor, changes_m4: Tensor) -> Tensor:
-    """Change brightness, contrast, saturation and hue of frames in [0, 1], each by its own amounts.
+    """Change brightness, contrast, saturation and hue of RGB frames in [0, 1], each frame by its
+    own amounts.
 
-    One after the other as torchvision's `adjust_brightness` to `adjust_hue` do, but all frames at
-    once: by these a batch of 48 clips would take some 1,500 operations.
+    The changes are applied in this order and computed as torchvision's `adjust_brightness`,
+    `adjust_contrast`, `adjust_saturation` and `adjust_hue` do, but for all frames at once. With
+    torchvision's functions a batch of 48 clips would take about 1,500 operations.
     """
     brightness, contrast, saturation, hue = changes_m4[..., None, None, None].unbind(dim=1)
     bright_m3hw = (rgb_m3hw * (1 + brightness)).clamp(0, 1)
@@ -109,14 +111,16 @@ def jitter_colors(rgb_m3hw: Tensor, changes_m4: Tensor) -> Tensor:
 
 
 def turn_hue(rgb_m3hw: Tensor, turns_m111: Tensor) -> Tensor:
-    """Turn the hue of HSV, a whole turn being 1; value and saturation stay. RGB in [0, 1]."""
+    """Rotate the HSV hue of RGB frames in [0, 1]; 1 is a full turn, and value and saturation stay
+    the same."""
     red, green, blue = torch.split(rgb_m3hw, 1, dim=1)
     value = rgb_m3hw.amax(dim=1, keepdim=True)
     chroma = value - rgb_m3hw.amin(dim=1, keepdim=True)
-    # in sixths of a turn from red, times chroma
+    # the hue in sixths of a turn from red, times chroma
     from_green = torch.where(value == green, blue - red + 2 * chroma, red - green + 4 * chroma)
     sixths = torch.where(value == red, green - blue, from_green) / chroma.where(chroma > 0, 1)
-    # each channel is full within a sixth of its hue, and falls to nothing over the next one
+    # a channel is at its maximum within one sixth of a turn of its hue, and falls to its minimum
+    # over the next sixth
     sides = constant(((5.0, 3.0, 1.0),), rgb_m3hw.dtype, rgb_m3hw.device)[0][:, None, None]
     away = (sides + sixths + 6 * turns_m111).remainder(6)
     return value - chroma * torch.minimum(away, 4 - away).clamp(0, 1)
@@ -128,10 +132,10 @@ def drop_channels(
     draw: torch.Generator,
     space: InputSpace = "rgb",
 ) -> Tensor:
-    """Zero n channels of all frames alike, and scale the rest by 3 / (3 - n); with probability
-    `config.keep_channels` none.
+    """Zero the same n channels of all frames and scale the others by 3 / (3 - n); with probability
+    `config.keep_channels`, change nothing.
 
-    One or two channels of RGB; of Lab, a or b.
+    In RGB one or two channels are zeroed, in Lab either a or b.
     """
     if torch.rand((), generator=draw).item() < config.keep_channels:
         return input_n3hw

@@ -1,4 +1,4 @@
-"""Which device computes, by name and by the number of the process, and what it can do."""
+"""Chooses the device by name and local rank, and tells what it supports."""
 
 import importlib.util
 import os
@@ -17,8 +17,8 @@ AMPERE = (8, 0)  # the compute capability from which tensor cores take bfloat16 
 
 
 def has_bfloat16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 several times as fast as float32: a recent GPU, or a
-    processor with AMX, of which older versions of torch do not know."""
+    """Whether a device multiplies bfloat16 several times as fast as float32: a recent GPU, or a CPU
+    with AMX. Older versions of torch do not report AMX."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= AMPERE
     capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
@@ -27,13 +27,13 @@ def has_bfloat16(device: torch.device) -> bool:
 
 @torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def has_triton(device: torch.device) -> bool:
-    """Whether Triton can make kernels for a device: a recent GPU."""
+    """Whether Triton can compile kernels for a device: a recent GPU."""
     return device.type == "cuda" and can_compile(device)
 
 
 def can_compile(device: torch.device) -> bool:
-    """Whether torch.compile has what it needs: on CUDA a recent GPU and Triton, and anywhere what
-    builds the code that it generates."""
+    """Whether torch.compile has what it needs: a C++ compiler, and on CUDA also a recent GPU and
+    Triton."""
     serves = device.type == "cpu" or (has_bfloat16(device) and is_installed("triton"))
     return serves and has_compiler()
 
@@ -46,8 +46,8 @@ def is_installed(package: str) -> bool:
 
 @lru_cache
 def has_compiler() -> bool:
-    """Whether this machine can build what Triton and torch.compile generate: a C++ compiler and
-    Python's headers."""
+    """Whether this machine has a C++ compiler and Python's headers, which Triton and torch.compile
+    need to build the code that they generate."""
     has_command = any(
         shutil.which(os.environ.get(name, name))
         for name in ("CC", "CXX", "g++", "clang++", "gcc", "clang")
@@ -56,17 +56,19 @@ def has_compiler() -> bool:
 
 
 def share_cores(processes: int) -> None:
-    """Let torch compute on this process's share of the cores, of so many processes on this
-    machine; on fewer where OMP_NUM_THREADS says so."""
+    """Limit torch's threads to this process's share of the cores, which `processes` processes on
+    this machine divide; a lower OMP_NUM_THREADS is kept."""
     cores = len(os.sched_getaffinity(0)) // processes
     torch.set_num_threads(max(1, min(torch.get_num_threads(), cores)))
 
 
 def choose_device(name: str, local_rank: int = 0) -> torch.device:
-    """`cpu`, `cuda`, or `auto`: CUDA where there is one.
+    """The device for a name: `cpu`, `cuda`, or `auto`, which is CUDA if a GPU is found and else the
+    CPU.
 
     Raises:
-        InputError: CUDA asked for without one, or fewer devices than processes on this machine.
+        InputError: an unknown name; `cuda` where there is no GPU; fewer GPUs than processes on this
+            machine.
     """
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"device {name!r}: expected auto, cpu or cuda")

@@ -1,4 +1,5 @@
-"""Distillation: a small encoder learns the features of a trained one, instead of colours.
+"""Distillation: a small encoder (student) learns the features of a trained one (teacher), instead
+of learning to copy colours.
 
 Shapes: b clips, t frames of a clip, n frames of all clips, c channels, h w cells of the student's
 encoder, H W pixels.
@@ -14,12 +15,12 @@ from corrflow.model import CorrFlow, overlapping_means
 from corrflow.pretrained import load_model
 from corrflow.whitening import inverse_sqrt
 
-FLOOR = 0.2  # of the protocol `memory`: what is compared there is to be learnt
+FLOOR = 0.2  # as in the protocol `memory`, so that the loss compares features as tracking does
 
 
 class DistillationLoss(nn.Module):
-    """One training step's forward pass, whole, so that DDP wraps a single call; as
-    `CorrespondenceLoss` is called."""
+    """The whole forward pass of a training step, so that DDP wraps a single call; it is called like
+    `CorrespondenceLoss`."""
 
     def __init__(
         self,
@@ -28,23 +29,24 @@ class DistillationLoss(nn.Module):
         device: torch.device,
         precision: Precision = "float32",
     ) -> None:
-        """Take up a teacher.
+        """Load the teacher.
 
         Args:
             model: the student.
-            teacher: whose features it learns, as `load_model` takes it.
+            teacher: the model whose features it learns: a name or path for `load_model`.
             device: where both compute.
-            precision: of the teacher's convolutions; the student's is decided by whoever calls.
+            precision: of the teacher's convolutions; the caller decides that of the student's.
 
         Raises:
-            InputError: as `load_model`; a teacher of another input or other channels, or whose
-                cells do not divide the student's.
+            InputError: as `load_model`; a teacher with another input colour space, another number
+                of channels, or a stride that does not divide the student's.
         """
         super().__init__()
         self.model = model
         trained = load_model(teacher, device).requires_grad_(False)
         self.ratio = check_teacher(model, trained)
-        # no part of the module, whose weights are saved and reduced
+        # a bound method, so that the teacher is not a submodule: its weights must not be saved, nor
+        # its gradients reduced
         self.encode_by_teacher = trained.accelerate(precision).encode_input
 
     def forward(
@@ -54,20 +56,20 @@ class DistillationLoss(nn.Module):
         classes_btmhw: Tensor,
         teacher_forced: tuple[bool, ...],
     ) -> Losses:
-        """The losses of a batch of clips: of its frames `[B, T, 3, H, W]`, augmented, in the
-        input's colour space; colours are not looked at."""
+        """Compute the loss of a batch of clips `[B, T, 3, H, W]`, augmented and in the input's
+        colour space; colours and classes are ignored."""
         frames_n3hw = frames_bt3hw.flatten(0, 1)
         with torch.no_grad():
             taught_nchw = self.teach(frames_n3hw)
             whitening_cc = whitening_matrix(taught_nchw)
         missed_nchw = self.model.encode_input(frames_n3hw).float() - taught_nchw
-        with torch.autocast(missed_nchw.device.type, enabled=False):  # in single precision
+        with torch.autocast(missed_nchw.device.type, enabled=False):  # in float32
             loss = torch.einsum("dc,nchw->ndhw", whitening_cc, missed_nchw).square().mean()
         return Losses(loss, {DISTILLATION: loss})
 
     def teach(self, frames_n3hw: Tensor) -> Tensor:
-        """What the student is to find: the teacher's features, averaged to the student's cells."""
-        # its precision is its own: Winograd convolution is for float32
+        """The student's target: the teacher's features, averaged to the student's cells."""
+        # the teacher has its own precision, and Winograd convolution needs float32
         with torch.autocast(frames_n3hw.device.type, enabled=False):
             features_nchw = self.encode_by_teacher(frames_n3hw)
         height, width = features_nchw.shape[-2:]
@@ -75,7 +77,8 @@ class DistillationLoss(nn.Module):
 
 
 def check_teacher(student: CorrFlow, teacher: CorrFlow) -> int:
-    """Cells of the teacher along a side of the student's; InputError if they can't be compared."""
+    """The number of the teacher's cells along the side of one of the student's; InputError if their
+    features can't be compared."""
     ratio, rest = divmod(student.stride, teacher.stride)
     wanted = student.config.input, student.encoder.channels
     actual = teacher.config.input, teacher.encoder.channels
@@ -88,7 +91,7 @@ def check_teacher(student: CorrFlow, teacher: CorrFlow) -> int:
 
 
 def whitening_matrix(features_nchw: Tensor) -> Tensor:
-    """What whitens features `[N, C, h, w]`, as the protocol `memory` does; `[C, C]`."""
+    """The matrix `[C, C]` that whitens features `[N, C, h, w]`, as the protocol `memory` does."""
     cells_cp = features_nchw.transpose(0, 1).flatten(1).double()
     centred_cp = cells_cp - cells_cp.mean(dim=1, keepdim=True)
     covariance_cc = centred_cp @ centred_cp.mT / (cells_cp.shape[1] - 1)  # torch.cov isn't compiled

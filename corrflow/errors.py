@@ -1,27 +1,27 @@
-"""What the caller did wrong, as one line. Our own bugs are any other exception."""
+"""Errors of the user, as one-line messages. Any other exception is a bug of ours."""
 
 import math
 
-LARGEST_SEED = 2**63 - 1  # that torch takes
+LARGEST_SEED = 2**63 - 1  # the largest that torch takes
 
 
 class InputError(ValueError):
-    """A mistake in what the user handed over; the message names value, limit and place."""
+    """A mistake in the user's input; the message names value, limit and place."""
 
 
 def check_range(group: str, config: object, names: str, low: float, high: float = math.inf) -> None:
     """Refuse numbers that are out of range.
 
     Args:
-        group: what they are settings of.
-        config: has them as attributes.
-        names: of the settings, with spaces between; one that is None was not given, of one that is
-            a tuple each number counts.
-        low: the least that each may be.
-        high: the most.
+        group: the group of settings, which the message begins with.
+        config: the object whose attributes are checked.
+        names: the settings' names, separated by spaces. None is accepted, and of a tuple each
+            number is checked.
+        low: the smallest value allowed.
+        high: the largest value allowed.
 
     Raises:
-        InputError: one is less, more or not finite; names that one.
+        InputError: a value is out of range or not finite; the message names it.
     """
     for name in names.split():
         value = getattr(config, name)
@@ -33,7 +33,7 @@ def check_range(group: str, config: object, names: str, low: float, high: float 
 
 
 def check_positive(group: str, config: object, names: str) -> None:
-    """As `check_range`, of numbers that must be above 0."""
+    """Refuse settings that are not positive and finite; arguments as for `check_range`."""
     for name in names.split():
         value = getattr(config, name)
         if not 0 < value < math.inf:

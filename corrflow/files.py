@@ -1,5 +1,5 @@
-"""Files that are whole or not there: a temporary file in the same folder, flush, fsync, rename; and
-what names their content."""
+"""Atomic writes (temporary file in the same folder, flush, fsync, rename), and digests of files and
+folders."""
 
 import hashlib
 import os
@@ -11,8 +11,8 @@ from typing import IO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write, that appears as `path` when the block ends well, and never
-    otherwise. An OSError names `path`."""
+    """Open a binary file for writing that appears as `path` only if the block ends without an
+    error. An OSError names `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with named_errors(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -28,8 +28,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """An OSError of the block names the file: one of a write, to a full disk say, names none by
-    itself, and one of the temporary file names that."""
+    """Make an OSError raised in the block name `path`. By itself, a failed write (to a full disk,
+    for example) names no file, and an error on the temporary file names that file."""
     try:
         yield
     except OSError as error:
@@ -39,11 +39,11 @@ def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def content_digest(path: Path, files: Iterable[Path] | None = None) -> str:
-    """Names the content of a file, or of files of a folder with their names.
+    """A digest of a file's content, or of the names and contents of a folder's files.
 
     Args:
-        path: of the file or folder.
-        files: of a folder, those that count; None: all.
+        path: the file or folder.
+        files: the files of the folder to include; None for all.
     """
     if path.is_file():
         with path.open("rb") as file:

@@ -1,7 +1,7 @@
-"""The model: an encoder and a pointer.
+"""The model: an encoder, and attention that copies from a reference frame.
 
-Trained weights are loaded by `pretrained.py`, the loss is in `loss.py`, use on a video in
-`propagation/`. Shapes: b batch, c k channels, h w pixels or cells.
+`pretrained.py` loads trained weights, `loss.py` has the loss, and `propagation/` applies the model
+to a video. Shapes: b batch, c k channels, h w pixels or cells.
 """
 
 import hashlib
@@ -25,33 +25,33 @@ from corrflow.errors import InputError, check_positive, check_range
 from corrflow.files import atomic_file
 from corrflow.frames import check_frame
 
-# of a folder that `save_pretrained` writes, as other libraries name them
+# files of a folder that `save_pretrained` writes, named as in other libraries
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
-# cells in a row of an enlarged frame are a multiple of it: rows of 318 cells take nearly twice as
-# long as those of 320, in bfloat16 on a processor
+# the cells in a row of an enlarged frame are a multiple of this: on a CPU in bfloat16, rows of 318
+# cells take nearly twice as long as rows of 320
 ROW_MULTIPLE = 8
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """All that a checkpoint must say so that its weights can be used."""
+    """The architecture: everything that a checkpoint must hold besides its weights."""
 
     encoder: EncoderConfig = field(default_factory=ResNetConfig)
-    """The network that makes features of frames: resnet18 (the paper's), resnet34,
-    resnet18-stride8, resnet18-half, resnet10-tiny, torchvision:NAME, timm:NAME, or your own,
+    """The network that computes the features of frames: resnet18 (the paper's), resnet34,
+    resnet18-stride8, resnet18-half, resnet10-tiny, torchvision:NAME, timm:NAME, or your own as
     package.module:function or FILE.py:function."""
     radius: int = 6
-    """Half the side of the attention's window in training, in cells of the encoder (paper, section
-    4.1: 13x13 cells)."""
+    """Radius of the attention window in training, in cells of the encoder; 6 is a window of 13x13
+    cells (paper, section 4.1)."""
     inverse_temperature: float = 1.0
-    """Factor of the dot products; 1 as released, 0.125 = 1/sqrt(64) against divergence."""
+    """Factor of the dot products before the softmax. 1 is the released value; 0.125 = 1/sqrt(64)
+    prevents divergence."""
     input: InputSpace = "rgb"
-    """The colour space of the frames that the encoder is shown: RGB as released, or Lab as in
-    MAST."""
+    """The colour space of the encoder's input: RGB as released, or Lab as in MAST."""
 
     input_scale: float = 1.0
-    """How many times frames are enlarged before they are encoded; features are averaged to as many
-    cells as without."""
+    """Factor by which frames are enlarged before they are encoded. The features are averaged, so
+    that the number of cells stays the same."""
 
     def __post_init__(self) -> None:
         check_range("model", self, "radius", 0)
@@ -60,8 +60,8 @@ class ModelConfig:
 
 
 class CorrFlow(nn.Module):
-    """The correspondence model: features that find, in a reference frame, where each point of a
-    target frame was."""
+    """The correspondence model: its features tell where each point of a target frame was in a
+    reference frame."""
 
     def __init__(
         self,
@@ -69,13 +69,13 @@ class CorrFlow(nn.Module):
         attention: str = "auto",
         encoder: Encoder | None = None,
     ) -> None:
-        """A model of random weights, drawn from torch's global generator (`seeded_model` leaves
-        that alone).
+        """Make a model with random weights from torch's global generator (`seeded_model` leaves the
+        generator unchanged).
 
         Args:
-            config: of the model.
-            attention: backend of `restricted_attention`; may be changed at any time.
-            encoder: one that is made already, instead of that of `config`.
+            config: the architecture; None for the default one.
+            attention: backend of `restricted_attention`; it may be changed at any time.
+            encoder: a ready-made encoder to use instead of the one in `config`.
         """
         super().__init__()
         config = config or ModelConfig()
@@ -86,27 +86,27 @@ class CorrFlow(nn.Module):
         self.encoder = encoder or config.encoder.build()
         check_encoder(self.encoder)
         self.precision = torch.float32  # of the encoder's convolutions
-        # says where the model is and in which precision, even if its encoder has no weights
+        # tells the model's device and dtype, even if its encoder has no weights
         self.place: Tensor
         self.register_buffer("place", torch.empty(0), persistent=False)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """The device that the model is on."""
         return self.place.device
 
     @property
     def stride(self) -> int:
-        """Pixels from one cell of the features to the next."""
+        """Pixels between neighbouring cells of the features."""
         return self.encoder.stride
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write the model into a folder: its configuration as `config.json`, its weights, at the
-        precision that they have, as `model.safetensors`. `load_model` takes the folder.
+        """Write the model into a folder that `load_model` takes: its configuration as
+        `config.json`, and its weights, in their own precision, as `model.safetensors`.
 
         Raises:
-            InputError: an encoder that was made by hand, which no configuration describes; a folder
-                of something else, a run's for example.
+            InputError: the encoder was made by hand, so no configuration describes it; the folder
+                holds something else, a run for example.
         """
         if self.config.encoder == ExternalConfig(""):
             raise InputError("encoder: no name: expected one that corrflow.find_encoder finds")
@@ -114,20 +114,19 @@ class CorrFlow(nn.Module):
         check_model_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
         weights = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
-        # first the weights: a folder with a configuration is whole
+        # weights first, so that a folder with a configuration is always complete
         with atomic_file(folder / WEIGHTS_FILE) as file:
             file.write(save(weights, {"format": "pt"}))
         with atomic_file(folder / CONFIG_FILE) as file:
             file.write(json.dumps(config_to_dict(self.config), indent=2).encode())
 
     def accelerate(self, precision: Precision = "auto") -> "CorrFlow":
-        """Let the encoder be computed as fast as it can be where it is, for use without gradients;
-        features differ by rounding.
+        """Make the encoder as fast as possible on its device, for inference; features change by
+        rounding only.
 
         Args:
-            precision: of its convolutions; `auto` takes bfloat16 where the device multiplies it
-                several times as fast, which leaves masks as good as they are
-                (docs/performance.md).
+            precision: of its convolutions; `auto` is bfloat16 where the device multiplies it
+                several times as fast as float32. Masks stay as good (docs/performance.md).
         """
         half = precision == "bfloat16" or (precision == "auto" and has_bfloat16(self.device))
         self.precision = torch.bfloat16 if half else torch.float32
@@ -136,7 +135,7 @@ class CorrFlow(nn.Module):
         return self
 
     def computed_by(self) -> str:
-        """What rounding may depend on."""
+        """What the rounding of results may depend on: device, attention backend and precision."""
         precision = str(self.precision).removeprefix("torch.")
         return f"{self.device.type}, {self.attention} attention, encoder in {precision}"
 
@@ -151,8 +150,8 @@ class CorrFlow(nn.Module):
             `[N, C, H/stride, W/stride]`; C = 64 and stride = 4 by default.
 
         Raises:
-            InputError: another shape, integers or other values; an encoder whose features are not
-                as it says.
+            InputError: wrong shape, integers, or values out of range; features that do not have the
+                encoder's stated stride and channels.
         """
         if frames.ndim != 4 or frames.shape[1] != 3:
             raise InputError(f"encode: frames {list(frames.shape)}: expected [N, 3, H, W]")
@@ -161,13 +160,12 @@ class CorrFlow(nn.Module):
                 f"encode: frames of {frames.dtype}: expected floating RGB in [0, 1] (divide uint8 "
                 "by 255)"
             )
-        if frames.device.type == "cpu":  # on a GPU a look at the values would wait for it
+        if frames.device.type == "cpu":  # on a GPU, checking values would synchronise
             check_frame(frames, "encode: frames")
         return self.encode_input(to_input_space(frames, self.config.input))
 
     def encode_input(self, input_n3hw: Tensor) -> Tensor:
-        """Compute the features of frames that are in the input's colour space already; as
-        `encode`."""
+        """As `encode`, for frames that are already in the input's colour space."""
         height, width = input_n3hw.shape[-2:]
         if height % self.stride or width % self.stride:
             raise InputError(
@@ -185,7 +183,7 @@ class CorrFlow(nn.Module):
         return overlapping_means(features_nchw, cells)
 
     def encode_as_is(self, input_n3hw: Tensor) -> Tensor:
-        """`encode_input` without an `input_scale`."""
+        """As `encode_input`, but without `input_scale`."""
         features: Tensor
         if self.precision == torch.bfloat16:
             with torch.autocast(self.device.type, torch.bfloat16):
@@ -198,8 +196,8 @@ class CorrFlow(nn.Module):
     def propagate_values(
         self, target: Tensor, reference: Tensor, values: Tensor, radius: int | None = None
     ) -> Tensor:
-        """Copy `values` of the reference to the target: features `[B, C, h, w]` twice,
-        `[B, K, h, w]` to `[B, K, h, w]`."""
+        """Copy `values` `[B, K, h, w]` from the reference to the target, whose features are
+        `[B, C, h, w]` each; returns `[B, K, h, w]`."""
         chosen = self.config.radius if radius is None else radius
         return restricted_attention(
             target,
@@ -212,22 +210,23 @@ class CorrFlow(nn.Module):
 
 
 def check_model_folder(folder: Path) -> None:
-    """InputError if `config.json` is there and is no model's, but a run's or another program's."""
+    """Raise InputError if the folder has a `config.json` that is not a model's, but a run's or
+    another program's."""
     path = folder / CONFIG_FILE
     if not path.exists():
         return
     try:
         names = set(json.loads(path.read_bytes()))
-    except (TypeError, ValueError):  # no JSON, or a number
+    except (TypeError, ValueError):  # not JSON, or not a JSON object
         names = set()
     if names != {setting.name for setting in fields(ModelConfig)}:
-        raise InputError(f"{path}: is not of an exported model: expected a folder of its own")
+        raise InputError(f"{path}: does not belong to an exported model: expected another folder")
 
 
 def overlapping_means(features_nchw: Tensor, cells: tuple[int, int]) -> Tensor:
-    """Bring features to fewer cells, `(h, w)`, each the mean of those around it by a triangle that
-    reaches into its neighbours: means of each cell alone track worse."""
-    # in single precision, since on a CPU there is no such mean of bfloat16
+    """Downsample features to `(h, w)` cells by a triangle filter that reaches into the neighbouring
+    cells: plain means over each cell track worse."""
+    # in float32, because this filter does not support bfloat16 on the CPU
     widened_nchw = features_nchw.to(torch.promote_types(features_nchw.dtype, torch.float32))
     means_nchw = F.interpolate(
         widened_nchw, cells, mode="bilinear", align_corners=False, antialias=True
@@ -236,10 +235,10 @@ def overlapping_means(features_nchw: Tensor, cells: tuple[int, int]) -> Tensor:
 
 
 def seeded_model(config: ModelConfig, seed: int, attention: str = "auto") -> CorrFlow:
-    """A model of the random weights that `seed` names, on the CPU.
+    """Make a model on the CPU with the random weights of a seed.
 
-    Layers draw their first weights from torch's global generator and from no other; it is set for
-    as long as that takes, and then put back as it was.
+    Layers draw their initial weights from torch's global generator only, so it is seeded here and
+    restored afterwards.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -247,15 +246,16 @@ def seeded_model(config: ModelConfig, seed: int, attention: str = "auto") -> Cor
 
 
 def config_to_dict(config: ModelConfig) -> dict[str, Any]:
-    """`config` in plain types, as `read_model_config` reads it back."""
+    """Convert `config` to plain types; `read_model_config` reads them back."""
     return {**asdict(config), "encoder": config.encoder.to_dict()}
 
 
 def weights_digest(model: CorrFlow) -> str:
-    """Names what a model computes, wherever it came from: architecture and weights.
+    """A digest of a model's architecture and weights, independent of the file that it was loaded
+    from.
 
     Raises:
-        InputError: an encoder that was made by hand, whose code has no name.
+        InputError: the encoder was made by hand, so its code has no name.
     """
     if model.config.encoder == ExternalConfig(""):
         raise InputError("encoder: no name: expected one that corrflow.find_encoder finds")

@@ -1,4 +1,4 @@
-"""Whether pictures of curves can be drawn here, and to which file."""
+"""Checks before a plot is drawn: that matplotlib is installed, and that the file is a PNG."""
 
 import importlib.util
 from pathlib import Path
@@ -9,12 +9,12 @@ INSTALL = "pip install matplotlib"
 
 
 def check_matplotlib() -> None:
-    """InputError, with the command that installs it, unless matplotlib is here."""
+    """Raise InputError, with the command that installs it, if matplotlib is not installed."""
     if importlib.util.find_spec("matplotlib") is None:
         raise InputError(f"plot: matplotlib is not installed: {INSTALL}")
 
 
 def check_picture(what: str, path: Path) -> None:
-    """InputError unless a file is called as what is written to it: a PNG."""
+    """Raise InputError unless a file's name ends in .png, the format that is written to it."""
     if path.suffix.lower() != ".png":
         raise InputError(f"{what} {path}: expected a name that ends in .png")

@@ -1,5 +1,5 @@
-"""Trained models: loads those that ship, our checkpoints and the files that the method's authors
-released, and exports a checkpoint's weights alone."""
+"""Loads trained models (those that ship, our checkpoints, and the files that the method's authors
+released), and exports the weights of a checkpoint."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from corrflow.encoders.registry import read_config
 from corrflow.errors import InputError
 from corrflow.model import CONFIG_FILE, WEIGHTS_FILE, CorrFlow, ModelConfig
 
-MODELS = Path(__file__).parent / "weights"  # a folder of `save_pretrained` for each that ships
+MODELS = Path(__file__).parent / "weights"  # a `save_pretrained` folder per model
 DEFAULT = "base"
 Weights = Literal["auto", "ema", "last"]
 RELEASED_NAMES = (
@@ -39,17 +39,17 @@ def load_model(
     """Load a model for use, in eval mode.
 
     Args:
-        path: the name of a model that ships, `fast`, `base` or `large`; a checkpoint of ours, a
-            folder of `CorrFlow.save_pretrained`, or a checkpoint in the released layout (with or
-            without the `module.` prefix).
-        device: where it goes.
+        path: the name of a model that ships (`fast`, `base` or `large`), one of our checkpoints, a
+            folder that `CorrFlow.save_pretrained` wrote, or a checkpoint in the released layout
+            (with or without the `module.` prefix).
+        device: the device to load the model to.
         attention: backend of the attention, see `restricted_attention`.
-        weights: `ema`, their exponential moving average over training; `last`, those of the last
-            step; `auto`, the moving average where one was kept.
+        weights: `ema` for the exponential moving average over training, `last` for the weights of
+            the last step, `auto` for the moving average if the checkpoint has one.
 
     Raises:
-        InputError: no such file, a truncated one, or weights of another architecture; no `ema`; a
-            backend that can't be had.
+        InputError: a missing or truncated file, weights of another architecture, a checkpoint
+            without moving average where `ema` is asked for, or a backend that is not available.
     """
     choose_backend(attention, torch.device(device))
     path = model_path(path)
@@ -60,13 +60,15 @@ def load_model(
 
 
 def model_path(path: str | Path) -> Path:
-    """Of a model that ships, by its name, unless something here is called so; else the path."""
+    """The folder of the model that ships under this name, unless a file of that name exists;
+    otherwise the path itself."""
     shipped = MODELS / path
     return shipped if (shipped / CONFIG_FILE).exists() and not Path(path).exists() else Path(path)
 
 
 def select_weights(state: dict[str, Any], weights: Weights, path: str | Path) -> dict[str, Any]:
-    """Those of the last step, or their moving average, by name; InputError if there is none."""
+    """The last step's weights or their moving average, by parameter name; InputError if `ema` is
+    asked for and there is none."""
     if weights == "ema" and "ema" not in state:
         raise InputError(
             f"checkpoint {path}: no moving average of the weights: expected weights auto or last "
@@ -83,38 +85,40 @@ def export_model(
     inverse_temperature: float | None = None,
     input_scale: float | None = None,
 ) -> None:
-    """Write a checkpoint's weights alone, in half precision, as `CorrFlow.save_pretrained` does: an
-    eighth of a checkpoint with its optimizer, and `load_model` takes it.
+    """Export a checkpoint's weights in half precision to a folder that `load_model` takes, in the
+    format of `CorrFlow.save_pretrained`; an eighth of the size of a checkpoint with its optimizer.
 
     Args:
         source: the checkpoint.
-        folder: to write.
+        folder: the folder to write.
         weights: as `load_model`.
-        inverse_temperature: by which it copies from now on; None: as it was trained.
-        input_scale: how many times it sees frames enlarged from now on; None: as it was.
+        inverse_temperature: the exported model's inverse temperature; None for that of its
+            training.
+        input_scale: the exported model's input scale; None for that of the checkpoint.
 
     Raises:
-        InputError: as `load_model`; a weight that half precision can't hold.
+        InputError: as `load_model`; or a weight is too large for half precision.
     """
     model = load_model(source, weights=weights)
     if inverse_temperature is not None:
         model.config = replace(model.config, inverse_temperature=inverse_temperature)
     if input_scale is not None:
         model.config = replace(model.config, input_scale=input_scale)
-    # BatchNorm's statistics take no room, and a variance may be beyond half precision
+    # BatchNorm's statistics stay in float32: they are small, and a variance may exceed half
+    # precision
     for name, weight in model.named_parameters():
         weight.data = weight.data.half()
         if not weight.isfinite().all():
             raise InputError(
-                f"checkpoint {source}: {name} holds what half precision can't: expected finite "
+                f"checkpoint {source}: {name} exceeds half precision: expected finite "
                 "weights up to 65,504"
             )
     model.save_pretrained(folder)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint file or of a folder of `save_pretrained`, on the CPU; InputError
-    if there is none that can be read."""
+    """Read a checkpoint file, or a folder that `save_pretrained` wrote, onto the CPU; InputError if
+    it can't be read."""
     if Path(path).is_dir():
         return read_pretrained(Path(path))
     try:
@@ -131,7 +135,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"checkpoint {path}: damaged, or holds objects of Python, whose code is not run: "
             "expected tensors, numbers and texts alone, as torch.save writes them"
         ) from None
-    # garbage makes the unpickler raise anything; none of it is carried on from
+    # the unpickler may raise any exception on a damaged file; each ends in an InputError
     except Exception as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
@@ -145,7 +149,7 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def read_pretrained(folder: Path) -> dict[str, Any]:
-    """The content of a folder of `save_pretrained`, as of a checkpoint."""
+    """Read a folder that `save_pretrained` wrote into the layout of a checkpoint."""
     try:
         config = dict(json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8")))
         return {"model_config": config, "model": load_file(folder / WEIGHTS_FILE)}
@@ -154,13 +158,13 @@ def read_pretrained(folder: Path) -> dict[str, Any]:
         raise InputError(
             f"checkpoint {folder}: has no {missing}: expected a folder of save_pretrained"
         ) from None
-    except (TypeError, ValueError, SafetensorError) as error:  # no JSON, or no object
+    except (TypeError, ValueError, SafetensorError) as error:  # not JSON, or not a JSON object
         raise InputError(f"checkpoint {folder}: damaged: {error}") from None
 
 
 def read_model_config(state: dict[str, Any], path: str | Path) -> ModelConfig:
-    """The architecture as the checkpoint tells it; the released files tell none and have the
-    default one."""
+    """The architecture stored in a checkpoint; the released files store none and have the default
+    one."""
     if "model_config" not in state:
         return ModelConfig()
     stored = state["model_config"]
@@ -177,7 +181,7 @@ def read_model_config(state: dict[str, Any], path: str | Path) -> ModelConfig:
 
 
 def load_weights(model: CorrFlow, state: dict[str, Any], path: str | Path) -> None:
-    """Put the weights of a checkpoint into `model`, every one of them or none; InputError names the
+    """Load the weights of a checkpoint into `model`, all of them or none; InputError names the
     first that does not fit."""
     weights = {
         rename_released(name): tensor
@@ -198,8 +202,8 @@ def load_weights(model: CorrFlow, state: dict[str, Any], path: str | Path) -> No
 
 
 def find_state_dict(state: dict[str, Any]) -> dict[str, Any]:
-    """The dict of weights within a checkpoint: under `model` (ours), `state_dict` (released), or
-    the whole."""
+    """The dict of weights in a checkpoint: under `model` (ours), under `state_dict` (released), or
+    the checkpoint itself."""
     for key in ("model", "state_dict"):
         if isinstance(state.get(key), dict):
             inner: dict[str, Any] = state[key]
@@ -208,7 +212,7 @@ def find_state_dict(state: dict[str, Any]) -> dict[str, Any]:
 
 
 def rename_released(name: str) -> str:
-    """A released weight's name as ours; our own names stay."""
+    """Convert the name of a released weight to ours; our own names stay."""
     for pattern, replacement in RELEASED_NAMES:
         name = re.sub(pattern, replacement, name)
     return name

@@ -1,8 +1,7 @@
-"""The recursion: colours copied along a clip, frame by frame, and back (paper, sections 3.3 and
-3.4).
+"""The recursion: copy colours along a clip frame by frame, and back (paper, sections 3.3 and 3.4).
 
-The affinity of an ordered pair of frames is computed once: all colours that travel between the same
-two frames travel together, stacked as channels. The losses on them are in `loss.py`. Shapes: b
+The affinity of each ordered pair of frames is computed only once: all colours that are copied
+between the same two frames are stacked as channels. The losses on them are in `loss.py`. Shapes: b
 clips, k colour classes, h w cells.
 """
 
@@ -17,12 +16,12 @@ from corrflow.model import CorrFlow
 def forward_hops(
     model: CorrFlow, features: list[Tensor], colors_btkhw: Tensor, teacher_forced: tuple[bool, ...]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Copy colours 0 -> 1 -> ... -> T-1 twice: by scheduled sampling (section 3.3), and on the
+    """Copy colours 0 -> 1 -> ... -> T-1 twice: by scheduled sampling (section 3.3), and from the
     model's own copies alone.
 
     Returns:
-        For frames 1 .. T-1, each `[B, K, h, w]`: the copies that scheduled sampling made, for their
-        loss, and the model's own, as the next hop takes them.
+        Two lists of `[B, K, h, w]` for frames 1 .. T-1: the copies by scheduled sampling, for the
+        hop loss, and the model's own copies, smoothed as the next hop takes them.
     """
     own_bkhw = start_bkhw = colors_btkhw[:, 0]
     hops, copies = [], []
@@ -45,8 +44,8 @@ def forward_hops(
 
 
 def backward_cycles(model: CorrFlow, features: list[Tensor], copies: list[Tensor]) -> list[Tensor]:
-    """Copy each own copy back to frame 0, the way it came (section 3.4): one `[B, K, h, w]` for
-    each turning point, longest first."""
+    """Copy each of the model's own copies back to frame 0 along the same frames (section 3.4): one
+    `[B, K, h, w]` per turning point, the longest cycle first."""
     travelling: list[Tensor] = []
     for t in range(len(features) - 1, 0, -1):
         travelling.append(copies[t - 1])
@@ -58,12 +57,13 @@ def backward_cycles(model: CorrFlow, features: list[Tensor], copies: list[Tensor
 
 
 def smooth(copied_bkhw: Tensor, stride: int) -> Tensor:
-    """A copy as the next hop's reference: upsampled to pixels and downsampled again, both
-    bilinearly (released code; section 3.3 does not say).
+    """Smooth a copy to be the next hop's reference: the result of upsampling it to pixels and
+    downsampling it again, both bilinearly (as released; section 3.3 does not say).
 
-    Of an even stride, downsampling takes the mean of the two pixels beside a cell's centre: a
-    filter of [1, 4s - 2, 1] / 4s along either side, done here on the cells. Of an odd one it takes
-    the centre itself, and nothing changes.
+    For an even stride s, downsampling takes the mean of the two pixels beside a cell's centre.
+    Together this is a filter of [1, 4s - 2, 1] / 4s along height and width, which is applied here
+    to the cells directly. For an odd stride downsampling takes the centre itself, and nothing
+    changes.
     """
     if stride % 2:
         return copied_bkhw
@@ -72,23 +72,23 @@ def smooth(copied_bkhw: Tensor, stride: int) -> Tensor:
 
 
 class SmoothCells(torch.autograd.Function):
-    """The filter of [side, 1 - 2 side, side] along height and width; at either end the last value
-    counts twice. It is symmetric, and so is its own gradient."""
+    """The filter [side, 1 - 2 side, side] along height and width, with border values replicated. It
+    is symmetric, so its gradient is the same filter."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, side: float) -> Tensor:
-        """Of `[..., h, w]`."""
+        """Filter `[..., h, w]`."""
         ctx.side = side
         return filter_along(filter_along(x, -2, side), -1, side)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        """The same filter."""
+        """Apply the same filter to the gradient."""
         return SmoothCells.apply(grad, ctx.side), None
 
 
 def filter_along(x: Tensor, dim: int, side: float) -> Tensor:
-    """`x`, filtered along one dimension."""
+    """Filter `x` along one dimension."""
     last = x.shape[dim] - 1
     out = x * (1 - 2 * side)
     for source, target, length in ((0, 1, last), (1, 0, last), (0, 0, 1), (last, last, 1)):

@@ -1,5 +1,5 @@
-"""A folder belongs to the configuration that it was begun with, of a run or of an evaluation: what
-differs from that is refused by name."""
+"""Ties a folder to the configuration of the run or evaluation that was started in it: another
+configuration is refused, and the error names what differs."""
 
 import json
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from corrflow.errors import InputError
 from corrflow.files import atomic_file
 
 Config = dict[str, Any]
-SHOWN = 3  # of several differences, how many an error names
+SHOWN = 3  # how many differences an error names
 
 
 def claim_folder(
@@ -22,23 +22,24 @@ def claim_folder(
     *,
     write: bool = True,
 ) -> None:
-    """Let a folder belong to a configuration, or see that it does already.
+    """Tie a folder to a configuration, or check that it already is.
 
     Args:
-        path: of the JSON file in the folder that says so.
-        stored: what it holds; None for a new folder.
-        config: in JSON's own types.
-        what: the folder would hold besides, `another configuration` for example.
-        may_change: whether a setting, `group.name`, may be another than before.
-        write: store `config`; several processes check, and one of them writes.
+        path: the JSON file in the folder that stores the configuration.
+        stored: the configuration in that file; None for a new folder.
+        config: the present configuration, in JSON's types.
+        what: names what else the folder holds in the error, `another configuration` for example.
+        may_change: whether a setting, `group.name`, may differ from the stored one.
+        write: store `config`. If several processes check, only one should write.
 
     Raises:
-        InputError: the folder belongs to another one, names what differs; or can't be written to.
+        InputError: the folder belongs to another configuration (the message names what differs), or
+            can't be written to.
     """
     different = differences(stored, config, may_change) if stored is not None else []
     if different:
         raise InputError(
-            f"{path.parent}: belongs to {what}: {listing(different)}: expected a folder of its own"
+            f"{path.parent}: belongs to {what}: {listing(different)}: expected another folder"
         )
     if not write:
         return
@@ -50,7 +51,7 @@ def claim_folder(
 
 
 def differences(stored: Config, config: Config, may_change: Callable[[str], bool]) -> list[str]:
-    """The settings that are not the same, with both values."""
+    """The settings that differ, with both values."""
     there, here = flatten(stored), flatten(config)
     return [
         f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
@@ -60,13 +61,13 @@ def differences(stored: Config, config: Config, may_change: Callable[[str], bool
 
 
 def listing(different: list[str]) -> str:
-    """The first of several differences, and how many there are besides."""
+    """The first few differences, and how many more there are."""
     more = f"; and {len(different) - SHOWN} more" if len(different) > SHOWN else ""
     return "; ".join(different[:SHOWN]) + more
 
 
 def flatten(tree: Config) -> Config:
-    """`{"a": {"b": 1}}` to `{"a.b": 1}`."""
+    """Flatten a nested dict: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
     flat: Config = {}
     for name, value in tree.items():
         if isinstance(value, dict):

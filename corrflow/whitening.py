@@ -1,7 +1,7 @@
-"""Whitening: features of mean 0 that vary about as much in all directions.
+"""Whitening: gives features mean 0 and about the same variance in all directions.
 
-Directions in which all cells differ alike say little of which is which. Shapes: b videos, c
-channels, h w cells, p cells of a frame.
+Directions in which all cells vary strongly say little about which cell is which. Shapes: b videos,
+c channels, h w cells, p cells of a frame.
 """
 
 from typing import NamedTuple
@@ -9,11 +9,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SMALLEST = 1e-12  # variance, lest a frame of one colour be divided by nothing
+SMALLEST = 1e-12  # a variance, so that features of a frame of one colour are not divided by 0
 
 
 class Whitening(NamedTuple):
-    """What whitens the features of a video."""
+    """The mean and the matrix that whiten the features of a video."""
 
     mean_bc1: Tensor
     matrix_bcc: Tensor
@@ -21,9 +21,9 @@ class Whitening(NamedTuple):
 
     @classmethod
     def fit(cls, features_bchw: Tensor, floor: float) -> "Whitening":
-        """Whiten by the cells of these features; `floor` as of `inverse_sqrt`."""
-        # in double precision, which is rounded: the order of a sum, which threads decide, must not
-        # be seen in what is tracked
+        """Compute the whitening from the cells of these features; `floor` as in `inverse_sqrt`."""
+        # in double precision, then rounded: the order of summation depends on the number of
+        # threads, and must not change what is tracked
         cells_bcp = features_bchw.flatten(2).double()
         mean_bc1 = cells_bcp.mean(dim=2, keepdim=True)
         centred_bcp = cells_bcp - mean_bc1
@@ -32,7 +32,7 @@ class Whitening(NamedTuple):
         return cls(mean_bc1.to(features_bchw.dtype), matrix_bcc.to(features_bchw.dtype))
 
     def apply(self, features_bchw: Tensor) -> Tensor:
-        """Whitened features, of the same shape."""
+        """Whiten features; the shape stays the same."""
         return torch.bmm(self.matrix_bcc, features_bchw.flatten(2) - self.mean_bc1).view_as(
             features_bchw
         )
@@ -43,7 +43,8 @@ def inverse_sqrt(covariance_bcc: Tensor, floor: float) -> Tensor:
 
     Args:
         covariance_bcc: in double precision.
-        floor: so many times the mean variance is added to that of each direction, against noise.
+        floor: this factor times the mean variance is added to the variance of each direction, so
+            that noise is not amplified.
     """
     variances_bc, axes_bcc = torch.linalg.eigh(covariance_bcc)
     variances_bc = variances_bc + floor * variances_bc.mean(dim=-1, keepdim=True) + SMALLEST

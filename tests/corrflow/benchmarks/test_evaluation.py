@@ -264,7 +264,7 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
     [
         (
             {"weights": "beef"},
-            "weights is '[0-9a-f]{16}' there and 'beef' here: expected a folder of its own",
+            "weights is '[0-9a-f]{16}' there and 'beef' here: expected another folder",
         ),
         ({"protocol": Protocol("paper", radius=36)}, "protocol.radius is 24 there and 36 here"),
         ({"benchmark": "davis2016"}, "benchmark is 'davis2017' there and 'davis2016' here"),
