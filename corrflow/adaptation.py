@@ -100,8 +100,8 @@ def sample_clips(frames: Iterable[Tensor], count: int, stride: int, seed: int) -
             height, width = (min(SIDE, side) // stride * stride for side in frame.shape[-2:])
             if not height or not width:
                 raise InputError(
-                    f"adapt: frames {list(frame.shape)}: expected {stride} pixels to a side at "
-                    "least, the model's stride"
+                    f"adapt: frames {list(frame.shape)}: expected sides of at least {stride} "
+                    "pixels, the model's stride"
                 )
             clips_nt3hw = torch.empty(count, CLIP_FRAMES, 3, height, width, dtype=torch.uint8)
         for chosen in (torch.rand(count, generator=generator) * seen < 1).nonzero()[:, 0].tolist():

@@ -94,5 +94,5 @@ def whitening_matrix(features_nchw: Tensor) -> Tensor:
     """The matrix `[C, C]` that whitens features `[N, C, h, w]`, as the protocol `memory` does."""
     cells_cp = features_nchw.transpose(0, 1).flatten(1).double()
     centred_cp = cells_cp - cells_cp.mean(dim=1, keepdim=True)
-    covariance_cc = centred_cp @ centred_cp.mT / (cells_cp.shape[1] - 1)  # torch.cov isn't compiled
+    covariance_cc = centred_cp @ centred_cp.mT / (cells_cp.shape[1] - 1)  # torch.cov won't compile
     return inverse_sqrt(covariance_cc, FLOOR).to(features_nchw.dtype)

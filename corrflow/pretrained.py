@@ -125,15 +125,19 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         names = ", ".join(sorted(config.parent.name for config in MODELS.glob(f"*/{CONFIG_FILE}")))
-        known = f"or one of {names}" if names else "since this copy comes without a model"
+        known = f"or one of {names}" if names else "since this copy has no models"
         # a run that is not validated has no best.pt
         beside = max((file.name for file in Path(path).parent.glob("*.pt")), default="")
-        like = f"expected one, as {beside} beside it" if beside else "expected one"
+        like = (
+            f"expected a checkpoint such as {beside} beside it"
+            if beside
+            else "expected a checkpoint"
+        )
         raise InputError(f"checkpoint {path}: no such file: {like}, {known}") from None
     except UnpicklingError:
         raise InputError(
-            f"checkpoint {path}: damaged, or holds objects of Python, whose code is not run: "
-            "expected tensors, numbers and texts alone, as torch.save writes them"
+            f"checkpoint {path}: damaged, or holds Python objects, whose code is not run: "
+            "expected only tensors, numbers and strings, as torch.save writes them"
         ) from None
     # the unpickler may raise any exception on a damaged file; each ends in an InputError
     except Exception as error:

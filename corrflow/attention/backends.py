@@ -73,8 +73,8 @@ def choose_backend(
         if not serves:
             given = f"{dtype}, top_k {top_k}, {width} channels"
             raise InputError(
-                f"attention: backend triton: {given}: expected 32 bits, {LARGEST_TOP_K}, "
-                f"{WIDEST} at most; tiled serves all"
+                f"attention: backend triton: {given}: expected at most 32 bits, top_k "
+                f"{LARGEST_TOP_K} and {WIDEST} channels; tiled supports all"
             )
     return name
 

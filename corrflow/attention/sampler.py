@@ -20,7 +20,7 @@ def attend(query_bchw: Tensor, key_brchw: Tensor, value_brkhw: Tensor, window: W
     if window.block > 1:
         raise InputError(
             f"attention: backend sampler: block {window.block}: expected 1; the other backends "
-            "serve blocks"
+            "support blocks"
         )
     # an optional dependency
     from spatial_correlation_sampler import (

@@ -1,2 +1,2 @@
-"""Benchmarks: a file each reads a data set and scores it; `registry.py` knows them by name,
-`evaluation.py` runs any, by a `plan.py`."""
+"""Benchmarks: one file per data set reads and scores it; `registry.py` finds them by name, and
+`evaluation.py` runs them as planned by `plan.py`."""

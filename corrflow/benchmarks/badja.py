@@ -87,8 +87,8 @@ class Badja(PointBenchmark):
     headline = (MEASURE,)
     curves = (MEASURE,)
     note = (
-        "PCK@0.2: joints within 0.2 of the root of the animal's area; mean over videos; the first "
-        "labelled frame does not count."
+        "PCK@0.2: joints within 0.2 of the square root of the animal's area; mean over videos. The "
+        "first labelled frame is not scored."
     )
 
     def read(self, root: Path) -> list[BadjaSequence]:
@@ -104,7 +104,7 @@ class Badja(PointBenchmark):
             )
         read = (read_animal(root, path) for path in find(folder, "*.json"))
         if not (sequences := [sequence for sequence in read if sequence]):
-            raise InputError(f"{folder}: no ANIMAL.json there of which {root} has the frames")
+            raise InputError(f"{folder}: no ANIMAL.json there whose frames are in {root}")
         return sequences
 
     def frames(self, sequence: BadjaSequence) -> Iterator[Pixels]:

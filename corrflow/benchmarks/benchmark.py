@@ -40,8 +40,8 @@ class Sequence:
         named = isinstance(name, str) and name not in ("", "..") and "\0" not in name
         if not named or Path(name).name != name or name.encode(errors="ignore").decode() != name:
             raise InputError(
-                f"sequence {name!r}: expected the name of a file in UTF-8, without /: what is "
-                "predicted is written under it"
+                f"sequence {name!r}: expected a file name in UTF-8, without /, since its "
+                "predictions are written under it"
             )
 
 

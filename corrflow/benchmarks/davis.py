@@ -59,8 +59,8 @@ class Davis(MaskBenchmark):
     headline = ("J&F-Mean", "J-Mean", "F-Mean")
     curves = ("J", "F")
     note = (
-        "J: region similarity. F: boundary accuracy. Means over objects; the first and the last "
-        "frame do not count."
+        "J: region similarity. F: boundary accuracy. Means over objects. The first and the last "
+        "frame are not scored."
     )
 
     def __init__(self, year: Literal[2016, 2017]) -> None:
@@ -218,7 +218,7 @@ def listed_sequences(root: Path, year: int) -> list[str] | None:
     if not path:
         raise not_there(
             places[0],
-            f"{LAYOUT}, and a list of those to evaluate, or no ImageSets, for all",
+            f"{LAYOUT}, and ImageSets with a list of those to evaluate, or no ImageSets, for all",
             root,
             f"davis{year}",
         )

@@ -37,7 +37,7 @@ def numbered_files(folder: Path, suffixes: tuple[str, ...], *, gaps: bool = Fals
         raise InputError(f"{folder}: no numbered {' or '.join(suffixes)} files there")
     for (number, path), (following, _) in pairwise(numbered):
         if following == number:
-            raise InputError(f"{folder}: frame {number} comes twice after {path.name}")
+            raise InputError(f"{folder}: frame {number} occurs twice after {path.name}")
         if following != number + 1 and not gaps:
             raise InputError(f"{folder}: frame {number + 1} is missing after {path.name}")
     return [path for _, path in numbered]

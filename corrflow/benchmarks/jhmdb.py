@@ -72,8 +72,8 @@ class Jhmdb(PointBenchmark):
     headline = ("PCK@0.1", "PCK@0.2")
     curves = ("PCK@0.1", "PCK@0.2")
     note = (
-        "PCK@a: joints within a x 0.6 of the diagonal of the person's box; mean over 15 joints; "
-        "the first frame does not count."
+        "PCK@a: joints within a x 0.6 of the diagonal of the person's box; mean over 15 joints. "
+        "The first frame is not scored."
     )
 
     def read(self, root: Path) -> list[JhmdbSequence]:
@@ -128,7 +128,7 @@ class Jhmdb(PointBenchmark):
 
 
 def pck_measures(pred_tk2: Floats, true_tk2: Floats) -> dict[str, Floats]:
-    """Hits `[T, K]` at each alpha."""
+    """Compute the hits `[T, K]` at each alpha."""
     scale_t = box_scale(true_tk2)
     return {
         measure: keypoint_hits(pred_tk2, true_tk2, alpha * scale_t)

@@ -201,7 +201,7 @@ def read_plan(out: Path) -> EvaluationPlan:
 def read_settings(out: Path) -> dict[str, Any]:
     """Read the settings of the plan in `out`; InputError if there is none or it is damaged."""
     if not (out / PLAN).exists():
-        raise InputError(f"{out}: no evaluation was begun there")
+        raise InputError(f"{out}: no evaluation was started there")
     stored = read_json(out / PLAN)
     if not isinstance(stored, dict) or not all(
         isinstance(stored.get(name), dict) for name in ("protocol", RESULTS)
@@ -229,8 +229,8 @@ def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
         )
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise InputError(
-            f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected a "
-            "name of its own for each"
+            f"{evaluation.root}: {evaluation.benchmark} has two sequences {few(twice)}: expected "
+            "different names"
         )
     if evaluation.reset_gap:
         find_benchmark(evaluation.benchmark).ground_truth(sequences[0])

@@ -77,7 +77,9 @@ DATA_SETS = {
         DAVIS_2017,
         (
             Published(
-                "identity: the first mask for ever", CORRFLOW, davis(22.9, 22.1, 15.9, 23.6, 11.7)
+                "identity: the first mask in all frames",
+                CORRFLOW,
+                davis(22.9, 22.1, 15.9, 23.6, 11.7),
             ),
             Published("Colorization", COLORIZATION, davis(34.0)),
             Published("TimeCycle, 480 pixel crop", TIMECYCLE, davis(48.2)),

@@ -142,6 +142,6 @@ def unfinished(out: Path) -> str:
     lacks = (
         f"{len(left)} of {len(sequences)} sequences are not done ({few(left)})"
         if left
-        else "all sequences are done, but it was not ended"
+        else "all sequences are done, but the results were not merged"
     )
     return f"{out}: is not finished: {lacks}: the same launch/eval.py command goes on"

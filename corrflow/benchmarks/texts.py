@@ -27,5 +27,5 @@ def read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: {error}: {EXPECTED}") from None
     if "\0" in text:  # UTF-16 without a byte order mark, UTF-32, or not text
-        raise InputError(f"{path}: holds zero bytes as no UTF-8 text does: {EXPECTED}")
+        raise InputError(f"{path}: holds zero bytes, which UTF-8 text does not: {EXPECTED}")
     return text

@@ -68,8 +68,8 @@ class Vip(MaskBenchmark):
     headline: tuple[str, ...] = ("mIoU",)
     curves: tuple[str, ...] = ("IoU",)
     note = (
-        "Mean IoU over 20 classes, the background with them, of the pixels of all videos together; "
-        "the first frame counts, as in CRW."
+        "Mean IoU over 20 classes, including the background, of the pixels of all videos together. "
+        "The first frame is scored, as in CRW."
     )
 
     def read(self, root: Path) -> list[VipSequence]:
@@ -105,7 +105,8 @@ class Vip(MaskBenchmark):
         return {0: labels_hw}
 
     def score(self, sequence: VipSequence, predicted: list[Pixels]) -> dict[str, Scores]:
-        """Pixels of each class in each frame: in truth and prediction, and in either."""
+        """Count the pixels of each class in each frame: those in both truth and prediction, and
+        those in either."""
         areas_t2c = np.array(
             [
                 class_areas(pred_hw, true_hw, len(CLASSES))
@@ -150,8 +151,8 @@ class VipInstances(Vip):
     headline = ("AP^r", "AP^r@0.5")
     curves = ("found",)
     note = (
-        "AP^r: mean of average precision at IoU 0.1 .. 0.9 over the classes of parts; labels have "
-        "no confidence: precision times recall."
+        "AP^r: mean of average precision at IoU 0.1 .. 0.9 over the classes of parts. Labels have "
+        "no confidence, so this is precision times recall."
     )
 
     def initial_labels(self, sequence: VipSequence) -> dict[int, InitialLabels]:
@@ -263,7 +264,7 @@ def read_video(images: Path, labels: Path) -> VipSequence:
                 f"{labels}"
             )
     if strange := sorted(set(by_name) - {frame.stem for frame in frames}):
-        raise InputError(f"{images}: frame {strange[0]} is missing, which {labels} has labels of")
+        raise InputError(f"{images}: frame {strange[0]} is missing, but {labels} has its labels")
     return VipSequence(
         images.name, len(frames), tuple(frames), tuple(by_name[frame.stem] for frame in frames)
     )

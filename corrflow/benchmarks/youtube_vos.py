@@ -79,7 +79,7 @@ class YouTubeVos(MaskBenchmark):
     curves = ("J", "F")
     note = (
         "J: region similarity. F: boundary accuracy. Seen and unseen: categories of the training "
-        "split, and others; Overall: mean of four."
+        "split, and others. Overall: mean of the four."
     )
 
     def read(self, root: Path) -> list[VosSequence]:
@@ -252,9 +252,9 @@ def truth_is_there(split: Path, videos: list[VosSequence]) -> bool:
     ]
     if missing and len(missing) < len(telling):
         raise InputError(
-            f"{split / 'Annotations'}: {len(missing)} of {len(telling)} masks behind the first of "
+            f"{split / 'Annotations'}: {len(missing)} of {len(telling)} masks after the first of "
             f"an object are missing ({few(missing)}): "
-            "expected all, or none where the truth is not at hand"
+            "expected all, or none if the truth is not available"
         )
     return not missing
 

@@ -82,7 +82,7 @@ def build_torchvision(name: str, pretrained: bool) -> Encoder:
     try:
         layers = probe_layers(network)
     except (AssertionError, RuntimeError) as error:
-        raise InputError(f"{place}: takes no frames of {PROBE}x{PROBE} ({error})") from None
+        raise InputError(f"{place}: does not accept frames of {PROBE}x{PROBE} ({error})") from None
     layer = choose_layer(place, wanted, layers)
     extractor = extraction.create_feature_extractor(network, {layer.name: "features"})
     encoder = Adapter(SingleOutput(extractor, "features"), layer, *IMAGENET)
@@ -150,7 +150,7 @@ def build_timm(name: str, pretrained: bool) -> Encoder:
 
 
 def check_frames(place: str, encoder: Encoder) -> None:
-    """InputError for a network that was made for frames of one size, or of multiples of more than
+    """Raise InputError if a network accepts only frames of one size, or of multiples of more than
     its stride."""
     was_training = encoder.training
     encoder.eval()
@@ -160,7 +160,7 @@ def check_frames(place: str, encoder: Encoder) -> None:
         with torch.no_grad():
             check_features(encoder(frames_13hw), frames_13hw, encoder)
     except (AssertionError, RuntimeError, InputError) as error:
-        raise InputError(f"{place}: takes no frames of {columns}x{rows} ({error})") from None
+        raise InputError(f"{place}: does not accept frames of {columns}x{rows} ({error})") from None
     encoder.train(was_training)
 
 
@@ -168,7 +168,7 @@ def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> Feature
     """The wanted layer, or by default the deepest that is fine enough; InputError lists the
     layers."""
     if not layers:
-        raise InputError(f"{place}: none of its layers gives a map of features at a whole stride")
+        raise InputError(f"{place}: none of its layers returns a feature map at an integer stride")
     if wanted:
         named = [layer for layer in layers if layer.name == wanted]
         if not named:

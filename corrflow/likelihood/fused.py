@@ -14,8 +14,8 @@ from torch import Tensor
 
 from corrflow.likelihood.kernels import gradient_kernel, likelihood_kernel
 
-PIXELS = 256  # of a program, forward
-CELLS = 16  # of a program, backward
+PIXELS = 256  # per program in forward
+CELLS = 16  # per program in backward
 
 
 @torch.library.custom_op("corrflow::likelihood_fused", mutates_args=())

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-THRESHOLDS = (1, 2, 4, 8, 16)  # pixels of 256
+THRESHOLDS = (1, 2, 4, 8, 16)  # in pixels at 256 x 256
 
 
 def track_scores(

@@ -116,7 +116,7 @@ def panel(
         name: what is drawn, for screen readers.
         measure: a heading; may be empty.
         lines: at least one.
-        top: the end of the scale; None for 1 for shares, or 100 for percents.
+        top: the end of the scale; by default 1 for shares, and 100 for percents.
         shown: computes the figure of a line in the legend.
     """
     top = top or scale_of(
@@ -146,7 +146,7 @@ def panel(
 
 
 def path(values: Values, top: float, color: int, kind: str) -> str:
-    """A line, with a gap wherever the measure is not defined."""
+    """The SVG path of a line, with a gap wherever the measure is not defined."""
     values = thinned(values)
     x = np.linspace(0, WIDTH, len(values)) if len(values) > 1 else np.array([WIDTH / 2])
     y = HEIGHT * (1 - values / top)

@@ -126,8 +126,8 @@ def overview(comparison: Comparison) -> str:
     """What was evaluated, and its overall figures."""
     if not comparison.scored:
         warning = (
-            "Nothing was scored: the truth is not at hand. The run's folder holds what is handed "
-            "in."
+            "Nothing was scored: the truth is not available. The run's folder holds the files to "
+            "submit."
         )
         return (
             scope(comparison)
@@ -159,7 +159,7 @@ def uneven(comparison: Comparison) -> str:
         return ""
     warning = (
         f"The runs share {len(comparison.shared)} of {len(comparison.sequences)} sequences: their "
-        "overall figures do not compare."
+        "overall figures are not comparable."
     )
     return note(warning, "warning")
 
@@ -198,15 +198,13 @@ def curves(comparison: Comparison) -> str:
         len(run.scores(name)) > 1 for run in comparison.runs for name in comparison.sequences
     )
     each = " Thin lines: each object." if several and len(comparison.runs) <= THIN_RUNS else ""
-    return (
-        drawn and note(f"Frames that count, from left to right; means over objects.{each}") + drawn
-    )
+    return drawn and note(f"Scored frames, from left to right; means over objects.{each}") + drawn
 
 
 def speed_section(comparisons: list[Comparison]) -> str:
     """The section on speed and memory."""
     explanation = (
-        "Seconds of tracking, reading the frames included, of all jobs together. Memory of a "
-        "process at its most; on CUDA, the device's."
+        "Seconds of tracking, including reading the frames, summed over all jobs. Peak memory of a "
+        "process; on CUDA, of the device."
     )
     return section(2, "Speed", "speed", speed_table(comparisons), note(explanation))

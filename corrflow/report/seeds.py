@@ -20,8 +20,8 @@ def average_seeds(results: list[Result], seeds: int) -> list[Result]:
     """
     if len(results) % seeds:
         raise InputError(
-            f"report: {len(results)} runs, seeds {seeds}: expected as many runs of each setting, "
-            "one setting after the other"
+            f"report: {len(results)} runs, seeds {seeds}: expected as many runs of each setting as "
+            "seeds, one setting after the other"
         )
     firsts = range(0, len(results), seeds)
     return [average(results[first : first + seeds]) for first in firsts]

@@ -29,7 +29,8 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     backends = [name for name in BACKENDS if serves(name, device)]
     variants = []
     for name, backward in (("attention-forward", False), ("attention-forward-backward", True)):
-        # backward does twice the work of forward
+        # backward takes twice the operations and bytes of forward: gradients are as large as their
+        # tensors
         need = Need(sizes.batch, flops * (3 if backward else 1), moved * (3 if backward else 1))
         variants.append(
             Variant(

@@ -41,6 +41,7 @@ class ScalingConfig:
     achieved: float = 0.35
     """Share of the peak that a step reaches."""
     gpus_per_node: int = 8
+    """GPUs of a node."""
     nvlink_gbyte: float = 450.0
     """Bandwidth between two GPUs of a node, in 10^9 bytes per second; by their datasheets 450 for
     an H100, 300 for an A100."""

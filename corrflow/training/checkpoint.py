@@ -92,7 +92,7 @@ def restore(
         try:
             state = read_checkpoint(path)
         except InputError as error:
-            warn(f"{error}; trying the one before")
+            warn(f"{error}; trying the previous one")
             continue
         restore_state(state, path, model, optimizer)
         return state
@@ -207,9 +207,9 @@ def restore_best(run: Path, step: int, warn: Callable[[str], None]) -> dict[str,
     held = read_validation(best)
     if best.exists() and (held is None or held["step"] > step):
         why = (
-            "no validation can be read in it"
+            "it has no readable validation"
             if held is None
-            else f"of step {held['step']}, and the run goes on from step {step}"
+            else f"it is of step {held['step']}, but the run resumes from step {step}"
         )
         warn(f"{best}: removed: {why}")
         best.unlink()

@@ -82,7 +82,7 @@ class TrainerConfig:
         clips = self.batch // world
         if self.batch % (world * self.accumulate):
             fitting = [str(n) for n in range(1, clips + 1) if self.batch % (world * n) == 0]
-            expected = "a batch that divides by the processes"
+            expected = "a batch that is a multiple of the number of processes"
             if fitting:
                 expected = f"one of {', '.join(fitting)}"
             raise InputError(
@@ -91,7 +91,7 @@ class TrainerConfig:
             )
         if self.sync_batch_norm and device.type != "cuda":
             raise InputError(
-                f"trainer: sync_batch_norm on {device.type}: expected cuda: torch has it for no "
+                f"trainer: sync_batch_norm on {device.type}: expected cuda: torch has it on no "
                 "other device"
             )
 

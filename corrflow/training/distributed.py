@@ -176,7 +176,7 @@ def gather_hosts(store: Store, rank: int, world: int, host: str, seconds: float)
         missing = ", ".join(str(of) for of in range(world) if of not in came)
         nodes = sorted({store.get(keys[of]).decode() for of in came})
         raise LostRankError(
-            f"rank {missing} of {world} didn't come within {seconds:g} s; the "
+            f"rank {missing} of {world} did not join within {seconds:g} s; the "
             f"others are on {', '.join(nodes)}"
         ) from None
 

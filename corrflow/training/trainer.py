@@ -131,7 +131,7 @@ class Trainer:
         # BatchNorm's running statistics do not influence training; those of rank 0 are saved, and
         # validation broadcasts them
         with warnings.catch_warnings():
-            # torch 2.15 renames it; earlier versions do not have the new name
+            # torch 2.15 warns of a new name, which earlier versions don't have
             warnings.simplefilter("ignore", FutureWarning)
             wrapped = DistributedDataParallel(loss_module, devices, broadcast_buffers=False)
         wrapped.register_comm_hook(None, self.timer.reduce)

@@ -331,7 +331,7 @@ def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, who
         "--timeouts.join-seconds",
         5,
     )
-    run.await_that(lambda: "rank 1 of 2 didn't come within 5 s; the others are on n1" in run.log())
+    run.await_that(lambda: "rank 1 of 2 did not join within 5 s; the others are on n1" in run.log())
     fault.unlink()
     run.await_end()
     check_equal(run, whole)

@@ -80,7 +80,7 @@ def test_crops_come_from_all_of_a_frame_and_are_moved_from_frame_to_frame():
     ("frames", "steps", "told"),
     [
         (torch.zeros(2, 3, 32, 32), 1, "a video of 2 frames: expected at least 3"),
-        (torch.zeros(3, 3, 3, 32), 1, r"frames \[3, 3, 32\]: expected 4 pixels to a side"),
+        (torch.zeros(3, 3, 3, 32), 1, r"frames \[3, 3, 32\]: expected sides of at least 4"),
         (torch.zeros(3, 3, 32, 32), 0, "0 steps: expected at least 1"),
     ],
 )

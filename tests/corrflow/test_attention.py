@@ -438,7 +438,7 @@ def test_triton_says_what_it_does_not_serve(monkeypatch):
     monkeypatch.setattr(backends, "is_installed", lambda package: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for arguments in ({"dtype": torch.float64}, {"top_k": 65}, {"width": 600}):
-        with pytest.raises(InputError, match="tiled serves all"):
+        with pytest.raises(InputError, match="tiled supports all"):
             choose_backend("triton", CPU, **arguments)
     monkeypatch.delenv("TRITON_INTERPRET")
     with pytest.raises(InputError, match="tensors on cpu: expected CUDA"):

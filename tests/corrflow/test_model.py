@@ -162,10 +162,10 @@ def test_refuses_a_missing_a_truncated_and_a_foreign_checkpoint(tmp_path):
     with pytest.raises(InputError, match="truncated"):
         load_model(path)
     (tmp_path / "text.pt").write_text("not weights at all")
-    with pytest.raises(InputError, match=r"text\.pt: damaged, or holds objects of Python"):
+    with pytest.raises(InputError, match=r"text\.pt: damaged, or holds Python objects"):
         load_model(tmp_path / "text.pt")
     torch.save({"state_dict": {}, "args": argparse.Namespace(lr=1.0)}, tmp_path / "objects.pt")
-    with pytest.raises(InputError, match=r"objects\.pt: damaged, or holds objects of Python"):
+    with pytest.raises(InputError, match=r"objects\.pt: damaged, or holds Python objects"):
         load_model(tmp_path / "objects.pt")
     (tmp_path / "empty.pt").touch()
     with pytest.raises(InputError, match="not a readable checkpoint"):
@@ -255,13 +255,15 @@ def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch
     )
     monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path)
     assert weights_digest(load_model()) == weights_digest(load_model(tmp_path / "base"))
-    with pytest.raises(InputError, match=r"fsat: no such file: expected one, or one of base"):
+    with pytest.raises(
+        InputError, match=r"fsat: no such file: expected a checkpoint, or one of base"
+    ):
         load_model("fsat")
     (tmp_path / "base/model.safetensors").unlink()
     with pytest.raises(InputError, match=r"base: has no model\.safetensors"):
         load_model()
     (tmp_path / "base/config.json").unlink()
-    with pytest.raises(InputError, match=r"base: no such file: .* this copy comes without a model"):
+    with pytest.raises(InputError, match=r"base: no such file: .* this copy has no models"):
         load_model()
 
 

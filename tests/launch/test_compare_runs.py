@@ -48,7 +48,7 @@ def test_a_number_of_seeds_that_can_not_be_is_refused(runs, refused):
 def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, refused):
     begun = shutil.copytree(runs / "first", tmp_path / "begun")
     (begun / "metrics.json").unlink()
-    assert "all sequences are done, but it was not ended" in refused("report", begun)
+    assert "all sequences are done, but the results were not merged" in refused("report", begun)
     (begun / "sequences" / "val-002.json").unlink()
     assert "begun: is not finished: 1 of 4 sequences are not done (val-002)" in refused(
         "report", begun
@@ -96,7 +96,7 @@ def change(path, edit):
         ),
         (
             lambda run: ((run / "metrics.json").unlink(), (run / "plan.json").unlink()),
-            "no evaluation was begun there",
+            "no evaluation was started there",
         ),
     ],
 )
@@ -110,7 +110,7 @@ def test_wrong_input_is_one_line(runs, tmp_path, refused):
     first = runs / "first"
     assert "no run: expected the folder" in refused("report")
     assert "nowhere: no such folder" in refused("report", tmp_path / "nowhere")
-    assert "no evaluation was begun there" in refused("report", tmp_path)
+    assert "no evaluation was started there" in refused("report", tmp_path)
     assert "given before: expected each run once" in refused("report", first, first)
     assert "is a folder: expected a file to write" in refused("report", first, "--out", tmp_path)
     (tmp_path / "file").touch()

@@ -789,7 +789,7 @@ def test_a_command_without_a_video_or_a_model_says_what_it_lacks(
     )
     # a copy without models
     monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path)
-    assert "base: no such file: expected one, since this copy comes without a model" in refused(
+    assert "base: no such file: expected a checkpoint, since this copy has no models" in refused(
         "track", "--browser"
     )
 

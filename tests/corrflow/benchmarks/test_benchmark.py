@@ -13,7 +13,7 @@ from corrflow.benchmarks.tables import write_csv
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../x", "/x", "a/", "a\0b", 7, None])
 def test_a_sequence_whose_files_would_lie_elsewhere_is_refused(name):
-    with pytest.raises(InputError, match=r"sequence .*: expected the name of a file in UTF-8, wi"):
+    with pytest.raises(InputError, match=r"sequence .*: expected a file name in UTF-8, wi"):
         Sequence(name, 1)
 
 

@@ -333,7 +333,7 @@ def test_two_sequences_of_one_name_are_refused(tmp_path):
     vip(tmp_path)
     (tmp_path / "VIP_Fine/lists/val_videos.txt").write_text("videos10\nImages/videos10\n")
     with pytest.raises(
-        InputError, match="vip has two sequences videos10: expected a name of its own for each"
+        InputError, match="vip has two sequences videos10: expected different names"
     ):
         evaluate("vip", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
 
@@ -434,7 +434,7 @@ def test_every_sequence_has_one_job_and_none_has_much_more_than_another(count):
 
 
 def test_a_job_without_a_plan_is_refused(tmp_path):
-    with pytest.raises(InputError, match="no evaluation was begun there"):
+    with pytest.raises(InputError, match="no evaluation was started there"):
         read_plan(tmp_path)
 
 

@@ -137,8 +137,8 @@ def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5, name=
             r"video goat: a visible point is at 0.5, 130: expected x and y in \[0, 1\], of width",
         ),
         (of_goat(at=-0.6), "video goat: a visible point is at -0.6, -0.6: expected"),
-        (of_goat(name="../../goat"), r"sequence '../../goat': expected the name of a file"),
-        (of_goat(name=7), "sequence 7: expected the name of a file"),
+        (of_goat(name="../../goat"), r"sequence '../../goat': expected a file name"),
+        (of_goat(name=7), "sequence 7: expected a file name"),
         (
             pickle.dumps(
                 {

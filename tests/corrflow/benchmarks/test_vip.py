@@ -105,7 +105,7 @@ CATEGORIES = f"{BASE}/Annotations/Category_ids/videos10"
         ),
         (
             lambda r: (r / BASE / "Images/videos10/000000000026.jpg").unlink(),
-            "frame 000000000026 is missing, which",
+            "frame 000000000026 is missing, but",
         ),
         (
             lambda r: shutil.rmtree(r / BASE / "Images"),

@@ -162,14 +162,14 @@ def blank(folder):
     [
         (
             lambda r: (r / "Annotations/0a1b2c3d4e/00015.png").unlink(),
-            "Annotations: 1 of 3 masks behind the first of an object are missing "
+            "Annotations: 1 of 3 masks after the first of an object are missing "
             "(0a1b2c3d4e/00015.png): expected all",
         ),
         (
             lambda r: [
                 (r / f"Annotations/0a1b2c3d4e/{n}.png").unlink() for n in ("00005", "00015")
             ],
-            "2 of 3 masks behind the first of an object are missing (0a1b2c3d4e/00005.png, "
+            "2 of 3 masks after the first of an object are missing (0a1b2c3d4e/00005.png, "
             "0a1b2c3d4e/00015.png)",
         ),
         (

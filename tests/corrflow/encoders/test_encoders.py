@@ -73,8 +73,8 @@ def test_what_is_no_encoder_is_refused_by_name(own):
         ("no_such_package_at_all:build", "No module named 'no_such_package_at_all'"),
         ("torchvision:resnet17", "torchvision:resnet17: expected a classification network"),
         ("torchvision:resnet18@layer9", r"layer9: expected one of .*layer2 \(stride 8\)"),
-        ("torchvision:vit_b_16", "takes no frames of 64x64"),
-        ("torchvision:alexnet", "none of its layers gives a map of features at a whole stride"),
+        ("torchvision:vit_b_16", "does not accept frames of 64x64"),
+        ("torchvision:alexnet", "none of its layers returns a feature map at an integer stride"),
     ):
         with pytest.raises(InputError, match=words):
             find_encoder(name).build()
@@ -109,7 +109,7 @@ def test_a_torchvision_network_tracks_by_any_protocol():
 @pytest.mark.parametrize("name", ["beit_base_patch16_224", "hrnet_w18_small"])
 def test_a_timm_network_that_does_not_take_frames_of_any_size_is_refused(name):
     pytest.importorskip("timm", reason="timm is not installed")
-    with pytest.raises(InputError, match=rf"timm:{name}: takes no frames of \d+x\d+ \("):
+    with pytest.raises(InputError, match=rf"timm:{name}: does not accept frames of \d+x\d+ \("):
         find_encoder(f"timm:{name}").build()
 
 

@@ -12,7 +12,7 @@ def test_all_processes_that_did_not_come_are_named():
     for rank in range(1, 10):
         store.set(f"host/{rank}", "n1")
     store.set("host/11", "n2")
-    words = r"rank 10, 12 of 13 didn't come within 0.1 s; the others are on n0, n1, n2"
+    words = r"rank 10, 12 of 13 did not join within 0.1 s; the others are on n0, n1, n2"
     with pytest.raises(LostRankError, match=words):
         gather_hosts(store, 0, 13, "n0", 0.1)
 

@@ -111,7 +111,7 @@ def test_a_truncated_checkpoint_is_passed_over(tmp_path):
     assert Trainer(tmp_path, config(), ALONE, told.append).step == 4
     (line,) = told
     assert line.startswith(f"rank 0: warning: checkpoint {newest}: ")
-    assert line.endswith("; trying the one before")
+    assert line.endswith("; trying the previous one")
     checkpoint_path(tmp_path, 4).write_bytes(b"")
     with pytest.raises(InputError, match="none of its 2 checkpoints"):
         Trainer(tmp_path, config(), ALONE, told.append)

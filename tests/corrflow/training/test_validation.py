@@ -176,7 +176,7 @@ def test_a_best_of_steps_that_are_done_again_goes(tree, tmp_path, scripted, caps
     scripted |= {4: 0.4, 6: 0.3}
     run_to_end(tmp_path, settings(tree, steps=6))
     told = capsys.readouterr().err
-    assert "best.pt: removed: of step 4, and the run goes on from step 2\n" in told
+    assert "best.pt: removed: it is of step 4, but the run resumes from step 2\n" in told
     assert best(tmp_path) == (2, 0.5)
 
 
