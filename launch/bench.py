@@ -1,13 +1,17 @@
-"""Measure speed and memory side by side:
-`python launch/bench.py attention|step|inference|growth [--device cpu|cuda] [--json FILE]`, of the
-data `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`, of training on them
-`bench.py train --data SHARDS`, of all-reduce `bench.py reduce --procs 2`. Check and measure a GPU
-with one command: `bench.py gpu --out DIR`. Predict many GPUs from stated rates:
-`bench.py scaling --network-gbit 100`.
+"""Measure speed and memory of the alternatives side by side.
 
-Each row is one way to do a work; `released` is the formulation that the method's authors published.
-Every way runs in a process of its own, by turns, so that other load falls on all alike: trust the
-ratios. docs/performance.md and docs/clusters.md explain the figures.
+- the model: `python launch/bench.py attention|step|inference|growth [--device cpu|cuda]
+  [--json FILE]`
+- the data: `bench.py pack --source VIDEOS`, `bench.py loader --data SHARDS`
+- training on packed data: `bench.py train --data SHARDS`
+- all-reduce: `bench.py reduce --procs 2`
+- check and measure everything on a GPU: `bench.py gpu --out DIR`
+- predict training on many GPUs from given rates: `bench.py scaling --network-gbit 100`
+
+Each row of a table is one variant of the same work; `released` is the formulation that the method's
+authors published. Each variant runs in its own process, and the variants take turns, so that other
+load slows all of them equally: trust the ratios. docs/performance.md and docs/clusters.md explain
+the figures.
 """
 
 import json
@@ -62,7 +66,7 @@ Series = dict[str, list[tuple[int, list[Row]]]]
 
 
 def main(argv: list[str]) -> int:
-    """Measure, print a table, write the rows."""
+    """Measure, print a table, and write the rows to a file if asked to."""
     if argv and argv[0] in OTHERS:
         return OTHERS[argv[0]](argv[1:])
     work = argv[0] if argv else "no work"
@@ -92,7 +96,8 @@ def main(argv: list[str]) -> int:
 
 
 def measured(chosen: list[Variant], device: torch.device, rounds: int) -> list[Row]:
-    """The rows of the variants that could run, with a bar that moves each round."""
+    """Measure the variants, with a progress bar that counts rounds; return the rows of those that
+    could run."""
     with progress_bar(total=rounds + 1, unit="round", desc=chosen[0].name) as bar:
         rows, failures = measure(chosen, device, rounds, bar.update)
     for failure in failures:
@@ -101,7 +106,8 @@ def measured(chosen: list[Variant], device: torch.device, rounds: int) -> list[R
 
 
 def growth(job: BenchJob, device: torch.device) -> Series:
-    """Attention by image side and by radius, the step by image side."""
+    """Measure attention at several image sides and radii, and the training step at several image
+    sides."""
     sizes = job.sizes(device)
     points = {
         "image side, pixels (attention)": [
@@ -136,12 +142,12 @@ def growth(job: BenchJob, device: torch.device) -> Series:
 
 
 def named(row: Row, label: str, value: int) -> Row:
-    """A row that says at what size it was measured."""
+    """Add the size at which a row was measured to its name."""
     return replace(row, name=f"{row.name}, {label.split(',')[0]} {value}")
 
 
 def describe(device: torch.device) -> str:
-    """The machine and the versions, in a line."""
+    """The device and the versions of PyTorch and Python, in one line."""
     versions = f"torch {torch.__version__}, Python {platform.python_version()}"
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {versions}"
@@ -193,12 +199,12 @@ def table(rows: list[Row], limits: Limits, device: torch.device) -> str:
 
 
 def figure(value: float | None, form: str) -> str:
-    """A figure, or a dash in its place."""
+    """A number formatted by `form`; a dash of the same width for None."""
     return f"{'-':>{form.partition('.')[0]}}" if value is None else f"{value:{form}}"
 
 
 def record(row: Row, limits: Limits, job: BenchJob, device: torch.device) -> dict[str, object]:
-    """A row for the JSON file."""
+    """A row as the JSON file has it."""
     fields = asdict(row)
     need = fields.pop("need")
     return {
@@ -215,8 +221,8 @@ def record(row: Row, limits: Limits, job: BenchJob, device: torch.device) -> dic
 
 
 def bench_pack(argv: list[str]) -> int:
-    """Packing beside decoding and encoding."""
-    # decodes videos, by PyAV, which other machines need not have
+    """Measure packing, compared with decoding and encoding alone."""
+    # imports PyAV, which only machines that decode videos need to have
     from shards.speed import measure_packing
 
     job = parse(PackBenchJob, argv, "bench.py pack")
@@ -239,7 +245,7 @@ def bench_pack(argv: list[str]) -> int:
 
 
 def bench_loader(argv: list[str]) -> int:
-    """Loading beside decoding."""
+    """Measure the clip loader, compared with JPEG decoding alone."""
     from shards.speed import measure_loading
 
     job = parse(LoaderBenchJob, argv, "bench.py loader")
@@ -267,7 +273,7 @@ def bench_loader(argv: list[str]) -> int:
 
 
 def bench_train(argv: list[str]) -> int:
-    """Training on shards beside its step and its loader alone."""
+    """Measure training on shards, compared with its step alone and its loader alone."""
     recipe, rest = take_recipe(argv)
     default = TrainBenchJob(
         tyro.MISSING, clip=recipe.clip, stream=recipe.stream, training=recipe.training
@@ -292,7 +298,7 @@ def bench_train(argv: list[str]) -> int:
 
 
 def bench_gpu(argv: list[str]) -> int:
-    """All that a GPU computes, checked and measured; exit code 1 if anything failed."""
+    """Check and measure everything that runs on a GPU; exit code 1 if anything failed."""
     job = parse(GpuBenchJob, argv, "bench.py gpu")
     device = choose_device(job.device)
     if device.type == "cpu" and not job.tiny:
@@ -309,14 +315,14 @@ def bench_gpu(argv: list[str]) -> int:
 
 
 def write_figures(path: Path, figures: object) -> None:
-    """A JSON file."""
+    """Write a JSON file."""
     with atomic_file(path) as file:
         file.write((json.dumps(figures, indent=1) + "\n").encode())
 
 
 def bench_reduce(argv: list[str]) -> int:
-    """All-reduce among processes: those that were started together (torchrun), or as many as asked
-    for here."""
+    """Measure all-reduce among the processes that torchrun started, or else start `--procs` of them
+    here."""
     job = parse(ReduceBenchJob, argv, "bench.py reduce")
     if not is_worker_process():
         return run_processes([sys.executable, __file__, "reduce", *argv], job.procs)
@@ -329,7 +335,7 @@ def bench_reduce(argv: list[str]) -> int:
 
 
 def predict_scaling(argv: list[str]) -> int:
-    """Many GPUs, on paper."""
+    """Predict the speed of training on many GPUs from given rates."""
     config = parse(ScalingConfig, argv, "bench.py scaling")
     rows = predict(config)
     if not rows:
@@ -348,7 +354,7 @@ def predict_scaling(argv: list[str]) -> int:
     return 0
 
 
-KINETICS, TEN_SECONDS = 240_000, 10.0  # videos, and how long each is
+KINETICS, TEN_SECONDS = 240_000, 10.0  # number of videos, and seconds of each
 OTHERS = {
     "pack": bench_pack,
     "loader": bench_loader,

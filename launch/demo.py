@@ -1,5 +1,5 @@
-"""The whole way in minutes: generate videos, pack, train, evaluate against two baselines, report,
-and track a clip with the pretrained model. `make demo`.
+"""The whole pipeline in minutes: generate videos, pack, train, evaluate against two baselines,
+report, and track a clip with the pretrained model. `make demo`.
 
 Exits 1 unless the trained model beats both the untrained one and the identity by a clear margin on
 held-out videos.
@@ -30,11 +30,11 @@ from launch.common.command import parse, run
 from launch.configs.recipes import demo
 from shards.synthetic import SceneConfig, write_tree
 
-MARGIN = 0.10  # of J&F: what counts as a clear lead; 0.191 (README) and 0.172 were measured
+MARGIN = 0.10  # J&F that counts as a clear lead; 0.191 (README) and 0.172 were measured
 TRAIN_SEED, VAL_SEED = 1000, 9000
 MARK = ".corrflow-demo"
 EXAMPLE = Path(__file__).parents[1] / "docs" / "example"
-TRAINED = 2  # the place of the demo's own model among the results
+TRAINED = 2  # index of the demo's own model among the results
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,15 @@ class DemoJob:
     """Generate videos, pack, train, evaluate and report; then track the example in docs/example."""
 
     out: Path = Path("demo")
-    """Folder for all of it; one of an earlier demo is replaced."""
+    """Folder for all results; that of an earlier demo is replaced."""
     videos: int = 48
-    """Generated for training."""
+    """Number of videos to generate for training."""
     held_out: int = 6
-    """Generated for the evaluation."""
+    """Number of videos to generate for the evaluation."""
     steps: int = 0
-    """Of training; 0: the recipe's."""
+    """Number of training steps; 0 takes the recipe's."""
     procs: int = 2
-    """Processes that generate and pack."""
+    """Number of processes that generate and pack."""
 
     def __post_init__(self) -> None:
         check_range("demo", self, "videos held_out procs", 1)
@@ -119,14 +119,15 @@ def main(argv: list[str]) -> int:
 
 
 def track_example(out: Path) -> int:
-    """A real video, from one frame that was labelled in Labelme; returns track.py's exit code."""
+    """Track a real video from one frame that was labelled in Labelme; returns track.py's exit
+    code."""
     video, labels = EXAMPLE / "bunny.mp4", EXAMPLE / "bunny.json"
     flags = ["--video", str(video), "--labels", str(labels), "--out", str(out), "--size", "240"]
     return track.main(flags)
 
 
 def prepare_folder(out: Path) -> None:
-    """An empty folder; what an earlier demo left is removed, anything else is left alone."""
+    """Make an empty folder; an earlier demo's is removed, InputError for any other."""
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file: expected a folder")
     if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
@@ -139,13 +140,13 @@ def prepare_folder(out: Path) -> None:
 
 
 def step(number: int, text: str) -> None:
-    """Say where the demo is."""
+    """Print which step of the demo begins."""
     print(f"\n[{number}/6] {text}", flush=True)
 
 
 def evaluate_all(out: Path) -> list[Result]:
-    """Identity, untrained, trained, and beside them the pretrained model, which has never seen a
-    generated video."""
+    """Evaluate identity, the untrained and the trained model, and for comparison the pretrained
+    one, which has never seen a generated video."""
     untrained = seeded_model(ModelConfig(encoder=demo().training.model.encoder), seed=0).eval()
     trained = load_model(checkpoints(out / "run")[-1]).accelerate()
     methods: list[tuple[str, CorrFlow | None, str]] = [
@@ -161,7 +162,7 @@ def evaluate_all(out: Path) -> list[Result]:
 
 
 def write_picture(path: Path, root: Path, results: list[Result]) -> None:
-    """Two sequences, four moments each: what each of these tracked, and the truth below."""
+    """Draw four frames of two sequences: the masks of each result, and the true ones below."""
     rows = []
     for sequence in read_sequences(root, 2017)[:2]:
         moments = np.linspace(0, sequence.length - 1, 4).round().astype(int)

@@ -1,7 +1,7 @@
 """Evaluate a checkpoint on a benchmark:
 `python launch/eval.py --benchmark davis2016 --root ROOT --checkpoint PT --out OUT [--jobs N]`.
 
-The same command again does the sequences that are not done.
+The same command again evaluates the sequences that are missing.
 """
 
 import os
@@ -41,8 +41,8 @@ from slurm.tasks import Task
 
 
 def main(argv: list[str]) -> int:
-    """Evaluate here, in this process or in several, or let SLURM do it; report, print the
-    figures."""
+    """Evaluate here, in one process or several, or through SLURM; write the report and print the
+    scores."""
     job = parse(EvalJob, argv, "eval.py")
     if is_worker_process():
         return work_as_worker(job)
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> int:
 
 
 def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -> int:
-    """Do what is left of an evaluation, or let SLURM do it; returns the exit code."""
+    """Evaluate the sequences that are missing, here or through SLURM; returns the exit code."""
     if not plan.left():
         print("evaluated already:")
     elif away:
@@ -65,7 +65,7 @@ def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -
             return 0
         if failure := follow(plan, submitted):
             raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
-        tell(plan, merge(plan))  # its last job has written the rest
+        tell(plan, merge(plan))  # the last job has written everything else
         return 0
     elif job.jobs > 1:
         if code := run_processes(
@@ -79,10 +79,10 @@ def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -
 
 
 def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
-    """Plan the evaluation; nothing is written. What is wrong with flags, checkpoint or data is
+    """Plan the evaluation, without writing anything. Mistakes in flags, checkpoint or data are
     found here, before anything is submitted."""
     protocol = job.chosen_protocol
-    if not away:  # elsewhere there may be devices that this machine lacks
+    if not away:  # a cluster's nodes may have devices that this machine lacks
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
     if not protocol.propagates:
@@ -126,8 +126,9 @@ def make_model(
     device: torch.device,
     attention: str,
 ) -> CorrFlow:
-    """The model to evaluate: of a checkpoint, the pretrained one, an encoder of another make with
-    its published weights, or one of random weights; and how it sees frames."""
+    """The model to evaluate: a checkpoint, the default model, an encoder of another library with
+    its published weights, or a model with random weights. `input_scale` replaces the model's own
+    unless it is 0."""
     config = ModelConfig(encoder=find_encoder(encoder)) if encoder else ModelConfig()
     if checkpoint == "none":
         model = seeded_model(config, seed, attention)
@@ -141,8 +142,8 @@ def make_model(
 
 
 def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
-    """The plan's model, on this machine's `number`-th device, counted round; InputError if its
-    weights are no longer those."""
+    """The plan's model, on device `number` modulo this machine's number of devices; InputError if
+    its weights are not those that were planned."""
     if not evaluation.protocol.propagates:
         return None
     count = torch.cuda.device_count() if torch.cuda.is_available() else 1
@@ -166,7 +167,7 @@ def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
 
 
 def method_name(job: EvalJob) -> str:
-    """What the tables call it."""
+    """The method's name in the tables."""
     if job.protocol == "identity":
         return "identity"
     if job.encoder:
@@ -178,7 +179,7 @@ def method_name(job: EvalJob) -> str:
 def work(
     plan: EvaluationPlan, number: int, count: int, device: int = 0, shown: bool = True
 ) -> None:
-    """The `number`-th of `count` parts."""
+    """Evaluate the `number`-th of `count` parts of the sequences."""
     share = plan.share(number, count)
     if all(plan.result(sequence) for sequence in share):
         return
@@ -191,20 +192,20 @@ def work(
 
 
 def work_as_worker(job: EvalJob) -> int:
-    """One of several processes on this machine, each with its part, its share of the cores (or what
-    OMP_NUM_THREADS says, where that is less), and a device where there is one."""
+    """Evaluate one part, as one of several processes on this machine. Each takes its share of the
+    cores (or OMP_NUM_THREADS, if that is less), and a device of its own if there are enough."""
     die_with_parent()
     keep_freed_memory()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     share_cores(world)
-    # the parts are about as long: one bar tells of all
+    # the parts take about equally long, so one progress bar stands for all
     work(read_plan(job.out), rank, world, rank, shown=rank == 0)
     return 0
 
 
 def submit(job: EvalJob, plan: EvaluationPlan) -> Submitted:
-    """Leave it to SLURM: an array whose jobs do a part each, those parts that are done left out,
-    and a job that ends the evaluation."""
+    """Submit the evaluation to SLURM: an array with a job for each part that is not done, and a job
+    that finishes the evaluation."""
     out = str(job.out.absolute())
     numbers = [
         n
@@ -221,20 +222,21 @@ def submit(job: EvalJob, plan: EvaluationPlan) -> Submitted:
 
 
 def work_in_array(out: str, number: int, count: int, threads: int) -> None:
-    """A job of the array."""
+    """Evaluate one part, as a job of the array."""
     keep_freed_memory()
     torch.set_num_threads(threads)
     work(read_plan(Path(out)), number, count)
 
 
 def end_array(out: str) -> None:
-    """The last job."""
+    """Finish the evaluation, as the last job."""
     plan = read_plan(Path(out))
     tell(plan, end(plan))
 
 
 def follow(plan: EvaluationPlan, submitted: Submitted) -> str:
-    """A bar over the frames of sequences that are done; returns why the work failed, or nothing."""
+    """Wait for the jobs, with a progress bar over the frames of finished sequences; returns why the
+    work failed, or an empty string."""
     waiting = {sequence.name: sequence for sequence in plan.sequences}
     with progress_bar(total=plan.frames, unit="frame", desc=plan.evaluation.name) as bar:
 
@@ -250,7 +252,7 @@ def follow(plan: EvaluationPlan, submitted: Submitted) -> str:
 
 
 def end(plan: EvaluationPlan) -> Result:
-    """Put the parts together, and write the page."""
+    """Put the parts together, and write the HTML report."""
     result = finish(plan)
     write_report(
         plan.out / "report.html", f"{plan.evaluation.benchmark}: {plan.evaluation.name}", [result]
@@ -259,10 +261,13 @@ def end(plan: EvaluationPlan) -> Result:
 
 
 def tell(plan: EvaluationPlan, result: Result) -> None:
-    """The figures, and where the page is."""
+    """Print the scores, and where the report is."""
     print(text_table([result]))
     if len(kinds := sorted({done.computed for done in results(plan)})) > 1:
-        print(f"not all alike, so equal to one job's only up to rounding: {'; '.join(kinds)}")
+        print(
+            "sequences were computed in different ways, so figures may differ from a single job's "
+            f"by rounding: {'; '.join(kinds)}"
+        )
     print(f"report: {result.out / 'report.html'}")
 
 

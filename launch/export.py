@@ -1,7 +1,7 @@
-"""Make a small model of a checkpoint, to ship:
+"""Export a checkpoint to a small model that can be shipped:
 `python launch/export.py --checkpoint PT --out FOLDER`.
 
-Weights alone, in half precision; every command and `corrflow.load_model` takes it.
+It holds only the weights, in half precision. Every command and `corrflow.load_model` accept it.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from launch.configs.train import ExportJob
 
 
 def main(argv: list[str]) -> int:
-    """Write it, and say what names it."""
+    """Write the model, and print the size and SHA-256 of its weights."""
     job = parse(ExportJob, argv, "export.py")
     changed = job.inverse_temperature, job.input_scale
     export_model(job.checkpoint, job.out, job.weights, *changed)

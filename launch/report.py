@@ -1,5 +1,5 @@
-"""Compare finished evaluations: `python launch/report.py RUN1 RUN2 ... [--out report.html]`. A
-table here, and a page."""
+"""Compare finished evaluations in a printed table and an HTML page:
+`python launch/report.py RUN1 RUN2 ... [--out report.html]`."""
 
 import sys
 from pathlib import Path
@@ -12,7 +12,7 @@ from launch.configs.evaluate import ReportJob
 
 
 def main(argv: list[str]) -> int:
-    """Read the runs, print their figures, write the page."""
+    """Read the evaluations, print their scores, and write the page."""
     job = parse(ReportJob, argv, "report.py")
     results = average_seeds([read_run(folder) for folder in job.runs], job.seeds)
     write_page(job, results)
@@ -22,7 +22,7 @@ def main(argv: list[str]) -> int:
 
 
 def write_page(job: ReportJob, results: list[Result]) -> None:
-    """The page; InputError where it can't be written."""
+    """Write the page; InputError if it can't be written."""
     if job.out.is_dir():
         raise InputError(
             f"{job.out}: is a folder: expected a file to write, such as {job.out / 'report.html'}"
@@ -36,7 +36,7 @@ def write_page(job: ReportJob, results: list[Result]) -> None:
 
 
 def read_run(folder: Path) -> Result:
-    """A finished evaluation; InputError says what is wrong with it."""
+    """Read a finished evaluation; InputError if the folder has none."""
     if not folder.is_dir():
         raise InputError(f"{folder}: no such folder: expected one of launch/eval.py --out")
     return read_result(folder)

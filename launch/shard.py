@@ -1,7 +1,7 @@
 """Pack videos into tar shards: `python launch/shard.py --source DIR --out DIR [--jobs N]`.
 
-On packed ones, each with `--data DIR`: `shard.py verify`, `shard.py stats`, `shard.py order`,
-`shard.py palette`.
+`shard.py verify`, `shard.py stats`, `shard.py order` and `shard.py palette` read packed shards,
+each with `--data DIR`.
 """
 
 import json
@@ -51,14 +51,14 @@ PALETTE_SHUFFLE_BUFFER = 64  # clips
 
 
 def main(argv: list[str]) -> int:
-    """Pack, or what the first word asks for."""
+    """Pack, or run the command that the first word names."""
     if argv and argv[0] in COMMANDS:
         return COMMANDS[argv[0]](argv[1:])
     return pack_videos(argv)
 
 
 def pack_videos(argv: list[str]) -> int:
-    """Pack here, or let SLURM do it; say what came of it."""
+    """Pack here or through SLURM, and print the result."""
     job = parse(PackJob, argv, f"shard.py [{'|'.join(COMMANDS)}]")
     keep_freed_memory()
     away = goes_to_slurm(job.jobs, job.local)
@@ -69,7 +69,7 @@ def pack_videos(argv: list[str]) -> int:
 
 
 def carry_out(job: PackJob, plan: PackPlan | None, away: bool) -> int:
-    """Do what is left of a packing, or let SLURM do it; returns the exit code."""
+    """Pack the videos that are missing, here or through SLURM; returns the exit code."""
     if plan is None:
         print("packed already:", end=" ")
     elif away:
@@ -90,14 +90,15 @@ def carry_out(job: PackJob, plan: PackPlan | None, away: bool) -> int:
 
 
 def tell_passed_over(plan: PackPlan) -> None:
-    """What of the source is not packed because it is no video, lest a kind of video be missed."""
+    """Print which kinds of files are not packed because they are not videos, so that the user can
+    notice a kind of video that is not recognised."""
     if plan.passed_over:
-        print(f"passed over, as no videos: {counted(plan.passed_over)}", flush=True)
+        print(f"skipped, not videos: {counted(plan.passed_over)}", flush=True)
 
 
 def submit(job: PackJob, plan: PackPlan) -> Submitted:
-    """Leave it to SLURM: an array whose jobs pack every n-th unit, and a job that ends the
-    packing."""
+    """Submit the packing to SLURM: an array whose jobs pack every n-th unit, and a job that
+    finishes the packing."""
     out = str(job.out.absolute())
     procs = job.procs or job.cluster.cpus
     tasks = [
@@ -113,7 +114,7 @@ def submit(job: PackJob, plan: PackPlan) -> Submitted:
 
 
 def pack_slice(out: str, number: int, count: int, procs: int) -> None:
-    """A job of the array: every `count`-th unit from `number` on."""
+    """Pack every `count`-th unit from `number` on, as a job of the array."""
     keep_freed_memory()
     plan = read_plan(Path(out))
     units = plan.units[number::count]
@@ -123,12 +124,12 @@ def pack_slice(out: str, number: int, count: int, procs: int) -> None:
 
 
 def pack_end(out: str) -> None:
-    """The last job."""
+    """Finish the packing, as the last job."""
     tell(finish(read_plan(Path(out))), Path(out))
 
 
 def follow(plan: PackPlan, submitted: Submitted) -> str:
-    """A bar over the array's work; returns why it failed, or nothing."""
+    """Wait for the jobs, with a progress bar; returns why the work failed, or an empty string."""
     waiting = {unit.number: unit for unit in plan.units}
     with progress_bar(total=plan.videos, unit="video", desc="packing") as bar:
 
@@ -145,7 +146,7 @@ def follow(plan: PackPlan, submitted: Submitted) -> str:
 
 
 def tell(manifest: Manifest, out: Path) -> None:
-    """What packing came to."""
+    """Print a summary of the packing."""
     shards, counts = manifest.shards, manifest.counts
     print(
         f"packed {counts.videos - counts.too_short - counts.failures} of {counts.videos} videos: "
@@ -161,15 +162,15 @@ def tell(manifest: Manifest, out: Path) -> None:
         )
     if counts.short_frames:
         print(
-            f"{counts.short_frames} frames left out: at ends of videos, or where their size "
-            f"changes, too few for a segment of {shortest}"
+            f"{counts.short_frames} frames left out: at the end of a video or before its size "
+            f"changes, where fewer than {shortest} were left for a segment"
         )
     if counts.failures:
         print(f"{counts.failures} videos could not be read to their end: see {out / FAILURES_CSV}")
 
 
 def verify_shards(argv: list[str]) -> int:
-    """Name all damage; returns 1 if there is any."""
+    """Print each damage; returns 1 if there is any."""
     job = parse(VerifyJob, argv, "shard.py verify")
     count = len(read_manifest(job.data).shards)
     damages: list[str] = []
@@ -181,20 +182,20 @@ def verify_shards(argv: list[str]) -> int:
         print(damage)
     print(
         f"{count} shards under {job.data}: "
-        f"{f'{len(damages)} damages' if damages else 'all as the manifest says'}"
+        f"{f'{len(damages)} problems' if damages else 'all match the manifest'}"
     )
     return 1 if damages else 0
 
 
 def print_stats(argv: list[str]) -> int:
-    """A line a figure, then the frame sizes, the commonest first."""
+    """Print the statistics, one on each line, then the frame sizes, the most common first."""
     job = parse(StatsJob, argv, "shard.py stats")
     statistics = collect(job.data, job.frames, job.procs or os.cpu_count() or 1)
     frame_kb = statistics.bytes / max(statistics.frames, 1) / 1e3
     print(f"videos    {len(statistics.videos)}")
     print(f"segments  {statistics.segments}")
     print(f"frames    {statistics.frames}")
-    print(f"clips     {statistics.clips} of {job.frames} frames that share none")
+    print(f"clips     {statistics.clips} of {job.frames} frames, without overlap")
     print(f"hours     {statistics.seconds / 3600:.2f}")
     print(f"bytes     {statistics.bytes} ({frame_kb:.1f} kB a frame)")
     most = max(statistics.sizes.values())
@@ -204,7 +205,7 @@ def print_stats(argv: list[str]) -> int:
 
 
 def print_order(argv: list[str]) -> int:
-    """A line a batch."""
+    """Print the clips of each batch, one batch on each line."""
     job = parse(OrderJob, argv, "shard.py order")
     corpus = open_corpus(job.data, job.quarantine)
     order = ClipOrder(
@@ -221,8 +222,8 @@ def print_order(argv: list[str]) -> int:
 
 
 def make_palette(argv: list[str]) -> int:
-    """K-means over the colours of some clips, into a file that `train.py --target.palette`
-    takes."""
+    """Cluster the colours of some clips by k-means, and write the palette file for
+    `train.py --target.palette`."""
     job = parse(PaletteJob, argv, "shard.py palette")
     keep_freed_memory()
     corpus = open_corpus(job.data)

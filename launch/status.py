@@ -1,5 +1,5 @@
-"""How runs are doing: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line each of
-those under a folder, and with `--page FILE` as a page, too."""
+"""Show the state of runs: `python launch/status.py RUN ...`, or `--all [FOLDER]` for a line for
+each run under a folder; `--page FILE` also writes an HTML page."""
 
 import os
 import sys
@@ -29,29 +29,29 @@ CURVES = {"loss": "loss", "validation_jf": "validation J&F", "clips_per_second":
 
 @dataclass(frozen=True)
 class Status:
-    """All that is known of a run."""
+    """All that is known about a run."""
 
     run: Path
     record: Record | None
-    """Of its job; None: it is in none, or goes on here since."""
+    """Its SLURM job; None if it was never submitted, or was resumed here after its job."""
     state: JobState
     attempts: list[Attempt]
     line: dict[str, float]
-    """The newest of its metrics; empty: none."""
+    """The newest line of its metrics; empty if there is none."""
     steps: int
-    """To be done in all."""
+    """Number of steps of the whole run."""
     batch: int
     saved: Path | None
     """The newest checkpoint."""
 
     @property
     def step(self) -> int:
-        """The newest that is known."""
+        """The newest step in the metrics."""
         return int(self.line.get("step", 0))
 
     @property
     def left(self) -> str:
-        """Time that the rest will take, at the present speed."""
+        """Time that the remaining steps will take at the current speed, in words."""
         speed = self.line.get("clips_per_second", 0.0)
         return (
             in_words((self.steps - self.step) * self.batch / speed)
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
         for folder in find_runs(job.runs or (Path("runs"),)):
             try:
                 statuses.append(look_at(folder))
-            except InputError as error:  # of one run, which is damaged; the others are shown
+            except InputError as error:  # one run is damaged; the others are shown
                 print(f"status.py: left out: {error}", file=sys.stderr)
         print_table(statuses)
         if job.page:
@@ -80,7 +80,7 @@ def main(argv: list[str]) -> int:
 
 
 def write_page(path: Path, statuses: list[Status]) -> None:
-    """States and curves of runs; InputError where the page can't be written."""
+    """Write a page with the states and curves of runs; InputError if it can't be written."""
     runs = [RunSummary(table_row(status), curves_of(status.run)) for status in statuses]
     title = f"Runs, {time.strftime('%Y-%m-%d %H:%M')}"
     try:
@@ -91,7 +91,7 @@ def write_page(path: Path, statuses: list[Status]) -> None:
 
 
 def curves_of(folder: Path) -> dict[str, NDArray[np.float64]]:
-    """What a run logged, by name."""
+    """The logged values of a run, by the curve's name."""
     path = folder / METRICS
     lines = read_lines(path) if path.exists() else []
     return {
@@ -101,14 +101,14 @@ def curves_of(folder: Path) -> dict[str, NDArray[np.float64]]:
 
 
 def find_runs(roots: tuple[Path, ...]) -> list[Path]:
-    """All run folders under these, each once; InputError if one of these is no folder."""
+    """All run folders under `roots`, each once; InputError if one of the roots is no folder."""
     runs, seen = [], set[str]()
     for root in roots:
         if not root.is_dir():
             raise InputError(f"{root}: no such folder: expected one in which runs are")
         for folder, subfolders, names in os.walk(root, followlinks=True):
             place = os.path.realpath(folder)
-            if place in seen:  # links may go in circles
+            if place in seen:  # links may form cycles
                 subfolders.clear()
             elif CONFIG in names and is_run(Path(folder, CONFIG)):
                 runs.append(Path(folder))
@@ -117,8 +117,8 @@ def find_runs(roots: tuple[Path, ...]) -> list[Path]:
 
 
 def is_run(config: Path) -> bool:
-    """Whether a configuration is a run's, and not an exported model's; one that is damaged may
-    be."""
+    """Whether a configuration file is a run's, not an exported model's. A damaged one counts as a
+    run's."""
     try:
         stored = read_json(config)
     except InputError:
@@ -134,7 +134,7 @@ def look_at(folder: Path) -> Status:
     attempts, saved = read_attempts(folder), checkpoints(folder)
     newest = attempts[-1] if attempts else None
     if record and newest and not newest.job and newest.began > record.submitted:
-        record = None  # it goes on outside of SLURM since
+        record = None  # the run was resumed outside SLURM after this job
     state = job_state(record.job) if record else JobState(local_state(attempts))
     return Status(
         folder,
@@ -149,12 +149,12 @@ def look_at(folder: Path) -> Status:
 
 
 def local_state(attempts: list[Attempt]) -> str:
-    """Of a run outside of SLURM."""
+    """The state of a run outside SLURM."""
     return (attempts[-1].left or "running or killed").upper() if attempts else "NOT STARTED"
 
 
 def print_one(status: Status) -> None:
-    """Some lines on one run."""
+    """Print some lines about one run."""
     record, state = status.record, status.state
     print(f"run         {status.run}")
     if record:
@@ -188,7 +188,7 @@ def print_one(status: Status) -> None:
 
 
 def print_table(statuses: list[Status]) -> None:
-    """A line for each run."""
+    """Print a table with a line for each run."""
     rows = [HEADS, *map(table_row, statuses)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
@@ -198,7 +198,7 @@ def print_table(statuses: list[Status]) -> None:
 
 
 def table_row(status: Status) -> tuple[str, ...]:
-    """A run's cells."""
+    """A run's cells of the table."""
     line, state = status.line, status.state
     waits = f" ({state.reason})" if state.state == "PENDING" and state.reason else ""
     return (
@@ -216,7 +216,7 @@ def table_row(status: Status) -> tuple[str, ...]:
 
 
 def listed(ways: list[str]) -> str:
-    """`told to leave x3, finished`."""
+    """The words, with repeated ones counted: `told to leave x3, finished`."""
     groups: list[tuple[str, int]] = []
     for way in ways:
         same = bool(groups) and groups[-1][0] == way
@@ -230,7 +230,7 @@ def age(path: Path) -> str:
 
 
 def in_words(seconds: float) -> str:
-    """`42 s`, `13 min`, `5.2 h`, `3.1 days`."""
+    """A duration in words: `42 s`, `13 min`, `5.2 h` or `3.1 days`."""
     for limit, size, unit, digits in (
         (120, 1, "s", 0),
         (7200, 60, "min", 0),

@@ -1,6 +1,6 @@
-"""Track what is marked through a video:
-`python launch/track.py --video my.mp4 --mask first.png --out tracked.mp4`; with `--browser`, on a
-page; through all videos of a folder: `--video DIR --labels DIR --out DIR`."""
+"""Track marked objects or points through a video:
+`python launch/track.py --video my.mp4 --mask first.png --out tracked.mp4`; `--browser` opens a page
+for it; `--video DIR --labels DIR --out DIR` tracks all videos of a folder."""
 
 import sys
 
@@ -15,11 +15,11 @@ from launch.tracking.track_folder import is_folder_of_videos, prepare_model, tra
 from launch.tracking.track_video import track_video
 from shards.video.sources import as_text
 
-DAMAGED = 1  # exit code of a video that was tracked up to where it is damaged
+DAMAGED = 1  # exit code if a video was tracked only up to a damaged place
 
 
 def main(argv: list[str]) -> int:
-    """Track, or open the page on which to say what."""
+    """Track, or open the page on which to choose and mark a video."""
     job = parse(TrackJob, argv, "track.py")
     if job.browser:
         return serve_page(job)
@@ -43,8 +43,8 @@ def main(argv: list[str]) -> int:
 
 
 def track(request: TrackRequest, model: CorrFlow) -> int:
-    """Track with a bar on the terminal; Ctrl-C keeps what is done, or what was there if that is
-    more."""
+    """Track with a progress bar. Ctrl-C keeps the frames that are done, or the earlier result if it
+    has more."""
     with patience() as asked:
         try:
             outcome = track_video(request, model, Progress(bar, asked))
@@ -72,7 +72,7 @@ def track(request: TrackRequest, model: CorrFlow) -> int:
 
 
 def serve_page(job: TrackJob) -> int:
-    """Open the page, and stay until Ctrl-C."""
+    """Serve the page until Ctrl-C."""
     try:
         from launch.tracking.page import serve
     except ModuleNotFoundError as error:

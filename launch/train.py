@@ -2,8 +2,8 @@
 `python launch/train.py --data SHARDS --run DIR [--recipe NAME] [--procs N]`.
 
 The same command again resumes the run from its newest checkpoint, on any number of processes that
-divides the batch. Exit codes: 0 done, 1 failed, 2 a mistake in a flag, 3 stopped by itself for what
-would come again (a loss that is no number, a spike), 130 or 143 by a signal.
+divides the batch. Exit codes: 0 done, 1 failed, 2 a mistake in a flag, 3 stopped itself for a
+reason that would recur on resume (a non-finite loss, a loss spike), 130 or 143 by a signal.
 """
 
 import os
@@ -55,13 +55,14 @@ from slurm.local import die_with_parent, is_worker_process, run_processes
 from slurm.signals import SignalHandler
 from slurm.tasks import EXIT_RECURRING, EXIT_REQUEUE
 
-# that a rank in trouble has for its own words: the first to leave a job has the others killed
+# how long other ranks wait so that the failing one can report its error: as soon as one process of
+# a job exits, the others are killed
 ELSEWHERE_SECONDS = 3.0
-EXIT_FAILED = 1  # exit code; in a job, which is then tried again
+EXIT_FAILED = 1  # exit code; a SLURM job that ends with it is tried again
 
 
 def main(argv: list[str]) -> int:
-    """Train here, in this process or in several, or hand it to SLURM; returns the exit code."""
+    """Train here, in one process or several, or submit the run to SLURM; returns the exit code."""
     job = read_flags(argv)
     check_name(job.run)
     check_clip_size(job)
@@ -94,13 +95,14 @@ def main(argv: list[str]) -> int:
 
 
 def train_in_job(argv: list[str]) -> int:
-    """Train as one process of a SLURM job, which has told it its place; returns the exit code."""
+    """Train as one process of a SLURM job, which has set its rank in the environment; returns the
+    exit code."""
     sys.argv = ["train.py", *argv]
     return run(main)
 
 
 def read_flags(argv: list[str]) -> TrainJob:
-    """The job: a recipe's values, changed by flags; InputError for flags that would be ignored."""
+    """Parse flags on top of a recipe's values; InputError for flags that would be ignored."""
     chosen, rest = take_recipe(argv)
     recipe = replace(chosen, data=tyro.MISSING, run=tyro.MISSING)
     job = parse(TrainJob, rest, f"train.py [--recipe {{{','.join(RECIPES)}}}]", recipe)
@@ -109,7 +111,8 @@ def read_flags(argv: list[str]) -> TrainJob:
 
 
 def check_ignored(training: TrainingConfig, recipe: TrainingConfig) -> None:
-    """InputError names a setting that is not the recipe's and would be ignored as others are."""
+    """InputError names a setting that differs from the recipe's but would be ignored, given the
+    other settings."""
 
     def check(group: str, names: Iterable[str], expected: str) -> None:
         here, usual = getattr(training, group), getattr(recipe, group)
@@ -127,7 +130,7 @@ def check_ignored(training: TrainingConfig, recipe: TrainingConfig) -> None:
 
 
 def check_name(run: Path) -> None:
-    """InputError unless TensorBoard can take the folder's name."""
+    """InputError unless the folder's name is valid UTF-8, as TensorBoard needs it."""
     try:
         str(run).encode()
     except UnicodeEncodeError:
@@ -135,7 +138,7 @@ def check_name(run: Path) -> None:
 
 
 def check_clip_size(job: TrainJob) -> None:
-    """ClusterError unless clips divide into the cells of the encoder."""
+    """ClusterError unless the clips' size is a multiple of the encoder's stride."""
     stride = job.training.model.encoder.build().stride
     if job.clip.size % stride:
         raise ClusterError(
@@ -147,8 +150,8 @@ def check_clip_size(job: TrainJob) -> None:
 def read_from(
     job: TrainJob, corpus: Corpus, context: DistributedContext, start: int
 ) -> ClipDataset:
-    """The clips of one process from global batch `start` on, in an order dealt to batches of the
-    present size."""
+    """The clips of one process from global batch `start` on, in the order for the current batch
+    size."""
     trainer = job.training.trainer
     order = ClipOrder(
         corpus.samples, trainer.seed, trainer.batch, job.shuffle_buffer, job.clip.clips_per_segment
@@ -169,7 +172,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
             held_run(job.run) if context.is_main else nullcontext(),
         ):
             if attempt:
-                check_run_config(job, corpus.manifest)  # nobody else's from here on
+                check_run_config(job, corpus.manifest)  # safe to write, since the run is locked
                 log_attempt(job.run, attempt)
             keep_freed_memory()
             print(
@@ -189,8 +192,8 @@ def work(job: TrainJob, corpus: Corpus) -> int:
                     left="finished" if finished else "told to leave",
                 )
                 log_attempt(job.run, ended)
-            context.barrier()  # the first to leave a job has the others killed
-        # the signal may have come to another rank alone
+            context.barrier()  # as soon as one process of a job exits, the others are killed
+        # the signal may have come only to another rank
         return 0 if finished else stop.exit_code or EXIT_REQUEUE
     except OtherRankError:
         time.sleep(ELSEWHERE_SECONDS)
@@ -206,10 +209,10 @@ def work(job: TrainJob, corpus: Corpus) -> int:
 
 
 def plan_attempt(run: Path) -> Attempt:
-    """The attempt that begins now, not yet logged; ClusterError if too many before it got
-    nowhere."""
+    """The attempt that begins now, not yet logged; ClusterError if too many attempts made no
+    progress."""
     newest = max((step_of(path) for path in checkpoints(run)), default=0)
-    # a job that was not submitted here, a shell say, does not come back by itself
+    # a job that was not submitted by submitit, such as a shell, is not requeued
     job = os.environ["SLURM_JOB_ID"] if "SUBMITIT_FOLDER" in os.environ else ""
     attempt = Attempt(job, newest, (), 0, time.time())
     if is_hopeless(run, attempt):
@@ -221,8 +224,8 @@ def plan_attempt(run: Path) -> Attempt:
 
 
 def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: SignalHandler) -> bool:
-    """From where the last checkpoint is to the last step, or until told to stop; returns whether
-    the last step was reached."""
+    """Train from the last checkpoint to the last step, or until told to stop; returns whether the
+    last step was reached."""
     context = trainer.context
     if context.is_main:
         announce(job, corpus, trainer)
@@ -264,7 +267,7 @@ def train(job: TrainJob, corpus: Corpus, trainer: Trainer, stop: SignalHandler) 
 
 
 def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
-    """Say what is about to run."""
+    """Print what is about to run."""
     settings, context = job.training.trainer, trainer.context
     count = sum(p.numel() for p in trainer.model.parameters())
     left_out = corpus.manifest.samples - sum(corpus.samples)
@@ -288,24 +291,24 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
             print(line, flush=True)
     if trainer.step and trainer.previous_batch != settings.batch:
         place = (
-            f"batch {trainer.previous_batch} -> {settings.batch}: the order is dealt anew from "
+            f"batch {trainer.previous_batch} -> {settings.batch}: the order of clips changes from "
             f"clip {trainer.next_batch * settings.batch} on"
         )
         print(
-            f"{place}: clips of the present epoch may come twice or not at all, this once",
+            f"{place}: in the current epoch only, clips may be repeated or left out",
             flush=True,
         )
 
 
 def say(text: str) -> None:
-    """A line on stderr, clear of the progress bar."""
+    """Print a line on stderr without breaking the progress bar."""
     tqdm.write(f"train.py: {text}", file=sys.stderr)
 
 
 def saved_at(run: Path, step: int) -> str:
-    """Where the last checkpoint is, and what to do if the run is not over."""
+    """Say where the last checkpoint is, and how to resume."""
     if not step:
-        return "nothing is saved yet; the same command starts anew"
+        return "nothing is saved yet; the same command starts again"
     return f"saved {checkpoint_path(run, step)}; the same command goes on from there"
 
 

@@ -1,1 +1,1 @@
-"""What several commands share: flags, a run's configuration, submission to SLURM."""
+"""Code that several commands share: flags, a run's configuration, submission to SLURM."""

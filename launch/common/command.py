@@ -1,5 +1,5 @@
-"""How every command begins and ends: flags to a config, a user's mistake to one line and exit code
-2."""
+"""How every command begins and ends: it parses flags to a config, and reports a user's mistake in
+one line, with exit code 2."""
 
 import argparse
 import contextlib
@@ -39,7 +39,7 @@ from slurm.cluster import PROFILE_VARIABLE
 
 Config = TypeVar("Config")
 MISTAKES = (corrflow.InputError, shards.DataError, slurm.ClusterError)
-# places that are not there or can't be written to, and full disks: not bugs of ours
+# files that are missing or can't be written, and full disks: mistakes of the user, not bugs of ours
 USER_ERRNOS = {
     errno.EACCES,
     errno.EPERM,
@@ -53,12 +53,12 @@ USER_ERRNOS = {
     errno.ENAMETOOLONG,
     errno.ENOENT,
 }
-HEADINGS = "Value error|Missing argument|Invalid choice"  # of tyro's boxes
-LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # not between paragraphs
-NAMED = 3  # unknown flags that a line names
-# of tyro's boxes, also where it draws them in ASCII
+HEADINGS = "Value error|Missing argument|Invalid choice"  # titles of tyro's boxes
+LINE_BREAK = re.compile(r"(?<!\n)\n(?!\n)")  # within a paragraph
+NAMED = 3  # how many unknown flags an error message names
+# the frames that tyro draws around its texts, in Unicode or in ASCII
 BOX = re.compile(r"[╭╮╰╯│─├┤]+|-{4,}|(?<!\S)[|+](?!\S)")
-# a name of which a byte is none of UTF-8, in a text that was to be written as such
+# a file name with bytes that are not UTF-8, which Python holds as surrogates
 NOT_UTF8 = re.compile(r"[^\s'\"<>]*[\ud800-\udfff][^\s'\"<>]*")
 
 
@@ -69,8 +69,8 @@ class UsageError(ValueError):
 def parse(
     config: type[Config], argv: list[str], prog: str, default: Config | None = None
 ) -> Config:
-    """Flags to a config; UsageError in one line if they are no such thing. Of a config with
-    `first_flags`, --help explains those, and --help-all all."""
+    """Parse flags to a config; UsageError in one line if they are wrong. If the config has
+    `first_flags`, --help explains those, and --help-all explains all."""
     first = getattr(config, "first_flags", ())
     if first and {"-h", "--help"} & set(argv):
         print(short_help(config, first, prog, default))
@@ -84,7 +84,7 @@ def parse(
             return tyro.cli(config, args=words, prog=prog, default=default)
 
     def printed(words: list[str]) -> str:
-        """In lines so long that no word is broken."""
+        """What tyro prints, in lines so long that no word is broken."""
         text, wide = io.StringIO(), mock.patch.dict(os.environ, {"COLUMNS": "10000"})
         with (
             contextlib.redirect_stderr(text),
@@ -106,8 +106,13 @@ def parse(
 
 
 def usage_line(text: str, known: set[str]) -> str:
-    """What is wrong with the flags, of all that tyro says about it: those that are not known, each
-    with the known one that is the most like it, and those that are missing."""
+    """Say in one line what is wrong with the flags: which are unknown, each with the most similar
+    known one, and which are missing.
+
+    Args:
+        text: what tyro printed about the mistake.
+        known: all flags of the command.
+    """
     problems = []
     if unknown := re.search(r"Unrecognized options: (.*?)(?= Perhaps | Arguments | For |$)", text):
         words = [word.rstrip(",") for word in unknown[1].split()]
@@ -123,19 +128,20 @@ def usage_line(text: str, known: set[str]) -> str:
         problems.append(f"missing {', '.join(flags)}")
     if problems:
         return f"{'; '.join(problems)} (--help explains all flags)"
-    # of a value that may be of several types, which of them would do
+    # a value that fits none of several types: keep only which types are expected
     text = re.sub(
         r"no type matching (\S+) could .*? from \['(.*?)'\]\..*", r"\2: expected \1", text
     )
     text = re.sub(f"^(?:{HEADINGS}) | (?:Argument helptext:|For full helptext).*", "", text)
-    # what a config says of itself names its place, and needs no class
+    # errors that a config raises name the place already, so tyro's class name is dropped
     return re.sub(r"^Error parsing (?!--)\S+: ", "", text)
 
 
 @contextlib.contextmanager
 def joined_help_lines() -> Iterator[None]:
-    """Have tyro join the lines of a help text. It keeps a break before a line that is indented,
-    as those of a docstring are; what is patched here is not public, so it may be gone one day."""
+    """Make tyro join the lines of a help text. By itself it keeps the break before an indented
+    line, as all lines of a docstring are. The patched function is not public, so a later release
+    may not have it."""
     join = getattr(getattr(tyro, "_strings", None), "remove_single_line_breaks", None)
     if join is None:
         yield
@@ -149,8 +155,8 @@ def joined_help_lines() -> Iterator[None]:
 
 
 def values_of_flags() -> ConstructorRegistry:
-    """For as long as this is entered, flags whose value is an encoder take its name, and numbers
-    are finite: comparisons with nan are all false, and so would let it through."""
+    """A context in which flags for an encoder take its name, and numbers must be finite: range
+    checks would let nan through, as comparisons with it are always false."""
     registry = ConstructorRegistry()
 
     @registry.primitive_rule
@@ -181,7 +187,7 @@ def values_of_flags() -> ConstructorRegistry:
 
 
 def finite(word: str) -> float:
-    """A number that is none of nan and inf; ValueError if it is."""
+    """Parse a number; ValueError if it is nan or infinite."""
     value = float(word)
     if not math.isfinite(value):
         raise ValueError(f"{word}: expected a finite number")
@@ -189,8 +195,8 @@ def finite(word: str) -> float:
 
 
 def take_cluster(argv: list[str]) -> list[str]:
-    """The flags without `--cluster NAME|PATH`, which from here on is the environment's: the
-    configs' default is read from there."""
+    """Return the flags without `--cluster NAME|PATH`, which is put into the environment, from where
+    configs read their default profile."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chooser.add_argument("--cluster", nargs="?", const="?")
     chosen, rest = chooser.parse_known_args(argv)
@@ -230,12 +236,13 @@ def run(main: Callable[[list[str]], int]) -> int:
 
 
 def refuse(reason: str) -> int:
-    """Say what is wrong; returns the exit code."""
+    """Print what is wrong; returns the exit code."""
     tell(f"error: {reason}")
     return 2
 
 
 def tell(text: str) -> None:
-    """A line on stderr, of this command, and of this process if it is one of several."""
+    """Print a line on stderr that begins with the command's name, and the rank if there are several
+    processes."""
     rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""
     print(f"{os.path.basename(sys.argv[0])}: {rank}{text}", file=sys.stderr)

@@ -1,4 +1,5 @@
-"""Leaves the work on a folder to a SLURM job array, to one at a time."""
+"""Hands the work on a folder to a SLURM job array, and makes sure that only one array works on a
+folder at a time."""
 
 import json
 from pathlib import Path
@@ -13,21 +14,21 @@ from slurm.status import answered_state
 from slurm.tasks import Task
 
 LOGS = "logs"
-RECORD = "jobs.json"  # beside the logs: the array that the folder was last left to
+RECORD = "jobs.json"  # beside the logs: the array to which the folder was last handed
 
 
 def submit_work(
     out: Path, tasks: list[Task], last: Task, name: str, config: ClusterConfig, work: str
 ) -> Submitted:
-    """Submit the work on a folder, leave word of it there, and say where it is to be found.
+    """Submit the work on a folder, record the jobs in the folder, and print how to follow them.
 
     Args:
         out: the folder.
         tasks: one for each job of the array.
-        last: it puts together what they have done.
-        name: of the jobs, in the queue.
-        config: what each job is given.
-        work: what there is to do, in words.
+        last: the task of a last job, which puts the results together.
+        name: the jobs' name in the queue.
+        config: the resources of each job.
+        work: what there is to do, in words, for the printed line.
 
     Raises:
         ClusterError: SLURM refuses the jobs.
@@ -47,14 +48,14 @@ def submit_work(
 
 
 def check_array_ended(out: Path) -> None:
-    """See that the jobs that a folder was last left to are over.
+    """Check that the jobs to which a folder was last handed have ended.
 
     Raises:
-        InputError: they are not.
-        ClusterError: SLURM does not say.
+        InputError: they have not.
+        ClusterError: SLURM does not answer.
     """
     path = out / LOGS / RECORD
-    if not path.exists() or not has_slurm():  # elsewhere nobody can be asked
+    if not path.exists() or not has_slurm():  # without SLURM there is no one to ask
         return
     array, end = read_json(path)
     state = answered_state(end, f"expected an answer (if it has ended: remove {path})")

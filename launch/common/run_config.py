@@ -1,4 +1,4 @@
-"""Whose a run's folder is: the configuration that it belongs to, what of that may change, and which
+"""Which configuration a run's folder belongs to, which settings may change on resume, and which
 process works there now."""
 
 import errno
@@ -24,9 +24,9 @@ from corrflow.training.checkpoint import initial_model
 from launch.configs.train import TrainJob
 from shards.manifest import NAME, Manifest
 
-# what may change when a run is taken up again: where and how fast it runs, how long, how often it
-# speaks; and the batch, whose clips are counted, so that other machines can go on with it. All else
-# decides the weights.
+# settings that may change when a run is resumed: where, how fast and how long it runs, and how
+# often it logs. The batch may change, too, so that other machines can continue the run: progress is
+# counted in clips. All other settings determine the weights.
 RESUMABLE_FIELDS = {
     "data", "target.palette", "target.second_palette", "trainer.start", "loss.teacher",
     "quarantine", "run", "procs", "device", "nodes", "gpus_per_node", "follow", "dry_run",
@@ -40,12 +40,12 @@ RESUMABLE_FIELDS = {
 RESUMABLE_GROUPS = ("cluster.", "timeouts.")
 CONFIG = "config.json"  # of a run; an exported model has one, too
 LOCK = ".lock"
-LOCK_SECONDS = 60.0  # that an earlier job, killed, may take to leave
-TAKEN = {errno.EACCES, errno.EAGAIN}  # what a lock that another process has is told by
+LOCK_SECONDS = 60.0  # that an earlier job may take to end after it was killed
+TAKEN = {errno.EACCES, errno.EAGAIN}  # errors that mean that another process holds the lock
 
 
 def read_config(run: Path) -> dict[str, Any]:
-    """The configuration that a run belongs to; InputError if it is no run, or damaged."""
+    """Read a run's configuration; InputError if the folder is no run, or the file is damaged."""
     path = run / CONFIG
     if not path.exists():
         raise InputError(f"run {run}: no {CONFIG} there: expected the folder of a run")
@@ -56,7 +56,7 @@ def read_config(run: Path) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> Any:
-    """What a command left; InputError if the file is damaged."""
+    """Read a JSON file that a command wrote; InputError if it is damaged."""
     try:
         return json.loads(path.read_bytes())
     except ValueError as error:
@@ -66,11 +66,15 @@ def read_json(path: Path) -> Any:
 
 
 def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -> None:
-    """Check that the run's `config.json` is of the same run, and write it; the one process that
-    holds the run writes.
+    """Check that the run's `config.json` has the same configuration, and write it.
+
+    Args:
+        job: the run.
+        manifest: of the shards that it trains on.
+        write: whether to write the file, as only the process that holds the run's lock may.
 
     Raises:
-        InputError: the folder belongs to another configuration; names what differs.
+        InputError: the folder belongs to another configuration; names the settings that differ.
     """
     path = job.run / CONFIG
     config = {**json.loads(json.dumps(asdict(job), default=str)), **digests(job, manifest)}
@@ -79,14 +83,14 @@ def check_run_config(job: TrainJob, manifest: Manifest, *, write: bool = True) -
 
 
 def is_resumable(name: str) -> bool:
-    """Whether a setting may change when a run is taken up again."""
-    flag = name.removeprefix("training.")  # which flags leave out
+    """Whether a setting may change when a run is resumed."""
+    flag = name.removeprefix("training.")  # flags do not have this prefix
     return flag in RESUMABLE_FIELDS or flag.startswith(RESUMABLE_GROUPS)
 
 
 def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
-    """What names the content of the files that a run learns from, wherever they lie; InputError if
-    one can't be read."""
+    """Digests of the files that a run learns from, which identify their content wherever they lie;
+    InputError if one can't be read."""
     start, teacher = job.training.trainer.start, job.training.loss.teacher
     first, *second = job.training.target.targets()
     return {
@@ -99,18 +103,17 @@ def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
 
 
 def held_run(run: Path) -> AbstractContextManager[None]:
-    """Keep a run to one job at a time: an earlier one that was killed may still be leaving, and is
-    waited for.
+    """Lock a run for this job. An earlier job that was killed may need some time to end, so this
+    waits for it.
 
     Raises:
-        InputError: it is still there after a minute.
+        InputError: the earlier job is still there after a minute.
     """
     return held(run / LOCK, f"run {run}", "training", LOCK_SECONDS)
 
 
 def held_evaluation(out: Path) -> AbstractContextManager[None]:
-    """Keep an evaluation's folder to one command at a time; the processes and jobs that it starts
-    are its own.
+    """Lock an evaluation's folder for this command and the processes and jobs that it starts.
 
     Raises:
         InputError: another command is at work there.
@@ -120,8 +123,8 @@ def held_evaluation(out: Path) -> AbstractContextManager[None]:
 
 @contextmanager
 def held_packing(out: Path) -> Iterator[None]:
-    """Keep a folder of shards to one command at a time, until they are all there: no lock is left
-    beside them.
+    """Lock a folder of shards for this command until they are complete. The lock's file is removed
+    at the end.
 
     Raises:
         InputError: another command packs there.
@@ -135,7 +138,7 @@ def held_packing(out: Path) -> Iterator[None]:
 
 @contextmanager
 def held_result(out: Path) -> Iterator[None]:
-    """Keep a video that is written, and what lies beside it, to one command at a time.
+    """Lock a video to write, and the files beside it, for this command.
 
     Raises:
         InputError: another command writes it.
@@ -146,7 +149,7 @@ def held_result(out: Path) -> Iterator[None]:
 
 @contextmanager
 def held_and_removed(lock: Path, name: str, doing: str) -> Iterator[None]:
-    """As `held`, without waiting; the file of the lock goes with it."""
+    """Like `held`, but do not wait, and remove the lock's file at the end."""
     with held(lock, name, doing, seconds=0.0):
         try:
             yield
@@ -156,14 +159,22 @@ def held_and_removed(lock: Path, name: str, doing: str) -> Iterator[None]:
 
 @contextmanager
 def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
-    """Keep other processes out by the lock of a file, on other nodes too where its file system
-    passes locks on, as NFS does.
+    """Keep other processes out with a locked file. This works across nodes, too, if the file system
+    shares locks, as NFS does.
 
-    The system gives the lock back when this process ends, however it ends. Processes that it starts
-    do not have it. Where the file system has no locks, a line says so, and nobody is kept out.
+    The operating system releases the lock when this process ends, however it ends. Child processes
+    do not inherit it. If the file system has no locks, a warning is printed, and nobody is kept
+    out.
+
+    Args:
+        lock: the file.
+        name: of what is locked, for messages.
+        doing: what the holder does, for messages.
+        seconds: how long to wait for another process that holds the lock.
 
     Raises:
-        InputError: after `seconds` another process still has it; names it. Or there can be no file.
+        InputError: another process still holds the lock after `seconds` (the message names it), or
+            the file can't be created.
     """
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -185,14 +196,14 @@ def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
 
 
 def locked(file: IO[bytes], name: str) -> bool:
-    """Whether this process has the lock now, or there are none to have."""
+    """Try to take the lock; True if this process has it now, or the file system has no locks."""
     try:
-        # not flock, which processes that this one starts would hold on to
+        # not flock, because child processes would inherit that lock
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno in TAKEN:
             return False
         warning = f"its file system has no locks ({error.strerror}): start one command at a time"
         print(f"{name}: {warning}", file=sys.stderr, flush=True)
-    # who had it may have removed the file, and others lock a new one
+    # the previous holder may have removed the file: then other processes lock a new one
     return os.fstat(file.fileno()).st_nlink > 0

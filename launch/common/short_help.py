@@ -1,5 +1,5 @@
-"""The help of a command with many flags: those that are used first are explained, of the others a
-line says what there is. All of them are explained by --help-all, which is tyro's."""
+"""The --help of a command with many flags: it explains the most important flags and only lists the
+others. --help-all, which tyro prints, explains all."""
 
 import inspect
 import shutil
@@ -29,10 +29,10 @@ class Flag:
     name: str
     """Without the dashes."""
     value: str
-    """What is given with it; empty for a switch."""
+    """Placeholder of its value; empty for a switch."""
     text: str
     group: str
-    """The heading that it is under; empty for those of the command itself."""
+    """The prefix of its name, under which it is listed; empty if it has none."""
 
 
 def short_help(
@@ -41,10 +41,10 @@ def short_help(
     """What --help prints.
 
     Args:
-        config: a dataclass, with the flags' texts under its fields.
-        first: names of the flags to explain, in their order.
+        config: a dataclass, whose field docstrings are the flags' texts.
+        first: names of the flags to explain, in order.
         prog: the command.
-        default: holds the flags' defaults, unless they are the dataclass's own.
+        default: an instance that holds the flags' defaults; None for the dataclass's own.
     """
     columns = min(shutil.get_terminal_size().columns, WIDEST)
     flags = {flag.name: flag for flag in flags_of(config, default)}
@@ -65,12 +65,12 @@ def short_help(
 
 
 def usage(flag: Flag) -> str:
-    """As it is typed."""
+    """The flag and its value's placeholder, as they are typed."""
     return f"--{flag.name} {flag.value}".rstrip()
 
 
 def hanging(head: str, text: str, columns: int) -> list[str]:
-    """A text beside its head, or below it if that is wide."""
+    """Lines with a text beside its head, or below it if the head is wide."""
     indent = " " * TEXT_COLUMN
     lines = textwrap.wrap(
         text, columns, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
@@ -82,7 +82,7 @@ def hanging(head: str, text: str, columns: int) -> list[str]:
 
 
 def flags_of(config: type[Any], default: Any | None, group: str = "") -> Iterator[Flag]:
-    """A dataclass's flags, and those of the dataclasses in it."""
+    """Yield the flags of a dataclass, and of the dataclasses among its fields."""
     hints = get_type_hints(config, include_extras=True)
     texts = {part.arg_name: part.description or "" for part in parse_from_object(config).params}
     for item in fields(config):
@@ -102,7 +102,8 @@ def flags_of(config: type[Any], default: Any | None, group: str = "") -> Iterato
 
 
 def read_hint(hint: Any, name: str) -> tuple[Any, str, str]:
-    """A field's type, the name of its flag, and what stands for its value, as tyro is told them."""
+    """A field's type, its flag's name, and the placeholder of its value, from the annotations that
+    tyro reads."""
     metavar = ""
     while get_origin(hint) is Annotated:
         hint, *notes = get_args(hint)
@@ -113,7 +114,7 @@ def read_hint(hint: Any, name: str) -> tuple[Any, str, str]:
 
 
 def value_of(kind: Any) -> str:
-    """What stands for the value of a flag of a type."""
+    """The placeholder of a value of this type."""
     if get_origin(kind) in (Union, types.UnionType):
         kind = next(part for part in get_args(kind) if part is not type(None))
         if kind is bool:
@@ -128,7 +129,7 @@ def value_of(kind: Any) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """A default as it would be typed; empty for what needs no words."""
+    """A default value as a user would type it; empty for defaults that are not shown."""
     if value is None or value is False or value in ("", ()):
         return ""
     if value is True:

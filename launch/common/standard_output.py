@@ -1,5 +1,5 @@
-"""Standard output, where commands print: its errors name it, as those of a file do, and every name
-of a file can be printed."""
+"""Standard output of the commands: errors of writing to it name it, as a file's errors do, and any
+file name can be printed."""
 
 import contextlib
 import io
@@ -16,30 +16,30 @@ NAME = "standard output"
 
 
 class NamedStream:
-    """A stream; an OSError of writing to it names it."""
+    """Wraps a stream so that an OSError of writing names it."""
 
     def __init__(self, stream: TextIO, name: str) -> None:
         self.stream, self.name = stream, Path(name)
 
     def __getattr__(self, attribute: str) -> Any:
-        """All else is the stream's."""
+        """Pass everything else to the stream."""
         return getattr(self.stream, attribute)
 
     def write(self, text: str) -> int:
-        """As the stream's."""
+        """Write to the stream."""
         with named_errors(self.name):
             return self.stream.write(text)
 
     def flush(self) -> None:
-        """As the stream's."""
+        """Flush the stream."""
         with named_errors(self.name):
             self.stream.flush()
 
 
 @contextlib.contextmanager
 def named_standard_output() -> Iterator[None]:
-    """Have errors of standard output, which is flushed at the end, name it. Where it is closed,
-    what is printed goes nowhere."""
+    """Make errors of standard output name it, and flush it at the end. If it is closed, discard
+    what is printed."""
     with contextlib.ExitStack() as opened:
         stream = sys.stdout or opened.enter_context(Path(os.devnull).open("w"))
         if isinstance(stream, io.TextIOWrapper):
@@ -48,16 +48,16 @@ def named_standard_output() -> Iterator[None]:
         try:
             yield
         finally:
-            sys.stdout.flush()  # here, and not after the last line, where nobody catches anything
+            sys.stdout.flush()  # here, since nothing catches errors of Python's own flush at exit
 
 
 def is_reader_gone() -> bool:
-    """Whether whoever reads what is printed has seen enough, as `head` has after a few lines."""
+    """Whether the reader of a pipe has closed it, as `head` does after a few lines."""
     poll = select.poll()
     poll.register(sys.stdout, 0)
     return any(event & select.POLLERR for _, event in poll.poll(0))
 
 
 def discard_standard_output() -> None:
-    """Let what is still to be written go nowhere, lest Python's own end fail of it."""
+    """Discard what is still to be written, so that Python's own flush at exit does not fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Hands a training run to SLURM, and follows it there."""
+"""Submits a training run to SLURM, and follows it there."""
 
 import json
 import shlex
@@ -26,39 +26,40 @@ from slurm.tasks import DistributedTask, Task
 RECORD = "job.json"
 LOGS = "logs"
 CODE = ("corrflow", "launch", "shards", "slurm")
-LAG_SECONDS = 30.0  # that the accounts may be behind the queue
+LAG_SECONDS = 30.0  # how long the accounting database (sacct) may lag behind the queue
 
 
 @dataclass(frozen=True)
 class Record:
-    """The job that a run was last handed to."""
+    """The job as which a run was last submitted."""
 
     job: str
     command: str
     snapshot: str
     nodes: int
     processes: int
-    """Of each node."""
+    """On each node."""
     submitted: float
     """Seconds since the epoch."""
 
     @property
     def log(self) -> str:
-        """Name of rank 0's log; the others' have their rank in place of the 0."""
+        """Name of rank 0's log; other ranks have their number in place of the 0."""
         return f"{self.job}_0_log.out"
 
 
 def read_record(run: Path) -> Record | None:
-    """The job of a run; None if it never was in one. InputError if the file is damaged."""
+    """The job of a run; None if it was never submitted. InputError if the file is damaged."""
     path = run / RECORD
     return Record(**read_json(path)) if path.exists() else None
 
 
 def processes_of(job: TrainJob) -> int:
-    """On each node: one for each GPU; on CPUs as many as asked for.
+    """Processes on each node: one for each GPU, or on CPUs the number that was asked for.
 
     Raises:
-        ClusterError: neither GPUs nor CPUs are asked for; without SLURM.
+        ClusterError: this machine has no SLURM; no GPUs are asked for, nor CPUs; or the number of
+            processes differs from that of the GPUs.
     """
     if not has_slurm():
         raise ClusterError(
@@ -79,7 +80,7 @@ def processes_of(job: TrainJob) -> int:
 
 
 def cluster_of(job: TrainJob) -> ClusterConfig:
-    """The profile, with the GPUs that are asked for."""
+    """The cluster's profile, with the number of GPUs that was asked for."""
     return (
         job.cluster
         if job.gpus_per_node is None
@@ -88,11 +89,12 @@ def cluster_of(job: TrainJob) -> ClusterConfig:
 
 
 def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
-    """Submit the run, say where it is to be found, follow it if asked to; returns the exit code.
+    """Submit the run, print how to follow it, and follow it if asked to; returns the exit code.
 
     Raises:
-        ClusterError: no cluster answers; the run is in a job already; SLURM refuses it.
-        InputError: a process trains the run here; its folder belongs to another configuration.
+        ClusterError: SLURM does not answer, a job already trains the run, or SLURM refuses the job.
+        InputError: a process on this machine trains the run, or its folder belongs to another
+            configuration.
     """
     if job.dry_run:
         print(script_of(executor_for(job, job.run.absolute() / "snapshots" / "000" / "code")))
@@ -108,9 +110,10 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
 
 
 def check_job_ended(run: Path) -> None:
-    """ClusterError if the job that a run was last handed to is not over, or may not be."""
+    """ClusterError if the job as which a run was last submitted has not ended, or its state is not
+    known."""
     record = read_record(run)
-    if record is None or not has_slurm():  # elsewhere nobody can be asked
+    if record is None or not has_slurm():  # without SLURM there is no one to ask
         return
     state = answered_state(
         record.job, f"expected an answer (if it has ended: remove {run / RECORD})"
@@ -123,7 +126,7 @@ def check_job_ended(run: Path) -> None:
 
 
 def hand_over(job: TrainJob, argv: list[str]) -> Record:
-    """Submit the run with a snapshot of the code, and leave word of it in the run's folder."""
+    """Submit the run with a snapshot of the code, and record the job in the run's folder."""
     facts = {"command": sys.argv, "argv": argv, "config": asdict(job)}
     snapshot = take_snapshot(job.run.absolute(), Path(launch.__file__).parents[1], CODE, facts)
     # a node whose GPUs fail must not train on its CPUs
@@ -142,7 +145,7 @@ def hand_over(job: TrainJob, argv: list[str]) -> Record:
 
 
 def executor_for(job: TrainJob, code: Path) -> submitit.AutoExecutor:
-    """What submits the run, to train with the code in a folder."""
+    """The executor that submits the run, to train with the code in the folder `code`."""
     run = job.run.absolute()
     return training_executor(
         run / LOGS,
@@ -155,14 +158,14 @@ def executor_for(job: TrainJob, code: Path) -> submitit.AutoExecutor:
 
 
 def times_of(cluster: ClusterConfig) -> list[str]:
-    """Flags of the two settings that must fit each other. A job reads the flags without the
-    profile, and one of the two may be the profile's."""
+    """The flags of the time limit and of the signal's lead, which must fit each other. They are
+    passed to the job because it does not read the profile, where one of the two may be set."""
     lead = ["--cluster.signal-lead", str(cluster.signal_lead)]
     return ["--cluster.minutes", str(cluster.minutes), *lead]
 
 
 def announce(job: TrainJob, record: Record) -> None:
-    """Where to look, and how to stop it."""
+    """Print where to follow the job, and how to stop it."""
     print(
         f"submitted {record.job}: {record.nodes} nodes of {record.processes} processes\n"
         f"code      {record.snapshot}\n"
@@ -175,8 +178,8 @@ def announce(job: TrainJob, record: Record) -> None:
 
 
 def follow(run: Path, record: Record) -> int:
-    """Print what rank 0 prints until the job is over; 0 if it ended well. Ctrl-C leaves the job
-    alone."""
+    """Print what rank 0 prints until the job ends; returns 0 if it succeeded. Ctrl-C stops only the
+    printing."""
     path, shown, position = run / LOGS / record.log, "", 0
     try:
         while True:
@@ -199,7 +202,7 @@ def follow(run: Path, record: Record) -> int:
 
 
 def print_from(path: Path, position: int) -> int:
-    """Print what a file has behind `position`; returns the new one."""
+    """Print a file from the byte `position` on; returns the new position."""
     if not path.exists():
         return position
     with path.open("rb") as file:
@@ -211,7 +214,8 @@ def print_from(path: Path, position: int) -> int:
 
 
 def ended_well(job: str) -> bool:
-    """Whether a job that has left the queue did what it was to do; the accounts are waited for."""
+    """Whether a job that has left the queue succeeded; waits until the accounting database knows
+    it."""
     deadline = time.monotonic() + LAG_SECONDS
     while (
         state := answered_state(job, "it has left the queue")

@@ -16,7 +16,7 @@ from shards.packing.config import PackConfig
 from shards.reading.clip import ClipConfig
 from shards.reading.stream import StreamConfig
 
-# batch, height and width in pixels, rounds; those of a CUDA device below
+# on CPUs: batch, height and width in pixels, rounds
 BENCH_SIZES = {
     "attention": (2, 256, 256, 10),
     "step": (2, 256, 256, 3),
@@ -33,14 +33,14 @@ BENCH_SIZES_CUDA = {
 
 @dataclass(frozen=True)
 class BenchJob:
-    """Measure speed and memory, beside the released formulation and beside what the machine can
-    do."""
+    """Measure speed and memory, compared with the released formulation and with the machine's
+    limits."""
 
     work: tyro.conf.Positional[Literal["attention", "step", "inference", "growth"]]
     """What to measure: `attention`, one copy from frame to frame; `step`, a training step;
-    `inference`, one more frame of a video; `growth`, attention and step against image side and
-    radius. `pack`, `loader`, `train`, `gpu`, `reduce` and `scaling` have flags of their own:
-    `bench.py loader --help`."""
+    `inference`, tracking one more frame of a video; `growth`, attention and step over the image's
+    side and the radius. `pack`, `loader`, `train`, `gpu`, `reduce` and `scaling` have flags of
+    their own: `bench.py loader --help`."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""
     json: Path | None = None
@@ -48,13 +48,13 @@ class BenchJob:
     plot: Path | None = None
     """With growth: PNG file to draw the curves to."""
     repeats: int = 0
-    """Number of rounds after the first, which is not counted; 0 chooses."""
+    """Number of rounds after the first, which is not counted; 0 takes the device's default."""
     batch: int = 0
-    """Frames or clips at a time; 0 chooses."""
+    """Batch size in frames or clips; 0 takes the device's default."""
     height: int = 0
-    """Height of the frames in pixels; 0 chooses."""
+    """Height of the frames in pixels; 0 takes the device's default."""
     width: int = 0
-    """Width of the frames in pixels; 0 chooses."""
+    """Width of the frames in pixels; 0 takes the device's default."""
     radius: int = 6
     """Radius of the attention window, in cells of 4 pixels."""
 
@@ -66,23 +66,24 @@ class BenchJob:
             check_picture("bench: plot", self.plot)
 
     def rounds(self, device: torch.device) -> int:
-        """Rounds that count."""
+        """Number of rounds that are counted."""
         return self.repeats or bench_sizes(device)[self.work][3]
 
     def sizes(self, device: torch.device) -> Sizes:
-        """How large the work is."""
+        """The sizes that were given, with the device's defaults for the others."""
         batch, height, width, _ = bench_sizes(device)[self.work]
         return Sizes(self.batch or batch, self.height or height, self.width or width, self.radius)
 
 
 @dataclass(frozen=True)
 class PackBenchJob:
-    """Measure what packing costs one core, beside decoding and encoding alone."""
+    """Measure the time that packing takes on one core, compared with decoding and encoding
+    alone."""
 
     source: Path
-    """Videos, as launch/shard.py --source takes them; files alone are measured."""
+    """Videos, as launch/shard.py --source takes them; only video files are measured."""
     videos: int = 64
-    """How many of the videos are packed, from the first on."""
+    """Number of videos to pack, from the first on."""
     repeats: int = 3
     """Number of rounds."""
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
@@ -93,18 +94,21 @@ class PackBenchJob:
 
 @dataclass(frozen=True)
 class LoaderBenchJob:
-    """Measure how many clips a second a worker reads, beside decoding their JPEGs alone."""
+    """Measure how many clips a second a loader worker reads, compared with decoding their JPEGs
+    alone."""
 
     data: str
     """Shards: a folder, a URL or pipe:COMMAND."""
     batch: int = 8
-    """Clips of a batch."""
+    """Number of clips in a batch."""
     steps: int = 500
-    """Batches of the long run, whose rate is shown by tenths; 100000 show whether it slows down."""
+    """Number of batches of the long run, whose rate is shown by tenths; 100000 shows whether it
+    slows down."""
     repeats: int = 5
     """Number of rounds in which loading is compared with decoding."""
     shuffle_buffer: int = 64
-    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
+    """Size of the shuffle buffer: number of clips that are shuffled together for each slot of the
+    batch."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     stream: StreamConfig = field(default_factory=lambda: StreamConfig(workers=1))
 
@@ -115,20 +119,21 @@ class LoaderBenchJob:
 
 @dataclass(frozen=True)
 class TrainBenchJob:
-    """Measure training on shards beside its step alone and its loader alone, on one device."""
+    """Measure training on shards, compared with its step alone and its loader alone, on one
+    device."""
 
     data: str
     """Shards: a folder, a URL or pipe:COMMAND."""
     steps: int = 50
-    """Number of steps, and of batches, that are measured; a fifth of it comes before, and is
-    not."""
+    """Number of steps and batches to measure; a fifth as many warm-up steps come before."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to train on; auto takes CUDA if there is a GPU."""
     json: Path | None = None
     """JSON file to write the figures to."""
     clip: ClipConfig = field(default_factory=ClipConfig)
     shuffle_buffer: int = 64
-    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
+    """Size of the shuffle buffer: number of clips that are shuffled together for each slot of the
+    batch."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=TrainingConfig
@@ -139,12 +144,12 @@ class TrainBenchJob:
 
     @property
     def warm_steps(self) -> int:
-        """Steps before those that count: they compile, choose algorithms and fill caches."""
+        """Number of warm-up steps, which compile, choose algorithms and fill caches."""
         return max(self.steps // 5, 3)
 
     @property
     def all_steps(self) -> int:
-        """Both."""
+        """Number of warm-up and measured steps together."""
         return self.warm_steps + self.steps
 
 
@@ -154,21 +159,21 @@ GPU_PARTS: tuple[GpuPart, ...] = get_args(GpuPart)
 
 @dataclass(frozen=True)
 class GpuBenchJob:
-    """Check and measure all that a GPU computes, in a few minutes: what fails is told, and the rest
-    goes on."""
+    """Check and measure everything that runs on a GPU, in a few minutes. A failure is reported, and
+    the rest goes on."""
 
     out: Path
-    """Folder for gpu.json, and for the trace of a few steps."""
+    """Folder for gpu.json and the profiler's trace of a few steps."""
     data: str = ""
-    """Shards to train on; without them that part is left out."""
+    """Shards to train on; without them the part `training` is left out."""
     davis: Path | None = None
-    """Folder of a DAVIS-2016 data set to evaluate on; without it that part is left out."""
+    """Folder of a DAVIS-2016 data set to evaluate on; without it the part `davis` is left out."""
     parts: tuple[GpuPart, ...] = GPU_PARTS
     """Which parts to do, in this order."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device to compute on; auto takes CUDA if there is a GPU."""
     tiny: bool = False
-    """Take sizes that a CPU manages in a minute, to see that the command works."""
+    """Use sizes that take a CPU a minute, to check that the command works."""
 
     def __post_init__(self) -> None:
         if not self.parts:
@@ -180,7 +185,7 @@ class ReduceBenchJob:
     """Measure how long an all-reduce of the gradients takes among processes."""
 
     procs: int = 2
-    """Processes on this machine, unless torchrun has started some."""
+    """Number of processes to start on this machine, unless torchrun has started them."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Device of the gradients; auto takes CUDA if there is a GPU."""
     repeats: int = 30
@@ -192,5 +197,5 @@ class ReduceBenchJob:
 
 
 def bench_sizes(device: torch.device) -> dict[str, tuple[int, int, int, int]]:
-    """Those that suit a device."""
+    """The default sizes for a device."""
     return BENCH_SIZES_CUDA if device.type == "cuda" else BENCH_SIZES

@@ -1,4 +1,4 @@
-"""Flags that would be ignored: those of no use without another one, or with one."""
+"""Checks for flags that would be ignored, because another flag is missing or overrides them."""
 
 from dataclasses import MISSING, Field, fields
 from typing import Any
@@ -7,8 +7,8 @@ from corrflow import InputError
 
 
 def check_needed(command: str, config: Any, names: str, needed: str) -> None:
-    """InputError names a flag that was given and is of no use without `needed`, a number or a
-    switch."""
+    """InputError names a flag that was given without `needed`, the flag that it depends on, which
+    is a number or a switch."""
     number = getattr(config, needed)
     if number:
         return
@@ -18,13 +18,13 @@ def check_needed(command: str, config: Any, names: str, needed: str) -> None:
 
 
 def check_unused(command: str, config: Any, names: str, other: str) -> None:
-    """InputError names a flag that was given although `other`, which was given too, ignores it."""
+    """InputError names a flag that was given although `other`, which was also given, ignores it."""
     for flag, value in given(config, names):
         raise InputError(f"{command}: {flag} {value}: {other} ignores it: expected one of them")
 
 
 def given(config: Any, names: str) -> list[tuple[str, Any]]:
-    """The flags, of those with these names, whose values are not the defaults."""
+    """The flags among `names` whose values are not the defaults."""
     defaults = {field.name: default_of(field) for field in fields(config)}
     values = {name: getattr(config, name) for name in names.split()}
     return [

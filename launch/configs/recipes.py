@@ -17,40 +17,42 @@ from shards.reading.clip import ClipConfig
 from shards.reading.stream import StreamConfig
 
 NOWHERE = Path()
-# pixels, so that what stands still moves up to 32 between two frames, most of it within the
-# window's 24; docs/ablations.md
+# pixels: the crops of two frames may differ by up to 32, so a static scene moves by that much, and
+# mostly stays within the attention window's radius of 24; docs/ablations.md
 SHIFT = 16
-# than as released: 1/sqrt(64) keeps the copy soft; docs/ablations.md has both
+# better than as released: an inverse temperature of 1/sqrt(64) keeps the copy soft; both settings
+# are compared in docs/ablations.md
 BETTER = ModelConfig(inverse_temperature=0.125, input="lab")
-# the published classes and 64 of Lab: docs/ablations.md
+# the published colour classes and 64 classes of Lab: docs/ablations.md
 BOTH = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)
 
 
 def released() -> TrainJob:
-    """The paper's training as released, on Kinetics: 256x256 squashed, batch 6, Adam 2e-4 halving
-    from 400,000 clips on.
+    """The paper's training as released, on Kinetics: frames squashed to 256x256, batch 6, Adam with
+    a rate of 2e-4 that is halved from 400,000 clips on.
 
     `launch/shard.py --source kinetics --every 4 --size 256x256 --out shards`,
     `launch/train.py --recipe released --data shards --run RUN`. Cost: not yet run; by count 426
     GFLOP a clip, 5.1e17 in all. Expected: DAVIS-2017 val J&F 49.5 (Lai & Xie, BMVC 2019).
 
     On OxUvA (`--source oxuva --size 256x256`) the paper has 50.3. The script that was released for
-    it stops at an option that it does not define, so its schedule is not known to be this one.
+    it fails at an option that it does not define, so whether its schedule is this one is unknown.
     """
     return TrainJob("", NOWHERE)
 
 
 def gpu() -> TrainJob:
-    """The default: as many clips as the paper's, with what helped: Lab, a soft copy, shifted crops,
-    two targets, averaging; batch 48.
+    """The default: as many clips as the paper, with what helped in ablations: Lab input, a soft
+    copy, shifted crops, two targets, an EMA of the weights; batch 48.
 
     `launch/shard.py --source VIDEOS --out shards`,
     `launch/train.py --data shards --run RUN --validation.root DAVIS`. Crops of 192 pixels leave
     room in the packed 256 to lie anywhere, and to be shifted in both directions. The rate is 2e-4 *
-    sqrt(48 / 6), lest an eighth of the steps learn too little. Cost: not yet run; an estimate by
-    count alone: 1.2 million clips of 240 GFLOP are 2.9e17, an hour at 80 TFLOP/s, 8 % of a Hopper's
-    dense bfloat16. Expected: at least what `large` has without enlarging frames, which is
-    this recipe's after 60,000 clips, in two minutes on an H200 (docs/model.md).
+    sqrt(48 / 6), because at 2e-4 an eighth of the steps would learn too little. Cost: not yet run;
+    by count of operations alone: 1.2 million clips of 240 GFLOP are 2.9e17, an hour at 80 TFLOP/s,
+    8 % of a Hopper's dense bfloat16. Expected: at least the accuracy of `large` without enlarged
+    frames: `large` is this recipe's model after 60,000 clips, two minutes on an H200
+    (docs/model.md).
     """
     return TrainJob(
         "",
@@ -68,15 +70,16 @@ def gpu() -> TrainJob:
 
 
 def gpus64() -> TrainJob:
-    """The default's training on 64 GPUs, of four times as many clips: a global batch of 384, warmed
-    up for longer.
+    """The default's training on 64 GPUs and four times as many clips: a global batch of 384, with a
+    longer warm-up.
 
     `launch/train.py --recipe gpus64 --data shards --run RUN --validation.root DAVIS`, on 64
-    processes. Each holds 6 clips, the released batch: enough for BatchNorm's statistics, and
-    synchronising them, an exchange for each of 19 normalisations, would buy nothing
+    processes. Each holds 6 clips, the released batch: enough for BatchNorm's statistics.
+    Synchronising them, an exchange for each of 19 normalisations, would gain nothing
     (`--trainer.sync-batch-norm` is for 1 or 2 clips a process). The rate is 2e-4 * sqrt(384 / 6) =
-    1.6e-3; marks and length are the paper's times four, since a batch 64 times as large takes fewer
-    steps. Cost: not yet run; by count 1.2e18 operations in all. Expected: not yet run.
+    1.6e-3. The schedule's milestones and length are four times the paper's, since a batch 64 times
+    as large takes fewer steps. Cost: not yet run; by count 1.2e18 operations in all. Expected: not
+    yet run.
     """
     one = gpu()
     schedule = ScheduleConfig(
@@ -95,15 +98,15 @@ def gpus64() -> TrainJob:
 
 
 def cpu() -> TrainJob:
-    """A model without a GPU, on one core: 96x96 random crops, each frame's shifted, Lab input, two
-    targets.
+    """Training without a GPU, on one core: random crops of 96x96 that are shifted in each frame,
+    Lab input, two targets.
 
     `launch/shard.py --source VIDEOS --size 168 --out shards`,
     `launch/train.py --recipe cpu --data shards --run RUN`,
-    `launch/export.py --inverse-temperature 0.1`. The learning rate is four times the paper's, and
-    halves thrice: so short a training is short of steps. Cost: about 26 minutes on one core (Intel
-    Xeon, AVX-512) beside another training. Result: J&F 0.540 on DAVIS-2016 val, by the memory
-    protocol 0.673 (docs/results.md).
+    `launch/export.py --inverse-temperature 0.1`. The learning rate is four times the paper's,
+    because the training has few steps, and is halved three times. Cost: about 26 minutes on one
+    core (Intel Xeon, AVX-512) beside another training. Result: J&F 0.540 on DAVIS-2016 val, with
+    the memory protocol 0.673 (docs/results.md).
     """
     return TrainJob(
         "",
@@ -128,12 +131,12 @@ def cpu() -> TrainJob:
 
 
 def resnet34() -> TrainJob:
-    """The default's training of a larger encoder: a ResNet-34's blocks, at stride 4; what it learns
-    loads wherever the small one does.
+    """The default's training with a larger encoder: a ResNet-34's blocks, at stride 4; its
+    checkpoint can be used wherever the small one's can.
 
     `launch/train.py --recipe resnet34 --data shards --run RUN`; in another recipe,
     `--model.encoder resnet34`. Cost: not yet run; by count 2.2 times that of `gpu`.
-    Expected: not yet run; after 880 clips of the recipe ablation it is worse than the small one
+    Expected: not yet run; after 880 clips of the recipe `ablation` it is worse than the small one
     (docs/ablations.md).
     """
     small = gpu()
@@ -142,15 +145,15 @@ def resnet34() -> TrainJob:
 
 
 def fast() -> TrainJob:
-    """The model `fast`: an encoder of stride 8 and a sixth of the arithmetic learns the features of
-    `large`, on two CPU cores.
+    """The model `fast`: an encoder of stride 8, with a sixth of the arithmetic, is distilled from
+    `large` on two CPU cores.
 
     `launch/shard.py --source VIDEOS --out shards`,
     `launch/train.py --recipe fast --data shards --run RUN --compute.precision bfloat16`,
-    `launch/export.py --inverse-temperature 0.37`. Neither colours nor masks are looked at; the two
-    frames of a clip are a second apart, lest they be the same. Cost: 39 minutes on two cores (Intel
-    Xeon with AMX) beside other work. Result: J&F by the memory protocol 0.802 on the development
-    set (docs/results.md).
+    `launch/export.py --inverse-temperature 0.37`. The loss uses neither colours nor masks, only the
+    features of `large`. The two frames of a clip are a second apart, so that they differ. Cost: 39
+    minutes on two cores (Intel Xeon with AMX) beside other work. Result: J&F with the memory
+    protocol 0.802 on the development set (docs/results.md).
     """
     return TrainJob(
         "",
@@ -175,14 +178,14 @@ def fast() -> TrainJob:
 
 
 def base() -> TrainJob:
-    """The model `base`: it begins with the weights of `large`, and learns to find without enlarging
-    the features that `large` has of frames 1.5 times enlarged.
+    """The model `base`: it starts from the weights of `large`, and learns to compute from frames of
+    their own size the features that `large` computes from frames enlarged 1.5 times.
 
     `launch/shard.py --source VIDEOS --out shards`,
     `launch/train.py --recipe base --data shards --run RUN --compute.precision bfloat16`,
     `launch/export.py --inverse-temperature 0.22`. Cost: 18 minutes on two cores (Intel Xeon with
-    AMX) beside other work. Result: J&F by the memory protocol 0.824 on the development set, where
-    the weights of `large` without enlarging have 0.813 (docs/results.md).
+    AMX) beside other work. Result: J&F with the memory protocol 0.824 on the development set, where
+    the weights of `large` without enlarged frames have 0.813 (docs/results.md).
     """
     small = fast()
     schedule = ScheduleConfig(
@@ -196,8 +199,8 @@ def base() -> TrainJob:
 
 
 def ablation() -> TrainJob:
-    """The short training that docs/ablations.md compares choices by: `cpu` with one target
-    and fewer steps, 220 of 4 clips.
+    """The short training with which docs/ablations.md compares settings: `cpu` with one target and
+    only 220 steps of 4 clips.
 
     `launch/shard.py --source VIDEOS --size 168 --out shards`,
     `launch/train.py --recipe ablation --data shards --run RUN`. Cost: about 9 minutes on one core
@@ -215,12 +218,12 @@ def ablation() -> TrainJob:
 
 
 def demo() -> TrainJob:
-    """Minutes on two CPU cores: a quarter of the encoder's arithmetic, small crops, generated
-    videos.
+    """Training on generated videos that takes minutes on two CPU cores: small crops, and an encoder
+    with a quarter of the arithmetic.
 
-    `make demo`. Cost: 115 s on two cores of an Intel Xeon with all that it does besides (249 s on
-    an AMD EPYC). Result: J&F 0.468 on held-out generated videos (README.md; 0.455 on the other
-    processor), identity 0.272.
+    `make demo`. Cost: 115 s on two cores of an Intel Xeon for the whole demo (249 s on an AMD
+    EPYC). Result: J&F 0.468 on held-out generated videos (README.md; 0.455 on the AMD EPYC), where
+    the identity baseline has 0.272.
     """
     return TrainJob(
         "",
@@ -230,8 +233,8 @@ def demo() -> TrainJob:
         training=TrainingConfig(
             model=ModelConfig(encoder=find_encoder("resnet18-half")),
             schedule=ScheduleConfig(learning_rate=1e-3, base_batch=4, teacher_forcing_clips=1000),
-            # so short a training ends anywhere; the average of two seeds has 0.46 and 0.47, their
-            # last steps 0.37 and 0.28
+            # the last step of so short a training is noisy: with two seeds, the EMA weights have
+            # J&F 0.46 and 0.47, those of the last step 0.37 and 0.28
             trainer=TrainerConfig(
                 steps=150, batch=4, ema_clips=100, log_every=5, save_every=50, pictures_every=50
             ),
@@ -240,12 +243,12 @@ def demo() -> TrainJob:
 
 
 def smoke() -> TrainJob:
-    """Whether training works on this machine and these shards: a tiny model, with all that a large
-    run uses.
+    """A test that training works on this machine and these shards: a tiny model, with all features
+    that a large run uses.
 
     `launch/train.py --recipe smoke --data shards --run RUN`. Cost: 200 steps in 70 s, one thread on
-    two busy cores. Expected: a loss that falls (3.4 to 2.1 on eight generated segments); it is no
-    tracker.
+    two busy cores. Expected: the loss falls (3.4 to 2.1 on eight generated segments). The model is
+    too weak to track.
     """
     return TrainJob(
         "",
@@ -279,7 +282,7 @@ RECIPES = {
 
 
 def take_recipe(argv: list[str]) -> tuple[TrainJob, list[str]]:
-    """The recipe that `--recipe NAME` chooses, `gpu` unless given, and the other flags."""
+    """The recipe that `--recipe NAME` chooses (by default `gpu`), and the other flags."""
     chooser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     chooser.add_argument("--recipe", nargs="?", default="gpu", const="")
     chosen, rest = chooser.parse_known_args(argv)

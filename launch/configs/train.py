@@ -1,6 +1,6 @@
-"""The flags of the commands that train and pack. Those that evaluate and track are in
-`evaluate.py`, those that measure in `bench.py`. Which of them may change when a run is resumed is
-in `launch/common/run_config.py`."""
+"""The flags of the commands that train and pack. The flags of those that evaluate and track are in
+`evaluate.py`, of those that measure in `bench.py`. `launch/common/run_config.py` says which flags
+may change when a run is resumed."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,15 +43,15 @@ class TrainJob:
     """Shards from launch/shard.py: a folder, http(s)://HOST/FOLDER, or pipe:COMMAND with {} for a
     file's name."""
     run: Path
-    """Folder of the run, for its configuration, checkpoints and log. A run that was begun there is
-    resumed."""
+    """Folder for the run's configuration, checkpoints and log. If the folder has a run already, it
+    is resumed."""
     procs: int = 0
-    """Processes on this machine, or with --nodes on each node. 0 starts one for each GPU, or a
-    single one without a GPU."""
+    """Number of processes on this machine, or with --nodes on each node. 0 starts one for each GPU,
+    or a single one without a GPU."""
     nodes: int = 0
-    """Submit the run to SLURM as a job on so many nodes; 0 runs it here."""
+    """Submit the run to SLURM as a job on this many nodes; 0 runs it here."""
     gpus_per_node: int | None = None
-    """With --nodes: GPUs of each node, unless given as many as the cluster profile says."""
+    """With --nodes: number of GPUs on each node. By default, the cluster profile's number."""
     follow: bool = False
     """With --nodes: wait for the job, and print what rank 0 prints."""
     dry_run: bool = False
@@ -62,10 +62,11 @@ class TrainJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
     clip: ClipConfig = field(default_factory=ClipConfig)
     shuffle_buffer: int = 64
-    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
+    """Size of the shuffle buffer: number of clips that are shuffled together for each slot of the
+    batch."""
     quarantine: Path | None = None
-    """File that lists samples to leave out, a line `SHARD KEY` for each, as error messages name
-    them."""
+    """File that lists samples to leave out, with a line `SHARD KEY` for each, as error messages
+    name them."""
     stream: StreamConfig = field(default_factory=StreamConfig)
     training: Annotated[TrainingConfig, tyro.conf.arg(name="")] = field(
         default_factory=TrainingConfig
@@ -81,7 +82,7 @@ class StatusJob:
     """Say how runs are doing."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
-    """Folders of runs. With --all, folders in which runs are looked for, `runs` unless given."""
+    """Folders of runs. With --all, folders in which to look for runs, by default `runs`."""
     all: bool = False
     """Print one line for each run in the folders."""
     page: Path | None = None
@@ -96,7 +97,7 @@ class StatusJob:
 
 @dataclass(frozen=True)
 class CurveJob:
-    """Draw how runs went: J&F of each validation, and the loss, against the clips seen."""
+    """Plot the J&F of each validation and the loss of runs over the number of clips seen."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]] = ()
     """Folders of the runs to draw."""
@@ -115,8 +116,8 @@ class CurveJob:
 
 @dataclass(frozen=True)
 class ExportJob:
-    """Write a checkpoint's weights alone, in half precision: a small folder that every command
-    takes."""
+    """Write only a checkpoint's weights, in half precision, to a small folder that every command
+    accepts as a checkpoint."""
 
     checkpoint: Path
     """A checkpoint of ours or a released one."""
@@ -126,12 +127,13 @@ class ExportJob:
     """Which weights: `ema`, the exponential moving average over training; `last`, those of the last
     step; `auto`, the moving average if the run kept one."""
     inverse_temperature: float | None = None
-    """Inverse temperature of the exported model, to be chosen on videos with masks: a softer copy
-    than in training may drift less. Unless given, that of training."""
+    """Inverse temperature of the exported model. Choose it on videos with masks: a softer copy than
+    in training may drift less. By default, the inverse temperature of training."""
     input_scale: float | None = None
-    """Factor by which the exported model enlarges frames before encoding them, to be chosen in the
-    same way. Features are averaged back, so that as many cells are compared: finer detail, at the
-    square of the encoder's cost. Unless given, as the checkpoint has it: 1 after training."""
+    """Factor by which the exported model enlarges frames before encoding them. Choose it in the
+    same way. Features are averaged back, so that the number of compared cells is the same: finer
+    detail, at an encoder's cost that grows with the factor's square. By default, the checkpoint's
+    own factor, which is 1 after training."""
 
 
 @dataclass(frozen=True)
@@ -144,22 +146,22 @@ class PackJob:
     """Folder of video files, of frame folders, or of both at any depth; a list (.csv, .txt: lines
     `path` or `path,frames`); - for a list on standard input; or one video."""
     out: Path
-    """Folder for the shards, a new one or one in which the same packing was begun, which then goes
-    on."""
+    """Folder for the shards: a new one, or one with an unfinished packing with the same settings,
+    which is then resumed."""
     procs: int = 0
-    """Processes of each job; 0 starts one for each core."""
+    """Number of processes of each job; 0 starts one for each core."""
     jobs: int = 0
-    """Divide the videos among so many jobs of a SLURM array; one more job writes the manifest. 0,
-    or a machine without SLURM, or --local: pack here."""
+    """Divide the videos among this many jobs of a SLURM array; one more job writes the manifest.
+    With 0, without SLURM or with --local, pack here."""
     local: bool = False
-    """With --jobs: pack here in at least so many processes, even if SLURM is installed."""
+    """With --jobs: pack here in at least that many processes, even if SLURM is installed."""
     follow: bool = False
     """With --jobs: wait for the jobs, and show their progress."""
     strict: bool = False
     """Stop at the first broken video."""
     max_failures: float | None = None
-    """Percentage of the videos that may be broken before packing fails; unless given, 10 percent,
-    and at least 10 videos."""
+    """Percentage of the videos that may be broken before packing fails; by default 10 percent, or
+    10 videos if that is more."""
     pack: Annotated[PackConfig, tyro.conf.arg(name="")] = field(default_factory=PackConfig)
     cluster: ClusterConfig = field(default_factory=find_profile)
 
@@ -180,13 +182,12 @@ class PackJob:
 
 @dataclass(frozen=True)
 class VerifyJob:
-    """Read all shards again, and name each one and each sample that is not what the manifest
-    says."""
+    """Read all shards, and name each shard and each sample that differs from the manifest."""
 
     data: Path
     """Folder with the shards."""
     procs: int = 0
-    """Processes to start; 0 starts one for each core."""
+    """Number of processes to start; 0 starts one for each core."""
 
     def __post_init__(self) -> None:
         check_range("verify", self, "procs", 0)
@@ -194,14 +195,14 @@ class VerifyJob:
 
 @dataclass(frozen=True)
 class StatsJob:
-    """Count what a folder of shards holds."""
+    """Count the contents of a folder of shards."""
 
     data: Path
     """Folder with the shards."""
     frames: int = 3
-    """Frames of a clip, by which the clips in the shards are counted."""
+    """Number of frames in a clip, for counting the clips in the shards."""
     procs: int = 0
-    """Processes to start; 0 starts one for each core."""
+    """Number of processes to start; 0 starts one for each core."""
 
     def __post_init__(self) -> None:
         check_range("stats", self, "procs", 0)
@@ -215,21 +216,21 @@ class PaletteJob:
     data: str
     """Shards: a folder, a URL or pipe:COMMAND."""
     out: Path
-    """CSV file to write, a line for each class; train.py --target.palette takes it."""
+    """CSV file to write, with a line for each class, for train.py --target.palette."""
     classes: int = 16
     """Number of colour classes."""
     lightness: float = 0.0
     """Weight of L relative to a and b, for classes of Lab; give train.py --target.lightness the
-    same value. 0 makes classes of a and b alone."""
+    same value. 0 makes classes of only a and b."""
     clips: int = 400
-    """Clips from whose first frames colours are taken, 4,096 pixels of each."""
+    """Number of clips from whose first frames colours are taken, 4,096 pixels from each."""
     seed: int = 0
     """Seed of the choice of clips and of the initial centres."""
 
     def __post_init__(self) -> None:
         check_range("palette", self, "clips", 1)
         check_range("palette", self, "lightness", 0)
-        check_range("palette", self, "seed", 0, 2**32 - 1)  # that k-means takes
+        check_range("palette", self, "seed", 0, 2**32 - 1)  # k-means accepts no larger seed
 
 
 @dataclass(frozen=True)
@@ -239,19 +240,20 @@ class OrderJob:
     data: str
     """Shards: a folder, a URL or pipe:COMMAND."""
     batch: int = 6
-    """Clips of a global batch, over all processes."""
+    """Number of clips in a global batch, over all processes."""
     ranks: int = 1
-    """Processes among which the batch is divided."""
+    """Number of processes among which the batch is divided."""
     workers: int = 0
-    """Loader workers of each process."""
+    """Number of loader workers of each process."""
     steps: int = 5
     """Number of batches to print."""
     start: int = 0
-    """Number of the first batch to print, counted from 0."""
+    """Index of the first batch to print, counted from 0."""
     seed: int = 0
     """Seed of the order, as train.py --trainer.seed."""
     shuffle_buffer: int = 64
-    """Size of the shuffle buffer: clips that are shuffled together in each slot of the batch."""
+    """Size of the shuffle buffer: number of clips that are shuffled together for each slot of the
+    batch."""
     quarantine: Path | None = None
     """File that lists samples to leave out, as in train.py."""
     json: bool = False

@@ -1,5 +1,6 @@
-"""All that a GPU computes, checked and measured in a few minutes: is it right, how fast is it, and
-what limits it. Each part gives its lines as soon as it has them; what fails is a line, too."""
+"""Checks and measures everything that runs on a GPU, in a few minutes: is it right, how fast is it,
+and what limits it. Each part yields its result lines as soon as it has them, and a line for each
+failure."""
 
 import itertools
 import subprocess
@@ -31,13 +32,14 @@ from launch.configs.recipes import find_recipe
 from launch.measuring.training import measure_training
 
 TOP_K = 10
-# largest relative error of an output or a gradient: float32 by three tf32 products; half precision
-# by the rounding of the weights and of the gradients of logits
+# largest relative error of an output or a gradient: float32 is computed by three tf32 products;
+# half precision rounds the attention weights and the gradients of the logits
 TOLERANCES = {torch.float32: 1e-4, torch.float16: 1e-2, torch.bfloat16: 5e-2}
-# of features and losses on CUDA beside the CPU's: convolutions round to tf32 there
+# largest relative error of features and losses on CUDA against the CPU, as convolutions on CUDA
+# round to tf32
 MODEL_TOLERANCE = 1e-2
 PROFILED_STEPS = 3
-SLOWEST = 12  # operations of a step that are named
+SLOWEST = 12  # how many of a step's slowest operations are listed
 WORKS = ("attention", "step", "inference")
 
 
@@ -49,9 +51,9 @@ class Line:
     name: str
     figures: dict[str, float]
     failure: str = ""
-    """What is wrong; empty if nothing is."""
+    """What failed; empty if nothing did."""
     note: str = ""
-    """Why something was left out."""
+    """Why something was skipped."""
 
     def __str__(self) -> str:
         words = [f"{name} {value:.4g}" for name, value in self.figures.items()]
@@ -63,7 +65,7 @@ class Line:
 def run_parts(
     job: GpuBenchJob, device: torch.device, on_line: Callable[[Line], object]
 ) -> list[Line]:
-    """Do the parts that were asked for; a part that breaks off is a line, and the others go on."""
+    """Run the parts that were asked for. A part that fails adds a line, and the others go on."""
     lines: list[Line] = []
 
     def add(line: Line) -> None:
@@ -75,7 +77,7 @@ def run_parts(
         try:
             for line in PARTS[name](job, device):
                 add(line)
-        # whatever it is: minutes on a GPU are rare, and the other parts want theirs
+        # any exception: time on a GPU is scarce, so the other parts should still run
         except Exception as error:
             add(Line(name, "", {}, f"{type(error).__name__}: {str(error).partition(chr(10))[0]}"))
         add(Line(name, "in all", {"s": time.perf_counter() - begun}))
@@ -83,8 +85,8 @@ def run_parts(
 
 
 def check_attention(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
-    """Each backend in each precision, with all cells and with the most similar ones alone, beside
-    the plain formulation in float64."""
+    """Compare each backend in each precision, over all cells and over only the most similar ones,
+    with the reference implementation in float64."""
     side, radius = (12, 2) if job.tiny else (40, 6)
     for backend in BACKENDS[1:]:
         try:
@@ -103,10 +105,11 @@ def check_attention(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 def attention_errors(
     backend: str, dtype: torch.dtype, side: int, radius: int, top_k: int, device: torch.device
 ) -> dict[str, float]:
-    """Relative errors of the output and of each gradient, three references of 32 channels."""
+    """Relative errors of the output and of each gradient, with three reference frames of 32
+    channels."""
     draw = torch.Generator().manual_seed(0)
     shapes = (2, 32, side, side), (2, 3, 32, side, side), (2, 3, 5, side, side)
-    # rounded before, so that both see the same
+    # rounded to dtype first, so that both see the same values
     inputs = [torch.randn(shape, generator=draw).to(dtype).to(device) for shape in shapes]
     weights = torch.randn(2, 5, side, side, generator=draw).to(device)
 
@@ -123,12 +126,12 @@ def attention_errors(
 
 
 def relative(ours: Tensor, exact: Tensor) -> float:
-    """The norm of the difference over that of what is exact."""
+    """The norm of the difference divided by the norm of the exact tensor."""
     return float((ours - exact).norm() / exact.norm())
 
 
 def check_model(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
-    """Colours, features, losses and the gradients' norm, beside the CPU's."""
+    """Compare colour classes, features, losses and gradients with the CPU's."""
     sizes = Sizes(1, 32, 32) if job.tiny else Sizes(2, 96, 96)
     clips = clips_of(sizes)
     ours, exact = (model_figures(clips, place) for place in (device, torch.device("cpu")))
@@ -142,7 +145,7 @@ def check_model(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 
 
 def model_figures(clips: Tensor, device: torch.device) -> dict[str, Tensor]:
-    """What one float32 step computes on `device`, copied to the CPU."""
+    """The results of one float32 training step on `device`, copied to the CPU."""
     model = seeded_model(ModelConfig(), 0, "auto").to(device).train()
     pipeline = InputPipeline.of(model)
     data = pipeline.prepare(clips, step_draws(0, 0), device)
@@ -162,7 +165,8 @@ def model_figures(clips: Tensor, device: torch.device) -> dict[str, Tensor]:
 
 
 def measure_speed(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
-    """Attention, training step and tracking, each beside the released formulation."""
+    """Measure attention, training step and tracking, each compared with the released
+    formulation."""
     for work in WORKS:
         batch, height, width, rounds = bench_sizes(device)[work]
         sizes = Sizes(1, 32, 32, 2) if job.tiny else Sizes(batch, height, width)
@@ -182,7 +186,7 @@ def measure_speed(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 
 
 def launch_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
-    """The ways to launch a step's kernels that training does not take."""
+    """Training steps with ways to launch kernels that training itself does not use: CUDA graphs."""
     if device.type != "cuda":
         return []
     need = step_cases.step_variants(sizes, device)[0].need
@@ -196,7 +200,7 @@ def launch_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
 
 
 def check_training(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
-    """The default recipe on the user's shards, end to end."""
+    """Measure training with the default recipe on the user's shards, end to end."""
     if not job.data:
         yield Line("training", "", {}, note="left out: no --data")
         return
@@ -222,13 +226,13 @@ def check_training(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 
 
 def check_davis(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
-    """DAVIS-2016 by both protocols: the figures, and how fast they are had."""
+    """Evaluate DAVIS-2016 with both protocols: accuracy and speed."""
     if not job.davis:
         yield Line("davis", "", {}, note="left out: no --davis")
         return
     for protocol in ("paper", "memory"):
         out = job.out / f"davis-{protocol}"
-        # a process of its own: its peak of memory is its own
+        # in its own process, so that its peak memory is separate
         command = [sys.executable, str(Path(__file__).parents[1] / "eval.py")]
         command += ["--benchmark", "davis2016", "--root", str(job.davis), "--out", str(out)]
         command += ["--protocol", protocol, "--device", device.type]
@@ -247,7 +251,8 @@ def check_davis(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
 
 
 def profile_step(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
-    """Which operations of a training step take the device's time; the trace for a closer look."""
+    """List the operations of a training step that take the most time, and write the profiler's
+    trace."""
     batch, height, width, _ = bench_sizes(device)["step"]
     sizes = Sizes(1, 32, 32, 2) if job.tiny else Sizes(batch, height, width)
     step = step_cases.build_step(ComputeConfig(), sizes, str(device))
@@ -259,7 +264,7 @@ def profile_step(job: GpuBenchJob, device: torch.device) -> Iterator[Line]:
             step()
     profiler.export_chrome_trace(str(job.out / "step.trace.json.gz"))
     events = profiler.key_averages()
-    # on the CPU nothing is launched, and operations are counted, with those within them
+    # on the CPU nothing is launched, so operations are counted instead, nested ones included
     names = ("cudaLaunchKernel", "cuLaunchKernel") if cuda else ("aten::",)
     launches = sum(event.count for event in events if event.key.startswith(names))
     yield Line("profile", "launches of a step", {"count": launches / PROFILED_STEPS})

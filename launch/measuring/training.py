@@ -1,4 +1,4 @@
-"""How fast training is on real shards, beside its step alone and its loader alone."""
+"""Measures training on real shards, compared with its step alone and its loader alone."""
 
 import itertools
 import tempfile
@@ -22,39 +22,39 @@ from shards.reading.stream import ClipDataset, read_batches
 
 @dataclass(frozen=True)
 class TrainingSpeed:
-    """Seconds a batch, and what became of them."""
+    """Seconds per batch of training and of its parts."""
 
     clips: int
-    """In a batch."""
+    """Number of clips in a batch."""
     step: float
-    """Of a step on clips that are there already."""
+    """Seconds of a step on clips that are loaded already."""
     loader: float
-    """Of a batch that nobody trains on."""
+    """Seconds to load a batch, without training on it."""
     training: float
-    """Of both, as launch/train.py has them."""
+    """Seconds of both together, as in launch/train.py."""
     waited: float
-    """Share of the training's time in which it waited for clips."""
+    """Fraction of the training's time in which it waited for clips."""
 
     @property
     def reached(self) -> float:
-        """Training's rate over that of the slower of its parts alone."""
+        """Training's rate divided by the rate of its slower part alone."""
         return max(self.step, self.loader) / self.training
 
 
 def measure_training(
     job: TrainBenchJob, device: torch.device, on_step: Callable[[], object] = lambda: None
 ) -> TrainingSpeed:
-    """Train on shards for a while; nothing of it is kept.
+    """Train on shards for some steps, and keep nothing of it.
 
     Args:
         job: which shards, and which training.
-        device: where.
+        device: to train on.
         on_step: called after each of `3 * job.all_steps` steps and batches.
 
     Raises:
-        DataError: shards that can't be read.
+        DataError: the shards can't be read.
     """
-    # it starts, and ends, with no checkpoint, and draws nothing
+    # the run reads and writes no checkpoint, and draws no pictures
     settings = replace(
         job.training.trainer, steps=2 * job.all_steps, pictures_every=0, profile=0, seed=0
     )
@@ -82,7 +82,8 @@ def time_steps(
     job: TrainBenchJob,
     on_step: Callable[[], object],
 ) -> tuple[float, float]:
-    """Seconds of a step, and those in which it waited for its batch; the trainer's own loop."""
+    """Run the trainer's own loop; return the seconds of a step, and the seconds in which it waited
+    for its batch."""
     log = trainer.step_log()
     begun = waited = 0.0
     for number in range(job.all_steps):
@@ -102,8 +103,8 @@ def time_steps(
 def time_batches(
     batches: Iterator[ClipBatch], job: TrainBenchJob, on_step: Callable[[], object]
 ) -> float:
-    """Seconds of a batch, when the next is asked for at once; those that were ready while the step
-    was measured come before."""
+    """Seconds to load a batch when batches are asked for without pause. Batches that were
+    prefetched while the step was measured are discarded first."""
     ready = (job.stream.prefetch + 1) * max(job.stream.workers, 1) + 1
     for _ in range(ready):
         next(batches)

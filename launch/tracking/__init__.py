@@ -1,1 +1,1 @@
-"""What only the tracking application needs: prompts, the page, the pass through a video."""
+"""Code of the tracking command: prompts, the page, tracking a video or a folder to files."""

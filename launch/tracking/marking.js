@@ -1,14 +1,14 @@
-// Marks on one frame of a video: points by clicks, boxes by dragging, objects by painting. `marking.py` shows it and reads what is marked.
+// Lets the user mark a frame of a video: points by clicks, boxes by dragging, objects by painting. `marking.py` shows it and reads the marks.
 //
-// props: video (whose name a new one changes), picture (URL of the frame), frame (its number), width and height (pixels of the video),
-// tracked (URL of the objects that were found in the frame, on nothing; or empty), confidence (of each frame; empty if nothing was tracked); and
+// props: video (path; a change clears the marks), picture (URL of the frame), frame (its number), width and height (pixels of the video),
+// tracked (URL of the tracked objects on a transparent background, or empty), confidence (of each frame; empty if nothing was tracked), and
 // value, which is written here: {"mode", "width", "height", "points": [{frame, x, y}], "box": [{frame, x0, y0, x1, y1}], "mask": [{frame, object, radius, path}]}.
-// Asks for another frame by the event `select`, whose value is its number.
+// Requests another frame with the event `select`, whose value is the frame's number.
 const marks = { mode: "points", points: [], box: [], mask: [] };
 const colors = COLORS; // of objects and points, filled in by marking.py
 const picture = new Image();
 const tracked = new Image();
-const done = []; // the modes of all marks, in the order in which they were made
+const done = []; // the mode of each mark, in the order in which the marks were made
 const brush = { object: 1, size: 24 };
 let drawing = null; // the box or stroke under the pointer
 
@@ -25,7 +25,7 @@ function place(event) {
   return [Math.floor(x), Math.floor(y)];
 }
 
-// ---- what is seen
+// ---- drawing
 
 function draw() {
   const at = canvas();
@@ -63,7 +63,7 @@ function drawBox(pen, { x0, y0, x1, y1 }, number, unit) {
   pen.strokeRect(x0, y0, x1 - x0, y1 - y0);
 }
 
-// what was found, and strokes over it, lie on a sheet of their own: an eraser takes away paint, not the picture
+// tracked objects and strokes are drawn on a separate canvas, so that the eraser removes paint, not the picture
 function drawObjects(pen) {
   const sheet = new OffscreenCanvas(props.width, props.height);
   const ink = sheet.getContext("2d");
@@ -84,7 +84,7 @@ function drawObjects(pen) {
   pen.globalAlpha = 1;
 }
 
-// how sure the tracking is of each frame, which frames are marked, and which one is seen
+// the confidence of each frame, which frames are marked, and which one is shown
 function drawTimeline() {
   const at = timeline(), confidence = props.confidence || [];
   at.hidden = confidence.length < 2;
@@ -95,7 +95,7 @@ function drawTimeline() {
   pen.fillStyle = style.getPropertyValue("--background-fill-secondary") || "#eee";
   pen.fillRect(0, 0, at.width, at.height);
   confidence.forEach((sure, frame) => {
-    pen.fillStyle = `hsl(${120 * sure} 65% 45%)`; // green: sure; red: not
+    pen.fillStyle = `hsl(${120 * sure} 65% 45%)`; // from red (0) to green (1)
     const height = Math.max(sure * at.height, 2);
     pen.fillRect(frame * step, at.height - height, Math.max(step - (step > 3 ? 1 : 0), 1), height);
   });
@@ -113,7 +113,7 @@ function drawTimeline() {
   pen.strokeRect(props.frame * step, 1, Math.max(step, 2), at.height - 2);
 }
 
-// the tools that suit the mode, and which are chosen
+// shows the tools of the current mode, and which of them are selected
 function dress() {
   for (const button of element.querySelectorAll("[data-mode]")) button.ariaPressed = String(button.dataset.mode === marks.mode);
   for (const button of element.querySelectorAll("[data-object]")) {
@@ -125,7 +125,7 @@ function dress() {
   const hints = {
     points: "Click on what to follow.",
     box: "Drag a box around each object.",
-    mask: "Paint each object in a colour of its own. Keys: 1 to 8, E rubs out, [ and ] the brush, \u2190 and \u2192 frames.",
+    mask: "Paint each object in a colour of its own. Keys: 1 to 8, E erases, [ and ] change the brush, \u2190 and \u2192 the frame.",
   };
   drawTimeline();
   element.querySelector(".hint").textContent = hints[marks.mode] + (other ? ` Marks on ${other} other frame${other > 1 ? "s" : ""} are kept.` : "");
@@ -159,7 +159,7 @@ function go(frame) {
   if (wanted !== props.frame) trigger("select", { index: wanted, value: wanted, selected: true });
 }
 
-// ---- what is done; the listeners sit on the element itself, whose inside may be drawn anew
+// ---- events; the listeners are on the element itself, because its content may be replaced
 
 element.addEventListener("pointerdown", (event) => {
   if (event.target === timeline()) {
@@ -249,7 +249,7 @@ element.addEventListener("input", (event) => {
 function show() {
   picture.src = props.picture;
   if (props.tracked) tracked.src = props.tracked;
-  tell(); // what is shown anew has forgotten it
+  tell(); // the component loses its value when it is shown again
 }
 
 picture.addEventListener("load", draw);

@@ -1,5 +1,5 @@
-"""The part of the page on which a frame is marked, and what the marks say. Its other half,
-`marking.js`, draws and listens."""
+"""The part of the page on which the user marks a frame: shows the canvas and reads the marks. Its
+other half, `marking.js`, draws and handles events."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ from corrflow.pictures import Pixels, write_mask
 from launch.tracking.prompts import Prompts
 
 OBJECTS = 8  # colours to paint with
-# pixels of the longer side of a frame that is shown to be marked; marks are in the video's own
+# pixels of the longer side of a frame as it is shown; marks are in pixels of the video itself
 SHOWN = 1280
 TOOLS = """
 <div class="tools">
@@ -61,7 +61,7 @@ label { display: flex; gap: .4rem; align-items: center; margin: 0; }
 
 
 def marking_canvas() -> gr.HTML:
-    """The frame to be marked."""
+    """The component on which frames are marked."""
     swatches = [
         f'<button type="button" class="swatch" data-object="{n}" title="Object {n}">{n}</button>'
         for n in range(1, OBJECTS + 1)
@@ -87,13 +87,13 @@ class Shown:
     pixels: Pixels
     """`[H, W, 3]`"""
     tracked: Pixels | None = None
-    """Objects that were found in it, `[H, W]`."""
+    """Objects that were tracked in it, `[H, W]`."""
     confidence: Sequence[float] = ()
-    """Of all frames of the video, if it was tracked."""
+    """Confidence in each frame of the video; empty if it was not tracked."""
 
 
 def canvas_of(path: str, frame: Shown) -> gr.HTML:
-    """What `marking.js` is told; all of it each time, for what is left out is forgotten."""
+    """The properties for `marking.js`, all of them each time, since omitted ones are reset."""
     height, width, _ = frame.pixels.shape
     return gr.HTML(
         picture=picture_url(frame.pixels),
@@ -107,7 +107,7 @@ def canvas_of(path: str, frame: Shown) -> gr.HTML:
 
 
 def picture_url(pixels: Pixels) -> str:
-    """A frame as a URL that holds it."""
+    """A frame as a data URL."""
     image, out = Image.fromarray(pixels), io.BytesIO()
     image.thumbnail((SHOWN, SHOWN))
     image.save(out, "JPEG", quality=90)
@@ -115,7 +115,7 @@ def picture_url(pixels: Pixels) -> str:
 
 
 def labels_url(labels_hw: Pixels) -> str:
-    """Objects in their colours, on nothing, as a URL that holds them."""
+    """Objects in their colours on a transparent background, as a data URL."""
     colors = np.array([(0, 0, 0, 0), *((*color(n), 255) for n in range(1, 256))], np.uint8)
     out = io.BytesIO()
     Image.fromarray(colors[labels_hw]).save(out, "PNG")
@@ -125,12 +125,15 @@ def labels_url(labels_hw: Pixels) -> str:
 def read_marks(
     value: str, folder: Path, tracked_at: Callable[[int], Pixels | None] = lambda number: None
 ) -> Prompts:
-    """What `marking.js` tells, as the flags would say it.
+    """Convert the marks of `marking.js` to prompts, as flags would give them.
 
     Args:
-        value: what it tells.
-        folder: gets masks of what is painted.
-        tracked_at: what was found in a frame, `[H, W]`, on which strokes are painted.
+        value: the component's value, JSON as `marking.js` writes it.
+        folder: to write masks of painted objects to.
+        tracked_at: gives the tracked objects of a frame, `[H, W]`, over which strokes are painted.
+
+    Raises:
+        InputError: nothing is marked.
     """
     marks = json.loads(value or "{}")
     mode = marks.get("mode")
@@ -150,7 +153,7 @@ def read_marks(
             )
         )
     masks, objects, gone = [], set[int](), list[tuple[int, int]]()
-    # smaller boxes over larger ones, as of --box
+    # smaller boxes over larger ones, as for --box
     boxes = sorted(enumerate(marks["box"], 1), key=lambda item: -area_of(item[1]))
     for number in sorted({mark["frame"] for mark in [*marks["box"], *marks["mask"]]}):
         boxed_hw = np.zeros((marks["height"], marks["width"]), np.uint8)
@@ -166,30 +169,30 @@ def read_marks(
             write_mask(path, labels_hw)
             masks.append(f"{number}={path}")
     if not masks:
-        raise InputError("nothing is marked: all that was painted is rubbed out")
-    # an object that is marked nowhere else is none
+        raise InputError("nothing is marked: everything that was painted is erased")
+    # an erased object that no mask marks does not exist, so it can't be gone
     values = tuple(f"{number}={n}" for number, n in gone if n in objects)
     return Prompts(mask=tuple(masks), gone=values)
 
 
 def area_of(box: dict[str, int]) -> int:
-    """In pixels."""
+    """A box's area in pixels."""
     return (box["x1"] - box["x0"]) * (box["y1"] - box["y0"])
 
 
 def correct(
     tracked_hw: Pixels | None, boxed_hw: Pixels, strokes: list[dict[str, Any]]
 ) -> tuple[Pixels, set[int]]:
-    """What is marked in a frame: boxes, and strokes over what was found.
+    """The marks of one frame: boxes, and strokes over the tracked objects.
 
     Args:
-        tracked_hw: what was found.
-        boxed_hw: the objects of boxes.
-        strokes: as `marking.js` tells them.
+        tracked_hw: the tracked objects, if the video was tracked.
+        boxed_hw: the objects marked by boxes.
+        strokes: as `marking.js` writes them.
 
     Returns:
-        `[H, W]` of those objects that are boxed, painted or changed by a stroke, and the numbers of
-        those that were found and of which nothing is left.
+        A mask `[H, W]` of the objects that are boxed, painted or changed by a stroke, and the
+        numbers of tracked objects that are erased completely.
     """
     found_hw = np.zeros_like(boxed_hw) if tracked_hw is None else tracked_hw
     begin_hw = np.where(boxed_hw > 0, boxed_hw, found_hw)
@@ -203,7 +206,7 @@ def correct(
 
 
 def paint(strokes: list[dict[str, Any]], begin_hw: Pixels) -> Pixels:
-    """Strokes of a round brush on labels `[H, W]`; object 0 erases."""
+    """Paint strokes of a round brush over labels `[H, W]`; object 0 erases."""
     image = Image.fromarray(begin_hw)
     pen = ImageDraw.Draw(image)
     for stroke in strokes:

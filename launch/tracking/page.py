@@ -1,8 +1,8 @@
-"""A page on which to choose a video, mark what to follow, and see the result:
+"""A page to choose a video, mark what to track, and see the result:
 `python launch/track.py --browser`.
 
-For this machine alone: nothing is shared, nothing asked of other hosts. What is clicked and painted
-is in `marking.py`.
+It is for this machine only: nothing is shared, and nothing is fetched from other hosts. Clicks and
+painting are handled in `marking.py`.
 """
 
 import json
@@ -38,7 +38,7 @@ from shards.video.video_reader import (
 )
 
 Item = TypeVar("Item")
-# none that would be fetched
+# system fonts, so that none are fetched
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
 LOCAL: dict[str, Any] = {
     "server_name": "127.0.0.1",
@@ -52,29 +52,29 @@ LOCAL: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Setting:
-    """What all videos of the page are tracked with."""
+    """The model and the settings with which the page tracks all videos."""
 
     model: CorrFlow
     size: int
     protocol: str
     adapt: int
     folder: Path
-    """For results; gone with the page."""
+    """For results; deleted when the page is closed."""
 
 
 class Opened:
-    """A video that somebody chose, and its one result: what is marked later corrects it."""
+    """A video that a user chose, and its one result, which later marks correct."""
 
     def __init__(self, video: str, folder: Path) -> None:
         self.video, self.stop = Path(video), threading.Event()
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         self.out = self.folder / f"{self.video.stem}-tracked.mp4"
         self.below: dict[int, Pixels | None] = {}
-        """What was tracked in a frame when strokes were first painted over it: tracked again with
-        the same strokes, they must mean the same."""
+        """The tracked objects of each frame at the time when strokes were first painted over it.
+        Later trackings apply the strokes to these, so that the same strokes mean the same."""
 
     def read_marks(self, value: str) -> Prompts:
-        """What is marked on the page."""
+        """Convert the marks on the page to prompts."""
         before, self.below = self.below, {}
 
         def below_at(number: int) -> Pixels | None:
@@ -85,8 +85,9 @@ class Opened:
         return read_marks(value, Path(tempfile.mkdtemp(dir=self.folder)), below_at)
 
     def paint_masks(self, value: str) -> None:
-        """Strokes over what was tracked from labels, as corrections: into its masks, which go
-        before the labels. A mask whose strokes were taken back goes: its frame is tracked anew."""
+        """Paint strokes into the masks that were tracked from labels, as corrections: edited masks
+        take precedence over the labels. If all strokes in a frame were undone, its mask is deleted,
+        so that the frame is tracked again."""
         strokes = json.loads(value or "{}").get("mask", [])
         frames = {stroke["frame"] for stroke in strokes}
         before, self.below = self.below, {}
@@ -102,16 +103,17 @@ class Opened:
                 write_mask(self.mask_path(number), paint(here, tracked_hw))
 
     def tracked_at(self, number: int) -> Pixels | None:
-        """The objects that were tracked in a frame, `[H, W]`."""
+        """The tracked objects of a frame, `[H, W]`; None if it was not tracked."""
         path = self.mask_path(number)
         return read_mask(path) if path.exists() else None
 
     def mask_path(self, number: int) -> Path:
-        """Where the mask of a frame is, if the video was tracked."""
+        """The path of a frame's mask, which exists if the video was tracked."""
         return masks_folder(self.out) / f"{FrameNames().name(number)}.png"
 
     def confidence(self) -> list[float]:
-        """That of the object or point of least, of each frame; empty if nothing was tracked."""
+        """The lowest confidence of an object or point in each frame; empty if nothing was
+        tracked."""
         table = self.out.with_suffix(".json")
         if not table.exists():
             return []
@@ -120,13 +122,13 @@ class Opened:
         return [min((float(row["confidence"]) for row in r), default=0.0) for r in rows]
 
     def show(self, number: int) -> gr.HTML:
-        """A frame to be marked, with what was tracked in it."""
+        """Show a frame to be marked, with the objects that were tracked in it."""
         pixels, tracked_hw = picture_at(self.video, number), self.tracked_at(number)
         return canvas_of(str(self.video), Shown(number, pixels, tracked_hw, self.confidence()))
 
 
 def serve(model: CorrFlow, job: TrackJob) -> int:
-    """Open the page, and stay until Ctrl-C."""
+    """Serve the page until Ctrl-C."""
     with tempfile.TemporaryDirectory(prefix="corrflow-page-") as folder:
         page = build(Setting(model, job.size, job.protocol, job.adapt, Path(folder)))
         try:
@@ -146,13 +148,13 @@ def serve(model: CorrFlow, job: TrackJob) -> int:
 
 
 def build(setting: Setting) -> gr.Blocks:
-    """The page."""
+    """Build the page."""
     page = gr.Blocks(title="corrflow: track", analytics_enabled=False)
     with page:
         gr.Markdown(
             "# Track\nChoose a video, mark what to follow on a frame of it, and start. Then go to "
             "the frames of least confidence, correct what is wrong there, and track again: only "
-            "what the corrections are about is tracked anew."
+            "the frames that the corrections affect are tracked again."
         )
         opened = gr.State(None)
         with gr.Row():
@@ -162,7 +164,7 @@ def build(setting: Setting) -> gr.Blocks:
                     marks = marking_canvas()
                     frame = gr.Slider(0, 1, value=0, step=1, label="Frame", elem_id="frame")
                     backward = gr.Checkbox(
-                        label="Backwards as well, from the marked frame to the first one",
+                        label="Also track backward, from the marked frame to the first one",
                         elem_id="backward",
                     )
                     names = gr.Textbox(
@@ -204,7 +206,7 @@ def build(setting: Setting) -> gr.Blocks:
 
 
 def tool_fields() -> tuple[gr.File, gr.CheckboxGroup]:
-    """Labels that another tool wrote, and formats in which to write them back."""
+    """Fields for labels of another tool, and for formats to write."""
     with gr.Accordion("Labels of another tool", open=False, elem_id="tools"):
         labels = gr.File(
             label="Labels to track, instead of marks: CVAT, COCO, Labelme, YOLO, PNG",
@@ -217,7 +219,7 @@ def tool_fields() -> tuple[gr.File, gr.CheckboxGroup]:
 
 
 def result_fields() -> tuple[gr.Video, gr.Markdown, gr.File]:
-    """The video that was written, a word about it, and its files."""
+    """Fields for the resulting video, a message, and the files."""
     result = gr.Video(label="Result", interactive=False, elem_id="result")
     message = gr.Markdown(elem_id="told")
     files = gr.File(
@@ -227,7 +229,7 @@ def result_fields() -> tuple[gr.Video, gr.Markdown, gr.File]:
 
 
 def open_with(setting: Setting) -> Any:
-    """What choosing a video does."""
+    """The handler of choosing a video."""
 
     def open_video(path: str) -> tuple[Any, ...]:
         with mistakes_shown(), open_video_reader(Path(path)) as reader:
@@ -241,19 +243,19 @@ def open_with(setting: Setting) -> Any:
 
 
 def show_frame(opened: Opened, number: int) -> gr.HTML:
-    """Another frame of it."""
+    """Show another frame of the video."""
     with mistakes_shown():
         return opened.show(number)
 
 
 def chosen_frame(event: gr.SelectData) -> int:
-    """The frame that was chosen on the canvas, or below it."""
+    """The frame that was chosen by a key on the canvas or a click on the timeline."""
     return int(event.value)
 
 
 @contextmanager
 def mistakes_shown() -> Iterator[None]:
-    """A user's mistake becomes a line on the page."""
+    """Show a user's mistake as a message on the page."""
     try:
         yield
     except (BrokenVideoError, *MISTAKES) as error:
@@ -261,7 +263,7 @@ def mistakes_shown() -> Iterator[None]:
 
 
 def track_with(setting: Setting) -> Any:
-    """What the button does."""
+    """The handler of the button Track."""
 
     def track(
         opened: Opened,
@@ -307,12 +309,12 @@ def track_with(setting: Setting) -> Any:
 
 
 def split_names(value: str) -> tuple[str, ...]:
-    """What is written in the field, or nothing."""
+    """The names in the field, separated by commas; empty if the field is."""
     return tuple(name.strip() for name in value.split(",")) if value.strip() else ()
 
 
 def shown(progress: gr.Progress) -> Any:
-    """Things passed through, with their progress on the page."""
+    """A function that passes items through and shows their progress on the page."""
 
     def show(things: Iterable[Item], total: int, what: str, unit: str) -> Iterator[Item]:
         began = time.monotonic()
@@ -325,5 +327,5 @@ def shown(progress: gr.Progress) -> Any:
 
 
 def packed(path: Path) -> str:
-    """A file, or a folder as a zip."""
+    """The path of a file to download; a folder is packed into a zip file."""
     return str(path) if path.is_file() else shutil.make_archive(str(path), "zip", path)

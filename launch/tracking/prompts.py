@@ -1,5 +1,5 @@
-"""What a user marks, from flags to frame numbers: masks, points, boxes or a tool's labels, each
-checked against the video."""
+"""Reads what a user marks (masks, points, boxes or a tool's labels) from flags and files, and
+checks it against the video."""
 
 import re
 from dataclasses import dataclass, field, replace
@@ -30,18 +30,18 @@ BOX = re.compile(r"^(-?\d+),(-?\d+),(-?\d+),(-?\d+)$")
 
 @dataclass(frozen=True)
 class Prompts:
-    """One kind of marks, as the flags have them: `VALUE`, or `FRAME=VALUE`."""
+    """One kind of marks, as given by flags: `VALUE`, or `FRAME=VALUE`."""
 
     mask: tuple[str, ...] = ()
     points: tuple[str, ...] = ()
     box: tuple[str, ...] = ()
     labels: Path | None = None
     start: int | None = None
-    """The frame of those that don't name theirs; None: the first."""
+    """The frame of marks that are given without one; None for the first frame."""
     gone: tuple[str, ...] = ()
-    """Objects by number or name that are nowhere from a frame on, until they are marked again."""
+    """Objects, by number or name, that are absent from a frame on, until they are marked again."""
     names: tuple[str, ...] = ()
-    """What the objects or points are called, in the order of their numbers."""
+    """Names of the objects or points, in the order of their numbers."""
 
     def __post_init__(self) -> None:
         kinds = [
@@ -71,35 +71,38 @@ class Prompts:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """The video that marks must fit."""
+    """The properties of a video that marks are checked against."""
 
     width: int
     height: int
     count: int
-    """Frames."""
+    """Number of frames."""
     names: FrameNames = field(default_factory=FrameNames)
 
 
 @dataclass(frozen=True)
 class Marks:
-    """What is marked in a video: areas or points, never both."""
+    """What is marked in a video: masks or points, never both. A frame's place is its index in the
+    video, from 0; its number is what the user calls it."""
 
     masks: CompressedMasks | None = None
-    """Objects' numbers by place of the frame."""
+    """Masks of object numbers, by place of the frame."""
     points: dict[int, Points] | None = None
-    """By place of the frame, `[k, 2]` with NaN where a point is marked in another frame."""
+    """Points by place of the frame, `[k, 2]`, with NaN for points that are marked in other
+    frames."""
     objects: tuple[NamedObject, ...] = ()
-    """What they are called, in the order of their numbers; empty if they have no names."""
+    """Names of the objects or points, in the order of their numbers; empty if they have none."""
     is_export: bool = False
-    """Whether frames may be among those that are marked that a tool gave back as they were."""
+    """Whether marked frames may include results that a tool exported again without changes."""
     has_polygons: bool = False
-    """Whether areas came as polygons, whose lines are never quite those of the pixels."""
+    """Whether masks came as polygons, whose outlines never fit the pixels exactly."""
     gone: Gone = field(default_factory=dict)
-    """Objects by place of the frame that are nowhere from there on, until they are marked again."""
+    """Objects that are absent from a frame on, until they are marked again; by place of the
+    frame."""
 
 
 def read_prompts(prompts: Prompts, video_info: VideoInfo) -> Marks:
-    """What the flags give; InputError for what does not fit the video."""
+    """Read the marks that flags give; InputError for marks that do not fit the video."""
     if prompts.points:
         marks = Marks(points=read_points(prompts, video_info))
     elif prompts.labels:
@@ -115,7 +118,7 @@ def read_prompts(prompts: Prompts, video_info: VideoInfo) -> Marks:
 
 
 def read_names(names: tuple[str, ...], marks: Marks) -> tuple[NamedObject, ...]:
-    """What the objects are called, by number: 1, 2, ...; InputError unless there is a name for
+    """The names of the objects 1, 2, ..., in this order; InputError unless there is one name for
     each."""
     numbers = marked_numbers(marks)
     if len(names) != len(numbers):
@@ -125,12 +128,12 @@ def read_names(names: tuple[str, ...], marks: Marks) -> tuple[NamedObject, ...]:
             f"marked: {counted}"
         )
     called = dict(zip(numbers, names, strict=True))
-    # the number tells those of one name apart
+    # the number distinguishes objects of the same name
     return tuple(NamedObject(called.get(n, str(n)), str(n)) for n in range(1, numbers[-1] + 1))
 
 
 def marked_numbers(marks: Marks) -> list[int]:
-    """Of all objects or points, in order."""
+    """The numbers of all marked objects or points, in order."""
     if marks.masks is None:
         xy_k2: Points = next(iter((marks.points or {}).values()))
         return list(range(1, len(xy_k2) + 1))
@@ -140,7 +143,8 @@ def marked_numbers(marks: Marks) -> list[int]:
 
 
 def read_gone(prompts: Prompts, marks: Marks, video_info: VideoInfo) -> Gone:
-    """Numbers by place of the frame; InputError for objects that are marked nowhere."""
+    """The numbers of absent objects by place of the frame; InputError for objects that are not
+    marked in any frame."""
     if marks.masks is None:
         raise InputError("track: gone: the labels are points: expected objects, which have areas")
     numbers = marked_numbers(marks)
@@ -165,7 +169,7 @@ def read_gone(prompts: Prompts, marks: Marks, video_info: VideoInfo) -> Gone:
 
 
 def read_annotations(path: Path, start: int | None, video_info: VideoInfo) -> Marks:
-    """What a tool's labels give."""
+    """Read the marks in a tool's labels."""
     where = f"labels {path}"
     shapes, objects = number_objects(read_shapes(path, video_info.width, video_info.height), where)
     by_place = shapes_by_place(shapes, start, video_info, where)
@@ -188,7 +192,7 @@ def read_annotations(path: Path, start: int | None, video_info: VideoInfo) -> Ma
 def shapes_by_place(
     shapes: list[Shape], start: int | None, video_info: VideoInfo, where: str
 ) -> dict[int, list[Shape]]:
-    """Shapes by the place of their frame; InputError where two images are of one frame."""
+    """Group shapes by the place of their frame; InputError if two images belong to one frame."""
     by_frame: dict[int | str, list[Shape]] = {}
     for shape in shapes:
         by_frame.setdefault(shape.frame, []).append(shape)
@@ -211,8 +215,8 @@ def shapes_by_place(
 
 
 def check_named_alike(names: list[str], video_info: VideoInfo, where: str) -> None:
-    """InputError where the names of some images begin with the video's and those of others don't,
-    as frames of several videos do that lie in one folder."""
+    """InputError if the names of some images begin with the video's name and others don't, because
+    then the folder probably has frames of several videos."""
     video = video_info.names.video
     begins = {
         length_of_video_name(image_name(name), video) > 0: name
@@ -229,18 +233,18 @@ def check_named_alike(names: list[str], video_info: VideoInfo, where: str) -> No
 def place_by_name(
     name: str, start: int | None, alone: bool, video_info: VideoInfo, what: str
 ) -> int:
-    """The place from 0 of the frame that an image is of.
+    """The place, from 0, of the frame that an image belongs to.
 
     Args:
         name: of the image, without suffix.
-        start: frame of an image that is alone, whatever its name; None: its name decides.
-        alone: whether it is the only one: without a number it is of the first frame then, and so is
-            one that is called like the video.
+        start: frame of a single image, whatever its name; None if the name decides.
+        alone: whether there is only this image. A single image belongs to the first frame if its
+            name has no number, or is the video's name.
         video_info: the video.
-        what: what errors call the image.
+        what: how error messages refer to the image.
 
     Raises:
-        InputError: the video has no such frame, or one of several images has no number.
+        InputError: the video has no such frame, or the name of one of several images has no number.
     """
     if alone and start is not None:
         return find_place(start, video_info, what)
@@ -253,7 +257,7 @@ def place_by_name(
     number = frame_number(name, names.video)
     if number is None and not alone:
         raise InputError(
-            f"{what}: no frame is called so: expected a name that ends in the frame's number, as "
+            f"{what}: no frame has this name: expected a name that ends in the frame's number, as "
             "frame_000012, and has no other number"
         )
     hint = " (--start N says another)" if alone else ""
@@ -278,14 +282,14 @@ def point_rows(
                 f"{where}: frame {shape.frame}: {shape.object}: two points: expected one of each "
                 "label and id"
             )
-        # tools count from the first pixel's corner, tracking from its centre
+        # the origin is the first pixel's corner in tools, but its centre in tracking
         inside = np.clip((x - 0.5, y - 0.5), 0, (video_info.width - 1, video_info.height - 1))
         rows[row] = inside
     return rows
 
 
 def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
-    """Objects by place of the frame; InputError for what does not fit."""
+    """Read masks by place of the frame; InputError if they do not fit the video."""
     masks = CompressedMasks(video_info.height, video_info.width)
     files, folders = mask_files(prompts), {Path(value) for value in prompts.mask}
     by_name = [path.stem for number, path in files if number is None]
@@ -304,7 +308,7 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
         labels_hw = fitting_mask(path, video_info)
         if labels_hw.any():
             masks[place] = labels_hw
-        # a folder may have a mask for each frame, also where nothing is to be seen
+        # a folder may have a mask for each frame, so some of them may be empty
         elif path.parent not in folders:
             raise InputError(f"mask {path}: is empty: expected objects marked 1, 2, ... or 255")
     if not masks:
@@ -314,7 +318,7 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
 
 
 def read_boxes(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
-    """Objects by place of the frame; InputError for what does not fit."""
+    """Masks of boxes by place of the frame; InputError if a box does not fit the video."""
     by_place: dict[int, list[Shape]] = {}
     shapes = []
     for index, value in enumerate(prompts.box, 1):
@@ -332,8 +336,8 @@ def read_boxes(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
 
 
 def read_points(prompts: Prompts, video_info: VideoInfo) -> dict[int, Points]:
-    """Points by place of the frame, `[k, 2]` with NaN where a point is marked in another frame;
-    InputError for what does not fit."""
+    """Points by place of the frame, `[k, 2]`, with NaN for points that are marked in other frames;
+    InputError if a point does not fit the video."""
     points: dict[int, Points] = {}
     for index, value in enumerate(prompts.points):
         number, xy = keyed(value, prompts.start)
@@ -344,12 +348,12 @@ def read_points(prompts: Prompts, video_info: VideoInfo) -> dict[int, Points]:
 
 
 def mask_paths(prompts: Prompts) -> list[Path]:
-    """The files that are read."""
+    """The mask files that are read."""
     return [path for _, path in mask_files(prompts)]
 
 
 def mask_files(prompts: Prompts) -> list[tuple[int | None, Path]]:
-    """Frame numbers and masks; None: the mask's name decides."""
+    """Frame numbers and mask files; a number is None if the file's name decides."""
     files: list[tuple[int | None, Path]] = []
     for value in prompts.mask:
         path = Path(value)
@@ -367,7 +371,7 @@ def mask_files(prompts: Prompts) -> list[tuple[int | None, Path]]:
 
 
 def keyed(value: str, start: int | None) -> tuple[int | None, str]:
-    """`FRAME=VALUE`, or a value that belongs to frame `start`; None is the first."""
+    """Split `FRAME=VALUE`; without `FRAME=` the frame is `start`, or None for the first."""
     match = KEYED.match(value)
     if match is None:
         raise InputError("track: an empty value: expected a mask, a point x,y or a box x0,y0,x1,y1")
@@ -375,8 +379,8 @@ def keyed(value: str, start: int | None) -> tuple[int | None, str]:
 
 
 def find_place(number: int | None, video_info: VideoInfo, what: str) -> int:
-    """The place from 0 of the frame that the user calls `number`, None for the first; InputError if
-    it isn't there."""
+    """The place, from 0, of the frame with this number, None for the first; InputError if there is
+    none."""
     if number is None:
         return 0
     place = video_info.names.place(number)
@@ -390,7 +394,7 @@ def find_place(number: int | None, video_info: VideoInfo, what: str) -> int:
 
 
 def fitting_mask(path: Path, video_info: VideoInfo) -> Pixels:
-    """A mask of the video's size."""
+    """Read a mask; InputError unless it has the video's size."""
     labels_hw = read_mask(path)
     if labels_hw.shape != (video_info.height, video_info.width):
         size = f"{labels_hw.shape[1]}x{labels_hw.shape[0]}"
@@ -400,7 +404,7 @@ def fitting_mask(path: Path, video_info: VideoInfo) -> Pixels:
 
 
 def read_place(place: str, video_info: VideoInfo) -> tuple[float, float]:
-    """`x,y` inside the frame."""
+    """Parse `x,y`; InputError unless it is inside the frame."""
     match = PLACE.match(place)
     if match is None:
         raise InputError(f"point {place}: expected x,y in pixels, or FRAME=x,y")
@@ -415,7 +419,8 @@ def read_place(place: str, video_info: VideoInfo) -> tuple[float, float]:
 
 
 def read_box(corners: str, video_info: VideoInfo) -> tuple[int, int, int, int]:
-    """`x0,y0,x1,y1` inside the frame, at least one pixel wide and high."""
+    """Parse `x0,y0,x1,y1`; InputError unless the box is inside the frame and at least one pixel
+    wide and high."""
     match = BOX.match(corners)
     if match is None:
         raise InputError(

@@ -1,4 +1,4 @@
-"""What a tracking is asked for, who looks on, and what has come of it."""
+"""The request, the progress and the outcome of tracking one video."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class TrackRequest:
-    """What is to be tracked, and how."""
+    """What to track, and how."""
 
     video: Path
     prompts: Prompts
@@ -23,19 +23,19 @@ class TrackRequest:
     """Short side at which to track, in pixels."""
     protocol: str
     write: tuple[str, ...] = ()
-    """Formats of annotations to write besides."""
+    """Annotation formats to write beside the results."""
     tolerance: float = 1.0
-    """How far the lines of their polygons may be moved to be simpler, in pixels."""
+    """How far, in pixels, the outlines of written polygons may deviate to have fewer corners."""
     review: int = 5
-    """How many frames to name that a person should look at first."""
+    """Number of least confident frames to report, which a person should look at first."""
     adapt: int = 0
-    """Steps by which the model is adapted to the video first."""
+    """Number of steps by which the model is adapted to the video before tracking."""
     overwrite: bool = False
-    """Track all frames, even those that an earlier tracking to the same files can give."""
+    """Track all frames, even those that could be kept from an earlier result."""
 
     @classmethod
     def of(cls, job: TrackJob, video: Path, prompts: Prompts, out: Path) -> "TrackRequest":
-        """One video of a job."""
+        """The request for one video of a job."""
         return cls(
             video=video,
             prompts=prompts,
@@ -53,18 +53,18 @@ class TrackRequest:
 
 @dataclass(frozen=True)
 class Progress:
-    """Who looks on."""
+    """Shows progress, and says whether to stop."""
 
     show: Callable[[Iterable[Any], int, str, str], Iterable[Any]]
-    """Passes things through, of which there will be so many, and shows how far they are: what is
-    done, and what is counted."""
+    """Passes items through and shows their progress. Its arguments are the items, their total
+    number, a description, and the unit."""
     stopped: Callable[[], bool]
-    """Asked after each frame; True ends the tracking there."""
+    """Called after each frame; True ends the tracking there."""
 
     def look(
         self, things: Iterable[Item], total: int, what: str, unit: str = "frames"
     ) -> Iterator[Item]:
-        """Things, shown as they pass; StoppedError between two of them."""
+        """Pass items through and show their progress; StoppedError if asked to stop."""
         for thing in self.show(things, total, what, unit):
             yield thing
             if self.stopped():
@@ -72,28 +72,29 @@ class Progress:
 
 
 class StoppedError(Exception):
-    """Somebody asked for the end."""
+    """The user asked to stop."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What has been written."""
+    """The result of tracking a video."""
 
     frames: int
+    """Number of frames that are written."""
     whole: bool
-    """Whether that is all of the video."""
+    """Whether these are all frames of the video."""
     files: tuple[Path, ...]
-    """Files and folders."""
+    """Files and folders that are written."""
     kept: int = 0
-    """Frames that are as an earlier tracking had them."""
+    """Number of frames that are kept from an earlier result."""
     review: tuple[tuple[int, float], ...] = ()
-    """Frames by number that a person should look at first, and how sure they are."""
+    """Numbers and confidences of the frames that a person should look at first."""
     damage: str = ""
-    """Why it can't be read any further, if that is why it ended."""
+    """Why the video can't be read any further, if tracking ended for that."""
     note: str = ""
-    """What a user may not have meant."""
+    """A warning about what the user may not have intended."""
 
     def review_line(self) -> str:
-        """The frames to look at, in words; empty if there are none."""
+        """A line with the frames to look at first; empty if there are none."""
         frames = ", ".join(f"{number} ({confidence:.2f})" for number, confidence in self.review)
         return f"look first at the frames of least confidence: {frames}" if frames else ""

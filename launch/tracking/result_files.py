@@ -1,5 +1,5 @@
-"""The files that a tracking leaves, and whose they are: nothing is overwritten that is read, that
-no tracking wrote, or that somebody has changed since."""
+"""The files of a result, and which of them may be overwritten: not inputs, not files that tracking
+did not write, and not files that were edited since."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -19,9 +19,9 @@ TABLE_BEGINS = b'{"video": '
 
 
 def check_names(request: TrackRequest) -> None:
-    """InputError for a video that is not there, and for results that would overwrite what is read,
-    or what is none of ours, or that can't get their names."""
-    # before the name of --out, which may be that of a folder where a folder of videos was meant
+    """InputError if the video is missing, or if results would overwrite inputs or files that
+    tracking did not write, or can't be created at their paths."""
+    # checked before --out, which names a folder if the user meant a folder of videos
     if not request.video.exists():
         raise InputError(f"video {request.video}: no such file or folder")
     if request.video.is_dir() and not frame_files(request.video):
@@ -50,7 +50,7 @@ def check_names(request: TrackRequest) -> None:
 
 
 def check_result_places(request: TrackRequest) -> None:
-    """InputError, before anything is tracked, for results that can't get their names."""
+    """InputError, before anything is tracked, if results can't be created at their paths."""
     writers = [find_writer(name) for name in request.write]
     files = [writer.path_of(request.out) for writer in writers if not writer.is_folder]
     folders = [writer.path_of(request.out) for writer in writers if writer.is_folder]
@@ -59,7 +59,7 @@ def check_result_places(request: TrackRequest) -> None:
 
 
 def inputs_of(request: TrackRequest) -> dict[str, Path]:
-    """What is read, by what it is."""
+    """Paths of all inputs, by a description for messages."""
     inputs = {"the video itself": request.video}
     if request.prompts.labels:
         inputs[f"labels {request.prompts.labels}"] = request.prompts.labels
@@ -67,8 +67,8 @@ def inputs_of(request: TrackRequest) -> dict[str, Path]:
 
 
 def check_formats(request: TrackRequest, marks: Marks) -> None:
-    """InputError, before anything is tracked, for a format that can't hold what is marked or lacks
-    a library."""
+    """InputError, before anything is tracked, if a format can't hold the marks or its library is
+    missing."""
     for name in request.write:
         if marks.masks is not None:
             find_writer(name).check_installed()
@@ -77,8 +77,8 @@ def check_formats(request: TrackRequest, marks: Marks) -> None:
 
 
 def previous_formats(request: TrackRequest, previous: PreviousResult[Any] | None) -> Iterator[str]:
-    """The formats of annotations that are there and would no longer be true; InputError if somebody
-    has edited one."""
+    """Yield the annotation formats of an earlier result that must be written again to stay up to
+    date; InputError if their files were edited."""
     annotations = previous.provenance.annotations if previous else {}
     for name in request.write:
         path = find_writer(name).path_of(request.out)
@@ -102,7 +102,8 @@ def previous_formats(request: TrackRequest, previous: PreviousResult[Any] | None
 
 
 def holds_labels(path: Path, request: TrackRequest) -> bool:
-    """Whether an earlier result is read as labels, or some of it is: it is the user's own then."""
+    """Whether `path`, of an earlier result, is or contains the labels that are read; then it
+    belongs to the user."""
     if request.prompts.labels is None:
         return False
     labels = request.prompts.labels.resolve()
@@ -110,7 +111,7 @@ def holds_labels(path: Path, request: TrackRequest) -> bool:
 
 
 def digests_in_place(request: TrackRequest) -> dict[str, str]:
-    """Of the files that may be replaced, by their paths beside `out`."""
+    """Digests of the files that may be replaced, by their paths relative to the folder of `out`."""
     home, digests = request.out.parent, dict[str, str]()
     previous = {home / Path(name).parts[0] for name in written_files(request.out)}
     for path in previous.union(result_paths(request.out, request.write, masks=True)):
@@ -119,7 +120,7 @@ def digests_in_place(request: TrackRequest) -> dict[str, str]:
 
 
 def disposable_files(request: TrackRequest, in_place: Mapping[str, str]) -> set[str]:
-    """Those of an earlier tracking that nobody has changed since, nor made his own."""
+    """The files of an earlier result that were not edited since, and are not read as labels."""
     return {
         name
         for name, digest in written_files(request.out).items()
@@ -129,13 +130,13 @@ def disposable_files(request: TrackRequest, in_place: Mapping[str, str]) -> set[
 
 
 def is_table(path: Path) -> bool:
-    """Whether a JSON file is of a tracking, even if it was cut off."""
+    """Whether a JSON file was written by tracking, even if it is truncated."""
     with path.open("rb") as file:
         return file.read(len(TABLE_BEGINS)) == TABLE_BEGINS
 
 
 def result_paths(out: Path, formats: Iterable[str], *, masks: bool) -> tuple[Path, ...]:
-    """The files and folders that a finished order leaves."""
+    """The files and folders of a complete result."""
     tables = [out.with_suffix(".csv"), out.with_suffix(".json")]
     folders = [masks_folder(out)] if masks else []
     annotations = [find_writer(name).path_of(out) for name in formats]

@@ -1,4 +1,4 @@
-"""How tracking shows itself on a terminal, and how Ctrl-C ends it."""
+"""How tracking shows its progress on a terminal, and how Ctrl-C ends it."""
 
 import signal
 import sys
@@ -10,7 +10,7 @@ from typing import TypeVar
 from corrflow.progress import progress_bar
 
 Item = TypeVar("Item")
-# frames a second also where a frame takes more than one
+# frames/s even if a frame takes more than a second, where tqdm would show s/frame
 BAR = (
     "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}, "
     "{rate_noinv_fmt}]"
@@ -19,14 +19,14 @@ INTERRUPTED = 130  # exit code, as shells have it: 128 + SIGINT
 
 
 def bar(things: Iterable[Item], total: int, what: str, unit: str) -> Iterable[Item]:
-    """A progress bar with frames or steps a second; in a log, a line now and then."""
+    """A progress bar with frames or steps per second; in a log, an occasional line."""
     return progress_bar(things, total=total, unit=f" {unit}", desc=what, bar_format=BAR)
 
 
 @contextmanager
 def patience() -> Iterator[Callable[[], bool]]:
-    """The first Ctrl-C only asks for the end, the second one is it. Gives what tells whether it was
-    asked for."""
+    """A context in which the first Ctrl-C only asks to stop, and the second one raises
+    KeyboardInterrupt. Yields a function that tells whether stopping was asked for."""
     asked = False
 
     def ask(signum: int, frame: FrameType | None) -> None:
@@ -35,7 +35,7 @@ def patience() -> Iterator[Callable[[], bool]]:
             raise KeyboardInterrupt
         asked = True
         print(
-            "\ntrack.py: stopping as soon as all files fit together; Ctrl-C again ends at once",
+            "\ntrack.py: stopping as soon as all files are consistent; Ctrl-C again ends at once",
             file=sys.stderr,
             flush=True,
         )

@@ -1,5 +1,5 @@
-"""A folder of videos, each tracked from its own labels: resumable, divided over processes or SLURM
-jobs, and summed up in a table. What is done with one video is in `track_video.py`."""
+"""Tracks each video of a folder from its own labels: resumable, divided over processes or SLURM
+jobs, with a summary table. A single video is tracked in `track_video.py`."""
 
 import csv
 import io
@@ -46,27 +46,27 @@ from slurm.tasks import Task
 
 CONFIG, RECORDS, SUMMARY = "tracking.json", "records", "summary.csv"
 LABEL_SUFFIXES = (".xml", ".json", ".txt", ".png")
-# settings that do not decide the labels
+# settings that do not affect the tracked labels
 MAY_CHANGE = {"device", "attention", "review", "write"}
 
 
 @dataclass(frozen=True)
 class VideoRecord:
-    """What came of one video."""
+    """The stored outcome of one video."""
 
     labels: str
     """Digest of the labels that it was tracked from."""
     video: int
-    """Its bytes; of a folder of frames, those of all."""
+    """Size of the video in bytes; for a folder, of all its frames."""
     frames: int = 0
     seconds: float = 0.0
-    """Of tracking and writing."""
+    """Time of tracking and writing."""
     review: tuple[tuple[int, float], ...] = ()
-    """Frames to look at first, and how sure they are."""
+    """Numbers and confidences of the frames to look at first."""
     problem: str = ""
-    """Why there is nothing, or not all of it; it is tried again."""
+    """Why the result is missing or incomplete; such a video is tried again."""
     write: tuple[str, ...] = ()
-    """Formats of annotations that are written."""
+    """Annotation formats that are written."""
 
 
 @dataclass(frozen=True)
@@ -74,28 +74,28 @@ class LabelledVideo:
     """One of the folder's videos."""
 
     key: str
-    """Its path below the folder, without suffix."""
+    """Its path relative to the folder, without suffix."""
     path: Path
     labels: Path | None
-    """None: there are no labels of its name."""
+    """None if there are no labels with its name."""
     folder: Path
-    """Where results go."""
+    """Folder for results."""
     write: tuple[str, ...] = ()
-    """Formats of annotations to write."""
+    """Annotation formats to write."""
 
     @property
     def out(self) -> Path:
-        """The video that is written."""
+        """The video to write."""
         return self.folder / f"{self.key}.mp4"
 
     @property
     def record_path(self) -> Path:
-        """The file that says what came of it."""
+        """The file that stores its outcome."""
         return self.folder / RECORDS / f"{self.key}.json"
 
     def record(self) -> VideoRecord | None:
-        """What came of the video and the labels as they are now; None if one of them has changed
-        since, or it was not tried yet."""
+        """The outcome; None if the video was not tried yet, or the video or its labels have changed
+        since."""
         if self.labels is None or not self.record_path.exists():
             return None
         stored = json.loads(self.record_path.read_text())
@@ -107,8 +107,8 @@ class LabelledVideo:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing to do: with these labels it was tracked to its end, and written
-        in these formats, all of that is there, and nobody has changed its masks since."""
+        """Whether there is nothing to do: the video was tracked to its end with these labels and
+        written in these formats, all files exist, and the masks were not edited since."""
         record = self.record()
         if record is None or record.problem or not set(self.write) <= set(record.write):
             return False
@@ -118,14 +118,14 @@ class LabelledVideo:
 
 
 def bytes_of(path: Path) -> int:
-    """Of a video file, or of all frames of a folder; a link to what is gone has none."""
+    """Size of a video file, or of all frames of a folder; a broken link counts as 0 bytes."""
     files = [file for _, file in frame_files(path)] if path.is_dir() else [path]
     return sum(file.stat().st_size for file in files if file.exists())
 
 
 def is_folder_of_videos(path: Path) -> bool:
-    """Whether a folder holds videos, which may have pictures beside them, and not the frames of
-    one."""
+    """Whether a folder holds videos, possibly with images beside them, and not the frames of a
+    single video."""
     inside = list(path.iterdir()) if path.is_dir() else []
     if any(file.suffix.lower() in VIDEO_SUFFIXES for file in inside):
         return True
@@ -133,15 +133,16 @@ def is_folder_of_videos(path: Path) -> bool:
 
 
 def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
-    """Track what is left of a folder; returns the exit code: 1 if a video has a problem.
+    """Track the videos of a folder that are not done; returns the exit code, 1 if a video has a
+    problem.
 
     Args:
         job: its video, labels and out are folders.
         argv: the flags, for the processes and jobs that do parts of it.
-        command: path of the command that takes them.
+        command: path of the command, which is started with these flags.
 
     Raises:
-        InputError: no videos or no labels; the results folder belongs to other settings.
+        InputError: no videos or no labels, or the results folder belongs to other settings.
         ClusterError: SLURM refuses the jobs.
     """
     if is_worker_process():
@@ -161,7 +162,7 @@ def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
 def carry_out(
     job: TrackJob, argv: list[str], command: str, videos: list[LabelledVideo], away: bool
 ) -> int:
-    """Do what is left, or let SLURM do it; returns the exit code."""
+    """Track the videos that are not done, here or through SLURM; returns the exit code."""
     left = [video for video in videos if video.labels and (job.overwrite or not video.is_done)]
     code = 0
     if away and left:
@@ -178,14 +179,15 @@ def carry_out(
 
 
 def labelled_videos(job: TrackJob) -> list[LabelledVideo]:
-    """The folder's videos, with the labels of their names; InputError if there are none."""
+    """The folder's videos, each with the labels of the same name; InputError if no video has
+    labels."""
     if job.gone:
         raise InputError("track: --gone with a folder of videos: expected one video")
     source, labels, out = job.video, job.labels, folder_of(job)
     if source is None or labels is None or not labels.is_dir():
         raise InputError(
             f"track: video {source} is a folder of videos, labels {labels}: expected a folder of "
-            "labels, each called like its video"
+            "labels, each with the name of its video"
         )
     try:
         found = find_videos(source)
@@ -201,7 +203,7 @@ def labelled_videos(job: TrackJob) -> list[LabelledVideo]:
 
 
 def folder_of(job: TrackJob) -> Path:
-    """Of the results; InputError if it is to be a file."""
+    """The folder for results; InputError if `out` is missing or names a file."""
     if job.out is None or job.out.suffix == ".mp4" or job.out.is_file():
         raise InputError(
             f"track: out {job.out}: video {job.video} is a folder of videos: expected a folder"
@@ -210,7 +212,7 @@ def folder_of(job: TrackJob) -> Path:
 
 
 def find_labels(folder: Path, key: str) -> Path | None:
-    """The file or folder of labels that is called like a video."""
+    """The file or folder of labels with a video's name; None if there is none."""
     suffixes = [form for suffix in LABEL_SUFFIXES for form in (suffix, suffix.upper())]
     files = [folder / f"{key}{suffix}" for suffix in suffixes]
     candidates = [path for path in files if path.is_file()]
@@ -223,7 +225,7 @@ def find_labels(folder: Path, key: str) -> Path | None:
 
 
 def claim(job: TrackJob) -> None:
-    """See that the results folder belongs to these settings."""
+    """Check that the results folder belongs to these settings, and record them in a new one."""
     path = folder_of(job) / CONFIG
     decisive = ("backward", "size", "protocol", "adapt", "write", "tolerance", "start")
     names = (*decisive, *sorted(MAY_CHANGE))
@@ -234,7 +236,7 @@ def claim(job: TrackJob) -> None:
 
 
 def work(job: TrackJob, number: int, count: int, shown: bool = True) -> int:
-    """The `number`-th of `count` parts; returns the exit code of an interruption, or 0."""
+    """Track the `number`-th of `count` parts; returns 0, or the exit code of an interruption."""
     share = [video for video in labelled_videos(job) if video.labels][number::count]
     left = [video for video in share if job.overwrite or not video.is_done]
     if not left:
@@ -253,7 +255,7 @@ def work(job: TrackJob, number: int, count: int, shown: bool = True) -> int:
 
 
 def prepare_model(job: TrackJob) -> CorrFlow:
-    """The model, where it will compute."""
+    """Load the model onto its device."""
     keep_freed_memory()
     device = choose_device(job.device)
     attention = choose_backend(job.attention, device)
@@ -292,12 +294,12 @@ def track_one(
 
 
 def unseen(things: Iterable[Any], total: int, what: str, unit: str) -> Iterable[Any]:
-    """Things as they are: another process shows how far it is."""
+    """Pass items through without showing progress, which another process shows."""
     return things
 
 
 def work_as_worker(job: TrackJob) -> int:
-    """One of several processes on this machine, each with its part and its share of the cores."""
+    """Track one part, as one of several processes on this machine, with its share of the cores."""
     die_with_parent()
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     share_cores(world)
@@ -305,8 +307,9 @@ def work_as_worker(job: TrackJob) -> int:
 
 
 def submit(job: TrackJob, argv: list[str], left: int) -> "submitit.Job[None]":
-    """Leave it to SLURM: an array whose jobs do a part each, and a job that sums up; gives that."""
-    about = {"argv": argv}  # the jobs begin in this folder, as every job of SLURM
+    """Submit the work to SLURM: an array whose jobs do a part each, and a last job that writes the
+    summary; returns the last job."""
+    about = {"argv": argv}  # paths may be relative: SLURM starts jobs in the current folder
     tasks = [
         Task("launch.tracking.track_folder:work_in_array", {**about, "number": n})
         for n in range(job.jobs)
@@ -317,21 +320,21 @@ def submit(job: TrackJob, argv: list[str], left: int) -> "submitit.Job[None]":
 
 
 def work_in_array(argv: list[str], number: int) -> None:
-    """A job of the array."""
+    """Track one part, as a job of the array."""
     job = parse(TrackJob, argv, "track.py")
     torch.set_num_threads(job.cluster.cpus)
     work(job, number, job.jobs)
 
 
 def end_array(argv: list[str]) -> None:
-    """The last job."""
+    """Write the summary, as the last job."""
     job = parse(TrackJob, argv, "track.py")
     sum_up(labelled_videos(job), folder_of(job))
 
 
 def sum_up(videos: list[LabelledVideo], out: Path) -> int:
-    """Write the table of all videos, and say in a line what came of them; 1 if any has a
-    problem."""
+    """Write the table of all videos, and print a summary line; returns 1 if any video has a problem
+    or was not tracked."""
     text = io.StringIO()
     table = csv.writer(text, lineterminator="\n")
     table.writerow(("video", "state", "frames", "seconds", "confidence", "review", "problem"))
@@ -354,7 +357,7 @@ def sum_up(videos: list[LabelledVideo], out: Path) -> int:
 
 
 def state_of(video: LabelledVideo, record: VideoRecord | None) -> str:
-    """In words."""
+    """The state of a video, in words."""
     if video.labels is None:
         return "without labels"
     if record is None:

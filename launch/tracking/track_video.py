@@ -1,5 +1,5 @@
-"""A video tracked from what was marked, to files: what the command and the page both do. The marks'
-syntax is in `prompts.py`."""
+"""Tracks a marked video and writes the result files, for both the command and the page. The marks
+are parsed in `prompts.py`."""
 
 import errno
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -63,14 +63,15 @@ from shards.video.video_reader import BrokenVideoError, VideoReader, open_video_
 
 Item = TypeVar("Item")
 FULL = {errno.ENOSPC, errno.EDQUOT}
-# the last model that was adapted, and to what: corrections on the page are tracked by it again
+# cache of the last adapted model and what it was adapted to, for tracking corrections on the page
 ADAPTED: list[tuple[dict[str, Any], CorrFlow]] = []
-NEARLY_ALL = 0.9  # of the frames are marked, where a tool gave back what was tracked
+# from this share of marked frames on, labels are probably a tool's export of an earlier result
+NEARLY_ALL = 0.9
 
 
 class Unbroken(Generic[Item]):
-    """The frames of a video up to where it can't be decoded further, if there is such a place;
-    `damage` then says why."""
+    """Yields the frames of a video, and stops at a place that can't be decoded; `damage` then says
+    why."""
 
     def __init__(self, frames: Iterable[Item]) -> None:
         self.frames, self.damage = frames, ""
@@ -83,18 +84,17 @@ class Unbroken(Generic[Item]):
 
 
 def track_video(request: TrackRequest, model: CorrFlow, watch: Progress) -> Outcome:
-    """Track, and write the video, tables and masks. Memory does not grow with the video.
+    """Track, and write the video, tables and masks. Memory does not grow with the video's length.
 
-    Where the same video was tracked to the same files in the same way, only those frames are
-    tracked that are concerned by what is marked otherwise. A video that is damaged at some place is
-    tracked up to there. Files that were there stay as they were until all new ones are whole.
+    If the same video was tracked to the same files with the same settings before, only the frames
+    that changed marks affect are tracked. A damaged video is tracked up to the damage. Existing
+    files are replaced only when all new ones are complete.
 
     Raises:
-        InputError: something given is wrong, the video is damaged before anything is marked, the
-            disk is full, another process writes the same files, or somebody has changed them
-            meanwhile.
-        StoppedError: before the first frame was written, or as many as were there before; all is
-            as it was.
+        InputError: an input is wrong, the video is damaged before its first mark, the disk is full,
+            another process writes the same files, or the files were edited meanwhile.
+        StoppedError: stopped before the first frame was written, or before as many frames as the
+            earlier result has; all files are as they were.
     """
     check_names(request)
     try:
@@ -112,7 +112,8 @@ def track_video(request: TrackRequest, model: CorrFlow, watch: Progress) -> Outc
 def track_footage(
     request: TrackRequest, model: CorrFlow, reader: VideoReader, watch: Progress
 ) -> Outcome:
-    """Track a video that is opened; what is tracked beforehand reads it once more."""
+    """Track an opened video. Passes that run before the writing one, such as backward passes, open
+    it again."""
     in_place = digests_in_place(request)
     video_info = VideoInfo(reader.width, reader.height, reader.count, reader.names)
     marks = read_prompts(request.prompts, video_info)
@@ -135,21 +136,22 @@ def track_footage(
 
 @dataclass(frozen=True)
 class Task:
-    """All that is known before the first frame is written."""
+    """Everything that is determined before the first frame is written."""
 
     tracker: Tracker[Any, Any, Any, Any]
     marks: Marks
     provenance: Provenance
     is_kept: Callable[[int], bool]
-    """Whether a frame's mask is there already."""
+    """Whether the mask of the frame at this place exists already and stays."""
     annotations: tuple[str, ...]
-    """Formats to write: those that are asked for, and those that an earlier tracking wrote."""
+    """Annotation formats to write: those asked for, and those of an earlier result."""
     in_place: Mapping[str, str]
-    """Digests of the files that may be replaced, as they were before anything was read."""
+    """Digests of the files that may be replaced, from before anything was read."""
     earlier_count: int = 0
-    """Frames of the earlier tracking, which stay if this one ends before as many."""
+    """Number of frames of the earlier result, which is kept if this tracking stops before as
+    many."""
     note: str = ""
-    """What a user may not have meant."""
+    """A warning about what the user may not have intended."""
 
 
 def prepare(
@@ -160,7 +162,7 @@ def prepare(
     in_place: Mapping[str, str],
     watch: Progress,
 ) -> Task:
-    """The tracker of what is marked; if it was tracked before, of what is marked otherwise."""
+    """Prepare the tracker of all marks, or only of changed ones if there is an earlier result."""
     provenance = describe(request, model, marks)
     notes = [frame_by_name(request.prompts, marks, reader)]
     previous = find_previous(request, provenance)
@@ -212,7 +214,7 @@ def prepare(
 def adapt_to_video(
     request: TrackRequest, model: CorrFlow, provenance: Provenance, watch: Progress, scale: Scale
 ) -> CorrFlow:
-    """The model, adapted to the video at the size at which it is tracked."""
+    """Adapt the model to the video, at the size at which it is tracked."""
     key = replace(provenance, objects={}, given={}, returned={}, edited={}).to_dict()
     if ADAPTED and ADAPTED[0][0] == key:
         return ADAPTED[0][1]
@@ -228,7 +230,7 @@ def adapt_to_video(
 
 
 def describe(request: TrackRequest, model: CorrFlow, marks: Marks) -> Provenance:
-    """What decides the tracks."""
+    """Everything that determines the result."""
     images = [path for _, path in frame_files(request.video)] if request.video.is_dir() else None
     return Provenance(
         video=content_digest(request.video, images),
@@ -244,15 +246,15 @@ def describe(request: TrackRequest, model: CorrFlow, marks: Marks) -> Provenance
 
 
 def digests_of(marks: Marks) -> Given:
-    """What is marked, in short."""
+    """Digests of the marks."""
     if marks.masks is not None:
         return marked_objects(marks.masks, marks.gone)
     return marked_points(marks.points or {})
 
 
 def find_previous(request: TrackRequest, provenance: Provenance) -> PreviousResult[Any] | None:
-    """What was tracked to the same files. If that is to be overwritten, without what was painted
-    into it, and nothing of what does not fit together."""
+    """Read the earlier result at the same paths. With `overwrite`, edits in its masks are dropped,
+    and an inconsistent result counts as none."""
     try:
         previous = read_previous(request.out, provenance)
         return (
@@ -271,8 +273,12 @@ def find_corrections(
     provenance: Provenance,
     previous: PreviousResult[Any],
 ) -> tuple[Marks, Provenance, str]:
-    """What is marked, without what is as it was tracked, and with what was painted into the
-    masks; and a word about what the user may not have meant."""
+    """Find the marks that differ from the earlier result, including edits in its masks.
+
+    Returns:
+        The marks; the provenance with them; and a warning about what the user may not have
+        intended, or an empty string.
+    """
     found: SortedMarks[Any]
     if marks.masks is None:
         found = sort_points(marks.points or {}, previous)
@@ -298,7 +304,7 @@ def find_corrections(
 
 
 def frame_by_name(prompts: Prompts, marks: Marks, reader: VideoReader) -> str:
-    """A line where a mask that is alone is of a later frame, as its name says; else nothing."""
+    """A note if the name of a single mask assigns it to a later frame; else an empty string."""
     place = min(marks.masks) if marks.masks else 0
     is_by_name = len(prompts.mask) == 1 and "=" not in prompts.mask[0] and prompts.start is None
     if not place or not is_by_name or Path(prompts.mask[0]).is_dir():
@@ -308,12 +314,12 @@ def frame_by_name(prompts: Prompts, marks: Marks, reader: VideoReader) -> str:
 
 
 def frames_in_words(reader: VideoReader, places: Iterable[int]) -> str:
-    """As a user calls them."""
+    """The frames' numbers, in words."""
     return "frames " + ", ".join(str(reader.names.number(place)) for place in places)
 
 
 def check_gone(marks: Marks, reader: VideoReader) -> None:
-    """InputError for an object that is to be gone in a frame in which it is marked."""
+    """InputError if an object is both gone and marked in the same frame."""
     for place, numbers in marks.gone.items():
         if marks.masks is None or place not in marks.masks:
             continue
@@ -325,7 +331,8 @@ def check_gone(marks: Marks, reader: VideoReader) -> None:
 
 
 def record(request: TrackRequest, reader: VideoReader, task: Task, watch: Progress) -> Outcome:
-    """The forward pass, written as it goes; a correction is written to its end."""
+    """Run the forward pass and write its frames. A correction can't be stopped here, so that its
+    files are complete."""
     tracker = task.tracker
     what = "writing" if tracker.previous else "tracking"
     source = Unbroken(reader.frames)
@@ -358,7 +365,7 @@ def record(request: TrackRequest, reader: VideoReader, task: Task, watch: Progre
 
 
 def open_recording(request: TrackRequest, reader: VideoReader, task: Task) -> Recording[Any]:
-    """Of the kind that suits."""
+    """Open a recording of masks or of points, as the tracker needs."""
     tracker, marks = task.tracker, task.marks
     video_format = VideoFormat(reader.width, reader.height, reader.tick, reader.fps)
     sound = (reader.sound.stream, reader.sound.packets) if reader.sound else None
@@ -388,7 +395,8 @@ def open_annotations(
     numbers: list[int],
     folder: Path,
 ) -> dict[str, AnnotationWriter]:
-    """A writer for each format, into a folder; objects without names go by their numbers."""
+    """Open a writer for each format, which writes into `folder`; objects without names are called
+    by their numbers."""
     count = max(numbers, default=len(request.prompts.points))
     objects = marks.objects or [NamedObject(str(n)) for n in range(1, count + 1)]
     images = [path for _, path in frame_files(request.video)] if request.video.is_dir() else []

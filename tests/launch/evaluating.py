@@ -1,4 +1,4 @@
-"""An evaluation in this process, without the command's output."""
+"""Runs an evaluation in this process, without the command's output."""
 
 from corrflow.benchmarks.results import Result
 from launch.common.run_config import held_evaluation
@@ -7,7 +7,7 @@ from launch.eval import begin, end, plan_job, work
 
 
 def evaluate_job(job: EvalJob) -> Result:
-    """Evaluate one method, and write its page."""
+    """Evaluate one method, and write its report."""
     plan = plan_job(job, away=False)
     with held_evaluation(job.out):
         begin(plan)

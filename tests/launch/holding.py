@@ -1,4 +1,4 @@
-"""Another process that has a folder."""
+"""Starts another process that holds the lock of a folder."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ with getattr(run_config, sys.argv[2])(Path(sys.argv[1])):
 
 @contextmanager
 def holder(out, held="held_evaluation"):
-    """Another process that has the folder."""
+    """A process that holds the folder's lock."""
     line = [sys.executable, "-c", HOLDER, str(out), held]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

@@ -37,7 +37,7 @@ def test_runs_are_drawn_and_told(command, tmp_path):
         for name, jf in (("one", 0.5), ("two", 0.75))
     ]
     done = command("curve", *runs, "--out", tmp_path / "curve.png").stdout
-    assert "two: 80 clips, loss 0.500 of late" in done
+    assert "two: 80 clips, recent loss 0.500" in done
     assert "       80 clips  J&F 0.7500" in done
     with Image.open(tmp_path / "curve.png") as picture:
         assert picture.size[0] > 500

@@ -48,7 +48,7 @@ def test_stats_prints_the_figures(packed, capsys):
 
 
 def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
-    assert "all as the manifest says" in lines(capsys, "verify", "--data", packed)[-1]
+    assert "all match the manifest" in lines(capsys, "verify", "--data", packed)[-1]
     copy = shutil.copytree(packed, tmp_path / "copy")
     damaged = sorted(copy.glob("*.tar"))[0]
     damaged.unlink()

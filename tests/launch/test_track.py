@@ -543,7 +543,7 @@ def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
     for name in ("first", "second"):
         write_labelme(tmp_path / "given" / f"{name}.json", [square])
     words = line("--labels", tmp_path / "given")
-    assert "image 'first': no frame is called so: expected a name that ends in the" in words
+    assert "image 'first': no frame has this name: expected a name that ends in the" in words
     (tmp_path / "tracked-labelme").mkdir()
     edited = write_labelme(tmp_path / "tracked-labelme/frame_000000.json", [square])
     out = tmp_path / "tracked.mp4"

@@ -114,10 +114,10 @@ def test_a_name_that_is_not_utf8_is_printed_and_where_it_can_not_be_is_one_line(
 def test_help_is_joined_to_sentences(command):
     done = command("track", "--help-all")
     text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", done.stdout).split())
-    assert "with --labels and --out folders as well; the same command again does what" in text
+    assert "must be folders, too, and each video is tracked; the same command again tracks" in text
     # no line of a text is cut where the source has a line break
     lines = [line.strip("│ ") for line in done.stdout.splitlines()]
-    assert "tracked, with" not in lines
+    assert "command again tracks those that are" not in lines
 
 
 @pytest.mark.parametrize("name", ["track", "train", "shard", "eval"])
