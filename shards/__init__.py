@@ -1,5 +1,5 @@
-"""Videos to tar shards to clips. Knows bytes, order and manifests, not what a model does with
-them."""
+"""Packs videos into tar shards and reads clips from them. Knows bytes, order and manifests, but not
+what a model does with clips."""
 
 from shards.errors import DataError
 

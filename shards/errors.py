@@ -1,33 +1,33 @@
-"""What the caller did wrong, as one line. Our own bugs are any other exception."""
+"""Errors that tell users of a mistake in one line. Any other exception is a bug of ours."""
 
 import math
 import re
 
-# of an error's text: its number, and the place in memory of what Pillow was to read
+# parts of an error's text to drop: its number, and the memory address of a buffer that Pillow read
 NOISE = re.compile(r"^\[Errno \d+\] | <_io\.BytesIO object at \w+>$")
 
 
 class DataError(ValueError):
-    """A mistake in what the user handed over; the message names value, limit and place."""
+    """A mistake in the user's input; the message names value, limit and place."""
 
 
 class StallError(RuntimeError):
-    """Clips that did not come: the storage may be slow, or a worker stuck or killed."""
+    """Clips did not arrive: the storage may be slow, or a worker may be stuck or killed."""
 
 
 def check_range(group: str, config: object, names: str, low: float, high: float = math.inf) -> None:
-    """Refuse numbers that are out of range.
+    """Check that numbers are in a range.
 
     Args:
-        group: what they are settings of.
-        config: has them as attributes.
-        names: of the settings, with spaces between; one that is None was not given, of one that is
-            a tuple each number counts.
-        low: the least that each may be.
-        high: the most.
+        group: name of the group of settings, for messages.
+        config: has the settings as attributes.
+        names: of the settings, separated by spaces. A setting of None is skipped; of a tuple, each
+            number is checked.
+        low: the smallest allowed value.
+        high: the largest allowed value.
 
     Raises:
-        DataError: one is less, more or not finite; names that one.
+        DataError: a setting is out of range or not finite; names it.
     """
     for name in names.split():
         value = getattr(config, name)
@@ -39,7 +39,7 @@ def check_range(group: str, config: object, names: str, low: float, high: float 
 
 
 def check_positive(group: str, config: object, names: str) -> None:
-    """As `check_range`, of numbers that must be above 0."""
+    """Like `check_range`, for numbers that must be above 0."""
     for name in names.split():
         value = getattr(config, name)
         if not 0 < value < math.inf:
@@ -47,5 +47,5 @@ def check_positive(group: str, config: object, names: str) -> None:
 
 
 def reason_of(error: Exception) -> str:
-    """An error's text, the same each time."""
+    """An error's text without parts that vary from run to run."""
     return NOISE.sub("", str(error)) or type(error).__name__

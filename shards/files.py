@@ -1,4 +1,4 @@
-"""Files that are whole or not there: a temporary file in the same folder, flush, fsync, rename."""
+"""Atomic writing of files: a temporary file in the same folder, flush, fsync, rename."""
 
 import hashlib
 import os
@@ -10,8 +10,8 @@ from typing import IO
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file to write, that appears as `path` when the block ends well, and never
-    otherwise. An OSError names `path`."""
+    """A binary file to write, which appears at `path` only if the block ends without an error. An
+    OSError names `path`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with named_errors(path, temporary):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -27,8 +27,8 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
-    """An OSError of the block names the file: one of a write, to a full disk say, names none by
-    itself, and one of the temporary file names that."""
+    """Make an OSError of the block name `path`: an error of writing, such as a full disk, names no
+    file, and other errors may name the temporary file."""
     try:
         yield
     except OSError as error:
@@ -38,6 +38,6 @@ def named_errors(path: Path, temporary: Path | None = None) -> Iterator[None]:
 
 
 def sha256_of(path: Path) -> str:
-    """The file's SHA-256, as hex digits."""
+    """The SHA-256 of a file, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

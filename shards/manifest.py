@@ -1,4 +1,5 @@
-"""What a shard folder holds: `manifest.json`, written last, so that a folder with one is whole."""
+"""The list of a shard folder's contents, `manifest.json`. It is written last, so a folder that has
+one is complete."""
 
 import hashlib
 import json
@@ -23,47 +24,48 @@ class Shard:
     bytes: int
     sha256: str
     offsets: tuple[int, ...]
-    """Byte at which each sample begins, and the last one ends."""
+    """Byte offset of each sample, and of the end of the last one."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """What became of the videos."""
+    """Counts of what was packed and what was left out."""
 
     videos: int
     failures: int
-    """Broken ones: see failures.csv."""
+    """Broken videos: see failures.csv."""
     too_short: int
-    """Videos that gave no segment."""
+    """Videos that yielded no segment."""
     short_frames: int
-    """Frames left out at the ends of videos, in segments shorter than a clip."""
+    """Frames left out at the end of a video or before its size changes, because they were too few
+    for a segment."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A shard folder's content, in order."""
+    """The contents of a shard folder, in order."""
 
     settings: dict[str, Any]
-    """How it was packed, in plain types."""
+    """The settings with which it was packed, in JSON types."""
     counts: Counts
     shards: tuple[Shard, ...]
     short_sides: dict[int, int]
-    """Shorter side of a segment's frames, in pixels -> segments; empty where packing counted
-    none."""
+    """Shorter side of a segment's frames, in pixels -> number of segments; empty if packing did not
+    count them."""
 
     @property
     def samples(self) -> int:
-        """Segments in all shards."""
+        """Number of segments in all shards."""
         return sum(shard.samples for shard in self.shards)
 
     def digest(self) -> str:
-        """Names the data: equal for equal samples in equal order, wherever the folder lies."""
+        """Identifies the data: equal for equal samples in the same order, in whatever folder."""
         text = json.dumps([[shard.name, shard.samples, shard.sha256] for shard in self.shards])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write it, whole or not at all; a line a shard."""
+    """Write the manifest atomically, with a line for each shard."""
     shards = ",\n".join("  " + json.dumps(asdict(shard)) for shard in manifest.shards)
     facts = {
         "format": FORMAT,
@@ -77,7 +79,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read it; DataError if the folder has none, or one of another format."""
+    """Read a folder's manifest; DataError if it has none, or one of another format."""
     try:
         content = (folder / NAME).read_bytes()
     except FileNotFoundError:
@@ -90,14 +92,14 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def parse_manifest(content: bytes, name: str) -> Manifest:
-    """A manifest from its text; DataError, with the name of where it came from, if it is none."""
+    """Parse a manifest; DataError, which names its source `name`, if it is not valid."""
     try:
         stored = json.loads(content)
     except ValueError as error:
         raise DataError(f"{name}: not readable as a manifest ({error})") from None
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
         kind = stored.get("format") if isinstance(stored, dict) else type(stored).__name__
-        raise DataError(f"{name}: format {kind}: expected {FORMAT}: pack anew")
+        raise DataError(f"{name}: format {kind}: expected {FORMAT}: pack again")
     try:
         shards = tuple(
             Shard(**{**entry, "offsets": tuple(entry["offsets"])}) for entry in stored["shards"]

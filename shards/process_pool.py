@@ -1,5 +1,5 @@
-"""Independent jobs on several processes of this machine, none of which is lost in silence or left
-behind."""
+"""Runs independent jobs in several processes on this machine. If a process dies, an error is
+raised, and no process is left behind."""
 
 import ctypes
 import multiprocessing
@@ -16,14 +16,14 @@ from shards.errors import DataError
 Job = TypeVar("Job")
 Done = TypeVar("Done")
 
-LOOK_SECONDS = 0.3  # between two looks at how far the jobs under way are
-PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
+LOOK_SECONDS = 0.3  # how often the progress of running jobs is checked
+PR_SET_PDEATHSIG = 1  # option of prctl: the signal to get when the parent dies
 
-on_piece: Callable[[], object] | None = None  # what a job's `tick` does in this process
+on_piece: Callable[[], object] | None = None  # what a job's `tick` calls in this process
 
 
 def tick() -> None:
-    """Said by a job: one more piece of it is done."""
+    """Report that one more piece of a job is done; called by jobs."""
     if on_piece:
         on_piece()
 
@@ -34,17 +34,18 @@ def run_in_processes(
     processes: int,
     on_tick: Callable[[int], object] = lambda _: None,
 ) -> Iterator[Done]:
-    """`work` of each job, in the order in which they are done; in this process if one will do.
+    """Yield the results of `work` for each job, in the order in which jobs end. A single job or a
+    single process runs in this process.
 
     Args:
-        work: done once for each job; it may call `tick` on its way.
-        jobs: what to do.
-        processes: at the same time, at most.
-        on_tick: told, now and then, how often `tick` was called since it was last told.
+        work: called once for each job; it may call `tick` as it goes on.
+        jobs: the arguments of `work`.
+        processes: the largest number of processes at the same time.
+        on_tick: called from time to time with the number of calls of `tick` since the last time.
 
     Raises:
-        DataError: a process died (of memory, most often).
-        Whatever `work` raises.
+        DataError: a process died, most often from too little memory.
+        Exception: whatever `work` raises.
     """
     if min(processes, len(jobs)) < 2:
         begin(lambda: on_tick(1))
@@ -68,10 +69,10 @@ def run_in_processes(
                 yield future.result()
     except BrokenProcessPool:
         raise DataError(
-            f"one of {processes} processes died, of too little memory perhaps: try fewer (--procs)"
+            f"one of {processes} processes died, perhaps of too little memory: try fewer (--procs)"
         ) from None
     except BaseException:
-        # else Ctrl-C would wait for the jobs under way
+        # otherwise Ctrl-C would wait for the running jobs
         for process in multiprocessing.active_children():
             process.terminate()
         raise
@@ -80,23 +81,23 @@ def run_in_processes(
 
 
 def begin(hook: Callable[[], object]) -> None:
-    """What `tick` is to do."""
+    """Set what `tick` calls in this process."""
     global on_piece
     on_piece = hook
 
 
 def increment(count: Any) -> None:
-    """Of a number that processes share."""
+    """Add 1 to a number that processes share."""
     with count.get_lock():
         count.value += 1
 
 
 def begin_worker(count: Any, parent: int) -> None:
-    """Ctrl-C reaches the whole process group, and the parent ends the crew; a parent that was
-    killed takes it along (on Linux)."""
+    """Set up a worker process. It ignores Ctrl-C, which reaches the whole process group, because
+    the parent ends its workers; on Linux it is killed when its parent dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if os.uname().sysname == "Linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before it could be asked
+        if os.getppid() != parent:  # the parent died before prctl was called
             os.kill(os.getpid(), signal.SIGKILL)
     begin(partial(increment, count))

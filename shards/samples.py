@@ -1,8 +1,8 @@
-"""How a sample lies in a tar file. Its bytes depend on the sample alone; any tool for WebDataset
-reads them.
+"""The format of a sample in a tar file. Its bytes depend only on the sample, and any tool for
+WebDataset reads them.
 
-A sample is a run of tar entries, KEY.json first, then KEY.000.jpg and so on. The json says where
-each JPEG lies behind it, so that three frames of a local file are read without the other
+A sample is a run of tar entries: KEY.json first, then KEY.000.jpg and so on. The json has the
+offset of each JPEG after it, so that three frames of a local file can be read without the other
 twenty-nine.
 """
 
@@ -15,16 +15,17 @@ from typing import IO, Any
 import webdataset as wds
 
 BLOCK = 512
-END = bytes(2 * BLOCK)  # of a tar file
-NOTE_BYTES = 4096  # usually enough for the json entry, its header with it
+END = bytes(2 * BLOCK)  # marks the end of a tar file
+NOTE_BYTES = 4096  # usually enough for the json entry with its header
 
 
 def sample_bytes(key: str, about: dict[str, Any], jpegs: list[bytes]) -> bytes:
-    """A sample as it lies in a tar file, whose other samples may be put before and behind it.
+    """The bytes of a sample in a tar file. Samples can be concatenated in any order.
 
     Args:
-        key: without dots behind its last slash, where webdataset would cut it.
-        about: for the json entry.
+        key: the sample's name. Must not have dots after its last slash, where webdataset would
+            cut it.
+        about: content of the json entry.
         jpegs: the frames.
     """
     entries, places, position = [], [], 0
@@ -38,42 +39,43 @@ def sample_bytes(key: str, about: dict[str, Any], jpegs: list[bytes]) -> bytes:
 
 
 def tar_header(name: str, size: int) -> bytes:
-    """A file's header in a tar: one block, or three where the name is long or not ASCII."""
+    """A file's tar header: one block, or three if the name is long or not ASCII."""
     info = tarfile.TarInfo(name)
     info.size, info.mode = size, 0o444
     return info.tobuf(tarfile.PAX_FORMAT, "utf-8", "surrogateescape")
 
 
 def padded(content: bytes) -> bytes:
-    """Filled up to whole blocks."""
+    """Pad with zeros to whole blocks."""
     return content + bytes(-len(content) % BLOCK)
 
 
 def iterate_samples(file: IO[bytes], name: str) -> Iterator[dict[str, Any]]:
-    """The samples from the place on where `file` stands, as webdataset groups them; raises what
-    tarfile raises where it is damaged."""
+    """Yield the samples from the current position of `file` on, as webdataset groups them; raises
+    tarfile's errors if the file is damaged."""
     entries = ({**entry, "__url__": name} for entry in wds.tariterators.tar_file_iterator(file))
     yield from wds.tariterators.group_by_keys(entries, lcase=False)
 
 
 def read_samples(path: Path) -> Iterator[dict[str, Any]]:
-    """The samples of a tar file, in order."""
+    """Yield the samples of a tar file, in order."""
     with path.open("rb") as file:
         yield from iterate_samples(file, str(path))
 
 
 def parse_note(head: bytes) -> tuple[dict[str, Any], int]:
-    """The json that a sample begins with, and how many bytes lie before the end of its entry.
+    """The json at the beginning of a sample, and the length of its tar entry in bytes, headers and
+    padding included.
 
     Args:
         head: the sample's first bytes.
 
     Raises:
-        NeedMoreError: the json is longer than `head`; says how long.
-        ValueError: no sample begins there.
+        NeedMoreError: `head` is too short; says how many bytes are needed.
+        ValueError: `head` is not the beginning of a sample.
     """
     position, size, kind = 0, 0, tarfile.XHDTYPE
-    while kind == tarfile.XHDTYPE:  # a long name lies in an entry of its own before the file's
+    while kind == tarfile.XHDTYPE:  # a long name is in a separate entry before the file's entry
         header, start = head[position : position + BLOCK], position + BLOCK
         if header[257:262] != b"ustar":
             raise ValueError("no tar header where the manifest says a sample begins")

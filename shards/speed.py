@@ -1,5 +1,5 @@
-"""How fast videos are packed and clips are read, beside what the machine needs for the decoding and
-encoding alone."""
+"""Measures how fast videos are packed and clips are read, compared with decoding and encoding
+alone."""
 
 import itertools
 import os
@@ -28,39 +28,39 @@ from shards.video.decode import Damage, decode
 from shards.video.sources import VideoSource, find_videos
 
 WAITED_BATCHES = 20
-PAUSE_BATCHES = 3  # a pause takes as long as so many batches
+PAUSE_BATCHES = 3  # length of a pause, in batches
 
 
 class PackSpeed(NamedTuple):
     """Processor seconds of one core, for the same videos."""
 
     decode: float
-    """All frames, by PyAV."""
+    """Decoding all frames with PyAV."""
     encode: float
-    """Those that are kept, as JPEG."""
+    """Encoding the kept frames as JPEG."""
     pack: float
-    """Videos to shards."""
+    """Packing the videos into shards."""
     waited: float
-    """Seconds by the clock that packing took beyond its processor time: reading, writing, other
-    work on the machine."""
+    """Wall-clock seconds of packing beyond its processor time: reading, writing, other work on the
+    machine."""
     videos: int
     video_seconds: float
     frames: int
-    """Kept."""
+    """Number of kept frames."""
     bytes: int
-    """Of the shards."""
+    """Size of the shards."""
 
     @property
     def ratio(self) -> float:
-        """Packing beside decoding and encoding alone."""
+        """Time of packing divided by that of decoding and encoding alone."""
         return self.pack / (self.decode + self.encode)
 
 
 def measure_packing(
     source: Path, config: PackConfig, most: int, rounds: int, on_round: Callable[[], object]
 ) -> PackSpeed:
-    """Decoding, encoding and packing of the first `most` video files of `source`, by turns, on one
-    core."""
+    """Measure decoding, encoding and packing of the first `most` video files of `source`, in turns,
+    on one core."""
     videos = [video for video in find_videos(source) if video.path.is_file()][:most]
     if not videos:
         raise DataError(f"source {source}: expected video files")
@@ -110,7 +110,7 @@ def measure_packing(
 
 
 def decode_all(videos: list[VideoSource]) -> None:
-    """Every frame, and nothing done with it."""
+    """Decode every frame, and discard it."""
     for video in videos:
         with open_video(video.path) as (container, stream):
             stream.thread_count = 1
@@ -119,7 +119,7 @@ def decode_all(videos: list[VideoSource]) -> None:
 
 
 def length_of(video: VideoSource) -> float:
-    """Seconds."""
+    """Length of a video in seconds."""
     with open_video(video.path) as (container, stream):
         return (
             float((stream.duration or 0) * (stream.time_base or 0))
@@ -129,23 +129,23 @@ def length_of(video: VideoSource) -> float:
 
 @dataclass(frozen=True)
 class LoaderSpeed:
-    """How fast a loader is, in clips a second of one worker on one core unless said otherwise."""
+    """Speed of a loader, in clips per second of one worker on one core unless said otherwise."""
 
     jpeg: float
-    """The limit: its frames decoded, and nothing else."""
+    """Upper limit: only decoding the JPEGs."""
     pixels: float
-    """The limit where frames must be sized, too."""
+    """Upper limit: decoding, cropping and resizing."""
     loader: float
     by_tenth: list[float]
     """The loader's rate in each tenth of all batches."""
     worker_mb: list[float]
-    """Memory that is the worker's own, in 10^6 bytes, at the end of each tenth."""
+    """Private memory of a worker, in 10^6 bytes, at the end of each tenth."""
     wait: float
-    """Seconds of `next()`, batch by batch, as fast as they come; the median."""
+    """Median seconds of `next()` when batches are asked for without pause."""
     wait_when_ready: float
-    """The same after a pause in which the next batch can be made ready."""
+    """Median seconds of `next()` after a pause in which the next batch can be prepared."""
     planning: float
-    """Seconds from nothing to the place of step 1,000,000, one stream, nothing read."""
+    """Seconds to find the place of step 1,000,000 in one stream, without reading data."""
 
 
 def measure_loading(
@@ -157,32 +157,32 @@ def measure_loading(
     rounds: int,
     on_batch: Callable[[], object],
 ) -> LoaderSpeed:
-    """Decoding and loading by turns, then `batches` batches in one go.
+    """Measure decoding and loading in turns, then the loader over a long run.
 
     Args:
-        corpus: what is read.
-        order: its batches.
-        clip: what clips are cut.
-        config: workers; rates are given for each of those that are started, their mean.
-        batches: in all.
-        rounds: of the two, before.
-        on_batch: told after each batch.
+        corpus: to read from.
+        order: the order of its clips.
+        clip: how clips are cut.
+        config: workers and prefetching; rates are the mean per started worker.
+        batches: number of batches of the long run.
+        rounds: number of turns before it.
+        on_batch: called after each batch of the long run.
     """
     planning = taken(lambda: next(order.buffers(0, 1_000_000)))
     dataset = ClipDataset(corpus, order, clip, 0, 1, 0)
     sample = list(itertools.islice(dataset.undecoded(0, Reader(corpus, order)), 200))
     workers = dataset.worker_count(config)
-    # closed whatever happens: its workers would be waited for when Python ends
+    # always closed, because otherwise Python would wait for its workers at exit
     with closing(read_batches(dataset, config)) as stream:
         some = max(800 // order.streams, 1) * workers
         for _ in range(some):
             next(stream)
         limits, sized, rates = [], [], []
         for _ in range(rounds):
-            # the worker waits, its queue full, while this process decodes
+            # while this process decodes, the workers wait, because their queues are full
             limits.append(len(sample) / taken(lambda: decode_only(sample)))
             sized.append(len(sample) / taken(lambda: decode_sized(sample, clip)))
-            for _ in range(config.prefetch * workers):  # what was ready
+            for _ in range(config.prefetch * workers):  # discard prefetched batches
                 next(stream)
             rates.append(
                 some * order.streams / workers / taken(lambda: [next(stream) for _ in range(some)])
@@ -205,7 +205,12 @@ def measure_loading(
 
 
 def measure_wait(stream: Iterator[ClipBatch], pause: float) -> float:
-    """The median time of `next()`, in seconds, with so many between two of them."""
+    """The median time of `next()` in seconds, with a pause before each call.
+
+    Args:
+        stream: of batches.
+        pause: in seconds.
+    """
     waits = []
     for _ in range(WAITED_BATCHES):
         time.sleep(pause)
@@ -216,7 +221,8 @@ def measure_wait(stream: Iterator[ClipBatch], pause: float) -> float:
 def measure_tenths(
     stream: Iterator[ClipBatch], count: int, on_batch: Callable[[], object]
 ) -> list[tuple[float, float]]:
-    """Ten times `count` batches: seconds a batch, and the largest own memory of a worker in MB."""
+    """Read ten times `count` batches; for each tenth, return the seconds per batch, and the largest
+    private memory of a worker in MB."""
     tenths = []
     for _ in range(10):
         begun = time.perf_counter()
@@ -229,34 +235,34 @@ def measure_tenths(
 
 
 def decode_only(sample: list[Undecoded]) -> None:
-    """JPEGs to pixels of their own size."""
+    """Decode JPEGs to pixels, without resizing."""
     for clip_jpegs in sample:
         for jpeg in clip_jpegs.jpegs:
             decode_frame(jpeg, 0)
 
 
 def decode_sized(sample: list[Undecoded], clip: ClipConfig) -> None:
-    """JPEGs to clips."""
+    """Decode JPEGs to clips: cropped, resized and flipped."""
     out = torch.empty(clip.frames, 3, clip.size, clip.size, dtype=torch.uint8)
     for clip_jpegs in sample:
         decode_clip(clip_jpegs.jpegs, clip_jpegs.cut, clip, out)
 
 
 def taken(work: Callable[[], object]) -> float:
-    """Seconds by the clock."""
+    """Wall-clock seconds of `work`."""
     begun = time.perf_counter()
     work()
     return time.perf_counter() - begun
 
 
 def own_memory_mb() -> list[float]:
-    """Of each child process: pages that are not shared with this one, in 10^6 bytes (on Linux)."""
+    """Private memory of each child process, in 10^6 bytes (on Linux)."""
     sizes = []
     for task in Path(f"/proc/{os.getpid()}/task").glob("*/children"):
         for child in task.read_text().split():
             try:
                 lines = Path(f"/proc/{child}/smaps_rollup").read_text().splitlines()
-            except (FileNotFoundError, ProcessLookupError):  # one that has ended
+            except (FileNotFoundError, ProcessLookupError):  # the process has ended
                 continue
             sizes.append(
                 sum(int(line.split()[1]) for line in lines if line.startswith("Private"))

@@ -1,5 +1,4 @@
-"""What a shard folder holds, in figures: read from the samples' notes alone, so that frames are
-passed over."""
+"""Statistics of a shard folder, from the samples' json entries alone: frames are not read."""
 
 import json
 import tarfile
@@ -22,15 +21,15 @@ class ShardStatistics:
     segments: int = 0
     frames: int = 0
     clips: int = 0
-    """Clips that share no frame, as the paper cuts them."""
+    """Number of clips without common frames, as the paper cuts them."""
     seconds: float = 0.0
-    """Of video, from the first packed frame of a segment to the end of its last."""
+    """Length of the video, from each segment's first packed frame to the end of its last."""
     bytes: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-    """(width, height) -> frames."""
+    """(width, height) -> number of frames."""
 
     def add(self, other: "ShardStatistics") -> None:
-        """Put the figures of other segments to these."""
+        """Add the figures of other segments."""
         self.videos |= other.videos
         self.segments += other.segments
         self.frames += other.frames
@@ -41,7 +40,7 @@ class ShardStatistics:
 
 
 def collect(folder: Path, clip_frames: int, processes: int) -> ShardStatistics:
-    """The figures of all shards of `folder`; DataError names a shard that can't be read."""
+    """The statistics of all shards in `folder`; DataError names a shard that can't be read."""
     total = ShardStatistics()
     shards = read_manifest(folder).shards
     for part in run_in_processes(
@@ -52,7 +51,7 @@ def collect(folder: Path, clip_frames: int, processes: int) -> ShardStatistics:
 
 
 def shard_statistics(job: tuple[Path, Shard, int]) -> ShardStatistics:
-    """Those of one shard."""
+    """The statistics of one shard."""
     folder, shard, clip_frames = job
     statistics = ShardStatistics(bytes=shard.bytes)
     for note in read_notes(folder / shard.name):
@@ -67,7 +66,7 @@ def shard_statistics(job: tuple[Path, Shard, int]) -> ShardStatistics:
 
 
 def read_notes(path: Path) -> Iterator[dict[str, Any]]:
-    """The `json` of each sample of a tar file."""
+    """Yield the `json` of each sample of a tar file."""
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:

@@ -1,10 +1,10 @@
 """Generated videos with exact ground truth, written as a DAVIS-2017 tree: textured objects over a
 textured background.
 
-Objects and background share one palette, so a colour is found in many places; light, blur and noise
-change from frame to frame. Each layer is defined by its inverse motion, from a pixel of a frame to
-a place on the layer's texture: masks follow from it exactly, and point tracks by solving it
-backwards.
+Objects and background share one palette, so that each colour occurs in many places; light, blur and
+noise change from frame to frame. Each layer is defined by its inverse motion, from a pixel of a
+frame to a place on the layer's texture. Masks follow exactly from it, and point tracks from
+inverting it.
 
 Shapes: t frames, h w pixels, n points; places are (x, y) in pixels.
 """
@@ -26,8 +26,8 @@ from shards.files import atomic_file
 from shards.process_pool import run_in_processes
 
 Floats = NDArray[np.float64]
-TEXTURE = 320  # side of a texture, in pixels; mirrored beyond
-SHUTTER = (-0.25, 0.0, 0.25)  # the moments that a frame's exposure averages, in frames
+TEXTURE = 320  # side of a texture, in pixels; mirrored outside
+SHUTTER = (-0.25, 0.0, 0.25)  # times, in frames, over which a frame's exposure averages
 # first colours of the DAVIS annotations' palette
 PALETTE = [
     0, 0, 0,
@@ -43,21 +43,21 @@ PALETTE = [
 
 @dataclass(frozen=True)
 class SceneConfig:
-    """How a generated video looks."""
+    """Settings of a generated video."""
 
     frames: int = 24
     height: int = 160
-    """Pixels."""
+    """In pixels."""
     width: int = 240
-    """Pixels."""
+    """In pixels."""
     objects: tuple[int, int] = (2, 4)
-    """Fewest and most objects."""
+    """Smallest and largest number of objects."""
     speed: float = 4.0
-    """Pixels a frame that an object moves, at most; the background moves at up to half of it."""
+    """Largest speed of an object in pixels per frame; the background has up to half of it."""
     noise: float = 0.02
-    """Deviation of each pixel, of 1."""
+    """Standard deviation of each pixel's noise, for values from 0 to 1."""
     points: int = 8
-    """Tracked points on each object and on the background."""
+    """Number of tracked points on each object and on the background."""
 
     def __post_init__(self) -> None:
         check_range("scene", self, "frames points", 1)
@@ -70,13 +70,13 @@ class SceneConfig:
 
 @dataclass(frozen=True)
 class SyntheticVideo:
-    """A rendered video and the truth about it."""
+    """A rendered video and its ground truth."""
 
     frames_thw3: NDArray[np.uint8]
     labels_thw: NDArray[np.uint8]
-    """0 background, 1 .. the objects; the last is nearest."""
+    """0 is background, 1, 2, ... are objects; the last one is nearest."""
     points_nt2: Floats
-    """(x, y) of each point in each frame, also where it is hidden or outside."""
+    """(x, y) of each point in each frame, even if it is hidden or outside the frame."""
     visible_nt: NDArray[np.bool_]
     point_object_n: NDArray[np.uint8]
     """The label of the layer that each point lies on."""
@@ -84,27 +84,27 @@ class SyntheticVideo:
 
 @dataclass(frozen=True)
 class Motion:
-    """Where a layer is: moved by an affine map that changes with time, and rippled like cloth."""
+    """The motion of a layer: an affine map that changes with time, and a ripple like cloth."""
 
     start: Floats
     velocity: Floats
     sway: Floats
-    """Size (x, y), in pixels, of a slow swing about the straight path."""
+    """Amplitude (x, y), in pixels, of a slow oscillation about the straight path."""
     pace: float
-    """Of the swing, in radians a frame."""
+    """Angular frequency of the oscillations, in radians per frame."""
     turn: float
-    """Radians a frame."""
+    """Rotation in radians per frame."""
     swell: float
-    """Of the scale's swing, as a share."""
+    """Amplitude of the logarithm of the scale."""
     shear: float
-    """Of the slant's swing: columns a row."""
+    """Amplitude of the shear, in columns per row."""
     ripple: float
-    """Height of the elastic wave, in pixels of the texture."""
+    """Amplitude of the elastic wave, in pixels of the texture."""
     wavelength: float
     phase: float
 
     def center(self, t: float) -> Floats:
-        """Where the layer's middle is at time t, in frames."""
+        """The centre of the layer at time t, in frames."""
         swing = math.sin(self.pace * t + self.phase) - math.sin(self.phase)
         return self.start + self.velocity * t + self.sway * swing
 
@@ -131,14 +131,14 @@ class Motion:
         return self.ripple * np.stack([across, along], axis=-1)
 
     def to_texture(self, pixel: Floats, t: float) -> Floats:
-        """Pixels `[..., 2]` of the frame at time t to places on the texture, its middle at (0,
-        0)."""
+        """Map pixels `[..., 2]` of the frame at time t to places on the texture, whose centre is
+        (0, 0)."""
         place = (pixel - self.center(t)) @ np.linalg.inv(self.frame(t)).T
         return place + self.wave(place, t)
 
     def to_pixel(self, place: Floats, t: float) -> Floats:
-        """The inverse of `to_texture`; the wave is a contraction (height x wave number < 1/2), so
-        40 rounds are exact."""
+        """The inverse of `to_texture`. The wave is a contraction (amplitude x wave number < 1/2),
+        so 40 iterations are exact."""
         rigid = place
         for _ in range(40):
             rigid = place - self.wave(rigid, t)
@@ -153,7 +153,7 @@ class Layer:
     motion: Motion
     radius: float = math.inf
     lobes: tuple[tuple[int, float, float], ...] = ()
-    """The outline: radius times 1 + sum of a cos(k angle + phase), as (k, a, phase)."""
+    """The outline, as (k, a, phase): the radius times 1 + sum of a cos(k angle + phase)."""
 
     def color(self, place: Floats) -> Floats:
         """The texture's colour at places `[..., 2]`."""
@@ -165,8 +165,8 @@ class Layer:
         return np.stack(channels, axis=-1)
 
     def cover(self, place: Floats) -> Floats:
-        """How much of places `[..., 2]` the shape covers: 0 outside, 1 inside, a pixel of ramp
-        between."""
+        """How far the shape covers places `[..., 2]`: 0 outside, 1 inside, with a ramp of one pixel
+        at the edge."""
         if math.isinf(self.radius):
             return np.ones(place.shape[:-1])
         angle = np.arctan2(place[..., 1], place[..., 0])
@@ -175,7 +175,7 @@ class Layer:
 
 
 def make_texture(draw: np.random.Generator, palette: Floats) -> Floats:
-    """Patches of the palette's colours with grain of three sizes and stripes,
+    """Draw a texture: patches of the palette's colours with grain of two sizes and stripes,
     `[TEXTURE, TEXTURE, 3]` in [0, 1]."""
 
     def field(sigma: float, channels: int) -> Floats:
@@ -201,13 +201,13 @@ def make_texture(draw: np.random.Generator, palette: Floats) -> Floats:
 
 
 def make_palette(draw: np.random.Generator) -> Floats:
-    """Four colours for a whole scene, `[4, 3]`."""
+    """Draw four colours for a whole scene, `[4, 3]`."""
     gray = draw.uniform(0.25, 0.8, (4, 1))
     return np.asarray(np.clip(gray + draw.uniform(-0.3, 0.3, (4, 3)), 0.05, 0.95))
 
 
 def make_layers(config: SceneConfig, draw: np.random.Generator) -> list[Layer]:
-    """Background first, the nearest object last."""
+    """Draw the layers of a scene: the background first, the nearest object last."""
     palette = make_palette(draw)
     size = np.array([config.width, config.height])
     least = float(size.min())
@@ -251,8 +251,8 @@ def make_layers(config: SceneConfig, draw: np.random.Generator) -> list[Layer]:
 def render_moment(
     layers: list[Layer], pixels_hw2: Floats, t: float
 ) -> tuple[Floats, NDArray[np.uint8]]:
-    """The scene at one moment: colours `[H, W, 3]`, and the label of the layer that covers most of
-    each pixel."""
+    """Render the scene at one moment: colours `[H, W, 3]`, and for each pixel the label of the
+    nearest layer that covers more than half of it."""
     picture_hw3 = layers[0].color(layers[0].motion.to_texture(pixels_hw2, t))
     labels_hw = np.zeros(pixels_hw2.shape[:2], np.uint8)
     for label, layer in enumerate(layers[1:], 1):
@@ -270,8 +270,8 @@ def render_moment(
 def make_light(
     config: SceneConfig, draw: np.random.Generator, pixels_hw2: Floats
 ) -> Callable[[int], Floats]:
-    """A lamp that wanders, dims and changes its tint: the factor of each pixel's colour at frame t,
-    `[H, W, 3]`."""
+    """A light that moves, dims and changes its tint. Returns a function of the frame t that gives
+    the factor of each pixel's colour, `[H, W, 3]`."""
     pace, phase = draw.uniform(0.1, 0.3, 3), draw.uniform(0, 2 * math.pi, 3)
     tint = draw.uniform(-0.08, 0.08, 3)
     unit_hw2 = pixels_hw2 / np.array([config.width, config.height]) - 0.5
@@ -315,8 +315,12 @@ def track_points(
     labels_thw: NDArray[np.uint8],
     draw: np.random.Generator,
 ) -> tuple[Floats, NDArray[np.bool_], NDArray[np.uint8]]:
-    """Points chosen in the first frame and followed by the layers' own motion; visible where their
-    layer is on top."""
+    """Choose points in the first frame and track them by the layers' motion.
+
+    Returns:
+        The points `[n, t, 2]`; whether each is inside the frame with its layer on top, `[n, t]`;
+        and the label of its layer, `[n]`.
+    """
     points, visible, owners = [], [], []
     for label, layer in enumerate(layers):
         rows, columns = np.nonzero(labels_thw[0] == label)
@@ -346,12 +350,13 @@ def write_tree(
     the sequences' names.
 
     Args:
-        root: of the tree; other splits may be there already.
-        split: `train`, `val`: the list in `ImageSets/2017`, and the names' first part.
-        count: videos.
-        config: of each.
-        seed: of the first; the next ones follow, so splits want seeds at least `count` apart.
-        processes: that render at the same time.
+        root: of the tree, which may have other splits already.
+        split: `train` or `val`: name of the list in `ImageSets/2017`, and prefix of the names.
+        count: number of videos.
+        config: settings of each video.
+        seed: of the first video. The others take the seeds after it, so the seeds of two splits
+            must be at least `count` apart.
+        processes: number of processes that render.
     """
     names = [f"{split}-{number:03d}" for number in range(count)]
     jobs = [(root, name, config, seed + number) for number, name in enumerate(names)]
@@ -387,7 +392,7 @@ def write_video(job: tuple[Path, str, SceneConfig, int]) -> None:
 
 
 def save_image(path: Path, image: Image.Image, quality: int = 0) -> None:
-    """Save by the suffix's format."""
+    """Save an image in the format of its suffix."""
     with atomic_file(path) as file:
         image.save(file, "PNG") if path.suffix == ".png" else image.save(
             file, "JPEG", quality=quality

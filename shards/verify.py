@@ -1,4 +1,4 @@
-"""Whether a shard folder is what its manifest says: every file, sample and frame is read again."""
+"""Checks a shard folder against its manifest: every file, sample and frame is read again."""
 
 import io
 import json
@@ -23,11 +23,12 @@ def verify(folder: Path, processes: int) -> Iterator[tuple[str, list[str]]]:
     """Check the shards of `folder`, several at a time.
 
     Yields:
-        (name, damages) for each shard as it is done, a line for each damage that names shard,
-        sample and frame; then, under the folder's own name, what lies there and is in no manifest.
+        (name, damages) for each shard as it is checked, with a line for each damage that names
+        shard, sample and frame; at last, under the folder's name, tar files that are not in the
+        manifest.
 
     Raises:
-        DataError: no manifest.
+        DataError: there is no manifest.
     """
     manifest = read_manifest(folder)
     yield from run_in_processes(
@@ -37,7 +38,7 @@ def verify(folder: Path, processes: int) -> Iterator[tuple[str, list[str]]]:
 
 
 def check_shard(check: Check) -> tuple[str, list[str]]:
-    """A shard's name and its damages."""
+    """Check one shard; returns its name and its damages."""
     folder, shard = check
     path = folder / shard.name
     if not path.exists():
@@ -48,17 +49,17 @@ def check_shard(check: Check) -> tuple[str, list[str]]:
         problem = "sha256 differs"
         try:
             if sha256_of(path) == shard.sha256:
-                # the very bytes that were packed; but earlier versions packed samples of several
-                # sizes
+                # the bytes are as they were packed, but earlier versions packed samples with
+                # frames of several sizes
                 return shard.name, list(mixed_sizes(path))
-        except OSError as error:  # a failing disk's
+        except OSError as error:  # from a failing disk
             problem = f"can't be read to its end ({error.strerror})"
     return shard.name, [f"{shard.name}: {problem}", *check_samples(path, shard)]
 
 
 def check_samples(path: Path, shard: Shard) -> Iterator[str]:
-    """What is wrong within a shard whose bytes are not those of the manifest. Damage in one sample
-    hides none in the next."""
+    """Yield the damages within a shard whose bytes differ from the manifest. Samples are checked
+    separately, so damage in one does not hide damage in the next."""
     count = frames = 0
     with path.open("rb") as file:
         for number, (start, stop) in enumerate(pairwise(shard.offsets)):
@@ -66,7 +67,7 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
                 file.seek(start)
                 content = file.read(stop - start)
                 sample = next(iterate_samples(io.BytesIO(content), path.name))
-            except Exception as error:  # a failing disk's; tarfile raises many kinds for one fact
+            except Exception as error:  # a failing disk; tarfile raises many kinds for damage
                 reason = "nothing there" if isinstance(error, StopIteration) else reason_of(error)
                 yield f"{path.name}, sample #{number}: not readable ({reason})"
                 continue
@@ -83,7 +84,7 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
 
 
 def mixed_sizes(path: Path) -> Iterator[str]:
-    """The samples whose frames are not of one size, told from the heads of the JPEGs."""
+    """Yield samples whose frames differ in size, as the JPEG headers say."""
     for sample in read_samples(path):
         sizes = [size_of(sample[name]) for name in sorted(sample) if name.endswith(".jpg")]
         if other := next((size for size in sizes if size != sizes[0]), None):
@@ -95,13 +96,13 @@ def mixed_sizes(path: Path) -> Iterator[str]:
 
 
 def size_of(jpeg: bytes) -> tuple[int, int]:
-    """Width and height."""
+    """Width and height of a JPEG."""
     with Image.open(io.BytesIO(jpeg)) as image:
         return image.size
 
 
 def misplaced(sample: dict[str, Any], content: bytes) -> bool:
-    """Whether the json does not say where the frames are."""
+    """Whether the offsets in the json are not those of the frames."""
     try:
         note, length = parse_note(content)
         jpegs = [content[length + place : length + place + size] for place, size in note["jpegs"]]
@@ -111,7 +112,7 @@ def misplaced(sample: dict[str, Any], content: bytes) -> bool:
 
 
 def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """(entry, what is wrong with it) for each damaged entry."""
+    """Yield (entry, what is wrong with it) for each damaged entry."""
     try:
         wanted = json.loads(sample["json"])["frames"]
     except (KeyError, ValueError, TypeError) as error:
@@ -127,7 +128,7 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
         except KeyError:
             yield name, "is missing"
             continue
-        # what Pillow raises for damage of one kind or another
+        # all that Pillow raises for damaged images
         except (OSError, ValueError, SyntaxError) as error:
             yield name, f"is not a readable JPEG ({reason_of(error)})"
             continue
@@ -138,7 +139,7 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def strangers(folder: Path, manifest: Manifest) -> list[str]:
-    """Tar files that no manifest names."""
+    """Tar files that are not in the manifest."""
     known = {shard.name for shard in manifest.shards}
     return [
         f"{path.name}: is not in the manifest"

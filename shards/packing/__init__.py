@@ -1,1 +1,1 @@
-"""Frames to tar shards."""
+"""Packs frames into tar shards."""

@@ -1,4 +1,4 @@
-"""How videos become samples: what `launch/shard.py` asks."""
+"""The settings of packing, which `launch/shard.py` takes as flags."""
 
 from dataclasses import dataclass
 
@@ -8,14 +8,14 @@ from shards.video.sampling import FOLDER_FPS, Sampling, Sizing
 
 @dataclass(frozen=True)
 class PackConfig:
-    """How videos become samples."""
+    """How videos are packed into samples."""
 
     fps: float = 6.25
-    """Frames a second that are kept, by time stamp; 6.25 is every fourth of Kinetics' 25."""
+    """Frames to keep per second, by time stamp; 6.25 keeps every fourth of Kinetics' 25."""
     every: int = 0
-    """Keep every n-th frame instead, whatever its time; 0 goes by --fps."""
+    """Keep every n-th frame instead, whatever its time stamp; 0 uses --fps."""
     folder_fps: float = FOLDER_FPS
-    """Frame rate that folders of frames are taken to have."""
+    """Frame rate to assume for folders of frames."""
     size: str = "256"
     """Short side of the packed frames in pixels (smaller videos keep their size), or WIDTHxHEIGHT
     to squash every frame to it."""
@@ -23,14 +23,14 @@ class PackConfig:
     """JPEG quality, 1 to 95. Frames that are JPEGs of the right size already are kept as they
     are."""
     segment: int = 32
-    """Most frames of a sample."""
+    """Largest number of frames in a sample."""
     shortest: int = 3
-    """Fewest frames of a sample; a training clip must fit into it."""
+    """Smallest number of frames in a sample; a training clip must fit into it."""
     shard_mb: float = 100.0
     """Approximate size of a shard in 10^6 bytes."""
     spread: int = 32
-    """Fewest shards of a small set, if it has as many samples, so that processes can divide
-    them."""
+    """Smallest number of shards, if there are enough samples, so that a small set can be divided
+    among processes."""
 
     def __post_init__(self) -> None:
         check_positive("pack", self, "fps folder_fps shard_mb")
@@ -48,7 +48,7 @@ class PackConfig:
         self.sizing()
 
     def sizing(self) -> Sizing:
-        """`size`, understood."""
+        """Parse `size`; DataError if it is malformed."""
         numbers = self.size.split("x")
         if len(numbers) > 2 or not all(n.isdecimal() and int(n) >= 8 for n in numbers):
             raise DataError(

@@ -1,10 +1,11 @@
-"""Packs videos into tar shards: decoded, sampled, sized, cut into segments of consecutive frames.
+"""Packs videos into tar shards: decodes, samples and resizes frames, and cuts them into segments of
+consecutive frames.
 
-Three steps, each of which may be killed and begun again. `prepare` divides the videos, as
-`read_source` lists them, into units by their number alone. `pack_units` packs units, here or in
-many jobs at once, each by one process into parts under `.parts/`; a unit is done once its report is
-there. `finish` makes shards of the parts and writes the manifest. Same videos and settings, same
-bytes, whoever packed what.
+There are three steps, each of which may be killed and repeated. `prepare` divides the videos that
+`read_source` lists into units, depending only on their number. `pack_units` packs units, here or in
+many jobs at once; each unit is packed by one process into parts under `.parts/`, and is done once
+its report exists. `finish` makes shards of the parts and writes the manifest. The same videos and
+settings give the same bytes, however the work was divided.
 """
 
 import csv
@@ -33,13 +34,13 @@ from shards.video.sources import VideoSource, frame_number, survey
 PARTS = ".parts"
 PLAN = "plan.json"
 FAILURES_CSV, TOO_SHORT_CSV = "failures.csv", "too-short.csv"
-UNITS = 64  # at least, where there are as many videos: work for that many processes
-# at most: what is lost when packing is cut short, and enough to fill a shard of about 100 MB with
-# short videos
+UNITS = 64  # smallest number of units, if there are as many videos: work for that many processes
+# largest number of videos in a unit: this much is lost if packing is interrupted, and it fills a
+# shard of about 100 MB with short videos
 UNIT_VIDEOS = 128
 
-# what is put up with unless one says otherwise: a data set of which more is broken was not
-# downloaded to its end
+# broken videos that are allowed by default; if more are broken, the data set was probably not
+# downloaded completely
 FAILURE_PERCENT, FAILURES = 10.0, 10
 
 
@@ -49,23 +50,23 @@ class Failure(NamedTuple):
     video: str
     reason: str
     good_frames: int
-    """Frames that could be decoded, of those that would have been kept."""
+    """How many of the sampled frames could be decoded."""
 
 
 class ShortVideo(NamedTuple):
-    """A video that gave no segment."""
+    """A video that yielded no segment."""
 
     video: str
     frames: int
-    """As sampled."""
+    """Number of sampled frames."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """What became of a unit."""
+    """The result of packing a unit."""
 
     digest: str
-    """Of the unit it was."""
+    """The unit's digest."""
     parts: list[TarPart]
     failures: list[Failure]
     too_short: list[ShortVideo]
@@ -81,74 +82,74 @@ class Unit:
     videos: list[VideoSource]
     config: PackConfig
     digest: str
-    """Names settings and videos: an old report about others doesn't count."""
+    """Identifies settings and videos, so that an old report of others is not used."""
 
     @property
     def report_path(self) -> Path:
-        """Is there once the unit is done."""
+        """The file that exists once the unit is done."""
         return self.out / PARTS / f"{self.number:05d}.json"
 
     def report(self) -> Report | None:
-        """What became of it; None if it is still to be done, or to be done again since its file is
-        damaged."""
+        """The unit's report; None if it is missing, damaged or of other settings or videos, so that
+        the unit must be packed."""
         try:
             stored = json.loads(self.report_path.read_bytes())
             stored["parts"] = [TarPart(**part) for part in stored["parts"]]
             stored["failures"] = [Failure(*failure) for failure in stored["failures"]]
             stored["too_short"] = [ShortVideo(*short) for short in stored["too_short"]]
             report = Report(**stored)
-        # TypeError, KeyError: JSON of something else
+        # TypeError, KeyError: the JSON is no report
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
         return report if report.digest == self.digest else None
 
 
 class PackInput(NamedTuple):
-    """What is to be packed, and how."""
+    """The videos to pack, and the settings."""
 
     videos: list[list[Any]]
-    """Of each its key, its path, the frames that a list says it has, and its size."""
+    """For each video: its key, its path, its number of frames if a list says it, and its size."""
     settings: dict[str, Any]
-    """Everything that decides the bytes, in plain types."""
+    """Everything that determines the bytes, in JSON types."""
     passed_over: dict[str, int]
-    """Files of the source that are no videos, by suffix."""
+    """Number of files in the source that are not videos, by suffix."""
 
 
 @dataclass(frozen=True)
 class PackPlan:
-    """A packing: what of, how, and into which units."""
+    """The units of a packing, and its settings."""
 
     out: Path
     settings: dict[str, Any]
-    """Everything that decides the bytes, in plain types."""
+    """Everything that determines the bytes, in JSON types."""
     units: list[Unit]
     max_failures: int
-    """Broken videos that are put up with."""
+    """Number of broken videos that is allowed."""
     passed_over: dict[str, int]
-    """Files of the source that are no videos, by suffix."""
+    """Number of files in the source that are not videos, by suffix."""
 
     @property
     def videos(self) -> int:
-        """In all units."""
+        """Number of videos in all units."""
         return sum(len(unit.videos) for unit in self.units)
 
 
 def pack(
     source: Path, out: Path, config: PackConfig, processes: int, max_failures: float | None = None
 ) -> Manifest:
-    """Pack all videos of `source` into shards under `out`; what was packed before is not done
-    again.
+    """Pack all videos of `source` into shards under `out`; units that are packed already are kept.
 
     Args:
         source: see `survey`.
-        out: a new folder, or one in which this packing was begun, or ended.
-        config: how.
-        processes: at the same time.
-        max_failures: percent of the videos that may be broken; None: 10 percent, and at least 10
-            videos.
+        out: a new folder, or one with this same packing, unfinished or finished.
+        config: settings of packing.
+        processes: number of processes.
+        max_failures: percentage of the videos that may be broken; None for 10 percent, or 10 videos
+            if that is more.
 
     Raises:
-        DataError: no videos, none or too few of them readable, or `out` holds another packing.
+        DataError: there are no videos, too few of them are readable, or `out` holds another
+            packing.
     """
     plan = prepare(read_source(source, config), out, max_failures)
     if plan is None:
@@ -158,7 +159,7 @@ def pack(
 
 
 def read_source(source: Path, config: PackConfig) -> PackInput:
-    """List the videos; nothing is written. DataError as `survey`."""
+    """List the videos, without writing anything. Raises DataError like `survey`."""
     videos, passed_over = survey(source)
     listed = [
         [video.key, str(video.path.absolute()), video.listed, size_of(video.path)]
@@ -172,18 +173,18 @@ def read_source(source: Path, config: PackConfig) -> PackInput:
 
 
 def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> PackPlan | None:
-    """Leave the plan in `out`; None if all is packed already.
+    """Write the plan to `out` and return it; None if everything is packed already.
 
     Raises:
-        DataError: `out` holds another packing, says what differs, or something else; or can't be
-            written to.
+        DataError: `out` holds another packing (the message says what differs) or other tar files,
+            or can't be written.
     """
     settings = packed.settings
     if (out / NAME).exists():
         if (stored := read_manifest(out).settings) != settings:
             raise DataError(
                 f"{out}: holds shards of {differences(stored, settings)}: expected a new folder "
-                "(remove it to pack anew)"
+                "(remove it to pack again)"
             )
         shutil.rmtree(out / PARTS, ignore_errors=True)
         return None
@@ -193,7 +194,7 @@ def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> 
         if any(stored.get(name) != settings[name] for name in asdict(PackConfig())):
             raise DataError(
                 f"{out}: half packed with {differences(stored, settings)}: expected the same "
-                "settings (remove it to pack anew)"
+                "settings (remove it to pack again)"
             )
     elif any(out.glob("*.tar")):
         raise DataError(f"{out}: holds tar files of something else: expected a new folder")
@@ -206,7 +207,7 @@ def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> 
                 "videos": packed.videos,
             }
             file.write(json.dumps(plan).encode())
-        (out / FAILURES_CSV).unlink(missing_ok=True)  # of a try that was given up
+        (out / FAILURES_CSV).unlink(missing_ok=True)  # of an earlier packing that failed
     except OSError as error:
         raise DataError(f"{out}: can't be written to ({error.strerror})") from None
     begun = read_plan(out)
@@ -215,7 +216,7 @@ def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> 
 
 
 def allowed(percent: float | None, videos: int) -> int:
-    """Broken videos that are put up with."""
+    """Number of broken videos that is allowed; `percent` None takes the default."""
     return (
         max(FAILURES, int(FAILURE_PERCENT * videos / 100))
         if percent is None
@@ -224,7 +225,7 @@ def allowed(percent: float | None, videos: int) -> int:
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, frames of a folder; 0 for what is not there or may not be looked at."""
+    """Bytes of a file, or frames of a folder; 0 if it is missing or can't be accessed."""
     try:
         if path.is_dir():
             return sum(frame_number(file) is not None for file in path.iterdir())
@@ -234,7 +235,7 @@ def size_of(path: Path) -> int:
 
 
 def differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
-    """Settings that are not the same."""
+    """The settings that differ, in words."""
     return "; ".join(
         f"{name} {stored.get(name)} (asked: {asked[name]})"
         for name in asked
@@ -243,7 +244,7 @@ def differences(stored: dict[str, Any], asked: dict[str, Any]) -> str:
 
 
 def read_plan(out: Path) -> PackPlan:
-    """What `prepare` left in `out`; DataError if there is nothing."""
+    """Read the plan that `prepare` wrote to `out`; DataError if there is none."""
     path = out / PARTS / PLAN
     if not path.exists():
         raise DataError(f"{out}: no packing was begun there")
@@ -263,28 +264,28 @@ def read_plan(out: Path) -> PackPlan:
 
 
 def read_stored_plan(path: Path) -> dict[str, Any]:
-    """What the file holds; DataError if it is damaged."""
+    """Read the plan's file; DataError if it is damaged."""
     try:
         stored = json.loads(path.read_bytes())
     except ValueError as error:
         stored, reason = None, str(error)
     else:
-        reason = "no plan of a packing"
+        reason = "not the plan of a packing"
     names = {"settings", "max_failures", "passed_over", "videos"}
     if isinstance(stored, dict) and stored.keys() >= names:
         return stored
-    raise DataError(f"{path}: damaged ({reason}): remove {path.parent} to pack anew")
+    raise DataError(f"{path}: damaged ({reason}): remove {path.parent} to pack again")
 
 
 def divide(videos: int) -> list[tuple[int, int]]:
-    """Units as borders in the list of videos; a function of their number."""
+    """Divide the list of videos into units, as (first, stop); depends only on their number."""
     count = min(videos, max(UNITS, -(-videos // UNIT_VIDEOS)))
     return list(pairwise(videos * i // count for i in range(count + 1)))
 
 
 def forgive(plan: PackPlan) -> None:
-    """If an earlier try was given up for its broken videos, those will be tried again: somebody may
-    have mended them."""
+    """If an earlier packing failed for too many broken videos, try their units again, because the
+    videos may have been repaired."""
     reports = [(unit, report) for unit in plan.units if (report := unit.report())]
     if sum(len(report.failures) for _, report in reports) > plan.max_failures:
         for unit, report in reports:
@@ -301,14 +302,14 @@ def pack_units(
     """Pack those of `units` that are not done.
 
     Args:
-        plan: of which they are.
-        units: all, or one job's.
-        processes: at the same time.
-        on_video: told, now and then, how many videos were done since it was last told; first of all
-            those of an earlier try.
+        plan: the plan that the units belong to.
+        units: all units, or those of one job.
+        processes: number of processes.
+        on_video: called from time to time with the number of videos done since the last time; the
+            first call has those that were packed before.
 
     Raises:
-        DataError: more videos are broken than the plan puts up with.
+        DataError: more videos are broken than the plan allows.
     """
     reports = [(unit, unit.report()) for unit in units]
     failures = [failure for _, report in reports if report for failure in report.failures]
@@ -320,19 +321,19 @@ def pack_units(
 
 
 def check_failures(plan: PackPlan, failures: list[Failure]) -> None:
-    """DataError if there are too many."""
+    """DataError if there are more failures than the plan allows."""
     if len(failures) > plan.max_failures:
         write_table(plan.out / FAILURES_CSV, Failure._fields, failures)
         raise DataError(
             f"{plan.out}: {len(failures)} of {plan.videos} videos are broken, more than the "
-            f"{plan.max_failures} that are put up with (--max-failures): {failures[0].video}: "
+            f"{plan.max_failures} that are allowed (--max-failures): {failures[0].video}: "
             f"{failures[0].reason}; see {plan.out / FAILURES_CSV}"
         )
 
 
 def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
-    """Pack one unit's videos into parts, then leave its report; returns its failures, of which more
-    than allowed end it early."""
+    """Pack one unit's videos into parts, and write its report; returns its failures. More failures
+    than allowed end it early, without a report."""
     unit, max_failures = job
     failures: list[Failure] = []
     too_short: list[ShortVideo] = []
@@ -367,8 +368,9 @@ def pack_video(
     """Write a video's samples.
 
     Returns:
-        Its good frames; the first damage, if any, behind which frames are still counted but no
-        longer written; and how many frames made no segment, at its end or where its size changes.
+        The number of frames that could be decoded; the first damage, if any, after which frames are
+        still counted but no longer written; and the number of frames that were too few for a
+        segment, at the video's end or before its size changes.
     """
     segments = Segments(video, config, writer)
     good = 0
@@ -386,7 +388,7 @@ def pack_video(
 
 
 class Segments:
-    """The samples of one video in the making: runs of consecutive frames of one size."""
+    """Builds the samples of one video: runs of consecutive frames of one size."""
 
     def __init__(self, video: VideoSource, config: PackConfig, writer: PartWriter) -> None:
         self.video, self.config, self.writer = video, config, writer
@@ -394,10 +396,10 @@ class Segments:
         self.jpegs: list[bytes] = []
         self.written = 0
         self.left_out = 0
-        """Frames of runs that were too short for a sample."""
+        """Number of frames in runs that were too short for a sample."""
 
     def add(self, frame: Frame) -> None:
-        """The next frame; of another size than the last one's, it begins a new sample."""
+        """Add the next frame; if its size differs from the last one's, it begins a new sample."""
         if self.frames and frame.image.size != self.frames[0].image.size:
             self.end()
         self.frames.append(frame)
@@ -406,7 +408,7 @@ class Segments:
             self.end()
 
     def end(self) -> None:
-        """Write the frames that are there, if they are enough for a sample."""
+        """End the current run, and write it if it is long enough for a sample."""
         if len(self.frames) >= self.config.shortest:
             sample = segment_bytes(self.video, self.written, self.frames, self.jpegs)
             self.writer.write(sample, len(self.frames), min(self.frames[0].image.size))
@@ -417,7 +419,7 @@ class Segments:
 
 
 def encode_jpeg(frame: Frame, quality: int) -> bytes:
-    """A frame as JPEG."""
+    """Encode a frame as JPEG."""
     buffer = io.BytesIO()
     frame.image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
@@ -426,7 +428,7 @@ def encode_jpeg(frame: Frame, quality: int) -> bytes:
 def segment_bytes(
     video: VideoSource, number: int, segment: list[Frame], jpegs: list[bytes]
 ) -> bytes:
-    """A segment as a sample: frames, and a `json` that says where they are from."""
+    """The bytes of a segment's sample: frames, and a `json` that says where they are from."""
     image = segment[0].image
     about = {
         "source": video.key,
@@ -439,24 +441,24 @@ def segment_bytes(
 
 
 def finish(plan: PackPlan) -> Manifest:
-    """Parts to shards, and the manifest.
+    """Make shards of the parts, and write the manifest.
 
     Raises:
-        DataError: units are missing, says which and why; too many videos are broken; or none gave a
-            sample.
+        DataError: units are missing (the message says which and why), too many videos are broken,
+            or no video gave a sample.
     """
     reports = [report for unit in plan.units if (report := unit.report())]
     if len(reports) < len(plan.units):
         missing = [unit for unit in plan.units if not unit.report()]
         videos = sum(len(unit.videos) for unit in missing)
         way = "the same command goes on"
-        if (table := plan.out / FAILURES_CSV).exists():  # a job gave up
-            way = f"more videos are broken than are put up with (--max-failures): see {table}"
+        if (table := plan.out / FAILURES_CSV).exists():  # a job stopped for it
+            way = f"more videos are broken than are allowed (--max-failures): see {table}"
         raise DataError(
             f"{plan.out}: {len(missing)} of {len(plan.units)} units are not packed ({videos} "
             f"videos, from {missing[0].videos[0].key} on): {way}"
         )
-    for leftover in plan.out.glob(".*.tmp"):  # of a process that was killed here
+    for leftover in plan.out.glob(".*.tmp"):  # from a process that was killed
         leftover.unlink()
     failures = [failure for report in reports for failure in report.failures]
     check_failures(plan, failures)
@@ -488,8 +490,8 @@ def finish(plan: PackPlan) -> Manifest:
 
 
 def write_table(path: Path, head: Sequence[str], rows: Sequence[tuple[str | int, ...]]) -> None:
-    """A CSV with a line for each row; it is there even when there is none. What of a file's name is
-    no UTF-8 is escaped."""
+    """Write a CSV file with a head and a line for each row, even if there are none. Bytes of file
+    names that are not UTF-8 are escaped."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(head)

@@ -1,4 +1,4 @@
-"""Tar files that grow sample by sample, and from which the last ones can be taken back: a video may
+"""Tar files that grow sample by sample. The last samples can be removed again, because a video may
 turn out to be broken at its end."""
 
 import contextlib
@@ -12,30 +12,31 @@ from shards.samples import END
 
 
 class Place(NamedTuple):
-    """Between two samples."""
+    """A position between two samples."""
 
     tar: int
+    """How many tar files are begun."""
     samples: int
-    """In that tar file, before the place."""
+    """How many samples the last of them has before the position."""
 
 
 @dataclass(frozen=True)
 class TarPart:
-    """A tar file that is whole."""
+    """A finished tar file."""
 
     name: str
     bytes: int
     sha256: str
     offsets: list[int]
-    """Byte at which each sample begins, and the last one ends."""
+    """Byte offset of each sample, and of the end of the last one."""
     frames: list[int]
-    """Of each sample."""
+    """Number of frames of each sample."""
     short_sides: list[int]
-    """Of each sample's frames, in pixels."""
+    """Shorter side of each sample's frames, in pixels."""
 
 
 class Growing:
-    """A tar file in the making: where its samples begin, their frames and the size of those."""
+    """An unfinished tar file, with the offsets, frame counts and frame sizes of its samples."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -44,10 +45,10 @@ class Growing:
 
 
 class PartWriter:
-    """Tar files `STEM-000000.tar` and so on in `folder`, a new one begun when the last holds
-    `limit` bytes.
+    """Writes tar files `STEM-000000.tar` and so on in `folder`, and begins a new one when the last
+    has `limit` bytes.
 
-    A `with` block that ends badly leaves none of them behind. An OSError names its file.
+    A `with` block that ends without `finish` leaves none of them behind. An OSError names its file.
     """
 
     def __init__(self, folder: Path, stem: str, limit: float) -> None:
@@ -55,15 +56,21 @@ class PartWriter:
         self.growing: list[Growing] = []
 
     def __enter__(self) -> "PartWriter":
-        """Nothing yet."""
+        """Return the writer itself."""
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove what was not finished."""
+        """Remove unfinished files."""
         self.take_back(Place(0, 0))
 
     def write(self, sample: bytes, frames: int, short_side: int) -> None:
-        """Put a sample behind the others: its bytes, its frames, their shorter side in pixels."""
+        """Append a sample.
+
+        Args:
+            sample: its bytes.
+            frames: its number of frames.
+            short_side: the shorter side of its frames, in pixels.
+        """
         if not self.growing or self.growing[-1].offsets[-1] >= self.limit:
             name = f".{self.stem}-{len(self.growing):06d}.{os.getpid()}.tmp"
             self.growing.append(Growing(self.folder / name))
@@ -75,15 +82,15 @@ class PartWriter:
         tar.short_sides.append(short_side)
 
     def place(self) -> Place:
-        """Where the next sample will come."""
+        """The current position, where the next sample will be written."""
         return Place(len(self.growing), len(self.growing[-1].frames) if self.growing else 0)
 
     def take_back(self, place: Place) -> None:
-        """Forget the samples behind a place."""
+        """Remove the samples after a position."""
         while len(self.growing) > place.tar:
             tar = self.growing.pop()
             tar.path.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # of a full disk, which was told already
+            with contextlib.suppress(OSError):  # from a full disk, which was reported already
                 tar.file.close()
         if self.growing:
             tar = self.growing[-1]
@@ -93,7 +100,7 @@ class PartWriter:
             tar.file.truncate()
 
     def finish(self) -> list[TarPart]:
-        """End the tar files, and give them their names."""
+        """Finish the tar files, and rename them to their final names."""
         parts = []
         for number, tar in enumerate(self.growing):
             with named_errors(tar.path), tar.file as file:

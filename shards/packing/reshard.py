@@ -1,5 +1,5 @@
-"""Parts of any size to shards of the right size: a sample is a run of bytes, so samples are moved,
-never read."""
+"""Makes shards of the right size from parts of any size. A sample is a run of bytes, so samples are
+copied without being parsed."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,20 +17,20 @@ COPY_BYTES = 1 << 22
 def make_shards(
     out: Path, folder: Path, parts: list[TarPart], limit: float, spread: int
 ) -> list[Shard]:
-    """Shards `shard-000000.tar` and so on in `out` of the parts in `folder`, in their order.
+    """Make shards `shard-000000.tar` and so on in `out` from the parts in `folder`, in order.
 
-    The parts are renamed where they have about the right size, else cut anew. Cut short, it can be
-    done again.
+    If about the right number of parts exists, they are renamed; else samples are divided anew. If
+    interrupted, it can be repeated.
 
     Args:
-        out: for the shards; those of an earlier try that are none now are removed.
+        out: folder for the shards. Other shards there, of an earlier attempt, are removed.
         folder: of the parts.
         parts: what was packed.
-        limit: bytes of a shard, about.
-        spread: shards at least, where there are as many samples.
+        limit: approximate size of a shard in bytes.
+        spread: smallest number of shards, if there are as many samples.
 
     Raises:
-        DataError: a part is gone, or not whole.
+        DataError: a part is missing or incomplete.
     """
     samples, size = sum(len(part.frames) for part in parts), sum(part.bytes for part in parts)
     wanted = max(min(spread, samples), round(size / limit), 1)
@@ -55,10 +55,10 @@ def make_shards(
 
 
 def renamed(part_path: Path, path: Path, part: TarPart) -> Shard:
-    """A part that is a shard as it is; one that is gone was renamed by an earlier try.
+    """Rename a part to a shard, unless an earlier attempt did so.
 
     Raises:
-        DataError: it is nowhere, or not whole.
+        DataError: the part is missing or incomplete.
     """
     if part_path.exists() or not path.exists() or sha256_of(path) != part.sha256:
         check_whole(part_path, part, path.parent)
@@ -69,16 +69,16 @@ def renamed(part_path: Path, path: Path, part: TarPart) -> Shard:
 
 
 def check_whole(path: Path, part: TarPart, out: Path) -> None:
-    """DataError unless a part is there with all of its bytes. What is to be removed then is `out`
-    as a whole: an earlier try may have left some shards."""
+    """DataError unless a part exists with its full size. The message asks to remove all of `out`,
+    because an earlier attempt may have left some shards there."""
     size = path.stat().st_size if path.exists() else None
     if size != part.bytes:
         found = "is gone" if size is None else f"{size} bytes, {part.bytes} were packed"
-        raise DataError(f"{path}: {found}: remove {out} to pack anew")
+        raise DataError(f"{path}: {found}: remove {out} to pack again")
 
 
 def cut(path: Path, folder: Path, parts: list[TarPart], first: int, stop: int) -> Shard:
-    """A shard of the samples `first` to `stop`, counted over all parts."""
+    """Write a shard of the samples from `first` to before `stop`, counted over all parts."""
     offsets, frames = [0], 0
     with atomic_file(path) as file:
         for part, low, high in pieces(parts, first, stop):
@@ -93,7 +93,8 @@ def cut(path: Path, folder: Path, parts: list[TarPart], first: int, stop: int) -
 
 
 def pieces(parts: list[TarPart], first: int, stop: int) -> Iterator[tuple[TarPart, int, int]]:
-    """The samples `first` to `stop` of all, as samples of each part."""
+    """Yield where the samples from `first` to before `stop`, counted over all parts, are: as (part,
+    first, stop) within each part."""
     begin = 0
     for part in parts:
         count = len(part.frames)
@@ -104,7 +105,7 @@ def pieces(parts: list[TarPart], first: int, stop: int) -> Iterator[tuple[TarPar
 
 
 def copy(path: Path, start: int, stop: int, file: IO[bytes]) -> None:
-    """Append the bytes `start` to `stop` of a file."""
+    """Append the bytes from `start` to before `stop` of a file."""
     with path.open("rb") as source:
         source.seek(start)
         left = stop - start

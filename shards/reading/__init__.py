@@ -1,1 +1,1 @@
-"""Tar shards to clips, in a fixed order."""
+"""Reads clips from tar shards, in a fixed order."""

@@ -1,10 +1,10 @@
-"""Augmentation where clips are read: random crops, flips and shifts, drawn for a clip and applied
-to each of its frames.
+"""Augmentation while clips are read: random crops, flips and shifts, drawn for each clip and
+applied to each of its frames.
 
-Colours are augmented on the device, by `corrflow/augmentation.py`. To add an
-augmentation: draw its numbers in `draw_augmentation` under a name of its own, apply it in
-`augment_frame`, and give it a setting in `ClipConfig`. Draws are addressed by seed, epoch, visit,
-key and name, so that another augmentation does not change those of the others.
+Colours are augmented on the device, by `corrflow/augmentation.py`. To add an augmentation, draw its
+numbers in `draw_augmentation` under a new name, apply it in `augment_frame`, and add a setting to
+`ClipConfig`. Draws are addressed by seed, epoch, visit, key and name, so that a new augmentation
+does not change the draws of the others.
 """
 
 import hashlib
@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-CLIP = 3  # what a random draw is for: the first number of its address; see order.py for the others
+CLIP = 3  # first number of a random draw's address: what it is for; order.py has the others
 
 Draws = Callable[[str], np.random.Generator]
-"""The random numbers of a clip by the name of what they are for."""
+"""Gives a clip's random generator for a purpose, by the purpose's name."""
 
 
 def clip_draws(seed: int, epoch: int, visit: int, key: str) -> Draws:
-    """The draws of the clip that a visit takes of a sample in an epoch."""
+    """The draws for the clip that a visit cuts from a sample in an epoch."""
 
     def draws(name: str) -> np.random.Generator:
         numbers = [number_of(key), number_of(name)]
@@ -33,20 +33,20 @@ def clip_draws(seed: int, epoch: int, visit: int, key: str) -> Draws:
 
 
 def number_of(text: str) -> int:
-    """64 bits that a text stands for."""
+    """A 64-bit hash of a text."""
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
 
 
 @dataclass(frozen=True)
 class ClipAugmentation:
-    """What was drawn for a clip."""
+    """The random draws for a clip."""
 
     top: float
     left: float
-    """Place of the crop, from 0 (top, left) to 1 (bottom, right)."""
+    """Position of the crop, from 0 (top, left) to 1 (bottom, right)."""
     mirrored: bool
     shifts: tuple[tuple[float, float], ...] = ()
-    """Pixels down and right by which the crop of each frame is moved; empty: none is."""
+    """Pixels (down, right) by which the crop of each frame is moved; empty for no shifts."""
 
 
 def draw_augmentation(draws: Draws, frames: int, *, flip: bool, shift: int) -> ClipAugmentation:
@@ -62,8 +62,8 @@ def draw_augmentation(draws: Draws, frames: int, *, flip: bool, shift: int) -> C
 def augment_frame(
     frame_3hw: Tensor, augmentation: ClipAugmentation, place: int, size: int, *, crop: bool
 ) -> Tensor:
-    """A square of frame number `place` of the clip, uint8 `[3, size, size]`: a crop, or without
-    `crop` the whole frame squashed."""
+    """Cut a square from frame number `place` of the clip, uint8 `[3, size, size]`: a crop, or
+    without `crop` the whole frame squashed."""
     if crop:
         frame_3hw = crop_frame(frame_3hw, augmentation, place, size)
     if frame_3hw.shape[-2:] != (size, size):
@@ -72,7 +72,7 @@ def augment_frame(
 
 
 def crop_frame(frame_3hw: Tensor, augmentation: ClipAugmentation, place: int, size: int) -> Tensor:
-    """A square crop of side `size`, or of the frame's shorter side where that is smaller."""
+    """A square crop whose side is `size`, or the frame's shorter side if that is smaller."""
     height, width = frame_3hw.shape[-2:]
     side = min(size, height, width)
     down, right = augmentation.shifts[place] if augmentation.shifts else (0.0, 0.0)
@@ -82,8 +82,8 @@ def crop_frame(frame_3hw: Tensor, augmentation: ClipAugmentation, place: int, si
 
 
 def resize(frame_3hw: Tensor, size: int) -> Tensor:
-    """uint8 to `[3, size, size]`, bilinearly with antialiasing."""
-    # uint8 is resized as it is on the CPU alone
+    """Resize a uint8 frame to `[3, size, size]`, bilinearly with antialiasing."""
+    # only the CPU can resize uint8 directly
     pixels = frame_3hw if frame_3hw.device.type == "cpu" else frame_3hw.float()
     resized = functional.interpolate(pixels[None], (size, size), mode="bilinear", antialias=True)[0]
     return resized if resized.dtype == torch.uint8 else resized.round_().clamp_(0, 255).byte()

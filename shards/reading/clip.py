@@ -1,5 +1,5 @@
-"""A packed segment to a clip: which of its frames, decoded, cropped and flipped as
-`augmentation.py` draws it."""
+"""Cuts clips from packed segments: chooses frames, decodes them, and crops and flips them as drawn
+in `augmentation.py`."""
 
 import io
 import itertools
@@ -25,15 +25,16 @@ from shards.reading.augmentation import (
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How clips are cut out of the packed segments."""
+    """How clips are cut from the packed segments."""
 
     frames: int = 3
-    """Frames of a clip (paper, section 4.1)."""
+    """Number of frames in a clip (paper, section 4.1)."""
     interval: tuple[int, ...] = (1,)
-    """Packed frames from one frame of a clip to the next. Of several intervals each clip takes one
-    at random; in a segment that is too short, it takes what fits."""
+    """Distance between the frames of a clip, in packed frames. If several are given, each clip
+    takes one at random, among those that fit into the segment. If none fits, it takes the largest
+    possible one."""
     clips_per_segment: int = 1
-    """Clips that an epoch takes of each segment; more than one saves reading."""
+    """Number of clips that an epoch takes from each segment; more than one saves reading."""
     size: int = 256
     """Side of a clip's square frames, in pixels; a multiple of the encoder's stride."""
     fit: Literal["squash", "crop"] = "squash"
@@ -42,9 +43,9 @@ class ClipConfig:
     flip: bool = False
     """Augmentation: mirror half of the clips."""
     shift: int = 0
-    """Augmentation: the most pixels by which each frame's crop is moved, independently of the other
-    frames', so that what stands still moves, and the edge of a crop is no landmark. For `crop`
-    alone."""
+    """Augmentation: largest number of pixels by which each frame's crop is moved, independently of
+    the other frames, so that static content moves, too, and crop edges give no hint of position.
+    Only with fit `crop`."""
 
     def __post_init__(self) -> None:
         check_range("clip", self, "frames", 2)
@@ -58,17 +59,18 @@ class ClipConfig:
 
 @dataclass(frozen=True)
 class ClipSample:
-    """What one visit takes of a segment."""
+    """The clip that one visit cuts from a segment."""
 
     frames: tuple[int, ...]
-    """Numbers of the frames within the segment."""
+    """Indices of the frames within the segment."""
     augmentation: ClipAugmentation
 
 
 def sample_clip(
     config: ClipConfig, length: int, seed: int, epoch: int, key: str, visit: int = 0
 ) -> ClipSample:
-    """The clip that a visit takes from the segment `key` of `length` frames."""
+    """Draw the clip that a visit cuts from the segment `key` of `length` frames; DataError if the
+    segment is too short."""
     widest = (length - 1) // (config.frames - 1)
     if widest < 1:
         raise DataError(f"sample {key}: {length} frames: too few for a clip of {config.frames}")
@@ -82,7 +84,7 @@ def sample_clip(
 
 
 class DamagedFrameError(Exception):
-    """A frame that can't be used: its place in the clip, and what is wrong with it."""
+    """A frame of a clip can't be used. Holds its index in the clip, and what is wrong with it."""
 
     def __init__(self, place: int, reason: str = "is not a readable JPEG") -> None:
         super().__init__(place, reason)
@@ -90,18 +92,19 @@ class DamagedFrameError(Exception):
 
 
 def decode_clip(jpegs: list[bytes], cut: ClipSample, config: ClipConfig, out_t3ss: Tensor) -> None:
-    """The chosen frames, cut, into `out_t3ss`, uint8 `[T, 3, size, size]`; decoded on its device.
+    """Decode a clip's frames on the device of `out_t3ss`, and cut them into it.
 
     Args:
-        jpegs: those frames alone.
-        cut: what is taken of them.
-        config: the size.
-        out_t3ss: is written. On CUDA nvJPEG rounds a little differently from what CPUs do.
+        jpegs: the frames of the clip.
+        cut: which clip it is, with its augmentation.
+        config: size and fit of the clip.
+        out_t3ss: written to, uint8 `[T, 3, size, size]`. On CUDA, nvJPEG rounds slightly
+            differently from decoders on CPUs.
 
     Raises:
-        DamagedFrameError: names the first one.
+        DamagedFrameError: a frame can't be used; names the first one.
     """
-    # on the CPU each frame is cut while it is still in the cache
+    # on the CPU, each frame is cut while it is still in the cache
     frames = (
         decode_on(out_t3ss.device, jpegs)
         if out_t3ss.device.type == "cuda"
@@ -119,29 +122,29 @@ def decode_clip(jpegs: list[bytes], cut: ClipSample, config: ClipConfig, out_t3s
 
 
 def decode_frame(jpeg: bytes, place: int) -> Tensor:
-    """uint8 `[3, H, W]`; by torchvision, twice as fast as Pillow, and the same pixels, which a test
-    holds."""
+    """Decode a JPEG to uint8 `[3, H, W]`. Torchvision is twice as fast as Pillow and gives the same
+    pixels, as a test checks."""
     if (decode := torchvision_decoder()) is None:
         return decode_with_pillow(jpeg, place)
     try:
         frame: Tensor = decode(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8))
-    except (RuntimeError, ValueError):  # the second for no bytes at all
+    except (RuntimeError, ValueError):  # ValueError: an empty file
         raise DamagedFrameError(place) from None
     return frame
 
 
 def decode_with_pillow(jpeg: bytes, place: int) -> Tensor:
-    """The plain way to do the same."""
+    """The same with Pillow: reference and fallback."""
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
-    # what Pillow raises for damage of one kind or another
+    # all that Pillow raises for damaged images
     except (OSError, ValueError, SyntaxError):
         raise DamagedFrameError(place) from None
 
 
 def decode_on(device: torch.device, jpegs: list[bytes]) -> list[Tensor]:
-    """All frames at once, by nvJPEG."""
+    """Decode all frames at once on a CUDA device, with nvJPEG."""
     if (decode := torchvision_decoder()) is None:
         raise DataError("stream: decode device: expected a torchvision that has io.decode_jpeg")
     try:
@@ -149,13 +152,13 @@ def decode_on(device: torch.device, jpegs: list[bytes]) -> list[Tensor]:
             [torch.frombuffer(bytearray(jpeg), dtype=torch.uint8) for jpeg in jpegs], device=device
         )
         return decoded
-    except RuntimeError:  # which one it was, the other decoder knows
+    except RuntimeError:  # decoding one by one tells which frame is damaged
         return [decode_frame(jpeg, place).to(device) for place, jpeg in enumerate(jpegs)]
 
 
 @cache
 def torchvision_decoder() -> Callable[..., Any] | None:
-    """Its JPEG decoder; None if it has none any more: it is to be taken out some day."""
+    """Torchvision's JPEG decoder; None in releases without it, as it is deprecated."""
     try:
         from torchvision.io import ImageReadMode, decode_jpeg
     except ImportError:
@@ -167,6 +170,6 @@ def torchvision_decoder() -> Callable[..., Any] | None:
 
 
 def cut_frame(frame_3hw: Tensor, cut: ClipSample, config: ClipConfig, place: int) -> Tensor:
-    """A square of the clip's frame `place`, uint8 `[3, size, size]`."""
+    """Cut a square from the clip's frame number `place`, uint8 `[3, size, size]`."""
     crop = config.fit == "crop"
     return augment_frame(frame_3hw, cut.augmentation, place, config.size, crop=crop)

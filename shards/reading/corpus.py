@@ -1,4 +1,4 @@
-"""What there is to learn from: the shards of a store, less the samples that are in quarantine."""
+"""The training data: the shards of a store, without the samples that are in quarantine."""
 
 import contextlib
 import tarfile
@@ -14,23 +14,23 @@ from shards.samples import NeedMoreError, parse_note
 
 @dataclass(frozen=True)
 class Corpus:
-    """Samples by shard and number."""
+    """A store with its manifest, and the samples to leave out."""
 
     store: Store
     manifest: Manifest
     taken_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
-    """Shard -> numbers of its samples that are in quarantine."""
+    """Index of a shard -> indices of its samples that are in quarantine."""
 
     @property
     def samples(self) -> tuple[int, ...]:
-        """Of each shard, those to be read."""
+        """Number of samples to read in each shard."""
         return tuple(
             shard.samples - len(self.taken_out.get(number, ()))
             for number, shard in enumerate(self.manifest.shards)
         )
 
     def numbers(self, shard: int) -> list[int]:
-        """Where in the shard those to be read lie."""
+        """Indices of the samples to read in a shard."""
         out = set(self.taken_out.get(shard, ()))
         return [
             number for number in range(self.manifest.shards[shard].samples) if number not in out
@@ -38,14 +38,15 @@ class Corpus:
 
 
 def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
-    """What lies at `data` (see `open_store`).
+    """Open the shards at `data` (see `open_store`).
 
     Args:
         data: folder, URL or command.
-        quarantine: a list of samples to leave out, a line each: shard and key, as errors name them.
+        quarantine: file that lists samples to leave out, with a line `SHARD KEY` for each, as error
+            messages name them.
 
     Raises:
-        DataError: no manifest there, or one that does not match; a line of the list that names no
+        DataError: there is no manifest, the shards do not match it, or a line of the list names no
             sample.
     """
     store = open_store(data)
@@ -68,7 +69,7 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
 
 
 def read_quarantine(path: Path) -> dict[str, list[str]]:
-    """Shard name -> keys. DataError for what is no `SHARD KEY` line."""
+    """Read a quarantine list to shard name -> keys; DataError if a line is not `SHARD KEY`."""
     try:
         lines = path.read_text("utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -87,7 +88,8 @@ def read_quarantine(path: Path) -> dict[str, list[str]]:
 
 
 def find_keys(store: Store, shard: Shard, keys: set[str]) -> dict[str, int]:
-    """Key -> number in the shard, of those that are wanted; a key `#12` is a number itself."""
+    """Find the wanted keys in a shard: key -> index of the sample. A key `#12` is itself an
+    index."""
     numbers = {f"#{number}": number for number in range(shard.samples) if f"#{number}" in keys}
     if len(numbers) == len(keys):
         return numbers

@@ -1,20 +1,20 @@
-"""Which clips make the n-th global batch. Pure: nothing is read, and every answer takes the same
+"""Which clips make up the n-th global batch. Pure: nothing is read, and every answer takes the same
 short time at any n.
 
-An epoch permutes the shards and lays their samples in a row. The row is cut into as many *logical
+An epoch permutes the shards and puts their samples in a row. The row is cut into as many *logical
 streams* as a global batch has slots, and slot s of every batch comes from stream s. Ranks and
 workers only divide the streams among themselves, so the batches are the same on any number of them,
-and to resume takes nothing but the number of the batch.
+and resuming needs nothing but the number of the batch.
 
-The samples of an epoch need not divide by the streams: stream s has handed out
-`(epochs * samples + s) // streams` samples after so many whole epochs. These add up to
-`epochs * samples` exactly, and no stream is ever more than one ahead of another.
+The number of samples need not be a multiple of the number of streams: after `epochs` whole epochs,
+stream s has yielded `(epochs * samples + s) // streams` samples. These add up to exactly
+`epochs * samples`, and no stream is ever more than one sample ahead of another.
 
-A stream's part of an epoch is shuffled buffer by buffer, so that a reader holds one buffer and a
-place in the middle can be rebuilt.
+A stream's part of an epoch is shuffled buffer by buffer, so a reader holds only one buffer, and can
+start at any position.
 
-With several visits, each sample lies in the row so many times, one behind the other: what is said
-of samples here holds for visits.
+With several clips per segment, each sample is repeated in the row, once for each visit; then
+everything above about samples holds for visits.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ from numpy.typing import NDArray
 
 from shards.errors import DataError, check_range
 
-# what a random draw is for: the first number of its address
+# first number of a random draw's address: what it is for
 SHARDS, BUFFER = 1, 2
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Visits `first` to `stop` of a shard, to be read in this order; visit v is to sample
-    `v // visits`."""
+    """The visits of a shard from `first` to before `stop`, in order; visit v is to sample
+    `v // clips_per_segment`."""
 
     shard: int
     first: int
@@ -42,25 +42,25 @@ class Piece:
 
 
 class Visit(NamedTuple):
-    """One clip of one sample."""
+    """One reading of a sample, which yields one clip."""
 
     shard: int
     sample: int
-    """Within the shard."""
+    """Index within the shard."""
     number: int
-    """Of the visits to the sample in this epoch, from 0."""
+    """Which of the visits to the sample in this epoch it is, from 0."""
 
 
 @dataclass(frozen=True)
 class ShuffleBuffer:
-    """Samples that are read together and handed out shuffled."""
+    """Samples that are read together and yielded in shuffled order."""
 
     epoch: int
     pieces: tuple[Piece, ...]
     permutation: tuple[int, ...]
-    """The n-th sample handed out is the `permutation[n]`-th read."""
+    """The n-th yielded sample is the `permutation[n]`-th of the pieces."""
     skip: int
-    """How many were handed out before the place that was asked for."""
+    """How many of the yielded samples come before the position that was asked for."""
 
 
 @dataclass(frozen=True)
@@ -68,14 +68,14 @@ class ClipOrder:
     """The order of all clips of a training run."""
 
     samples: tuple[int, ...]
-    """In each shard."""
+    """Number of samples in each shard."""
     seed: int
     streams: int
-    """Slots of a global batch."""
+    """Number of slots in a global batch."""
     shuffle_buffer: int = 64
-    """Samples that are shuffled together within a stream."""
+    """Number of samples that are shuffled together within a stream."""
     clips_per_segment: int = 1
-    """Clips that an epoch takes of each sample."""
+    """Number of clips that an epoch takes from each sample."""
 
     def __post_init__(self) -> None:
         check_range("order", self, "streams shuffle_buffer clips_per_segment", 1)
@@ -85,19 +85,19 @@ class ClipOrder:
 
     @cached_property
     def total(self) -> int:
-        """Clips of an epoch."""
+        """Number of clips in an epoch."""
         return sum(self.samples) * self.clips_per_segment
 
     def samples_consumed(self, stream: int, epochs: int) -> int:
-        """Samples that a stream gives in its first `epochs` epochs."""
+        """Number of samples that a stream yields in its first `epochs` epochs."""
         return (epochs * self.total + stream) // self.streams
 
     def epoch_of(self, stream: int, position: int) -> int:
-        """The epoch in which a stream gives its `position`-th sample."""
+        """The epoch in which a stream yields its `position`-th sample."""
         return -((stream - (position + 1) * self.streams) // self.total) - 1
 
     def first_sample(self, stream: int, epoch: int) -> int:
-        """Where a stream's part starts in the row of an epoch."""
+        """The index in an epoch's row at which a stream's part starts."""
         return sum(
             self.samples_consumed(s, epoch + 1) - self.samples_consumed(s, epoch)
             for s in range(stream)
@@ -108,7 +108,7 @@ class ClipOrder:
         return np.random.default_rng([self.seed, SHARDS, epoch]).permutation(len(self.samples))
 
     def buffers(self, stream: int, position: int) -> Iterator[ShuffleBuffer]:
-        """What a stream reads from its `position`-th sample on, for ever."""
+        """Yield the buffers of a stream from its `position`-th sample on, without end."""
         epoch = self.epoch_of(stream, position)
         skip = position - self.samples_consumed(stream, epoch)
         while True:
@@ -130,7 +130,7 @@ class ClipOrder:
             epoch, skip = epoch + 1, 0
 
     def pieces(self, epoch: int, low: int, high: int) -> tuple[Piece, ...]:
-        """Samples `low` to `high` of an epoch's row, as pieces of shards."""
+        """The samples from `low` to before `high` of an epoch's row, as pieces of shards."""
         shards = self.shard_permutation(epoch)
         ends = np.cumsum(np.asarray(self.samples)[shards]) * self.clips_per_segment
         pieces = []
@@ -144,7 +144,7 @@ class ClipOrder:
         return tuple(pieces)
 
     def visits_of(self, buffer: ShuffleBuffer) -> list[Visit]:
-        """What a buffer reads, in that order."""
+        """The visits of a buffer, in the order of its pieces."""
         return [
             Visit(p.shard, v // self.clips_per_segment, v % self.clips_per_segment)
             for p in buffer.pieces
@@ -153,13 +153,14 @@ class ClipOrder:
 
 
 def streams_of(streams: int, rank: int, ranks: int, worker: int, workers: int) -> range:
-    """The streams that a worker of a rank reads, neighbours in the batch.
+    """The streams that a worker of a rank reads, which are consecutive slots of the batch.
 
-    Every rank has as many. Workers may have one more or less than each other; of more workers than
-    a rank has streams, some have none.
+    Every rank has the same number of streams. Those of its workers differ by at most one; if there
+    are more workers than streams, some have none.
 
     Raises:
-        DataError: the ranks don't divide the streams; names numbers that would do.
+        DataError: the number of streams is not a multiple of the number of ranks; names numbers
+            that are possible.
     """
     per_rank = streams_per_rank(streams, ranks)
     first = rank * per_rank
@@ -168,7 +169,7 @@ def streams_of(streams: int, rank: int, ranks: int, worker: int, workers: int) -
 
 
 def streams_per_rank(streams: int, ranks: int) -> int:
-    """How many of the streams each rank reads; DataError where they can't be divided evenly."""
+    """How many streams each rank reads; DataError if they can't be divided evenly."""
     if streams % ranks:
         fitting = [n for n in range(1, streams + 1) if streams % n == 0]
         raise DataError(
@@ -179,7 +180,7 @@ def streams_per_rank(streams: int, ranks: int) -> int:
 
 
 def listed(numbers: list[int]) -> str:
-    """`1, 2 or 4`."""
+    """Numbers in words: `1, 2 or 4`."""
     return (
         " or ".join([", ".join(map(str, numbers[:-1])), str(numbers[-1])])
         if len(numbers) > 1

@@ -1,5 +1,5 @@
-"""Runs an iterator one step ahead in a thread of its own, so that what it yields is ready when it
-is asked for."""
+"""Runs an iterator one step ahead in a separate thread, so that its next item is ready when it is
+asked for."""
 
 import queue
 import threading
@@ -7,19 +7,19 @@ from collections.abc import Generator, Iterator
 from typing import Generic, TypeVar
 
 Item = TypeVar("Item")
-POLL_SECONDS = 0.1  # between two looks of a thread that is ahead whether it is to end
-JOIN_SECONDS = 5.0  # that the thread may take to end; one that waits for storage is left alone
+POLL_SECONDS = 0.1  # how often a waiting thread checks whether it should stop
+JOIN_SECONDS = 5.0  # how long to wait for the thread to end; it may hang on slow storage
 
 
 class NoItem:
-    """In place of an item: what the iterator raised, or None where it ended."""
+    """Stands in the queue for the end of the iterator: the error that it raised, or None."""
 
     def __init__(self, error: BaseException | None) -> None:
         self.error = error
 
 
 class ReadAhead(Generic[Item]):
-    """The thread, and the one item that it has ready."""
+    """A thread that keeps one item ready."""
 
     def __init__(self, items: Iterator[Item]) -> None:
         self.items = items
@@ -29,7 +29,7 @@ class ReadAhead(Generic[Item]):
         self.thread.start()
 
     def read(self) -> None:
-        """Take items and put them where they are awaited, until told to stop."""
+        """Put items into the queue, until told to stop."""
         try:
             for item in self.items:
                 if not self.put(item):
@@ -40,7 +40,7 @@ class ReadAhead(Generic[Item]):
             self.put(NoItem(None))
 
     def put(self, item: Item | NoItem) -> bool:
-        """Hand an item over once there is room; False if nobody wants it any more."""
+        """Put an item into the queue once there is room; False if told to stop."""
         while not self.stopped.is_set():
             try:
                 self.ready.put(item, timeout=POLL_SECONDS)
@@ -50,16 +50,16 @@ class ReadAhead(Generic[Item]):
         return False
 
     def close(self) -> None:
-        """End the thread."""
+        """Stop the thread."""
         self.stopped.set()
         self.thread.join(JOIN_SECONDS)
 
 
 def read_ahead(items: Iterator[Item]) -> Generator[Item, None, None]:
-    """The same items in the same order, each taken from `items` while the one before is used.
+    """Yield the same items in the same order, each computed while the one before is used.
 
     Raises:
-        BaseException: what `items` raised, in its place.
+        BaseException: whatever `items` raises.
     """
     reader = ReadAhead(items)
     try:

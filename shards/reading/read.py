@@ -1,8 +1,8 @@
-"""Fetches clips from shards, still as JPEGs: the frames alone by their place in a local file, or
-whole samples through webdataset.
+"""Reads clips from shards, still as JPEGs: either only a clip's frames, by their offsets in a local
+file, or whole samples through webdataset.
 
-Both give the same clips, which a test holds them to. The first reads a tenth of the bytes; the
-second reads any store.
+Both give the same clips, as a test checks. The first reads a tenth of the bytes; the second works
+with any store.
 """
 
 import io
@@ -22,32 +22,32 @@ from shards.reading.order import ClipOrder, ShuffleBuffer, Visit
 from shards.reading.stores import FolderStore
 from shards.samples import NOTE_BYTES, NeedMoreError, iterate_samples, parse_note
 
-OPEN_FILES = 32  # of a reader: shards that it is likely to come back to
+OPEN_FILES = 32  # shards that a reader keeps open, since it will probably read them again
 
 Choose = Callable[[str, int, int], ClipSample]
-"""(key, frames, visit) to what is taken of a sample."""
+"""Chooses the clip of a sample from (key, number of frames, visit)."""
 
 
 class Undecoded(NamedTuple):
-    """A clip as it lies in its shard."""
+    """A clip whose frames are still JPEGs."""
 
     jpegs: list[bytes]
     cut: ClipSample
     place: str
-    """Its shard's full name."""
+    """The shard's full name: a path, URL or command."""
     shard: str
     """The shard's name in the manifest."""
     key: str
-    """Of the segment."""
+    """The segment's key."""
 
     @property
     def name(self) -> str:
-        """`sample key:frame,frame,...`."""
+        """The clip's name: `sample key:frame,frame,...`."""
         return f"{self.key}:{','.join(map(str, self.cut.frames))}"
 
     def damaged(self, place: int, reason: str) -> DataError:
-        """The error that the `place`-th frame of the clip is; `reason` says what is wrong with
-        it."""
+        """The error for the damaged frame number `place` of the clip; `reason` says what is wrong
+        with it."""
         return DataError(
             f"shard {self.place}, sample {self.key}: frame {self.cut.frames[place]} {reason} "
             f"(to train without the sample: `{self.shard} {self.key}` in a file, --quarantine FILE)"
@@ -55,7 +55,7 @@ class Undecoded(NamedTuple):
 
 
 class Reader:
-    """Reads the visits of shuffle buffers, in the order in which they are handed out."""
+    """Reads the visits of shuffle buffers, in the order in which they are yielded."""
 
     def __init__(self, corpus: Corpus, order: ClipOrder) -> None:
         self.corpus, self.order = corpus, order
@@ -65,7 +65,7 @@ class Reader:
         }
 
     def read(self, buffer: ShuffleBuffer, choose: Choose) -> Iterator[Undecoded]:
-        """The clips of a buffer, from the one on that is asked for first."""
+        """Yield the clips of a buffer, except those that it skips."""
         visits = self.order.visits_of(buffer)
         wanted = [visits[index] for index in buffer.permutation[buffer.skip :]]
         if isinstance(self.corpus.store, FolderStore):
@@ -75,14 +75,14 @@ class Reader:
             yield from (held[visit] for visit in wanted)
 
     def number_of(self, visit: Visit) -> int:
-        """Which sample of its shard a visit is to."""
+        """The index, within its shard, of a visit's sample."""
         return (
             self.numbers[visit.shard][visit.sample] if visit.shard in self.numbers else visit.sample
         )
 
     def fetch(self, visit: Visit, choose: Choose) -> Undecoded:
-        """One clip of a local shard: what its json says, then the run of bytes from its first frame
-        to its last."""
+        """Read one clip of a local shard: its json, then the run of bytes from its first frame to
+        its last."""
         shard, number = self.corpus.manifest.shards[visit.shard], self.number_of(visit)
         start, stop = shard.offsets[number], shard.offsets[number + 1]
         with self.naming(shard, number):
@@ -106,7 +106,7 @@ class Reader:
         return Undecoded(jpegs, cut, self.corpus.store.place(shard.name), shard.name, note["key"])
 
     def opened(self, shard: Shard) -> IO[bytes]:
-        """Its file, kept open for a while."""
+        """A shard's file, which is kept open for a while."""
         if shard.name not in self.files:
             self.files[shard.name] = self.corpus.store.open(shard.name, 0, shard.bytes, shard.bytes)
             if len(self.files) > OPEN_FILES:
@@ -115,8 +115,8 @@ class Reader:
         return self.files[shard.name]
 
     def read_in_order(self, visits: list[Visit], choose: Choose) -> dict[Visit, Undecoded]:
-        """Clips of neighbouring samples, through webdataset; nothing but their own frames is
-        held."""
+        """Read clips of neighbouring samples through webdataset; only the clips' own frames are
+        kept."""
         held = {}
         for shard_number in dict.fromkeys(visit.shard for visit in visits):
             shard = self.corpus.manifest.shards[shard_number]
@@ -135,8 +135,8 @@ class Reader:
         return held
 
     def samples(self, shard: Shard, numbers: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Samples of a shard, read in one go; each is taken apart alone, so that damage is its own,
-        and what lies between is left."""
+        """Yield samples of a shard, read in one pass. Each is parsed separately, so that damage
+        does not affect the others; samples between them are not parsed."""
         store, (low, high) = self.corpus.store, (numbers[0], numbers[-1] + 1)
         with (
             self.naming(shard, low),
@@ -155,7 +155,7 @@ class Reader:
 
     @contextmanager
     def naming(self, shard: Shard, number: int) -> Iterator[None]:
-        """An error while a sample is read names it, and is told how to leave it out."""
+        """Make errors of reading a sample name it, and say how to leave it out."""
         place = self.corpus.store.place(shard.name)
         try:
             yield
@@ -163,7 +163,7 @@ class Reader:
             raise
         except OSError as error:
             raise DataError(f"shard {place}: sample #{number}: {error.strerror or error}") from None
-        # many kinds for one fact
+        # all that damaged data may raise
         except (
             tarfile.TarError,
             ValueError,

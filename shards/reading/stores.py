@@ -1,8 +1,7 @@
-"""Where shards lie, and how their bytes are read: a folder, a web server, or the output of a
-command.
+"""The places that shards are read from: a folder, a web server, or the output of a command.
 
-What comes over a network breaks: reading goes on at the byte where it stopped, a few times, and
-then the error names file and byte.
+Connections break, so reading is resumed at the byte where it stopped, a few times; then an error
+names file and byte.
 """
 
 import io
@@ -24,26 +23,26 @@ from urllib.parse import quote
 from shards.errors import DataError
 from shards.manifest import NAME, Manifest, parse_manifest, read_manifest
 
-TRIES = 5  # without a single new byte
-STALL_SECONDS = 30.0  # without a byte, until the connection is given up
-BACKOFF_SECONDS = 0.5  # before the second try; doubled before each further one
-RETRIED = {408, 425, 429, 500, 502, 503, 504}  # answers that another try may better
+TRIES = 5  # attempts without a single new byte
+STALL_SECONDS = 30.0  # time without a byte after which the connection is closed
+BACKOFF_SECONDS = 0.5  # wait before the second attempt; doubled before each further one
+RETRIED = {408, 425, 429, 500, 502, 503, 504}  # HTTP errors after which another try may succeed
 
 
 class Store(ABC):
-    """Named files of bytes."""
+    """A place with the manifest and the shards of a data set."""
 
     @abstractmethod
     def manifest(self) -> Manifest:
-        """What lies there."""
+        """Read the manifest."""
 
     @abstractmethod
     def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
-        """The bytes `start` to `stop` of a file that has `size`."""
+        """Open the bytes from `start` to before `stop` of a file of `size` bytes."""
 
     @abstractmethod
     def place(self, name: str) -> str:
-        """A file's full name, for errors."""
+        """A file's full name, for error messages."""
 
 
 def open_store(data: str | Path) -> Store:
@@ -63,13 +62,13 @@ def open_store(data: str | Path) -> Store:
 
 
 class FolderStore(Store):
-    """A folder of this machine or a network folder."""
+    """A local folder or a network folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def manifest(self) -> Manifest:
-        """Read it; every shard must be there at its full size."""
+        """Read the manifest; DataError unless every shard has its full size."""
         manifest = read_manifest(self.folder)
         for shard in manifest.shards:
             path = self.folder / shard.name
@@ -82,13 +81,13 @@ class FolderStore(Store):
         return manifest
 
     def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
-        """From the byte `start` on."""
+        """Open the file at the byte `start`; it does not end at `stop`."""
         file = (self.folder / name).open("rb")
         file.seek(start)
         return file
 
     def place(self, name: str) -> str:
-        """Its path."""
+        """The file's path."""
         return str(self.folder / name)
 
 
@@ -99,14 +98,14 @@ class WebStore(Store):
         self.url = url.rstrip("/")
 
     def manifest(self) -> Manifest:
-        """Read it."""
+        """Read the manifest."""
         place = self.place(NAME)
         return parse_manifest(
             Resumed(lambda byte: web_bytes(place, byte, None, None), place, None).read(), place
         )
 
     def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
-        """Those bytes alone, if the server can; else it sends what comes before them too."""
+        """Open a range of bytes; a server without ranges sends the bytes before it, too."""
         place = self.place(name)
         return io.BufferedReader(
             Resumed(
@@ -116,25 +115,25 @@ class WebStore(Store):
         )
 
     def place(self, name: str) -> str:
-        """Its URL."""
+        """The file's URL."""
         return f"{self.url}/{quote(name)}"
 
 
 class PipeStore(Store):
-    """What a command prints: an object store's own program, say."""
+    """The output of a command, such as an object store's client."""
 
     def __init__(self, command: str) -> None:
         self.command = command
 
     def manifest(self) -> Manifest:
-        """Read it."""
+        """Read the manifest."""
         return parse_manifest(
             Resumed(lambda byte: PipeBytes(self.place(NAME), byte), self.place(NAME), None).read(),
             self.place(NAME),
         )
 
     def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
-        """From the byte `start` on: the command prints those before it, too."""
+        """Open a range of bytes; the command prints the bytes before it, too."""
         place = self.place(name)
         return io.BufferedReader(
             Resumed(lambda byte: PipeBytes(place, start + byte), place, stop - start, start),
@@ -142,7 +141,7 @@ class PipeStore(Store):
         )
 
     def place(self, name: str) -> str:
-        """The command."""
+        """The command that prints the file."""
         return f"pipe:{self.command.replace('{}', shlex.quote(name))}"
 
 
@@ -150,38 +149,44 @@ class Source(Protocol):
     """An open connection."""
 
     def readinto(self, buffer: memoryview) -> int:
-        """Fill some of the buffer; 0 at the end."""
+        """Fill some of the buffer; return the number of bytes, 0 at the end."""
 
     def close(self) -> None:
-        """End it."""
+        """Close the connection."""
 
 
 class BrokenError(OSError):
-    """A connection that broke; another try may be better."""
+    """A connection broke; another attempt may succeed."""
 
 
 class Resumed(io.RawIOBase):
     """Bytes of a source that is opened again where it broke.
 
     Raises, when read:
-        DataError: it broke too often at one byte, or can't be had; names place and byte.
+        DataError: it broke too often at the same byte, or can't be read; names place and byte.
     """
 
     def __init__(
         self, reopen: Callable[[int], Source], place: str, length: int | None, first: int = 0
     ) -> None:
-        """Read `length` bytes, or until the source ends well, from what `reopen(byte)` gives;
-        `first` is where byte 0 lies in the file."""
+        """Read `length` bytes, or with None up to the source's end.
+
+        Args:
+            reopen: opens the source at a byte.
+            place: full name of the file, for error messages.
+            length: number of bytes to read.
+            first: offset in the file of byte 0, for error messages.
+        """
         self.reopen, self.place, self.length, self.first = reopen, place, length, first
         self.position = self.failures = 0
         self.source: Source | None = None
 
     def readable(self) -> bool:
-        """Yes."""
+        """Always True."""
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        """Some more bytes."""
+        """Read some more bytes, and open the source again if it breaks."""
         buffer = memoryview(buffer).cast("B")
         if self.length is not None:
             buffer = buffer[: self.length - self.position]
@@ -200,7 +205,7 @@ class Resumed(io.RawIOBase):
         return 0
 
     def retry(self, error: Exception) -> None:
-        """Wait before the next try; DataError if there will be none."""
+        """Wait before the next attempt; DataError if there were too many."""
         self.drop()
         self.failures += 1
         if self.failures >= TRIES:
@@ -211,26 +216,26 @@ class Resumed(io.RawIOBase):
         time.sleep(BACKOFF_SECONDS * 2 ** (self.failures - 1))
 
     def drop(self) -> None:
-        """Give the connection up."""
+        """Close the current connection, if any."""
         source, self.source = self.source, None
         if source:
             source.close()
 
     def close(self) -> None:
-        """End."""
+        """Close the stream and its connection."""
         self.drop()
         super().close()
 
 
 class WebBytes:
-    """The body of an answer, which must be as long as it said."""
+    """The body of an HTTP response, which must have the length that its header says."""
 
     def __init__(self, answer: HTTPResponse | io.BytesIO, left: int | None) -> None:
         self.answer, self.left = answer, left
 
     def readinto(self, buffer: memoryview) -> int:
-        """Some more bytes."""
-        # what has come, so that none of it is lost if no more does
+        """Read some more bytes."""
+        # read1 returns what has arrived, so that nothing is lost if no more arrives
         content = self.answer.read1(min(len(buffer), 1 << 18))
         if self.left is not None:
             self.left -= len(content)
@@ -240,16 +245,16 @@ class WebBytes:
         return len(content)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.answer.close()
 
 
 def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBytes:
-    """The bytes `start` to `stop` of a URL.
+    """Open the bytes from `start` to before `stop` of a URL.
 
     Raises:
         DataError: the server says that it has no such file, or one of another size.
-        OSError: anything that another try may better.
+        OSError: any failure after which another attempt may succeed.
     """
     wanted = f"bytes={start}-{'' if stop is None else stop - 1}"
     request = urllib.request.Request(
@@ -259,7 +264,7 @@ def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBy
         answer = urllib.request.urlopen(request, timeout=STALL_SECONDS)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416 and stop is None:  # the file ended where the last try did
+        if error.code == 416 and stop is None:  # the file ended where the last attempt stopped
             return WebBytes(io.BytesIO(), 0)
         if error.code == 416 and error.headers["Content-Range"]:
             check_size(url, range_of(error.headers["Content-Range"])[1], size)
@@ -282,8 +287,8 @@ def web_bytes(url: str, start: int, stop: int | None, size: int | None) -> WebBy
 
 
 def range_of(header: str | None) -> tuple[int, int | None]:
-    """First byte and whole size of `Content-Range: bytes 5-9/20`; BrokenError if it is something
-    else."""
+    """Parse `Content-Range: bytes 5-9/20` to its first byte and the file's size; BrokenError if it
+    is malformed."""
     match = re.fullmatch(r"bytes (?:(\d+)-\d+|\*)/(\d+|\*)", header or "")
     if not match:
         raise BrokenError(f"the server answered with the range {header!r}")
@@ -291,13 +296,13 @@ def range_of(header: str | None) -> tuple[int, int | None]:
 
 
 def check_size(url: str, actual: int | None, expected: int | None) -> None:
-    """DataError if both are known and differ."""
+    """DataError if both sizes are known and differ."""
     if actual is not None and expected is not None and actual != expected:
         raise DataError(f"shard {url}: {actual} bytes: the manifest says {expected} bytes")
 
 
 class PipeBytes:
-    """What a command prints from some byte on."""
+    """The output of a command from the byte `start` on."""
 
     def __init__(self, place: str, start: int) -> None:
         self.process = subprocess.Popen(
@@ -315,7 +320,7 @@ class PipeBytes:
             raise
 
     def readinto(self, buffer: memoryview) -> int:
-        """Some more bytes."""
+        """Read some more bytes."""
         assert self.process.stdout
         ready, _, _ = select.select([self.process.stdout], [], [], STALL_SECONDS)
         if not ready:
@@ -327,7 +332,7 @@ class PipeBytes:
         return len(content)
 
     def exit_code(self) -> int:
-        """Of the command, which has closed its output."""
+        """Exit code of the command, which has closed its output."""
         try:
             return self.process.wait(STALL_SECONDS)
         except subprocess.TimeoutExpired:
@@ -345,7 +350,7 @@ class PipeBytes:
 
 
 def skip(source: Source, count: int) -> None:
-    """Read `count` bytes and forget them."""
+    """Read and discard `count` bytes."""
     buffer = memoryview(bytearray(1 << 18))
     while count:
         got = source.readinto(buffer[: min(count, len(buffer))])

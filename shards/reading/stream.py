@@ -1,4 +1,4 @@
-"""Reads the clips in the order that `order.py` says, with as many worker processes as asked for."""
+"""Reads clips in the order of `order.py`, with any number of worker processes."""
 
 import atexit
 import itertools
@@ -39,19 +39,19 @@ class ClipBatch(NamedTuple):
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """How a rank reads its clips. Nothing here changes which clips come."""
+    """How a rank reads its clips. Nothing here changes which clips are read."""
 
     workers: int = 2
-    """Processes that read and decode, at most as many as the rank has clips in a batch; 0 reads in
-    the training process itself."""
+    """Number of processes that read and decode, at most as many as the rank has clips in a batch; 0
+    reads in the training process itself."""
     prefetch: int = 2
     """Number of batches that each worker keeps ready."""
     decode: Literal["worker", "device"] = "worker"
-    """Where JPEGs are decoded: by the workers, or on the device by the training process (nvJPEG on
-    CUDA, whose pixels differ a little)."""
+    """Where JPEGs are decoded: by the workers, or on the device by the training process (with
+    nvJPEG on CUDA, whose pixels differ slightly)."""
     stall_seconds: int = 600
-    """Longest wait for the clips of a worker, in seconds, after which the run ends with an error;
-    after a tenth of it a warning is printed. 0 waits for ever. Without workers there is only the
+    """Longest wait for the clips of a worker, in seconds, after which the run ends with an error; a
+    warning is printed after a tenth of it. 0 waits for ever. Without workers there is only the
     warning."""
 
     def __post_init__(self) -> None:
@@ -60,16 +60,16 @@ class StreamConfig:
 
 
 class Share(NamedTuple):
-    """What a worker says when its part of a batch is ready."""
+    """The message of a worker that its part of a batch is ready."""
 
     slot: int
-    """Of its shared memory, where the clips lie."""
+    """Index of the slot in the worker's shared memory that has the clips."""
     keys: list[str]
 
 
 class ClipDataset(IterableDataset[list[Undecoded] | Share]):
-    """The parts of the global batches, from number `start` on, that one worker of one rank
-    reads."""
+    """The part that a rank, or one of its loader workers, reads of each global batch, from batch
+    `start` on."""
 
     def __init__(
         self, corpus: Corpus, order: ClipOrder, clip: ClipConfig, rank: int, ranks: int, start: int
@@ -78,15 +78,17 @@ class ClipDataset(IterableDataset[list[Undecoded] | Share]):
         self.corpus, self.order, self.clip = corpus, order, clip
         self.rank, self.ranks, self.start = rank, ranks, start
         self.slots: list[Tensor] | None = None
-        """Of each worker uint8 `[slots, B, T, H, W, 3]`, where it puts decoded clips, B those of
-        its share of a batch; None: JPEGs are given instead."""
+        """Shared memory of each worker for decoded clips, uint8 `[slots, B, T, H, W, 3]`, where B
+        is the number of clips in the worker's part of a batch. If None, JPEGs are yielded
+        instead."""
 
     def share_of(self, worker: int, workers: int) -> range:
-        """The logical streams of one of the rank's workers."""
+        """The logical streams that one of the rank's workers reads."""
         return streams_of(self.order.streams, self.rank, self.ranks, worker, workers)
 
     def worker_count(self, config: StreamConfig) -> int:
-        """How many share the rank's streams, each with one at least; 1 without workers, too."""
+        """How many workers divide the rank's streams, each with at least one; 1 if the training
+        process reads."""
         return min(max(config.workers, 1), streams_per_rank(self.order.streams, self.ranks))
 
     def __iter__(self) -> Iterator[list[Undecoded] | Share]:
@@ -105,21 +107,20 @@ class ClipDataset(IterableDataset[list[Undecoded] | Share]):
                 yield Share(slot, [clip.name for clip in clips])
 
     def undecoded(self, stream: int, reader: Reader) -> Iterator[Undecoded]:
-        """The clips of one logical stream as JPEGs, for ever."""
+        """Yield the clips of one logical stream as JPEGs, without end."""
         for buffer in self.order.buffers(stream, self.start):
             yield from reader.read(buffer, partial(self.choose, buffer.epoch))
 
     def choose(self, epoch: int, key: str, frames: int, visit: int) -> ClipSample:
-        """What an epoch takes of a segment."""
+        """Draw the clip that a visit cuts from a segment in an epoch."""
         return sample_clip(self.clip, frames, self.order.seed, epoch, key, visit)
 
 
 def decode_into(clips: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor) -> None:
-    """JPEGs to pixels, on the device of `clips_bthw3`, which is written; DataError names a frame
-    that is damaged.
+    """Decode clips into `clips_bthw3`, on its device; DataError names a damaged frame.
 
-    In memory the colours lie innermost, as JPEG decoders give them: to turn them over would cost a
-    third of the decoding.
+    In memory the colour channels come last, as JPEG decoders yield them: transposing them would add
+    a third to the time of decoding.
     """
     for clip, out_thw3 in zip(clips, clips_bthw3, strict=True):
         try:
@@ -129,14 +130,15 @@ def decode_into(clips: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor)
 
 
 def shared_slots(dataset: ClipDataset, config: StreamConfig) -> list[Tensor]:
-    """Memory for the clips that workers have ready, which they and this process share from their
-    fork on.
+    """Allocate memory for decoded clips, which the workers share with this process after the fork.
 
-    Of each worker uint8 `[slots, B, T, H, W, 3]`, B no more than its share of a batch.
+    Returns:
+        For each worker uint8 `[slots, B, T, H, W, 3]`, where B is the number of clips in its part
+        of a batch.
 
-    It is used over and over: fresh pages cost a worker a third of its time, and what lies here
-    needs neither a file descriptor a batch nor room in /dev/shm. The loader lets a worker begin
-    batch n + prefetch when batch n is taken, so one slot more than that is enough.
+    The slots are reused, because fresh pages would cost a worker a third of its time. They need
+    neither a file descriptor for each batch nor space in /dev/shm. The loader lets a worker begin
+    batch n + prefetch when batch n is taken, so prefetch + 1 slots are enough.
     """
     workers, side = dataset.worker_count(config), dataset.clip.size
     shares = [len(dataset.share_of(worker, workers)) for worker in range(workers)]
@@ -149,12 +151,12 @@ def shared_slots(dataset: ClipDataset, config: StreamConfig) -> list[Tensor]:
 
 
 def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str]]:
-    """The names of the clips of each global batch, put together from its ranks and their workers as
-    training would, nothing decoded.
+    """Yield the names of the clips of each global batch, without decoding, assembled from ranks and
+    workers as in training.
 
     Args:
-        datasets: one for each rank, in their order.
-        workers: of each rank, any number; 0 reads as one.
+        datasets: one for each rank, in order.
+        workers: number of workers of each rank; 0 is the same as 1.
     """
     slots = [
         dataset.undecoded(stream, Reader(dataset.corpus, dataset.order))
@@ -169,17 +171,18 @@ def list_batches(datasets: list[ClipDataset], workers: int) -> Iterator[list[str
 def read_batches(
     dataset: ClipDataset, config: StreamConfig, device: torch.device | None = None
 ) -> Generator[ClipBatch, None, None]:
-    """A rank's batches, for ever: the parts that its workers read, put together in the order of the
-    slots.
+    """Yield a rank's batches, without end: the parts that its workers read, joined in the order of
+    the batch.
 
     Args:
-        dataset: what is read.
-        config: by how many.
-        device: where clips are decoded if the config says so.
+        dataset: what to read.
+        config: workers, prefetching and decoding.
+        device: decodes the clips if `config.decode` is `device`, and decides whether batches are in
+            pinned memory.
 
     Raises:
-        DataError: see `check_data`; or a shard that is damaged, by its name.
-        StallError: clips that did not come within `config.stall_seconds`.
+        DataError: see `check_data`; or a shard is damaged, which the message names.
+        StallError: clips did not arrive within `config.stall_seconds`.
     """
     check_data(dataset)
     count = dataset.worker_count(config)
@@ -193,8 +196,8 @@ def read_batches(
     workers: dict[str, Any] = {"num_workers": count, **forked} if config.workers else {}
     parts = iter(DataLoader(dataset, batch_size=None, **workers))
 
-    # the loader ends its workers once it is forgotten, which a traceback that holds it puts off for
-    # ever: they ignore the SIGTERM that Python's exit would send them, and it would wait
+    # the loader ends its workers when it is garbage-collected, but a traceback may keep it alive;
+    # then Python's exit would wait for ever, because the workers ignore its SIGTERM
     def end() -> None:
         if config.workers:
             parts._shutdown_workers()  # type: ignore[attr-defined]
@@ -204,7 +207,7 @@ def read_batches(
             share = next_parts(parts, count, f"batch {number}", dataset.rank, config.stall_seconds)
             yield collect(share, dataset, device)
 
-    # a batch is copied together while the one before is trained on
+    # a batch is assembled while the one before is trained on
     ahead = config.workers and config.decode == "worker"
     batches = read_ahead(assemble()) if ahead else assemble()
     atexit.register(end)
@@ -223,15 +226,15 @@ def clip_batches(
     seed: int = 0,
     workers: int = 0,
 ) -> Generator[ClipBatch, None, None]:
-    """Batches of the clips of packed videos, for ever, as one process would train on them; for a
-    notebook.
+    """Yield batches of clips from packed videos, without end, as one process would train on them;
+    for notebooks.
 
     Args:
         data: shards: a folder, a URL or a command, see `open_store`.
-        batch: clips in each.
+        batch: number of clips in a batch.
         clip: how clips are cut from the packed segments.
-        seed: of their order and of every crop.
-        workers: processes that read; 0 reads in this one.
+        seed: of the order and of the augmentation.
+        workers: number of processes that read; 0 reads in this one.
 
     Raises:
         DataError: see `open_corpus` and `read_batches`.
@@ -243,17 +246,17 @@ def clip_batches(
 
 
 def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int) -> list[Any]:
-    """The next `count` parts of a loader's iterator, those of one batch.
+    """The next `count` parts of a loader's iterator, which make up one batch.
 
     Raises:
-        DataError: what a worker found damaged.
-        StallError: they did not come within `stall_seconds`; the workers are killed.
+        DataError: a worker found damaged data.
+        StallError: they did not arrive within `stall_seconds`; the workers are killed.
     """
     try:
         with slow_warning(f"rank {rank}: {batch}", stall_seconds / 10):
             return [next(parts) for _ in range(count)]
     except DataError as error:
-        # a worker's arrives wrapped in its traceback; its own line is the last
+        # a worker's error arrives wrapped in its traceback; its message is the last line
         message = str(error).strip().splitlines()[-1]
         raise DataError(message.removeprefix("shards.errors.DataError: ")) from None
     except RuntimeError as error:
@@ -261,7 +264,7 @@ def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int
             raise
         stuck = list(parts._workers)
         parts._shutdown_workers()
-        # they ignore SIGTERM, and Python would wait for them when it exits
+        # they ignore SIGTERM, so Python would wait for them at exit
         for worker in stuck:
             worker.kill()
         message = f"{batch}: no clips came for {stall_seconds} s (stream.stall_seconds)"
@@ -269,8 +272,8 @@ def next_parts(parts: Any, count: int, batch: str, rank: int, stall_seconds: int
 
 
 def lost_worker(error: RuntimeError) -> str:
-    """What happened to a worker that was killed; nothing if the error is another one. Torch raises
-    it by a signal, wherever the main thread is."""
+    """Say what happened if a loader worker was killed; an empty string if the error is another one.
+    Torch raises it from a signal handler, wherever the main thread is."""
     if not str(error).startswith("DataLoader worker"):
         return ""
     return (
@@ -280,7 +283,7 @@ def lost_worker(error: RuntimeError) -> str:
 
 @contextmanager
 def slow_warning(place: str, seconds: float) -> Iterator[None]:
-    """A line on stderr if the block takes longer than `seconds`; 0: none."""
+    """Print a warning on stderr if the block takes longer than `seconds`; never if that is 0."""
 
     def warn() -> None:
         print(
@@ -300,14 +303,15 @@ def slow_warning(place: str, seconds: float) -> Iterator[None]:
 
 
 def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None) -> ClipBatch:
-    """What the workers have ready, as one batch in memory of its own; or decoded only now."""
+    """Join the workers' parts to one batch in its own memory, decoding parts that are still
+    JPEGs."""
     if dataset.slots is not None:
         ready = [slots[part.slot] for slots, part in zip(dataset.slots, share, strict=True)]
-        # from pinned memory a copy to CUDA is not waited for
+        # pinned memory makes the copy to CUDA asynchronous
         pinned = device is not None and device.type == "cuda"
         shape = (sum(map(len, ready)), *ready[0].shape[1:])
         clips_bthw3 = torch.empty(shape, dtype=torch.uint8, pin_memory=pinned)
-        # by NumPy: torch would copy on all its threads, which are the training's
+        # by NumPy, because torch would copy with all threads, which training needs
         np.concatenate([clips.numpy() for clips in ready], out=clips_bthw3.numpy())
         keys = [key for part in share for key in part.keys]
     else:
@@ -322,11 +326,11 @@ def collect(share: list[Any], dataset: ClipDataset, device: torch.device | None)
 
 
 def check_data(dataset: ClipDataset) -> None:
-    """Refuse, before the first step, what would fail at some later one.
+    """Check, before the first step, for mistakes that would make a later step fail.
 
     Raises:
-        DataError: ranks that don't divide the batch; fewer shards than processes; clips longer
-            than the shortest segments.
+        DataError: the batch can't be divided by the ranks, there are fewer shards than ranks, or
+            clips are longer than the shortest segments.
     """
     streams_per_rank(dataset.order.streams, dataset.ranks)
     manifest, place = dataset.corpus.manifest, dataset.corpus.store.place("")
@@ -344,10 +348,10 @@ def check_data(dataset: ClipDataset) -> None:
 
 
 def enlarged_line(manifest: Manifest, clip: ClipConfig, stride: int) -> str:
-    """How many segments have frames smaller than the clips, and what to do about it, in a line;
-    `stride` is that of the encoder, of which a clip's side is a multiple.
+    """A line on how many segments have frames smaller than the clips, and what to do about it.
 
-    Nothing if none has, or if the manifest does not say: shards that were packed before it did.
+    Empty if there are none, or if the manifest does not say it, as in shards of earlier versions.
+    A clip's side must be a multiple of `stride`, the encoder's.
     """
     small = {side: count for side, count in manifest.short_sides.items() if side < clip.size}
     if not small:
@@ -355,7 +359,7 @@ def enlarged_line(manifest: Manifest, clip: ClipConfig, stride: int) -> str:
     smallest = min(small)
     advice = f"--clip.size {max(smallest // stride * stride, stride)}"
     if min(map(int, manifest.settings["size"].split("x"))) < clip.size:
-        advice += f", or pack with --size {clip.size}"  # else the videos themselves are as small
+        advice += f", or pack with --size {clip.size}"  # otherwise the videos themselves are small
     square = "crop" if clip.fit == "crop" else "square"
     return (
         f"{sum(small.values())} of {manifest.samples} packed segments have frames smaller than "
@@ -365,8 +369,8 @@ def enlarged_line(manifest: Manifest, clip: ClipConfig, stride: int) -> str:
 
 
 def interval_line(manifest: Manifest, clip: ClipConfig) -> str:
-    """Which intervals no segment is long enough for, and what clips take instead, in a line;
-    nothing if there is a segment for each."""
+    """A line on which intervals fit into no segment, and what clips take instead; empty if all
+    fit."""
     longest = manifest.settings["segment"]
     widest = (longest - 1) // (clip.frames - 1)
     wide = [interval for interval in clip.interval if interval > widest]
@@ -376,14 +380,14 @@ def interval_line(manifest: Manifest, clip: ClipConfig) -> str:
     needed = (clip.frames - 1) * max(wide) + 1
     asked, instead = ", ".join(map(str, wide)), " or ".join(map(str, taken))
     return (
-        f"clip.interval {asked}: {clip.frames} frames so far apart need {needed}, packed segments "
-        f"have at most {longest}: clips take an interval of {instead} (pack with --segment "
-        f"{needed})"
+        f"clip.interval {asked}: {clip.frames} frames this far apart need segments of {needed}, "
+        f"packed segments have at most {longest}: clips take an interval of {instead} (pack with "
+        f"--segment {needed})"
     )
 
 
 def leave_signals(_: int) -> None:
-    """Signals reach the whole process group; the trainer decides what they mean, the workers read
-    on until it leaves."""
+    """Ignore signals in a worker. They reach the whole process group, but only the trainer acts on
+    them, and workers read on until it exits."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
         signal.signal(number, signal.SIG_IGN)

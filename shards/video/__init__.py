@@ -1,1 +1,1 @@
-"""Video files and folders of images to frames."""
+"""Decodes video files and folders of images to frames."""

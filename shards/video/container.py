@@ -1,4 +1,4 @@
-"""Video files opened: which stream of them a player shows, and how its frames are to be shown.
+"""Opens video files: finds the stream that a player shows, and how its frames are displayed.
 Decoding is in `decode.py`."""
 
 import struct
@@ -15,19 +15,18 @@ from av.sidedata.sidedata import Type as SideData
 from av.stream import Disposition
 from PIL import Image
 
-# bytes of metadata that are no UTF-8 are kept; PyAV does so by itself from 19 on, and has no such
-# argument any more
+# keep metadata that is not UTF-8; PyAV does so by default from 19 on, where the argument was
+# removed
 LENIENT: dict[str, Any] = (
     {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
 STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
-# by its content alone, a file is taken for a video if it is one of these: others are guessed from
-# too little
+# formats of which a file's content alone makes it a video; FFmpeg guesses others from too few bytes
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,mxf,yuv4mpegpipe,rm,nut,ivf,wtv"
-PEEK = 500  # packets in which a second picture must come, if a stream is not a single one
-WIDEST = 8  # times a pixel's width its height, or the other way: more is no aspect but damage
+PEEK = 500  # packets to search for a second frame; a stream without one is a still image
+WIDEST = 8  # largest ratio of a pixel's width and height, either way; more is damaged metadata
 
-# what a display matrix does to the axes (x to x, x to y, y to x, y to y), and what does the same to
+# a display matrix's effect on the axes (x to x, x to y, y to x, y to y), and the same operation on
 # an image
 TRANSPOSITIONS = {
     (1, 0, 0, 1): None,
@@ -42,28 +41,28 @@ TRANSPOSITIONS = {
 
 
 def open_container(path: Path, options: dict[str, str] | None = None) -> InputContainer:
-    """A media file, opened to be read; with any PyAV."""
-    # FFmpeg takes `12:30.mp4` for a URL
+    """Open a media file for reading, with any version of PyAV."""
+    # absolute, because FFmpeg takes `12:30.mp4` for a URL
     container: InputContainer = av.open(str(path.absolute()), options=options or {}, **LENIENT)
     return container
 
 
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """A file, and the stream of it that a player shows; closed at the end of the block.
+    """Open a file and the video stream that a player shows; closed at the end of the block.
 
     Raises:
-        av.FFmpegError: nothing that FFmpeg reads.
-        ValueError: no video stream that can be decoded; pictures that are attached to music are
-            none.
+        av.FFmpegError: FFmpeg can't read the file.
+        ValueError: there is no video stream that can be decoded; pictures attached to music do not
+            count.
     """
     with open_container(path) as container:
         yield container, shown_stream(container, path)
 
 
 def shown_stream(container: InputContainer, path: Path) -> av.VideoStream:
-    """Of several: the one that moves, then the one that is marked as the default, then the
-    largest."""
+    """Choose the video stream that a player shows: moving before still ones, then the default one,
+    then the largest."""
     # a stream of a codec that FFmpeg does not know has no context
     known = [stream for stream in container.streams.video if stream.codec_context is not None]
     streams = [stream for stream in known if not stream.disposition & STILLS]
@@ -79,8 +78,8 @@ def shown_stream(container: InputContainer, path: Path) -> av.VideoStream:
 
 
 def moving_streams(path: Path) -> set[int]:
-    """The numbers of a file's video streams of more than one picture; looked for at its beginning
-    alone."""
+    """The indices of a file's video streams with more than one frame, as far as its first packets
+    tell."""
     pictures: Counter[int] = Counter()
     with open_container(path) as container:
         streams = container.streams.video
@@ -92,8 +91,8 @@ def moving_streams(path: Path) -> set[int]:
 
 
 def is_video(path: Path) -> bool:
-    """Whether a file is a video by its content, whatever it is called: of a known format, with two
-    pictures at least."""
+    """Whether a file's content, whatever its name, is a video: of a known format, with at least two
+    frames."""
     try:
         with open_container(path, {"format_whitelist": FORMATS}) as container:
             stream = shown_stream(container, path)
@@ -109,14 +108,14 @@ def is_video(path: Path) -> bool:
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """A pixel's width, of its height, as it is stored."""
+    """A stored pixel's width divided by its height."""
     aspect = stream.sample_aspect_ratio or Fraction(1)
     return aspect if Fraction(1, WIDEST) <= aspect <= WIDEST else Fraction(1)
 
 
 def transposition(frame: av.VideoFrame) -> Image.Transpose | None:
-    """What turns a decoded frame as a player shows it, which may be mirrored; None: nothing, or an
-    oblique turn."""
+    """The rotation or mirroring with which a player displays a frame; None if there is none, or the
+    rotation is not a multiple of 90 degrees."""
     matrix: Any = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
     if matrix is None:
         return None

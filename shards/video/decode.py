@@ -1,8 +1,8 @@
-"""A video to frames: files through PyAV, folders of numbered images; chosen by time or by number,
-turned upright, sized.
+"""Decodes videos to frames: files with PyAV, and folders of numbered images. Frames are chosen by
+time or by number, turned upright and resized.
 
-Frames come as they are read. What can't be decoded comes in between as a `Damage`, and reading goes
-on behind it.
+Frames are yielded as they are read. Something that can't be decoded is yielded in between as a
+`Damage`, and reading goes on after it.
 """
 
 import io
@@ -27,26 +27,27 @@ from shards.video.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_turne
 from shards.video.sampling import Sampling, Sizing
 from shards.video.sources import VideoSource, frame_number
 
-SHORTFALL = 0.02  # of a file's frames may be missing without a word: an edit list hides some
-# behind damaged bytes FFmpeg looks for the next cluster of this format, and says nothing
+SHORTFALL = 0.02  # share of a file's frames that may be missing, since an edit list may hide some
+# in this format, FFmpeg silently skips damaged bytes up to the next cluster
 MATROSKA = "matroska,webm"
-HOLE_FRAMES = 3  # so long must a pause be, in an even stream, for frames to be missing there
-HOLE_PART = 0.01  # in a stream of more pauses they are meant
-EVEN_TICKS = 2  # by which the frames of an even stream are apart more or less than usual
-# formats that say how long they are; of others FFmpeg guesses by the bit rate
+HOLE_FRAMES = 3  # a pause of more than this many frame intervals in an even stream is a hole
+HOLE_PART = 0.01  # in a stream with more pauses than this share, they are intended
+EVEN_TICKS = 2  # by which the frame intervals of an even stream may differ from the usual one
+# formats whose headers say how long they are; for others, FFmpeg guesses it from the bit rate
 TIMED = {
     MATROSKA,
     "mov,mp4,m4a,3gp,3g2,mj2",
 }
-SHORT_SECONDS, SHORT_PART = 1.0, 0.05  # of which that much may be missing: the larger of the two
-JUMP_SECONDS = 1.0  # back in time: another recording begins
-SPARING = {"h264", "hevc"}  # codecs whose decoders can pass over frames that no other refers to
-# the same bytes on every processor; and from 4:2:0 to RGB without blurring colours that JPEG will
-# halve again
+# seconds and share of the length that may be missing at the end: the larger of the two
+SHORT_SECONDS, SHORT_PART = 1.0, 0.05
+JUMP_SECONDS = 1.0  # a jump back by this much means that another recording begins
+SPARING = {"h264", "hevc"}  # codecs whose decoders can skip frames that no other refers to
+# gives the same bytes on every processor, and converts 4:2:0 to RGB without blurring colours, which
+# JPEG subsamples again
 EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
 
 
-# the turns after which a frame's width is its height
+# operations that exchange a frame's width and height
 LYING = {
     Image.Transpose.ROTATE_90,
     Image.Transpose.ROTATE_270,
@@ -60,14 +61,14 @@ class Frame:
     """One decoded frame."""
 
     image: Image.Image
-    """RGB, or RGBX, whose fourth byte says nothing."""
+    """RGB, or RGBX, whose fourth byte has no meaning."""
     seconds: float
-    """Since the start of the video."""
+    """Time since the start of the video."""
     jpeg: bytes | None = None
-    """The very file, if it was a JPEG of the right size: to be stored as it is."""
+    """Content of the image file if it is a JPEG of the right size, which can be stored as it is."""
     stamp: int | None = None
-    """The file's own, in ticks of its video stream, going on where it jumps back; None if it has
-    none."""
+    """The file's time stamp in ticks of its video stream, made continuous where stamps jump back;
+    None if the frame has none."""
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,13 @@ class Damage:
 def decode(
     video: VideoSource, sampling: Sampling, sizing: Sizing, threads: int = 0
 ) -> Iterator[Frame | Damage]:
-    """The chosen frames of a video, sized, and what is damaged in between.
+    """Yield the chosen frames of a video, resized, and damage in between.
 
     Args:
         video: what to decode.
-        sampling: which frames to take.
-        sizing: how large to give them.
-        threads: of the decoder; 0: as many as it likes.
+        sampling: which frames to choose.
+        sizing: their size.
+        threads: number of threads of the decoder; 0 lets it choose.
     """
     try:
         folder = stat.S_ISDIR(video.path.stat().st_mode)
@@ -104,7 +105,7 @@ def decode(
 def decode_file(
     video: VideoSource, sampling: Sampling, sizing: Sizing, threads: int
 ) -> Iterator[Frame | Damage]:
-    """Frames of a video file."""
+    """Yield frames of a video file."""
     try:
         with open_video(video.path) as (container, stream):
             stream.thread_count = threads
@@ -120,7 +121,7 @@ def read_stream(
     sampling: Sampling,
     sizing: Sizing,
 ) -> Iterator[Frame | Damage]:
-    """Frames of a file's video stream."""
+    """Yield frames of a file's video stream."""
     chosen = choose_ahead(video, sampling)
     rate = float(stream.average_rate or sampling.folder_fps)
     tick = float(stream.time_base or 0)  # seconds; fractions would cost a third of a decoded frame
@@ -131,7 +132,7 @@ def read_stream(
     index = taken = 0
     usual = max(round(1 / (rate * tick)), 1) if tick else 1
     clock = Clock(max(round(JUMP_SECONDS / tick), 1) if tick else 1)
-    # stamps of packets whose frames are still to come, and damage to be told behind them
+    # stamps of packets whose frames are still in the decoder, and damage to yield after those
     inside: set[int] = set()
     damages: list[Damage] = []
     for packet in truncation.watch():
@@ -175,9 +176,9 @@ def read_stream(
 
 
 def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
-    """The stamps of the frames to take, from the packets alone; None if only decoding tells.
+    """The stamps of the chosen frames, from the packets alone; None if only decoding tells them.
 
-    Known before, they spare decoding what is neither taken nor needed for what is: a quarter of the
+    With them, frames need not be decoded that are neither chosen nor referred to: a quarter of the
     work on usual videos.
     """
     with open_video(video.path) as (container, stream):
@@ -189,8 +190,8 @@ def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
         ]
     stamps = [packet.pts for packet in packets if packet.pts is not None]
     decoded = [packet.dts for packet in packets if packet.dts is not None]
-    # what leads before the first key frame may not come out of the decoder; stamps that are missing
-    # or doubled, or jump back, choose nothing
+    # the decoder may drop frames that precede the first key frame; and stamps that are missing,
+    # repeated or jump back can't identify frames
     if (
         not packets
         or decoded != sorted(decoded)
@@ -208,23 +209,23 @@ def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
 
 
 class TruncationCheck:
-    """How far a file goes: counted while its packets are read, held against what its headers
-    say."""
+    """Checks whether a file is truncated: counts its packets while they are read, and compares them
+    with its headers."""
 
     def __init__(self, container: av.container.InputContainer, stream: av.VideoStream) -> None:
         self.container, self.stream = container, stream
         self.packets = 0
-        """Of the stream."""
+        """Number of the stream's packets."""
         self.shown = 0
-        """Of these, those whose frames are to be shown."""
+        """Number of packets whose frames are to be shown."""
         self.stamps: list[int] = []
-        """Of the frames to be shown."""
+        """Stamps of the packets."""
         self.ends: dict[int, float] = {}
         """Where each stream's last packet ends, in seconds."""
 
     def watch(self) -> Iterator["av.Packet[Any]"]:
-        """The stream's packets; where the headers give a time but no count, the other streams' are
-        looked at on the way."""
+        """Yield the stream's packets. If the headers give a length but no number of frames, other
+        streams' packets are read, too, and checked."""
         ticks = {stream.index: float(stream.time_base or 0) for stream in self.container.streams}
         for packet in (
             self.container.demux() if self.is_timed else self.container.demux(self.stream)
@@ -242,14 +243,14 @@ class TruncationCheck:
 
     @property
     def is_timed(self) -> bool:
-        """Whether only the length of the whole file is known."""
+        """Whether the headers give only the length of the whole file."""
         return not self.stream.frames and self.container.format.name in TIMED
 
     def shortfall(self) -> Iterator[Damage]:
-        """A Damage if the file gave less than its headers say.
+        """Yield a Damage if the file has less than its headers say.
 
-        A count alone is a hint: AVI counts fields, or the ticks of H.264. A stream that ends when
-        it should is whole.
+        A number of frames alone is not reliable, since AVI may count fields or ticks of H.264. A
+        stream that has its full duration is complete.
         """
         counted = self.stream.frames
         if self.packets < counted * (1 - SHORTFALL) and not self.is_complete:
@@ -261,7 +262,7 @@ class TruncationCheck:
                 yield Damage(f"ends after {end:.1f} of {seconds:.1f} seconds")
 
     def holes(self) -> Iterator[Damage]:
-        """A Damage for each place of an even stream where frames are missing."""
+        """Yield a Damage for each place of an even stream where frames are missing."""
         if self.container.format.name != MATROSKA or len(self.stamps) < HOLE_FRAMES:
             return
         stamps = np.sort(self.stamps)
@@ -278,7 +279,7 @@ class TruncationCheck:
 
     @property
     def is_complete(self) -> bool:
-        """Whether the stream came to the end that its duration tells."""
+        """Whether the stream has reached its duration."""
         if not self.stream.duration or not self.stream.time_base:
             return False
         tick = float(self.stream.time_base)
@@ -287,18 +288,20 @@ class TruncationCheck:
 
 
 class FrameConverter:
-    """Decoded frames to images: upright, sized, RGB. Keeps what is costly to set up from frame to
-    frame."""
+    """Converts decoded frames to images: upright, resized, RGB. Reuses objects that are costly to
+    set up."""
 
     def __init__(self, sizing: Sizing, aspect: Fraction = Fraction(1)) -> None:
-        """Args: the size to give them; a stored pixel's width, of its height."""
+        """`sizing` gives the images' size; `aspect` is a stored pixel's width divided by its
+        height."""
         self.sizing, self.aspect = sizing, aspect
         self.scaler, self.converter = VideoReformatter(), VideoReformatter()
 
     def convert(self, frame: av.VideoFrame) -> Image.Image:
-        """RGB with square pixels, turned and mirrored as a player shows it.
+        """Convert a frame to RGB with square pixels, rotated and mirrored as a player shows it.
 
-        Scaled before it becomes RGB, at a third of the cost of the other way.
+        It is resized before the conversion to RGB, which takes a third of the time of the other
+        order.
         """
         turn = transposition(frame)
         lying = turn in LYING
@@ -311,14 +314,14 @@ class FrameConverter:
             )
         else:
             sized = frame
-        # FFmpeg's fast way leaves out the last columns of a width that isn't a multiple of 8, where
-        # the row has no room behind it
+        # if the width is not a multiple of 8, FFmpeg's fast path may leave out the last columns,
+        # where rows have no padding
         way = EXACT if width % 8 == 0 else EXACT | int(Interpolation.ACCURATE_RND)
         pixels = self.converter.reformat(sized, format="rgba", interpolation=way, threads=1).planes[
             0
         ]
-        # four bytes a pixel, as Pillow has them: nothing is copied, and the JPEG is made of this
-        # very memory
+        # four bytes per pixel, as in Pillow: nothing is copied, and the JPEG is encoded from this
+        # memory
         memory = np.frombuffer(memoryview(pixels), np.uint8)
         image = Image.frombuffer(
             "RGBX", (width, height), memory, "raw", "RGBX", pixels.line_size, 1
@@ -329,7 +332,7 @@ class FrameConverter:
 def decode_folder(
     video: VideoSource, sampling: Sampling, sizing: Sizing
 ) -> Iterator[Frame | Damage]:
-    """Frames of a folder of numbered images, in the order of their numbers."""
+    """Yield frames of a folder of numbered images, in the order of their numbers."""
     selector = FrameSelector(sampling)
     files = frame_files(video.path)
     if not files:
@@ -348,7 +351,7 @@ def decode_folder(
 
 
 def misnumbered(files: list[tuple[int, Path]]) -> Iterator[Damage]:
-    """A Damage for each number that is missing between two, or comes twice."""
+    """Yield a Damage for each gap in the numbers, and for each number that occurs twice."""
     for (previous, _), (number, path) in pairwise(files):
         if number == previous:
             yield Damage(f"frame {number} comes twice")
@@ -357,31 +360,31 @@ def misnumbered(files: list[tuple[int, Path]]) -> Iterator[Damage]:
 
 
 def missing(low: int, high: int) -> str:
-    """The numbers from `low` to before `high`."""
+    """The frame numbers from `low` to before `high`, in words."""
     return f"frame {low} is" if high == low + 1 else f"frames {low} to {high - 1} are"
 
 
 def folder_depth(paths: list[Path]) -> int:
-    """The bits that 16-bit grey frames use, for which all must be read; any other frames need
-    none."""
+    """The number of bits that 16-bit grey frames use, for which all frames are read. Other frames
+    are not read; the result does not matter for them."""
     try:
         with Image.open(paths[0]) as image:
             is_deep = image.mode in GREY16
     except UNREADABLE:
-        is_deep = False  # the damage will be told
+        is_deep = False  # the damage will be reported when the frame is read
     return grey_depth(paths) if is_deep else DEPTHS[-1]
 
 
 def read_image(path: Path, seconds: float, sizing: Sizing, depth: int) -> Frame:
-    """A frame from an image file.
+    """Read a frame from an image file.
 
-    A JPEG that has the right size already is kept as it is, lest it lose by being packed; not one
-    that is turned by its EXIF, which who reads the shards would not look at.
+    The content of a JPEG that has the right size is kept, so that packing does not lower its
+    quality; but not if its EXIF rotates it, because readers of the shards ignore EXIF.
     """
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
         is_plain = image.format == "JPEG" and image.mode == "RGB" and not is_turned(image)
-        picture = to_rgb(image, depth)  # decodes it, so that damage is seen
+        picture = to_rgb(image, depth)  # decodes it, so that damage is found
     size = sizing.of(*picture.size)
     is_kept = is_plain and picture.size == size
     if picture.size != size:
@@ -390,26 +393,26 @@ def read_image(path: Path, seconds: float, sizing: Sizing, depth: int) -> Frame:
 
 
 def frame_files(folder: Path) -> list[tuple[int, Path]]:
-    """The images of a frame folder and their numbers, in that order."""
+    """The numbers and images of a frame folder, in the order of the numbers."""
     numbered = [(frame_number(path), path) for path in folder.iterdir()]
     return sorted((number, path) for number, path in numbered if number is not None)
 
 
 def miscounted(count: int, video: VideoSource) -> Iterator[Damage]:
-    """A Damage if a list says another number of frames."""
+    """Yield a Damage if a list gives another number of frames."""
     if video.listed not in (None, count):
         yield Damage(f"has {count} frames, the list says {video.listed}")
 
 
 class FrameSelector:
-    """Chooses frames: by time, the first at or after each multiple of 1/fps; or by number."""
+    """Chooses frames by time, the first at or after each multiple of 1/fps, or by number."""
 
     def __init__(self, sampling: Sampling) -> None:
         self.sampling = sampling
         self.due = 0
 
     def takes(self, index: int, seconds: float) -> bool:
-        """Whether the frame is one of the chosen; ask in the order of time."""
+        """Whether the frame is chosen; must be called in the order of time."""
         if self.sampling.every:
             return index % self.sampling.every == 0
         if math.isinf(self.sampling.fps):

@@ -1,5 +1,5 @@
-"""Still images as viewers show them: upright, 8 bits a channel. Which images make up a video is in
-`sources.py`."""
+"""Converts still images to what viewers show: upright, 8 bits per channel. Which images make up a
+video is in `sources.py`."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,19 +9,20 @@ from PIL import ExifTags, Image, ImageOps
 
 GREY16 = {"I;16", "I;16L", "I;16B", "I;16N", "I"}  # Pillow's modes of grey with more than 8 bits
 DEPTHS = (8, 10, 12, 14, 16)
-# what Pillow raises for damage of one kind or another
+# all that Pillow raises for damaged images
 UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
 
 
 def to_rgb(image: Image.Image, depth: int = 16) -> Image.Image:
-    """An opened image as 8-bit RGB, turned upright as its EXIF asks.
+    """Convert an opened image to 8-bit RGB, rotated upright as its EXIF says.
 
     Args:
         image: of any mode.
-        depth: bits of a 16-bit grey image that are in use; its values are scaled from so many to 8.
+        depth: number of bits that a 16-bit grey image uses; its values are scaled from these to 8.
 
     Raises:
-        ValueError: values that `depth` bits can't hold, or fractions, whose range nobody knows.
+        ValueError: a value does not fit into `depth` bits, or values are fractions, whose range is
+            unknown.
     """
     if is_turned(image):
         image = ImageOps.exif_transpose(image)
@@ -33,12 +34,12 @@ def to_rgb(image: Image.Image, depth: int = 16) -> Image.Image:
 
 
 def is_turned(image: Image.Image) -> bool:
-    """Whether its EXIF asks for a turn or a mirror image."""
+    """Whether an image's EXIF asks for a rotation or mirroring."""
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
 
 
 def to_grey8(image: Image.Image, depth: int) -> Image.Image:
-    """Grey of `depth` bits as grey of 8."""
+    """Convert grey of `depth` bits to grey of 8 bits."""
     grey_hw = np.asarray(image)
     low, high = int(grey_hw.min()), int(grey_hw.max())
     if low < 0 or high >= 1 << depth:
@@ -50,8 +51,8 @@ def to_grey8(image: Image.Image, depth: int) -> Image.Image:
 def grey_depth(paths: Iterable[Path]) -> int:
     """How many bits the 16-bit grey images of one video use: 8, 10, 12, 14 or 16.
 
-    Cameras store 10 to 14 bits in files of 16, and say nowhere how many: the largest value of the
-    whole video tells.
+    Cameras store 10 to 14 bits in 16-bit files without saying how many, so the largest value of the
+    whole video decides.
     """
     highest = 0
     for path in paths:
@@ -60,5 +61,5 @@ def grey_depth(paths: Iterable[Path]) -> int:
                 if image.mode in GREY16:
                     highest = max(highest, int(np.asarray(image).max()))
         except UNREADABLE:
-            continue  # who reads the frame will say so
+            continue  # the damage will be reported when the frame is read
     return next((depth for depth in DEPTHS if highest < 1 << depth), DEPTHS[-1])

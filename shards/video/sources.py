@@ -1,4 +1,4 @@
-"""Which videos there are: below a folder, or in a list. How they are decoded is in `decode.py`."""
+"""Finds videos in a folder or a list. Decoding is in `decode.py`."""
 
 import codecs
 import csv
@@ -15,7 +15,7 @@ from typing import NamedTuple
 from shards.errors import DataError
 from shards.video.container import is_video
 
-# taken at their word; what is called otherwise is a video if a decoder opens it
+# files with these suffixes are taken for videos; others are videos if a decoder opens them
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".mpg", ".mpeg", ".wmv", ".flv", ".ogv",
     ".3gp",
@@ -24,13 +24,15 @@ VIDEO_SUFFIXES = {
 }  # fmt: skip
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm"}
 LIST_SUFFIXES = {".csv", ".txt", ".lst"}
-# of a NAS's previews and a Mac's archives; others are hidden by a dot
+# folders with previews on NAS systems and of archives from Macs; other system folders begin with a
+# dot
 SYSTEM_FOLDERS = {
     "@eaDir",
     "__MACOSX",
 }
-LINE_END = re.compile(r"\r\n|\r|\n")  # splitlines() would also split at letters that names may hold
-# of image_00001, and of frame (1), as Windows numbers copies
+# splitlines() would also split at characters that may occur in names
+LINE_END = re.compile(r"\r\n|\r|\n")
+# the number of image_00001, or of frame (1), as Windows numbers copies
 TRAILING_NUMBER = re.compile(r"(\d+)\)?$")
 
 
@@ -39,36 +41,36 @@ class VideoSource:
     """A video file or a folder of frames."""
 
     key: str
-    """Its path below the source folder, without the suffix: the sample keys start with it."""
+    """Its path relative to the source folder, without the suffix; keys of samples start with it."""
     path: Path
     listed: int | None = None
-    """Frames that a list says it has."""
+    """Number of frames that a list gives for it."""
 
 
 class Survey(NamedTuple):
-    """What a source holds."""
+    """The contents of a source."""
 
     videos: list[VideoSource]
     passed_over: dict[str, int]
-    """Files that are no videos, counted by suffix, the most frequent first; hidden ones are not
+    """Number of files that are not videos, by suffix, the most frequent first; hidden files are not
     counted."""
 
 
 def find_videos(source: Path) -> list[VideoSource]:
-    """The videos of `source`, see `survey`."""
+    """Find the videos of `source`, see `survey`."""
     return survey(source).videos
 
 
 def survey(source: Path) -> Survey:
-    """All videos of `source`: those below a folder in the order of their paths, those of a list in
-    its order, or the one video itself.
+    """Find all videos of `source`: those under a folder in the order of their paths, those of a
+    list in its order, or the one video itself.
 
     Args:
         source: a folder, a video, a list (`.csv`, `.txt`, `.lst`), or `-` for a list on standard
             input.
 
     Raises:
-        DataError: nothing is there, or nothing that is a video; a list that names a video twice.
+        DataError: the source does not exist or has no videos, or a list names a video twice.
     """
     if str(source) == "-":
         return Survey(read_list(sys.stdin.buffer.read(), "standard input", Path()), {})
@@ -89,10 +91,10 @@ def survey(source: Path) -> Survey:
         paths = sorted(walk(source, passed_over))
     if not paths:
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
-        others = f"; passed over: {counted(dict(passed_over.most_common()))}" if passed_over else ""
+        others = f"; skipped: {counted(dict(passed_over.most_common()))}" if passed_over else ""
         raise DataError(
-            f"source {source}: no videos there: expected video files ({kinds}, or what else a "
-            "decoder opens), "
+            f"source {source}: no videos there: expected video files ({kinds}, or any other that "
+            "a decoder opens), "
             f"folders of numbered images, or a .csv list of either{others}"
         )
     videos = named([(path.relative_to(root), path, None) for path in paths])
@@ -100,14 +102,14 @@ def survey(source: Path) -> Survey:
 
 
 def counted(passed_over: dict[str, int]) -> str:
-    """`12 .jpg, 3 .txt, 1 without suffix`."""
+    """The counts in words: `12 .jpg, 3 .txt, 1 without suffix`."""
     return ", ".join(
         f"{count} {suffix or 'without suffix'}" for suffix, count in passed_over.items()
     )
 
 
 def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
-    """Video files and frame folders below a folder; what is neither is counted in `passed_over`."""
+    """Yield video files and frame folders under a folder; count other files in `passed_over`."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"source {error.filename}: {error.strerror}")
@@ -116,7 +118,7 @@ def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
     for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
         visible = sorted(filter(is_visible, subfolders), reverse=True)
         places = {os.path.realpath(Path(folder, name)): name for name in visible}
-        # links may go in circles
+        # links may form cycles
         subfolders[:] = sorted(name for place, name in places.items() if place not in seen)
         seen |= places.keys()
         files = [Path(folder, name) for name in names if is_visible(name)]
@@ -132,12 +134,12 @@ def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
 
 
 def is_visible(name: str) -> bool:
-    """Whether a file or folder is the user's own, not one that a system keeps beside them."""
+    """Whether a file or folder belongs to the user, and is not hidden or a system's own."""
     return not name.startswith(".") and name not in SYSTEM_FOLDERS
 
 
 def looks_like_video(path: Path) -> bool:
-    """By its suffix, or else by its content."""
+    """Whether a file is a video, by its suffix or else by its content."""
     suffix = path.suffix.lower()
     return suffix in VIDEO_SUFFIXES or (
         suffix not in IMAGE_SUFFIXES and path.is_file() and is_video(path)
@@ -145,8 +147,8 @@ def looks_like_video(path: Path) -> bool:
 
 
 def frame_number(path: Path) -> int | None:
-    """The number that an image's name ends with: 1 of `image_00001.jpg` or `frame (1).png`; None if
-    it is no frame of a folder."""
+    """The number at the end of an image's name: 1 for `image_00001.jpg` or `frame (1).png`; None if
+    the file is not a numbered image."""
     if path.suffix.lower() not in IMAGE_SUFFIXES or not is_visible(path.name):
         return None
     digits = TRAILING_NUMBER.search(path.stem)
@@ -154,21 +156,21 @@ def frame_number(path: Path) -> int | None:
 
 
 def read_list(content: bytes, name: str, root: Path) -> list[VideoSource]:
-    """The videos of a list: a line each, `path` or `path,frames`, paths relative to `root`; a first
-    line `path...` is a head.
+    """Parse a list of videos, with a line `path` or `path,frames` for each. Paths are relative to
+    `root`; a first line `path...` is a header.
 
-    What isn't there is found out when it is to be packed, as one more broken video: lists outlive
-    the videos that they name.
+    Missing files are not an error here: they count as broken videos when they are packed, because
+    videos may have been deleted since the list was made.
 
     Raises:
-        DataError: nothing is listed, or a video twice.
+        DataError: the list is empty or not text, or names a video twice.
     """
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = content.decode("utf-16", errors="surrogatepass").encode(
             "utf-8", errors="surrogatepass"
         )
     if b"\0" in content:
-        raise DataError(f"{name}: is no text in UTF-8 or UTF-16: expected a line for each video")
+        raise DataError(f"{name}: is not text in UTF-8 or UTF-16: expected a line for each video")
     entries: list[tuple[Path, Path, int | None]] = []
     lines: dict[Path, int] = {}
     for number, line in enumerate(
@@ -186,12 +188,12 @@ def read_list(content: bytes, name: str, root: Path) -> list[VideoSource]:
         lines[path] = number
         entries.append((Path(entry), path, frames))
     if not entries:
-        raise DataError(f"{name}: lists no videos: expected a line each, `path` or `path,frames`")
+        raise DataError(f"{name}: lists no videos: expected lines `path` or `path,frames`")
     return named(entries)
 
 
 def read_line(line: str) -> tuple[str, int | None]:
-    """`path,frames`, or a path alone, in which commas are its own."""
+    """Parse `path,frames`, or a path alone, which may contain commas."""
     cells = next(csv.reader(io.StringIO(line)), [])
     if len(cells) > 1 and (cells[1].strip().isdecimal() or cells[0].strip().lower() == "path"):
         return cells[0].strip(), int(cells[1]) if cells[1].strip().isdecimal() else None
@@ -199,7 +201,7 @@ def read_line(line: str) -> tuple[str, int | None]:
 
 
 def named(entries: list[tuple[Path, Path, int | None]]) -> list[VideoSource]:
-    """Videos with keys of their own, from (relative path, path, listed frames)."""
+    """Give each video a unique key; entries are (relative path, path, listed frames)."""
     videos, taken = [], set[str]()
     for relative, path, listed in entries:
         whole = (
@@ -219,5 +221,5 @@ def named(entries: list[tuple[Path, Path, int | None]]) -> list[VideoSource]:
 
 
 def as_text(path: str | Path) -> str:
-    """A path as text: names of files are bytes, which need not be UTF-8."""
+    """A path as text; bytes of file names that are not UTF-8 are escaped."""
     return os.fsencode(path).decode(errors="backslashreplace")

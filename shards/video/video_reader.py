@@ -1,5 +1,5 @@
-"""A video opened to be watched from its first frame to its last: frames with their time stamps, and
-sound. Decoding is in `decode.py`."""
+"""Reads a video from its first frame to its last: frames with their time stamps, and sound.
+Decoding is in `decode.py`."""
 
 import itertools
 import math
@@ -31,14 +31,14 @@ from shards.video.decode import (
 from shards.video.sampling import FOLDER_FPS, Sampling, Sizing
 from shards.video.sources import VideoSource
 
-# the format whose headers count frames; in others the number is a hint
+# the format whose headers have a reliable number of frames
 COUNTED = "mov,mp4,m4a,3gp,3g2,mj2"
-# formats whose index leads to a key frame before any time; in others a search may end behind it
+# formats in which seeking ends at a key frame before the time; in others it may end after the time
 INDEXED = {COUNTED, "matroska,webm"}
 
 
 class BrokenVideoError(Exception):
-    """A source that can't be decoded to its end; the message is the reason."""
+    """A video can't be decoded to its end; the message is the reason."""
 
 
 @dataclass(frozen=True)
@@ -48,82 +48,84 @@ class Picture:
     pixels: NDArray[np.uint8]
     """RGB `[H, W, 3]`, upright."""
     stamp: int
-    """When it is shown, in the video's ticks; larger than the one before."""
+    """Time at which it is shown, in the video's ticks; larger than the stamp before."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """The sound of a video, as it is stored."""
+    """The sound of a video, in its stored encoding."""
 
     stream: av.AudioStream
     packets: Iterator["av.Packet[av.AudioStream]"]
-    """To be read once; stamped on the clock of the pictures."""
+    """Can be read once; their time stamps have the same origin as those of the frames."""
 
 
 @dataclass(frozen=True)
 class VideoReader:
-    """A video opened to be read once, from its first frame to its last, at its own size and
-    speed."""
+    """An opened video, which can be read once, from its first frame to its last, at its own size
+    and speed."""
 
     width: int
     height: int
     fps: float
-    """On average."""
+    """Average frame rate."""
     count: int
-    """Frames in all, as the file says or else by its packets: what comes out may be a few less."""
+    """Number of frames by the file's header, or else by its packets; decoding may yield a few
+    less."""
     tick: Fraction
-    """Seconds; the unit of the stamps."""
+    """Unit of the stamps, in seconds."""
     frames: Iterator[Picture]
     """Raises BrokenVideoError where the video can't be decoded further."""
     sound: Sound | None
     names: "FrameNames"
-    """What its frames are called."""
+    """Numbers and names of its frames."""
 
 
 @dataclass(frozen=True)
 class FrameNames:
-    """What the frames of a video are called: of a folder as their files are, whose numbers have no
-    gaps; of a video file by their place from 0."""
+    """Numbers and names of a video's frames. The frames of a folder have those of their files,
+    whose numbers have no gaps; the frames of a video file are counted from 0. The place of a frame
+    is its index from 0."""
 
     files: tuple[tuple[int, str], ...] = ()
-    """Number and name, without suffix, of each frame of a folder; none for a video file."""
+    """Number and name, without suffix, of each frame of a folder; empty for a video file."""
     video: str = ""
-    """What the file or folder is called."""
+    """Name of the file or folder."""
 
     def number(self, place: int) -> int:
-        """The number that a user knows the frame by, of its place from 0."""
+        """The number by which a user knows the frame at a place."""
         return self.files[place][0] if self.files else place
 
     def name(self, place: int) -> str:
-        """What a file about the frame is called, without suffix."""
+        """The name, without suffix, of files that belong to the frame at a place."""
         return self.files[place][1] if self.files else f"{place:05d}"
 
     def place(self, number: int) -> int | None:
-        """The place of the frame that a user calls `number`; None if a folder has none of it."""
+        """The place of the frame with this number; None if a folder has none."""
         if not self.files:
             return number
         place = number - self.files[0][0]
         return place if 0 <= place < len(self.files) else None
 
     def place_of(self, name: str) -> int | None:
-        """The place of the frame of a folder that is called so; None if there is none."""
+        """The place of a folder's frame with this name; None if there is none."""
         return self.places.get(name)
 
     @cached_property
     def places(self) -> dict[str, int]:
-        """Of a folder's frames, by name."""
+        """Places of a folder's frames, by name."""
         return {name: place for place, (_, name) in enumerate(self.files)}
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What a file says of its video stream."""
+    """Properties of a file's video stream."""
 
     fps: float = FOLDER_FPS
     count: int = 0
     tick: Fraction = 1 / Fraction(FOLDER_FPS)
     zero: Fraction = Fraction(0)
-    """The time that counts as 0, in seconds."""
+    """The time in the file, in seconds, that counts as 0."""
 
 
 @contextmanager
@@ -131,8 +133,8 @@ def open_video_reader(path: Path) -> Iterator[VideoReader]:
     """Open a video file or a folder of numbered frames.
 
     Raises:
-        DataError: nothing is there.
-        BrokenVideoError: it is no video, or can't be decoded to its end.
+        DataError: there is no such file or folder.
+        BrokenVideoError: it is not a video, or can't be decoded to its end.
     """
     if not path.exists():
         raise DataError(f"video {path}: no such file or folder")
@@ -153,13 +155,13 @@ def open_video_reader(path: Path) -> Iterator[VideoReader]:
 
 
 def folder_names(folder: Path) -> FrameNames:
-    """Of a folder of numbered frames."""
+    """The names of a folder of numbered frames."""
     files = tuple((number, path.stem) for number, path in frame_files(folder))
     return FrameNames(files, folder.resolve().name)
 
 
 def whole(frame: Frame | Damage | None) -> Frame:
-    """A frame; BrokenVideoError if it is none."""
+    """Return a frame that could be decoded; BrokenVideoError otherwise."""
     if not isinstance(frame, Frame):
         raise BrokenVideoError("no frames" if frame is None else frame.reason)
     return frame
@@ -168,8 +170,8 @@ def whole(frame: Frame | Damage | None) -> Frame:
 def pictures(
     frames: Iterator[Frame], facts: Facts, names: FrameNames
 ) -> Generator[Picture, None, None]:
-    """Pixels and stamps. A stamp that is missing, or not behind the last one, is made up: an
-    encoder takes no other."""
+    """Yield pixels and stamps. A stamp that is missing, or not larger than the last one, is
+    replaced, because encoders require increasing stamps."""
     usual, zero = max(round(1 / (facts.fps * facts.tick)), 1), round(facts.zero / facts.tick)
     stamp, size = -usual, None
     for index, frame in enumerate(frames):
@@ -187,10 +189,10 @@ def pictures(
 
 
 def file_facts(path: Path) -> Facts:
-    """Of a file that has a video stream."""
+    """Read the properties of a file's video stream."""
     with open_video(path) as (container, stream):
-        # where stamps may jump, as in recordings of a broadcast, they begin anywhere; elsewhere a
-        # late beginning is meant
+        # in formats whose stamps may jump, such as recordings of broadcasts, they begin anywhere;
+        # in other formats a late beginning is intended
         zero = (
             Fraction(container.start_time or 0, av.time_base)
             if Flags.ts_discont in Flags(container.format.flags)
@@ -210,36 +212,36 @@ def file_facts(path: Path) -> Facts:
 
 
 def has_hidden_frames(stream: av.VideoStream) -> bool:
-    """Whether less is shown of a stream than its header counts, as where a cut that encodes nothing
-    anew begins between two key frames."""
+    """Whether fewer frames are shown than the header counts, as after a cut between two key frames
+    without re-encoding."""
     seconds = (stream.duration or 0) * (stream.time_base or 0)
     return stream.frames > seconds * (stream.average_rate or 0) + 1
 
 
 def is_fragmented(path: Path) -> bool:
-    """Whether an MP4 comes in fragments (boxes `moof`), of which its header counts the first
-    alone."""
+    """Whether an MP4 has fragments (boxes `moof`); its header counts only the frames of the first
+    one."""
     with path.open("rb") as file:
         while len(head := file.read(8)) == 8:
             size, kind = int.from_bytes(head[:4]), head[4:]
             if kind == b"moof":
                 return True
             read = 8
-            if size == 1:  # 64 bits follow
+            if size == 1:  # a 64-bit size follows
                 size, read = int.from_bytes(file.read(8)), 16
-            if size < read:  # 0: the last box, to the end of the file
+            if size < read:  # size 0: the last box, which goes to the end of the file
                 return False
             file.seek(size - read, os.SEEK_CUR)
     return False
 
 
 def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
-    """One frame of a video file, RGB `[H, W, 3]`; of a number beyond the end, the last frame. In
-    the usual formats not all before it is decoded.
+    """Decode one frame of a video file, RGB `[H, W, 3]`; the last frame if the number is beyond the
+    end. In common formats, it seeks to a key frame instead of decoding from the beginning.
 
     Raises:
-        DataError: nothing is there.
-        BrokenVideoError: it is no video, or that frame can't be decoded.
+        DataError: there is no such file.
+        BrokenVideoError: it is not a video, or that frame can't be decoded.
     """
     with open_video_reader(path) as reader, open_video(path) as (container, stream):
         try:
@@ -262,8 +264,8 @@ def picture_at(path: Path, number: int) -> NDArray[np.uint8]:
 def find_key(
     container: InputContainer, stream: av.VideoStream, number: int
 ) -> tuple[int, int] | None:
-    """The stamp of a frame, or of the last one, and where its decoding begins: at a key frame that
-    is not shown behind it. None where the packets don't tell."""
+    """The stamp of a frame (the last one if `number` is beyond the end), and the decoding stamp of
+    the key frame where decoding must begin. None if packets lack stamps."""
     shown, keys = list[int](), list[tuple[int, int]]()
     for packet in container.demux(stream):
         if not packet.size:
@@ -280,7 +282,7 @@ def find_key(
 
 
 def count_packets(path: Path) -> int:
-    """Of the video stream, up to damage: how many frames it will give, without decoding them."""
+    """Count the frames of the video stream, up to damage, without decoding them."""
     count = 0
     with open_video(path) as (container, stream), suppress(av.FFmpegError):
         for packet in container.demux(stream):
@@ -289,7 +291,7 @@ def count_packets(path: Path) -> int:
 
 
 def open_sound(container: InputContainer, zero: Fraction) -> Sound | None:
-    """The sound that a player would choose; None if there is none, or none that can be decoded."""
+    """Open the sound that a player would choose; None if there is none that can be decoded."""
     streams = (container.streams.best("audio"), *container.streams.audio)
     # a stream of a codec that FFmpeg does not know has no context
     known = (stream for stream in streams if stream and stream.codec_context is not None)
@@ -302,8 +304,8 @@ def open_sound(container: InputContainer, zero: Fraction) -> Sound | None:
 def stamped(
     container: InputContainer, stream: av.AudioStream, zero: int
 ) -> Iterator["av.Packet[av.AudioStream]"]:
-    """Packets of sound, on the pictures' clock; up to damage, if there is any: it is the pictures
-    that count."""
+    """Yield packets of sound, with stamps relative to `zero`, the frames' origin. Damage ends the
+    sound without an error, because the frames matter more."""
     packets, clock = container.demux(stream), Clock(0)
     while True:
         try:

@@ -369,7 +369,7 @@ def test_a_plan_that_is_damaged_is_named(source, tmp_path, content):
     packing.prepare(packing.read_source(source, SMALL), tmp_path / "out")
     plan = tmp_path / "out" / packing.PARTS / packing.PLAN
     plan.write_text(content, errors="surrogateescape")
-    words = rf"{plan}: damaged \(.+\): remove {plan.parent} to pack anew"
+    words = rf"{plan}: damaged \(.+\): remove {plan.parent} to pack again"
     with pytest.raises(DataError, match=words):
         pack(source, tmp_path / "out", SMALL, processes=1)
     with pytest.raises(DataError, match=words):
@@ -395,7 +395,7 @@ def test_a_part_that_was_lost_or_cut_short_is_told(
         pack(source, tmp_path / "out", config, processes=1)
     monkeypatch.undo()
     damage(sorted((tmp_path / "out" / packing.PARTS).glob("*.tar"))[1])
-    words += f" {tmp_path / 'out'} to pack anew"
+    words += f" {tmp_path / 'out'} to pack again"
     with pytest.raises(DataError, match=r"00001-000000\.tar: " + words):
         pack(source, tmp_path / "out", config, processes=1)
     shutil.rmtree(tmp_path / "out")  # of which a first shard may be there already

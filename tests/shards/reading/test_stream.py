@@ -291,14 +291,14 @@ def test_frames_squashed_while_packing_count_by_their_shorter_side(mixed):
         (
             (50,),
             {15},
-            "clip.interval 50: 3 frames so far apart need 101, packed segments have at most 32: "
-            "clips take an interval of 15 (pack with --segment 101)",
+            "clip.interval 50: 3 frames this far apart need segments of 101, packed segments have "
+            "at most 32: clips take an interval of 15 (pack with --segment 101)",
         ),
         (
             (1, 16, 4, 50),
             {1, 4},
-            "clip.interval 16, 50: 3 frames so far apart need 101, packed segments have at most "
-            "32: clips take an interval of 1 or 4 (pack with --segment 101)",
+            "clip.interval 16, 50: 3 frames this far apart need segments of 101, packed segments "
+            "have at most 32: clips take an interval of 1 or 4 (pack with --segment 101)",
         ),
         ((1, 15), {1, 15}, ""),
     ],

@@ -115,7 +115,7 @@ def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
     )
     assert survey(tmp_path).passed_over == {".png": 3, ".jpg": 1, "": 1}
     assert counted({".png": 3, "": 1}) == "3 .png, 1 without suffix"
-    with pytest.raises(DataError, match=r"no videos there: .*; passed over: 3 \.png"):
+    with pytest.raises(DataError, match=r"no videos there: .*; skipped: 3 \.png"):
         find_videos(tmp_path / "c")
 
 
@@ -325,7 +325,7 @@ def test_a_list_is_read_as_any_editor_saves_it(tmp_path, encoding):
 
 def test_a_list_that_is_no_text_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"a.mp4\0b.mp4\0")
-    with pytest.raises(DataError, match="is no text"):
+    with pytest.raises(DataError, match="is not text"):
         find_videos(tmp_path / "list.txt")
 
 
