@@ -1,10 +1,10 @@
 """Runs the commands on the newest Python of this machine, with today's newest releases:
 `make newest`.
 
-Everything else is run with the releases of constraints.txt. This is what shows that a release of
-today breaks a command. It builds the wheel, installs it into a fresh environment with whatever pip
-finds, uses it from another folder, and then packs, trains, evaluates and tracks from the checkout.
-It needs nothing but the standard library of the Python that it is started with.
+Everything else runs with the releases of constraints.txt; this script shows whether a newer release
+breaks a command. It builds the wheel, installs it into a fresh environment with the releases that
+pip finds, uses it from another folder, and then packs, trains, evaluates and tracks from the
+checkout. It needs only the standard library.
 """
 
 import os
@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CLIPS = ROOT.parent / "shared" / "data" / "train_clips"  # real ones, where they are at hand
+CLIPS = ROOT.parent / "shared" / "data" / "train_clips"  # real clips, if they are available
 TELL = "import sys, ensurepip, venv; v = sys.version_info; print(v.major, v.minor, v.releaselevel)"
 USE = """
 import importlib.util, torch, corrflow
@@ -30,7 +30,7 @@ assert masks.shape == (3, 64, 96) and masks[0].equal(labels), masks.shape
 
 
 def main() -> int:
-    """Check, unless there is no Python but the one that runs the whole suite."""
+    """Run the checks, unless no Python here is newer than the one that runs this script."""
     version, python = max(find_pythons(candidates()))
     if version <= sys.version_info[:2]:
         print(f"check_newest: no Python newer than {sys.version.split()[0]} here: nothing to check")
@@ -42,7 +42,7 @@ def main() -> int:
 
 
 def candidates() -> Iterator[Path]:
-    """Where a Python may be: on the PATH, and among pyenv's versions."""
+    """Yield paths that may be a Python: on the PATH, and among pyenv's versions."""
     yield Path(sys.executable)
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         yield from Path(folder or ".").glob("python3.[0-9]*")
@@ -51,11 +51,12 @@ def candidates() -> Iterator[Path]:
 
 
 def find_pythons(paths: Iterable[Path]) -> list[tuple[tuple[int, int], Path]]:
-    """The versions of those that run, can make environments, and are released."""
+    """Versions and paths of those Pythons that run, can make environments, and are final
+    releases."""
     found = []
     for path in paths:
         try:
-            # pyenv's shims run only where their version is chosen
+            # pyenv's shims run only if their version is selected
             done = subprocess.run(
                 [path, "-c", TELL], capture_output=True, text=True, timeout=60, check=True
             )
@@ -87,12 +88,12 @@ def check(python: Path, folder: Path) -> None:
     [wheel] = folder.glob("corrflow-*.whl")
     run(*pip, "install", "--quiet", wheel, env=without_pip_settings())
     run(*pip, "list", "--format=freeze")
-    run(binary, "-I", "-c", USE, cwd=elsewhere)  # nothing but the environment
+    run(binary, "-I", "-c", USE, cwd=elsewhere)  # -I: only the environment's packages
     try_commands(binary, folder)
 
 
 def without_pip_settings() -> dict[str, str]:
-    """The environment without what may hold back releases on this machine."""
+    """The environment variables without pip settings that may hold back releases."""
     kept = {name: value for name, value in os.environ.items() if name != "PIP_CONSTRAINT"}
     return {**kept, "PIP_CONFIG_FILE": os.devnull}
 
@@ -150,7 +151,7 @@ def try_commands(python: Path, folder: Path) -> None:
 
 
 def run(*command: object, cwd: Path = ROOT, env: dict[str, str] | None = None) -> None:
-    """A command, printed before it is run."""
+    """Print a command and run it."""
     words = [str(word) for word in command]
     print("check_newest:", " ".join(words) if len(" ".join(words)) < 300 else words[0], flush=True)
     subprocess.run(words, cwd=cwd, env=env, check=True, timeout=1200)

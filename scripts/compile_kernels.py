@@ -1,5 +1,5 @@
-"""Compile the Triton kernels for Hopper, for which no GPU is needed; prints a line of kernel,
-dtype, sizes and shared memory in bytes for each.
+"""Compile the Triton kernels for Hopper, which needs no GPU; prints kernel, dtype, sizes and shared
+memory in bytes on a line for each.
 
 `python scripts/compile_kernels.py CHANNELSxVALUES ...`
 """
@@ -26,14 +26,15 @@ ATTENTION = (
 )
 LIKELIHOOD = (likelihood_kernel, gradient_kernel)
 FEATURES = ("query", "key", "grad_query", "grad_key")
-# as the allocator's pointers are: loads are wide, and copied ahead through shared memory
+# PyTorch's allocator aligns pointers to 16 bytes, so loads are wide and are prefetched through
+# shared memory
 ALIGNED = [["tt.divisibility", 16]]
 
 
 def compile_attention(
     kernel: triton.JITFunction, dtype: torch.dtype, channels: int, values: int
 ) -> triton.compiler.CompiledKernel:
-    """What a launch on one reference gets."""
+    """Compile an attention kernel as a launch on one reference would."""
     query = torch.empty(1, 64, 64, channels, dtype=dtype)
     value = torch.empty(1, 1, 64, 64, values) if "value" in kernel.arg_names else None
     launch = fused.Launch(query, 1, Window(), value)
@@ -55,7 +56,8 @@ def compile_attention(
 
 
 def compile_likelihood(kernel: triton.JITFunction, values: int) -> triton.compiler.CompiledKernel:
-    """What a launch on cells of 4 pixels gets; Triton takes a stride of 1 as a constant."""
+    """Compile a likelihood kernel as a launch on cells of 4 pixels would; Triton takes a stride of
+    1 as a constant."""
     constants = {
         "copied_k": 1,
         "classes_w": 1,
@@ -80,7 +82,8 @@ def compile_kernel(
     constants: dict[str, int],
     options: dict[str, int],
 ) -> triton.compiler.CompiledKernel:
-    """For arguments of these kinds; those not named are float32 tensors."""
+    """Compile a kernel for arguments of these types; arguments not in `kinds` are float32
+    tensors."""
     signature = {name: kinds.get(name, "*fp32") for name in kernel.arg_names}
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     aligned = {

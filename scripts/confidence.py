@@ -1,8 +1,9 @@
-"""How well an object's confidence tells where its mask is wrong: docs/tracking.md.
+"""Measures how well an object's confidence tells where its mask is wrong: docs/tracking.md.
 
-`python scripts/confidence.py DAVIS [SIZE]`, with DAVIS as `--benchmark davis2016` takes it: of each
-sequence mean J, the rank correlation of J with the confidence over its frames, and the mean J of
-the five frames that would be named for review. The pretrained model, by the memory protocol.
+`python scripts/confidence.py DAVIS [SIZE]`, with DAVIS as `--benchmark davis2016` takes it, prints
+for each sequence the mean J, the rank correlation of J with the confidence over its frames, and the
+mean J of the five frames that would be named for review. It uses the pretrained model with the
+memory protocol.
 """
 
 import sys

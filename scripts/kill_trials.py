@@ -1,9 +1,9 @@
-"""Kills packing at random moments, begins it again, and compares what comes of it:
+"""Kills packing at random moments, starts it again, and compares the results:
 `python scripts/kill_trials.py --trials 50`.
 
-Each trial packs anew, is killed by SIGKILL (the whole process group, or by turns the parent alone)
-at a random moment up to as often as it takes, and must end with the very bytes of a packing that
-nobody disturbed, and nothing else in the folder.
+Each trial begins a new packing, and kills and restarts it up to six times. SIGKILL goes at random
+to the whole process group or only to the parent. The packing must end with exactly the bytes of an
+undisturbed one, and with nothing else in the folder.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from shards.packing.config import PackConfig  # noqa: E402
 from shards.packing.pack import pack  # noqa: E402
 from shards.synthetic import SceneConfig, write_tree  # noqa: E402
 
-MOST_KILLS = 6  # of one packing, which is then left alone
+MOST_KILLS = 6  # of one packing, which may then finish
 
 
 def main(argv: list[str]) -> int:
     """Run the trials; 1 if a trial ended with other bytes."""
     flags = argparse.ArgumentParser(description=__doc__)
-    flags.add_argument("--trials", type=int, default=50, help="kills in all, at least")
-    flags.add_argument("--source", type=Path, help="videos; generated ones unless given")
+    flags.add_argument("--trials", type=int, default=50, help="number of kills")
+    flags.add_argument("--source", type=Path, help="videos; generated ones by default")
     flags.add_argument("--seed", type=int, default=0)
     asked = flags.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
@@ -41,7 +41,7 @@ def main(argv: list[str]) -> int:
 
 
 def try_often(folder: Path, source: Path | None, trials: int, draw: random.Random) -> int:
-    """Kill `trials` times, over as many packings as that takes."""
+    """Kill `trials` times, over as many packings as needed; returns 1 if a result differs."""
     if source is None:
         write_tree(folder / "tree", "train", 8, SceneConfig(frames=40, height=48, width=64), seed=1)
         source = folder / "tree" / "JPEGImages" / "480p"
@@ -70,7 +70,7 @@ def try_often(folder: Path, source: Path | None, trials: int, draw: random.Rando
 
 
 def start(source: Path, out: Path) -> int:
-    """Pack with two processes, in a fork of this one that leads a group of its own; returns its
+    """Pack with two processes, in a fork that leads its own process group; returns its process
     id."""
     if child := os.fork():
         return child
@@ -84,17 +84,17 @@ def start(source: Path, out: Path) -> int:
 
 
 def end(child: int) -> int:
-    """Wait for it; returns its exit code."""
+    """Wait for a process; returns its exit code."""
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def kill_once(source: Path, out: Path, length: float, draw: random.Random) -> bool:
-    """Pack until a random moment; whether it was still at work then."""
+    """Pack, and kill it at a random moment; returns whether it was still running then."""
     child = start(source, out)
     time.sleep(draw.uniform(0, length))
     if working := os.waitpid(child, os.WNOHANG)[0] == 0:
         alone = draw.random() < 0.5
-        with contextlib.suppress(ProcessLookupError):  # it may not lead its group yet
+        with contextlib.suppress(ProcessLookupError):  # its process group may not exist yet
             os.kill(child, signal.SIGKILL) if alone else os.killpg(child, signal.SIGKILL)
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -102,7 +102,7 @@ def kill_once(source: Path, out: Path, length: float, draw: random.Random) -> bo
 
 
 def content(folder: Path) -> dict[str, str]:
-    """All files and their hashes."""
+    """Paths and hashes of all files."""
     return {
         str(path.relative_to(folder)): sha256_of(path)
         for path in folder.rglob("*")

@@ -1,4 +1,4 @@
-"""Inputs of `check_newest.py`: generated videos as files of several formats, and as a DAVIS tree.
+"""Writes inputs for `check_newest.py`: generated videos in several formats, and a DAVIS tree.
 
 `python scripts/newest_inputs.py VIDEOS TREE`
 """
@@ -15,11 +15,11 @@ from shards.synthetic import SceneConfig, write_tree
 
 SCENE = SceneConfig(frames=16, height=96, width=128)
 CODECS = {".mp4": "libx264", ".mkv": "libx264", ".avi": "mpeg4"}
-TITLE = "Malm\u00f6 "  # of which one byte is changed to one that is not UTF-8
+TITLE = "Malm\u00f6 "  # its o umlaut is replaced by bytes that are not UTF-8
 
 
 def main(videos: Path, tree: Path) -> None:
-    """Write all of them."""
+    """Write all inputs."""
     names = write_tree(tree, "val", 1, SCENE, seed=1)
     names += write_tree(tree.with_name("more"), "train", 5, SCENE, seed=2)
     videos.mkdir()
@@ -30,7 +30,7 @@ def main(videos: Path, tree: Path) -> None:
 
 
 def write_file(path: Path, frames: list[Path], codec: str) -> None:
-    """A video file of these frames, whose title is not UTF-8."""
+    """Write a video file of these frames, with a title that is not UTF-8."""
     with av.open(str(path), "w") as output:
         output.metadata["title"] = TITLE
         stream: Any = output.add_stream(codec, rate=25)

@@ -1,9 +1,9 @@
-"""The six figures of docs/ablations.md: J of a true mask carried 1 or 5 frames ahead, from there
-alone, in three ways, without drift.
+"""Measures features without drift, for the six figures of docs/ablations.md: J after propagating a
+true mask over a gap of 1 or 5 frames, from that frame alone, with three protocols.
 
-`python scripts/reset_gap.py DAVIS CHECKPOINT ...` (or `base`, `fast`), with DAVIS
-as `--benchmark davis2016` takes it. From every fourth frame, at size 240; means over frames, then
-over sequences. Under three minutes for five sequences, 222 frames, on one core.
+`python scripts/reset_gap.py DAVIS CHECKPOINT ...` (or `base`, `fast`), with DAVIS as `--benchmark
+davis2016` takes it. It starts from every fourth frame, at size 240, and averages over frames, then
+over sequences. Five sequences with 222 frames take less than three minutes on one core.
 """
 
 import sys
@@ -23,14 +23,15 @@ from corrflow.propagation import Protocol, stream
 from corrflow.scale import Scale
 
 SIZE, EVERY = 240, 4
-# pixels of SIZE, half as many as of 480
+# the radius is in pixels at SIZE, half of that at 480
 MEMORY = Protocol("memory", radius=24, top_k=10, temperature=0.05, hardening=0.0)
 WAYS = (Protocol("paper", radius=12), MEMORY, replace(MEMORY, name="whitened", whitening=0.2))
 GAPS = (1, 5)
 
 
 class CachedEncoder(Encoder):
-    """Encodes each frame once, known by its bytes: each of the six figures asks for it anew."""
+    """Encodes each frame only once, identified by its bytes, though each of the six figures needs
+    it."""
 
     def __init__(self, encoder: Encoder) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class CachedEncoder(Encoder):
         self.cache: dict[bytes, Tensor] = {}
 
     def forward(self, frames_n3hw: Tensor) -> Tensor:
-        """The features, computed or looked up."""
+        """The features, computed or from the cache."""
         key = frames_n3hw.numpy().tobytes()
         if key not in self.cache:
             self.cache[key] = self.encoder(frames_n3hw)
@@ -48,7 +49,7 @@ class CachedEncoder(Encoder):
 
 @torch.inference_mode()
 def measure(model: CorrFlow, root: Path) -> list[float]:
-    """J by gap and way."""
+    """The mean J for each gap and protocol."""
     davis = Davis(2016)
     found: dict[tuple[int, str], list[float]] = {
         (gap, way.name): [] for gap in GAPS for way in WAYS

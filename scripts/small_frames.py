@@ -1,8 +1,9 @@
-"""J&F of videos that are made small, by `memory`, as they are and enlarged: docs/results.md.
+"""Measures J&F of small videos, tracked with `memory` at their own size and enlarged:
+docs/results.md.
 
 `python scripts/small_frames.py DAVIS CHECKPOINT ROWS TRACKED ...` (or `base`, `fast`), with DAVIS
 as `--benchmark davis2016` takes it. Frames and masks are shrunk to ROWS rows, tracked at each of
-the TRACKED, and scored at ROWS.
+the sizes TRACKED, and scored at ROWS.
 """
 
 import sys
@@ -20,7 +21,7 @@ from corrflow.scale import Scale
 
 
 def score(model: CorrFlow, davis: Davis, sequence: DavisSequence, rows: int, tracked: int) -> float:
-    """J&F of all frames but the first and the last one."""
+    """The mean J&F of all frames except the first and the last one."""
     true = davis.ground_truth(sequence)
     height, width = true[0].shape
     shrink = Scale.of(width, height, rows)

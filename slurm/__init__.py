@@ -1,4 +1,4 @@
-"""Processes, signals, jobs: submits and survives, and knows nothing of models or videos."""
+"""Processes, signals and SLURM jobs; knows nothing of models or videos."""
 
 from slurm.errors import ClusterError
 

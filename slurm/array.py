@@ -1,5 +1,4 @@
-"""Submits independent pieces of work as one job array, and a last job that puts their results
-together."""
+"""Submits independent tasks as one job array, and a last job that puts their results together."""
 
 import subprocess
 import time
@@ -27,18 +26,18 @@ class Submitted(NamedTuple):
 def submit_array(
     tasks: list[Task], last: Task, logs: Path, name: str, config: ClusterConfig
 ) -> Submitted:
-    """Submit `tasks` as an array, and `last` to run once they all have ended, well or not.
+    """Submit `tasks` as an array, and `last` to run once all of them have ended, even with errors.
 
     Args:
         tasks: one for each job of the array.
-        last: it must look for itself whether all is there.
-        logs: folder for what the jobs print.
+        last: must check itself that all results exist.
+        logs: folder for the jobs' output.
         name: of the jobs, in the queue.
-        config: what each job of the array is given, of GPUs one at most, since it is one process;
-            `last` as well, without a GPU.
+        config: resources of each job. Jobs of the array get at most one GPU, since each is one
+            process; `last` gets none.
 
     Raises:
-        ClusterError: SLURM refuses them; its own reason. Nothing is left in the queue.
+        ClusterError: SLURM refuses the jobs, with its own reason. Nothing is left in the queue.
     """
     single = replace(config, gpus_per_node=min(config.gpus_per_node, 1))
     executor = executor_of(logs, name, single, slurm_array_parallelism=len(tasks))
@@ -61,8 +60,8 @@ def submit_array(
 
 
 def wait_for(job: submitit.Job[None], look: Callable[[], None], seconds: float = 2.0) -> str:
-    """Wait until a job has ended, calling `look` now and then; returns why it failed, or
-    nothing."""
+    """Wait until a job has ended, and call `look` every `seconds`; returns why it failed, or an
+    empty string."""
     while not job.done():
         look()
         time.sleep(seconds)

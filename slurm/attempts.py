@@ -1,5 +1,5 @@
-"""The log of a run's attempts, `attempts.jsonl`: where each began and how it left. A run that gets
-nowhere is given up."""
+"""The log of a run's attempts, `attempts.jsonl`: where each began and how it ended. It shows
+whether a run makes no progress, and should not be tried again."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -8,7 +8,7 @@ from pathlib import Path
 from slurm.errors import ClusterError
 
 ATTEMPTS = "attempts.jsonl"
-TRIES = 3  # attempts from one and the same step, none of which saved or was told to leave
+TRIES = 3  # attempts from the same step that neither saved nor were told to stop
 
 
 @dataclass(frozen=True)
@@ -16,35 +16,37 @@ class Attempt:
     """One start of a run's processes."""
 
     job: str
-    """SLURM's id; empty: none that comes back by itself."""
+    """Id of the SLURM job; empty if there is none that is requeued automatically."""
     step: int
-    """Where it began; once it has left in order, where it did."""
+    """The step at which it began, and after a regular end the step at which it ended."""
     nodes: tuple[str, ...]
     world: int
-    """Processes in all; 0: not known."""
+    """Number of all processes; 0 if not known."""
     began: float
     """Seconds since the epoch."""
     ended: float = 0.0
-    """The same; 0: it runs, or was killed."""
+    """Seconds since the epoch; 0 if it still runs or was killed."""
     left: str = ""
-    """How it ended, if in order: `finished`, `told to leave`, `stopped itself`."""
+    """How it ended: `finished`, `told to leave` (by a signal) or `stopped itself`; empty if it
+    still runs or was killed."""
 
 
 def read_attempts(run: Path) -> list[Attempt]:
-    """All of them, oldest first; a line that was cut short or is damaged is left out."""
+    """Read all attempts, oldest first; truncated or damaged lines are left out."""
     attempts: dict[float, Attempt] = {}
     path = run / ATTEMPTS
     for line in path.read_bytes().splitlines() if path.exists() else []:
         try:
             record = json.loads(line)
             attempts[record["began"]] = Attempt(**{**record, "nodes": tuple(record["nodes"])})
-        except (ValueError, TypeError, KeyError):  # no JSON, or JSON of something else
+        except (ValueError, TypeError, KeyError):  # not JSON, or not an attempt
             continue
     return list(attempts.values())
 
 
 def log_attempt(run: Path, attempt: Attempt) -> None:
-    """Note it: when it begins, and again when it ends; ClusterError if it can't be written."""
+    """Append an attempt to the log, once when it begins and again when it ends; ClusterError if the
+    log can't be written."""
     path = run / ATTEMPTS
     try:
         with path.open("a") as file:
@@ -54,13 +56,14 @@ def log_attempt(run: Path, attempt: Attempt) -> None:
 
 
 def ends_whole(path: Path) -> bool:
-    """Whether the file's last line is whole."""
+    """Whether the file's last line is complete."""
     content = path.read_bytes()
     return not content or content.endswith(b"\n")
 
 
 def is_hopeless(run: Path, attempt: Attempt) -> bool:
-    """Whether the last attempts of its job all began where it begins, and were cut there."""
+    """Whether the last attempts of the same job all began at this attempt's step and were cut
+    off."""
     last = [made for made in read_attempts(run) if made.job == attempt.job][-TRIES:]
     return (
         bool(attempt.job)

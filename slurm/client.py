@@ -1,4 +1,5 @@
-"""SLURM's client: whether it is installed, whether a cluster answers it, and what."""
+"""SLURM's command-line client: whether it is installed, whether a cluster answers, and its
+answers."""
 
 import shutil
 import subprocess
@@ -6,11 +7,12 @@ from typing import NamedTuple
 
 from slurm.errors import ClusterError
 
-# The first is quick and needs no rights; the second tries longer, and some sites forbid the first.
+# The first is quick and needs no permissions; the second tries longer, and works on sites that
+# forbid the first.
 QUESTIONS = (("scontrol", "ping"), ("sinfo", "-h"))
 ANSWER_SECONDS = 30.0  # longest wait for each; the client itself gives up after 9 to 20 s
-NO_SUCH_JOB = "Invalid job id"  # what squeue says, with exit code 1, of a job that is forgotten
-TELLING = (": fatal: ", NO_SUCH_JOB)  # of a chain of errors, what came of it
+NO_SUCH_JOB = "Invalid job id"  # squeue's error, with exit code 1, for a job that it has forgotten
+TELLING = (": fatal: ", NO_SUCH_JOB)  # mark the line in a chain of errors that tells the outcome
 
 
 def has_slurm() -> bool:
@@ -19,10 +21,11 @@ def has_slurm() -> bool:
 
 
 def goes_to_slurm(jobs: int, local: bool) -> bool:
-    """Whether `--jobs` are SLURM's: asked for, not `--local`, and its client is installed.
+    """Whether `--jobs` go to SLURM: they are asked for, without `--local`, and its client is
+    installed.
 
     Raises:
-        ClusterError: the client is installed and no cluster answers it.
+        ClusterError: the client is installed, but no cluster answers.
     """
     if not jobs or local or not has_slurm():
         return False
@@ -31,18 +34,18 @@ def goes_to_slurm(jobs: int, local: bool) -> bool:
 
 
 def check_answer(asked: str, instead: str) -> None:
-    """Refuse, before anything is prepared, jobs that no cluster would take.
+    """Check, before anything is prepared, that a cluster answers.
 
     Args:
-        asked: the flag and its value, for the error.
-        instead: what does the same on this machine, for the error.
+        asked: the flag and its value, for the error message.
+        instead: how to do the same on this machine, for the error message.
 
     Raises:
-        ClusterError: no cluster answers; says what was tried and SLURM's own reason.
+        ClusterError: no cluster answers; the message says what was tried, with SLURM's own reason.
     """
     questions = [question for question in QUESTIONS if shutil.which(question[0])]
     if not questions:
-        return  # sbatch alone can tell
+        return  # only sbatch will tell
     for question in questions:
         reason = ask(*question).failure
         if not reason:
@@ -53,16 +56,16 @@ def check_answer(asked: str, instead: str) -> None:
 
 
 class Answer(NamedTuple):
-    """What a command of SLURM's came to."""
+    """The outcome of a SLURM command."""
 
     text: str
-    """What it printed; empty if it failed."""
+    """Its output; empty if it failed."""
     failure: str = ""
-    """Why it failed, in a line; empty if it did not."""
+    """Why it failed, in one line; empty if it did not."""
 
 
 def ask(*command: str) -> Answer:
-    """Run a command of SLURM's that only asks."""
+    """Run a SLURM command that only queries."""
     wait = ANSWER_SECONDS
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=wait)

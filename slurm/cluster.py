@@ -1,4 +1,4 @@
-"""What is asked of the cluster for a job: a profile in TOML, changed by flags."""
+"""The resources and settings of a cluster's jobs: a profile in TOML, changed by flags."""
 
 import os
 import shlex
@@ -16,39 +16,39 @@ OWN_PROFILES = Path("~/.config/corrflow/clusters")
 
 @dataclass(frozen=True)
 class ClusterConfig:
-    """What a SLURM job asks for; `--cluster NAME|PATH` reads it from a TOML file. What is left
-    empty is the cluster's own default."""
+    """Resources and settings of SLURM jobs; `--cluster NAME|PATH` reads them from a TOML file. For
+    empty settings the cluster's own defaults apply."""
 
     partition: str = ""
     """Partition (queue) of the jobs."""
     account: str = ""
-    """Account that the jobs are charged to."""
+    """Account to which the jobs are charged."""
     qos: str = ""
     """Quality of service of the jobs."""
     constraint: str = ""
     """Features that the nodes must have, as sbatch --constraint takes them."""
     nodelist: str = ""
-    """Nodes that the job must have."""
+    """Nodes that the job must include, as sbatch --nodelist takes them."""
     exclude: str = ""
-    """Nodes that the job must not have."""
+    """Nodes that the job must not use."""
     gpus_per_node: int = 0
-    """GPUs of each node of a training job, with a process for each. If there are any, each job of
-    an array that evaluates or tracks is given one; packing needs none."""
+    """Number of GPUs on each node of a training job, with one process for each. Unless it is 0,
+    each job of an array that evaluates or tracks gets one GPU; packing needs none."""
     gpu_type: str = ""
-    """Type of GPU as the cluster names it, a100 for example, if it has several."""
+    """Type of GPU as the cluster names it, for example a100, if it has several."""
     gpu_form: Literal["gpus-per-node", "gres"] = "gpus-per-node"
-    """How GPUs are asked for: by --gpus-per-node=8, or by --gres=gpu:8 as older clusters want
-    it."""
+    """How GPUs are requested: with --gpus-per-node=8, or with --gres=gpu:8 as older clusters
+    require."""
     minutes: int = 240
     """Time limit in minutes; a job that reaches it saves, is queued again, and resumes."""
     signal_lead: int = 120
     """Seconds before the time limit at which a job is signalled to save and stop."""
     cpus: int = 4
-    """Processor cores of each process."""
+    """Number of processor cores for each process."""
     memory_gb: float = 8.0
-    """Memory of each process in 2^30 bytes; 0 asks for all that the node has."""
+    """Memory for each process in 2^30 bytes; 0 requests all memory of the node."""
     interface: str = ""
-    """Network interface that NCCL and gloo use, ib0 for example."""
+    """Network interface for NCCL and gloo, for example ib0."""
     scratch: str = ""
     """Folder on the node's own disk for temporary files and compiled kernels; $VARIABLES are
     expanded on the node."""
@@ -57,13 +57,13 @@ class ClusterConfig:
     setup: tuple[str, ...] = ()
     """Shell lines to run before the job, such as module load or conda activate."""
     container: str = ""
-    """Image in which the jobs' processes run, with Python and all packages
-    (slurm/containers): for apptainer a .sif file, for pyxis what its --container-image takes."""
+    """Container image in which the jobs' processes run, with Python and all packages
+    (slurm/containers): for apptainer a .sif file, for pyxis a value of its --container-image."""
     container_runtime: Literal["apptainer", "pyxis"] = "apptainer"
     """What runs the image: apptainer on the nodes, or SLURM's plugin pyxis."""
     container_mounts: tuple[str, ...] = ()
-    """Folders that the image is to see, as FOLDER or FROM:TO: those of runs, shards and data.
-    Apptainer mounts the home folder and the working directory by itself."""
+    """Folders to mount in the container, as FOLDER or FROM:TO: those of runs, shards and data.
+    Apptainer mounts the home folder and the working directory by default."""
 
     def __post_init__(self) -> None:
         least = {"minutes": 1, "signal_lead": 1, "cpus": 1, "gpus_per_node": 0, "memory_gb": 0}
@@ -77,7 +77,7 @@ class ClusterConfig:
             )
 
     def parameters(self, processes: int = 1) -> dict[str, Any]:
-        """Parameters as submitit takes them, for nodes with `processes` processes each."""
+        """Parameters for submitit, for nodes with `processes` processes each."""
         names = ("partition", "account", "qos", "constraint", "nodelist", "exclude")
         slurm = {f"slurm_{name}": value for name in names if (value := getattr(self, name))}
         return {
@@ -88,8 +88,8 @@ class ClusterConfig:
             "slurm_mem": f"{round(self.memory_gb * 1024) * processes}M" if self.memory_gb else "0",
             "slurm_signal_delay_s": self.signal_lead,
             "slurm_setup": self.setup_lines(),
-            # since 22.05 srun does not take over what sbatch was given, and its processes would
-            # share one core
+            # since SLURM 22.05, srun does not inherit sbatch's --cpus-per-task, and its processes
+            # would share one core
             "slurm_srun_args": [
                 f"--cpus-per-task={self.cpus}",
                 "--kill-on-bad-exit=1",
@@ -99,7 +99,7 @@ class ClusterConfig:
         }
 
     def pyxis_arguments(self) -> list[str]:
-        """srun's, for an image that the plugin pyxis runs."""
+        """Arguments of srun for an image that the plugin pyxis runs."""
         if not self.container or self.container_runtime != "pyxis":
             return []
         mounts = ",".join(self.mounts())
@@ -110,7 +110,7 @@ class ClusterConfig:
         ]
 
     def python(self) -> str | None:
-        """The command that the jobs run Python by; None for this process's own."""
+        """The command with which jobs run Python; None for this process's interpreter."""
         if not self.container:
             return None
         if self.container_runtime == "pyxis":
@@ -119,11 +119,11 @@ class ClusterConfig:
         return f"apptainer exec --nv{binds} {shlex.quote(self.container)} python"
 
     def mounts(self) -> list[str]:
-        """As FROM:TO."""
+        """The folders to mount, as FROM:TO."""
         return [m if ":" in m else f"{m}:{m}" for m in self.container_mounts]
 
     def gpus(self) -> dict[str, str]:
-        """The flag that asks for them."""
+        """The flag of sbatch that requests GPUs, with its value; empty for none."""
         if not self.gpus_per_node:
             return {}
         typed = (
@@ -136,7 +136,7 @@ class ClusterConfig:
         )
 
     def setup_lines(self) -> list[str]:
-        """Shell lines that come before the job's command."""
+        """Shell lines to run before the job's command."""
         variables = dict(self.environment)
         if self.interface:
             variables |= {
@@ -154,19 +154,19 @@ class ClusterConfig:
 
 
 def quoted(value: str) -> str:
-    """In double quotes, where the shell still replaces variables."""
+    """Put a value in double quotes, in which the shell still expands variables."""
     return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("`", "\\`") + '"'
 
 
 def find_profile() -> ClusterConfig:
-    """The profile that the environment variable names, or `--cluster` in its place; the defaults if
-    none.
+    """Read the profile that the environment variable CORRFLOW_CLUSTER names, which `--cluster`
+    sets; the defaults if it is empty.
 
-    `NAME` stands for `NAME.toml` among the user's own (~/.config/corrflow/clusters) or the
-    project's (slurm/clusters); what has a slash, or ends with .toml, is a path.
+    `NAME` stands for `NAME.toml` in the user's folder (~/.config/corrflow/clusters) or the
+    project's (slurm/clusters). A value with a slash, or one that ends with .toml, is a path.
 
     Raises:
-        ClusterError: there is none; or it is no such TOML.
+        ClusterError: the profile does not exist or is not valid.
     """
     name = os.environ.get(PROFILE_VARIABLE, "")
     if not name:
@@ -187,7 +187,7 @@ def find_profile() -> ClusterConfig:
 
 
 def read_profile(path: Path) -> ClusterConfig:
-    """A profile from its file."""
+    """Read a profile from its file; ClusterError if it is not valid."""
     try:
         profile = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
@@ -213,7 +213,7 @@ def read_profile(path: Path) -> ClusterConfig:
 
 
 def fits(value: Any, wanted: Any) -> bool:
-    """Whether a TOML value is what a field holds."""
+    """Whether a TOML value has the type of a field."""
     if get_origin(wanted) is Literal:
         return value in get_args(wanted)
     if get_origin(wanted) is tuple:

@@ -1,5 +1,5 @@
-"""What the caller did wrong, as one line. Our own bugs are any other exception."""
+"""The error that tells users of a mistake in one line. Any other exception is a bug of ours."""
 
 
 class ClusterError(ValueError):
-    """A mistake in what the user handed over; the message names value, limit and place."""
+    """A mistake in the user's input; the message names value, limit and place."""

@@ -1,4 +1,4 @@
-"""Several processes of one command on this machine, each told its place by the variables that
+"""Runs several processes of one command on this machine, with the environment variables that
 torchrun sets."""
 
 import ctypes
@@ -10,12 +10,13 @@ import sys
 import time
 from types import FrameType
 
-GRACE_SECONDS = 20.0  # from one process's death, or a signal to them, until those left are killed
+GRACE_SECONDS = 20.0  # between telling processes to stop and killing them
 POLL_SECONDS = 0.1
-# for the others to end by themselves once one has failed, and to say why; seldom all of it
+# how long the other processes may take to end by themselves, and to report errors, after one has
+# failed; usually they end sooner
 SETTLE_SECONDS = 5.0
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
-PR_SET_PDEATHSIG = 1  # prctl's: which signal to get when the parent dies
+PR_SET_PDEATHSIG = 1  # option of prctl: the signal to get when the parent dies
 PARENT = "CORRFLOW_PARENT_PID"
 
 
@@ -25,9 +26,9 @@ def is_worker_process() -> bool:
 
 
 def die_with_parent() -> None:
-    """Ask the kernel for a SIGTERM when the parent dies, even by -9, so that no process is left
-    behind (Linux alone has this); exit if it has died already. An interrupt that `run_processes`
-    held back until now is raised."""
+    """Ask the kernel for a SIGTERM when the parent dies, even by SIGKILL, so that no process is
+    left behind (only on Linux); exit if the parent has died already. Also unblock SIGINT, which
+    `run_processes` blocked, so that a pending Ctrl-C is raised now."""
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     if os.uname().sysname != "Linux":
         return
@@ -38,17 +39,19 @@ def die_with_parent() -> None:
 
 
 def run_processes(command: list[str], count: int) -> int:
-    """Run `count` processes of `command` until all have ended; signals to this one are passed on to
+    """Run `count` processes of `command` until all have ended; SIGINT and SIGTERM are passed on to
     them.
 
-    When one fails the others are told to stop, and killed if they don't. Ctrl-C reaches each once
-    it calls `die_with_parent`: before, it only imports, and would end with a traceback of that.
+    When one fails, the others are told to stop, and killed if they don't. Ctrl-C takes effect in a
+    process only when it calls `die_with_parent`; before that it is importing modules, and would end
+    with a traceback.
 
     Returns:
-        0; or 2 if any found a mistake of the user's, else the exit code of one that failed.
+        0 if all succeeded; 2 if any found a mistake of the user's; else the exit code of one that
+        failed.
     """
     port = free_port()
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # the processes have it, too
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the processes
     processes = [
         subprocess.Popen(command, env=place(rank, count, port), start_new_session=True)
         for rank in range(count)
@@ -69,13 +72,13 @@ def run_processes(command: list[str], count: int) -> int:
 
 
 def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
-    """Wait until all have ended well, or one has failed."""
+    """Wait until all processes have succeeded, or one has failed; returns the exit code."""
     while True:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
         if failed:
             tell_killed(codes)
-            # one's failure breaks the others' collectives: the mistake itself is to be told
+            # one failure breaks the others' collectives: wait for the code of the actual mistake
             deadline = time.monotonic() + SETTLE_SECONDS
             while None in [process.poll() for process in processes]:
                 if time.monotonic() > deadline:
@@ -89,7 +92,7 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
 
 
 def tell_killed(codes: list[int | None]) -> None:
-    """A line for each process that had no time for one of its own."""
+    """Print a line for each process that was killed, since it could not print one itself."""
     for rank, code in enumerate(codes):
         if code is not None and code < 0 and -code not in PASSED_ON:
             reason = ": too little memory, perhaps" if code == -signal.SIGKILL else ""
@@ -99,7 +102,7 @@ def tell_killed(codes: list[int | None]) -> None:
 
 
 def end(processes: "list[subprocess.Popen[bytes]]") -> None:
-    """Tell those that still run to stop, and kill those that don't in time."""
+    """Tell running processes to stop, and kill those that don't in time."""
     deadline = time.monotonic() + GRACE_SECONDS
     for process in processes:
         if process.poll() is None:
@@ -113,7 +116,7 @@ def end(processes: "list[subprocess.Popen[bytes]]") -> None:
 
 
 def place(rank: int, count: int, port: int) -> dict[str, str]:
-    """The environment of one process."""
+    """The environment variables of one process."""
     variables = {
         "RANK": rank,
         "LOCAL_RANK": rank,
@@ -130,7 +133,7 @@ def place(rank: int, count: int, port: int) -> dict[str, str]:
 
 
 def free_port() -> int:
-    """A port that nobody listens on now."""
+    """A port that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,4 +1,4 @@
-"""Where the processes of a job meet: SLURM's variables, told in the words that torchrun uses."""
+"""The rendezvous of a job's processes: sets torchrun's environment variables from SLURM's."""
 
 import os
 
@@ -8,7 +8,7 @@ PORTS = range(20_000, 32_000)  # below those that Linux gives to outgoing connec
 
 
 def distributed_variables() -> dict[str, str]:
-    """RANK, WORLD_SIZE and the like of this process, from inside of a job."""
+    """RANK, WORLD_SIZE and the other variables of this process, within a job."""
     job = submitit.JobEnvironment()
     variables = {
         "RANK": job.global_rank,
@@ -23,6 +23,6 @@ def distributed_variables() -> dict[str, str]:
 
 
 def meeting_port(job: str, restarts: str) -> int:
-    """A port that all processes of a job know without asking; another after each restart, should it
-    be taken."""
+    """A port that all processes of a job compute alike; it changes with each restart, in case it
+    was taken."""
     return PORTS[(int(job) * 7 + int(restarts)) % len(PORTS)]

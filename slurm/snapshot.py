@@ -1,5 +1,4 @@
-"""Keeps what a job is made of in the run's folder: code, git state, environment. The job runs from
-that copy."""
+"""Copies code, git state and environment into the run's folder. The job runs from that copy."""
 
 import json
 import platform
@@ -23,15 +22,15 @@ def take_snapshot(
 
     Args:
         run: the run's folder.
-        source: where `packages` lie.
+        source: folder that has the `packages`.
         packages: folders of Python code.
-        facts: for `job.json`: the command, its configuration.
+        facts: content of `job.json`: the command and its configuration.
 
     Raises:
-        ClusterError: it can't be written.
+        ClusterError: the snapshot can't be written.
     """
     names = [path.name for path in (run / FOLDER).glob("*")]
-    taken = [int(name) for name in names if name.isdecimal()]  # others are the user's
+    taken = [int(name) for name in names if name.isdecimal()]  # others belong to the user
     snapshot = run / FOLDER / f"{max(taken, default=0) + 1:03d}"
     try:
         for package in packages:
@@ -49,8 +48,8 @@ def take_snapshot(
 
 
 def git_state(source: Path) -> bytes:
-    """Commit, changed files and their changes, which may be in any encoding; a line if there is no
-    git."""
+    """Commit, changed files and their diff, which may be in any encoding; or a line that says that
+    there is no git repository."""
 
     def git(*words: str) -> bytes:
         line = ["git", "-C", str(source), *words]
@@ -65,7 +64,7 @@ def git_state(source: Path) -> bytes:
 
 
 def environment() -> str:
-    """Python, the system, and every package with its version."""
+    """The versions of Python, the system and every package."""
     packages = sorted(
         {
             f"{distribution.metadata['Name']}=={distribution.version}"

@@ -1,4 +1,4 @@
-"""What SLURM says of a job: its state, its nodes, why it waits."""
+"""Asks SLURM for a job's state, its nodes, and why it waits."""
 
 import time
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 from slurm.client import NO_SUCH_JOB, ask
 from slurm.errors import ClusterError
 
-# states in which a job is not over
+# states of jobs that have not ended
 ALIVE = {
     "PENDING",
     "RUNNING",
@@ -21,31 +21,32 @@ ALIVE = {
 }
 FORMAT = "%T|%r|%N|%S|%M"
 NO_ANSWER = "NO ANSWER"
-SILENCE_SECONDS = 30.0  # for which a question is asked again that is not answered
+SILENCE_SECONDS = 30.0  # for how long an unanswered question is repeated
 LOOK_SECONDS = 5.0  # between two questions to the controller
 
 
 class JobState(NamedTuple):
-    """A job as SLURM tells it."""
+    """The state of a job as SLURM reports it."""
 
     state: str
-    """As `squeue` writes it: RUNNING; UNKNOWN if no one knows it any more; NO ANSWER if SLURM does
-    not say."""
+    """As in `squeue`, such as RUNNING; UNKNOWN if SLURM does not know the job any more; NO ANSWER
+    if SLURM does not answer."""
     reason: str = ""
     """Why it waits, how it ended, or why there is no answer."""
     nodes: str = ""
     start: str = ""
-    """When it started, or is expected to."""
+    """When it started, or is expected to start."""
     elapsed: str = ""
 
     @property
     def alive(self) -> bool:
-        """Whether it runs, or will."""
+        """Whether the job runs, or will run."""
         return self.state in ALIVE
 
 
 def job_state(job: str) -> JobState:
-    """The state of a job, from the queue, or from the accounts if it has left that."""
+    """The state of a job, from the queue (squeue), or from the accounting database (sacct) if it
+    has left the queue."""
     queue = ask("squeue", "-h", "-t", "all", "-j", job, "-o", FORMAT)
     if queue.text:
         state, reason, nodes, start, elapsed = queue.text.splitlines()[0].split("|")
@@ -57,7 +58,7 @@ def job_state(job: str) -> JobState:
     accounts = ask("sacct", "-nPX", "-j", job, "-o", "State,ExitCode,NodeList,Start,Elapsed")
     if accounts.text:
         state, code, nodes, start, elapsed = accounts.text.splitlines()[-1].split("|")
-        # what has left the queue is over, though the accounts may lag behind
+        # a job that has left the queue has ended, though the accounting database may lag behind
         return JobState(
             state.split()[0],
             f"exit code {code.partition(':')[0]}",
@@ -73,15 +74,16 @@ def job_state(job: str) -> JobState:
 
 
 def answered_state(job: str, otherwise: str) -> JobState:
-    """The state of a job, asked for until SLURM answers: a controller that is busy or starting says
-    nothing of jobs that run.
+    """The state of a job, asked for repeatedly until SLURM answers, because a busy or starting
+    controller does not answer even about running jobs.
 
     Args:
         job: its id.
-        otherwise: what is to be done, or happens, without an answer, for the error.
+        otherwise: what to do, or what happens, without an answer; for the error message.
 
     Raises:
-        ClusterError: there is none; says what was asked, for how long, and SLURM's own reason.
+        ClusterError: there is no answer; the message says what was asked, for how long, and SLURM's
+            own reason.
     """
     began = time.monotonic()
     while (state := job_state(job)).state == NO_ANSWER:

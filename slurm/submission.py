@@ -1,4 +1,4 @@
-"""Hands jobs to SLURM through submitit, and tells its reason where it refuses them."""
+"""Submits jobs to SLURM through submitit, and reports SLURM's reason if it refuses them."""
 
 import contextlib
 import io
@@ -14,13 +14,13 @@ from slurm.cluster import PROFILE_VARIABLE, ClusterConfig
 from slurm.errors import ClusterError
 from slurm.tasks import DistributedTask, requeue_lines, start_lines
 
-RETURNS = 1_000_000  # times that a job may reach its time limit and go on
+RETURNS = 1_000_000  # how often a job may reach its time limit and be requeued
 
 
 def executor_of(
     logs: Path, name: str, config: ClusterConfig, processes: int = 1, **more: Any
 ) -> submitit.AutoExecutor:
-    """What submits jobs with these needs; `more` are submitit's own parameters."""
+    """An executor that submits jobs with these resources; `more` are submitit's own parameters."""
     executor = submitit.AutoExecutor(
         logs, cluster="slurm", slurm_max_num_timeout=RETURNS, slurm_python=config.python()
     )
@@ -31,9 +31,9 @@ def executor_of(
 def training_executor(
     logs: Path, name: str, config: ClusterConfig, nodes: int, processes: int, code: Path
 ) -> submitit.AutoExecutor:
-    """The same for one job of `nodes` times `processes`, which runs the code under `code` and comes
-    back until it is done."""
-    # safe path: else the folder that the job was submitted from would come before the snapshot
+    """An executor for one job of `nodes` times `processes` processes, which runs the code in the
+    folder `code`, and is requeued until it is done."""
+    # PYTHONSAFEPATH: otherwise Python would import from the folder of submission, not the snapshot
     own = [
         f"unset {PROFILE_VARIABLE}",
         "export PYTHONSAFEPATH=1",
@@ -50,8 +50,8 @@ def training_executor(
 
 
 def submit_distributed(executor: submitit.AutoExecutor, task: DistributedTask) -> str:
-    """Submit a job of many processes; returns its id. ClusterError with SLURM's own reason if it
-    refuses."""
+    """Submit a job of many processes; returns its id. ClusterError, with SLURM's own reason, if it
+    is refused."""
     check_possible(executor)
     with refusals():
         return str(executor.submit(task).job_id)
@@ -59,13 +59,13 @@ def submit_distributed(executor: submitit.AutoExecutor, task: DistributedTask) -
 
 def script_of(executor: submitit.AutoExecutor) -> str:
     """The sbatch script that would be submitted."""
-    slurm: Any = executor._executor  # submitit has no public way to it
+    slurm: Any = executor._executor  # submitit has no public API for this
     return str(slurm._make_submission_file_text(slurm._submitit_command_str, "dry-run"))
 
 
 def check_possible(executor: submitit.AutoExecutor) -> None:
-    """ClusterError if SLURM says that such a job can't ever run; in earnest it may take it all the
-    same, and let it wait for ever."""
+    """ClusterError if SLURM says that such a job can never run. A real submission may be accepted
+    all the same, and wait for ever."""
     done = subprocess.run(
         ["sbatch", "--test-only"],
         input=script_of(executor),
@@ -82,7 +82,7 @@ def check_possible(executor: submitit.AutoExecutor) -> None:
 
 @contextlib.contextmanager
 def refusals() -> Iterator[None]:
-    """Turn a refusal of SLURM's into a ClusterError."""
+    """Turn a refusal by SLURM into a ClusterError."""
     try:
         with contextlib.redirect_stderr(io.StringIO()):  # submitit prints what it raises, too
             yield

@@ -1,5 +1,5 @@
-"""What a job runs: a function by its dotted name, with plain arguments. Nothing of the caller's is
-pickled but those."""
+"""The work of a job: a function by its dotted name, with plain arguments. Of the caller's objects,
+only the arguments are pickled."""
 
 import importlib
 import os
@@ -13,47 +13,47 @@ import submitit
 
 from slurm.rendezvous import distributed_variables
 
-# exit code (EX_TEMPFAIL) of a process that was told to leave: its job is to go back into the queue
+# exit code (EX_TEMPFAIL) of a process that was told to stop: its job must be requeued
 EXIT_REQUEUE = 75
-EXIT_RECURRING = 3  # exit code of work that stopped itself for a reason that would come again
-DONE_SUFFIX = ".over"  # suffix of the file, named by the job, that says so
-# exit codes after which a job stays out of the queue; 2 is a mistake of the user's
+EXIT_RECURRING = 3  # exit code of work that stopped itself for a reason that would recur
+DONE_SUFFIX = ".over"  # suffix of the file, named after the job, that says that it is done
+# exit codes after which a job is not requeued; 2 is a mistake of the user's
 FINAL_EXIT_CODES = (0, 2, EXIT_RECURRING)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A call that a job makes."""
+    """A function call for a job to make."""
 
     function: str
     """`package.module:name`."""
     arguments: dict[str, Any]
 
     def __call__(self) -> Any:
-        """Make it."""
+        """Import the function and call it."""
         module, _, name = self.function.partition(":")
         return getattr(importlib.import_module(module), name)(**self.arguments)
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
-        """Preempted or out of time: the same call again, which goes on where this one was cut."""
+        """Submit the same call again after a preemption or time limit; it resumes the work."""
         return submitit.helpers.DelayedSubmission(self)
 
 
 @dataclass(frozen=True)
 class DistributedTask:
-    """A call that all processes of a job make together; the function returns an exit code.
+    """A function call that all processes of a job make together; the function returns an exit code.
 
-    submitit would run a checkpoint within the signal handler, of rank 0 alone, where no collective
-    can run. So it is not asked: signals are the function's own affair, and `requeue_lines` bring
-    the job back.
+    It has no method `checkpoint`, because submitit would call it in a signal handler of rank 0
+    only, where no collective can run. The function handles signals itself, and `requeue_lines`
+    requeue the job.
     """
 
     task: Task
 
     def __call__(self) -> None:
-        """Tell the process its place, make the call, end with its code."""
+        """Set the distributed environment variables, make the call, and exit with its code."""
         for number in (signal.SIGUSR2, signal.SIGTERM):
-            # while modules are imported there is nothing to save
+            # nothing needs saving while modules are imported
             signal.signal(number, lambda *_: os._exit(EXIT_REQUEUE))
         os.environ.update(distributed_variables())
         over = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{DONE_SUFFIX}")
@@ -63,23 +63,23 @@ class DistributedTask:
         if code in FINAL_EXIT_CODES:
             over.touch()
         if code:
-            # at once: Python's own end waits for connections to processes that are lost
+            # os._exit, because Python's normal exit waits for connections to lost processes
             os._exit(code)
 
 
 def start_lines(logs: Path) -> list[str]:
-    """Shell lines before the job's command: what an earlier try said of its end does not count. Its
-    processes could not see to it, since one may start when another has ended already."""
+    """Shell lines before the job's command: remove the file with which an earlier attempt said that
+    it was done. The job's processes can't do this, since one may start after another has ended."""
     return [f'rm -f "{logs}/$SLURM_JOB_ID{DONE_SUFFIX}"']
 
 
 def requeue_lines(logs: Path) -> list[str]:
-    """Shell lines after the job's command: whatever ended it, if it may be better the next time, it
-    goes back into the queue.
+    """Shell lines after the job's command: requeue the job unless it is done.
 
-    The file says what the exit code may not: srun tells the highest, that of processes it had to
-    kill. A job that was cancelled is not running any more, and stays away. The controller may be
-    busy or starting: it is asked for a while.
+    The file tells that it is done, because the exit code may not: srun returns the highest one,
+    which may be that of processes that it killed. A cancelled job is no longer in state RUNNING, so
+    it is not requeued. The controller may be busy or starting, so the request is repeated for a
+    while.
     """
     return [
         "code=$?",

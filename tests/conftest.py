@@ -1,5 +1,5 @@
-"""What the tests share: small generated videos, packed once, and the places of larger data that may
-be absent."""
+"""Fixtures and paths for all tests: small generated videos, packed once, a cluster, a browser, and
+folders with larger data that may be missing."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,8 @@ from pathlib import Path
 # without a GPU, kernels run in the interpreter; triton decides when it is first imported
 if not Path("/dev/nvidiactl").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")
-# what is computed here is tiny: threads would wait for each other, worst of all while other
-# programs want the cores too
+# tests compute so little that threads would mostly wait for each other, especially while other
+# programs use the cores, too
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import fcntl
@@ -31,8 +31,8 @@ from shards.synthetic import SceneConfig, write_tree
 ROOT = Path(__file__).parents[1]
 DATA = Path(__file__).parent / "data"
 SHARED = ROOT.parent / "shared"
-# seconds that a test waits for a process: only one that hangs takes so long, however busy the
-# machine is
+# seconds that a test waits for a process: long enough that only a hanging one reaches it, even on a
+# busy machine
 TIMEOUT_SECONDS = 600
 
 TINY_SCENE = SceneConfig(frames=8, height=48, width=64, objects=(1, 2), speed=2.0, points=3)
@@ -66,7 +66,7 @@ SLURM_DAEMONS = ("slurmctld", "slurmd", "slurmdbd", "munged", "mariadbd")
 
 
 def why_no_cluster() -> str:
-    """Why no cluster can be had here; nothing if one can."""
+    """Why no cluster can run here; an empty string if one can."""
     if "SLURM_CONF" in os.environ and shutil.which("sbatch"):
         return ""
     missing = [name for name in SLURM_DAEMONS if shutil.which(name) is None]
@@ -81,8 +81,8 @@ def why_no_cluster() -> str:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
-    """A cluster that answers, for one file of tests at a time: some of them kill its daemons. Skips
-    where there can be none."""
+    """A cluster that answers, for one test file at a time, because some tests kill its daemons.
+    Skips if no cluster can run here."""
     if reason := why_no_cluster():
         pytest.skip(reason)
     if "SLURM_CONF" not in os.environ:
@@ -101,12 +101,12 @@ def cluster() -> Iterator[None]:
 
 
 def controller() -> int:
-    """The process that these tests end with: of xdist's, the one that started the others."""
+    """The process id of pytest, or with xdist of the process that started the workers."""
     return os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Take down the cluster that the tests brought up, once all processes of pytest are done."""
+    """Stop the cluster that the tests started, once all processes of pytest are done."""
     root = Path(os.environ.get("CORRFLOW_CLUSTER_ROOT", "/tmp/corrflow-cluster"))
     mark = root / ".of-tests"
     if mark.exists() and mark.read_text() == str(os.getpid()):
@@ -114,7 +114,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
         mark.unlink()
 
 
-NO_CONFIG = (  # what SLURM's client says where it was installed and never set up
+NO_CONFIG = (  # errors of SLURM's client if it is installed without a configuration
     "error: resolve_ctls_from_dns_srv: res_nsearch error: Unknown host",
     "error: fetch_config: DNS SRV lookup failed",
     "error: _establish_config_source: failed to fetch config",
@@ -126,8 +126,8 @@ NO_CONFIG = (  # what SLURM's client says where it was installed and never set u
 def slurm_client(
     tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., None]:
-    """Puts commands of SLURM's on the PATH, alone: shell scripts, that of `sbatch` unless given one
-    that fails."""
+    """Makes shell scripts for SLURM's commands the only programs on the PATH; `sbatch` fails by
+    default."""
 
     def install(**scripts: str) -> None:
         folder = tmp_path_factory.mktemp("client")
@@ -141,15 +141,14 @@ def slurm_client(
 
 @pytest.fixture
 def silent_slurm(slurm_client: Callable[..., None]) -> None:
-    """SLURM's client without a configuration: each command of it fails with the same chain of
-    errors."""
+    """SLURM's client without a configuration: each command fails with the same chain of errors."""
     names = ("sbatch", "scontrol", "sinfo", "squeue", "sacct", "srun")
     chains = {name: "".join(f"echo '{name}: {line}' >&2\n" for line in NO_CONFIG) for name in names}
     slurm_client(**{name: f"{chain}exit 1" for name, chain in chains.items()})
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Say in a line for each reason how many tests were skipped for it."""
+    """Print a line for each reason with the number of tests that were skipped for it."""
     skipped = terminalreporter.stats.get("skipped", [])
     reasons = Counter(" ".join(report.longrepr[2].split()) for report in skipped)
     for reason, count in sorted(reasons.items()):
@@ -159,12 +158,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A headless Chromium; skips where there is none."""
+    """A headless Chromium; skips if it is not installed."""
     found = shutil.which("chromium")
     if found is None:
         pytest.skip("needs a browser (as root: apt-get install chromium)")
     with sync_playwright() as playwright:
-        # CI is root, whom its sandbox refuses
+        # CI runs as root, for which Chromium's sandbox does not work
         browser = playwright.chromium.launch(executable_path=found, args=["--no-sandbox"])
         yield browser
         browser.close()

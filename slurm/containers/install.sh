@@ -1,5 +1,5 @@
 #!/bin/sh
-# What an image needs, on Debian or Ubuntu with Python 3.11 to 3.13; both recipes run it in a copy of the checkout.
+# Installs what an image needs, on Debian or Ubuntu with Python 3.11 to 3.13. Both recipes run it in a copy of the checkout.
 set -eu
 cd "$(dirname "$0")/../.."
 PYTHON=${PYTHON:-python3}

@@ -1,5 +1,5 @@
-"""The kernels' product for Triton's interpreter, which multiplies the bits of bfloat16 as if they
-were whole numbers: made wide before."""
+"""The kernels' product for Triton's interpreter: converts to float32 first, because the interpreter
+multiplies the bits of bfloat16 as if they were integers."""
 
 import triton
 import triton.language as tl

@@ -1,7 +1,7 @@
-"""Data sets of a few tiny videos, each in the exact layout of the real one, with a truth that can
-be worked by hand.
+"""Data sets of a few tiny videos, each in the exact layout of the real one, with a ground truth
+that can be computed by hand.
 
-A background of noise that stands still, squares of one colour that move by whole pixels.
+The background is static noise, and the objects are squares of one colour that move by whole pixels.
 """
 
 import json
@@ -19,7 +19,7 @@ COLORS = ((0, 0, 0), (220, 40, 40), (40, 200, 60), (60, 60, 230), (230, 220, 50)
 
 
 def draw(labels_hw):
-    """The picture of a map of labels."""
+    """Draw an image of labels."""
     noise = np.random.default_rng(0).integers(60, 140, (*labels_hw.shape, 3))
     colors = np.array(COLORS)[labels_hw % len(COLORS)]
     return np.where((labels_hw > 0)[..., None], colors, noise).astype(np.uint8)
@@ -34,17 +34,17 @@ def squares(*places, height=HEIGHT, width=WIDTH):
 
 
 def save(path, labels_hw):
-    """The picture of labels."""
+    """Save an image of labels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(draw(labels_hw)).save(path, quality=95)
 
 
 def youtube_vos(root, truth=True):
-    """A split with a video of five frames, with a second object from the third on, and one of one
-    frame; with truth, all are annotated.
+    """A split with a video of five frames, which has a second object from the third frame on, and a
+    video of one frame. With `truth`, all frames are annotated.
 
-    Object 1 (a dog: seen) is 12 pixels wide and moves by 2 a frame; object 2 (a guitar: unseen)
-    stands still.
+    Object 1 (a dog: seen) is 12 pixels wide and moves by 2 pixels per frame; object 2 (a guitar:
+    unseen) does not move.
     """
     places = [(1, 10 + 2 * t, 8, 12) for t in range(5)]
     labels = [
@@ -54,7 +54,7 @@ def youtube_vos(root, truth=True):
         save(root / f"JPEGImages/0a1b2c3d4e/{5 * t:05d}.jpg", labels_hw)
         if truth or t == 0:
             write_mask(root / f"Annotations/0a1b2c3d4e/{5 * t:05d}.png", labels_hw)
-    if not truth:  # the validation split has the new object alone
+    if not truth:  # the validation split marks only the new object
         write_mask(
             root / "Annotations/0a1b2c3d4e/00010.png",
             np.where(labels[2] == 2, 2, 0).astype(np.uint8),
@@ -76,7 +76,7 @@ def youtube_vos(root, truth=True):
 
 
 def davis_test(root):
-    """A test-dev tree: two sequences, of four frames and one, with first masks alone."""
+    """A test-dev tree: sequences of four frames and of one frame, with only the first masks."""
     (root / "ImageSets/2017").mkdir(parents=True)
     (root / "ImageSets/2017/test-dev.txt").write_text("aerobatics\nchamaleon\n")
     for name, length in (("aerobatics", 4), ("chamaleon", 1)):
@@ -91,10 +91,10 @@ def davis_test(root):
 
 
 def jhmdb(root):
-    """A class of two videos, one of them to test on: four frames, and a fifth without joints.
+    """A class of two videos, one of which is for testing: four frames, and a fifth without joints.
 
-    The joints lie in a box of 30 x 40 pixels, diagonal 50, and all move right by 2.5 a frame; the
-    last is outside of the first frame.
+    The joints are in a box of 30 x 40 pixels, whose diagonal is 50, and all move right by 2.5
+    pixels per frame; the last joint is outside the first frame.
     """
     (root / "splits").mkdir(parents=True)
     (root / "splits/wave_test_split1.txt").write_text(
@@ -121,8 +121,8 @@ def jhmdb(root):
 
 
 def vip(root):
-    """VIP_Fine with one video of three frames: hair (2) of two people, and the upper clothes (5) of
-    one, who moves by 4 a frame."""
+    """VIP_Fine with one video of three frames: hair (2) of two people, and upper clothes (5) of one
+    of them, who moves by 4 pixels per frame."""
     base = root / "VIP_Fine"
     (base / "lists").mkdir(parents=True)
     (base / "lists/val_videos.txt").write_text("videos10\n")
@@ -145,11 +145,12 @@ def vip(root):
 
 def badja(root):
     """A horse of DAVIS, seven frames of 256 x 160, labelled in the third, fifth and seventh; and an
-    animal whose frames are not handed out.
+    animal whose frames are not distributed.
 
-    Its segmentation is 50 x 50 pixels: 100 x 100 once it is 512 x 320, so that 0.2 of the root of
-    its area is 20. It moves by 3 a frame, 6 of those. Two joints are visible in the first labelled
-    frame, of which one is hidden in the last; a third comes later; a fourth is above the picture.
+    The horse's segmentation has 50 x 50 pixels, or 100 x 100 after resizing to 512 x 320, so 0.2 of
+    the square root of its area is 20. It moves by 3 pixels per frame, which are 6 after resizing.
+    Two joints are visible in the first labelled frame, one of which is hidden in the last; a third
+    appears later; a fourth is above the image.
     """
     labels = []
     for t in range(7):
@@ -188,11 +189,11 @@ def badja(root):
 
 
 def tapvid(path):
-    """The pickle with two videos: of five frames of 40 x 64, and of one frame.
+    """The pickle with two videos: one of five frames of 40 x 64, and one of a single frame.
 
-    In pixels of 256 x 256, from the corner: point 0 stands at (64, 64) and is hidden in the last
-    frame; point 1 begins at (100, 100) and moves right by 3 a frame; point 2 is first seen in the
-    third frame, at (30, 200), and stands; point 3 is never seen.
+    In pixels at 256 x 256, from the corner: point 0 stays at (64, 64) and is hidden in the last
+    frame; point 1 begins at (100, 100) and moves right by 3 pixels per frame; point 2 is first
+    visible in the third frame, at (30, 200), and does not move; point 3 is never visible.
     """
     points = np.zeros((4, 5, 2))
     points[0], points[2] = (64, 64), (30, 200)
