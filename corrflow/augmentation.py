@@ -107,10 +107,10 @@ def jitter_colors(rgb_m3hw: Tensor, changes_m4: Tensor) -> Tensor:
     contrasted_m3hw = torch.lerp(mean_m111, bright_m3hw, 1 + contrast).clamp(0, 1)
     gray_m1hw = rgb_to_grayscale(contrasted_m3hw)
     saturated_m3hw = torch.lerp(gray_m1hw, contrasted_m3hw, 1 + saturation).clamp(0, 1)
-    return turn_hue(saturated_m3hw, hue)
+    return rotate_hue(saturated_m3hw, hue)
 
 
-def turn_hue(rgb_m3hw: Tensor, turns_m111: Tensor) -> Tensor:
+def rotate_hue(rgb_m3hw: Tensor, turns_m111: Tensor) -> Tensor:
     """Rotate the HSV hue of RGB frames in [0, 1]; 1 is a full turn, and value and saturation stay
     the same."""
     red, green, blue = torch.split(rgb_m3hw, 1, dim=1)

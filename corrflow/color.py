@@ -32,7 +32,7 @@ RED_SHADES = 16  # shades of red in one step of computing a table of all colours
 
 InputSpace = Literal["rgb", "lab"]
 # what Lab is shifted and divided by for the encoder
-LAB_MIDDLE, LAB_REACH = (
+LAB_OFFSET, LAB_SCALE = (
     (50.0, 0.0, 0.0),
     (50.0, 128.0, 128.0),
 )
@@ -76,7 +76,7 @@ def to_input_space(rgb_n3hw: Tensor, space: InputSpace) -> Tensor:
     if space == "rgb":
         return rgb_n3hw
     middle, reach = (
-        x[:, None, None] for x in constant((LAB_MIDDLE, LAB_REACH), rgb_n3hw.dtype, rgb_n3hw.device)
+        x[:, None, None] for x in constant((LAB_OFFSET, LAB_SCALE), rgb_n3hw.dtype, rgb_n3hw.device)
     )
     shown_n3hw: Tensor = (rgb_to_lab(rgb_n3hw) - middle) / reach
     return shown_n3hw
@@ -88,7 +88,7 @@ def from_input_space(input_n3hw: Tensor, space: InputSpace) -> Tensor:
         return input_n3hw
     middle, reach = (
         x[:, None, None]
-        for x in constant((LAB_MIDDLE, LAB_REACH), input_n3hw.dtype, input_n3hw.device)
+        for x in constant((LAB_OFFSET, LAB_SCALE), input_n3hw.dtype, input_n3hw.device)
     )
     return lab_to_rgb(input_n3hw * reach + middle)
 

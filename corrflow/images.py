@@ -31,7 +31,7 @@ def load_image(path: Path, kind: str) -> Image.Image:
     try:
         with Image.open(path) as image:
             image.load()
-            upright = ImageOps.exif_transpose(image) if is_turned(image) else image
+            upright = ImageOps.exif_transpose(image) if is_rotated(image) else image
             upright.format = image.format
             return upright
     except FileNotFoundError:
@@ -40,7 +40,7 @@ def load_image(path: Path, kind: str) -> Image.Image:
         raise InputError(f"{kind} {path}: not a readable image ({error})") from None
 
 
-def is_turned(image: Image.Image) -> bool:
+def is_rotated(image: Image.Image) -> bool:
     """Whether the EXIF orientation asks for a rotation or a flip."""
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
 

@@ -150,7 +150,7 @@ def labels_of_alpha(image: Image.Image, alpha_hw: Labels, name: str) -> Labels:
             return index_hw
     colors_hw3 = np.where(shown_hw[..., None], rgb(image.convert("RGBA")), 0).astype(np.uint8)
     # a soft edge may change the colours a little
-    solid = np.unique(codes_of(colors_hw3[shown_hw & (alpha_hw == alpha_hw.max())]))
+    solid = np.unique(color_codes(colors_hw3[shown_hw & (alpha_hw == alpha_hw.max())]))
     if len(solid) > MOST_OBJECTS:  # a cutout of a photograph
         return shown_hw.astype(np.uint8)
     labels_hw, known_hw = palette_places(colors_hw3)
@@ -263,13 +263,13 @@ def labels_of_colors(colors_hw3: Labels, name: str) -> Labels:
 
 def palette_places(colors_hw3: Labels) -> tuple[Labels, NDArray[np.bool_]]:
     """Indices of colours in the DAVIS palette, and whether each colour is in it, both `[H, W]`."""
-    codes_hw = codes_of(colors_hw3)
-    palette = codes_of(np.array(PALETTE).reshape(256, 3))
+    codes_hw = color_codes(colors_hw3)
+    palette = color_codes(np.array(PALETTE).reshape(256, 3))
     order = palette.argsort()
     labels_hw = order[np.searchsorted(palette[order], codes_hw).clip(max=255)]
     return labels_hw.astype(np.uint8), np.asarray(palette[labels_hw] == codes_hw)
 
 
-def codes_of(colors: NDArray[np.integer]) -> Numbers:
+def color_codes(colors: NDArray[np.integer]) -> Numbers:
     """Encode each colour as one number, `[..., 3]` to `[...]`."""
     return np.asarray(colors.astype(np.int64) @ (1 << 16, 1 << 8, 1))

@@ -134,7 +134,7 @@ class CorrFlow(nn.Module):
         self.encoder.accelerate(self.device, half=half, winograd=winograd)
         return self
 
-    def computed_by(self) -> str:
+    def describe_compute(self) -> str:
         """What the rounding of results may depend on: device, attention backend and precision."""
         precision = str(self.precision).removeprefix("torch.")
         return f"{self.device.type}, {self.attention} attention, encoder in {precision}"

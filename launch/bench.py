@@ -32,7 +32,7 @@ from corrflow.memory import keep_freed_memory
 from corrflow.plotting import check_matplotlib
 from corrflow.progress import progress_bar
 from corrflow.speed import cases, cost
-from corrflow.speed.attention_cases import growing_attention
+from corrflow.speed.attention_cases import attention_scaling_variants
 from corrflow.speed.machine import Limits, measure_limits
 from corrflow.speed.measure import BASELINE, Row, Variant, measure
 from corrflow.speed.plot import draw_growth
@@ -113,12 +113,12 @@ def growth(job: BenchJob, device: torch.device) -> Series:
         "image side, pixels (attention)": [
             (
                 side,
-                growing_attention(replace(sizes, height=side, width=side), device),
+                attention_scaling_variants(replace(sizes, height=side, width=side), device),
             )
             for side in GROWTH_SIDES
         ],
         "radius, cells (attention)": [
-            (radius, growing_attention(replace(sizes, radius=radius), device))
+            (radius, attention_scaling_variants(replace(sizes, radius=radius), device))
             for radius in GROWTH_RADII
         ],
         "image side, pixels (training step)": [

@@ -18,9 +18,9 @@ from corrflow.benchmarks.plan import (
     Evaluation,
     EvaluationPlan,
     begin,
-    noting_failure,
-    plan_of,
+    make_plan,
     read_plan,
+    recording_failure,
 )
 from corrflow.benchmarks.results import Result
 from corrflow.device import choose_device, share_cores
@@ -86,7 +86,7 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
         choose_backend(job.attention, choose_device(job.device), top_k=protocol.top_k)
     root, name = str(job.root.absolute()), method_name(job)
     if not protocol.propagates:
-        return plan_of(
+        return make_plan(
             Evaluation(job.benchmark, root, name, protocol, size=job.size, reset_gap=job.reset_gap),
             job.out,
         )
@@ -115,7 +115,7 @@ def plan_job(job: EvalJob, away: bool) -> EvaluationPlan:
         attention=job.attention,
         precision=job.precision,
     )
-    return plan_of(evaluation, job.out)
+    return make_plan(evaluation, job.out)
 
 
 def make_model(
@@ -157,7 +157,7 @@ def find_model(evaluation: Evaluation, number: int) -> CorrFlow | None:
         device,
         attention,
     ).accelerate(evaluation.precision)
-    print(model.computed_by(), flush=True)
+    print(model.describe_compute(), flush=True)
     if (weights := weights_digest(model)) != evaluation.weights:
         raise InputError(
             f"checkpoint {evaluation.checkpoint or evaluation.encoder}: its weights are {weights}, "
@@ -183,7 +183,7 @@ def work(
     share = plan.share(number, count)
     if all(plan.result(sequence) for sequence in share):
         return
-    with noting_failure(plan, share):
+    with recording_failure(plan, share):
         model = find_model(plan.evaluation, device)
         frames = sum(sequence.length for sequence in share)
         name = plan.evaluation.name

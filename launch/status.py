@@ -67,7 +67,7 @@ def main(argv: list[str]) -> int:
         statuses = []
         for folder in find_runs(job.runs or (Path("runs"),)):
             try:
-                statuses.append(look_at(folder))
+                statuses.append(read_status(folder))
             except InputError as error:  # one run is damaged; the others are shown
                 print(f"status.py: left out: {error}", file=sys.stderr)
         print_table(statuses)
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> int:
             write_page(job.page, statuses)
         return 0
     for folder in job.runs:
-        print_one(look_at(folder))
+        print_one(read_status(folder))
     return 0
 
 
@@ -126,7 +126,7 @@ def is_run(config: Path) -> bool:
     return isinstance(stored, dict) and "training" in stored
 
 
-def look_at(folder: Path) -> Status:
+def read_status(folder: Path) -> Status:
     """Read a run's files, and ask SLURM for its job; InputError if it is no run."""
     config = read_config(folder)
     trainer = config["training"]["trainer"]

@@ -10,7 +10,7 @@ from launch.common.command import parse, run
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
 from launch.tracking.request import Progress, StoppedError, TrackRequest
-from launch.tracking.terminal import INTERRUPTED, bar, patience
+from launch.tracking.terminal import INTERRUPTED, bar, interruptible
 from launch.tracking.track_folder import is_folder_of_videos, prepare_model, track_folder
 from launch.tracking.track_video import track_video
 from shards.video.sources import as_text
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
 def track(request: TrackRequest, model: CorrFlow) -> int:
     """Track with a progress bar. Ctrl-C keeps the frames that are done, or the earlier result if it
     has more."""
-    with patience() as asked:
+    with interruptible() as asked:
         try:
             outcome = track_video(request, model, Progress(bar, asked))
         except StoppedError:

@@ -50,7 +50,7 @@ from shards.reading.stream import (
     read_batches,
 )
 from slurm import ClusterError
-from slurm.attempts import ATTEMPTS, TRIES, Attempt, is_hopeless, log_attempt
+from slurm.attempts import ATTEMPTS, TRIES, Attempt, log_attempt, makes_no_progress
 from slurm.local import die_with_parent, is_worker_process, run_processes
 from slurm.signals import SignalHandler
 from slurm.tasks import EXIT_RECURRING, EXIT_REQUEUE
@@ -215,7 +215,7 @@ def plan_attempt(run: Path) -> Attempt:
     # a job that was not submitted by submitit, such as a shell, is not requeued
     job = os.environ["SLURM_JOB_ID"] if "SUBMITIT_FOLDER" in os.environ else ""
     attempt = Attempt(job, newest, (), 0, time.time())
-    if is_hopeless(run, attempt):
+    if makes_no_progress(run, attempt):
         raise ClusterError(
             f"run {run}: {TRIES} attempts were cut at step {newest} before they saved: see "
             f"{ATTEMPTS} and the logs there"

@@ -34,7 +34,7 @@ def verify(folder: Path, processes: int) -> Iterator[tuple[str, list[str]]]:
     yield from run_in_processes(
         check_shard, [(folder, shard) for shard in manifest.shards], processes
     )
-    yield folder.name, strangers(folder, manifest)
+    yield folder.name, unlisted_files(folder, manifest)
 
 
 def check_shard(check: Check) -> tuple[str, list[str]]:
@@ -138,7 +138,7 @@ def check_sample(sample: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield name, f"is {size[0]}x{size[1]}, those before {width}x{height}"
 
 
-def strangers(folder: Path, manifest: Manifest) -> list[str]:
+def unlisted_files(folder: Path, manifest: Manifest) -> list[str]:
     """Tar files that are not in the manifest."""
     known = {shard.name for shard in manifest.shards}
     return [

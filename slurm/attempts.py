@@ -61,7 +61,7 @@ def ends_whole(path: Path) -> bool:
     return not content or content.endswith(b"\n")
 
 
-def is_hopeless(run: Path, attempt: Attempt) -> bool:
+def makes_no_progress(run: Path, attempt: Attempt) -> bool:
     """Whether the last attempts of the same job all began at this attempt's step and were cut
     off."""
     last = [made for made in read_attempts(run) if made.job == attempt.job][-TRIES:]

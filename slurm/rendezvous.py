@@ -16,13 +16,13 @@ def distributed_variables() -> dict[str, str]:
         "LOCAL_RANK": job.local_rank,
         "LOCAL_WORLD_SIZE": job.num_tasks // job.num_nodes,
         "MASTER_ADDR": job.hostnames[0],
-        "MASTER_PORT": meeting_port(job.raw_job_id, os.environ.get("SLURM_RESTART_COUNT", "0")),
+        "MASTER_PORT": rendezvous_port(job.raw_job_id, os.environ.get("SLURM_RESTART_COUNT", "0")),
         "NODE_NAME": os.environ.get("SLURMD_NODENAME", job.hostname),
     }
     return {name: str(value) for name, value in variables.items()}
 
 
-def meeting_port(job: str, restarts: str) -> int:
+def rendezvous_port(job: str, restarts: str) -> int:
     """A port that all processes of a job compute alike; it changes with each restart, in case it
     was taken."""
     return PORTS[(int(job) * 7 + int(restarts)) % len(PORTS)]

@@ -73,7 +73,7 @@ def job_state(job: str) -> JobState:
     return JobState("UNKNOWN")
 
 
-def answered_state(job: str, otherwise: str) -> JobState:
+def wait_for_state(job: str, otherwise: str) -> JobState:
     """The state of a job, asked for repeatedly until SLURM answers, because a busy or starting
     controller does not answer even about running jobs.
 

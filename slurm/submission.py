@@ -14,7 +14,7 @@ from slurm.cluster import PROFILE_VARIABLE, ClusterConfig
 from slurm.errors import ClusterError
 from slurm.tasks import DistributedTask, requeue_lines, start_lines
 
-RETURNS = 1_000_000  # how often a job may reach its time limit and be requeued
+MAX_REQUEUES = 1_000_000  # how often a job may reach its time limit and be requeued
 
 
 def executor_of(
@@ -22,7 +22,7 @@ def executor_of(
 ) -> submitit.AutoExecutor:
     """An executor that submits jobs with these resources; `more` are submitit's own parameters."""
     executor = submitit.AutoExecutor(
-        logs, cluster="slurm", slurm_max_num_timeout=RETURNS, slurm_python=config.python()
+        logs, cluster="slurm", slurm_max_num_timeout=MAX_REQUEUES, slurm_python=config.python()
     )
     executor.update_parameters(name=name, **{**config.parameters(processes), **more})
     return executor

@@ -31,7 +31,7 @@ from corrflow.files import atomic_file
 
 DRAWN = ("polygon", "box", "mask", "ellipse", "points")
 OTHERS = ("polyline", "cuboid", "skeleton")
-BY_HAND = ("manual", "semi-auto")  # values of `source`; imported annotations have others
+MANUAL_SOURCES = ("manual", "semi-auto")  # values of `source`; imported annotations have others
 
 
 def read_cvat(path: Path, width: int, height: int) -> list[Shape]:
@@ -75,7 +75,7 @@ def is_shape(track: Element) -> bool:
     if any(element.tag == "mask" for element in elements):
         return True
     ends_at_once = [element.get("outside") for element in elements] == ["0", "1"]
-    return ends_at_once and track.get("source") in BY_HAND
+    return ends_at_once and track.get("source") in MANUAL_SOURCES
 
 
 def named(element: Element, key: str | None = None) -> NamedObject:

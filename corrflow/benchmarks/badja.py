@@ -38,7 +38,7 @@ from corrflow.benchmarks.points import (
     named_scores,
     pooled,
     positions,
-    some_of,
+    require_points,
 )
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.benchmarks.texts import read_text
@@ -120,7 +120,7 @@ class Badja(PointBenchmark):
         there are none."""
         label = sequence.labels[0]
         return {
-            0: some_of(
+            0: require_points(
                 inside(label.xy_k2, *SIZE),
                 f"labels of {sequence.name}: {sequence.paths[label.frame].name}",
             )

@@ -215,7 +215,7 @@ def describe(model: Model) -> str:
     """What the rounding of results may depend on."""
     if model is None:
         return "no model"
-    return f"{model.computed_by()}, torch {torch.__version__}"
+    return f"{model.describe_compute()}, torch {torch.__version__}"
 
 
 def write_overlays(plan: EvaluationPlan, sequence: Sequence, predicted: list[Any]) -> None:

@@ -40,7 +40,7 @@ from corrflow.benchmarks.points import (
     named_scores,
     pooled,
     positions,
-    some_of,
+    require_points,
 )
 from corrflow.benchmarks.texts import read_text
 from corrflow.errors import InputError
@@ -87,7 +87,7 @@ class Jhmdb(PointBenchmark):
         videos = [
             video
             for path in find(root / "splits", "*_test_split1.txt")
-            for video in videos_to_test(path)
+            for video in listed_test_videos(path)
         ]
         if not videos:
             raise InputError(f"{root / 'splits'}: no CLASS_test_split1.txt with a test video there")
@@ -102,7 +102,7 @@ class Jhmdb(PointBenchmark):
         none."""
         height, width = read_frame(sequence.paths[0]).shape[:2]
         return {
-            0: some_of(
+            0: require_points(
                 inside(sequence.joints_tk2[0], width, height), f"joints of {sequence.paths[0]}"
             )
         }
@@ -136,7 +136,7 @@ def pck_measures(pred_tk2: Floats, true_tk2: Floats) -> dict[str, Floats]:
     }
 
 
-def videos_to_test(path: Path) -> list[str]:
+def listed_test_videos(path: Path) -> list[str]:
     """The test videos `CLASS/VIDEO` of a split's list, whose lines for them are `VIDEO.avi 2`."""
     category = path.name.removesuffix("_test_split1.txt")
     pairs = [line.split() for line in read_text(path).splitlines() if line.strip()]

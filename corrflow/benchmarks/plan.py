@@ -117,7 +117,9 @@ class EvaluationPlan:
         sequences than jobs."""
         return [
             self.sequences[index]
-            for index in deal([sequence.length for sequence in self.sequences], count)[number]
+            for index in assign_jobs([sequence.length for sequence in self.sequences], count)[
+                number
+            ]
         ]
 
     def result(self, sequence: Sequence) -> SequenceRecord | None:
@@ -143,7 +145,7 @@ class EvaluationPlan:
         return self.out / RESULTS / f"{sequence.name}.failed"
 
 
-def deal(frames: list[int], count: int) -> list[list[int]]:
+def assign_jobs(frames: list[int], count: int) -> list[list[int]]:
     """Divide sequences among `count` jobs: the longest first, each to the job with the fewest
     frames so far."""
     hands: list[list[int]] = [[] for _ in range(count)]
@@ -156,8 +158,8 @@ def deal(frames: list[int], count: int) -> list[list[int]]:
 
 
 def prepare(evaluation: Evaluation, out: Path) -> EvaluationPlan:
-    """Plan an evaluation and write the plan; InputError as in `plan_of` and `begin`."""
-    plan = plan_of(evaluation, out)
+    """Plan an evaluation and write the plan; InputError as in `make_plan` and `begin`."""
+    plan = make_plan(evaluation, out)
     begin(plan)
     return plan
 
@@ -190,7 +192,7 @@ def read_plan(out: Path) -> EvaluationPlan:
         evaluation = Evaluation(**{**plain, "protocol": Protocol(**protocol_fields)})
     except TypeError as error:
         raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
-    plan = plan_of(evaluation, out)
+    plan = make_plan(evaluation, out)
     if different := differences(stored, settings(plan), is_place):
         raise InputError(
             f"{out}: the data have changed: {listing(different)}: expected them as before"
@@ -213,7 +215,7 @@ def read_settings(out: Path) -> dict[str, Any]:
     return stored
 
 
-def plan_of(evaluation: Evaluation, out: Path) -> EvaluationPlan:
+def make_plan(evaluation: Evaluation, out: Path) -> EvaluationPlan:
     """Plan an evaluation of the sequences that are found under its root; writes nothing.
 
     Raises:
@@ -286,7 +288,7 @@ def is_place(name: str) -> bool:
 
 
 @contextmanager
-def noting_failure(plan: EvaluationPlan, sequences: list[Sequence]) -> Iterator[None]:
+def recording_failure(plan: EvaluationPlan, sequences: list[Sequence]) -> Iterator[None]:
     """Record an error raised in the block in the `.failed` file of the first unfinished sequence,
     so that whoever merges the results can report it."""
     try:

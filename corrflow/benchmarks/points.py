@@ -80,7 +80,7 @@ def inside(points_k2: NDArray[np.float32], width: int, height: int) -> NDArray[n
     return np.where(out_k2.any(axis=-1, keepdims=True), np.float32(np.nan), points_k2)
 
 
-def some_of(points_k2: NDArray[np.float32], place: str) -> NDArray[np.float32]:
+def require_points(points_k2: NDArray[np.float32], place: str) -> NDArray[np.float32]:
     """Return the points; InputError if none is given."""
     if not known(points_k2).any():
         raise InputError(f"{place}: no point is visible in the picture: nothing to track")

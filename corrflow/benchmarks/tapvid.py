@@ -111,9 +111,9 @@ class TapVid(PointBenchmark):
     def score(self, sequence: TapVidSequence, predicted: list[Any]) -> dict[str, Scores]:
         """Score each point in all frames; NaN in those that are not scored."""
         counted_nt = np.arange(sequence.length) > sequence.first_n[:, None]
-        pred_nt2, said_nt = positions(predicted).swapaxes(0, 1), visibility(predicted).T
+        pred_nt2, pred_visible_nt = positions(predicted).swapaxes(0, 1), visibility(predicted).T
         within_nt, occlusion_nt = track_scores(
-            pred_nt2, said_nt, sequence.xy_nt2, sequence.visible_nt, counted_nt
+            pred_nt2, pred_visible_nt, sequence.xy_nt2, sequence.visible_nt, counted_nt
         )
         names = [str(n) for n in range(len(sequence.xy_nt2))]
         return named_scores(

@@ -42,7 +42,7 @@ from corrflow.errors import InputError
 from corrflow.metrics import mean
 from corrflow.pictures import Pixels, read_labels
 
-SEEN = {  # the categories of train/meta.json
+SEEN_CATEGORIES = {  # the categories of train/meta.json
     "airplane", "ape", "bear", "bike", "bird", "boat", "bucket", "bus", "camel", "cat", "cow",
     "crocodile", "deer", "dog", "dolphin",
     "duck", "eagle", "earless_seal", "elephant", "fish", "fox", "frisbee", "frog", "giant_panda",
@@ -101,7 +101,7 @@ class YouTubeVos(MaskBenchmark):
             read_video(split, name, objects)
             for name, objects in read_meta(split / "meta.json").items()
         ]
-        has_truth = truth_is_there(split, videos)
+        has_truth = has_ground_truth(split, videos)
         return [replace(video, has_truth=has_truth) for video in videos]
 
     def frames(self, sequence: VosSequence) -> Iterator[Pixels]:
@@ -132,7 +132,7 @@ class YouTubeVos(MaskBenchmark):
         for entry, labels_hw in entries(masks.items()).items():
             later = [frame for frame in masks if frame > entry]
             for label in np.unique(labels_hw[labels_hw > 0]).tolist():
-                group = "seen" if categories[label] in SEEN else "unseen"
+                group = "seen" if categories[label] in SEEN_CATEGORIES else "unseen"
                 pred, true = (
                     [predicted[frame] for frame in later],
                     [masks[frame] for frame in later],
@@ -241,10 +241,10 @@ def read_video(split: Path, name: str, objects: dict[str, Any]) -> VosSequence:
     )
 
 
-def truth_is_there(split: Path, videos: list[VosSequence]) -> bool:
-    """Whether the truth is available: every frame of `telling_frames` has a mask; InputError if
+def has_ground_truth(split: Path, videos: list[VosSequence]) -> bool:
+    """Whether the truth is available: every frame of `truth_frames` has a mask; InputError if
     only some have one."""
-    telling = [(video, frame) for video in videos for frame in telling_frames(video)]
+    telling = [(video, frame) for video in videos for frame in truth_frames(video)]
     missing = [
         f"{video.name}/{video.paths[frame].stem}.png"
         for video, frame in telling
@@ -259,7 +259,7 @@ def truth_is_there(split: Path, videos: list[VosSequence]) -> bool:
     return not missing
 
 
-def telling_frames(video: VosSequence) -> list[int]:
+def truth_frames(video: VosSequence) -> list[int]:
     """The frames whose masks tell whether the truth is available: every fifth from the first mask
     on, except first frames of an object."""
     begin, firsts = video.masks[0][0], {first for _, first in video.firsts}

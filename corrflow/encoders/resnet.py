@@ -16,7 +16,7 @@ from corrflow.errors import InputError, check_range
 
 # from this number of channels on, Winograd convolution is faster, 1.7 to 2.3 times; with 64
 # channels its speed is 0.8 to 1.1 times that of direct convolution (docs/performance.md)
-WORTHWHILE = 128
+WINOGRAD_CHANNELS = 128
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Conv3x3(nn.Conv2d):
     def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
         super().__init__(c_in, c_out, 3, stride, 1, bias=False)
         self.winograd = False
-        self.worthwhile = stride == 1 and min(c_in, c_out) >= WORTHWHILE
+        self.worthwhile = stride == 1 and min(c_in, c_out) >= WINOGRAD_CHANNELS
 
     def forward(self, x_bchw: Tensor) -> Tensor:
         """`[B, c_in, H, W]` to `[B, c_out, H / stride, W / stride]`."""

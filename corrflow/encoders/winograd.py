@@ -4,7 +4,7 @@ multiplications of direct convolution.
 Each tile of 4x4 outputs is computed from 6x6 inputs. Inputs and kernel are transformed to 36
 numbers each, multiplied there by a matrix product over channels, and transformed back (Lavin &
 Gray, CVPR 2016). The plain reference is `torch.nn.functional.conv2d`; in float32 the two differ by
-about 1e-5 of the largest value. `resnet.py` decides where it is used (`WORTHWHILE`).
+about 1e-5 of the largest value. `resnet.py` decides where it is used (`WINOGRAD_CHANNELS`).
 
 Shapes: n images, c k channels in and out, h w pixels, p tiles of all images.
 """

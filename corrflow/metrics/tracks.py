@@ -55,12 +55,12 @@ def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
         np.asarray(occlusion, dtype=np.float64),
     )
     counted_nt, visible_nt = ~np.isnan(occlusion_nt), ~np.isnan(within_nt)
-    said_nt = counted_nt & (visible_nt == (occlusion_nt == 1))
+    pred_visible_nt = counted_nt & (visible_nt == (occlusion_nt == 1))
     # thresholds are nested: a point within n of them is within the n largest
     passed_nt = np.round(np.nan_to_num(within_nt) * len(THRESHOLDS))
     near = [passed_nt >= len(THRESHOLDS) - index for index in range(len(THRESHOLDS))]
     position = [ratio(near_nt & visible_nt, visible_nt) for near_nt in near]
-    jaccard = [jaccard_of(near_nt & visible_nt, said_nt, visible_nt) for near_nt in near]
+    jaccard = [jaccard_of(near_nt & visible_nt, pred_visible_nt, visible_nt) for near_nt in near]
     figures = {
         "average_jaccard": float(np.mean(jaccard)),
         "average_pts_within_thresh": float(np.mean(position)),
@@ -76,12 +76,12 @@ def track_figures(within: ArrayLike, occlusion: ArrayLike) -> dict[str, float]:
 
 
 def jaccard_of(
-    near_nt: NDArray[np.bool_], said_nt: NDArray[np.bool_], visible_nt: NDArray[np.bool_]
+    near_nt: NDArray[np.bool_], pred_visible_nt: NDArray[np.bool_], visible_nt: NDArray[np.bool_]
 ) -> float:
     """True positives (visible points predicted as visible and near) over visible points plus false
     positives (points predicted as visible that are hidden or not near)."""
-    wrong = np.count_nonzero(said_nt & ~near_nt)
-    hits, there = np.count_nonzero(near_nt & said_nt), np.count_nonzero(visible_nt)
+    wrong = np.count_nonzero(pred_visible_nt & ~near_nt)
+    hits, there = np.count_nonzero(near_nt & pred_visible_nt), np.count_nonzero(visible_nt)
     return hits / (there + wrong) if there + wrong else float("nan")
 
 

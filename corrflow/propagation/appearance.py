@@ -17,7 +17,7 @@ RIDGE = 1e-3  # times the mean square of the random features
 # each of them weighs DECAY times as much as the frame after it
 TRACKED, DECAY = 4.0, 0.97
 SPACING = 8  # pixels between the cells to learn from: closer ones take time and gain nothing
-LEAST = 0.02  # smallest likeness of a label, so that a mistake can be corrected later
+MIN_LIKENESS = 0.02  # smallest likeness of a label, so that a mistake can be corrected later
 
 
 class Moments(NamedTuple):
@@ -78,15 +78,17 @@ class AppearanceModel:
             self.weight = 1 + DECAY * self.weight
 
     def likeness(self, features_bchw: Tensor) -> Tensor:
-        """How much each cell is like each label, `[B, K, h, w]` from `LEAST` to 1."""
+        """How much each cell is like each label, `[B, K, h, w]` from `MIN_LIKENESS` to 1."""
         square_bdd, product_bdk = self.given.plus(self.tracked, TRACKED / max(self.weight, 1.0))
         mean_b11 = square_bdd.diagonal(dim1=1, dim2=2).mean(dim=1)[:, None, None]
         ridge_bdd = RIDGE * mean_b11 * torch.eye(FEATURES, device=square_bdd.device)
         fitted_bdk = torch.linalg.solve(square_bdd + ridge_bdd, product_bdk).float()
         likeness_bkp: Tensor = fitted_bdk.mT @ self.random_features(features_bchw)
-        return likeness_bkp.clamp(LEAST, 1).view(*product_bdk.shape[::2], *features_bchw.shape[-2:])
+        return likeness_bkp.clamp(MIN_LIKENESS, 1).view(
+            *product_bdk.shape[::2], *features_bchw.shape[-2:]
+        )
 
-    def weigh(self, copied_bkhw: Tensor, features_bchw: Tensor, strength: float) -> Tensor:
+    def reweight(self, copied_bkhw: Tensor, features_bchw: Tensor, strength: float) -> Tensor:
         """Multiply the copied shares of each cell by the likeness to the power of `strength`, and
         rescale them so that their sum stays the same."""
         weighed_bkhw = copied_bkhw * self.likeness(features_bchw).pow(strength)

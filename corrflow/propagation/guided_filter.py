@@ -16,7 +16,7 @@ from torch import Tensor
 
 # variance of colours in [0, 1] that counts as noise
 NOISE = 1e-5
-KEPT = 0.5  # share of its pixels that a label must keep
+MIN_KEPT_SHARE = 0.5  # share of its pixels that a label must keep
 REDUCED_RADIUS = 4  # of the window, in pixels of the reduced frame
 
 
@@ -28,7 +28,7 @@ def move_edges(shares_khw: Tensor, frame_3hw: Tensor, radius: int) -> Tensor:
     """
     filtered_khw = guided_filter(shares_khw, frame_3hw, radius)
     before_k, after_k = (areas(x_khw) for x_khw in (shares_khw, filtered_khw))
-    is_lost_k = after_k < KEPT * before_k
+    is_lost_k = after_k < MIN_KEPT_SHARE * before_k
     return torch.where(is_lost_k[:, None, None], shares_khw, filtered_khw)
 
 

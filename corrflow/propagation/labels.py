@@ -21,11 +21,11 @@ from corrflow.propagation.guided_filter import move_edges
 from corrflow.propagation.protocols import Protocol
 
 SIGMA = 1.0  # of a point's Gaussian, in cells
-NEAR = 2  # cells to each side of a map's peak; the point is at their centre of mass
+PEAK_RADIUS = 2  # cells to each side of a map's peak; the point is at their centre of mass
 # share of a point's mass that must be near the peak for the point to count as visible. Of 0.1, 0.2,
 # ..., 0.7 this separated visible from hidden points best (balanced accuracy 0.79; 0.3: 0.78, 0.5:
 # 0.76), with the memory protocol and the pretrained model on four generated videos
-SEEN = 0.4
+VISIBLE_MASS = 0.4
 
 Output = TypeVar("Output")
 
@@ -341,8 +341,8 @@ class PointLabels(Labels[TrackedPoints]):
         """Find each point at the centre of mass around the peak of its map."""
         peaks_k = copied_khw.flatten(1).argmax(dim=1)
         rows_k, columns_k = peaks_k // self.cells[1], peaks_k % self.cells[1]
-        near_khw = (self.rows_hw - rows_k[:, None, None]).abs() <= NEAR
-        near_khw = near_khw & ((self.columns_hw - columns_k[:, None, None]).abs() <= NEAR)
+        near_khw = (self.rows_hw - rows_k[:, None, None]).abs() <= PEAK_RADIUS
+        near_khw = near_khw & ((self.columns_hw - columns_k[:, None, None]).abs() <= PEAK_RADIUS)
         mass_khw = copied_khw * near_khw
         mass_k = mass_khw.sum(dim=(1, 2))
         center = torch.stack(
@@ -354,7 +354,7 @@ class PointLabels(Labels[TrackedPoints]):
             .clamp_min(0)
             .minimum(self.limits)
         )
-        visible_k = mass_k >= SEEN
+        visible_k = mass_k >= VISIBLE_MASS
         return TrackedPoints(
             torch.where(visible_k[:, None], xy_k2, self.now.xy), visible_k, mass_k.clamp_max(1.0)
         )

@@ -70,13 +70,13 @@ class Protocol:
 
 
 # frames back: as good as the last 20 frames, with less than half of the comparisons
-FURTHER = (1, 2, 3, 5, 8, 13, 21)
+SPARSE_RECENT = (1, 2, 3, 5, 8, 13, 21)
 # our own, for this model: the first frame and seven earlier ones, ever further apart; alternatives
 # are in docs/ablations.md
 MEMORY = Protocol(
     "memory",
     anchors=(0,),
-    recent=FURTHER,
+    recent=SPARSE_RECENT,
     radius=144,
     top_k=5,
     block=2,

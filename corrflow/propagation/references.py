@@ -17,7 +17,7 @@ from corrflow.propagation.protocols import Protocol
 from corrflow.whitening import Whitening
 
 # how many frames with later marks stay references, the last ones, so that memory stays bounded
-ENTRIES = 4
+LATE_REFERENCES = 4
 # agreement is computed in blocks of 2x2 cells, over those that are at most CLOSE blocks from one in
 # which the label's share exceeds PRESENT
 CLOSE, PRESENT = 2, 0.05
@@ -36,9 +36,11 @@ class References:
     """Features and soft labels of the frames that a protocol remembers, for several videos in
     step."""
 
-    def __init__(self, protocol: Protocol, model: CorrFlow, *, compares: bool = False) -> None:
-        """Start without references; `compares`: whether to compute `agreement`."""
-        self.protocol, self.model, self.compares = protocol, model, compares
+    def __init__(
+        self, protocol: Protocol, model: CorrFlow, *, with_agreement: bool = False
+    ) -> None:
+        """Start without references; `with_agreement`: whether to compute `agreement`."""
+        self.protocol, self.model, self.with_agreement = protocol, model, with_agreement
         self.kept: dict[int, Reference] = {}
         self.entries: list[int] = []
         self.first: int | None = None
@@ -69,7 +71,7 @@ class References:
         copied_bkhw = self.attend(features_bchw, references)
         if self.appearance is None:
             return copied_bkhw
-        return self.appearance.weigh(copied_bkhw, features_bchw, self.protocol.appearance)
+        return self.appearance.reweight(copied_bkhw, features_bchw, self.protocol.appearance)
 
     def agreement(self, features_bchw: Tensor, copied_bkhw: Tensor | None) -> Tensor | None:
         """How far the copied labels agree with labels that are copied from the given frames alone,
@@ -90,7 +92,7 @@ class References:
             `[B, K]` from 0 to 1; None if it is not to be computed, nothing was copied, or the
             protocol's anchors do not include the first given frame.
         """
-        if not self.compares or copied_bkhw is None or 0 not in self.protocol.anchors:
+        if not self.with_agreement or copied_bkhw is None or 0 not in self.protocol.anchors:
             return None
         given = [kept for frame, kept in self.kept.items() if frame in (self.first, *self.entries)]
         # blocks of 2x2 cells do as well, and are compared in a sixteenth of the time
@@ -151,7 +153,7 @@ class References:
         if self.first is None:
             self.first = number
         elif given:
-            self.entries = [*self.entries, number][-ENTRIES:]
+            self.entries = [*self.entries, number][-LATE_REFERENCES:]
         self.kept[number] = reference
         oldest = number + 1 - max(self.protocol.recent, default=0)
         anchors = self.anchors()

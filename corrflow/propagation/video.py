@@ -95,7 +95,7 @@ def stream_masks(
     chosen = find_protocol(protocol)
     tracker = model_for(model, chosen)
     lanes = mask_lanes(tracker, [frames], [labels], chosen, gone)
-    for outputs in track(tracker, lanes, chosen, compares=True):
+    for outputs in track(tracker, lanes, chosen, with_agreement=True):
         yield outputs[0]
 
 
@@ -243,10 +243,10 @@ def track(
     lanes: dict[int, Lane],
     protocol: Protocol,
     *,
-    compares: bool = False,
+    with_agreement: bool = False,
 ) -> Iterator[dict[int, Any]]:
-    """Track masks or points, and yield the outputs of each frame by lane. `compares`: include the
-    agreement with the given frames in the confidence, which takes a little time."""
+    """Track masks or points, and yield the outputs of each frame by lane. With `with_agreement` the
+    confidence includes the agreement with the given frames, which takes a little time."""
     first, *_ = lanes.values()
     given = first.labels.given
     for lane in lanes.values():
@@ -257,7 +257,7 @@ def track(
     settings = protocol.for_frames(first.size)
     if not first.labels.exclusive:
         settings = replace(settings, appearance=0.0)
-    references = References(settings, model, compares=compares) if model else None
+    references = References(settings, model, with_agreement=with_agreement) if model else None
     live = list(lanes)
     for number in count():
         frames = read_frames(lanes, live, number)

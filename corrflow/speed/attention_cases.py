@@ -51,7 +51,7 @@ def attention_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     return variants
 
 
-def growing_attention(sizes: Sizes, device: torch.device) -> list[Variant]:
+def attention_scaling_variants(sizes: Sizes, device: torch.device) -> list[Variant]:
     """Forward with backward, as released and by the default backend."""
     chosen = choose_backend("auto", device)
     return [

@@ -197,7 +197,7 @@ def serve(pipe: Connection, build: Callable[[], Work], device_name: str) -> None
         before = held_bytes(device)
         pipe.send((0.0, before))
         while pipe.recv():
-            followed = forget_peak(device)
+            followed = reset_peak(device)
             seconds = time_calls(work, device)
             peak = peak_bytes(device) if followed else None
             pipe.send((seconds, None if peak is None or before is None else peak - before))
@@ -238,7 +238,7 @@ def held_bytes(device: torch.device) -> float | None:
 
 
 def peak_bytes(device: torch.device) -> float | None:
-    """Peak memory since `forget_peak`, in bytes."""
+    """Peak memory since `reset_peak`, in bytes."""
     return (
         float(torch.cuda.max_memory_allocated(device))
         if device.type == "cuda"
@@ -246,7 +246,7 @@ def peak_bytes(device: torch.device) -> float | None:
     )
 
 
-def forget_peak(device: torch.device) -> bool:
+def reset_peak(device: torch.device) -> bool:
     """Reset the peak memory; False if the system does not support it."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)

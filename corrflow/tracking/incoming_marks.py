@@ -20,8 +20,8 @@ from corrflow.tracking.plan import IS_GONE, digest, digest_of_point
 from corrflow.tracking.previous_result import PreviousResult
 from corrflow.tracking.provenance import NO_MARK
 
-SAME_OVERLAP = 0.8  # least IoU of two shapes that count as the same: thin ones are all outline
-SAME_PIXELS = 0.5  # how far rounding in a tool may move a point
+MIN_IOU = 0.8  # least IoU of two shapes that count as the same: thin ones are all outline
+MAX_POINT_SHIFT = 0.5  # how far rounding in a tool may move a point
 Kind = Literal["new", "old", "kept", "returned"]
 """new: a mark that differs from before. old: the same mark as before. kept: was a mark before, and
 came back as it was tracked. returned: was not a mark, and came back as it is or was tracked."""
@@ -120,9 +120,7 @@ def is_same_shape(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius
     outer_hw = np.array(image.filter(ImageFilter.MaxFilter(2 * radius + 1))) > 0
     inner_hw = np.array(image.filter(ImageFilter.MinFilter(2 * radius + 1))) > 0
     is_outline_hw = outer_hw & ~inner_hw
-    return bool(
-        overlap >= SAME_OVERLAP and not (np.pad(differing_hw, radius) & ~is_outline_hw).any()
-    )
+    return bool(overlap >= MIN_IOU and not (np.pad(differing_hw, radius) & ~is_outline_hw).any())
 
 
 def classify_points(
@@ -135,7 +133,7 @@ def classify_points(
     incoming = {}
     for number in points_of(xy_k2):
         xy, found = xy_k2[number - 1], found_k2[number - 1]
-        is_as_tracked = bool(np.abs(xy - found).max() <= SAME_PIXELS)  # False for NaN
+        is_as_tracked = bool(np.abs(xy - found).max() <= MAX_POINT_SHIFT)  # False for NaN
         name = digest_of_point(xy)
         incoming[number] = classify(previous, place, number, name, is_as_tracked=is_as_tracked)
     return incoming

@@ -64,7 +64,7 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         super().__init__(model, scale, given, protocol, plan, previous)
         self.gone, self.marked = gone, given.keys() | gone.keys()
         self.latest = max(self.marked)
-        self.turns = {label: self.turns_of(label) for label in set[int]().union(*gone.values())}
+        self.turns = {label: self.mark_history(label) for label in set[int]().union(*gone.values())}
         self.begins = {
             int(label): place
             for place in sorted(given, reverse=True)
@@ -85,7 +85,7 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         gone = {number: known.gone for number, known in given.items() if known.gone}
         return stream_masks(self.model, frames, labels, self.protocol, gone)
 
-    def shrunk(self, place: int, marks: Pixels | None) -> KnownMasks | None:
+    def to_tracked_size(self, place: int, marks: Pixels | None) -> KnownMasks | None:
         """Resize the marks of a frame to the tracked size; None if nothing is marked."""
         gone = self.gone.get(place, frozenset())
         width, height = self.scale.tracked
@@ -114,7 +114,7 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
             labels[chosen.labels == label] = label
         return TrackedMasks(labels, confidence)
 
-    def begun_after(self, place: int) -> Set[int]:
+    def first_marked_after(self, place: int) -> Set[int]:
         """The numbers of the objects that are first marked in a later frame."""
         return {label for label, begin in self.begins.items() if begin > place}
 
@@ -126,7 +126,7 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         }
         return {label for label, (_, is_gone) in last.items() if is_gone}
 
-    def turns_of(self, label: int) -> list[tuple[int, bool]]:
+    def mark_history(self, label: int) -> list[tuple[int, bool]]:
         """The frames in which an object is marked, in order, each with whether it is gone there."""
         gone = {place: True for place, labels in self.gone.items() if label in labels}
         there = {place: False for place, labels_hw in self.given.items() if label in labels_hw}

@@ -47,7 +47,7 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         """Propagate points, in pixels of the tracked size, through the frames."""
         return stream_points(self.model, frames, given, self.protocol)
 
-    def shrunk(self, place: int, marks: Points | None) -> Tensor | None:
+    def to_tracked_size(self, place: int, marks: Points | None) -> Tensor | None:
         """Convert the marks to pixels of the tracked size; None if no point is marked."""
         if marks is None or np.isnan(marks).all():
             return None
@@ -67,7 +67,7 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         is_one &= ~one.xy[:, 0].isnan()
         return from_rows(np.where(is_one[:, None].numpy(), as_rows(one), as_rows(other)))
 
-    def begun_after(self, place: int) -> Set[int]:
+    def first_marked_after(self, place: int) -> Set[int]:
         """The numbers, from 1, of the points that are first marked in a later frame."""
         return {n for n, begin in enumerate(self.begins.tolist(), 1) if begin > place}
 

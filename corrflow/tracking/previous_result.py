@@ -80,11 +80,11 @@ class PreviousResult(Generic[Result]):
         }
         return self.taken_away | withdrawn
 
-    def can_be_taken_over(self, now: Provenance) -> bool:
+    def is_reusable(self, now: Provenance) -> bool:
         """Whether frames of this result can be reused: it is complete, and a tracking made as `now`
         would find the same from the same marks."""
         is_complete = len(self.found) == self.provenance.frames
-        return self.provenance.whole and is_complete and self.provenance.is_made_as(now)
+        return self.provenance.whole and is_complete and self.provenance.has_same_settings(now)
 
 
 def read_previous(out: Path, now: Provenance) -> PreviousResult[Any] | None:
@@ -131,10 +131,10 @@ def read_previous(out: Path, now: Provenance) -> PreviousResult[Any] | None:
             "--overwrite, which tracks all frames"
         ) from None
     painted = found.painted(provenance, shape) if isinstance(found, PreviousMasks) else {}
-    return in_numbers_of_now(provenance, found, numbers, painted)
+    return renumber_result(provenance, found, numbers, painted)
 
 
-def in_numbers_of_now(
+def renumber_result(
     provenance: Provenance,
     found: PreviousMasks | PreviousPoints,
     numbers: Mapping[int, int],

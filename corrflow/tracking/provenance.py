@@ -73,7 +73,7 @@ class Provenance:
         """Convert to what JSON can store."""
         return asdict(self)
 
-    def is_made_as(self, now: "Provenance") -> bool:
+    def has_same_settings(self, now: "Provenance") -> bool:
         """Whether two trackings differ at most in their marks and in what was found."""
         return all(getattr(self, name) == getattr(now, name) for name in MAKING)
 

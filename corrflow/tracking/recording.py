@@ -132,7 +132,7 @@ class Recording(ABC, Generic[Result]):
         tail: dict[str, Any] = {"review": frames} if self.review_count else {}
         facts = {
             **self.provenance,
-            **self.mask_facts(),
+            **self.mask_digests(),
             "annotations": written,
             "whole": whole,
             "frames": self.count,
@@ -141,7 +141,7 @@ class Recording(ABC, Generic[Result]):
         told = digests_by_path(self.out, facts).keys()
         self.staged.publish(told, self.disposable - told)
 
-    def mask_facts(self) -> dict[str, Any]:
+    def mask_digests(self) -> dict[str, Any]:
         """What the table says about the masks, if there are any."""
         return {}
 
@@ -243,7 +243,7 @@ class MaskRecording(Recording[FrameMasks]):
             for number in np.unique(labels_hw[labels_hw > 0]).tolist()
         ]
 
-    def mask_facts(self) -> dict[str, Any]:
+    def mask_digests(self) -> dict[str, Any]:
         """Digests of the mask files and of the objects in them. A kept mask may have been painted
         since it was read, so its digest is the one from then."""
         digests = {}

@@ -35,7 +35,7 @@ Marks = TypeVar("Marks", bound=NDArray[Any])  # of a frame of the video: a mask,
 Known = TypeVar("Known")  # marks of a frame at the tracked size, the input of `propagation`
 Result = TypeVar("Result")  # what was found in a frame, at the video's size
 Raw = TypeVar("Raw")  # what was found in a frame at the tracked size, the output of `propagation`
-Reported = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
+ProgressReporter = Callable[[Iterable[Pixels], int, str], Iterable[Pixels]]
 """Passes frames through and shows a progress bar; takes the frames, their count and a title."""
 
 
@@ -79,7 +79,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         return itertools.starmap(self.result, enumerate(stored))
 
     def track_backward(
-        self, frames: Iterable[Pixels], folder: Path, report: Reported
+        self, frames: Iterable[Pixels], folder: Path, report: ProgressReporter
     ) -> DiskBuffer:
         """Run the backward passes and keep their results for `track`.
 
@@ -167,7 +167,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
                 found, backward, 0.5 if raw is None else self.nearness(place)
             )
         if not self.plan.to_beginning:
-            found = self.without(found, self.begun_after(place))
+            found = self.without(found, self.first_marked_after(place))
         if place in self.previous:
             # objects that were not corrected stay as they were
             others = self.cleared(self.previous[place], self.plan.changed)
@@ -195,8 +195,8 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """What is known about a frame, at the tracked size: its marks and, in a correction, what
         the earlier tracking found of the objects that are not corrected."""
         if place in self.previous:
-            return self.shrunk(place, self.marks_of(self.corrected(place)))
-        return self.shrunk(place, self.given.get(place))
+            return self.to_tracked_size(place, self.marks_of(self.corrected(place)))
+        return self.to_tracked_size(place, self.given.get(place))
 
     def corrected(self, place: int) -> Result:
         """The earlier result for a frame, with the corrected objects replaced by their marks."""
@@ -220,7 +220,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """Run `propagation` on frames `[3, h, w]`."""
 
     @abstractmethod
-    def shrunk(self, place: int, marks: Marks | None) -> Known | None:
+    def to_tracked_size(self, place: int, marks: Marks | None) -> Known | None:
         """Resize the marks of a frame to the tracked size; None if nothing is left of them."""
 
     @abstractmethod
@@ -233,7 +233,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         the confidence of `other`, from 0 to 1."""
 
     @abstractmethod
-    def begun_after(self, place: int) -> Set[int]:
+    def first_marked_after(self, place: int) -> Set[int]:
         """The objects or points that are first marked in a later frame."""
 
     @abstractmethod

@@ -10,7 +10,7 @@ from launch.common.run_config import read_json
 from slurm.array import Submitted, submit_array
 from slurm.client import has_slurm
 from slurm.cluster import ClusterConfig
-from slurm.status import answered_state
+from slurm.status import wait_for_state
 from slurm.tasks import Task
 
 LOGS = "logs"
@@ -58,7 +58,7 @@ def check_array_ended(out: Path) -> None:
     if not path.exists() or not has_slurm():  # without SLURM there is no one to ask
         return
     array, end = read_json(path)
-    state = answered_state(end, f"expected an answer (if it has ended: remove {path})")
+    state = wait_for_state(end, f"expected an answer (if it has ended: remove {path})")
     if state.alive:
         raise InputError(
             f"{out}: jobs {array} and {end} are at work there ({state.state}): expected them to "

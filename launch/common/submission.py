@@ -19,7 +19,7 @@ from slurm import ClusterError
 from slurm.client import check_answer, has_slurm
 from slurm.cluster import ClusterConfig
 from slurm.snapshot import take_snapshot
-from slurm.status import LOOK_SECONDS, answered_state
+from slurm.status import LOOK_SECONDS, wait_for_state
 from slurm.submission import script_of, submit_distributed, training_executor
 from slurm.tasks import DistributedTask, Task
 
@@ -104,7 +104,7 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
     with held_run(job.run):
         check_job_ended(job.run)  # another command may have submitted it meanwhile
         check_run_config(job, corpus.manifest)
-        record = hand_over(job, argv)
+        record = submit_run(job, argv)
     announce(job, record)
     return follow(job.run, record) if job.follow else 0
 
@@ -115,7 +115,7 @@ def check_job_ended(run: Path) -> None:
     record = read_record(run)
     if record is None or not has_slurm():  # without SLURM there is no one to ask
         return
-    state = answered_state(
+    state = wait_for_state(
         record.job, f"expected an answer (if it has ended: remove {run / RECORD})"
     )
     if state.alive:
@@ -125,13 +125,13 @@ def check_job_ended(run: Path) -> None:
         )
 
 
-def hand_over(job: TrainJob, argv: list[str]) -> Record:
+def submit_run(job: TrainJob, argv: list[str]) -> Record:
     """Submit the run with a snapshot of the code, and record the job in the run's folder."""
     facts = {"command": sys.argv, "argv": argv, "config": asdict(job)}
     snapshot = take_snapshot(job.run.absolute(), Path(launch.__file__).parents[1], CODE, facts)
     # a node whose GPUs fail must not train on its CPUs
     device = [] if job.device == "cpu" else ["--device", "cuda"]
-    task = Task("launch.train:train_in_job", {"argv": [*argv, *device, *times_of(job.cluster)]})
+    task = Task("launch.train:train_in_job", {"argv": [*argv, *device, *time_flags(job.cluster)]})
     try:
         number = submit_distributed(executor_for(job, snapshot / "code"), DistributedTask(task))
     except ClusterError:
@@ -157,7 +157,7 @@ def executor_for(job: TrainJob, code: Path) -> submitit.AutoExecutor:
     )
 
 
-def times_of(cluster: ClusterConfig) -> list[str]:
+def time_flags(cluster: ClusterConfig) -> list[str]:
     """The flags of the time limit and of the signal's lead, which must fit each other. They are
     passed to the job because it does not read the profile, where one of the two may be set."""
     lead = ["--cluster.signal-lead", str(cluster.signal_lead)]
@@ -183,7 +183,7 @@ def follow(run: Path, record: Record) -> int:
     path, shown, position = run / LOGS / record.log, "", 0
     try:
         while True:
-            state = answered_state(record.job, "it is no longer watched")
+            state = wait_for_state(record.job, "it is no longer watched")
             if (
                 line
                 := f"job {record.job}: {state.state}{f' ({state.reason})' if state.reason else ''}"
@@ -218,7 +218,7 @@ def ended_well(job: str) -> bool:
     it."""
     deadline = time.monotonic() + LAG_SECONDS
     while (
-        state := answered_state(job, "it has left the queue")
+        state := wait_for_state(job, "it has left the queue")
     ).alive and time.monotonic() < deadline:
         time.sleep(1.0)
     return state.state == "COMPLETED"

@@ -22,9 +22,9 @@ NOWHERE = Path()
 SHIFT = 16
 # better than as released: an inverse temperature of 1/sqrt(64) keeps the copy soft; both settings
 # are compared in docs/ablations.md
-BETTER = ModelConfig(inverse_temperature=0.125, input="lab")
+LAB_MODEL = ModelConfig(inverse_temperature=0.125, input="lab")
 # the published colour classes and 64 classes of Lab: docs/ablations.md
-BOTH = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)
+TWO_PALETTES = TargetConfig(second_palette=str(LAB64), second_share=0.4, lightness=0.3)
 
 
 def released() -> TrainJob:
@@ -60,8 +60,8 @@ def gpu() -> TrainJob:
         clip=ClipConfig(size=192, fit="crop", flip=True, shift=SHIFT),
         stream=StreamConfig(workers=8),
         training=TrainingConfig(
-            model=BETTER,
-            target=BOTH,
+            model=LAB_MODEL,
+            target=TWO_PALETTES,
             loss=LossConfig(batch_frames=True),
             schedule=ScheduleConfig(warmup_clips=20_000),
             trainer=TrainerConfig(steps=25_000, batch=48, ema_clips=20_000),
@@ -114,8 +114,8 @@ def cpu() -> TrainJob:
         clip=ClipConfig(size=96, fit="crop", flip=True, shift=SHIFT),
         stream=StreamConfig(workers=1),
         training=TrainingConfig(
-            model=BETTER,
-            target=BOTH,
+            model=LAB_MODEL,
+            target=TWO_PALETTES,
             loss=LossConfig(batch_frames=True),
             schedule=ScheduleConfig(
                 learning_rate=8e-4,
@@ -140,7 +140,7 @@ def resnet34() -> TrainJob:
     (docs/ablations.md).
     """
     small = gpu()
-    larger = replace(BETTER, encoder=find_encoder("resnet34"))
+    larger = replace(LAB_MODEL, encoder=find_encoder("resnet34"))
     return replace(small, training=replace(small.training, model=larger))
 
 
@@ -161,7 +161,7 @@ def fast() -> TrainJob:
         clip=ClipConfig(frames=2, interval=(6,), size=160, fit="crop", flip=True),
         stream=StreamConfig(workers=1),
         training=TrainingConfig(
-            model=replace(BETTER, encoder=find_encoder("resnet18-stride8")),
+            model=replace(LAB_MODEL, encoder=find_encoder("resnet18-stride8")),
             augmentation=AugmentationConfig(keep_channels=1.0, color_jitter=0.0),
             loss=LossConfig(teacher="large"),
             schedule=ScheduleConfig(
@@ -194,7 +194,7 @@ def base() -> TrainJob:
     trainer = replace(small.training.trainer, steps=400, start="large")
     return replace(
         small,
-        training=replace(small.training, model=BETTER, schedule=schedule, trainer=trainer),
+        training=replace(small.training, model=LAB_MODEL, schedule=schedule, trainer=trainer),
     )
 
 

@@ -62,7 +62,7 @@ class Setting:
     """For results; deleted when the page is closed."""
 
 
-class Opened:
+class OpenedVideo:
     """A video that a user chose, and its one result, which later marks correct."""
 
     def __init__(self, video: str, folder: Path) -> None:
@@ -233,7 +233,7 @@ def open_with(setting: Setting) -> Any:
 
     def open_video(path: str) -> tuple[Any, ...]:
         with mistakes_shown(), open_video_reader(Path(path)) as reader:
-            opened, count = Opened(path, setting.folder), reader.count
+            opened, count = OpenedVideo(path, setting.folder), reader.count
             facts = f"{count} frames, {reader.width}x{reader.height}"
             canvas = opened.show(0)
         slider = gr.Slider(0, max(count - 1, 1), value=0, interactive=count > 1)
@@ -242,7 +242,7 @@ def open_with(setting: Setting) -> Any:
     return open_video
 
 
-def show_frame(opened: Opened, number: int) -> gr.HTML:
+def show_frame(opened: OpenedVideo, number: int) -> gr.HTML:
     """Show another frame of the video."""
     with mistakes_shown():
         return opened.show(number)
@@ -266,7 +266,7 @@ def track_with(setting: Setting) -> Any:
     """The handler of the button Track."""
 
     def track(
-        opened: Opened,
+        opened: OpenedVideo,
         marks: str,
         names: str,
         backward: bool,

@@ -24,7 +24,7 @@ def bar(things: Iterable[Item], total: int, what: str, unit: str) -> Iterable[It
 
 
 @contextmanager
-def patience() -> Iterator[Callable[[], bool]]:
+def interruptible() -> Iterator[Callable[[], bool]]:
     """A context in which the first Ctrl-C only asks to stop, and the second one raises
     KeyboardInterrupt. Yields a function that tells whether stopping was asked for."""
     asked = False

@@ -34,7 +34,7 @@ from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
 from launch.tracking.request import Progress, StoppedError, TrackRequest
 from launch.tracking.result_files import result_paths
-from launch.tracking.terminal import INTERRUPTED, bar, patience
+from launch.tracking.terminal import INTERRUPTED, bar, interruptible
 from launch.tracking.track_video import track_video
 from shards.errors import DataError
 from shards.video.decode import frame_files
@@ -242,7 +242,7 @@ def work(job: TrackJob, number: int, count: int, shown: bool = True) -> int:
     if not left:
         return 0
     model = prepare_model(job)
-    with patience() as asked:
+    with interruptible() as asked:
         for video in left:
             record = track_one(job, video, model, Progress(bar if shown else unseen, asked))
             if record is None:
@@ -260,7 +260,7 @@ def prepare_model(job: TrackJob) -> CorrFlow:
     device = choose_device(job.device)
     attention = choose_backend(job.attention, device)
     model = load_model(job.checkpoint, device, attention).accelerate()
-    print(model.computed_by(), flush=True)
+    print(model.describe_compute(), flush=True)
     return model
 
 

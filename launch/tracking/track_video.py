@@ -66,10 +66,10 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 # cache of the last adapted model and what it was adapted to, for tracking corrections on the page
 ADAPTED: list[tuple[dict[str, Any], CorrFlow]] = []
 # from this share of marked frames on, labels are probably a tool's export of an earlier result
-NEARLY_ALL = 0.9
+EXPORT_SHARE = 0.9
 
 
-class Unbroken(Generic[Item]):
+class UntilDamage(Generic[Item]):
     """Yields the frames of a video, and stops at a place that can't be decoded; `damage` then says
     why."""
 
@@ -123,13 +123,13 @@ def track_footage(
     with ExitStack() as opened:
         if tracker.plan.has_backward_passes:
             with open_video_reader(request.video) as again:
-                frames = Unbroken(picture.pixels for picture in again.frames)
+                frames = UntilDamage(picture.pixels for picture in again.frames)
                 passes = tracker.track_backward(frames, request.out.parent, watch.look)
                 opened.enter_context(passes)
         if tracker.previous and tracker.plan.spans:
             with open_video_reader(request.video) as again:
                 shown = watch.look(again.frames, tracker.plan.stop or again.count, "tracking")
-                frames = Unbroken(picture.pixels for picture in shown)
+                frames = UntilDamage(picture.pixels for picture in shown)
                 opened.enter_context(tracker.track_ahead(frames, request.out.parent))
         return record(request, reader, task, watch)
 
@@ -170,7 +170,7 @@ def prepare(
         marks, provenance, note = find_corrections(request, reader, marks, provenance, previous)
         notes.append(note)
     check_gone(marks, reader)
-    if request.prompts.labels and 1 < NEARLY_ALL * reader.count <= len(provenance.given):
+    if request.prompts.labels and 1 < EXPORT_SHARE * reader.count <= len(provenance.given):
         why = (
             "they differ from the earlier result"
             if previous
@@ -182,7 +182,7 @@ def prepare(
         )
     found: Mapping[int, Any] = {}
     plan = plan_tracking(provenance.given, to_beginning=request.backward)
-    if previous and not request.overwrite and previous.can_be_taken_over(provenance):
+    if previous and not request.overwrite and previous.is_reusable(provenance):
         found, old = previous.found, previous.provenance.given
         withdrawn = previous.withdrawn(provenance.given)
         plan = plan_correction(
@@ -221,7 +221,7 @@ def adapt_to_video(
     ADAPTED.clear()
     with open_video_reader(request.video) as again:
         read = watch.look(again.frames, again.count, "choosing clips")
-        frames = Unbroken(picture.pixels for picture in read)
+        frames = UntilDamage(picture.pixels for picture in read)
         scaled = (torch.from_numpy(scale.frame(frame)).movedim(-1, 0) for frame in frames)
         shown = partial(watch.look, total=request.adapt, what="adapting", unit="steps")
         adapted = adapt(model, scaled, request.adapt, watch=shown)
@@ -335,7 +335,7 @@ def record(request: TrackRequest, reader: VideoReader, task: Task, watch: Progre
     files are complete."""
     tracker = task.tracker
     what = "writing" if tracker.previous else "tracking"
-    source = Unbroken(reader.frames)
+    source = UntilDamage(reader.frames)
     shown, seen = tee(source)
     results = tracker.track(picture.pixels for picture in seen)
     with open_recording(request, reader, task) as recording:

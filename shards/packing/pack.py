@@ -211,7 +211,7 @@ def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> 
     except OSError as error:
         raise DataError(f"{out}: can't be written to ({error.strerror})") from None
     begun = read_plan(out)
-    forgive(begun)
+    retry_failed_units(begun)
     return begun
 
 
@@ -283,7 +283,7 @@ def divide(videos: int) -> list[tuple[int, int]]:
     return list(pairwise(videos * i // count for i in range(count + 1)))
 
 
-def forgive(plan: PackPlan) -> None:
+def retry_failed_units(plan: PackPlan) -> None:
     """If an earlier packing failed for too many broken videos, try their units again, because the
     videos may have been repaired."""
     reports = [(unit, report) for unit in plan.units if (report := unit.report())]
@@ -343,7 +343,7 @@ def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
             before = writer.place()
             good, damage, left = pack_video(video, unit.config, writer)
             if damage:
-                writer.take_back(before)
+                writer.truncate_to(before)
                 failures.append(Failure(video.key, damage.reason, good))
                 if len(failures) > max_failures:
                     return failures

@@ -35,7 +35,7 @@ class TarPart:
     """Shorter side of each sample's frames, in pixels."""
 
 
-class Growing:
+class UnfinishedTar:
     """An unfinished tar file, with the offsets, frame counts and frame sizes of its samples."""
 
     def __init__(self, path: Path) -> None:
@@ -53,7 +53,7 @@ class PartWriter:
 
     def __init__(self, folder: Path, stem: str, limit: float) -> None:
         self.folder, self.stem, self.limit = folder, stem, limit
-        self.growing: list[Growing] = []
+        self.growing: list[UnfinishedTar] = []
 
     def __enter__(self) -> "PartWriter":
         """Return the writer itself."""
@@ -61,7 +61,7 @@ class PartWriter:
 
     def __exit__(self, *_: object) -> None:
         """Remove unfinished files."""
-        self.take_back(Place(0, 0))
+        self.truncate_to(Place(0, 0))
 
     def write(self, sample: bytes, frames: int, short_side: int) -> None:
         """Append a sample.
@@ -73,7 +73,7 @@ class PartWriter:
         """
         if not self.growing or self.growing[-1].offsets[-1] >= self.limit:
             name = f".{self.stem}-{len(self.growing):06d}.{os.getpid()}.tmp"
-            self.growing.append(Growing(self.folder / name))
+            self.growing.append(UnfinishedTar(self.folder / name))
         tar = self.growing[-1]
         with named_errors(tar.path):
             tar.file.write(sample)
@@ -85,7 +85,7 @@ class PartWriter:
         """The current position, where the next sample will be written."""
         return Place(len(self.growing), len(self.growing[-1].frames) if self.growing else 0)
 
-    def take_back(self, place: Place) -> None:
+    def truncate_to(self, place: Place) -> None:
         """Remove the samples after a position."""
         while len(self.growing) > place.tar:
             tar = self.growing.pop()

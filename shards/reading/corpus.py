@@ -18,20 +18,20 @@ class Corpus:
 
     store: Store
     manifest: Manifest
-    taken_out: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    quarantined: dict[int, tuple[int, ...]] = field(default_factory=dict)
     """Index of a shard -> indices of its samples that are in quarantine."""
 
     @property
     def samples(self) -> tuple[int, ...]:
         """Number of samples to read in each shard."""
         return tuple(
-            shard.samples - len(self.taken_out.get(number, ()))
+            shard.samples - len(self.quarantined.get(number, ()))
             for number, shard in enumerate(self.manifest.shards)
         )
 
     def numbers(self, shard: int) -> list[int]:
         """Indices of the samples to read in a shard."""
-        out = set(self.taken_out.get(shard, ()))
+        out = set(self.quarantined.get(shard, ()))
         return [
             number for number in range(self.manifest.shards[shard].samples) if number not in out
         ]
@@ -55,7 +55,7 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
         return Corpus(store, manifest)
     asked = read_quarantine(quarantine)
     known = {shard.name: number for number, shard in enumerate(manifest.shards)}
-    taken_out = {}
+    quarantined = {}
     for name, keys in asked.items():
         if name not in known:
             raise DataError(f"quarantine {quarantine}: {name}: no such shard in {data}")
@@ -64,8 +64,8 @@ def open_corpus(data: str | Path, quarantine: Path | None = None) -> Corpus:
             raise DataError(
                 f"quarantine {quarantine}: {name} {missing[0]}: no such sample in that shard"
             )
-        taken_out[known[name]] = tuple(sorted(set(numbers.values())))
-    return Corpus(store, manifest, taken_out)
+        quarantined[known[name]] = tuple(sorted(set(numbers.values())))
+    return Corpus(store, manifest, quarantined)
 
 
 def read_quarantine(path: Path) -> dict[str, list[str]]:

@@ -61,7 +61,7 @@ class Reader:
         self.corpus, self.order = corpus, order
         self.files: OrderedDict[str, IO[bytes]] = OrderedDict()
         self.numbers: dict[int, list[int]] = {
-            shard: corpus.numbers(shard) for shard in corpus.taken_out
+            shard: corpus.numbers(shard) for shard in corpus.quarantined
         }
 
     def read(self, buffer: ShuffleBuffer, choose: Choose) -> Iterator[Undecoded]:

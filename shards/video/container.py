@@ -20,7 +20,7 @@ from PIL import Image
 LENIENT: dict[str, Any] = (
     {"metadata_errors": "surrogateescape"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
-STILLS = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
+STILL_IMAGE = Disposition.attached_pic | Disposition.timed_thumbnails | Disposition.still_image
 # formats of which a file's content alone makes it a video; FFmpeg guesses others from too few bytes
 FORMATS = "mov,matroska,avi,mpegts,mpeg,flv,asf,ogg,gif,mxf,yuv4mpegpipe,rm,nut,ivf,wtv"
 PEEK = 500  # packets to search for a second frame; a stream without one is a still image
@@ -65,7 +65,7 @@ def shown_stream(container: InputContainer, path: Path) -> av.VideoStream:
     then the largest."""
     # a stream of a codec that FFmpeg does not know has no context
     known = [stream for stream in container.streams.video if stream.codec_context is not None]
-    streams = [stream for stream in known if not stream.disposition & STILLS]
+    streams = [stream for stream in known if not stream.disposition & STILL_IMAGE]
     if not streams:
         raise ValueError("no video stream that can be decoded")
     moving = moving_streams(path) if len(streams) > 1 else set()

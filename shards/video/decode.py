@@ -23,7 +23,7 @@ from PIL import Image
 from shards.errors import reason_of
 from shards.video.clock import Clock
 from shards.video.container import open_video, pixel_aspect, transposition
-from shards.video.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_turned, to_rgb
+from shards.video.images import DEPTHS, GREY16, UNREADABLE, grey_depth, is_rotated, to_rgb
 from shards.video.sampling import Sampling, Sizing
 from shards.video.sources import VideoSource, frame_number
 
@@ -41,14 +41,14 @@ TIMED = {
 # seconds and share of the length that may be missing at the end: the larger of the two
 SHORT_SECONDS, SHORT_PART = 1.0, 0.05
 JUMP_SECONDS = 1.0  # a jump back by this much means that another recording begins
-SPARING = {"h264", "hevc"}  # codecs whose decoders can skip frames that no other refers to
+SKIPPABLE_CODECS = {"h264", "hevc"}  # codecs whose decoders can skip frames that no other refers to
 # gives the same bytes on every processor, and converts 4:2:0 to RGB without blurring colours, which
 # JPEG subsamples again
 EXACT = int(Interpolation.BILINEAR | Interpolation.BITEXACT)
 
 
 # operations that exchange a frame's width and height
-LYING = {
+TRANSPOSED = {
     Image.Transpose.ROTATE_90,
     Image.Transpose.ROTATE_270,
     Image.Transpose.TRANSPOSE,
@@ -182,7 +182,7 @@ def choose_ahead(video: VideoSource, sampling: Sampling) -> set[int] | None:
     work on usual videos.
     """
     with open_video(video.path) as (container, stream):
-        if stream.codec_context.name not in SPARING or sampling.all:
+        if stream.codec_context.name not in SKIPPABLE_CODECS or sampling.all:
             return None
         tick = float(stream.time_base or 0)
         packets = [
@@ -304,7 +304,7 @@ class FrameConverter:
         order.
         """
         turn = transposition(frame)
-        lying = turn in LYING
+        lying = turn in TRANSPOSED
         shown = max(round(frame.width * self.aspect), 1), frame.height
         upright = self.sizing.of(*(reversed(shown) if lying else shown))
         width, height = reversed(upright) if lying else upright
@@ -383,7 +383,7 @@ def read_image(path: Path, seconds: float, sizing: Sizing, depth: int) -> Frame:
     """
     content = path.read_bytes()
     with Image.open(io.BytesIO(content)) as image:
-        is_plain = image.format == "JPEG" and image.mode == "RGB" and not is_turned(image)
+        is_plain = image.format == "JPEG" and image.mode == "RGB" and not is_rotated(image)
         picture = to_rgb(image, depth)  # decodes it, so that damage is found
     size = sizing.of(*picture.size)
     is_kept = is_plain and picture.size == size

@@ -24,7 +24,7 @@ def to_rgb(image: Image.Image, depth: int = 16) -> Image.Image:
         ValueError: a value does not fit into `depth` bits, or values are fractions, whose range is
             unknown.
     """
-    if is_turned(image):
+    if is_rotated(image):
         image = ImageOps.exif_transpose(image)
     if image.mode in GREY16:
         image = to_grey8(image, depth)
@@ -33,7 +33,7 @@ def to_rgb(image: Image.Image, depth: int = 16) -> Image.Image:
     return image.convert("RGB")
 
 
-def is_turned(image: Image.Image) -> bool:
+def is_rotated(image: Image.Image) -> bool:
     """Whether an image's EXIF asks for a rotation or mirroring."""
     return bool(image.getexif().get(ExifTags.Base.Orientation, 1) != 1)
 

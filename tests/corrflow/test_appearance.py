@@ -44,13 +44,13 @@ def test_it_knows_labels_again_wherever_they_are(scene, model):
 def test_a_copy_that_is_in_doubt_goes_by_looks_and_one_that_is_not_stays(scene, model):
     features = looks(scene, 2)
     doubtful = torch.tensor([0.4, 0.3, 0.3])[None, :, None, None].expand(1, 3, 12, 16)
-    weighed = model.weigh(doubtful, features, 0.5)
+    weighed = model.reweight(doubtful, features, 0.5)
     assert torch.equal(weighed[0].argmax(dim=0), scene)
     torch.testing.assert_close(weighed.sum(dim=1), torch.ones(1, 12, 16))
     certain = torch.tensor([0.98, 0.01, 0.01])[None, :, None, None].expand(1, 3, 12, 16)
-    assert (model.weigh(certain, features, 0.5)[0].argmax(dim=0) == BACK).all()
-    torch.testing.assert_close(model.weigh(shares(scene), features, 0.5), shares(scene))
-    torch.testing.assert_close(model.weigh(doubtful, features, 0.0), doubtful)
+    assert (model.reweight(certain, features, 0.5)[0].argmax(dim=0) == BACK).all()
+    torch.testing.assert_close(model.reweight(shares(scene), features, 0.5), shares(scene))
+    torch.testing.assert_close(model.reweight(doubtful, features, 0.0), doubtful)
 
 
 def test_it_learns_from_what_is_tracked_and_a_label_that_is_given_late_is_soon_known(scene):

@@ -32,17 +32,20 @@ def plain_losses(model, frames, colors, classes, truth):
         )
         return F.interpolate(copied, scale_factor=4, mode="bilinear")
 
-    def shrunk(enlarged):
+    def to_tracked_size(enlarged):
         return F.interpolate(enlarged, scale_factor=0.25, mode="bilinear")
 
     def loss(enlarged, t):
         return F.nll_loss((enlarged + 1e-8).log(), classes[:, t])
 
     first = hop(0, 1, colors[:, 0])
-    second = hop(1, 2, colors[:, 1] if truth else shrunk(first))
+    second = hop(1, 2, colors[:, 1] if truth else to_tracked_size(first))
     short = loss(first, 1) + loss(second, 2)
-    there = hop(1, 2, shrunk(first))
-    cycles = hop(1, 0, shrunk(first)), hop(1, 0, shrunk(hop(2, 1, shrunk(there))))
+    there = hop(1, 2, to_tracked_size(first))
+    cycles = (
+        hop(1, 0, to_tracked_size(first)),
+        hop(1, 0, to_tracked_size(hop(2, 1, to_tracked_size(there)))),
+    )
     return short, sum(loss(cycle, 0) for cycle in cycles)
 
 

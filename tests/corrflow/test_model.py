@@ -61,7 +61,7 @@ def test_an_accelerated_model_gives_the_same_features_up_to_rounding(precision, 
 def test_auto_precision_is_bfloat16_where_the_device_is_made_for_it(monkeypatch):
     for made_for_it, name in ((True, "bfloat16"), (False, "float32")):
         monkeypatch.setattr("corrflow.model.has_bfloat16", lambda device, yes=made_for_it: yes)
-        assert CorrFlow(SMALL).accelerate().computed_by() == (
+        assert CorrFlow(SMALL).accelerate().describe_compute() == (
             f"cpu, auto attention, encoder in {name}"
         )
 

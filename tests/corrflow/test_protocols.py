@@ -24,7 +24,7 @@ from corrflow.propagation import (
     stream_together,
 )
 from corrflow.propagation.labels import Copied, MaskLabels, merge_given_labels
-from corrflow.propagation.references import ENTRIES, Reference, References
+from corrflow.propagation.references import LATE_REFERENCES, Reference, References
 from corrflow.propagation.video import remembered
 from corrflow.whitening import Whitening
 
@@ -387,7 +387,7 @@ def test_frames_in_which_objects_enter_stay_the_last_few():
     for number in range(200):
         references.remember(number, empty_reference(given=number % 10 == 0))
     assert [frame for frame in references.select_frames(200) if frame < 179] == [0, 160, 170]
-    assert len(references.kept) <= 1 + ENTRIES + 20
+    assert len(references.kept) <= 1 + LATE_REFERENCES + 20
 
 
 def test_agreement_is_with_what_the_given_frame_says_wherever_it_is_found():
@@ -400,7 +400,7 @@ def test_agreement_is_with_what_the_given_frame_says_wherever_it_is_found():
 
     start, end = slice(0, 4), slice(4, 8)
     protocol = Protocol("near", anchors=(0,), radius=4, top_k=5, temperature=0.05, hardening=0.0)
-    references = References(protocol, SHARP, compares=True)
+    references = References(protocol, SHARP, with_agreement=True)
     given, moved = frame(start, start), frame(end, end)
     references.remember(0, Reference(*given, torch.tensor([[False, True]])))
     for copied, told in (
@@ -411,7 +411,7 @@ def test_agreement_is_with_what_the_given_frame_says_wherever_it_is_found():
         agreement_bk = references.agreement(moved[0], copied[1])
         torch.testing.assert_close(agreement_bk, torch.tensor([told]).float(), rtol=0, atol=1e-4)
     assert references.agreement(moved[0], None) is None
-    references.compares = False
+    references.with_agreement = False
     assert references.agreement(moved[0], moved[1]) is None
 
 

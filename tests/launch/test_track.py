@@ -23,7 +23,7 @@ from corrflow import CorrFlow, InputError, ModelConfig
 from corrflow.annotations import WRITERS, read_shapes
 from corrflow.encoders.resnet import ResNetConfig
 from corrflow.training.checkpoint import save_checkpoint
-from launch.track import main, patience
+from launch.track import interruptible, main
 from launch.tracking.prompts import Prompts, VideoInfo, read_annotations, read_boxes, read_masks
 from shards.video.video_reader import FrameNames
 
@@ -686,7 +686,7 @@ def test_ctrl_c_keeps_what_is_done(checkpoint, tmp_path):
 
 def test_the_second_ctrl_c_ends_at_once():
     before = signal.getsignal(signal.SIGINT)
-    with patience() as asked:
+    with interruptible() as asked:
         os.kill(os.getpid(), signal.SIGINT)
         assert asked()
         with pytest.raises(KeyboardInterrupt):

@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from slurm.attempts import ATTEMPTS, Attempt, is_hopeless, log_attempt, read_attempts
+from slurm.attempts import ATTEMPTS, Attempt, log_attempt, makes_no_progress, read_attempts
 from slurm.errors import ClusterError
 
 
@@ -44,15 +44,15 @@ def test_attempts_that_can_not_be_noted_are_told(tmp_path):
 def test_three_attempts_cut_where_they_began_are_enough(tmp_path):
     for began in (1.0, 2.0):
         log_attempt(tmp_path, attempt(began))
-    assert not is_hopeless(tmp_path, attempt(9.0))
+    assert not makes_no_progress(tmp_path, attempt(9.0))
     log_attempt(tmp_path, attempt(3.0))
-    assert is_hopeless(tmp_path, attempt(9.0))
-    assert not is_hopeless(tmp_path, attempt(9.0, step=11))  # it saved
-    assert not is_hopeless(tmp_path, attempt(9.0, job="8"))  # somebody submitted it again
-    assert not is_hopeless(tmp_path, attempt(9.0, job=""))  # somebody started it by hand
+    assert makes_no_progress(tmp_path, attempt(9.0))
+    assert not makes_no_progress(tmp_path, attempt(9.0, step=11))  # it saved
+    assert not makes_no_progress(tmp_path, attempt(9.0, job="8"))  # somebody submitted it again
+    assert not makes_no_progress(tmp_path, attempt(9.0, job=""))  # somebody started it by hand
 
 
 def test_to_be_told_to_leave_is_no_failure(tmp_path):
     for began in (1.0, 2.0, 3.0):
         log_attempt(tmp_path, attempt(began, left="told to leave" if began == 2.0 else ""))
-    assert not is_hopeless(tmp_path, attempt(9.0))
+    assert not makes_no_progress(tmp_path, attempt(9.0))

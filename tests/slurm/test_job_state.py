@@ -3,7 +3,7 @@
 import pytest
 
 from slurm import ClusterError, status
-from slurm.status import answered_state, job_state
+from slurm.status import job_state, wait_for_state
 
 SILENT = "echo 'slurm_load_jobs error: Unable to contact slurm controller' >&2; exit 1"
 FORGOTTEN = "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1"
@@ -42,7 +42,7 @@ def test_a_job_that_is_over_is_told_from_a_cluster_that_does_not_say(
 def test_a_silence_is_waited_for(slurm_client, tmp_path):
     asked = tmp_path / "asked"
     slurm_client(squeue=f"[ -e {asked} ] && {{ {RUNNING}; exit; }}; : >{asked}; {SILENT}")
-    assert answered_state("7", "").state == "RUNNING"
+    assert wait_for_state("7", "").state == "RUNNING"
 
 
 def test_a_silence_that_lasts_is_no_answer(slurm_client, monkeypatch):
@@ -52,6 +52,6 @@ def test_a_silence_that_lasts_is_no_answer(slurm_client, monkeypatch):
         "asked squeue and sacct for 0 s: slurm_load_jobs error: Unable to contact slurm controller"
     )
     with pytest.raises(ClusterError) as caught:
-        answered_state("7", "do something else")
+        wait_for_state("7", "do something else")
     words = f"job 7: SLURM does not say whether it still runs ({asked}): do something else"
     assert str(caught.value) == words

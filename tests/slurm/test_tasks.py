@@ -7,7 +7,7 @@ import subprocess
 import pytest
 
 from slurm import tasks
-from slurm.rendezvous import PORTS, meeting_port
+from slurm.rendezvous import PORTS, rendezvous_port
 from slurm.tasks import DistributedTask, Task, requeue_lines, start_lines
 
 
@@ -67,5 +67,5 @@ def test_one_that_was_cancelled_stays_away(tmp_path):
 
 
 def test_a_restarted_job_meets_at_another_port():
-    assert meeting_port("12", "0") != meeting_port("12", "1")
-    assert all(meeting_port(str(job), "3") in PORTS for job in (1, 10**7, 10**9))
+    assert rendezvous_port("12", "0") != rendezvous_port("12", "1")
+    assert all(rendezvous_port(str(job), "3") in PORTS for job in (1, 10**7, 10**9))

@@ -24,10 +24,10 @@ from corrflow.benchmarks.evaluation import evaluate, finish, groups, run_group, 
 from corrflow.benchmarks.plan import (
     Evaluation,
     SequenceRecord,
-    deal,
-    noting_failure,
+    assign_jobs,
     prepare,
     read_plan,
+    recording_failure,
 )
 from corrflow.benchmarks.results import read_result
 from corrflow.encoders.resnet import ResNetConfig
@@ -243,7 +243,7 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
     plan = prepare(about(root, small_model()), tmp_path / "out")
     with (
         pytest.raises(InputError, match=r"00004\.jpg: not a readable image"),
-        noting_failure(plan, list(plan.sequences)),
+        recording_failure(plan, list(plan.sequences)),
     ):
         run_sequences(plan, plan.sequences, small_model())
     with pytest.raises(
@@ -425,12 +425,12 @@ def test_a_plan_of_another_version_is_named(tree, tmp_path):
 def test_every_sequence_has_one_job_and_none_has_much_more_than_another(count):
     draw = random.Random(count)
     frames = [draw.randint(25, 104) for _ in range(30)]
-    hands = deal(frames, count)
+    hands = assign_jobs(frames, count)
     assert sorted(index for hand in hands for index in hand) == list(range(30))
     loads = [sum(frames[index] for index in hand) for hand in hands]
     assert max(loads) - min(loads) <= max(frames)
-    assert deal(frames, count) == hands
-    assert deal([3, 9, 4, 4], 2) == [[1], [2, 3, 0]]
+    assert assign_jobs(frames, count) == hands
+    assert assign_jobs([3, 9, 4, 4], 2) == [[1], [2, 3, 0]]
 
 
 def test_a_job_without_a_plan_is_refused(tmp_path):

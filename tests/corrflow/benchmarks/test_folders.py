@@ -9,7 +9,7 @@ from miniatures import badja, davis_test, jhmdb, tapvid, vip, youtube_vos
 from corrflow import InputError
 from corrflow.benchmarks.evaluation import evaluate
 from corrflow.benchmarks.folders import find, folders_in, listed, looks_like
-from corrflow.benchmarks.jhmdb import videos_to_test
+from corrflow.benchmarks.jhmdb import listed_test_videos
 from corrflow.benchmarks.registry import BENCHMARKS
 from corrflow.propagation import PROTOCOLS
 
@@ -108,7 +108,7 @@ def test_names_of_a_list_that_are_hidden_are_left_out(tmp_path):
     (tmp_path / "val.txt").write_text("bear\n._bear\nJPEGImages/480p/.DS_Store\ncamel\n")
     assert listed(tmp_path / "val.txt") == ["bear", "camel"]
     (tmp_path / "wave_test_split1.txt").write_text("a.avi 2\n._a.avi 2\n")
-    assert videos_to_test(tmp_path / "wave_test_split1.txt") == ["wave/a"]
+    assert listed_test_videos(tmp_path / "wave_test_split1.txt") == ["wave/a"]
 
 
 def test_a_folder_below_a_hidden_one_is_read(tmp_path):

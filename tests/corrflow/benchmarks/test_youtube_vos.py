@@ -9,7 +9,7 @@ from miniatures import save, squares, youtube_vos
 from PIL import Image
 
 from corrflow import InputError
-from corrflow.benchmarks.youtube_vos import SEEN, YouTubeVos
+from corrflow.benchmarks.youtube_vos import SEEN_CATEGORIES, YouTubeVos
 from corrflow.masks import PALETTE
 from corrflow.pictures import write_mask
 
@@ -143,7 +143,7 @@ def test_tables_have_a_row_for_each_video_of_which_there_are_scores(tmp_path):
 
 
 def test_training_has_65_categories():
-    assert len(SEEN) == 65
+    assert len(SEEN_CATEGORIES) == 65
 
 
 def edit_meta(root, change):

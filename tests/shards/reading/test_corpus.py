@@ -150,7 +150,7 @@ def test_a_destroyed_header_is_told_with_the_line_that_takes_its_sample_out(
 def test_behind_a_destroyed_header_samples_are_still_found_by_key(copy, several, quarantine):
     overwrite(copy, 0, b"x" * 512)
     key = keys_of(several)[2]
-    assert open_corpus(copy, quarantine(f"{SHARD} {key}", f"{SHARD} #0")).taken_out == {1: (0, 2)}
+    assert open_corpus(copy, quarantine(f"{SHARD} {key}", f"{SHARD} #0")).quarantined == {1: (0, 2)}
 
 
 @pytest.mark.parametrize("replacement", [{}, {"jpegs": []}, {"jpegs": [], "key": ["a"]}, []])
@@ -160,7 +160,7 @@ def test_a_note_that_is_another_is_no_sample_of_the_list(copy, several, quaranti
     size = len(json.dumps(note).encode())
     overwrite(copy, 0, text.ljust(size), place=length - size - -size % 512)
     keys = keys_of(several)
-    assert open_corpus(copy, quarantine(f"{SHARD} {keys[1]}")).taken_out == {1: (1,)}
+    assert open_corpus(copy, quarantine(f"{SHARD} {keys[1]}")).quarantined == {1: (1,)}
     with pytest.raises(DataError, match="no such sample"):
         open_corpus(copy, quarantine(f"{SHARD} {keys[0]}"))
     with pytest.raises(DataError, match="not readable at sample #0"):
@@ -190,7 +190,7 @@ def test_every_key_can_be_named(several, quarantine):
     for shard in read_manifest(several).shards:
         for number, key in enumerate(keys_of(several, shard.name)):
             assert list(
-                open_corpus(several, quarantine(f"{shard.name} {key}")).taken_out.values()
+                open_corpus(several, quarantine(f"{shard.name} {key}")).quarantined.values()
             ) == [(number,)]
 
 
@@ -199,7 +199,7 @@ def test_a_sample_that_is_named_twice_is_taken_out_once(several, quarantine):
     corpus = open_corpus(
         several, quarantine(f"{SHARD} {key}", f"{SHARD} #1", "", f"  {SHARD}   {key}  ", "")
     )
-    assert corpus.taken_out == {1: (1,)}
+    assert corpus.quarantined == {1: (1,)}
     assert corpus.samples == (3, 2, 3, 3, 3)
 
 

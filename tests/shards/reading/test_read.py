@@ -54,7 +54,7 @@ class Elsewhere(Store):
 
 
 def elsewhere(corpus):
-    return Corpus(Elsewhere(corpus.store), corpus.manifest, corpus.taken_out)
+    return Corpus(Elsewhere(corpus.store), corpus.manifest, corpus.quarantined)
 
 
 def write_set(root, frames=11):
