@@ -7,10 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from corrflow.errors import InputError
 from corrflow.pictures import Pixels
 
 SMALLEST_SIDE = 32  # smallest side of a video that can be tracked, in pixels
 Points = NDArray[np.float32]  # [k, 2]: x, y in pixels
+
+
+def check_short_side(group: str, short_side: int) -> None:
+    """Raise InputError, which names the `group` of settings, for a short side that nothing can be
+    tracked at."""
+    if short_side and short_side < SMALLEST_SIDE:
+        expected = f"expected at least {SMALLEST_SIDE}, or 0 for the video's own size"
+        raise InputError(f"{group}: size {short_side}: {expected}")
 
 
 @dataclass(frozen=True)

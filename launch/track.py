@@ -55,7 +55,7 @@ def track(request: TrackRequest, model: CorrFlow) -> int:
         print(f"track.py: {outcome.note}", file=sys.stderr)
     files = ", ".join(map(as_text, outcome.files))
     if outcome.whole:
-        kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""
+        kept = f", {outcome.kept} of them unchanged" if outcome.kept else ""
         print(f"tracked {outcome.frames} frames{kept}: {files}")
         if outcome.review:
             print(outcome.review_line())

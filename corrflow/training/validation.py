@@ -21,7 +21,7 @@ from corrflow.images import video_depth
 from corrflow.model import CorrFlow
 from corrflow.pictures import Pixels, overlay, read_frame
 from corrflow.propagation import find_protocol, stream
-from corrflow.scale import SMALLEST_SIDE, Scale
+from corrflow.scale import Scale, check_short_side
 from corrflow.training.distributed import DistributedContext
 from corrflow.training.failures import ErrorSync
 
@@ -53,8 +53,7 @@ class ValidationConfig:
     def __post_init__(self) -> None:
         check_range("validation", self, "every", 1)
         check_range("validation", self, "sequences pictures", 0)
-        if self.size:
-            check_range("validation", self, "size", SMALLEST_SIDE)
+        check_short_side("validation", self.size)
         find_protocol(self.protocol)
 
     def find(self) -> list[DavisSequence]:

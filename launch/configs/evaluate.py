@@ -13,7 +13,7 @@ from corrflow.device import Precision
 from corrflow.errors import LARGEST_SEED, check_range
 from corrflow.pretrained import DEFAULT
 from corrflow.propagation.protocols import PROTOCOLS, Protocol, find_protocol, override
-from corrflow.scale import SMALLEST_SIDE
+from corrflow.scale import check_short_side
 from launch.configs.needed import check_needed, check_unused
 from slurm.cluster import ClusterConfig, find_profile
 
@@ -118,8 +118,7 @@ class EvalJob:
         check_range("eval", self, "jobs reset_gap adapt frames", 0)
         check_range("eval", self, "seed", 0, LARGEST_SEED)
         check_needed("eval", self, "local follow cluster", "jobs")
-        if self.size:
-            check_range("eval", self, "size", SMALLEST_SIDE)
+        check_short_side("eval", self.size)
         if self.encoder and self.checkpoint not in ("", "none"):
             raise InputError(
                 f"eval: checkpoint {self.checkpoint}, encoder {self.encoder}: expected one of them"
@@ -276,8 +275,7 @@ class TrackJob:
     cluster: ClusterConfig = field(default_factory=find_profile)
 
     def __post_init__(self) -> None:
-        if self.size:
-            check_range("track", self, "size", SMALLEST_SIDE)
+        check_short_side("track", self.size)
         check_range("track", self, "port", 1, 65_535)
         check_range("track", self, "jobs tolerance review adapt", 0)
         check_needed("track", self, "local follow cluster", "jobs")

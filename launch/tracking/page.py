@@ -302,7 +302,7 @@ def track_with(setting: Setting) -> Any:
         files = gr.File([packed(path) for path in outcome.files], visible=True)
         note = f" {outcome.note}." if outcome.note else ""
         review = f" {outcome.review_line().capitalize()}." if outcome.review else ""
-        kept = f", of which {outcome.kept} stay as they were" if outcome.kept else ""
+        kept = f", {outcome.kept} of them unchanged" if outcome.kept else ""
         return str(request.out), files, f"Tracked {outcome.frames} frames{kept}{end}.{note}{review}"
 
     return track

@@ -335,7 +335,9 @@ def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
     with pytest.raises(InputError, match="size is 32 there and 0 here"):
         evaluate_job(replace(line, size=0))
     flags = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o", "--size")
-    assert "eval: size 31: expected 32 or more" in refused("eval", *flags, 31).replace("\n", " ")
+    assert "eval: size 31: expected at least 32, or 0" in refused("eval", *flags, 31).replace(
+        "\n", " "
+    )
 
 
 def test_a_model_may_be_adapted_to_each_sequence(tree, checkpoint, whole, tmp_path, monkeypatch):

@@ -95,8 +95,8 @@ def test_a_smaller_side_is_enlarged_again():
     ("change", "words"),
     [
         ({"every": 0}, "validation: every 0: expected 1 or more"),
-        ({"size": 8}, "validation: size 8: expected 32 or more"),
-        ({"size": -1}, "validation: size -1: expected 32 or more"),
+        ({"size": 8}, "validation: size 8: expected at least 32, or 0"),
+        ({"size": -1}, "validation: size -1: expected at least 32, or 0"),
         ({"protocol": "magic"}, "protocol 'magic'"),
         ({"pictures": -1}, "validation: pictures -1: expected 0 or more"),
     ],

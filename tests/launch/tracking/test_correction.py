@@ -58,7 +58,7 @@ def test_only_the_frames_that_a_correction_is_about_are_tracked(track, video, tm
     fix = write_mask(tmp_path / "fix.png", left=12)
     capfd.readouterr()
     track(video, *given, f"3={fix}")
-    assert "tracked 7 frames, of which 3 stay as they were" in capfd.readouterr().out
+    assert "tracked 7 frames, 3 of them unchanged" in capfd.readouterr().out
     assert unchanged(before, state_of(out)) == [0, 5, 6]
     assert np.array_equal(labels_of(out)[3] > 0, np.array(Image.open(fix)) > 0)
     rows = rows_of(out)
@@ -71,7 +71,7 @@ def test_the_same_marks_write_other_formats_and_track_nothing(track, video, mask
     before, film, told = state_of(out), out.read_bytes(), rows_of(out)
     capfd.readouterr()
     track(video, "--mask", mask, "--write", "labelme")
-    assert "tracked 7 frames, of which 7 stay as they were" in capfd.readouterr().out
+    assert "tracked 7 frames, 7 of them unchanged" in capfd.readouterr().out
     assert unchanged(before, state_of(out)) == list(range(7))
     assert (out.read_bytes(), rows_of(out)) == (film, told)
     assert WRITERS["labelme"].path_of(out).is_dir()
@@ -188,7 +188,7 @@ def test_of_what_a_tool_gives_back_only_the_corrected_frame_is_a_correction(
     capfd.readouterr()
     corrected = given_back(tmp_path, masks, name)
     track(video, "--labels", corrected)
-    assert "tracked 7 frames, of which 1 stay as they were" in capfd.readouterr().out
+    assert "tracked 7 frames, 1 of them unchanged" in capfd.readouterr().out
     assert unchanged(before, state_of(out)) == [0]
     differing = (labels_of(out)[4] > 0) != masks[4]
     assert differing.sum() <= 20  # of 400
@@ -247,7 +247,7 @@ def test_objects_without_names_are_known_by_the_numbers_that_are_written_as_name
     shutil.copy(out.with_name("tracked-coco.json"), tmp_path / "back.json")
     capfd.readouterr()
     track(video, "--labels", tmp_path / "back.json", *flags)
-    assert "tracked 7 frames, of which 7 stay as they were" in capfd.readouterr().out
+    assert "tracked 7 frames, 7 of them unchanged" in capfd.readouterr().out
     assert marks_of(out) == [0, 3]
 
 
@@ -282,7 +282,7 @@ def test_what_a_mark_covered_comes_back_when_it_is_taken_back(track, video, tmp_
     for marks in ((first, f"3={small}", last), (first, last)):
         capfd.readouterr()
         track(video, "--mask", *marks)
-        assert "of which 2 stay as they were" in capfd.readouterr().out
+        assert "2 of them unchanged" in capfd.readouterr().out
         fresh = track(video, "--mask", *marks, "--overwrite", out="fresh.mp4")
         assert all(map(np.array_equal, labels_of(out), labels_of(fresh)))
 
@@ -311,7 +311,7 @@ def test_named_labels_are_corrected_by_a_mask(track, video, mask, tmp_path, capf
     fix = write_mask(tmp_path / "fix.png", left=12)
     capfd.readouterr()
     track(video, "--mask", f"0={mask}", f"4={fix}")
-    assert "of which 1 stay as they were" in capfd.readouterr().out
+    assert "1 of them unchanged" in capfd.readouterr().out
     assert marks_of(out) == [0, 4]
 
 
@@ -331,7 +331,7 @@ def test_what_is_painted_into_a_mask_is_a_correction_until_the_mask_is_deleted(
     capfd.readouterr()
     for kept in (1, 7):
         track(video, "--mask", mask)
-        assert f"of which {kept} stay as they were" in capfd.readouterr().out
+        assert f"{kept} of them unchanged" in capfd.readouterr().out
         assert np.array_equal(labels_of(out)[4] == 1, shape_at(13))
         assert marks_of(out) == [0, 4]
     track(video, "--mask", mask, "--size", "40")
@@ -445,7 +445,7 @@ def test_a_mask_that_was_saved_again_as_it_was_is_no_mark(track, video, mask, tm
     assert path.read_bytes() != before
     capfd.readouterr()
     track(video, "--mask", mask)
-    assert "of which 7 stay as they were" in capfd.readouterr().out
+    assert "7 of them unchanged" in capfd.readouterr().out
     assert marks_of(out) == [0]
 
 
@@ -631,7 +631,7 @@ def test_files_beside_the_images_of_a_folder_are_none_of_the_video(track, tmp_pa
         (tmp_path / "labels" / name).write_bytes((folder / name).read_bytes())
     capfd.readouterr()
     track(folder, "--labels", tmp_path / "labels")
-    assert "of which 1 stay as they were" in capfd.readouterr().out
+    assert "1 of them unchanged" in capfd.readouterr().out
 
 
 def test_labels_of_all_frames_that_nothing_was_tracked_from_are_told(track, video, tmp_path, capfd):
@@ -775,7 +775,7 @@ def test_who_stops_before_as_many_frames_as_were_there_keeps_those(
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
     asked = iter([False, False, True])
-    monkeypatch.setattr(command, "patience", lambda: nullcontext(lambda: next(asked)))
+    monkeypatch.setattr(command, "interruptible", lambda: nullcontext(lambda: next(asked)))
     flags = ("--video", video, "--out", tmp_path / "tracked.mp4", "--device", "cpu")
     assert command.main([*map(str, flags), "--mask", str(mask), "--size", "40"]) == 130
     assert "all files are as they were" in capfd.readouterr().err

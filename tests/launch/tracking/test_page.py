@@ -240,7 +240,7 @@ def track_twice(page):
     over what has changed by them."""
     for same in (1, 7):
         page.click("#start")
-        page.get_by_text(f"of which {same} stay as they were").wait_for()
+        page.get_by_text(f"{same} of them unchanged").wait_for()
 
 
 def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
