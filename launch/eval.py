@@ -32,7 +32,7 @@ from corrflow.progress import progress_bar
 from corrflow.report import text_table, write_report
 from launch.common.command import parse, run
 from launch.common.job_array import LOGS, check_array_ended, submit_work
-from launch.common.run_config import held_evaluation
+from launch.common.run_config import evaluation_lock
 from launch.configs.evaluate import EvalJob
 from slurm.array import Submitted, wait_for
 from slurm.client import goes_to_slurm
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
     keep_freed_memory()
     away = goes_to_slurm(job.jobs, job.local)
     plan = plan_job(job, away)
-    with held_evaluation(job.out):
+    with evaluation_lock(job.out):
         check_array_ended(job.out)
         begin(plan)
         return carry_out(job, argv, plan, away)

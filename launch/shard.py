@@ -20,7 +20,7 @@ from corrflow.palette import fit_palette, write_palette
 from corrflow.progress import progress_bar
 from launch.common.command import parse, run
 from launch.common.job_array import LOGS, check_array_ended, submit_work
-from launch.common.run_config import held_packing
+from launch.common.run_config import packing_lock
 from launch.configs.train import OrderJob, PackJob, PaletteJob, StatsJob, VerifyJob
 from shards import DataError
 from shards.manifest import Manifest, read_manifest
@@ -63,7 +63,7 @@ def pack_videos(argv: list[str]) -> int:
     keep_freed_memory()
     away = goes_to_slurm(job.jobs, job.local)
     source = read_source(job.source, job.pack)
-    with held_packing(job.out):
+    with packing_lock(job.out):
         check_array_ended(job.out)
         return carry_out(job, prepare(source, job.out, job.percent), away)
 

@@ -34,7 +34,7 @@ from corrflow.training.failures import OtherRankError, RecurringError, WriteErro
 from corrflow.training.monitor import loss_terms
 from corrflow.training.trainer import Trainer
 from launch.common.command import parse, run
-from launch.common.run_config import check_run_config, held_run
+from launch.common.run_config import check_run_config, run_lock
 from launch.common.submission import check_job_ended, processes_of, submit
 from launch.configs.recipes import RECIPES, take_recipe
 from launch.configs.train import TrainJob
@@ -169,7 +169,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
         with (
             SignalHandler() as stop,
             init_distributed(job.device, job.timeouts) as context,
-            held_run(job.run) if context.is_main else nullcontext(),
+            run_lock(job.run) if context.is_main else nullcontext(),
         ):
             if attempt:
                 check_run_config(job, corpus.manifest)  # safe to write, since the run is locked

@@ -16,7 +16,7 @@ import webdataset as wds
 
 BLOCK = 512
 END = bytes(2 * BLOCK)  # marks the end of a tar file
-NOTE_BYTES = 4096  # usually enough for the json entry with its header
+JSON_BYTES = 4096  # usually enough for the json entry with its header
 
 
 def sample_bytes(key: str, about: dict[str, Any], jpegs: list[bytes]) -> bytes:
@@ -82,7 +82,7 @@ def parse_note(head: bytes) -> tuple[dict[str, Any], int]:
         kind, size = header[156:157], int(header[124:135], 8)
         position = start + size + -size % BLOCK
         if position > len(head):
-            raise NeedMoreError(position + NOTE_BYTES)
+            raise NeedMoreError(position + JSON_BYTES)
     note = json.loads(head[start : start + size])
     if not isinstance(note, dict) or "jpegs" not in note:
         raise ValueError("no sample begins there")

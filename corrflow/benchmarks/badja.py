@@ -29,7 +29,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from corrflow.benchmarks.benchmark import InitialLabels, PictureSequence, Scores, read_frames
-from corrflow.benchmarks.folders import PICTURES, find, not_there, number_of, numbered_files
+from corrflow.benchmarks.folders import (
+    PICTURES,
+    find,
+    missing_path_error,
+    number_of,
+    numbered_files,
+)
 from corrflow.benchmarks.points import (
     Floats,
     PointBenchmark,
@@ -96,7 +102,7 @@ class Badja(PointBenchmark):
         missing."""
         folder = root / "joint_annotations"
         if not folder.is_dir():
-            raise not_there(
+            raise missing_path_error(
                 folder,
                 "BADJA with joint_annotations/ANIMAL.json and DAVIS/ or extra_videos/ beside it",
                 root,

@@ -28,7 +28,7 @@ from corrflow.benchmarks.folders import (
     find,
     folders_in,
     listed,
-    not_there,
+    missing_path_error,
     numbered_files,
 )
 from corrflow.benchmarks.masks import MaskBenchmark, mask_scores
@@ -145,7 +145,7 @@ class DavisTest(Davis):
         """The sequences of `ImageSets/2017/test-dev.txt`, each with its first mask."""
         path = root / "ImageSets/2017/test-dev.txt"
         if not path.exists():
-            raise not_there(path, "the DAVIS-2017 test-dev tree", root, self.name)
+            raise missing_path_error(path, "the DAVIS-2017 test-dev tree", root, self.name)
         check_resolution(root, "DAVIS-2017-test-dev-480p.zip")
         return [read_sequence(root, name, truth=False) for name in listed(path)]
 
@@ -179,7 +179,7 @@ def read_sequences(root: Path, year: int) -> list[DavisSequence]:
     check_resolution(root, "DAVIS-2017-trainval-480p.zip" if year == 2017 else "DAVIS-data.zip")
     for folder in (root / "JPEGImages" / RESOLUTION, annotations):
         if not folder.is_dir():
-            raise not_there(folder, LAYOUT, root, f"davis{year}")
+            raise missing_path_error(folder, LAYOUT, root, f"davis{year}")
     names = listed_sequences(root, year)
     if not (names := folders_in(annotations) if names is None else names):
         raise InputError(f"{annotations}: holds no sequences")
@@ -216,7 +216,7 @@ def listed_sequences(root: Path, year: int) -> list[str] | None:
     )
     path = next((path for path in places if path.exists()), None)
     if not path:
-        raise not_there(
+        raise missing_path_error(
             places[0],
             f"{LAYOUT}, and ImageSets with a list of those to evaluate, or no ImageSets, for all",
             root,

@@ -75,7 +75,7 @@ def listed(path: Path) -> list[str]:
     return list(dict.fromkeys(word for word in words if not is_hidden(Path(word).name)))
 
 
-def not_there(missing: Path, expected: str, root: Path, benchmark: str) -> InputError:
+def missing_path_error(missing: Path, expected: str, root: Path, benchmark: str) -> InputError:
     """Make an error for a path that a benchmark needs and that is missing; it says so if `root`
     looks like the data of another benchmark."""
     looks = looks_like(root)

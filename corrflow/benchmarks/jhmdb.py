@@ -31,7 +31,7 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatReadError
 
 from corrflow.benchmarks.benchmark import InitialLabels, PictureSequence, Scores, read_frames
-from corrflow.benchmarks.folders import find, is_hidden, not_there, numbered_files
+from corrflow.benchmarks.folders import find, is_hidden, missing_path_error, numbered_files
 from corrflow.benchmarks.points import (
     Floats,
     PointBenchmark,
@@ -83,7 +83,7 @@ class Jhmdb(PointBenchmark):
                 layout = (
                     "JHMDB with splits/, Rename_Images/CLASS/VIDEO and joint_positions/CLASS/VIDEO"
                 )
-                raise not_there(root / name, layout, root, self.name)
+                raise missing_path_error(root / name, layout, root, self.name)
         videos = [
             video
             for path in find(root / "splits", "*_test_split1.txt")

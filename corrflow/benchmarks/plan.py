@@ -28,7 +28,7 @@ from corrflow.stored_config import claim_folder, differences, listing
 PLAN, RESULTS = "plan.json", "sequences"
 # increase this when the code gives other figures for the same settings: finished sequences are then
 # evaluated again
-COMPUTES = 4
+RESULTS_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def begin(plan: EvaluationPlan) -> None:
     out = plan.out
     path = out / PLAN
     stored = read_settings(out) if path.exists() else None
-    claim_folder(path, stored, settings(plan), "another evaluation", is_place)
+    claim_folder(path, stored, settings(plan), "another evaluation", is_path_or_name)
     for sequence in plan.sequences:  # failed ones are tried again
         plan.failure_path(sequence).unlink(missing_ok=True)
 
@@ -193,7 +193,7 @@ def read_plan(out: Path) -> EvaluationPlan:
     except TypeError as error:
         raise InputError(f"{out / PLAN}: not what this version writes ({error})") from None
     plan = make_plan(evaluation, out)
-    if different := differences(stored, settings(plan), is_place):
+    if different := differences(stored, settings(plan), is_path_or_name):
         raise InputError(
             f"{out}: the data have changed: {listing(different)}: expected them as before"
         )
@@ -239,13 +239,13 @@ def make_plan(evaluation: Evaluation, out: Path) -> EvaluationPlan:
     named = {
         name: value
         for name, value in settings(EvaluationPlan(out, evaluation, sequences, "", {})).items()
-        if not is_place(name)
+        if not is_path_or_name(name)
     }
     return EvaluationPlan(
         out,
         evaluation,
         sequences,
-        hashlib.sha256(json.dumps([COMPUTES, named]).encode()).hexdigest()[:16],
+        hashlib.sha256(json.dumps([RESULTS_VERSION, named]).encode()).hexdigest()[:16],
         {sequence.name: sequence_digest(sequence) for sequence in sequences},
     )
 
@@ -282,7 +282,7 @@ def parts_of(value: Any) -> Iterator[bytes]:
         yield f"{value!r}\n".encode()
 
 
-def is_place(name: str) -> bool:
+def is_path_or_name(name: str) -> bool:
     """Whether a setting is only a path or a name, and so does not decide the figures."""
     return name in ("checkpoint", "root", "name")
 

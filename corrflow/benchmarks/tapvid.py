@@ -33,7 +33,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from corrflow.benchmarks.benchmark import InitialLabels, Scores, Sequence
-from corrflow.benchmarks.folders import not_there
+from corrflow.benchmarks.folders import missing_path_error
 from corrflow.benchmarks.points import Floats, PointBenchmark, named_scores, positions, visibility
 from corrflow.benchmarks.tables import by_sequence
 from corrflow.errors import InputError
@@ -84,7 +84,9 @@ class TapVid(PointBenchmark):
         in memory."""
         path = root if root.is_file() else root / FILE
         if not path.exists():
-            raise not_there(path, f"{FILE} of TAP-Vid, or a folder with it", root, self.name)
+            raise missing_path_error(
+                path, f"{FILE} of TAP-Vid, or a folder with it", root, self.name
+            )
         return [read_video(path, name, video) for name, video in read_pickle(path).items()]
 
     def frames(self, sequence: TapVidSequence) -> Iterator[Pixels]:

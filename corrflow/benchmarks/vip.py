@@ -36,7 +36,7 @@ from corrflow.benchmarks.benchmark import (
     check_size,
     read_frames,
 )
-from corrflow.benchmarks.folders import PICTURES, listed, not_there, numbered_files
+from corrflow.benchmarks.folders import PICTURES, listed, missing_path_error, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark
 from corrflow.benchmarks.tables import write_figures
 from corrflow.benchmarks.texts import read_text
@@ -83,7 +83,7 @@ class Vip(MaskBenchmark):
         names = base / "lists" / "val_videos.txt"
         for path in (base / "Images", labels, names):
             if not path.exists():
-                raise not_there(
+                raise missing_path_error(
                     path,
                     f"VIP_Fine with Images, Annotations/{self.folder} and lists",
                     root,

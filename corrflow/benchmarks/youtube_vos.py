@@ -34,7 +34,7 @@ from corrflow.benchmarks.benchmark import (
     few,
     read_frames,
 )
-from corrflow.benchmarks.folders import PICTURES, not_there, number_of, numbered_files
+from corrflow.benchmarks.folders import PICTURES, missing_path_error, number_of, numbered_files
 from corrflow.benchmarks.masks import MaskBenchmark, entries, mask_scores
 from corrflow.benchmarks.tables import write_archive, write_figures
 from corrflow.benchmarks.texts import read_text
@@ -91,7 +91,7 @@ class YouTubeVos(MaskBenchmark):
         )
         for path in (split / "meta.json", split / "JPEGImages", split / "Annotations"):
             if not path.exists():
-                raise not_there(
+                raise missing_path_error(
                     path,
                     "a split of YouTube-VOS with meta.json, JPEGImages/VIDEO and Annotations/VIDEO",
                     root,

@@ -103,7 +103,7 @@ def measure(
             on_round()
     finally:
         for runner in runners:
-            runner.dismiss()
+            runner.shut_down()
     working = [runner for runner in runners if not runner.failure]
     return Measured(
         [row_of(runner, working) for runner in working],
@@ -150,7 +150,7 @@ class Runner:
             return None
         return outcome
 
-    def dismiss(self) -> None:
+    def shut_down(self) -> None:
         """End the process: ask it to exit, and terminate it if it does not."""
         with contextlib.suppress(OSError):
             self.pipe.send(False)

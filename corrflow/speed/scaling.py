@@ -17,7 +17,7 @@ from corrflow.speed.released import STRIDE
 
 MIB, MICRO, GIGA = 1 << 20, 1e-6, 1e9
 FIRST_BUCKET = 1 * MIB  # DDP's own value, so that the first all-reduce starts early
-NOTE_BYTES = 4096  # bytes of a sample's JSON that are read before its frames
+JSON_BYTES = 4096  # bytes of a sample's JSON that are read before its frames
 CLIP_FRAMES = 3
 
 
@@ -229,7 +229,7 @@ def clip_bytes(config: ScalingConfig) -> tuple[float, float]:
     """Bytes read for a clip of consecutive frames: its JSON and its own frames, or the whole
     sample."""
     frame = config.frame_kbyte * 1e3
-    return NOTE_BYTES + CLIP_FRAMES * frame, config.sample_frames * frame
+    return JSON_BYTES + CLIP_FRAMES * frame, config.sample_frames * frame
 
 
 def scaling_table(rows: list[Prediction]) -> str:

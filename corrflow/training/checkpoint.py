@@ -125,7 +125,7 @@ def restore_state(
             moments[name] = torch.empty_like(weight).copy_(moments[name])
 
 
-def initial_model(start: str, config: ModelConfig) -> CorrFlow:
+def load_initial_model(start: str, config: ModelConfig) -> CorrFlow:
     """The model that `trainer.start` names, checked to have the encoder and input of `config`.
     Radius and inverse temperature may differ, since the weights do not depend on them.
 

@@ -23,10 +23,10 @@ from corrflow.loss import CorrespondenceLoss
 from corrflow.model import CorrFlow, seeded_model
 from corrflow.training.checkpoint import (
     checkpoint_path,
-    initial_model,
     is_better,
     keep_best,
     load_ema,
+    load_initial_model,
     prune,
     restore,
     restore_best,
@@ -81,7 +81,7 @@ class Trainer:
         # the initial weights are the same on every rank
         model = seeded_model(self.config.model, self.config.trainer.seed, self.compute.attention)
         if start := self.config.trainer.start:
-            model.load_state_dict(initial_model(start, self.config.model).state_dict())
+            model.load_state_dict(load_initial_model(start, self.config.model).state_dict())
         if self.config.trainer.sync_batch_norm:
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
         device = self.context.device

@@ -20,7 +20,7 @@ from corrflow.model import weights_digest
 from corrflow.palette import palette_digest
 from corrflow.pretrained import load_model
 from corrflow.stored_config import claim_folder
-from corrflow.training.checkpoint import initial_model
+from corrflow.training.checkpoint import load_initial_model
 from launch.configs.train import TrainJob
 from shards.manifest import NAME, Manifest
 
@@ -97,32 +97,34 @@ def digests(job: TrainJob, manifest: Manifest) -> dict[str, str]:
         "data_digest": manifest.digest(),
         "palette_digest": palette_digest(first.palette),
         "second_palette_digest": palette_digest(second[0].palette) if second else "",
-        "start_digest": weights_digest(initial_model(start, job.training.model)) if start else "",
+        "start_digest": weights_digest(load_initial_model(start, job.training.model))
+        if start
+        else "",
         "teacher_digest": weights_digest(load_model(teacher)) if teacher else "",
     }
 
 
-def held_run(run: Path) -> AbstractContextManager[None]:
+def run_lock(run: Path) -> AbstractContextManager[None]:
     """Lock a run for this job. An earlier job that was killed may need some time to end, so this
     waits for it.
 
     Raises:
         InputError: the earlier job is still there after a minute.
     """
-    return held(run / LOCK, f"run {run}", "training", LOCK_SECONDS)
+    return file_lock(run / LOCK, f"run {run}", "training", LOCK_SECONDS)
 
 
-def held_evaluation(out: Path) -> AbstractContextManager[None]:
+def evaluation_lock(out: Path) -> AbstractContextManager[None]:
     """Lock an evaluation's folder for this command and the processes and jobs that it starts.
 
     Raises:
         InputError: another command is at work there.
     """
-    return held(out / LOCK, str(out), "evaluating", seconds=0.0)
+    return file_lock(out / LOCK, str(out), "evaluating", seconds=0.0)
 
 
 @contextmanager
-def held_packing(out: Path) -> Iterator[None]:
+def packing_lock(out: Path) -> Iterator[None]:
     """Lock a folder of shards for this command until they are complete. The lock's file is removed
     at the end.
 
@@ -132,25 +134,25 @@ def held_packing(out: Path) -> Iterator[None]:
     if (out / NAME).exists():
         yield
         return
-    with held_and_removed(out / LOCK, str(out), "packing"):
+    with temporary_file_lock(out / LOCK, str(out), "packing"):
         yield
 
 
 @contextmanager
-def held_result(out: Path) -> Iterator[None]:
+def result_lock(out: Path) -> Iterator[None]:
     """Lock a video to write, and the files beside it, for this command.
 
     Raises:
         InputError: another command writes it.
     """
-    with held_and_removed(out.with_name(f".{out.stem}{LOCK}"), f"out {out}", "tracking"):
+    with temporary_file_lock(out.with_name(f".{out.stem}{LOCK}"), f"out {out}", "tracking"):
         yield
 
 
 @contextmanager
-def held_and_removed(lock: Path, name: str, doing: str) -> Iterator[None]:
-    """Like `held`, but do not wait, and remove the lock's file at the end."""
-    with held(lock, name, doing, seconds=0.0):
+def temporary_file_lock(lock: Path, name: str, doing: str) -> Iterator[None]:
+    """Like `file_lock`, but do not wait, and remove the lock's file at the end."""
+    with file_lock(lock, name, doing, seconds=0.0):
         try:
             yield
         finally:
@@ -158,7 +160,7 @@ def held_and_removed(lock: Path, name: str, doing: str) -> Iterator[None]:
 
 
 @contextmanager
-def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
+def file_lock(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
     """Keep other processes out with a locked file. This works across nodes, too, if the file system
     shares locks, as NFS does.
 
@@ -183,7 +185,7 @@ def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
         raise InputError(f"{name}: can't be written to ({error.strerror})") from None
     with opened as file:
         deadline = time.monotonic() + seconds
-        while not locked(file, name):
+        while not try_lock(file, name):
             if time.monotonic() >= deadline:
                 file.seek(0)
                 holder = file.read().decode(errors="replace").strip() or "another process"
@@ -195,7 +197,7 @@ def held(lock: Path, name: str, doing: str, seconds: float) -> Iterator[None]:
         yield
 
 
-def locked(file: IO[bytes], name: str) -> bool:
+def try_lock(file: IO[bytes], name: str) -> bool:
     """Try to take the lock; True if this process has it now, or the file system has no locks."""
     try:
         # not flock, because child processes would inherit that lock

@@ -12,7 +12,7 @@ import submitit
 
 import launch
 from corrflow.files import atomic_file
-from launch.common.run_config import check_run_config, held_run, read_json
+from launch.common.run_config import check_run_config, read_json, run_lock
 from launch.configs.train import TrainJob
 from shards.reading.corpus import Corpus
 from slurm import ClusterError
@@ -101,7 +101,7 @@ def submit(job: TrainJob, argv: list[str], corpus: Corpus) -> int:
         return 0
     check_answer(f"nodes {job.nodes}", "to train here: without --nodes, with --procs N")
     check_job_ended(job.run)
-    with held_run(job.run):
+    with run_lock(job.run):
         check_job_ended(job.run)  # another command may have submitted it meanwhile
         check_run_config(job, corpus.manifest)
         record = submit_run(job, argv)

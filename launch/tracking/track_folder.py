@@ -29,7 +29,7 @@ from corrflow.tracking.previous_result import has_changed_masks
 from corrflow.tracking.staging import is_publishing
 from launch.common.command import parse
 from launch.common.job_array import LOGS, check_array_ended, submit_work
-from launch.common.run_config import LOCK, held
+from launch.common.run_config import LOCK, file_lock
 from launch.configs.evaluate import TrackJob
 from launch.tracking.prompts import Prompts
 from launch.tracking.request import Progress, StoppedError, TrackRequest
@@ -153,7 +153,7 @@ def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise InputError(f"{out}: can't be written to ({error.strerror})") from None
-    with held(out / LOCK, str(out), "tracking", seconds=0.0):
+    with file_lock(out / LOCK, str(out), "tracking", seconds=0.0):
         check_array_ended(out)
         claim(job)
         return carry_out(job, argv, command, videos, away)

@@ -46,7 +46,7 @@ from corrflow.tracking.recording import (
 from corrflow.tracking.staging import complete_publishing
 from corrflow.tracking.tracker import Tracker, check_reached
 from corrflow.tracking.video_writer import VideoFormat
-from launch.common.run_config import held_result
+from launch.common.run_config import result_lock
 from launch.tracking.prompts import Marks, Prompts, VideoInfo, read_prompts
 from launch.tracking.request import Outcome, Progress, StoppedError, TrackRequest
 from launch.tracking.result_files import (
@@ -98,7 +98,7 @@ def track_video(request: TrackRequest, model: CorrFlow, watch: Progress) -> Outc
     """
     check_names(request)
     try:
-        with held_result(request.out), open_video_reader(request.video) as reader:
+        with result_lock(request.out), open_video_reader(request.video) as reader:
             complete_publishing(request.out)
             return track_footage(request, model, reader, watch)
     except BrokenVideoError as error:

@@ -20,7 +20,7 @@ from shards.reading.clip import ClipSample
 from shards.reading.corpus import Corpus
 from shards.reading.order import ClipOrder, ShuffleBuffer, Visit
 from shards.reading.stores import FolderStore
-from shards.samples import NOTE_BYTES, NeedMoreError, iterate_samples, parse_note
+from shards.samples import JSON_BYTES, NeedMoreError, iterate_samples, parse_note
 
 OPEN_FILES = 32  # shards that a reader keeps open, since it will probably read them again
 
@@ -89,7 +89,7 @@ class Reader:
             file = self.opened(shard)
             try:
                 note, length = parse_note(
-                    os.pread(file.fileno(), min(NOTE_BYTES, stop - start), start)
+                    os.pread(file.fileno(), min(JSON_BYTES, stop - start), start)
                 )
             except NeedMoreError as more:
                 note, length = parse_note(os.pread(file.fileno(), more.args[0], start))

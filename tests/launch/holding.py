@@ -15,9 +15,9 @@ with getattr(run_config, sys.argv[2])(Path(sys.argv[1])):
 
 
 @contextmanager
-def holder(out, held="held_evaluation"):
+def holder(out, lock="evaluation_lock"):
     """A process that holds the folder's lock."""
-    line = [sys.executable, "-c", HOLDER, str(out), held]
+    line = [sys.executable, "-c", HOLDER, str(out), lock]
     with subprocess.Popen(
         line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

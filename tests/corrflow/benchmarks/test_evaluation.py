@@ -350,7 +350,7 @@ def test_results_of_a_version_that_gave_other_figures_do_not_count(tree, tmp_pat
     begun = prepare(about(tree, small_model()), tmp_path)
     run_sequences(begun, begun.sequences, small_model())
     assert read_plan(tmp_path).left() == []
-    monkeypatch.setattr("corrflow.benchmarks.plan.COMPUTES", 0)
+    monkeypatch.setattr("corrflow.benchmarks.plan.RESULTS_VERSION", 0)
     assert len(read_plan(tmp_path).left()) == 4
 
 

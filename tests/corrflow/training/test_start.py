@@ -6,7 +6,7 @@ from test_trainer import ALONE, SMALL, config, fit
 
 from corrflow import InputError, load_model
 from corrflow.pretrained import export_model
-from corrflow.training.checkpoint import checkpoint_path, initial_model
+from corrflow.training.checkpoint import checkpoint_path, load_initial_model
 from corrflow.training.trainer import Trainer
 
 
@@ -46,12 +46,12 @@ def test_a_model_that_ships_is_found_by_its_name(earlier, tmp_path, monkeypatch)
     export_model(earlier, tmp_path / "base")
     monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path)
     assert same(
-        initial_model("base", SMALL).state_dict(), load_model(tmp_path / "base").state_dict()
+        load_initial_model("base", SMALL).state_dict(), load_model(tmp_path / "base").state_dict()
     )
 
 
 def test_another_encoder_or_input_is_refused_and_another_inverse_temperature_is_not(earlier):
-    initial_model(
+    load_initial_model(
         str(earlier), replace(SMALL, inverse_temperature=SMALL.inverse_temperature / 8, radius=3)
     )
     wider = replace(SMALL, encoder=replace(SMALL.encoder, features=32))
@@ -60,6 +60,6 @@ def test_another_encoder_or_input_is_refused_and_another_inverse_temperature_is_
             InputError,
             match=r"trainer\.start .*step-00000004\.pt: another architecture: .*, expected ",
         ):
-            initial_model(str(earlier), other)
+            load_initial_model(str(earlier), other)
     with pytest.raises(InputError, match=r"none\.pt: no such file"):
-        initial_model("none.pt", SMALL)
+        load_initial_model("none.pt", SMALL)

@@ -12,7 +12,7 @@ from corrflow import InputError
 from launch import eval as command_of_eval
 from launch import train as command_of_train
 from launch.common import run_config as claim
-from launch.common.run_config import held_evaluation, held_run
+from launch.common.run_config import evaluation_lock, run_lock
 
 
 def flags(tree, out, *more):
@@ -55,7 +55,7 @@ def test_a_file_system_without_locks_is_told_of_and_worked_on(tmp_path, monkeypa
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(claim.fcntl, "lockf", refuse)
-    with held_evaluation(tmp_path):
+    with evaluation_lock(tmp_path):
         told = capsys.readouterr().err
     words = (
         f"{tmp_path}: its file system has no locks (No locks available): start one command at a "
@@ -69,7 +69,7 @@ def test_a_folder_is_packed_into_by_one_command_at_a_time_and_keeps_no_lock(
 ):
     out = tmp_path / "out"
     flags = ("--source", tree / "JPEGImages/480p", "--out", out, "--fps", 25, "--procs", 1)
-    with holder(out, "held_packing") as process:
+    with holder(out, "packing_lock") as process:
         told = refused("shard", *flags)
         place = f"process {process.pid} on {socket.gethostname()}"
         assert told == f"shard.py: error: {out}: {place} is packing there: expected one at a time"
@@ -85,9 +85,9 @@ def test_a_run_is_held_as_a_folder_of_an_evaluation_is(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "LOCK_SECONDS", 0.0)
     with holder(tmp_path) as process:
         words = rf"run .*: process {process.pid} on .* is training there: expected one at a time"
-        with pytest.raises(InputError, match=words), held_run(tmp_path):
+        with pytest.raises(InputError, match=words), run_lock(tmp_path):
             pass
-    with held_run(tmp_path):
+    with run_lock(tmp_path):
         pass
 
 
@@ -98,7 +98,7 @@ def test_a_command_that_is_refused_changes_nothing_of_the_run_that_is_trained(
     flags = ["--data", packed, "--run", tmp_path, *TINY, "--trainer.steps"]
     assert command_of_train.main([str(flag) for flag in (*flags, 2)]) == 0
     before = (tmp_path / "config.json").read_bytes()
-    with holder(tmp_path, "held_packing"):
+    with holder(tmp_path, "packing_lock"):
         assert "is training there: expected one at a time" in refused("train", *flags, 9)
     assert (tmp_path / "config.json").read_bytes() == before
 

@@ -157,7 +157,7 @@ def test_a_run_that_is_trained_here_is_not_submitted(
     flags = ["--data", packed, "--run", tmp_path, *TINY, "--trainer.steps"]
     assert train.main([str(flag) for flag in (*flags, 2)]) == 0
     before = {path: path.read_bytes() for path in tmp_path.glob("*.json*")}
-    with holder(tmp_path, "held_run"):
+    with holder(tmp_path, "run_lock"):
         told = refused("train", *flags, 9, "--nodes", 2)
     assert "is training there: expected one at a time" in told
     assert {path: path.read_bytes() for path in tmp_path.glob("*.json*")} == before

@@ -24,8 +24,8 @@ SHARED_MEMORY = Path("/dev/shm")  # another file system than that of the tests
 HOLDER = """
 import sys
 from pathlib import Path
-from launch.common.run_config import held_result
-with held_result(Path(sys.argv[1])):
+from launch.common.run_config import result_lock
+with result_lock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
