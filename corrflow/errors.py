@@ -1,6 +1,7 @@
 """Errors of the user, as one-line messages. Any other exception is a bug of ours."""
 
 import math
+from typing import Any, get_args
 
 LARGEST_SEED = 2**63 - 1  # the largest that torch takes
 
@@ -38,3 +39,10 @@ def check_positive(group: str, config: object, names: str) -> None:
         value = getattr(config, name)
         if not 0 < value < math.inf:
             raise InputError(f"{group}: {name} {value}: expected more than 0")
+
+
+def check_choice(what: str, value: object, choices: Any) -> None:
+    """Refuse a value that a Literal type does not list; Python itself does not check it."""
+    known = get_args(choices)
+    if value not in known:
+        raise InputError(f"{what} {value!r}: expected one of {', '.join(known)}")

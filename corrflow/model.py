@@ -21,7 +21,7 @@ from corrflow.color import InputSpace, to_input_space
 from corrflow.device import Precision, has_bfloat16
 from corrflow.encoders import Encoder, EncoderConfig, ExternalConfig, ResNetConfig
 from corrflow.encoders.encoder import check_encoder, check_features
-from corrflow.errors import InputError, check_positive, check_range
+from corrflow.errors import InputError, check_choice, check_positive, check_range
 from corrflow.files import atomic_file
 from corrflow.frames import check_frame
 
@@ -54,6 +54,7 @@ class ModelConfig:
     that the number of cells stays the same."""
 
     def __post_init__(self) -> None:
+        check_choice("model: input", self.input, InputSpace)
         check_range("model", self, "radius", 0)
         check_positive("model", self, "inverse_temperature")
         check_range("model", self, "input_scale", 1)
@@ -128,6 +129,7 @@ class CorrFlow(nn.Module):
             precision: of its convolutions; `auto` is bfloat16 where the device multiplies it
                 several times as fast as float32. Masks stay as good (docs/performance.md).
         """
+        check_choice("model: precision", precision, Precision)
         half = precision == "bfloat16" or (precision == "auto" and has_bfloat16(self.device))
         self.precision = torch.bfloat16 if half else torch.float32
         winograd = self.device.type == "cpu" and not half

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from corrflow.attention import choose_backend
 from corrflow.encoders.registry import read_config
-from corrflow.errors import InputError
+from corrflow.errors import InputError, check_choice
 from corrflow.model import CONFIG_FILE, WEIGHTS_FILE, CorrFlow, ModelConfig
 
 MODELS = Path(__file__).parent / "weights"  # a `save_pretrained` folder per model
@@ -51,6 +51,7 @@ def load_model(
         InputError: a missing or truncated file, weights of another architecture, a checkpoint
             without moving average where `ema` is asked for, or a backend that is not available.
     """
+    check_choice("checkpoint: weights", weights, Weights)
     choose_backend(attention, torch.device(device))
     path = model_path(path)
     state = read_checkpoint(path)

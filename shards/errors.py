@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any, get_args
 
 # parts of an error's text to drop: its number, and the memory address of a buffer that Pillow read
 NOISE = re.compile(r"^\[Errno \d+\] | <_io\.BytesIO object at \w+>$")
@@ -49,3 +50,10 @@ def check_positive(group: str, config: object, names: str) -> None:
 def reason_of(error: Exception) -> str:
     """An error's text without parts that vary from run to run."""
     return NOISE.sub("", str(error)) or type(error).__name__
+
+
+def check_choice(what: str, value: object, choices: Any) -> None:
+    """Refuse a value that a Literal type does not list; Python itself does not check it."""
+    known = get_args(choices)
+    if value not in known:
+        raise DataError(f"{what} {value!r}: expected one of {', '.join(known)}")

@@ -14,13 +14,15 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from shards.errors import DataError, check_range
+from shards.errors import DataError, check_choice, check_range
 from shards.reading.augmentation import (
     ClipAugmentation,
     augment_frame,
     clip_draws,
     draw_augmentation,
 )
+
+Fit = Literal["squash", "crop"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class ClipConfig:
     """Number of clips that an epoch takes from each segment; more than one saves reading."""
     size: int = 256
     """Side of a clip's square frames, in pixels; a multiple of the encoder's stride."""
-    fit: Literal["squash", "crop"] = "squash"
+    fit: Fit = "squash"
     """`squash` resizes the whole frame to the square (as the paper's authors did); `crop` takes a
     random square, an augmentation."""
     flip: bool = False
@@ -48,6 +50,7 @@ class ClipConfig:
     Only with fit `crop`."""
 
     def __post_init__(self) -> None:
+        check_choice("clip: fit", self.fit, Fit)
         check_range("clip", self, "frames", 2)
         check_range("clip", self, "interval clips_per_segment size", 1)
         check_range("clip", self, "shift", 0)

@@ -19,13 +19,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
-from shards.errors import DataError, StallError, check_range
+from shards.errors import DataError, StallError, check_choice, check_range
 from shards.manifest import Manifest
 from shards.reading.clip import ClipConfig, ClipSample, DamagedFrameError, decode_clip, sample_clip
 from shards.reading.corpus import Corpus, open_corpus
 from shards.reading.order import ClipOrder, streams_of, streams_per_rank
 from shards.reading.prefetch import read_ahead
 from shards.reading.read import Reader, Undecoded
+
+DecodePlace = Literal["worker", "device"]
 
 
 class ClipBatch(NamedTuple):
@@ -46,7 +48,7 @@ class StreamConfig:
     reads in the training process itself."""
     prefetch: int = 2
     """Number of batches that each worker keeps ready."""
-    decode: Literal["worker", "device"] = "worker"
+    decode: DecodePlace = "worker"
     """Where JPEGs are decoded: by the workers, or on the device by the training process (with
     nvJPEG on CUDA, whose pixels differ slightly)."""
     stall_seconds: int = 600
@@ -55,6 +57,7 @@ class StreamConfig:
     warning."""
 
     def __post_init__(self) -> None:
+        check_choice("stream: decode", self.decode, DecodePlace)
         check_range("stream", self, "workers stall_seconds", 0)
         check_range("stream", self, "prefetch", 1)
 

@@ -2,11 +2,15 @@
 
 import math
 from types import SimpleNamespace
+from typing import Literal
 
 import pytest
 
 import corrflow.errors
 import shards.errors
+from corrflow import ModelConfig, load_model
+from shards.reading.clip import ClipConfig
+from shards.reading.stream import StreamConfig
 
 
 @pytest.fixture(
@@ -55,3 +59,25 @@ def test_what_must_be_above_0_is_named_where_it_is_not(island, name):
     module, error = island
     with pytest.raises(error, match=rf"trainer: {name} \S+: expected more than 0"):
         module.check_positive("trainer", CONFIG, f"batch {name}")
+
+
+def test_a_choice_that_there_is_not_is_told_those_that_there_are(island):
+    module, error = island
+    module.check_choice("model: input", "lab", Literal["rgb", "lab"])
+    with pytest.raises(error, match="model: input 'RGB': expected one of rgb, lab"):
+        module.check_choice("model: input", "RGB", Literal["rgb", "lab"])
+
+
+def test_what_is_called_from_python_refuses_choices_that_there_are_not():
+    for call, words in (
+        (lambda: ModelConfig(input="RGB"), "input 'RGB': expected one of rgb, lab"),
+        (lambda: load_model("fast", weights="best"), "weights 'best': expected one of auto, ema"),
+        (
+            lambda: load_model("fast").accelerate("float16"),
+            "'float16': expected one of auto, float",
+        ),
+        (lambda: ClipConfig(fit="Crop"), "fit 'Crop': expected one of squash, crop"),
+        (lambda: StreamConfig(decode="gpu"), "decode 'gpu': expected one of worker, device"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            call()
