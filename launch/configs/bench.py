@@ -102,8 +102,8 @@ class LoaderBenchJob:
     batch: int = 8
     """Number of clips in a batch."""
     steps: int = 500
-    """Number of batches of the long run, whose rate is shown by tenths; 100000 shows whether it
-    slows down."""
+    """Number of batches of the long run, whose rate is shown by tenths: at least 100, since a few
+    are ready before they are asked for; 100000 shows whether it slows down."""
     repeats: int = 5
     """Number of rounds in which loading is compared with decoding."""
     shuffle_buffer: int = 64
@@ -113,7 +113,8 @@ class LoaderBenchJob:
     stream: StreamConfig = field(default_factory=lambda: StreamConfig(workers=1))
 
     def __post_init__(self) -> None:
-        check_range("bench", self, "batch steps repeats", 1)
+        check_range("bench", self, "batch repeats", 1)
+        check_range("bench", self, "steps", 100)
         check_range("bench", self.stream, "workers", 1)
 
 

@@ -58,6 +58,11 @@ def test_a_work_that_is_none_is_told_all_that_there_are(argv, word):
         bench.main(argv)
 
 
+def test_rates_by_tenths_are_of_more_batches_than_are_ready(packed):
+    with pytest.raises(ValueError, match="bench: steps 5: expected 100 or more"):
+        bench.main(["loader", "--data", str(packed), "--steps", "5"])
+
+
 def test_step_writes_a_row_for_each_variant_beside_the_released_one(in_threads, capsys, tmp_path):
     path = tmp_path / "rows.json"
     assert bench.main(flags("step", 32, path)) == 0
