@@ -15,6 +15,8 @@ from typing import Any
 
 import torch
 
+from corrflow.encoders.adapters import LIBRARIES
+from corrflow.encoders.registry import name_of
 from corrflow.errors import InputError
 from corrflow.files import atomic_file
 from corrflow.model import CorrFlow, ModelConfig, config_to_dict
@@ -134,6 +136,12 @@ def load_initial_model(start: str, config: ModelConfig) -> CorrFlow:
             published weights.
     """
     if start == "encoder":
+        library = name_of(config.encoder).partition(":")[0]
+        if library in LIBRARIES and config.input != "rgb":
+            raise InputError(
+                f"trainer.start encoder: weights of {library} are for RGB, the input is "
+                f"{config.input}: expected --model.input rgb"
+            )
         return CorrFlow(config, encoder=config.encoder.build(pretrained=True))
     model = load_model(start)
     actual = model.config.encoder, model.config.input

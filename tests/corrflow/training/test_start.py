@@ -4,7 +4,7 @@ import pytest
 import torch
 from test_trainer import ALONE, SMALL, config, fit
 
-from corrflow import InputError, load_model
+from corrflow import InputError, ModelConfig, find_encoder, load_model
 from corrflow.pretrained import export_model
 from corrflow.training.checkpoint import checkpoint_path, load_initial_model
 from corrflow.training.trainer import Trainer
@@ -63,3 +63,10 @@ def test_another_encoder_or_input_is_refused_and_another_inverse_temperature_is_
             load_initial_model(str(earlier), other)
     with pytest.raises(InputError, match=r"none\.pt: no such file"):
         load_initial_model("none.pt", SMALL)
+
+
+@pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
+def test_published_weights_are_not_shown_another_input_than_theirs(name):
+    config = ModelConfig(encoder=find_encoder(name), input="lab")
+    with pytest.raises(InputError, match="are for RGB, the input is lab: expected"):
+        load_initial_model("encoder", config)
