@@ -27,6 +27,8 @@ from corrflow.errors import InputError
 
 # read by their corners; the last two are rotated rectangles of Labelme and X-AnyLabeling
 AS_POLYGON = ("polygon", "oriented_rectangle", "rotation")
+# how many points a shape may have; X-AnyLabeling writes all four corners of a rectangle
+COUNTS = {"point": (1,), "rectangle": (2, 4), "circle": (2,)}
 VERSION = "5.5.0"  # whose fields are written; Labelme also reads files of other versions
 
 
@@ -79,11 +81,12 @@ def shape_of(shape: dict[str, Any], frame: str, owner: NamedObject) -> Shape:
     kind = shape.get("shape_type", "polygon")
     if kind in AS_POLYGON:
         return Shape(frame, owner, rings=(points,))
+    if len(points) not in COUNTS.get(kind, (len(points),)):
+        expected = " or ".join(map(str, COUNTS[kind]))
+        raise ValueError(f"{kind} of {len(points)} points: expected {expected}")
     if kind == "point":
         return Shape(frame, owner, point=(float(points[0, 0]), float(points[0, 1])))
     if kind == "rectangle":
-        if len(points) not in (2, 4):  # X-AnyLabeling writes all four corners
-            raise ValueError(f"rectangle of {len(points)} corners: expected 2 or 4")
         return Shape(frame, owner, rings=(box_ring(*points.min(axis=0), *points.max(axis=0)),))
     if kind == "circle":
         (x, y), (edge_x, edge_y) = points.tolist()

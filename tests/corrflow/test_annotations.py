@@ -724,7 +724,9 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     refused("a.json", coco(unknown), "annotation 0: category_id 2: is not among the categories")
     refused("a.json", "{}", "is JSON of no known format: expected Labelme's, with 'imagePath', or")
     corners = [{"label": "a", "shape_type": "rectangle", "points": SQUARE[:3]}]
-    refused("a.json", labelme(corners), "shape 1: rectangle of 3 corners: expected 2 or 4")
+    refused("a.json", labelme(corners), "shape 1: rectangle of 3 points: expected 2 or 4")
+    circle = {"label": "a", "shape_type": "circle", "points": [[1, 1]]}
+    refused("a.json", labelme([circle]), "shape 1: circle of 1 points: expected 2")
     refused("a.json", coco([], videos=[1, 2]), "2 videos: expected one")
     rle = {"segmentation": {"size": [10, 12], "counts": [120]}, "image_id": 7, "category_id": 1}
     refused("a.json", coco([rle]), "run lengths of 12x10: expected 64x48")
