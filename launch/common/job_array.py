@@ -61,6 +61,6 @@ def check_array_ended(out: Path) -> None:
     state = wait_for_state(end, f"expected an answer (if it has ended: remove {path})")
     if state.alive:
         raise InputError(
-            f"{out}: jobs {array} and {end} are at work there ({state.state}): expected them to "
+            f"{out}: jobs {array} and {end} have this folder ({state.state}): expected them to "
             f"end first (scancel {array} {end})"
         )

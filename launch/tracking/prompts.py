@@ -260,7 +260,7 @@ def place_by_name(
             f"{what}: no frame has this name: expected a name that ends in the frame's number, as "
             "frame_000012, and has no other number"
         )
-    hint = " (--start N says another)" if alone else ""
+    hint = " (--start N for another frame)" if alone else ""
     return find_place(number, video_info, f"{what}, by its name{hint}")
 
 

@@ -30,11 +30,15 @@ def check_names(request: TrackRequest) -> None:
         raise InputError(f"out {request.out}: expected a name that ends in .mp4")
     check_result_places(request)
     files = result_paths(request.out, request.write, masks=True)
-    written = [path.resolve() for path in files]
+    always = result_paths(request.out, (), masks=True)
     for name, path in inputs_of(request).items():
         found = path.resolve()
-        if any(other in (found, *found.parents) for other in written):
-            raise InputError(f"out {request.out}: would overwrite {name}: expected another name")
+        for written in files:
+            if written.resolve() in (found, *found.parents):
+                hint = "" if written in always else ", or --write without this format"
+                raise InputError(
+                    f"out {request.out}: would overwrite {name}: expected another name{hint}"
+                )
     table = request.out.with_suffix(".json")
     others = [path for path in files if path != request.out and path.exists()]
     if table.exists() and not is_table(table):

@@ -310,7 +310,9 @@ def frame_by_name(prompts: Prompts, marks: Marks, reader: VideoReader) -> str:
     if not place or not is_by_name or Path(prompts.mask[0]).is_dir():
         return ""
     number = reader.names.number(place)
-    return f"mask {prompts.mask[0]}: is of frame {number}, by its name (--start N says another)"
+    return (
+        f"mask {prompts.mask[0]}: marks frame {number}, by its name (--start N for another frame)"
+    )
 
 
 def frames_in_words(reader: VideoReader, places: Iterable[int]) -> str:

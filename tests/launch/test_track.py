@@ -422,7 +422,7 @@ def test_a_number_in_a_masks_name_is_that_of_a_folders_frame(tmp_path, name):
 def test_a_number_that_is_no_frames_is_never_taken_as_the_first_frame(tmp_path):
     frames = video_info("walk", ((3, "00003"), (4, "00004")))
     mask = write_mask(tmp_path / "00005_mask.png")
-    by_name = r"by its name \(--start N says another\): frame 5: the video has 2 frames"
+    by_name = r"by its name \(--start N for another frame\): frame 5: the video has 2 frames"
     with pytest.raises(InputError, match=by_name):
         read_masks(Prompts(mask=(str(mask),)), frames)
     with pytest.raises(InputError, match="frame 5: the video has 2 frames: expected 3 to 4"):
@@ -463,7 +463,8 @@ def test_a_mask_that_is_of_a_later_frame_by_its_name_says_so(track, video, tmp_p
     found = labels_of(track(video, "--mask", mask))
     assert [bool(labels_hw.any()) for labels_hw in found] == [False] * 3 + [True] * 4
     assert (
-        "00003.png: is of frame 3, by its name (--start N says another)" in capfd.readouterr().err
+        "00003.png: marks frame 3, by its name (--start N for another frame)"
+        in capfd.readouterr().err
     )
     track(video, "--mask", f"0={mask}", out="first.mp4")
     assert "by its name" not in capfd.readouterr().err
@@ -548,7 +549,9 @@ def test_labels_that_do_not_fit_are_refused(line, video, tmp_path):
     edited = write_labelme(tmp_path / "tracked-labelme/frame_000000.json", [square])
     out = tmp_path / "tracked.mp4"
     for given in (edited, edited.parent):
-        assert "would overwrite labels" in line("--labels", given, "--write", "labelme", out=out)
+        words = line("--labels", given, "--write", "labelme", out=out)
+        assert "would overwrite labels" in words
+        assert "expected another name, or --write without this format" in words
 
 
 def test_numbers_that_a_folder_does_not_have_are_refused(line, tmp_path):

@@ -50,7 +50,7 @@ def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(
     assert main([*flags, "--jobs", "2"]) == 0
     assert "submitted 17_[0-1], and 18, which puts" in capfd.readouterr().out
     told = refused(name, *flags)
-    words = "jobs 17 and 18 are at work there (PENDING): expected them to end first"
+    words = "jobs 17 and 18 have this folder (PENDING): expected them to end first"
     assert told == f"{name}.py: error: {tmp_path / 'out'}: {words} (scancel 17 18)"
     states["18"] = JobState("CANCELLED")
     assert main(flags) == 0
