@@ -50,7 +50,7 @@ def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags,
     fault = '[ "$SLURM_ARRAY_TASK_ID" != 1 ] || kill -9 $$'
     begun = command("eval", *flags, "--out", out, *JOBS, "--cluster.setup", fault)
     assert begun.returncode == 0, begun.stderr
-    last = re.search(r"which track, and (\d+),", begun.stdout).group(1)
+    last = re.search(r"submitted \d+_\S+, and (\d+),", begun.stdout).group(1)
     wait_until_gone(last)
     told = (out / "logs" / f"{last}_0_log.err").read_text()
     assert f"{out}: 1 of 4 sequences are not done (val-001): the same command goes on" in told
