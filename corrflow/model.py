@@ -80,12 +80,13 @@ class CorrFlow(nn.Module):
         """
         super().__init__()
         config = config or ModelConfig()
+        built = config.encoder.build() if encoder is None else encoder
+        check_encoder(built)
         if encoder is not None:
             config = replace(config, encoder=encoder.config or ExternalConfig(""))
         self.config = config
         self.attention = attention
-        self.encoder = encoder or config.encoder.build()
-        check_encoder(self.encoder)
+        self.encoder = built
         self.precision = torch.float32  # of the encoder's convolutions
         # tells the model's device and dtype, even if its encoder has no weights
         self.place: Tensor

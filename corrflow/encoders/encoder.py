@@ -73,14 +73,16 @@ class Encoder(nn.Module, ABC):
         self.to(device).to(memory_format=layout)
 
 
-def check_encoder(encoder: Encoder) -> None:
-    """Raise InputError if an encoder does not set its stride and channels."""
+def check_encoder(encoder: object) -> None:
+    """Raise InputError for what is not an encoder, or does not set its stride and channels."""
+    if not isinstance(encoder, Encoder):
+        expected = "expected a corrflow.Encoder, or a model from corrflow.load_model"
+        raise InputError(f"encoder {encoder!r}: {expected}")
     for name in ("stride", "channels"):
         value = getattr(encoder, name, None)
         if not isinstance(value, int) or value < 1:
             raise InputError(
-                f"encoder {type(encoder).__name__}: {name} {value}: expected a whole number from 1 "
-                "on"
+                f"encoder {type(encoder).__name__}: {name} {value}: expected a positive integer"
             )
 
 

@@ -559,3 +559,9 @@ def test_features_are_whitened_as_the_first_frame_says():
     references.select([1])
     torch.testing.assert_close(references.prepare(second[1:]), alone.prepare(second[1:]))
     torch.testing.assert_close(references.prepare(second[1:]), both[1:])
+
+
+def test_the_name_of_a_model_is_not_a_model():
+    frames, mask = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(32, 32)
+    with pytest.raises(InputError, match=r"encoder 'fast': expected .* from corrflow\.load_model"):
+        corrflow.propagate("fast", frames, mask)

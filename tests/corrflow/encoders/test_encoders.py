@@ -117,7 +117,9 @@ def test_an_encoder_of_ones_own_that_says_or_gives_something_else_is_refused(own
     encoder = find_encoder(f"{own}:Pixels").build()
     for name, value in (("stride", 8.0), ("stride", 0), ("channels", None)):
         setattr(encoder, name, value)
-        with pytest.raises(InputError, match=f"encoder Pixels: {name} {value}: expected a whole"):
+        with pytest.raises(
+            InputError, match=f"encoder Pixels: {name} {value}: expected a positive"
+        ):
             CorrFlow(encoder=encoder)
         encoder.stride, encoder.channels = 8, 3
     model = CorrFlow(encoder=encoder)
