@@ -11,6 +11,7 @@ from corrflow.errors import InputError
 from corrflow.pictures import Pixels
 
 SMALLEST_SIDE = 32  # smallest side of a video that can be tracked, in pixels
+WIDEST = 4  # a frame is enlarged to at most this many times its short side in length
 Points = NDArray[np.float32]  # [k, 2]: x, y in pixels
 
 
@@ -34,9 +35,10 @@ class Scale:
         """Scale a video to a short side, or not at all if that is 0.
 
         A smaller video is enlarged, because cells have a fixed size in pixels, and too few cells
-        resolve little (docs/results.md).
+        resolve little (docs/results.md). A long strip is enlarged less, for the sake of memory.
         """
         factor = short_side / min(width, height) if short_side else 1.0
+        factor = min(factor, max(1.0, WIDEST * short_side / max(width, height)))
         return cls((width, height), (max(round(width * factor), 1), max(round(height * factor), 1)))
 
     def frame(self, pixels_hw3: Pixels) -> Pixels:

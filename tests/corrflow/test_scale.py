@@ -16,6 +16,14 @@ def test_the_short_side_is_as_asked_for_in_small_videos_too(short_side, tracked)
     assert scale.frame(frame_hw3).shape == (*tracked[::-1], 3)
 
 
+@pytest.mark.parametrize(
+    ("size", "tracked"),
+    [((1200, 240), (1920, 384)), ((33, 2000), (33, 2000)), ((4000, 500), (3840, 480))],
+)
+def test_a_long_strip_is_not_enlarged_beyond_four_times_the_short_side(size, tracked):
+    assert Scale.of(*size, 480).tracked == tracked
+
+
 def test_an_enlarged_mask_comes_back_as_it_was():
     scale = Scale.of(7, 5, 32)
     labels_hw = np.random.default_rng(0).integers(0, 4, (5, 7), dtype=np.uint8)
