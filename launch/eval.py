@@ -52,10 +52,10 @@ def main(argv: list[str]) -> int:
     with evaluation_lock(job.out):
         check_array_ended(job.out)
         begin(plan)
-        return carry_out(job, argv, plan, away)
+        return run_evaluation(job, argv, plan, away)
 
 
-def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -> int:
+def run_evaluation(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -> int:
     """Evaluate the sequences that are missing, here or through SLURM; returns the exit code."""
     if not plan.left():
         print("evaluated already:")
@@ -65,7 +65,7 @@ def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -
             return 0
         if failure := follow(plan, submitted):
             raise InputError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
-        tell(plan, merge(plan))  # the last job has written everything else
+        print_result(plan, merge(plan))  # the last job has written everything else
         return 0
     elif job.jobs > 1:
         if code := run_processes(
@@ -74,7 +74,7 @@ def carry_out(job: EvalJob, argv: list[str], plan: EvaluationPlan, away: bool) -
             return code
     else:
         work(plan, 0, 1)
-    tell(plan, end(plan))
+    print_result(plan, end(plan))
     return 0
 
 
@@ -231,7 +231,7 @@ def work_in_array(out: str, number: int, count: int, threads: int) -> None:
 def end_array(out: str) -> None:
     """Finish the evaluation, as the last job."""
     plan = read_plan(Path(out))
-    tell(plan, end(plan))
+    print_result(plan, end(plan))
 
 
 def follow(plan: EvaluationPlan, submitted: Submitted) -> str:
@@ -260,7 +260,7 @@ def end(plan: EvaluationPlan) -> Result:
     return result
 
 
-def tell(plan: EvaluationPlan, result: Result) -> None:
+def print_result(plan: EvaluationPlan, result: Result) -> None:
     """Print the scores, and where the report is."""
     print(text_table([result]))
     if len(kinds := sorted({done.computed for done in results(plan)})) > 1:

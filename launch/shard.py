@@ -65,31 +65,31 @@ def pack_videos(argv: list[str]) -> int:
     source = read_source(job.source, job.pack)
     with packing_lock(job.out):
         check_array_ended(job.out)
-        return carry_out(job, prepare(source, job.out, job.percent), away)
+        return run_packing(job, prepare(source, job.out, job.percent), away)
 
 
-def carry_out(job: PackJob, plan: PackPlan | None, away: bool) -> int:
+def run_packing(job: PackJob, plan: PackPlan | None, away: bool) -> int:
     """Pack the videos that are missing, here or through SLURM; returns the exit code."""
     if plan is None:
         print("packed already:", end=" ")
     elif away:
-        tell_passed_over(plan)
+        print_skipped(plan)
         submitted = submit(job, plan)
         if not job.follow:
             return 0
         if failure := follow(plan, submitted):
             raise DataError(f"job {submitted.last.job_id}: {failure}: see {job.out / LOGS}")
     else:
-        tell_passed_over(plan)
+        print_skipped(plan)
         with progress_bar(total=plan.videos, unit="video", desc="packing") as bar:
             processes = max(job.procs or os.cpu_count() or 1, job.jobs)
             pack_units(plan, plan.units, processes, bar.update)
         finish(plan)
-    tell(read_manifest(job.out), job.out)
+    print_packed(read_manifest(job.out), job.out)
     return 0
 
 
-def tell_passed_over(plan: PackPlan) -> None:
+def print_skipped(plan: PackPlan) -> None:
     """Print which kinds of files are not packed because they are not videos, so that the user can
     notice a kind of video that is not recognised."""
     if plan.passed_over:
@@ -125,7 +125,7 @@ def pack_slice(out: str, number: int, count: int, procs: int) -> None:
 
 def pack_end(out: str) -> None:
     """Finish the packing, as the last job."""
-    tell(finish(read_plan(Path(out))), Path(out))
+    print_packed(finish(read_plan(Path(out))), Path(out))
 
 
 def follow(plan: PackPlan, submitted: Submitted) -> str:
@@ -145,7 +145,7 @@ def follow(plan: PackPlan, submitted: Submitted) -> str:
         return wait_for(submitted.last, look)
 
 
-def tell(manifest: Manifest, out: Path) -> None:
+def print_packed(manifest: Manifest, out: Path) -> None:
     """Print a summary of the packing."""
     shards, counts = manifest.shards, manifest.counts
     print(

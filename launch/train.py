@@ -180,7 +180,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
                 f"{context.device}",
                 flush=True,
             )
-            trainer = Trainer(job.run, job.training, context, say)
+            trainer = Trainer(job.run, job.training, context, log)
             finished = train(job, corpus, trainer, stop)
             if attempt:
                 ended = replace(
@@ -201,10 +201,10 @@ def work(job: TrainJob, corpus: Corpus) -> int:
     except RecurringError as error:
         if attempt:
             log_attempt(job.run, replace(attempt, ended=time.time(), left="stopped itself"))
-        say(f"rank {rank}: {error}")
+        log(f"rank {rank}: {error}")
         return EXIT_RECURRING
     except (WriteError, StallError, LostRankError) as error:
-        say(f"rank {rank}: {error}")
+        log(f"rank {rank}: {error}")
         return EXIT_FAILED
 
 
@@ -300,7 +300,7 @@ def announce(job: TrainJob, corpus: Corpus, trainer: Trainer) -> None:
         )
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """Print a line on stderr without breaking the progress bar."""
     tqdm.write(f"train.py: {text}", file=sys.stderr)
 

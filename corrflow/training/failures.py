@@ -41,17 +41,17 @@ class ErrorSync:
     """Holds an error of this rank until the next collective, in which all ranks learn of it."""
 
     def __init__(
-        self, context: DistributedContext, say: Callable[[str], None] | None = None
+        self, context: DistributedContext, log: Callable[[str], None] | None = None
     ) -> None:
-        """`say` is called with each warning while the run goes on; without it, warnings go to
+        """`log` is called with each warning while the run goes on; without it, warnings go to
         stderr."""
         self.context = context
-        self.say = say or to_stderr
+        self.log = log or to_stderr
         self.error: Exception | None = None
 
     def warn(self, text: str) -> None:
         """Report a problem that does not end the run."""
-        self.say(f"rank {self.context.rank}: warning: {text}")
+        self.log(f"rank {self.context.rank}: warning: {text}")
 
     @contextmanager
     def capture(self, writing: str = "") -> Iterator[None]:

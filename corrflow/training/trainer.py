@@ -51,13 +51,13 @@ class Trainer:
         run: Path,
         config: TrainingConfig,
         context: DistributedContext,
-        say: Callable[[str], None] | None = None,
+        log: Callable[[str], None] | None = None,
     ) -> None:
-        """Make a new model, or resume from the newest checkpoint of `run`; `say` receives warnings,
+        """Make a new model, or resume from the newest checkpoint of `run`; `log` receives warnings,
         which go to stderr by default."""
         config.trainer.check(context.world_size, context.device)
         self.run, self.config, self.context = run, config, context
-        self.errors = ErrorSync(context, say)
+        self.errors = ErrorSync(context, log)
         self.timer = StepTimer(context.device)
         self.validator = Validator(config.validation, context)
         self.compute = config.compute.choose(context.device)
@@ -381,4 +381,4 @@ class Trainer:
     def report_trace(self, trace: Path | None) -> None:
         """Report where a trace was written."""
         if trace:
-            self.errors.say(f"trace for chrome://tracing or ui.perfetto.dev: {trace}")
+            self.errors.log(f"trace for chrome://tracing or ui.perfetto.dev: {trace}")

@@ -231,17 +231,17 @@ def run(main: Callable[[list[str]], int]) -> int:
             raise
         return refuse(f"{name[0]}: expected a name in UTF-8")
     except KeyboardInterrupt:
-        tell("interrupted")
+        print_error("interrupted")
         return 128 + signal.SIGINT
 
 
 def refuse(reason: str) -> int:
     """Print what is wrong; returns the exit code."""
-    tell(f"error: {reason}")
+    print_error(f"error: {reason}")
     return 2
 
 
-def tell(text: str) -> None:
+def print_error(text: str) -> None:
     """Print a line on stderr that begins with the command's name, and the rank if there are several
     processes."""
     rank = f"rank {os.environ['RANK']}: " if "RANK" in os.environ else ""

@@ -156,10 +156,10 @@ def track_folder(job: TrackJob, argv: list[str], command: str) -> int:
     with file_lock(out / LOCK, str(out), "tracking", seconds=0.0):
         check_array_ended(out)
         claim(job)
-        return carry_out(job, argv, command, videos, away)
+        return track_videos(job, argv, command, videos, away)
 
 
-def carry_out(
+def track_videos(
     job: TrackJob, argv: list[str], command: str, videos: list[LabelledVideo], away: bool
 ) -> int:
     """Track the videos that are not done, here or through SLURM; returns the exit code."""
