@@ -31,7 +31,7 @@ def test_the_file_is_the_one_of_the_card(name):
     model = load_model(name)
     assert f"{sum(p.numel() for p in model.parameters()):,} parameters" in card
     assert f"stride {model.stride}" in card
-    assert f"{model.config.input_scale:g} times enlarged" in card or model.config.input_scale == 1
+    assert f"enlarged {model.config.input_scale:g} times" in card or model.config.input_scale == 1
     assert f"inverse temperature {model.config.inverse_temperature:g} " in card
     assert model.config.input == "lab"
 
