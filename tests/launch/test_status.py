@@ -8,6 +8,7 @@ from conftest import ROOT
 from test_train import train, trained
 
 from launch import status
+from launch.common import submission
 from launch.status import in_words, listed
 
 
@@ -108,7 +109,8 @@ def test_a_run_whose_files_are_damaged_is_named_and_the_others_are_shown(
         assert "config.json is not of a run" in refused("status", tmp_path / "two")
 
 
-def test_a_run_that_went_on_here_after_a_job_is_told_as_such(packed, tmp_path, capsys):
+def test_a_run_that_went_on_here_after_a_job_is_told_as_such(packed, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(submission, "has_slurm", lambda: False)  # which would be asked for the job
     job = {"job": "58", "command": "", "snapshot": "", "nodes": 1, "processes": 1}
     submitted = {**job, "submitted": time.time()}
     (tmp_path / "job.json").write_text(json.dumps(submitted))
