@@ -88,14 +88,19 @@ class CorrFlow(nn.Module):
         self.attention = attention
         self.encoder = built
         self.precision = torch.float32  # of the encoder's convolutions
-        # tells the model's device and dtype, even if its encoder has no weights
-        self.place: Tensor
-        self.register_buffer("place", torch.empty(0), persistent=False)
+        # has the model's device and dtype, even if its encoder has no weights
+        self.marker: Tensor
+        self.register_buffer("marker", torch.empty(0), persistent=False)
 
     @property
     def device(self) -> torch.device:
         """The device that the model is on."""
-        return self.place.device
+        return self.marker.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of the frames that the model takes."""
+        return self.marker.dtype
 
     @property
     def stride(self) -> int:

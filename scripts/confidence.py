@@ -42,7 +42,7 @@ def measure(
         region_similarity(scale.mask_back(masks.labels.numpy()) == 1, truth_hw == 1)
         for masks, truth_hw in zip(tracked, truth, strict=True)
     ]
-    review = [scores[frame.place] for frame in frames_to_review(confidence, REVIEWED)]
+    review = [scores[frame.frame_index] for frame in frames_to_review(confidence, REVIEWED)]
     return fmean(scores), float(spearmanr(confidence[1:], scores[1:])[0]), fmean(review)
 
 

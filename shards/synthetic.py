@@ -3,10 +3,10 @@ textured background.
 
 Objects and background share one palette, so that each colour occurs in many places; light, blur and
 noise change from frame to frame. Each layer is defined by its inverse motion, from a pixel of a
-frame to a place on the layer's texture. Masks follow exactly from it, and point tracks from
+frame to a point on the layer's texture. Masks follow exactly from it, and point tracks from
 inverting it.
 
-Shapes: t frames, h w pixels, n points; places are (x, y) in pixels.
+Shapes: t frames, h w pixels, n points, which are (x, y) in pixels.
 """
 
 import io
@@ -120,10 +120,10 @@ class Motion:
             * math.exp(self.swell * swing)
         )
 
-    def wave(self, place: Floats, t: float) -> Floats:
-        """The elastic displacement of places `[..., 2]` of the texture."""
+    def wave(self, point: Floats, t: float) -> Floats:
+        """The elastic displacement of points `[..., 2]` of the texture."""
         k = 2 * math.pi / self.wavelength
-        x, y = place[..., 0], place[..., 1]
+        x, y = point[..., 0], point[..., 1]
         across, along = (
             np.sin(k * y + self.pace * 2 * t + self.phase),
             np.cos(k * x + self.pace * 1.6 * t),
@@ -131,17 +131,17 @@ class Motion:
         return self.ripple * np.stack([across, along], axis=-1)
 
     def to_texture(self, pixel: Floats, t: float) -> Floats:
-        """Map pixels `[..., 2]` of the frame at time t to places on the texture, whose centre is
+        """Map pixels `[..., 2]` of the frame at time t to points on the texture, whose centre is
         (0, 0)."""
-        place = (pixel - self.center(t)) @ np.linalg.inv(self.frame(t)).T
-        return place + self.wave(place, t)
+        point = (pixel - self.center(t)) @ np.linalg.inv(self.frame(t)).T
+        return point + self.wave(point, t)
 
-    def to_pixel(self, place: Floats, t: float) -> Floats:
+    def to_pixel(self, point: Floats, t: float) -> Floats:
         """The inverse of `to_texture`. The wave is a contraction (amplitude x wave number < 1/2),
         so 40 iterations are exact."""
-        rigid = place
+        rigid = point
         for _ in range(40):
-            rigid = place - self.wave(rigid, t)
+            rigid = point - self.wave(rigid, t)
         return rigid @ self.frame(t).T + self.center(t)
 
 
@@ -155,23 +155,23 @@ class Layer:
     lobes: tuple[tuple[int, float, float], ...] = ()
     """The outline, as (k, a, phase): the radius times 1 + sum of a cos(k angle + phase)."""
 
-    def color(self, place: Floats) -> Floats:
-        """The texture's colour at places `[..., 2]`."""
-        rows, columns = place[..., 1] + TEXTURE / 2, place[..., 0] + TEXTURE / 2
+    def color(self, point: Floats) -> Floats:
+        """The texture's colour at points `[..., 2]`."""
+        rows, columns = point[..., 1] + TEXTURE / 2, point[..., 0] + TEXTURE / 2
         channels = [
             map_coordinates(self.texture_hw3[..., c], (rows, columns), order=1, mode="mirror")
             for c in range(3)
         ]
         return np.stack(channels, axis=-1)
 
-    def cover(self, place: Floats) -> Floats:
-        """How far the shape covers places `[..., 2]`: 0 outside, 1 inside, with a ramp of one pixel
+    def cover(self, point: Floats) -> Floats:
+        """How far the shape covers points `[..., 2]`: 0 outside, 1 inside, with a ramp of one pixel
         at the edge."""
         if math.isinf(self.radius):
-            return np.ones(place.shape[:-1])
-        angle = np.arctan2(place[..., 1], place[..., 0])
+            return np.ones(point.shape[:-1])
+        angle = np.arctan2(point[..., 1], point[..., 0])
         edge = self.radius * (1 + sum(a * np.cos(k * angle + phase) for k, a, phase in self.lobes))
-        return np.clip(edge - np.hypot(place[..., 0], place[..., 1]) + 0.5, 0, 1)
+        return np.clip(edge - np.hypot(point[..., 0], point[..., 1]) + 0.5, 0, 1)
 
 
 def make_texture(draw: np.random.Generator, palette: Floats) -> Floats:
@@ -256,12 +256,12 @@ def render_moment(
     picture_hw3 = layers[0].color(layers[0].motion.to_texture(pixels_hw2, t))
     labels_hw = np.zeros(pixels_hw2.shape[:2], np.uint8)
     for label, layer in enumerate(layers[1:], 1):
-        place_hw2 = layer.motion.to_texture(pixels_hw2, t)
-        cover_hw = layer.cover(place_hw2)
+        point_hw2 = layer.motion.to_texture(pixels_hw2, t)
+        cover_hw = layer.cover(point_hw2)
         inside = cover_hw > 0
         share = cover_hw[inside][:, None]
         picture_hw3[inside] = (
-            share * layer.color(place_hw2[inside]) + (1 - share) * picture_hw3[inside]
+            share * layer.color(point_hw2[inside]) + (1 - share) * picture_hw3[inside]
         )
         labels_hw[cover_hw > 0.5] = label
     return picture_hw3, labels_hw
@@ -325,11 +325,11 @@ def track_points(
     for label, layer in enumerate(layers):
         rows, columns = np.nonzero(labels_thw[0] == label)
         chosen = draw.permutation(len(rows))[: config.points]
-        place_n2 = layer.motion.to_texture(
+        point_n2 = layer.motion.to_texture(
             np.stack([columns, rows], axis=-1)[chosen].astype(np.float64), 0
         )
         path_nt2 = np.stack(
-            [layer.motion.to_pixel(place_n2, t) for t in range(config.frames)], axis=1
+            [layer.motion.to_pixel(point_n2, t) for t in range(config.frames)], axis=1
         )
         x_nt, y_nt = np.moveaxis(path_nt2.round().astype(int), -1, 0)
         inside_nt = (x_nt >= 0) & (x_nt < config.width) & (y_nt >= 0) & (y_nt < config.height)

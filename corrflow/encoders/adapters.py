@@ -73,20 +73,20 @@ def build_torchvision(name: str, pretrained: bool) -> Encoder:
     models = importlib.import_module("torchvision.models")
     extraction = importlib.import_module("torchvision.models.feature_extraction")
     name, _, wanted = name.partition("@")
-    place = f"encoder torchvision:{name}"
+    where = f"encoder torchvision:{name}"
     if name not in models.list_models(module=models):
-        raise InputError(f"{place}: expected a classification network of torchvision.models")
+        raise InputError(f"{where}: expected a classification network of torchvision.models")
     network = build_network(
-        place, models.get_model, name, weights="DEFAULT" if pretrained else None
+        where, models.get_model, name, weights="DEFAULT" if pretrained else None
     )
     try:
         layers = probe_layers(network)
     except (AssertionError, RuntimeError) as error:
-        raise InputError(f"{place}: does not accept frames of {PROBE}x{PROBE} ({error})") from None
-    layer = choose_layer(place, wanted, layers)
+        raise InputError(f"{where}: does not accept frames of {PROBE}x{PROBE} ({error})") from None
+    layer = choose_layer(where, wanted, layers)
     extractor = extraction.create_feature_extractor(network, {layer.name: "features"})
     encoder = Adapter(SingleOutput(extractor, "features"), layer, *IMAGENET)
-    check_frames(place, encoder)
+    check_frames(where, encoder)
     return encoder
 
 
@@ -129,27 +129,27 @@ def build_timm(name: str, pretrained: bool) -> Encoder:
     except ModuleNotFoundError:
         raise InputError(f"encoder timm:{name}: timm is not installed: pip install timm") from None
     name, _, wanted = name.partition("@")
-    place = f"encoder timm:{name}"
+    where = f"encoder timm:{name}"
     if not timm.is_model(name.partition(".")[0]):
-        raise InputError(f"{place}: expected a name of timm.list_models()")
+        raise InputError(f"{where}: expected a name of timm.list_models()")
     # vision transformers accept frames of any size only with this setting
     sizes = {"dynamic_img_size": True} if name.startswith(("vit_", "deit", "eva")) else {}
     settings: dict[str, Any] = {"features_only": True, **sizes}
-    probe: Any = build_network(place, timm.create_model, name, pretrained=False, **settings)
+    probe: Any = build_network(where, timm.create_model, name, pretrained=False, **settings)
     layers = [
         FeatureLayer(str(index), int(info["reduction"]), int(info["num_chs"]))
         for index, info in enumerate(probe.feature_info.info)
     ]
-    layer = choose_layer(place, wanted, layers)
+    layer = choose_layer(where, wanted, layers)
     settings |= {"pretrained": pretrained, "out_indices": (int(layer.name),)}
-    network = build_network(place, timm.create_model, name, **settings)
+    network = build_network(where, timm.create_model, name, **settings)
     trained = probe.pretrained_cfg
     encoder = Adapter(SingleOutput(network, 0), layer, trained["mean"], trained["std"])
-    check_frames(place, encoder)
+    check_frames(where, encoder)
     return encoder
 
 
-def check_frames(place: str, encoder: Encoder) -> None:
+def check_frames(where: str, encoder: Encoder) -> None:
     """Raise InputError if a network accepts only frames of one size, or of multiples of more than
     its stride."""
     was_training = encoder.training
@@ -160,32 +160,32 @@ def check_frames(place: str, encoder: Encoder) -> None:
         with torch.no_grad():
             check_features(encoder(frames_13hw), frames_13hw, encoder)
     except (AssertionError, RuntimeError, InputError) as error:
-        raise InputError(f"{place}: does not accept frames of {columns}x{rows} ({error})") from None
+        raise InputError(f"{where}: does not accept frames of {columns}x{rows} ({error})") from None
     encoder.train(was_training)
 
 
-def choose_layer(place: str, wanted: str, layers: list[FeatureLayer]) -> FeatureLayer:
+def choose_layer(where: str, wanted: str, layers: list[FeatureLayer]) -> FeatureLayer:
     """The wanted layer, or by default the deepest that is fine enough; InputError lists the
     layers."""
     if not layers:
-        raise InputError(f"{place}: none of its layers returns a feature map at an integer stride")
+        raise InputError(f"{where}: none of its layers returns a feature map at an integer stride")
     if wanted:
         named = [layer for layer in layers if layer.name == wanted]
         if not named:
             names = ", ".join(f"{layer.name} (stride {layer.stride})" for layer in layers)
-            raise InputError(f"{place}@{wanted}: expected one of {names}")
+            raise InputError(f"{where}@{wanted}: expected one of {names}")
         return named[-1]
     finest = min(layer.stride for layer in layers)
     return [layer for layer in layers if layer.stride <= max(MAX_STRIDE, finest)][-1]
 
 
-def build_network(place: str, create: Callable[..., Any], name: str, **settings: Any) -> nn.Module:
+def build_network(where: str, create: Callable[..., Any], name: str, **settings: Any) -> nn.Module:
     """Create a library's network; InputError if that, or the download of its weights, fails."""
     try:
         network: nn.Module = create(name, **settings)
     except (OSError, RuntimeError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(f"{place}: can't be built or downloaded ({reason[:120]})") from None
+        raise InputError(f"{where}: can't be built or downloaded ({reason[:120]})") from None
     return network
 
 

@@ -20,7 +20,7 @@ def as_model(model: CorrFlow | Encoder) -> CorrFlow:
 def extract_features(model: CorrFlow, frames_n3hw: Tensor) -> Tensor:
     """Features `[N, C, h, w]` of frames of any size, uint8 or floating in [0, 1]; h and w are
     rounded up. InputError if the encoder returns another size than it states."""
-    rgb_n3hw = to_float(frames_n3hw.to(model.device)).to(model.place.dtype)
+    rgb_n3hw = to_float(frames_n3hw.to(model.device)).to(model.dtype)
     padded_n3hw = pad_to_stride(rgb_n3hw, model.stride)
     was_training = model.training  # eval mode, so that BatchNorm's statistics do not change
     features = model.eval().encode(padded_n3hw)

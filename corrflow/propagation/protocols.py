@@ -50,14 +50,14 @@ class Protocol:
     smaller frames they are reduced in proportion. 0: they are never reduced."""
 
     def __post_init__(self) -> None:
-        place = f"protocol {self.name}"
+        where = f"protocol {self.name}"
         from_0 = "radius top_k temperature whitening appearance guided_filter short_side anchors"
-        check_range(place, self, from_0, 0)
-        check_range(place, self, "recent block", 1)
-        check_range(place, self, "hardening", 0, 1)
+        check_range(where, self, from_0, 0)
+        check_range(where, self, "recent block", 1)
+        check_range(where, self, "hardening", 0, 1)
         if self.propagates and not self.recent and not self.anchors:
             raise InputError(
-                f"{place}: no anchors, no recent: expected at least one frame to copy from"
+                f"{where}: no anchors, no recent: expected at least one frame to copy from"
             )
 
     def for_frames(self, size: tuple[int, ...]) -> "Protocol":

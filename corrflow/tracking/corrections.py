@@ -98,32 +98,32 @@ def sort_masks(
     """
     nothing_hw = np.zeros(masks.shape, np.uint8)
     marks, frames = CompressedMasks(*masks.shape), dict[int, SortedFrame]()
-    for place in sorted({*masks, *gone, *previous.edited, *previous.painted}):
-        came_hw = masks.get(place, nothing_hw)
-        tracked_hw = previous.found[place].labels if place in previous.found else came_hw
-        frame = ComparedFrame(place, came_hw, tracked_hw)
+    for index in sorted({*masks, *gone, *previous.edited, *previous.painted}):
+        came_hw = masks.get(index, nothing_hw)
+        tracked_hw = previous.found[index].labels if index in previous.found else came_hw
+        frame = ComparedFrame(index, came_hw, tracked_hw)
         incoming = classify_mask(previous, frame, tolerance, is_export=is_export)
         absent = {
-            number: classify(previous, place, number, IS_GONE, is_as_tracked=False)
-            for number in gone.get(place, ())
+            number: classify(previous, index, number, IS_GONE, is_as_tracked=False)
+            for number in gone.get(index, ())
         }
-        marks_hw, frames[place] = sort_frame(previous, frame, incoming, absent)
+        marks_hw, frames[index] = sort_frame(previous, frame, incoming, absent)
         if marks_hw.any():
-            marks[place] = marks_hw
-    edited = {place: frame.edited for place, frame in frames.items() if frame.edited}
-    returned = {place: frame.returned for place, frame in frames.items()}
+            marks[index] = marks_hw
+    edited = {index: frame.edited for index, frame in frames.items() if frame.edited}
+    returned = {index: frame.returned for index, frame in frames.items()}
     came_in, marked_in = frames_of(masks, numbers_of), frames_of(marks, numbers_of)
-    for number, place in missing_marks(
+    for number, index in missing_marks(
         came_in, marked_in, previous.provenance.given, edited
     ).items():
-        put(marks, place, number, masks[place] == number)
-        returned[place].pop(number, None)
+        put(marks, index, number, masks[index] == number)
+        returned[index].pop(number, None)
     return SortedMarks(
         marks,
         merged(previous.provenance.returned, returned),
-        {place: frozenset(frame.gone) for place, frame in frames.items() if frame.gone},
+        {index: frozenset(frame.gone) for index, frame in frames.items() if frame.gone},
         edited,
-        tuple(place for place, frame in frames.items() if frame.is_overruled),
+        tuple(index for index, frame in frames.items() if frame.is_overruled),
     )
 
 
@@ -141,9 +141,9 @@ def sort_frame(
         incoming: the kind of each object that came in.
         absent: the same for the objects that came in as gone.
     """
-    both, painted = {**incoming, **absent}, previous.painted_in(frame.place)
+    both, painted = {**incoming, **absent}, previous.painted_in(frame.frame_index)
     anew = {number for number, it in both.items() if it.kind == "new"}
-    held = painted | (previous.edited.get(frame.place, {}).keys() - anew)
+    held = painted | (previous.edited.get(frame.frame_index, {}).keys() - anew)
     left = {number: it.kind for number, it in incoming.items() if number not in held}
     kept = {number for number, kind in left.items() if kind == "kept"} - absent.keys()
     marked = {number for number, kind in left.items() if kind in ("new", "old")}
@@ -155,7 +155,8 @@ def sort_frame(
         marks_hw = np.where(shape_hw, np.uint8(number), marks_hw)
     beneath = {number: it.name for number, it in both.items() if it.kind != "returned"}
     edited = {
-        number: beneath.get(number, previous.marked_as(frame.place, number)) for number in shapes
+        number: beneath.get(number, previous.marked_as(frame.frame_index, number))
+        for number in shapes
     }
     erased = {number for number, shape_hw in shapes.items() if not shape_hw.any()}
     returned = {number: it.name for number, it in incoming.items() if it.kind == "returned"}
@@ -190,33 +191,33 @@ def sort_points(
     """`sort_masks` for points `[k, 2]`; a point that did not come in is NaN."""
     marks: dict[int, Points] = {}
     returned: dict[int, dict[int, str]] = {}
-    for place, xy_k2 in points.items():
+    for index, xy_k2 in points.items():
         kept_k2 = xy_k2.copy()
-        returned[place] = {}
-        for number, (name, kind) in classify_points(previous, place, xy_k2).items():
+        returned[index] = {}
+        for number, (name, kind) in classify_points(previous, index, xy_k2).items():
             if kind == "kept":
-                kept_k2[number - 1] = previous.found[place].xy[number - 1].numpy()
+                kept_k2[number - 1] = previous.found[index].xy[number - 1].numpy()
             elif kind == "returned":
                 kept_k2[number - 1] = np.nan
-                returned[place][number] = name
+                returned[index][number] = name
         if points_of(kept_k2):
-            marks[place] = kept_k2
+            marks[index] = kept_k2
     came_in, marked_in = frames_of(points, points_of), frames_of(marks, points_of)
-    for number, place in missing_marks(came_in, marked_in, previous.provenance.given, {}).items():
-        rows_k2 = marks.setdefault(place, np.full_like(points[place], np.nan))
-        rows_k2[number - 1] = points[place][number - 1]
-        del returned[place][number]
+    for number, index in missing_marks(came_in, marked_in, previous.provenance.given, {}).items():
+        rows_k2 = marks.setdefault(index, np.full_like(points[index], np.nan))
+        rows_k2[number - 1] = points[index][number - 1]
+        del returned[index][number]
     return SortedMarks(marks, merged(previous.provenance.returned, returned))
 
 
-def put(marks: CompressedMasks, place: int, number: int, shape_hw: Pixels) -> None:
+def put(marks: CompressedMasks, index: int, number: int, shape_hw: Pixels) -> None:
     """Mark an object in a frame, on top of the others."""
-    labels_hw = marks[place] if place in marks else np.zeros(marks.shape, np.uint8)
-    marks[place] = np.where(shape_hw, np.uint8(number), labels_hw)
+    labels_hw = marks[index] if index in marks else np.zeros(marks.shape, np.uint8)
+    marks[index] = np.where(shape_hw, np.uint8(number), labels_hw)
 
 
 def merged(before: Given, now: Given) -> dict[int, dict[int, str]]:
     """Combine two sets of digests; where both have one, take that of `now`."""
-    places = sorted(before.keys() | now.keys())
-    both = {place: {**before.get(place, {}), **now.get(place, {})} for place in places}
-    return {place: digests for place, digests in both.items() if digests}
+    indices = sorted(before.keys() | now.keys())
+    both = {index: {**before.get(index, {}), **now.get(index, {})} for index in indices}
+    return {index: digests for index, digests in both.items() if digests}

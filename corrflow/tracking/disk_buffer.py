@@ -28,7 +28,7 @@ class DiskBuffer:
     def __init__(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
-        self.end, self.places = 0, dict[int, tuple[int, int]]()
+        self.end, self.indices = 0, dict[int, tuple[int, int]]()
         """The end of the file, and the begin and end of each record in it."""
 
     def __enter__(self) -> Self:
@@ -43,19 +43,19 @@ class DiskBuffer:
         self.file.close()
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
     def __contains__(self, number: int) -> bool:
-        return number in self.places
+        return number in self.indices
 
     def __setitem__(self, number: int, record: bytes) -> None:
         self.file.seek(self.end)
         self.file.write(record)
-        self.places[number] = self.end, self.end + len(record)
+        self.indices[number] = self.end, self.end + len(record)
         self.end += len(record)
 
     def __getitem__(self, number: int) -> bytes:
-        start, end = self.places[number]
+        start, end = self.indices[number]
         self.file.seek(start)
         return self.file.read(end - start)
 

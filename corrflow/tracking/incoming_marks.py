@@ -38,29 +38,29 @@ class IncomingMark(NamedTuple):
 class ComparedFrame(NamedTuple):
     """The masks `[H, W]` of one frame that are compared."""
 
-    place: int
+    frame_index: int
     incoming: Pixels
     tracked: Pixels
     """The tracked mask with what was painted into it; the incoming one if the file was deleted."""
 
 
 def classify(
-    previous: PreviousResult[Any], place: int, number: int, name: str, *, is_as_tracked: bool
+    previous: PreviousResult[Any], index: int, number: int, name: str, *, is_as_tracked: bool
 ) -> IncomingMark:
     """Classify one object or point that came in.
 
     Args:
         previous: the earlier result.
-        place: the frame index.
+        index: the frame index.
         number: the number of the object or point.
         name: digest of what came in, or `IS_GONE`.
         is_as_tracked: whether it came back as it was tracked.
     """
-    marked_as = previous.marked_as(place, number)
+    marked_as = previous.marked_as(index, number)
     if name == marked_as:
         return IncomingMark(name, "old")
     # an exact match, which is better evidence than similarity to the tracked result
-    if name == previous.returned_as(place, number):
+    if name == previous.returned_as(index, number):
         return IncomingMark(name, "returned")
     if is_as_tracked:
         return IncomingMark(name, "returned" if marked_as in (NO_MARK, IS_GONE) else "kept")
@@ -79,11 +79,11 @@ def classify_mask(
     for number in numbers_of(frame.incoming):
         name = digest(frame.incoming == number)
         is_as_tracked = is_export and (
-            name == previous.tracked_as(frame.place, number)
+            name == previous.tracked_as(frame.frame_index, number)
             or (tolerance is not None and is_near_tracked(previous, frame, number, tolerance))
         )
         incoming[number] = classify(
-            previous, frame.place, number, name, is_as_tracked=is_as_tracked
+            previous, frame.frame_index, number, name, is_as_tracked=is_as_tracked
         )
     return incoming
 
@@ -92,12 +92,12 @@ def is_near_tracked(
     previous: PreviousResult[FrameMasks], frame: ComparedFrame, number: int, tolerance: float
 ) -> bool:
     """Whether an object has the tracked shape, apart from lines that a tool moved."""
-    if frame.place not in previous.found:
+    if frame.frame_index not in previous.found:
         return False
     radius = int(np.ceil(tolerance)) + 1  # one more, as a pixel counts if its centre is inside
-    if number in previous.painted_in(frame.place):
+    if number in previous.painted_in(frame.frame_index):
         # painting has replaced the tracked shape, but the table still has its box
-        box = previous.box_of(frame.place, number)
+        box = previous.box_of(frame.frame_index, number)
         return is_same_box(mask_to_box(frame.incoming == number), box, radius)
     return is_same_shape(frame.incoming == number, frame.tracked == number, radius)
 
@@ -124,18 +124,18 @@ def is_same_shape(one_hw: NDArray[np.bool_], other_hw: NDArray[np.bool_], radius
 
 
 def classify_points(
-    previous: PreviousResult[TrackedPoints], place: int, xy_k2: Points
+    previous: PreviousResult[TrackedPoints], index: int, xy_k2: Points
 ) -> dict[int, IncomingMark]:
     """Classify the points `[k, 2]` of a frame; those that did not come in are NaN."""
     found_k2 = np.full_like(xy_k2, np.nan)
-    if place in previous.found:
-        found_k2 = previous.found[place].xy.numpy()
+    if index in previous.found:
+        found_k2 = previous.found[index].xy.numpy()
     incoming = {}
     for number in points_of(xy_k2):
         xy, found = xy_k2[number - 1], found_k2[number - 1]
         is_as_tracked = bool(np.abs(xy - found).max() <= MAX_POINT_SHIFT)  # False for NaN
         name = digest_of_point(xy)
-        incoming[number] = classify(previous, place, number, name, is_as_tracked=is_as_tracked)
+        incoming[number] = classify(previous, index, number, name, is_as_tracked=is_as_tracked)
     return incoming
 
 

@@ -66,9 +66,9 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         self.latest = max(self.marked)
         self.turns = {label: self.mark_history(label) for label in set[int]().union(*gone.values())}
         self.begins = {
-            int(label): place
-            for place in sorted(given, reverse=True)
-            for label in np.unique(given[place])
+            int(label): index
+            for index in sorted(given, reverse=True)
+            for label in np.unique(given[index])
             if label
         }
 
@@ -85,9 +85,9 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         gone = {number: known.gone for number, known in given.items() if known.gone}
         return stream_masks(self.model, frames, labels, self.protocol, gone)
 
-    def to_tracked_size(self, place: int, marks: Pixels | None) -> KnownMasks | None:
+    def to_tracked_size(self, index: int, marks: Pixels | None) -> KnownMasks | None:
         """Resize the marks of a frame to the tracked size; None if nothing is marked."""
-        gone = self.gone.get(place, frozenset())
+        gone = self.gone.get(index, frozenset())
         width, height = self.scale.tracked
         labels_hw = np.zeros((height, width), np.uint8)
         if marks is not None:
@@ -114,22 +114,22 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
             labels[chosen.labels == label] = label
         return TrackedMasks(labels, confidence)
 
-    def first_marked_after(self, place: int) -> Set[int]:
+    def first_marked_after(self, index: int) -> Set[int]:
         """The numbers of the objects that are first marked in a later frame."""
-        return {label for label, begin in self.begins.items() if begin > place}
+        return {label for label, begin in self.begins.items() if begin > index}
 
-    def gone_at(self, place: int) -> Set[int]:
+    def gone_at(self, index: int) -> Set[int]:
         """The objects whose last mark up to this frame says that they are gone."""
         last = {
-            label: max((turn for turn in turns if turn[0] <= place), default=(0, False))
+            label: max((turn for turn in turns if turn[0] <= index), default=(0, False))
             for label, turns in self.turns.items()
         }
         return {label for label, (_, is_gone) in last.items() if is_gone}
 
     def mark_history(self, label: int) -> list[tuple[int, bool]]:
         """The frames in which an object is marked, in order, each with whether it is gone there."""
-        gone = {place: True for place, labels in self.gone.items() if label in labels}
-        there = {place: False for place, labels_hw in self.given.items() if label in labels_hw}
+        gone = {index: True for index, labels in self.gone.items() if label in labels}
+        there = {index: False for index, labels_hw in self.given.items() if label in labels_hw}
         return sorted({**gone, **there}.items())
 
     def without(self, raw: TrackedMasks, absent: Set[int]) -> TrackedMasks:
@@ -159,13 +159,13 @@ class MaskTracker(Tracker[Pixels, KnownMasks, TrackedMasks, FrameMasks]):
         confidence[list(absent)] = 0
         return FrameMasks(np.where(is_absent, np.uint8(0), result.labels), confidence)
 
-    def with_marks(self, place: int, result: FrameMasks) -> FrameMasks:
+    def with_marks(self, index: int, result: FrameMasks) -> FrameMasks:
         """Give marked objects exactly their marked pixels and remove those that are gone, both with
         confidence 1."""
-        gone = self.gone_at(place)
+        gone = self.gone_at(index)
         labels_hw, confidence = self.cleared(result, gone)
-        if place in self.given:
-            marked = self.given[place]
+        if index in self.given:
+            marked = self.given[index]
             objects = np.unique(marked[marked > 0])
             behind = np.where(np.isin(labels_hw, objects), np.uint8(0), labels_hw)
             labels_hw = np.where(marked > 0, marked, behind)
@@ -201,9 +201,9 @@ def check_large_enough(
         scale: the sizes.
         number_of: gives the frame number that the user knows, from the frame index.
     """
-    for place, labels_hw in masks.items():
+    for index, labels_hw in masks.items():
         if lost := set(np.unique(labels_hw)) - set(np.unique(scale.mask(labels_hw))):
             raise InputError(
-                f"object {min(lost)} of frame {number_of(place)} has no pixel left at size "
+                f"object {min(lost)} of frame {number_of(index)} has no pixel left at size "
                 f"{min(scale.tracked)}: expected a larger object or size"
             )

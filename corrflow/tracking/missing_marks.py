@@ -32,10 +32,10 @@ def missing_marks(
         InputError: an object was erased where it is marked, and is marked nowhere else.
     """
     missing = {}
-    for number, places in incoming.items():
+    for number, indices in incoming.items():
         begin = first_mark(number, old)
         is_erased = begin is not None and number in edited.get(begin, ())
-        free = [place for place in places if number not in edited.get(place, ())]
+        free = [index for index in indices if number not in edited.get(index, ())]
         left = marked.get(number, [])
         if not left and (is_erased or not free):
             raise InputError(
@@ -45,7 +45,7 @@ def missing_marks(
         if not left:
             missing[number] = free[0]
         elif begin is not None and not is_erased:
-            between = [place for place in free if begin < place < left[0]]
+            between = [index for index in free if begin < index < left[0]]
             if between:
                 missing[number] = between[0]
     return missing
@@ -54,8 +54,8 @@ def missing_marks(
 def first_mark(number: int, given: Given) -> int | None:
     """The first frame in which an object or point is marked, other than as gone; None if there is
     none."""
-    places = (place for place, marks in given.items() if marks.get(number, IS_GONE) != IS_GONE)
-    return min(places, default=None)
+    indices = (index for index, marks in given.items() if marks.get(number, IS_GONE) != IS_GONE)
+    return min(indices, default=None)
 
 
 def frames_of(
@@ -68,7 +68,7 @@ def frames_of(
         numbers: gives the numbers of the objects or points in one frame.
     """
     frames: dict[int, list[int]] = {}
-    for place in sorted(marks):
-        for number in numbers(marks[place]):
-            frames.setdefault(number, []).append(place)
+    for index in sorted(marks):
+        for number in numbers(marks[index]):
+            frames.setdefault(number, []).append(index)
     return frames

@@ -4,7 +4,7 @@ Passes go forward from the marked frames, and backward from the frames in which 
 marked. After a correction, only the frames between the nearest unchanged marked frames on both
 sides are tracked again. How frames are tracked is in `tracker.py`.
 
-Frames are given as indices from 0, called places.
+Frames are given as indices from 0.
 """
 
 import hashlib
@@ -37,9 +37,9 @@ class Span(NamedTuple):
     """Backward passes, in the order of their frames. Each begins at a frame in which all objects or
     points are known."""
 
-    def holds(self, place: int) -> bool:
+    def holds(self, index: int) -> bool:
         """Whether a frame is in the span."""
-        return self.first <= place and (self.stop is None or place < self.stop)
+        return self.first <= index and (self.stop is None or index < self.stop)
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,9 @@ class Plan:
         """Whether there are backward passes."""
         return any(span.backward for span in self.spans)
 
-    def is_tracked(self, place: int) -> bool:
+    def is_tracked(self, index: int) -> bool:
         """Whether a frame's result may differ from the earlier one."""
-        return place not in self.kept and any(span.holds(place) for span in self.spans)
+        return index not in self.kept and any(span.holds(index) for span in self.spans)
 
 
 def plan_tracking(given: Given, *, to_beginning: bool) -> Plan:
@@ -98,13 +98,13 @@ def plan_correction(
     """
     changes = dict.fromkeys(withdrawn, frozenset[int]()) | changed_marks(old, new)
     changed = frozenset[int]().union(*(new if withdrawn else changes).values())
-    whole = frozenset(place for place, marks in new.items() if changed <= marks.keys())
+    whole = frozenset(index for index, marks in new.items() if changed <= marks.keys())
     unchanged = sorted(whole - changes.keys())
     begin = 0 if to_beginning else first_marked(changed, old, new)
     spans = set()
-    for place in changes:
-        first = max((other for other in unchanged if other < place), default=begin)
-        stop = min((other for other in unchanged if other > place), default=None)
+    for index in changes:
+        first = max((other for other in unchanged if other < index), default=begin)
+        stop = min((other for other in unchanged if other > index), default=None)
         passes = backward_passes(changed, new, first, stop, to_beginning=to_beginning)
         spans.add(Span(first, stop, passes))
     return Plan(
@@ -119,28 +119,28 @@ def plan_correction(
 def changed_marks(old: Given, new: Given) -> dict[int, frozenset[int]]:
     """The objects whose mark in a frame was changed, removed or added, by frame index."""
     changes = {}
-    for place in {*old, *new}:
-        before, now = old.get(place, {}), new.get(place, {})
+    for index in {*old, *new}:
+        before, now = old.get(index, {}), new.get(index, {})
         objects = frozenset(n for n in {*before, *now} if before.get(n) != now.get(n))
         if objects:
-            changes[place] = objects
+            changes[index] = objects
     return changes
 
 
 def renumbered(given: Given, numbers: Mapping[int, int]) -> Given:
     """Give the objects new numbers; leave out those that have none in `numbers`."""
     return {
-        place: {numbers[n]: digest for n, digest in marks.items() if n in numbers}
-        for place, marks in given.items()
+        index: {numbers[n]: digest for n, digest in marks.items() if n in numbers}
+        for index, marks in given.items()
     }
 
 
 def first_marked(objects: Set[int], *trackings: Given) -> int:
     """The first frame in which one of the objects is marked."""
-    places = (
-        place for given in trackings for place, marks in given.items() if objects & marks.keys()
+    indices = (
+        index for given in trackings for index, marks in given.items() if objects & marks.keys()
     )
-    return min(places, default=0)
+    return min(indices, default=0)
 
 
 def backward_passes(
@@ -148,21 +148,21 @@ def backward_passes(
 ) -> tuple[range, ...]:
     """The passes backward from each frame in which all of the objects are marked, to the previous
     such frame."""
-    inside = [place for place in sorted(given) if place > first and (not stop or place <= stop)]
-    starts = [place for place in inside if objects <= given[place].keys()]
+    inside = [index for index in sorted(given) if index > first and (not stop or index <= stop)]
+    starts = [index for index in inside if objects <= given[index].keys()]
     if to_beginning and inside and inside[-1] not in starts:
         starts.append(inside[-1])
     # the first frame needs no backward pass if something is marked in it
     lowest = first if first in given else first - 1
     passes = [range(start, end, -1) for end, start in pairwise([lowest, *starts])]
-    return tuple(places for places in passes if len(places) > 1)
+    return tuple(indices for indices in passes if len(indices) > 1)
 
 
 def marked_objects(masks: Mapping[int, Pixels], gone: Gone = MappingProxyType({})) -> Given:
     """Digests of the objects in masks `[H, W]`, with `IS_GONE` for those that are gone."""
-    given = {place: objects_of(labels_hw) for place, labels_hw in masks.items()}
-    for place, numbers in gone.items():
-        given.setdefault(place, {}).update(dict.fromkeys(numbers, IS_GONE))
+    given = {index: objects_of(labels_hw) for index, labels_hw in masks.items()}
+    for index, numbers in gone.items():
+        given.setdefault(index, {}).update(dict.fromkeys(numbers, IS_GONE))
     return given
 
 
@@ -174,8 +174,8 @@ def objects_of(labels_hw: Pixels) -> dict[int, str]:
 def marked_points(points: Mapping[int, Points]) -> Given:
     """Digests of points `[k, 2]`, which are numbered from 1; a point that is not marked is NaN."""
     return {
-        place: {n: digest_of_point(xy) for n, xy in enumerate(xy_k2, 1) if not np.isnan(xy).any()}
-        for place, xy_k2 in points.items()
+        index: {n: digest_of_point(xy) for n, xy in enumerate(xy_k2, 1) if not np.isnan(xy).any()}
+        for index, xy_k2 in points.items()
     }
 
 

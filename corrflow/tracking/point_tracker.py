@@ -32,9 +32,9 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         previous: Mapping[int, TrackedPoints] = MappingProxyType({}),
     ) -> None:
         super().__init__(model, scale, given, protocol, plan, previous)
-        places = np.array(sorted(given))
-        is_marked = [~np.isnan(given[place][:, 0]) for place in places]
-        self.begins = places[np.argmax(is_marked, axis=0)]
+        indices = np.array(sorted(given))
+        is_marked = [~np.isnan(given[index][:, 0]) for index in indices]
+        self.begins = indices[np.argmax(is_marked, axis=0)]
 
     @property
     def numbers(self) -> Set[int]:
@@ -47,7 +47,7 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         """Propagate points, in pixels of the tracked size, through the frames."""
         return stream_points(self.model, frames, given, self.protocol)
 
-    def to_tracked_size(self, place: int, marks: Points | None) -> Tensor | None:
+    def to_tracked_size(self, index: int, marks: Points | None) -> Tensor | None:
         """Convert the marks to pixels of the tracked size; None if no point is marked."""
         if marks is None or np.isnan(marks).all():
             return None
@@ -67,9 +67,9 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         is_one &= ~one.xy[:, 0].isnan()
         return from_rows(np.where(is_one[:, None].numpy(), as_rows(one), as_rows(other)))
 
-    def first_marked_after(self, place: int) -> Set[int]:
+    def first_marked_after(self, index: int) -> Set[int]:
         """The numbers, from 1, of the points that are first marked in a later frame."""
-        return {n for n, begin in enumerate(self.begins.tolist(), 1) if begin > place}
+        return {n for n, begin in enumerate(self.begins.tolist(), 1) if begin > index}
 
     def without(self, raw: TrackedPoints, absent: Set[int]) -> TrackedPoints:
         """Set some of the points to NaN."""
@@ -92,11 +92,11 @@ class PointTracker(Tracker[Points, Tensor, TrackedPoints, TrackedPoints]):
         """Set some of the points to NaN."""
         return self.without(result, absent)
 
-    def with_marks(self, place: int, result: TrackedPoints) -> TrackedPoints:
+    def with_marks(self, index: int, result: TrackedPoints) -> TrackedPoints:
         """Put marked points exactly where they are marked, visible and with confidence 1."""
-        if place not in self.given:
+        if index not in self.given:
             return result
-        marked = self.given[place]
+        marked = self.given[index]
         certain = np.concatenate([marked, np.ones_like(marked)], axis=1)
         return from_rows(np.where(np.isnan(marked[:, :1]), as_rows(result), certain))
 

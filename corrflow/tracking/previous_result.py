@@ -43,29 +43,29 @@ class PreviousResult(Generic[Result]):
     forgotten: frozenset[int] = frozenset()
     """Frames in which objects that no longer exist are painted."""
 
-    def painted_in(self, place: int) -> frozenset[int]:
+    def painted_in(self, index: int) -> frozenset[int]:
         """The objects that were painted or erased in a frame since."""
-        return self.painted.get(place, frozenset())
+        return self.painted.get(index, frozenset())
 
-    def marked_as(self, place: int, number: int) -> str:
+    def marked_as(self, index: int, number: int) -> str:
         """The digest of the mark of an object or point, beneath what is painted; `NO_MARK` if it
         has none."""
-        given = self.provenance.given.get(place, {}).get(number, NO_MARK)
-        return self.provenance.edited.get(place, {}).get(number, given)
+        given = self.provenance.given.get(index, {}).get(number, NO_MARK)
+        return self.provenance.edited.get(index, {}).get(number, given)
 
-    def returned_as(self, place: int, number: int) -> str | None:
+    def returned_as(self, index: int, number: int) -> str | None:
         """The digest of an object that came in before and was not a mark; None if none did."""
-        return self.provenance.returned.get(place, {}).get(number)
+        return self.provenance.returned.get(index, {}).get(number)
 
-    def tracked_as(self, place: int, number: int) -> str | None:
+    def tracked_as(self, index: int, number: int) -> str | None:
         """The digest of an object as it was tracked, even if it was painted over since; None if it
         was not in the frame."""
         shapes = self.provenance.shapes
-        return shapes[place].get(number) if place < len(shapes) else None
+        return shapes[index].get(number) if index < len(shapes) else None
 
-    def box_of(self, place: int, number: int) -> Box | None:
+    def box_of(self, index: int, number: int) -> Box | None:
         """The box of an object as it was tracked; None if it was not in the frame."""
-        return self.boxes.get(place, {}).get(number)
+        return self.boxes.get(index, {}).get(number)
 
     def withdrawn(self, now: Given) -> frozenset[int]:
         """The frames in which the mark of an object was removed or replaced. The old mark may have
@@ -73,10 +73,10 @@ class PreviousResult(Generic[Result]):
         if self.provenance.kind == "points":
             return frozenset()
         withdrawn = {
-            place
-            for place, marks in self.provenance.given.items()
+            index
+            for index, marks in self.provenance.given.items()
             for number, name in marks.items()
-            if name not in (IS_GONE, now.get(place, {}).get(number))
+            if name not in (IS_GONE, now.get(index, {}).get(number))
         }
         return self.taken_away | withdrawn
 
@@ -150,10 +150,10 @@ def renumber_result(
     """
     left_out = numbers_of(provenance.given) - numbers.keys()
     forgotten = {
-        place
+        index
         for objects_at in (provenance.edited, painted)
-        for place, objects in objects_at.items()
-        if place in found and left_out.intersection(objects)
+        for index, objects in objects_at.items()
+        if index in found and left_out.intersection(objects)
     }
     edited = renumbered(provenance.edited, numbers)
     now = replace(
@@ -167,10 +167,10 @@ def renumber_result(
         now,
         found,
         is_renumbered=bool(left_out) or any(old != new for old, new in numbers.items()),
-        edited={place: marks for place, marks in edited.items() if place in found},
+        edited={index: marks for index, marks in edited.items() if index in found},
         painted={
-            place: frozenset(numbers[n] for n in changed if n in numbers)
-            for place, changed in painted.items()
+            index: frozenset(numbers[n] for n in changed if n in numbers)
+            for index, changed in painted.items()
         },
         boxes=found.boxes if isinstance(found, PreviousMasks) else {},
         taken_away=frozenset(p for p, marks in provenance.given.items() if left_out & marks.keys()),

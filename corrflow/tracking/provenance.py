@@ -58,8 +58,8 @@ class Provenance:
         objects = {int(n): NamedObject(**named) for n, named in stored["objects"].items()}
         marks = {
             name: {
-                int(place): {int(number): digest for number, digest in objects.items()}
-                for place, objects in stored[name].items()
+                int(index): {int(number): digest for number, digest in objects.items()}
+                for index, objects in stored[name].items()
             }
             for name in ("given", "returned", "edited")
         }

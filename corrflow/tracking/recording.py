@@ -32,10 +32,10 @@ NOWHERE: list[Cell] = [None, None, None, None]  # the box of an object without a
 class FrameNames(Protocol):
     """The names of a video's frames, by frame index from 0."""
 
-    def number(self, place: int) -> int:
+    def number(self, index: int) -> int:
         """The frame number that the user knows."""
 
-    def name(self, place: int) -> str:
+    def name(self, index: int) -> str:
         """The name, without suffix, of files that belong to the frame."""
 
 
@@ -55,7 +55,7 @@ class Recorded:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     """What the result depends on; goes into the table, so that a later tracking can tell which
     frames it can reuse."""
-    is_kept: Callable[[int], bool] = lambda place: False
+    is_kept: Callable[[int], bool] = lambda index: False
     """Whether a frame keeps its earlier result, whose mask is in place already."""
     in_place: Mapping[str, str] = field(default_factory=dict)
     """Digests of the files that existed when the tracking was planned, by path relative to the
@@ -126,8 +126,8 @@ class Recording(ABC, Generic[Result]):
             for name, writer in self.annotations.items()
         }
         frames = [
-            {"frame": self.names.number(place), "confidence": round(confidence, 4)}
-            for place, confidence in self.to_review
+            {"frame": self.names.number(index), "confidence": round(confidence, 4)}
+            for index, confidence in self.to_review
         ]
         tail: dict[str, Any] = {"review": frames} if self.review_count else {}
         facts = {
@@ -201,9 +201,9 @@ class MaskRecording(Recording[FrameMasks]):
         self.objects_at.append(objects_of(result.labels))
         super().add(pixels_hw3, stamp, result)
 
-    def mask_name(self, place: int) -> str:
+    def mask_name(self, index: int) -> str:
         """The file name of a frame's mask."""
-        return f"{self.names.name(place)}.png"
+        return f"{self.names.name(index)}.png"
 
     def draw(self, pixels_hw3: Pixels, result: FrameMasks) -> Pixels:
         """Tint the objects, and draw boxes if `boxes` is set."""
@@ -247,11 +247,11 @@ class MaskRecording(Recording[FrameMasks]):
         """Digests of the mask files and of the objects in them. A kept mask may have been painted
         since it was read, so its digest is the one from then."""
         digests = {}
-        for place in range(self.count):
-            path = self.masks / self.mask_name(place)
+        for index in range(self.count):
+            path = self.masks / self.mask_name(index)
             digests[path.name] = (
                 self.in_place[f"{self.masks.name}/{path.name}"]
-                if self.is_kept(place)
+                if self.is_kept(index)
                 else content_digest(path)
             )
         return {"masks": digests, "shapes": self.objects_at}

@@ -45,36 +45,36 @@ class PreviousMasks(Mapping[int, FrameMasks]):
             for r in rows
         ]
         self.boxes = {
-            place: {
+            index: {
                 numbers[row["object"]]: (row["x0"], row["y0"], row["x1"], row["y1"])
                 for row in frame
                 if row["object"] in numbers and row["area"]
             }
-            for place, frame in enumerate(rows)
+            for index, frame in enumerate(rows)
         }
         self.table = np.zeros(MOST_LABELS, np.uint8)
         self.table[list(numbers)] = list(numbers.values())
-        self.places = {place: None for place, path in enumerate(paths) if path.is_file()}
+        self.indices = {index: None for index, path in enumerate(paths) if path.is_file()}
 
     def painted(self, provenance: Provenance, shape: tuple[int, int]) -> dict[int, frozenset[int]]:
         """The objects in each frame that are not as they were written, with their earlier numbers;
         raises InputError as `read_edited` does."""
         painted, known = {}, numbers_of(provenance.given)
-        for place, digest in enumerate(provenance.masks.values()):
-            if place in self.places and content_digest(self.paths[place]) != digest:
-                objects = self.read_edited(place, shape, known)
-                changes = changed_marks({place: provenance.shapes[place]}, {place: objects})
-                painted[place] = changes.get(place, frozenset())
+        for index, digest in enumerate(provenance.masks.values()):
+            if index in self.indices and content_digest(self.paths[index]) != digest:
+                objects = self.read_edited(index, shape, known)
+                changes = changed_marks({index: provenance.shapes[index]}, {index: objects})
+                painted[index] = changes.get(index, frozenset())
         return painted
 
-    def read_edited(self, place: int, shape: tuple[int, int], known: Set[int]) -> dict[int, str]:
+    def read_edited(self, index: int, shape: tuple[int, int], known: Set[int]) -> dict[int, str]:
         """Digests of the objects in a mask that was edited, by their number in the mask.
 
         Raises:
             InputError: the mask can't be read, has another size than the video, has an unknown
                 object, or has lost the objects' numbers.
         """
-        path = self.paths[place]
+        path = self.paths[index]
         labels_hw = read_mask(path)
         where = f"mask {path}: was edited"
         if labels_hw.shape != shape:
@@ -93,20 +93,20 @@ class PreviousMasks(Mapping[int, FrameMasks]):
             )
         return objects
 
-    def __getitem__(self, place: int) -> FrameMasks:
+    def __getitem__(self, index: int) -> FrameMasks:
         confidence = np.zeros(MOST_LABELS, np.float32)
-        for number, value in self.confidence[place].items():
+        for number, value in self.confidence[index].items():
             confidence[number] = value
-        return FrameMasks(self.table[read_mask(self.paths[place])], confidence)
+        return FrameMasks(self.table[read_mask(self.paths[index])], confidence)
 
-    def __contains__(self, place: object) -> bool:
-        return place in self.places
+    def __contains__(self, index: object) -> bool:
+        return index in self.indices
 
     def __iter__(self) -> Iterator[int]:
-        return iter(self.places)
+        return iter(self.indices)
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.indices)
 
 
 class PreviousPoints(Mapping[int, TrackedPoints]):
@@ -134,11 +134,11 @@ class PreviousPoints(Mapping[int, TrackedPoints]):
                 located.visible[number] = bool(row["visible"])
                 located.confidence[number] = float(row["confidence"])
 
-    def __getitem__(self, place: int) -> TrackedPoints:
-        return self.located[place]
+    def __getitem__(self, index: int) -> TrackedPoints:
+        return self.located[index]
 
-    def __contains__(self, place: object) -> bool:
-        return isinstance(place, int) and 0 <= place < len(self)
+    def __contains__(self, index: object) -> bool:
+        return isinstance(index, int) and 0 <= index < len(self)
 
     def __iter__(self) -> Iterator[int]:
         return iter(range(len(self)))

@@ -12,7 +12,7 @@ NEAREST = 5  # least distance of two chosen frames: closer ones show the same mi
 class FrameToReview(NamedTuple):
     """A frame that may be tracked wrongly."""
 
-    place: int
+    frame_index: int
     """The frame index, from 0."""
     confidence: float
     """The lowest confidence of its objects or points; 0 if one of them was lost."""
@@ -47,9 +47,9 @@ def frames_to_review(confidence: Sequence[float], count: int) -> list[FrameToRev
     """
     apart = max(NEAREST, len(confidence) // (2 * max(count, 1)))
     chosen: list[FrameToReview] = []
-    for place in np.argsort(confidence, kind="stable").tolist():
-        if len(chosen) == count or confidence[place] >= 1:
+    for index in np.argsort(confidence, kind="stable").tolist():
+        if len(chosen) == count or confidence[index] >= 1:
             break
-        if all(abs(place - other.place) >= apart for other in chosen):
-            chosen.append(FrameToReview(place, confidence[place]))
+        if all(abs(index - other.frame_index) >= apart for other in chosen):
+            chosen.append(FrameToReview(index, confidence[index]))
     return chosen

@@ -75,7 +75,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         few frames ahead."""
         if self.ahead is None:
             return itertools.starmap(self.result, enumerate(self.forward(frames)))
-        stored = (self.stored(self.ahead, place) for place, _ in enumerate(frames))
+        stored = (self.stored(self.ahead, index) for index, _ in enumerate(frames))
         return itertools.starmap(self.result, enumerate(stored))
 
     def track_backward(
@@ -95,27 +95,27 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             The buffer of the results, which the caller closes.
         """
         self.backward = DiskBuffer(folder)
-        passes = [places for span in self.plan.spans for places in span.backward]
-        needed = {place for places in passes for place in places}
+        passes = [indices for span in self.plan.spans for indices in span.backward]
+        needed = {index for indices in passes for index in indices}
         with DiskBuffer(folder) as spool:
             count = max(needed) + 1
             reading = report(islice(frames, count), count, "reading")
-            for place, frame in enumerate(reading):
-                if place in needed:
-                    spool[place] = pack_frame(self.scale.frame(frame))
-            passes = [places for places in passes if places.start in spool]
-            order = [place for places in passes for place in places]
-            spooled = (unpack_frame(spool[place]) for place in order)
+            for index, frame in enumerate(reading):
+                if index in needed:
+                    spool[index] = pack_frame(self.scale.frame(frame))
+            passes = [indices for indices in passes if indices.start in spool]
+            order = [index for indices in passes for index in indices]
+            spooled = (unpack_frame(spool[index]) for index in order)
             passed = iter(report(spooled, len(order), "backward"))
-            for places in passes:
+            for indices in passes:
                 known = {
-                    number: self.known(place)
-                    for number, place in enumerate(places)
-                    if not number or place in self.marked
+                    number: self.known(index)
+                    for number, index in enumerate(indices)
+                    if not number or index in self.marked
                 }
-                found = self.run(islice(passed, len(places)), known)
-                for place, raw in zip(places, found, strict=True):
-                    self.backward[place] = self.pack(raw)
+                found = self.run(islice(passed, len(indices)), known)
+                for index, raw in zip(indices, found, strict=True):
+                    self.backward[index] = self.pack(raw)
         return self.backward
 
     def track_ahead(self, frames: Iterable[Pixels], folder: Path) -> DiskBuffer:
@@ -126,81 +126,81 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
             The buffer of the results, which the caller closes.
         """
         self.ahead = DiskBuffer(folder)
-        for place, raw in enumerate(self.forward(islice(frames, self.plan.stop))):
+        for index, raw in enumerate(self.forward(islice(frames, self.plan.stop))):
             if raw is not None:
-                self.ahead[place] = self.pack(raw)
+                self.ahead[index] = self.pack(raw)
         return self.ahead
 
     def forward(self, frames: Iterable[Pixels]) -> Iterator[Raw | None]:
         """Yield what the forward passes find in each frame; None for a frame without a pass."""
         waiting = iter(frames)
-        place = 0
+        index = 0
         for span in self.plan.spans:
             known = {p: self.known(p) for p in {span.first, *self.marked} if span.holds(p)}
             begin = min((p for p, marks in known.items() if marks is not None), default=span.stop)
-            for _ in islice(waiting, None if begin is None else begin - place):
+            for _ in islice(waiting, None if begin is None else begin - index):
                 yield None
-            place = begin or place
+            index = begin or index
             if begin is None or begin == span.stop:
                 continue  # nothing is known
             inside = islice(waiting, None if span.stop is None else span.stop - begin)
             shifted = {p - begin: marks for p, marks in known.items()}
             yield from self.run(map(self.scale.frame, inside), shifted)
-            place = span.stop or begin
+            index = span.stop or begin
         yield from (None for _ in waiting)
 
-    def result(self, place: int, raw: Raw | None) -> Result:
+    def result(self, index: int, raw: Raw | None) -> Result:
         """The result for a frame.
 
         Args:
-            place: the frame index.
+            index: the frame index.
             raw: what the forward pass found, or None if there was none.
         """
-        if place in self.previous and not self.plan.is_tracked(place):
-            return self.previous[place]
-        if place in self.plan.corrected and place in self.previous:
-            return self.corrected(place)
+        if index in self.previous and not self.plan.is_tracked(index):
+            return self.previous[index]
+        if index in self.plan.corrected and index in self.previous:
+            return self.corrected(index)
         found = self.nothing() if raw is None else self.more_confident(self.nothing(), raw)
-        backward = self.stored(self.backward, place)
+        backward = self.stored(self.backward, index)
         if backward is not None:
             found = self.more_confident(
-                found, backward, 0.5 if raw is None else self.nearness(place)
+                found, backward, 0.5 if raw is None else self.nearness(index)
             )
         if not self.plan.to_beginning:
-            found = self.without(found, self.first_marked_after(place))
-        if place in self.previous:
+            found = self.without(found, self.first_marked_after(index))
+        if index in self.previous:
             # objects that were not corrected stay as they were
-            others = self.cleared(self.previous[place], self.plan.changed)
+            others = self.cleared(self.previous[index], self.plan.changed)
             found = self.without(found, self.numbers - self.plan.changed)
-            return self.with_marks(place, self.merged(others, self.at_video_size(found)))
-        return self.with_marks(place, self.at_video_size(found))
+            return self.with_marks(index, self.merged(others, self.at_video_size(found)))
+        return self.with_marks(index, self.at_video_size(found))
 
-    def nearness(self, place: int) -> float:
+    def nearness(self, index: int) -> float:
         """How near a frame is to the one in which the backward pass through it begins: 0 where the
         forward pass is certain, 1 where the backward pass is.
 
         A pass that has drifted may still be confident, so confidence and nearness together judge
         better than either of them alone.
         """
-        for places in (places for span in self.plan.spans for places in span.backward):
-            if place in places:
-                return (place - places.stop) / (places.start - places.stop)
-        raise ValueError(f"frame {place}: expected one with a backward pass")
+        for indices in (indices for span in self.plan.spans for indices in span.backward):
+            if index in indices:
+                return (index - indices.stop) / (indices.start - indices.stop)
+        raise ValueError(f"frame {index}: expected one with a backward pass")
 
-    def stored(self, buffer: DiskBuffer | None, place: int) -> Raw | None:
+    def stored(self, buffer: DiskBuffer | None, index: int) -> Raw | None:
         """What a pass found in a frame; None if there is no result for it."""
-        return self.unpack(buffer[place]) if buffer is not None and place in buffer else None
+        return self.unpack(buffer[index]) if buffer is not None and index in buffer else None
 
-    def known(self, place: int) -> Known | None:
+    def known(self, index: int) -> Known | None:
         """What is known about a frame, at the tracked size: its marks and, in a correction, what
         the earlier tracking found of the objects that are not corrected."""
-        if place in self.previous:
-            return self.to_tracked_size(place, self.marks_of(self.corrected(place)))
-        return self.to_tracked_size(place, self.given.get(place))
+        if index in self.previous:
+            return self.to_tracked_size(index, self.marks_of(self.corrected(index)))
+        return self.to_tracked_size(index, self.given.get(index))
 
-    def corrected(self, place: int) -> Result:
+    def corrected(self, index: int) -> Result:
         """The earlier result for a frame, with the corrected objects replaced by their marks."""
-        return self.with_marks(place, self.cleared(self.previous[place], self.plan.changed))
+        return self.with_marks(index, self.cleared(self.previous[index], self.plan.changed))
 
     def run(self, frames: Iterable[Pixels], known: Mapping[int, Known | None]) -> Iterator[Raw]:
         """Propagate what is known through frames `[h, w, 3]`, which may go forward or backward in
@@ -220,7 +220,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """Run `propagation` on frames `[3, h, w]`."""
 
     @abstractmethod
-    def to_tracked_size(self, place: int, marks: Marks | None) -> Known | None:
+    def to_tracked_size(self, index: int, marks: Marks | None) -> Known | None:
         """Resize the marks of a frame to the tracked size; None if nothing is left of them."""
 
     @abstractmethod
@@ -233,7 +233,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         the confidence of `other`, from 0 to 1."""
 
     @abstractmethod
-    def first_marked_after(self, place: int) -> Set[int]:
+    def first_marked_after(self, index: int) -> Set[int]:
         """The objects or points that are first marked in a later frame."""
 
     @abstractmethod
@@ -253,7 +253,7 @@ class Tracker(ABC, Generic[Marks, Known, Raw, Result]):
         """Remove some of the objects or points from a result."""
 
     @abstractmethod
-    def with_marks(self, place: int, result: Result) -> Result:
+    def with_marks(self, index: int, result: Result) -> Result:
         """Put what is marked in a frame into its result."""
 
     @abstractmethod

@@ -77,14 +77,14 @@ class StepTimer:
             torch.cuda.synchronize()
         totals = {name: sum(self.length(s) for s in self.spans if s.part == name) for name in PARTS}
         totals["other"] = max(self.seconds - sum(totals.values()), 0.0)
-        totals[REDUCE] = covered([self.place(s) for s in self.spans if s.part == REDUCE])
+        totals[REDUCE] = covered([self.interval(s) for s in self.spans if s.part == REDUCE])
         return {f"time_{name}": 1000 * seconds / steps for name, seconds in totals.items()}
 
     def length(self, span: Span) -> float:
         """The length of a span in seconds."""
         return between(span.begin, span.end)
 
-    def place(self, span: Span) -> tuple[float, float]:
+    def interval(self, span: Span) -> tuple[float, float]:
         """Begin and end of a span in seconds, counted from the begin of the first span of the same
         part."""
         first = next(s.begin for s in self.spans if s.part == span.part)
@@ -100,10 +100,10 @@ def between(begin: Any, end: Any) -> float:
     return float(end - begin) if isinstance(begin, float) else float(begin.elapsed_time(end)) / 1000
 
 
-def covered(places: list[tuple[float, float]]) -> float:
+def covered(intervals: list[tuple[float, float]]) -> float:
     """The length of the union of intervals."""
     total, reached = 0.0, float("-inf")
-    for begin, end in sorted(places):
+    for begin, end in sorted(intervals):
         total += max(end - max(begin, reached), 0.0)
         reached = max(reached, end)
     return total

@@ -24,7 +24,7 @@ from launch.tracking.frame_numbers import (
 from shards.video.video_reader import FrameNames
 
 KEYED = re.compile(r"^(?:(\d+)=)?(.+)$", re.DOTALL)
-PLACE = re.compile(r"^(-?\d+(?:\.\d*)?),(-?\d+(?:\.\d*)?)$")
+XY = re.compile(r"^(-?\d+(?:\.\d*)?),(-?\d+(?:\.\d*)?)$")
 BOX = re.compile(r"^(-?\d+),(-?\d+),(-?\d+),(-?\d+)$")
 
 
@@ -82,14 +82,13 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Marks:
-    """What is marked in a video: masks or points, never both. A frame's place is its index in the
-    video, from 0; its number is what the user calls it."""
+    """What is marked in a video: masks or points, never both. Frames have an index in
+    the video, from 0; a frame's number is what the user calls it."""
 
     masks: CompressedMasks | None = None
-    """Masks of object numbers, by place of the frame."""
+    """Masks of object numbers, by frame index."""
     points: dict[int, Points] | None = None
-    """Points by place of the frame, `[k, 2]`, with NaN for points that are marked in other
-    frames."""
+    """Points by frame index, `[k, 2]`, with NaN for points that are marked in other frames."""
     objects: tuple[NamedObject, ...] = ()
     """Names of the objects or points, in the order of their numbers; empty if they have none."""
     is_export: bool = False
@@ -97,8 +96,8 @@ class Marks:
     has_polygons: bool = False
     """Whether masks came as polygons, whose outlines never fit the pixels exactly."""
     gone: Gone = field(default_factory=dict)
-    """Objects that are absent from a frame on, until they are marked again; by place of the
-    frame."""
+    """Objects that are absent from a frame on, until they are marked again; by frame
+    index."""
 
 
 def read_prompts(prompts: Prompts, video_info: VideoInfo) -> Marks:
@@ -143,7 +142,7 @@ def marked_numbers(marks: Marks) -> list[int]:
 
 
 def read_gone(prompts: Prompts, marks: Marks, video_info: VideoInfo) -> Gone:
-    """The numbers of absent objects by place of the frame; InputError for objects that are not
+    """The numbers of absent objects by frame index; InputError for objects that are not
     marked in any frame."""
     if marks.masks is None:
         raise InputError("track: gone: the labels are points: expected objects, which have areas")
@@ -151,7 +150,7 @@ def read_gone(prompts: Prompts, marks: Marks, video_info: VideoInfo) -> Gone:
     gone: dict[int, set[int]] = {}
     for value in prompts.gone:
         frame, name = keyed(value, prompts.start)
-        place = find_place(frame, video_info, f"gone {value}")
+        index = find_index(frame, video_info, f"gone {value}")
         called = [n for n, owner in enumerate(marks.objects, 1) if owner.name == name]
         found = called or [n for n in numbers if name == str(n)]
         if len(found) != 1:
@@ -161,10 +160,10 @@ def read_gone(prompts: Prompts, marks: Marks, video_info: VideoInfo) -> Gone:
             )
             what = f"several are called {name}: " if called else ""
             raise InputError(
-                f"gone {value}: frame {video_info.names.number(place)}, object {name!r}: "
+                f"gone {value}: frame {video_info.names.number(index)}, object {name!r}: "
                 f"{what}expected FRAME=OBJECT, by the number or name of one: {known}"
             )
-        gone.setdefault(place, set()).add(found[0])
+        gone.setdefault(index, set()).add(found[0])
     return gone
 
 
@@ -172,46 +171,46 @@ def read_annotations(path: Path, start: int | None, video_info: VideoInfo) -> Ma
     """Read the marks in a tool's labels."""
     where = f"labels {path}"
     shapes, objects = number_objects(read_shapes(path, video_info.width, video_info.height), where)
-    by_place = shapes_by_place(shapes, start, video_info, where)
+    by_index = shapes_by_frame(shapes, start, video_info, where)
     kinds = {shape.point is None for shape in shapes}
     if len(kinds) > 1:
         raise InputError(f"{where}: points and areas: expected one of them, the others removed")
     if kinds == {False}:
         points = {
-            place: point_rows(found, objects, video_info, where)
-            for place, found in by_place.items()
+            index: point_rows(found, objects, video_info, where)
+            for index, found in by_index.items()
         }
         return Marks(points=points, objects=tuple(objects), is_export=True)
     masks = CompressedMasks(video_info.height, video_info.width)
-    for place, found in by_place.items():
-        masks[place] = paint(found, objects, video_info.height, video_info.width, where)
+    for index, found in by_index.items():
+        masks[index] = paint(found, objects, video_info.height, video_info.width, where)
     has_polygons = any(shape.bitmap is None or shape.is_filled for shape in shapes)
     return Marks(masks, None, tuple(objects), is_export=True, has_polygons=has_polygons)
 
 
-def shapes_by_place(
+def shapes_by_frame(
     shapes: list[Shape], start: int | None, video_info: VideoInfo, where: str
 ) -> dict[int, list[Shape]]:
-    """Group shapes by the place of their frame; InputError if two images belong to one frame."""
+    """Group shapes by frame index; InputError if two images belong to one frame."""
     by_frame: dict[int | str, list[Shape]] = {}
     for shape in shapes:
         by_frame.setdefault(shape.frame, []).append(shape)
     check_named_alike([name for name in by_frame if isinstance(name, str)], video_info, where)
-    by_place: dict[int, list[Shape]] = {}
+    by_index: dict[int, list[Shape]] = {}
     for frame, found in by_frame.items():
         if isinstance(frame, int):
-            place = find_place(frame, replace(video_info, names=FrameNames()), where)
+            index = find_index(frame, replace(video_info, names=FrameNames()), where)
         else:
             what = f"{where}: image {frame!r}"
-            place = place_by_name(frame, start, len(by_frame) == 1, video_info, what)
-        if place in by_place:
-            other = by_place[place][0].frame
+            index = index_by_name(frame, start, len(by_frame) == 1, video_info, what)
+        if index in by_index:
+            other = by_index[index][0].frame
             raise InputError(
                 f"{where}: images {other!r} and {frame!r}: both of frame "
-                f"{video_info.names.number(place)}: expected one for each frame"
+                f"{video_info.names.number(index)}: expected one for each frame"
             )
-        by_place[place] = found
-    return by_place
+        by_index[index] = found
+    return by_index
 
 
 def check_named_alike(names: list[str], video_info: VideoInfo, where: str) -> None:
@@ -221,7 +220,7 @@ def check_named_alike(names: list[str], video_info: VideoInfo, where: str) -> No
     begins = {
         length_of_video_name(image_name(name), video) > 0: name
         for name in names
-        if video_info.names.place_of(name) is None
+        if video_info.names.index_of(name) is None
     }
     if len(begins) > 1:
         raise InputError(
@@ -230,10 +229,10 @@ def check_named_alike(names: list[str], video_info: VideoInfo, where: str) -> No
         )
 
 
-def place_by_name(
+def index_by_name(
     name: str, start: int | None, alone: bool, video_info: VideoInfo, what: str
 ) -> int:
-    """The place, from 0, of the frame that an image belongs to.
+    """The index, from 0, of the frame that an image belongs to.
 
     Args:
         name: of the image, without suffix.
@@ -247,11 +246,11 @@ def place_by_name(
         InputError: the video has no such frame, or the name of one of several images has no number.
     """
     if alone and start is not None:
-        return find_place(start, video_info, what)
+        return find_index(start, video_info, what)
     names = video_info.names
     for called in (name, image_name(name)):
-        if (place := names.place_of(called)) is not None:
-            return place
+        if (index := names.index_of(called)) is not None:
+            return index
     if alone and is_name_of_video(name, names.video):
         return 0
     number = frame_number(name, names.video)
@@ -261,7 +260,7 @@ def place_by_name(
             "frame_000012, and has no other number"
         )
     hint = " (--start N for another frame)" if alone else ""
-    return find_place(number, video_info, f"{what}, by its name{hint}")
+    return find_index(number, video_info, f"{what}, by its name{hint}")
 
 
 def point_rows(
@@ -289,7 +288,7 @@ def point_rows(
 
 
 def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
-    """Read masks by place of the frame; InputError if they do not fit the video."""
+    """Read masks by frame index; InputError if they do not fit the video."""
     masks = CompressedMasks(video_info.height, video_info.width)
     files, folders = mask_files(prompts), {Path(value) for value in prompts.mask}
     by_name = [path.stem for number, path in files if number is None]
@@ -297,17 +296,17 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
     check_named_alike(by_name, video_info, "masks")
     for number, path in files:
         if number is None:
-            place = place_by_name(path.stem, prompts.start, alone, video_info, f"mask {path}")
+            index = index_by_name(path.stem, prompts.start, alone, video_info, f"mask {path}")
         else:
-            place = find_place(number, video_info, f"mask {path}")
-        if place in masks:
-            taken = video_info.names.number(place)
+            index = find_index(number, video_info, f"mask {path}")
+        if index in masks:
+            taken = video_info.names.number(index)
             raise InputError(
                 f"mask {path}: frame {taken} has a mask already: expected one for each frame"
             )
         labels_hw = fitting_mask(path, video_info)
         if labels_hw.any():
-            masks[place] = labels_hw
+            masks[index] = labels_hw
         # a folder may have a mask for each frame, so some of them may be empty
         elif path.parent not in folders:
             raise InputError(f"mask {path}: is empty: expected objects marked 1, 2, ... or 255")
@@ -318,32 +317,32 @@ def read_masks(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
 
 
 def read_boxes(prompts: Prompts, video_info: VideoInfo) -> CompressedMasks:
-    """Masks of boxes by place of the frame; InputError if a box does not fit the video."""
-    by_place: dict[int, list[Shape]] = {}
+    """Masks of boxes by frame index; InputError if a box does not fit the video."""
+    by_index: dict[int, list[Shape]] = {}
     shapes = []
-    for index, value in enumerate(prompts.box, 1):
+    for object_number, value in enumerate(prompts.box, 1):
         number, corners = keyed(value, prompts.start)
-        place = find_place(number, video_info, f"box {corners}")
+        index = find_index(number, video_info, f"box {corners}")
         ring = box_ring(*read_box(corners, video_info))
-        owner = NamedObject(str(index), str(index))
-        shapes.append(Shape(video_info.names.number(place), owner, rings=(ring,)))
-        by_place.setdefault(place, []).append(shapes[-1])
+        owner = NamedObject(str(object_number), str(object_number))
+        shapes.append(Shape(video_info.names.number(index), owner, rings=(ring,)))
+        by_index.setdefault(index, []).append(shapes[-1])
     _, objects = number_objects(shapes, "box")
     masks = CompressedMasks(video_info.height, video_info.width)
-    for place, found in by_place.items():
-        masks[place] = paint(found, objects, video_info.height, video_info.width, "box")
+    for index, found in by_index.items():
+        masks[index] = paint(found, objects, video_info.height, video_info.width, "box")
     return masks
 
 
 def read_points(prompts: Prompts, video_info: VideoInfo) -> dict[int, Points]:
-    """Points by place of the frame, `[k, 2]`, with NaN for points that are marked in other frames;
+    """Points by frame index, `[k, 2]`, with NaN for points that are marked in other frames;
     InputError if a point does not fit the video."""
     points: dict[int, Points] = {}
-    for index, value in enumerate(prompts.points):
+    for row, value in enumerate(prompts.points):
         number, xy = keyed(value, prompts.start)
-        place = find_place(number, video_info, f"point {xy}")
-        rows = points.setdefault(place, np.full((len(prompts.points), 2), np.nan, np.float32))
-        rows[index] = read_place(xy, video_info)
+        index = find_index(number, video_info, f"point {xy}")
+        xy_k2 = points.setdefault(index, np.full((len(prompts.points), 2), np.nan, np.float32))
+        xy_k2[row] = parse_point(xy, video_info)
     return points
 
 
@@ -378,19 +377,19 @@ def keyed(value: str, start: int | None) -> tuple[int | None, str]:
     return (start if match[1] is None else int(match[1])), match[2]
 
 
-def find_place(number: int | None, video_info: VideoInfo, what: str) -> int:
-    """The place, from 0, of the frame with this number, None for the first; InputError if there is
+def find_index(number: int | None, video_info: VideoInfo, what: str) -> int:
+    """The index, from 0, of the frame with this number, None for the first; InputError if there is
     none."""
     if number is None:
         return 0
-    place = video_info.names.place(number)
-    if place is None or not 0 <= place < video_info.count:
+    index = video_info.names.index(number)
+    if index is None or not 0 <= index < video_info.count:
         first, last = video_info.names.number(0), video_info.names.number(video_info.count - 1)
         raise InputError(
             f"{what}: frame {number}: the video has {video_info.count} frames: expected {first} to "
             f"{last}"
         )
-    return place
+    return index
 
 
 def fitting_mask(path: Path, video_info: VideoInfo) -> Pixels:
@@ -403,16 +402,16 @@ def fitting_mask(path: Path, video_info: VideoInfo) -> Pixels:
     return labels_hw
 
 
-def read_place(place: str, video_info: VideoInfo) -> tuple[float, float]:
+def parse_point(xy: str, video_info: VideoInfo) -> tuple[float, float]:
     """Parse `x,y`; InputError unless it is inside the frame."""
-    match = PLACE.match(place)
+    match = XY.match(xy)
     if match is None:
-        raise InputError(f"point {place}: expected x,y in pixels, or FRAME=x,y")
+        raise InputError(f"point {xy}: expected x,y in pixels, or FRAME=x,y")
     x, y = float(match[1]), float(match[2])
     if not (0 <= x <= video_info.width - 1 and 0 <= y <= video_info.height - 1):
         limits = f"x from 0 to {video_info.width - 1}, y from 0 to {video_info.height - 1}"
         raise InputError(
-            f"point {place}: is outside the video of {video_info.width}x{video_info.height}: "
+            f"point {xy}: is outside the video of {video_info.width}x{video_info.height}: "
             f"expected {limits}"
         )
     return x, y

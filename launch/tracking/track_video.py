@@ -142,7 +142,7 @@ class Task:
     marks: Marks
     provenance: Provenance
     is_kept: Callable[[int], bool]
-    """Whether the mask of the frame at this place exists already and stays."""
+    """Whether the mask of the frame at this index exists already and stays."""
     annotations: tuple[str, ...]
     """Annotation formats to write: those asked for, and those of an earlier result."""
     in_place: Mapping[str, str]
@@ -202,8 +202,8 @@ def prepare(
         tracker = MaskTracker(model, scale, masks, request.protocol, plan, found, gone)
     is_renumbered = previous is not None and previous.is_renumbered
 
-    def is_kept(place: int) -> bool:
-        return place in found and not is_renumbered and not plan.is_tracked(place)
+    def is_kept(index: int) -> bool:
+        return index in found and not is_renumbered and not plan.is_tracked(index)
 
     formats = tuple(dict.fromkeys([*request.write, *previous_formats(request, previous)]))
     count = previous.provenance.frames if previous else 0
@@ -305,29 +305,29 @@ def find_corrections(
 
 def frame_by_name(prompts: Prompts, marks: Marks, reader: VideoReader) -> str:
     """A note if the name of a single mask assigns it to a later frame; else an empty string."""
-    place = min(marks.masks) if marks.masks else 0
+    index = min(marks.masks) if marks.masks else 0
     is_by_name = len(prompts.mask) == 1 and "=" not in prompts.mask[0] and prompts.start is None
-    if not place or not is_by_name or Path(prompts.mask[0]).is_dir():
+    if not index or not is_by_name or Path(prompts.mask[0]).is_dir():
         return ""
-    number = reader.names.number(place)
+    number = reader.names.number(index)
     return (
         f"mask {prompts.mask[0]}: marks frame {number}, by its name (--start N for another frame)"
     )
 
 
-def frames_in_words(reader: VideoReader, places: Iterable[int]) -> str:
+def frames_in_words(reader: VideoReader, indices: Iterable[int]) -> str:
     """The frames' numbers, in words."""
-    return "frames " + ", ".join(str(reader.names.number(place)) for place in places)
+    return "frames " + ", ".join(str(reader.names.number(index)) for index in indices)
 
 
 def check_gone(marks: Marks, reader: VideoReader) -> None:
     """InputError if an object is both gone and marked in the same frame."""
-    for place, numbers in marks.gone.items():
-        if marks.masks is None or place not in marks.masks:
+    for index, numbers in marks.gone.items():
+        if marks.masks is None or index not in marks.masks:
             continue
-        if both := numbers & set(np.unique(marks.masks[place]).tolist()):
+        if both := numbers & set(np.unique(marks.masks[index]).tolist()):
             raise InputError(
-                f"gone {reader.names.number(place)}={min(both)}: the object is marked in that "
+                f"gone {reader.names.number(index)}={min(both)}: the object is marked in that "
                 "frame: expected another one"
             )
 
@@ -359,9 +359,9 @@ def record(request: TrackRequest, reader: VideoReader, task: Task, watch: Progre
         recording.finish(whole=whole and not source.damage)
     files = result_paths(request.out, task.annotations, masks=task.marks.masks is not None)
     review = tuple(
-        (reader.names.number(place), confidence) for place, confidence in recording.to_review
+        (reader.names.number(index), confidence) for index, confidence in recording.to_review
     )
-    kept = sum(not tracker.plan.is_tracked(place) for place in tracker.previous)
+    kept = sum(not tracker.plan.is_tracked(index) for index in tracker.previous)
     whole = whole and not source.damage
     return Outcome(recording.count, whole, files, kept, review, source.damage, task.note)
 

@@ -340,7 +340,7 @@ def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
     short_frames = 0
     with PartWriter(unit.out / PARTS, f"{unit.number:05d}", unit.config.shard_mb * 1e6) as writer:
         for video in unit.videos:
-            before = writer.place()
+            before = writer.position()
             good, damage, left = pack_video(video, unit.config, writer)
             if damage:
                 writer.truncate_to(before)
@@ -348,7 +348,7 @@ def pack_unit(job: tuple[Unit, int]) -> list[Failure]:
                 if len(failures) > max_failures:
                     return failures
             else:
-                if writer.place() == before:
+                if writer.position() == before:
                     too_short.append(ShortVideo(video.key, good))
                 short_frames += left
             tick()

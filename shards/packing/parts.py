@@ -11,7 +11,7 @@ from shards.files import named_errors, sha256_of
 from shards.samples import END
 
 
-class Place(NamedTuple):
+class Position(NamedTuple):
     """A position between two samples."""
 
     tar: int
@@ -61,7 +61,7 @@ class PartWriter:
 
     def __exit__(self, *_: object) -> None:
         """Remove unfinished files."""
-        self.truncate_to(Place(0, 0))
+        self.truncate_to(Position(0, 0))
 
     def write(self, sample: bytes, frames: int, short_side: int) -> None:
         """Append a sample.
@@ -81,21 +81,21 @@ class PartWriter:
         tar.frames.append(frames)
         tar.short_sides.append(short_side)
 
-    def place(self) -> Place:
+    def position(self) -> Position:
         """The current position, where the next sample will be written."""
-        return Place(len(self.growing), len(self.growing[-1].frames) if self.growing else 0)
+        return Position(len(self.growing), len(self.growing[-1].frames) if self.growing else 0)
 
-    def truncate_to(self, place: Place) -> None:
+    def truncate_to(self, position: Position) -> None:
         """Remove the samples after a position."""
-        while len(self.growing) > place.tar:
+        while len(self.growing) > position.tar:
             tar = self.growing.pop()
             tar.path.unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # from a full disk, which was reported already
                 tar.file.close()
         if self.growing:
             tar = self.growing[-1]
-            del tar.offsets[place.samples + 1 :]
-            del tar.frames[place.samples :], tar.short_sides[place.samples :]
+            del tar.offsets[position.samples + 1 :]
+            del tar.frames[position.samples :], tar.short_sides[position.samples :]
             tar.file.seek(tar.offsets[-1])
             tar.file.truncate()
 

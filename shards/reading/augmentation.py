@@ -60,22 +60,22 @@ def draw_augmentation(draws: Draws, frames: int, *, flip: bool, shift: int) -> C
 
 
 def augment_frame(
-    frame_3hw: Tensor, augmentation: ClipAugmentation, place: int, size: int, *, crop: bool
+    frame_3hw: Tensor, augmentation: ClipAugmentation, index: int, size: int, *, crop: bool
 ) -> Tensor:
-    """Cut a square from frame number `place` of the clip, uint8 `[3, size, size]`: a crop, or
+    """Cut a square from frame number `index` of the clip, uint8 `[3, size, size]`: a crop, or
     without `crop` the whole frame squashed."""
     if crop:
-        frame_3hw = crop_frame(frame_3hw, augmentation, place, size)
+        frame_3hw = crop_frame(frame_3hw, augmentation, index, size)
     if frame_3hw.shape[-2:] != (size, size):
         frame_3hw = resize(frame_3hw, size)
     return frame_3hw.flip(-1) if augmentation.mirrored else frame_3hw
 
 
-def crop_frame(frame_3hw: Tensor, augmentation: ClipAugmentation, place: int, size: int) -> Tensor:
+def crop_frame(frame_3hw: Tensor, augmentation: ClipAugmentation, index: int, size: int) -> Tensor:
     """A square crop whose side is `size`, or the frame's shorter side if that is smaller."""
     height, width = frame_3hw.shape[-2:]
     side = min(size, height, width)
-    down, right = augmentation.shifts[place] if augmentation.shifts else (0.0, 0.0)
+    down, right = augmentation.shifts[index] if augmentation.shifts else (0.0, 0.0)
     top = min(max(round(augmentation.top * (height - side) + down), 0), height - side)
     left = min(max(round(augmentation.left * (width - side) + right), 0), width - side)
     return frame_3hw[:, top : top + side, left : left + side]

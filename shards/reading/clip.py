@@ -89,9 +89,9 @@ def sample_clip(
 class DamagedFrameError(Exception):
     """A frame of a clip can't be used. Holds its index in the clip, and what is wrong with it."""
 
-    def __init__(self, place: int, reason: str = "is not a readable JPEG") -> None:
-        super().__init__(place, reason)
-        self.place, self.reason = place, reason
+    def __init__(self, index: int, reason: str = "is not a readable JPEG") -> None:
+        super().__init__(index, reason)
+        self.index, self.reason = index, reason
 
 
 def decode_clip(jpegs: list[bytes], cut: ClipSample, config: ClipConfig, out_t3ss: Tensor) -> None:
@@ -114,36 +114,36 @@ def decode_clip(jpegs: list[bytes], cut: ClipSample, config: ClipConfig, out_t3s
         else map(decode_frame, jpegs, itertools.count())
     )
     shape: torch.Size | None = None
-    for place, (frame, out_3ss) in enumerate(zip(frames, out_t3ss.unbind(), strict=True)):
+    for index, (frame, out_3ss) in enumerate(zip(frames, out_t3ss.unbind(), strict=True)):
         if shape is not None and frame.shape != shape:
             sizes = (
                 f"{frame.shape[2]}x{frame.shape[1]}, the clip's first frame {shape[2]}x{shape[1]}"
             )
-            raise DamagedFrameError(place, f"is {sizes}: expected the same size")
+            raise DamagedFrameError(index, f"is {sizes}: expected the same size")
         shape = frame.shape
-        out_3ss.copy_(cut_frame(frame, cut, config, place))
+        out_3ss.copy_(cut_frame(frame, cut, config, index))
 
 
-def decode_frame(jpeg: bytes, place: int) -> Tensor:
+def decode_frame(jpeg: bytes, index: int) -> Tensor:
     """Decode a JPEG to uint8 `[3, H, W]`. Torchvision is twice as fast as Pillow and gives the same
     pixels, as a test checks."""
     if (decode := torchvision_decoder()) is None:
-        return decode_with_pillow(jpeg, place)
+        return decode_with_pillow(jpeg, index)
     try:
         frame: Tensor = decode(torch.frombuffer(bytearray(jpeg), dtype=torch.uint8))
     except (RuntimeError, ValueError):  # ValueError: an empty file
-        raise DamagedFrameError(place) from None
+        raise DamagedFrameError(index) from None
     return frame
 
 
-def decode_with_pillow(jpeg: bytes, place: int) -> Tensor:
+def decode_with_pillow(jpeg: bytes, index: int) -> Tensor:
     """The same with Pillow: reference and fallback."""
     try:
         with Image.open(io.BytesIO(jpeg)) as image:
             return torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)
     # all that Pillow raises for damaged images
     except (OSError, ValueError, SyntaxError):
-        raise DamagedFrameError(place) from None
+        raise DamagedFrameError(index) from None
 
 
 def decode_on(device: torch.device, jpegs: list[bytes]) -> list[Tensor]:
@@ -156,7 +156,7 @@ def decode_on(device: torch.device, jpegs: list[bytes]) -> list[Tensor]:
         )
         return decoded
     except RuntimeError:  # decoding one by one tells which frame is damaged
-        return [decode_frame(jpeg, place).to(device) for place, jpeg in enumerate(jpegs)]
+        return [decode_frame(jpeg, index).to(device) for index, jpeg in enumerate(jpegs)]
 
 
 @cache
@@ -172,7 +172,7 @@ def torchvision_decoder() -> Callable[..., Any] | None:
     return partial(decode_jpeg, mode=ImageReadMode.RGB)
 
 
-def cut_frame(frame_3hw: Tensor, cut: ClipSample, config: ClipConfig, place: int) -> Tensor:
-    """Cut a square from the clip's frame number `place`, uint8 `[3, size, size]`."""
+def cut_frame(frame_3hw: Tensor, cut: ClipSample, config: ClipConfig, index: int) -> Tensor:
+    """Cut a square from the clip's frame number `index`, uint8 `[3, size, size]`."""
     crop = config.fit == "crop"
-    return augment_frame(frame_3hw, cut.augmentation, place, config.size, crop=crop)
+    return augment_frame(frame_3hw, cut.augmentation, index, config.size, crop=crop)

@@ -134,8 +134,8 @@ class ClipOrder:
         shards = self.shard_permutation(epoch)
         ends = np.cumsum(np.asarray(self.samples)[shards]) * self.clips_per_segment
         pieces = []
-        for place in range(int(np.searchsorted(ends, low, side="right")), len(shards)):
-            shard, end = int(shards[place]), int(ends[place])
+        for index in range(int(np.searchsorted(ends, low, side="right")), len(shards)):
+            shard, end = int(shards[index]), int(ends[index])
             begin = end - self.samples[shard] * self.clips_per_segment
             if begin >= high:
                 break

@@ -33,7 +33,7 @@ class Undecoded(NamedTuple):
 
     jpegs: list[bytes]
     cut: ClipSample
-    place: str
+    location: str
     """The shard's full name: a path, URL or command."""
     shard: str
     """The shard's name in the manifest."""
@@ -45,11 +45,11 @@ class Undecoded(NamedTuple):
         """The clip's name: `sample key:frame,frame,...`."""
         return f"{self.key}:{','.join(map(str, self.cut.frames))}"
 
-    def damaged(self, place: int, reason: str) -> DataError:
-        """The error for the damaged frame number `place` of the clip; `reason` says what is wrong
+    def damaged(self, index: int, reason: str) -> DataError:
+        """The error for the damaged frame number `index` of the clip; `reason` says what is wrong
         with it."""
         return DataError(
-            f"shard {self.place}, sample {self.key}: frame {self.cut.frames[place]} {reason} "
+            f"shard {self.location}, sample {self.key}: frame {self.cut.frames[index]} {reason} "
             f"(to train without the sample: `{self.shard} {self.key}` in a file, --quarantine FILE)"
         )
 
@@ -94,16 +94,18 @@ class Reader:
             except NeedMoreError as more:
                 note, length = parse_note(os.pread(file.fileno(), more.args[0], start))
             cut = choose(note["key"], note["frames"], visit.number)
-            places = [note["jpegs"][frame] for frame in cut.frames]
-            first, last = places[0][0], sum(places[-1])
+            spans = [note["jpegs"][frame] for frame in cut.frames]
+            first, last = spans[0][0], sum(spans[-1])
             content = os.pread(file.fileno(), last - first, start + length + first)
             if len(content) < last - first:
                 raise ValueError(
                     "the file ends within the sample, at byte "
                     f"{start + length + first + len(content)}"
                 )
-            jpegs = [content[place - first : place - first + size] for place, size in places]
-        return Undecoded(jpegs, cut, self.corpus.store.place(shard.name), shard.name, note["key"])
+            jpegs = [content[begin - first : begin - first + size] for begin, size in spans]
+        return Undecoded(
+            jpegs, cut, self.corpus.store.location(shard.name), shard.name, note["key"]
+        )
 
     def opened(self, shard: Shard) -> IO[bytes]:
         """A shard's file, which is kept open for a while."""
@@ -124,14 +126,14 @@ class Reader:
             for visit in visits:
                 if visit.shard == shard_number:
                     wanted.setdefault(self.number_of(visit), []).append(visit)
-            place = self.corpus.store.place(shard.name)
+            location = self.corpus.store.location(shard.name)
             for number, sample in self.samples(shard, sorted(wanted)):
                 for visit in wanted[number]:
                     with self.naming(shard, number):
                         key, frames = sample["__key__"], json.loads(sample["json"])["frames"]
                         cut = choose(key, frames, visit.number)
                         jpegs = [sample[f"{frame:03d}.jpg"] for frame in cut.frames]
-                        held[visit] = Undecoded(jpegs, cut, place, shard.name, key)
+                        held[visit] = Undecoded(jpegs, cut, location, shard.name, key)
         return held
 
     def samples(self, shard: Shard, numbers: list[int]) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -147,7 +149,7 @@ class Reader:
                     content = file.read(shard.offsets[number + 1] - shard.offsets[number])
                     if number in numbers:
                         samples = list(
-                            iterate_samples(io.BytesIO(content), store.place(shard.name))
+                            iterate_samples(io.BytesIO(content), store.location(shard.name))
                         )
                         if len(samples) != 1:
                             raise ValueError(f"{len(samples)} samples lie there")
@@ -156,13 +158,15 @@ class Reader:
     @contextmanager
     def naming(self, shard: Shard, number: int) -> Iterator[None]:
         """Make errors of reading a sample name it, and say how to leave it out."""
-        place = self.corpus.store.place(shard.name)
+        location = self.corpus.store.location(shard.name)
         try:
             yield
         except (DataError, GeneratorExit):
             raise
         except OSError as error:
-            raise DataError(f"shard {place}: sample #{number}: {error.strerror or error}") from None
+            raise DataError(
+                f"shard {location}: sample #{number}: {error.strerror or error}"
+            ) from None
         # all that damaged data may raise
         except (
             tarfile.TarError,
@@ -174,6 +178,6 @@ class Reader:
         ) as error:
             line = f"{shard.name} #{number}"
             raise DataError(
-                f"shard {place}: not readable at sample #{number} ({error}) (to train without it: "
-                f"`{line}` in a file, --quarantine FILE)"
+                f"shard {location}: not readable at sample #{number} ({error}) (to train without "
+                f"it: `{line}` in a file, --quarantine FILE)"
             ) from error

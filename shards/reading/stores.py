@@ -41,7 +41,7 @@ class Store(ABC):
         """Open the bytes from `start` to before `stop` of a file of `size` bytes."""
 
     @abstractmethod
-    def place(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """A file's full name, for error messages."""
 
 
@@ -86,7 +86,7 @@ class FolderStore(Store):
         file.seek(start)
         return file
 
-    def place(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """The file's path."""
         return str(self.folder / name)
 
@@ -99,22 +99,26 @@ class WebStore(Store):
 
     def manifest(self) -> Manifest:
         """Read the manifest."""
-        place = self.place(NAME)
+        location = self.location(NAME)
         return parse_manifest(
-            Resumed(lambda byte: web_bytes(place, byte, None, None), place, None).read(), place
+            Resumed(lambda byte: web_bytes(location, byte, None, None), location, None).read(),
+            location,
         )
 
     def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
         """Open a range of bytes; a server without ranges sends the bytes before it, too."""
-        place = self.place(name)
+        location = self.location(name)
         return io.BufferedReader(
             Resumed(
-                lambda byte: web_bytes(place, start + byte, stop, size), place, stop - start, start
+                lambda byte: web_bytes(location, start + byte, stop, size),
+                location,
+                stop - start,
+                start,
             ),
             1 << 20,
         )
 
-    def place(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """The file's URL."""
         return f"{self.url}/{quote(name)}"
 
@@ -128,19 +132,21 @@ class PipeStore(Store):
     def manifest(self) -> Manifest:
         """Read the manifest."""
         return parse_manifest(
-            Resumed(lambda byte: PipeBytes(self.place(NAME), byte), self.place(NAME), None).read(),
-            self.place(NAME),
+            Resumed(
+                lambda byte: PipeBytes(self.location(NAME), byte), self.location(NAME), None
+            ).read(),
+            self.location(NAME),
         )
 
     def open(self, name: str, start: int, stop: int, size: int) -> IO[bytes]:
         """Open a range of bytes; the command prints the bytes before it, too."""
-        place = self.place(name)
+        location = self.location(name)
         return io.BufferedReader(
-            Resumed(lambda byte: PipeBytes(place, start + byte), place, stop - start, start),
+            Resumed(lambda byte: PipeBytes(location, start + byte), location, stop - start, start),
             1 << 20,
         )
 
-    def place(self, name: str) -> str:
+    def location(self, name: str) -> str:
         """The command that prints the file."""
         return f"pipe:{self.command.replace('{}', shlex.quote(name))}"
 
@@ -163,21 +169,22 @@ class Resumed(io.RawIOBase):
     """Bytes of a source that is opened again where it broke.
 
     Raises, when read:
-        DataError: it broke too often at the same byte, or can't be read; names place and byte.
+        DataError: it broke too often at the same byte, or can't be read; the message names the
+                file and the byte.
     """
 
     def __init__(
-        self, reopen: Callable[[int], Source], place: str, length: int | None, first: int = 0
+        self, reopen: Callable[[int], Source], location: str, length: int | None, first: int = 0
     ) -> None:
         """Read `length` bytes, or with None up to the source's end.
 
         Args:
             reopen: opens the source at a byte.
-            place: full name of the file, for error messages.
+            location: full name of the file, for error messages.
             length: number of bytes to read.
             first: offset in the file of byte 0, for error messages.
         """
-        self.reopen, self.place, self.length, self.first = reopen, place, length, first
+        self.reopen, self.location, self.length, self.first = reopen, location, length, first
         self.position = self.failures = 0
         self.source: Source | None = None
 
@@ -211,7 +218,7 @@ class Resumed(io.RawIOBase):
         if self.failures >= TRIES:
             text = str(getattr(error, "reason", None) or error) or type(error).__name__
             raise DataError(
-                f"{self.place}: byte {self.first + self.position}: {text} ({TRIES} tries)"
+                f"{self.location}: byte {self.first + self.position}: {text} ({TRIES} tries)"
             ) from None
         time.sleep(BACKOFF_SECONDS * 2 ** (self.failures - 1))
 
@@ -304,9 +311,9 @@ def check_size(url: str, actual: int | None, expected: int | None) -> None:
 class PipeBytes:
     """The output of a command from the byte `start` on."""
 
-    def __init__(self, place: str, start: int) -> None:
+    def __init__(self, location: str, start: int) -> None:
         self.process = subprocess.Popen(
-            place.removeprefix("pipe:"),
+            location.removeprefix("pipe:"),
             shell=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -129,7 +129,7 @@ def decode_into(clips: list[Undecoded], config: ClipConfig, clips_bthw3: Tensor)
         try:
             decode_clip(clip.jpegs, clip.cut, config, out_thw3.permute(0, 3, 1, 2))
         except DamagedFrameError as error:
-            raise clip.damaged(error.place, error.reason) from None
+            raise clip.damaged(error.index, error.reason) from None
 
 
 def shared_slots(dataset: ClipDataset, config: StreamConfig) -> list[Tensor]:
@@ -285,12 +285,12 @@ def lost_worker(error: RuntimeError) -> str:
 
 
 @contextmanager
-def slow_warning(place: str, seconds: float) -> Iterator[None]:
+def slow_warning(location: str, seconds: float) -> Iterator[None]:
     """Print a warning on stderr if the block takes longer than `seconds`; never if that is 0."""
 
     def warn() -> None:
         print(
-            f"\n{place}: warning: no clips for {seconds:.3g} s; still waiting",
+            f"\n{location}: warning: no clips for {seconds:.3g} s; still waiting",
             file=sys.stderr,
             flush=True,
         )
@@ -336,16 +336,16 @@ def check_data(dataset: ClipDataset) -> None:
             clips are longer than the shortest segments.
     """
     streams_per_rank(dataset.order.streams, dataset.ranks)
-    manifest, place = dataset.corpus.manifest, dataset.corpus.store.place("")
+    manifest, location = dataset.corpus.manifest, dataset.corpus.store.location("")
     if len(manifest.shards) < dataset.ranks:
         raise DataError(
-            f"{place}: {len(manifest.shards)} shards for {dataset.ranks} processes: expected at "
+            f"{location}: {len(manifest.shards)} shards for {dataset.ranks} processes: expected at "
             "least one shard for each"
         )
     shortest = manifest.settings["shortest"]
     if dataset.clip.frames > shortest:
         raise DataError(
-            f"clip: {dataset.clip.frames} frames: {place} has segments as short as {shortest} "
+            f"clip: {dataset.clip.frames} frames: {location} has segments as short as {shortest} "
             "(pack with --shortest)"
         )
 

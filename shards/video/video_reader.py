@@ -84,7 +84,7 @@ class VideoReader:
 @dataclass(frozen=True)
 class FrameNames:
     """Numbers and names of a video's frames. The frames of a folder have those of their files,
-    whose numbers have no gaps; the frames of a video file are counted from 0. The place of a frame
+    whose numbers have no gaps; the frames of a video file are counted from 0. The index of a frame
     is its index from 0."""
 
     files: tuple[tuple[int, str], ...] = ()
@@ -92,29 +92,29 @@ class FrameNames:
     video: str = ""
     """Name of the file or folder."""
 
-    def number(self, place: int) -> int:
-        """The number by which a user knows the frame at a place."""
-        return self.files[place][0] if self.files else place
+    def number(self, index: int) -> int:
+        """The number by which a user knows the frame at an index."""
+        return self.files[index][0] if self.files else index
 
-    def name(self, place: int) -> str:
-        """The name, without suffix, of files that belong to the frame at a place."""
-        return self.files[place][1] if self.files else f"{place:05d}"
+    def name(self, index: int) -> str:
+        """The name, without suffix, of files that belong to the frame at an index."""
+        return self.files[index][1] if self.files else f"{index:05d}"
 
-    def place(self, number: int) -> int | None:
-        """The place of the frame with this number; None if a folder has none."""
+    def index(self, number: int) -> int | None:
+        """The index of the frame with this number; None if a folder has none."""
         if not self.files:
             return number
-        place = number - self.files[0][0]
-        return place if 0 <= place < len(self.files) else None
+        index = number - self.files[0][0]
+        return index if 0 <= index < len(self.files) else None
 
-    def place_of(self, name: str) -> int | None:
-        """The place of a folder's frame with this name; None if there is none."""
-        return self.places.get(name)
+    def index_of(self, name: str) -> int | None:
+        """The index of a folder's frame with this name; None if there is none."""
+        return self.indices.get(name)
 
     @cached_property
-    def places(self) -> dict[str, int]:
+    def indices(self) -> dict[str, int]:
         """Places of a folder's frames, by name."""
-        return {name: place for place, (_, name) in enumerate(self.files)}
+        return {name: index for index, (_, name) in enumerate(self.files)}
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,20 @@ def test_the_least_sure_come_first_and_none_is_near_another():
     confidence = [1.0] + [0.9] * 40
     confidence[20], confidence[21], confidence[35], confidence[3] = 0.2, 0.1, 0.3, 0.8
     chosen = frames_to_review(confidence, 3)
-    assert [frame.place for frame in chosen] == [21, 35, 3]
+    assert [frame.frame_index for frame in chosen] == [21, 35, 3]
     assert [frame.confidence for frame in chosen] == [0.1, 0.3, 0.8]
     assert frames_to_review(confidence, 0) == []
 
 
 def test_what_was_given_is_not_looked_at_again():
     assert frames_to_review([1.0, 1.0, 1.0], 5) == []
-    assert [frame.place for frame in frames_to_review([1.0, 0.5], 5)] == [1]
+    assert [frame.frame_index for frame in frames_to_review([1.0, 0.5], 5)] == [1]
 
 
 def test_frames_of_a_long_video_are_spread_over_it():
-    places = [frame.place for frame in frames_to_review(np.linspace(0.9, 0.1, 1000).tolist(), 4)]
+    places = [
+        frame.frame_index for frame in frames_to_review(np.linspace(0.9, 0.1, 1000).tolist(), 4)
+    ]
     assert np.diff(sorted(places)).min() >= 1000 // 8
 
 
@@ -29,4 +31,4 @@ def test_an_object_that_is_lost_counts_and_one_that_has_not_come_does_not():
     for confidence in ([0, 0], [1, 0], [0.8, 0], [0.7, 1], [0, 0.9]):
         review.add(np.array(confidence, np.float32))
     assert np.allclose(review.confidence, [1, 1, 0.8, 0.7, 0])
-    assert review.choose(1)[0].place == 4
+    assert review.choose(1)[0].frame_index == 4

@@ -118,7 +118,7 @@ def test_a_damaged_frame_is_told_with_the_line_that_takes_its_sample_out(
         str(caught.value),
     )
     assert told
-    assert told[1] == open_corpus(data).store.place(SHARD)
+    assert told[1] == open_corpus(data).store.location(SHARD)
     assert told[2] == f"{SHARD} {key}"
     assert train(open_corpus(data, quarantine(told[2])), workers) == all_keys(copy) - {key}
 

@@ -49,8 +49,8 @@ class Elsewhere(Store):
         with self.store.open(name, start, stop, size) as file:
             return io.BytesIO(file.read(stop - start))
 
-    def place(self, name):
-        return self.store.place(name)
+    def location(self, name):
+        return self.store.location(name)
 
 
 def elsewhere(corpus):
@@ -211,7 +211,7 @@ def test_a_truncated_jpeg_is_damage_to_both_decoders(decode, part):
     for content in KINDS.values():
         with pytest.raises(DamagedFrameError) as caught:
             decode(content[: int(part * len(content))], 2)
-        assert caught.value.place == 2
+        assert caught.value.index == 2
 
 
 def test_frames_of_another_size_are_told_with_both_sizes():
@@ -226,7 +226,7 @@ def test_frames_of_another_size_are_told_with_both_sizes():
             ClipConfig(size=32),
             out_t3ss,
         )
-    assert caught.value.place == 2
+    assert caught.value.index == 2
     assert caught.value.reason == "is 64x48, the clip's first frame 101x75: expected the same size"
 
 

@@ -151,16 +151,16 @@ def test_frames_of_a_folder_keep_their_numbers_and_names(tmp_path):
         names = footage.names
     assert [names.number(place) for place in range(3)] == [3, 4, 5]
     assert names.name(1) == "frame (4)"
-    assert [names.place(number) for number in (2, 3, 5, 6)] == [None, 0, 2, None]
-    assert (names.place_of("frame (5)"), names.place_of("00005")) == (2, None)
+    assert [names.index(number) for number in (2, 3, 5, 6)] == [None, 0, 2, None]
+    assert (names.index_of("frame (5)"), names.index_of("00005")) == (2, None)
     assert names.video == tmp_path.name
 
 
 def test_frames_of_a_file_are_numbered_from_0(tmp_path):
     with open_video_reader(write(tmp_path / "a.mp4", moving(3))) as footage:
         names = footage.names
-    assert (names.number(2), names.name(2), names.place(2)) == (2, "00002", 2)
-    assert (names.place_of("00002"), names.video) == (None, "a.mp4")
+    assert (names.number(2), names.name(2), names.index(2)) == (2, "00002", 2)
+    assert (names.index_of("00002"), names.video) == (None, "a.mp4")
 
 
 def test_sound_comes_as_it_is_stored(tmp_path):
