@@ -1,4 +1,5 @@
-"""The time of a frame by each part of `memory`, relative to `memory` itself: docs/results.md.
+"""The time of a frame by each part of `memory` and by its alternatives, relative to `memory`:
+docs/results.md and docs/ablations.md.
 
 `python scripts/protocol_cost.py DAVIS CHECKPOINT SEQUENCE`, with DAVIS as `--benchmark davis2016`
 takes it. The settings take turns frame by frame; the first 12 frames, in which references are still
@@ -9,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 
@@ -22,13 +24,25 @@ FRAMES, SKIPPED = 25, 12
 
 
 def settings() -> list[Protocol]:
-    """The rows of the table, `memory` last."""
+    """The parts of `memory`, one added at a time; then its alternatives; `memory` last."""
     memory = find_protocol("memory")
     edges = override(memory, top_k=10, hardening=0.0)
     search = override(edges, guided_filter=0)
     wide = override(search, block=1)
     narrow = override(wide, radius=72)
-    return [find_protocol("paper"), narrow, wide, search, edges, memory]
+    alternatives: list[dict[str, Any]] = [
+        {"recent": (1,)},
+        {"recent": tuple(range(1, 8))},
+        {"anchors": ()},
+        {"radius": 96},
+        {"radius": 192},
+        {"top_k": 3},
+        {"top_k": 10},
+        {"block": 1},
+        {"guided_filter": 0},
+    ]
+    others = [override(memory, **settings) for settings in alternatives]
+    return [find_protocol("paper"), narrow, wide, search, edges, *others, memory]
 
 
 def main(root: Path, checkpoint: str, name: str) -> None:
