@@ -813,7 +813,7 @@ def write(name, folder, frames, tolerance, images=()):
 
 @pytest.fixture(scope="module")
 def frames():
-    """Shapes of three frames: the second has no ball, and only there is the third object."""
+    """Shapes of three frames: the first and third have the ball, only the second has object 3."""
     first, second, third = (blobs(seed, 3.0, 0.6) for seed in (1, 2, 3))
     ball = BOX & ~binary_dilation(first)
     far = np.zeros_like(BOX)
@@ -839,7 +839,7 @@ def test_written_annotations_read_back_the_same(tmp_path, frames, name, toleranc
             mask = np.logical_xor.reduce([s.mask(HEIGHT, WIDTH) for s in same])
             assert same[0].object.name == OBJECTS[shape.number - 1].name
             wrong = (mask != shape.mask).sum()
-            # COCO's run lengths are exact whatever the tolerance
+            # COCO's run lengths are exact at any tolerance
             assert wrong == 0 if not tolerance else wrong < 0.06 * shape.mask.sum()
 
 
