@@ -1,4 +1,4 @@
-"""A model that goes on learning on the video that it is to track."""
+"""Adaptation of a model to the video that it will track."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ def video():
     return torch.from_numpy(render(TINY_SCENE, 3).frames_thw3).movedim(-1, 1)
 
 
-def test_a_copy_learns_to_copy_the_colours_of_the_video(video, monkeypatch):
-    monkeypatch.setattr("corrflow.adaptation.LEARNING_RATE", 1e-2)  # the model knows nothing yet
+def test_adaptation_trains_a_copy_of_the_model_on_the_video(video, monkeypatch):
+    monkeypatch.setattr("corrflow.adaptation.LEARNING_RATE", 1e-2)  # the model is untrained
     model = seeded_model(SMALL, 0)
     before, seen = weights_digest(model), []
     adapted = adapt(model, video, 30, watch=lambda steps: seen.extend(steps) or seen)
@@ -35,7 +35,7 @@ def test_a_copy_learns_to_copy_the_colours_of_the_video(video, monkeypatch):
 
 
 def loss_of(model, video):
-    """On clips that were not learnt from, without augmentation to speak of."""
+    """The loss on clips that were not used for adaptation, almost without augmentation."""
     pipeline = InputPipeline.of(model, TARGET)
     data = pipeline.prepare(sample_clips(video, 8, model.stride, seed=7), step_draws(7, 0))
     with torch.no_grad():
@@ -43,7 +43,7 @@ def loss_of(model, video):
         return loss(*data[1:], (True,)).total.item()
 
 
-def test_the_same_seed_adapts_to_the_same_even_where_gradients_are_off(video):
+def test_adaptation_is_determined_by_the_seed_even_in_inference_mode(video):
     model = seeded_model(SMALL, 0)
     with torch.inference_mode():
         one = adapt(model, iter(video), 2, seed=1)
@@ -51,7 +51,7 @@ def test_the_same_seed_adapts_to_the_same_even_where_gradients_are_off(video):
     assert weights_digest(one) == weights_digest(again) != weights_digest(other)
 
 
-def test_clips_come_from_all_of_a_video_that_is_read_once():
+def test_clips_are_sampled_evenly_from_a_video_that_is_read_once():
     frames = (torch.full((3, 40, 60), number, dtype=torch.uint8) for number in range(12))
     clips_nt3hw = sample_clips(frames, 2000, 4, seed=0)
     assert clips_nt3hw.shape == (2000, CLIP_FRAMES, 3, 40, 60)
@@ -60,10 +60,10 @@ def test_clips_come_from_all_of_a_video_that_is_read_once():
     assert (clips_nt3hw == first_n[:, None, None, None, None] + follows_t).all()
     counts = torch.bincount(first_n, minlength=10)
     assert len(counts) == 10
-    assert counts.min() > 140  # 200 expected, deviation 13
+    assert counts.min() > 140  # 200 are expected, with a standard deviation of 13
 
 
-def test_crops_come_from_all_of_a_frame_and_are_moved_from_frame_to_frame():
+def test_crops_cover_the_frame_and_move_between_frames():
     columns_w = torch.arange(SIDE + 60, dtype=torch.uint8)
     frame_3hw = columns_w.expand(3, SIDE + 60, -1)
     clips_nt3hw = sample_clips([frame_3hw] * CLIP_FRAMES, 300, 4, seed=0)
@@ -77,13 +77,13 @@ def test_crops_come_from_all_of_a_frame_and_are_moved_from_frame_to_frame():
 
 
 @pytest.mark.parametrize(
-    ("frames", "steps", "told"),
+    ("frames", "steps", "message"),
     [
         (torch.zeros(2, 3, 32, 32), 1, "a video of 2 frames: expected at least 3"),
         (torch.zeros(3, 3, 3, 32), 1, r"frames \[3, 3, 32\]: expected sides of at least 4"),
         (torch.zeros(3, 3, 32, 32), 0, "0 steps: expected at least 1"),
     ],
 )
-def test_what_can_not_be_learnt_from_is_told(frames, steps, told):
-    with pytest.raises(InputError, match=told):
+def test_invalid_videos_and_step_counts_are_refused(frames, steps, message):
+    with pytest.raises(InputError, match=message):
         adapt(seeded_model(SMALL, 0), frames.byte(), steps)

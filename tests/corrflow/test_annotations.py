@@ -1,5 +1,5 @@
-"""Labels as tools keep them: shapes to masks and back, what each format's files mean, and that what
-is written is the same when it is read again."""
+"""Annotation files: conversion between masks and shapes, what the files of each format mean, and
+that written files read back the same."""
 
 import base64
 import io
@@ -54,7 +54,7 @@ def rings_of(parts):
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 1.0, 3.0]), st.floats(0.02, 0.98))
-def test_the_outline_of_a_mask_holds_exactly_its_pixels(seed, smooth, share):
+def test_the_outline_of_a_mask_encloses_exactly_its_pixels(seed, smooth, share):
     mask = blobs(seed, smooth, share)
     parts = outline(mask, 0)
     assert (fill_rings(rings_of(parts), HEIGHT, WIDTH) == mask).all()
@@ -63,12 +63,12 @@ def test_the_outline_of_a_mask_holds_exactly_its_pixels(seed, smooth, share):
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.5, 1.0, 2.0]))
-def test_a_simpler_outline_stays_within_the_tolerance(seed, tolerance):
+def test_a_simplified_outline_stays_within_the_tolerance(seed, tolerance):
     mask = blobs(seed, 3.0)
     parts = outline(mask, tolerance)
     changed = np.pad(fill_rings(rings_of(parts), HEIGHT, WIDTH) != mask, 1)
-    # a pixel changes only if the line moved over its centre, from within the tolerance
-    padded = np.pad(mask, 1)  # the picture's edge is a border, too
+    # a pixel changes only if the border, which moves by at most the tolerance, crosses its centre
+    padded = np.pad(mask, 1)  # the edge of the image is a border as well
     border = binary_dilation(padded, np.ones((3, 3))) & binary_dilation(~padded, np.ones((3, 3)))
     near = binary_dilation(border, iterations=int(np.ceil(tolerance)))
     assert not (changed & ~near).any()
@@ -77,23 +77,23 @@ def test_a_simpler_outline_stays_within_the_tolerance(seed, tolerance):
     assert [len(part.holes) for part in parts] == [len(part.holes) for part in exact]
 
 
-def test_what_is_small_does_not_vanish():
+def test_parts_smaller_than_the_tolerance_do_not_vanish():
     mask = np.zeros((HEIGHT, WIDTH), bool)
     mask[5, 7] = mask[20:22, 30] = True
     assert (fill_rings(rings_of(outline(mask, 10)), HEIGHT, WIDTH) == mask).all()
 
 
-def test_what_is_small_keeps_its_pixels():
+def test_small_parts_keep_their_exact_pixels():
     ball = np.hypot(*np.mgrid[-20 : HEIGHT - 20, -30 : WIDTH - 30]) < 4
     assert ball.sum() == 45
     assert (fill_rings(rings_of(outline(ball, 1.0)), HEIGHT, WIDTH) == ball).all()
 
 
-def test_a_pixel_belongs_to_the_ring_that_holds_its_centre():
-    half = box_ring(5.4, 10.6, 24.5, 29.5)
+def test_a_pixel_belongs_to_the_ring_that_contains_its_centre():
+    box = box_ring(5.4, 10.6, 24.5, 29.5)
     expected = np.zeros_like(BOX)
     expected[11:29, 5:24] = True
-    assert (fill_rings([half], HEIGHT, WIDTH) == expected).all()
+    assert (fill_rings([box], HEIGHT, WIDTH) == expected).all()
     assert (fill_rings([box_ring(5, 10, 25, 30)], HEIGHT, WIDTH) == BOX).all()
     assert (fill_rings([box_ring(5, 10, 25, 30)[::-1]], HEIGHT, WIDTH) == BOX).all()
     outside = fill_rings([box_ring(-10, -10, 100, 100)], HEIGHT, WIDTH)
@@ -102,7 +102,7 @@ def test_a_pixel_belongs_to_the_ring_that_holds_its_centre():
     assert area == pytest.approx(np.pi * 20**2, rel=0.01)
 
 
-def test_a_bitmap_that_leaves_the_frame_is_cut_off():
+def test_a_bitmap_is_cropped_to_the_frame():
     shape = Shape(0, NamedObject("a"), bitmap=np.ones((10, 10), bool), corner=(-3, HEIGHT - 4))
     mask = shape.mask(HEIGHT, WIDTH)
     assert mask[HEIGHT - 4 :, :7].all()
@@ -113,7 +113,7 @@ def named(frame, name, key=""):
     return Shape(frame, NamedObject(name, key), point=(1.0, 1.0))
 
 
-def test_shapes_of_one_key_are_one_object_and_others_by_their_name():
+def test_shapes_are_grouped_into_objects_by_key_or_else_by_name():
     _, objects = number_objects([named(0, "a", "1"), named(5, "a", "1"), named(0, "a", "2")], "f")
     assert objects == [NamedObject("a", "1"), NamedObject("a", "2")]
     _, objects = number_objects([named(0, "a"), named(0, "b"), named(5, "a")], "f")
@@ -124,7 +124,7 @@ def test_shapes_of_one_key_are_one_object_and_others_by_their_name():
     assert [shape.object for shape in shapes] == objects
 
 
-def test_what_can_not_be_told_apart_is_refused():
+def test_ambiguous_objects_and_more_than_254_objects_are_refused():
     with pytest.raises(InputError, match=r"f: frame 5: 2 shapes 'a' without an id"):
         number_objects([named(0, "a"), named(5, "a"), named(5, "a")], "f")
     with pytest.raises(InputError, match="255 objects: expected at most 254"):
@@ -146,21 +146,21 @@ def outlined(owner, box, z_order=0):
 
 
 @pytest.mark.parametrize("drawn", [boxed, outlined])
-def test_what_comes_later_lies_on_top(drawn):
+def test_later_shapes_are_drawn_over_earlier_ones(drawn):
     shapes = [drawn(owner, box) for owner, box in zip((A, B), BOXES, strict=True)]
     labels = paint(shapes, [A, B], HEIGHT, WIDTH, "f")
     assert (labels[10:20, 10:20] == 1).all()
     assert (labels[20:40, 20:40] == 2).all()
 
 
-def test_smaller_boxes_lie_over_larger_ones_and_outlines_over_boxes():
+def test_smaller_boxes_are_drawn_over_larger_ones_and_outlines_over_boxes():
     labels = paint([boxed(A, SMALL), boxed(B, (20, 10, 60, 40))], [A, B], HEIGHT, WIDTH, "f")
     assert (labels[15:25, 15:25] == 1).all()
     labels = paint([outlined(A, LARGE), boxed(B, (30, 30, 50, 42))], [A, B], HEIGHT, WIDTH, "f")
     assert (labels[30:40, 30:40] == 1).all()
 
 
-def test_no_object_is_lost_under_another():
+def test_an_object_hidden_by_another_is_drawn_on_top_or_refused():
     labels = paint([outlined(A, SMALL), outlined(B, LARGE)], [A, B], HEIGHT, WIDTH, "f")
     assert (labels[15:25, 15:25] == 1).all()
     assert (labels == 2).any()
@@ -171,7 +171,7 @@ def test_no_object_is_lost_under_another():
         paint([boxed(A, (70, 0, 80, 9))], [A], HEIGHT, WIDTH, "f")
 
 
-def test_what_has_a_higher_z_order_lies_on_top():
+def test_shapes_of_higher_z_order_are_drawn_on_top():
     for drawn in (boxed, outlined):
         shapes = [drawn(A, SMALL, 2), drawn(B, LARGE, 1)]
         labels = paint(shapes, [A, B], HEIGHT, WIDTH, "f")
@@ -181,7 +181,7 @@ def test_what_has_a_higher_z_order_lies_on_top():
             paint(shapes, [A, B], HEIGHT, WIDTH, "f")
 
 
-def test_cvat_tells_what_lies_on_top(tmp_path):
+def test_the_z_order_is_read_from_cvat(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text(CVAT.replace('z_order="0"', 'z_order="3"'))
     assert [shape.z_order for shape in read_shapes(path, WIDTH, HEIGHT)] == [3, 0, 0]
@@ -217,12 +217,12 @@ CVAT = """<?xml version="1.0" encoding="utf-8"?>
 """
 
 
-def test_cvat_for_video_gives_what_was_drawn(tmp_path):
+def test_only_drawn_shapes_are_read_from_cvat_for_video(tmp_path):
     path = tmp_path / "annotations.xml"
     path.write_text(CVAT)
     shapes, objects = number_objects(read_shapes(path, WIDTH, HEIGHT), "")
     assert [owner.name for owner in objects] == ["person", "person", "ball"]
-    # neither what CVAT interpolated nor where the object is gone
+    # without shapes that CVAT interpolated and frames in which the object is gone
     assert [shape.frame for shape in shapes] == [3, 3, 7]
     assert (shapes[0].mask(HEIGHT, WIDTH) == BOX).all()
     assert shapes[1].mask(HEIGHT, WIDTH)[5:15, 40:50].all()
@@ -237,7 +237,7 @@ def test_cvat_for_video_gives_what_was_drawn(tmp_path):
 
 
 def cvat_shape(number, frame, tag, outline, more='source="manual"'):
-    """A shape as CVAT for video writes it: as a track that ends in the next frame."""
+    """A shape as CVAT for video writes it: a track that ends in the next frame."""
     elements = [
         f'<{tag} frame="{frame + outside}" keyframe="1" outside="{outside}" {outline}/>'
         for outside in (0, 1)
@@ -253,7 +253,7 @@ def cvat_shape(number, frame, tag, outline, more='source="manual"'):
         ("mask", 'rle="0, 4" left="5" top="10" width="2" height="2"', "file"),
     ],
 )
-def test_a_shape_of_cvat_for_video_is_no_track(tmp_path, tag, outline, source):
+def test_a_cvat_track_that_ends_in_the_next_frame_is_a_single_shape(tmp_path, tag, outline, source):
     def objects_of(*tracks):
         path = tmp_path / "a.xml"
         path.write_text(f"<annotations>{''.join(tracks)}</annotations>")
@@ -263,7 +263,7 @@ def test_a_shape_of_cvat_for_video_is_no_track(tmp_path, tag, outline, source):
     def shape(number, frame, more=""):
         return cvat_shape(number, frame, tag, outline, f'source="{source}" {more}')
 
-    # drawn again in a later frame it is the same dog
+    # a dog that is drawn again in a later frame is the same object
     assert objects_of(shape(0, 3), shape(1, 7)) == ([3, 7], ["dog"])
     assert objects_of(shape(0, 3), shape(1, 3)) == ([3, 3], ["dog", "dog"])
     groups = shape(0, 3, 'group_id="1"'), shape(1, 7, 'group_id="2"')
@@ -272,7 +272,7 @@ def test_a_shape_of_cvat_for_video_is_no_track(tmp_path, tag, outline, source):
         objects_of(shape(0, 3), shape(1, 3), shape(2, 7))
 
 
-def test_a_track_that_was_loaded_into_cvat_is_one_however_soon_it_ends(tmp_path):
+def test_a_short_track_that_was_imported_into_cvat_stays_a_track(tmp_path):
     square = "polygon", 'points="5,10;25,10;25,30;5,30"'
     tracks = [
         cvat_shape(n, n, *square, f'source="{name}"') for n, name in ((1, "auto"), (5, "file"))
@@ -290,7 +290,7 @@ def test_a_track_that_was_loaded_into_cvat_is_one_however_soon_it_ends(tmp_path)
         ('<box xtl="20" ytl="20" xbr="40" ybr="24" rotation="45"/>', 80),
     ],
 )
-def test_cvat_for_images_with_turned_shapes(tmp_path, drawn, area):
+def test_rotated_shapes_are_read_from_cvat_for_images(tmp_path, drawn, area):
     element = drawn.replace("<ellipse", '<ellipse label="a"').replace("<box", '<box label="a"')
     path = tmp_path / "a.xml"
     path.write_text(
@@ -302,11 +302,11 @@ def test_cvat_for_images_with_turned_shapes(tmp_path, drawn, area):
     assert shape.frame == "x"
     assert mask.sum() == pytest.approx(area, rel=0.12)
     rows, columns = np.nonzero(mask)
-    # clockwise, as the y axis points down
+    # the rotation is clockwise because the y axis points down
     assert np.corrcoef(rows, columns)[0, 1] > 0.5
 
 
-def test_cvat_for_images_names_them_and_its_id_only_counts(tmp_path):
+def test_frames_of_cvat_for_images_are_identified_by_name_not_by_id(tmp_path):
     box = '<box label="a" xtl="1" ytl="1" xbr="9" ybr="9"/>'
     names = ("clip/frame_000012.png", "C:\\clip\\frame_000020.PNG", "frame_000021")
     images = [
@@ -342,7 +342,7 @@ def test_labels_of_several_videos_are_refused(tmp_path):
     refused(tmp_path / "labels", "train/0.txt and .*val/0.txt: have the same name")
 
 
-def test_cvat_points_are_objects_of_their_own(tmp_path):
+def test_each_point_of_a_cvat_points_shape_is_an_object(tmp_path):
     path = tmp_path / "a.xml"
     points = '<points frame="2" keyframe="1" outside="0" points="1.5,2.5;3.00,4.00"/>'
     path.write_text(f'<annotations><track id="0" label="hand">{points}</track></annotations>')
@@ -363,7 +363,7 @@ def coco(annotations, **more):
     return json.dumps({**document, **more})
 
 
-def test_coco_polygons_run_lengths_and_boxes(tmp_path):
+def test_coco_polygons_run_lengths_and_boxes_are_read(tmp_path):
     from pycocotools import mask as coder
 
     polygon = [5, 10, 25, 10, 25, 30, 5, 30]
@@ -376,7 +376,7 @@ def test_coco_polygons_run_lengths_and_boxes(tmp_path):
         {"segmentation": {"size": [HEIGHT, WIDTH], "counts": packed["counts"].decode()}},
         {"segmentation": {"size": [HEIGHT, WIDTH], "counts": counts}},
         {"segmentation": [], "bbox": [5, 10, 20, 20]},
-        {"segmentation": [polygon, polygon]},  # they lie over each other
+        {"segmentation": [polygon, polygon]},  # they overlap
         {"segmentation": polygon},
     ]
     path = tmp_path / "instances.json"
@@ -394,7 +394,7 @@ def test_coco_polygons_run_lengths_and_boxes(tmp_path):
 
 @settings(deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.0, 1.0, 3.0]), st.floats(0, 1))
-def test_packed_run_lengths_are_those_of_pycocotools(seed, smooth, share):
+def test_packed_run_lengths_decode_as_in_pycocotools(seed, smooth, share):
     from pycocotools import mask as coder
 
     mask = blobs(seed, smooth, share)
@@ -414,7 +414,7 @@ def test_packed_run_lengths_are_those_of_pycocotools(seed, smooth, share):
         ("T3 X6", "run lengths: letter ' ': expected COCO's"),
     ],
 )
-def test_run_lengths_of_another_picture_are_refused(tmp_path, counts, words):
+def test_run_lengths_that_are_damaged_or_of_another_size_are_refused(tmp_path, counts, words):
     segmentation = {"size": [HEIGHT, WIDTH], "counts": counts}
     path = tmp_path / "a.json"
     path.write_text(coco([{"image_id": 7, "category_id": 5, "segmentation": segmentation}]))
@@ -422,17 +422,17 @@ def test_run_lengths_of_another_picture_are_refused(tmp_path, counts, words):
         read_shapes(path, WIDTH, HEIGHT)
 
 
-def test_run_lengths_of_cvat_fill_their_box(tmp_path):
+def test_run_lengths_of_cvat_must_fill_their_box(tmp_path):
     path = tmp_path / "a.xml"
     path.write_text(CVAT.replace("1, 2, 2, 3, 1", "1, 2, 2, 3, 2"))
     with pytest.raises(InputError, match="track 2: run lengths of 10 pixels: expected 9"):
         read_shapes(path, WIDTH, HEIGHT)
 
 
-@pytest.mark.parametrize("place", ["track_id", "instance_id", "attributes"])
-def test_coco_objects_are_told_apart_by_their_track(tmp_path, place):
+@pytest.mark.parametrize("field", ["track_id", "instance_id", "attributes"])
+def test_coco_objects_are_identified_by_their_track_id(tmp_path, field):
     def annotation(image, track):
-        key = {place: {"track_id": track}} if place == "attributes" else {place: track}
+        key = {field: {"track_id": track}} if field == "attributes" else {field: track}
         return {"image_id": image, "category_id": 1, "bbox": [1, 1, 5, 5], **key}
 
     path = tmp_path / "a.json"
@@ -442,7 +442,7 @@ def test_coco_objects_are_told_apart_by_their_track(tmp_path, place):
     assert shapes[1].object == shapes[2].object
 
 
-def test_coco_of_cvat_gives_what_was_drawn_and_not_what_was_interpolated(tmp_path):
+def test_only_drawn_shapes_are_read_from_coco_exported_by_cvat(tmp_path):
     def annotation(image, **attributes):
         box = {"image_id": image, "category_id": 1, "bbox": [1, 1, 5, 5]}
         return {**box, "attributes": {"occluded": False, **attributes}}
@@ -450,14 +450,14 @@ def test_coco_of_cvat_gives_what_was_drawn_and_not_what_was_interpolated(tmp_pat
     path = tmp_path / "a.json"
     drawn = annotation(7, track_id=0, keyframe=True)
     interpolated = annotation(8, track_id=0, keyframe=False)
-    # a skeleton that is no track is never a keyframe
+    # CVAT never marks a skeleton outside of a track as a keyframe
     path.write_text(coco([drawn, interpolated, annotation(8, keyframe=False)]))
     frames = [shape.frame for shape in read_shapes(path, WIDTH, HEIGHT)]
     assert frames == ["frame_000003", "frame_000009"]
 
 
 @pytest.mark.parametrize("count", [{}, {"num_keypoints": 2}])
-def test_coco_keypoints_are_points_that_are_labelled(tmp_path, count):
+def test_only_labelled_coco_keypoints_are_read_as_points(tmp_path, count):
     categories = [{"id": 1, "name": "man", "keypoints": ["nose", "hand", "foot"]}]
     keypoints = {"keypoints": [10, 20, 2, 0, 0, 0, 30, 40, 1], **count}
     path = tmp_path / "a.json"
@@ -510,7 +510,7 @@ def test_two_labelme_files_of_one_image_are_refused(tmp_path):
         read_shapes(tmp_path, WIDTH, HEIGHT)
 
 
-def test_labelme_points_and_circles(tmp_path):
+def test_labelme_points_and_circles_are_read(tmp_path):
     shapes = [
         {"label": "a", "shape_type": "point", "points": [[3.5, 4.5]], "group_id": None},
         {"label": "b", "shape_type": "circle", "points": [[30, 24], [30, 14]]},
@@ -530,7 +530,7 @@ def test_labelme_points_and_circles(tmp_path):
         ("classes.txt", "person\nball\n"),
     ],
 )
-def test_yolo_polygons_and_boxes_with_their_names(tmp_path, name, text):
+def test_yolo_polygons_and_boxes_are_read_with_their_class_names(tmp_path, name, text):
     folder = tmp_path / "labels" / "train"
     folder.mkdir(parents=True)
     (tmp_path / name).write_text(text)
@@ -545,7 +545,7 @@ def test_yolo_polygons_and_boxes_with_their_names(tmp_path, name, text):
         assert (shape.mask(HEIGHT, WIDTH) == BOX).all()
 
 
-def test_a_yolo_export_of_roboflow_is_read_as_it_is_unpacked(tmp_path):
+def test_an_unpacked_yolo_export_of_roboflow_is_read(tmp_path):
     (tmp_path / "train" / "labels").mkdir(parents=True)
     (tmp_path / "train" / "labels" / "frame_2_jpg.rf.0ab1.txt").write_text("0 .5 .5 .1 .1\n")
     (tmp_path / "data.yaml").write_text("train: ../train/images\nnc: 1\nnames: ['dog']\n")
@@ -559,7 +559,7 @@ def test_a_yolo_export_of_roboflow_is_read_as_it_is_unpacked(tmp_path):
     ("kpt_shape", "numbers"),
     [("[3, 2]", ".25 .5 0 0 1.0000009 .75"), ("[3, 3]", ".25 .5 2 .1 .1 0 1.0000009 .75 1")],
 )
-def test_yolos_keypoints_are_points_that_are_labelled(tmp_path, kpt_shape, numbers):
+def test_only_labelled_yolo_keypoints_are_read_as_points(tmp_path, kpt_shape, numbers):
     (tmp_path / "data.yaml").write_text(f"names: [man]\nkpt_shape: {kpt_shape}\n")
     path = tmp_path / "frame_2.txt"
     path.write_text(f"0 .5 .5 .1 .1 {numbers}\n")
@@ -578,7 +578,7 @@ def test_yolos_keypoints_are_points_that_are_labelled(tmp_path, kpt_shape, numbe
 
 
 @pytest.mark.parametrize("name", ["data.yaml", "classes.txt", "labelmap.txt", "0.txt", "0.json"])
-def test_text_may_begin_with_the_mark_of_utf_8_and_has_no_other_encoding(tmp_path, name):
+def test_text_may_have_a_utf_8_byte_order_mark_but_no_other_encoding(tmp_path, name):
     texts = {"0.txt": "0 .5 .5 .1 .1\n", "0.json": labelme([{"label": "Bär", "points": SQUARE}])}
     labels = tmp_path / ("0.txt" if name in ("data.yaml", "classes.txt", "0.txt") else "0.json")
     if name == "labelmap.txt":
@@ -595,7 +595,7 @@ def test_text_may_begin_with_the_mark_of_utf_8_and_has_no_other_encoding(tmp_pat
         read_shapes(labels, WIDTH, HEIGHT)
 
 
-def test_pngs_by_number_and_by_the_names_of_a_label_map(tmp_path):
+def test_label_pngs_are_read_by_number_or_by_label_map_colour(tmp_path):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[BOX], labels[40:44, 40:50] = 1, 2
     Image.fromarray(labels).save(tmp_path / "00003.png")
@@ -615,14 +615,15 @@ def test_pngs_by_number_and_by_the_names_of_a_label_map(tmp_path):
 
 
 def write_instances(root, name, labels, classes):
-    """An image's objects in SegmentationObject, and of class `classes[n]` in SegmentationClass."""
+    """Write the object numbers of an image to SegmentationObject, and the classes of the objects,
+    `classes[n]` for number n, to SegmentationClass."""
     palette = np.array(PALETTE, np.uint8).reshape(256, 3)
     for folder, numbers in (("SegmentationObject", labels), ("SegmentationClass", classes[labels])):
         (root / folder).mkdir(exist_ok=True)
         Image.fromarray(palette[numbers]).save(root / folder / f"{name}.png")
 
 
-def test_instances_of_pascal_voc_are_called_as_their_classes(tmp_path):
+def test_pascal_voc_instances_are_named_after_their_classes(tmp_path):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[BOX], labels[40:44, 40:50] = 1, 2
     write_instances(tmp_path, "00003", labels, np.array([0, 2, 2]))
@@ -639,11 +640,12 @@ def test_instances_of_pascal_voc_are_called_as_their_classes(tmp_path):
         read_shapes(tmp_path, WIDTH, HEIGHT)
 
 
-def test_instances_of_pascal_voc_count_anew_in_each_image(tmp_path):
+def test_pascal_voc_instance_numbers_start_anew_in_each_image(tmp_path):
     (tmp_path / "labelmap.txt").write_text("cat:128,0,0::\ndog:0,128,0::\n")
     both, alone = np.zeros((2, HEIGHT, WIDTH), np.uint8)
     both[BOX], both[40:44, 40:50], alone[40:44, 40:50] = 1, 2, 1
-    # the second object of one image is the first of the other, as Datumaro and CVAT number them
+    # Datumaro and CVAT number the objects of each image from 1, so the dog is 2 in the first image
+    # and 1 in the second
     write_instances(tmp_path, "00003", both, np.array([0, 1, 2]))
     write_instances(tmp_path, "00005", alone, np.array([0, 2]))
     folder = tmp_path / "SegmentationObject"
@@ -656,7 +658,7 @@ def test_instances_of_pascal_voc_count_anew_in_each_image(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.xml", "a.XML", "a.json", "a.JSON", "a.txt", "a.TXT", "a.PNG"])
-def test_a_folder_of_one_file_is_that_file_besides_hidden_ones(tmp_path, name):
+def test_a_folder_with_one_visible_file_is_read_as_that_file(tmp_path, name):
     if name == "a.PNG":
         Image.fromarray(BOX).save(tmp_path / name)
     else:
@@ -669,7 +671,7 @@ def test_a_folder_of_one_file_is_that_file_besides_hidden_ones(tmp_path, name):
     assert [str(shape) for shape in found] == [str(shape) for shape in expected]
 
 
-def test_text_beside_the_frames_that_it_is_called_like_is_what_is_labelled(tmp_path):
+def test_text_files_named_like_the_frames_beside_them_are_the_labels(tmp_path):
     for name in ("00000", "00001"):
         Image.new("RGB", (WIDTH, HEIGHT), (1, 2, 3)).save(tmp_path / f"{name}.png")
     (tmp_path / "00001.txt").write_text("0 .5 .5 .1 .1\n")
@@ -678,7 +680,7 @@ def test_text_beside_the_frames_that_it_is_called_like_is_what_is_labelled(tmp_p
     assert (shape.frame, shape.object.name) == ("00001", "dog")
 
 
-def test_the_void_of_pascal_voc_is_no_class(tmp_path):
+def test_the_void_colour_of_pascal_voc_is_not_a_class(tmp_path):
     labels = np.zeros((HEIGHT, WIDTH), np.uint8)
     labels[BOX], labels[40:44, 40:50] = 255, 1
     colors = np.zeros((256, 3), np.uint8)
@@ -691,7 +693,7 @@ def test_the_void_of_pascal_voc_is_no_class(tmp_path):
     assert len(read_shapes(tmp_path, WIDTH, HEIGHT)) == 2
 
 
-def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
+def test_invalid_annotation_files_give_one_line_errors(tmp_path):
     def refused(name, text, words):
         path = tmp_path / name
         path.write_text(text)
@@ -738,13 +740,13 @@ def test_files_that_are_none_of_a_tool_are_one_line(tmp_path):
     refused("a.txt", "0 a b c d\n", "line 1: could not convert")
 
 
-def places(document, path=()):
+def node_paths(document, path=()):
     """The paths of all nodes of a JSON document."""
     yield path
     if isinstance(document, dict | list):
         keys = document if isinstance(document, dict) else range(len(document))
         for key in keys:
-            yield from places(document[key], (*path, key))
+            yield from node_paths(document[key], (*path, key))
 
 
 SAMPLES = {
@@ -774,10 +776,10 @@ SAMPLES = {
     st.integers(0, 10_000),
     st.sampled_from([None, "x", -1, 1e9, [], {}, [[1]], True, "removed"]),
 )
-def test_whatever_is_wrong_in_a_file_is_one_line(tmp_path_factory, name, place, value):
+def test_any_mistake_in_a_json_file_gives_a_one_line_error(tmp_path_factory, name, index, value):
     document = json.loads(SAMPLES[name])
-    paths = list(places(document))[1:]
-    *parents, key = paths[place % len(paths)]
+    paths = list(node_paths(document))[1:]
+    *parents, key = paths[index % len(paths)]
     node = document
     for parent in parents:
         node = node[parent]
@@ -800,18 +802,18 @@ OBJECTS = [NamedObject("person"), NamedObject("ball"), NamedObject("person")]
 
 
 def write(name, folder, frames, tolerance, images=()):
-    """Frames of shapes, written; the path."""
+    """Write the shapes of each frame in a format, and return the path."""
     video = AnnotatedVideo("my.mp4", WIDTH, HEIGHT, OBJECTS, images)
     writer = open_writer(name, folder / "out.mp4", video, tolerance)
-    for place, shapes in enumerate(frames):
-        writer.add(place, np.zeros((HEIGHT, WIDTH, 3), np.uint8), shapes)
+    for index, shapes in enumerate(frames):
+        writer.add(index, np.zeros((HEIGHT, WIDTH, 3), np.uint8), shapes)
     writer.finish()
     return writer.path
 
 
 @pytest.fixture(scope="module")
 def frames():
-    """Three frames; the ball is away in the second, the third object comes late."""
+    """Shapes of three frames: the first and third have the ball, only the second has object 3."""
     first, second, third = (blobs(seed, 3.0, 0.6) for seed in (1, 2, 3))
     ball = BOX & ~binary_dilation(first)
     far = np.zeros_like(BOX)
@@ -825,11 +827,11 @@ def frames():
 
 @pytest.mark.parametrize("name", WRITERS)
 @pytest.mark.parametrize("tolerance", [0, 1.0])
-def test_what_is_written_and_read_again_is_the_same(tmp_path, frames, name, tolerance):
+def test_written_annotations_read_back_the_same(tmp_path, frames, name, tolerance):
     path = write(name, tmp_path, frames, tolerance)
     shapes = read_shapes(path, WIDTH, HEIGHT)
-    for place, expected in enumerate(frames):
-        names = {place, f"frame_{place:06d}"}
+    for index, expected in enumerate(frames):
+        names = {index, f"frame_{index:06d}"}
         found = [shape for shape in shapes if shape.frame in names]
         keys = list(dict.fromkeys(s.object for s in found)) if name != "yolo" else found
         for number, shape in enumerate(expected):
@@ -837,12 +839,12 @@ def test_what_is_written_and_read_again_is_the_same(tmp_path, frames, name, tole
             mask = np.logical_xor.reduce([s.mask(HEIGHT, WIDTH) for s in same])
             assert same[0].object.name == OBJECTS[shape.number - 1].name
             wrong = (mask != shape.mask).sum()
-            # COCO's run lengths are exact whatever the tolerance
+            # COCO's run lengths are exact at any tolerance
             assert wrong == 0 if not tolerance else wrong < 0.06 * shape.mask.sum()
 
 
 @pytest.mark.parametrize("name", ["cvat", "coco", "labelme"])
-def test_objects_keep_their_identity_over_frames(tmp_path, frames, name):
+def test_objects_keep_their_identity_across_frames(tmp_path, frames, name):
     path = write(name, tmp_path, frames, 0)
     shapes, objects = number_objects(read_shapes(path, WIDTH, HEIGHT), "")
     assert sorted(owner.name for owner in objects) == ["ball", "person", "person"]
@@ -852,7 +854,7 @@ def test_objects_keep_their_identity_over_frames(tmp_path, frames, name):
 
 
 @pytest.mark.parametrize(("name", "kind"), [("coco", "track"), ("labelme", "group")])
-def test_objects_keep_the_ids_that_they_came_with(tmp_path, name, kind):
+def test_objects_keep_the_ids_that_they_were_read_with(tmp_path, name, kind):
     keys = [f"{kind} 0", "", f"{kind} 1"]
     objects = [NamedObject("person", key) for key in keys]
     video = AnnotatedVideo("my.mp4", WIDTH, HEIGHT, objects)
@@ -865,7 +867,7 @@ def test_objects_keep_the_ids_that_they_came_with(tmp_path, name, kind):
 
 
 @pytest.mark.parametrize("name", ["cvat", "coco", "labelme"])
-def test_what_is_small_is_not_hidden_by_the_simpler_lines_of_what_is_beside_it(tmp_path, name):
+def test_a_small_object_is_not_hidden_by_a_neighbours_simplified_outline(tmp_path, name):
     notch = np.zeros_like(BOX)
     notch[10, 15] = True
     frames = [[TrackedShape(1, notch), TrackedShape(2, BOX & ~notch)]]
@@ -875,7 +877,7 @@ def test_what_is_small_is_not_hidden_by_the_simpler_lines_of_what_is_beside_it(t
     assert (paint(shapes, objects, HEIGHT, WIDTH, "f") == 1).sum() == 1
 
 
-def test_cvat_says_where_an_object_is_gone(tmp_path, frames):
+def test_cvat_output_marks_the_frames_where_an_object_is_gone(tmp_path, frames):
     root = ElementTree.parse(write("cvat", tmp_path, frames, 1.0)).getroot()
     ball = root.findall("track")[1]
     facts = [(e.get("frame"), e.get("outside"), e.get("keyframe")) for e in ball]
@@ -886,12 +888,12 @@ def test_cvat_says_where_an_object_is_gone(tmp_path, frames):
     assert (root.findtext(".//size"), root.findtext(".//stop_frame")) == ("3", "2")
 
 
-def test_cvat_gets_no_track_of_an_object_that_is_nowhere(tmp_path):
+def test_cvat_output_has_no_track_for_an_object_without_shapes(tmp_path):
     root = ElementTree.parse(write("cvat", tmp_path, [[TrackedShape(3, BOX)]], 1.0)).getroot()
     assert [(track.get("id"), len(track)) for track in root.iter("track")] == [("2", 1)]
 
 
-def test_cvat_is_told_the_confidence_in_per_cent(tmp_path):
+def test_cvat_output_has_the_confidence_in_percent(tmp_path):
     frames = [[TrackedShape(1, point=(3.25, 4.5), confidence=0.934)]]
     root = ElementTree.parse(write("cvat", tmp_path, frames, 1.0)).getroot()
     assert root.findtext("track/points/attribute[@name='confidence']") == "93"
@@ -905,18 +907,18 @@ def test_cvat_is_told_the_confidence_in_per_cent(tmp_path):
     }
 
 
-def test_yolo_names_no_folder_that_depends_on_where_training_is_started(tmp_path, frames):
+def test_yolo_output_has_no_paths_that_depend_on_the_working_directory(tmp_path, frames):
     about = yaml.safe_load((write("yolo", tmp_path, frames, 1.0) / "data.yaml").read_text())
     assert about == {"train": "images", "val": "images", "names": {0: "person", 1: "ball"}}
 
 
-def test_pycocotools_opens_what_is_written(tmp_path, frames, capsys):
+def test_pycocotools_opens_the_coco_output(tmp_path, frames, capsys):
     from pycocotools.coco import COCO
 
     data = COCO(str(write("coco", tmp_path, frames, 0.5)))
     assert [c["name"] for c in data.loadCats(data.getCatIds())] == ["person", "ball"]
-    for place, expected in enumerate(frames):
-        annotations = data.loadAnns(data.getAnnIds(imgIds=[place + 1]))
+    for index, expected in enumerate(frames):
+        annotations = data.loadAnns(data.getAnnIds(imgIds=[index + 1]))
         assert [a["track_id"] for a in annotations] == [shape.number for shape in expected]
         for annotation, shape in zip(annotations, expected, strict=True):
             mask = data.annToMask(annotation).astype(bool)
@@ -926,7 +928,7 @@ def test_pycocotools_opens_what_is_written(tmp_path, frames, capsys):
 
 
 @pytest.mark.parametrize("name", ["cvat", "coco", "labelme"])
-def test_points_are_written_with_where_they_are_hidden(tmp_path, name):
+def test_points_are_written_with_their_visibility(tmp_path, name):
     frames = [
         [TrackedShape(1, point=(3.25, 4.5)), TrackedShape(2, point=(8.0, 9.0))],
         [TrackedShape(1, point=(4.25, 4.5), hidden=True), TrackedShape(2, point=(8.5, 9.0))],
@@ -942,30 +944,32 @@ def test_points_are_written_with_where_they_are_hidden(tmp_path, name):
     assert text.count(hidden) == 1
 
 
-def test_folders_of_frames_keep_their_images(tmp_path, frames):
+def test_annotations_of_a_frame_folder_keep_its_images(tmp_path, frames):
     images = []
-    for place in range(3):
-        images.append(tmp_path / "video" / f"{place + 10:05d}.png")
+    for index in range(3):
+        images.append(tmp_path / "video" / f"{index + 10:05d}.png")
         images[-1].parent.mkdir(exist_ok=True)
-        Image.new("RGB", (WIDTH, HEIGHT), (place, 0, 0)).save(images[-1])
+        Image.new("RGB", (WIDTH, HEIGHT), (index, 0, 0)).save(images[-1])
     path = write("labelme", tmp_path, frames, 1.0, images)
     for file, image in zip(sorted(path.glob("*.json")), images, strict=True):
-        told = json.loads(file.read_text())
-        assert (path / told["imagePath"]).resolve() == image
+        record = json.loads(file.read_text())
+        assert (path / record["imagePath"]).resolve() == image
         assert file.stem == image.stem
-    linked = [tmp_path / "video" / f"link_{place}.png" for place in range(3)]
+    linked = [tmp_path / "video" / f"link_{index}.png" for index in range(3)]
     for link, image in zip(linked, images, strict=True):
         link.symlink_to(image.name)
     path = write("labelme", tmp_path / "linked", frames, 1.0, linked)
-    told = [json.loads(file.read_text())["imagePath"] for file in sorted(path.glob("*.json"))]
-    assert told == [f"../../video/{link.name}" for link in linked]
+    image_paths = [
+        json.loads(file.read_text())["imagePath"] for file in sorted(path.glob("*.json"))
+    ]
+    assert image_paths == [f"../../video/{link.name}" for link in linked]
     path = write("yolo", tmp_path, frames, 1.0, images)
     for image in images:
         assert (path / "images" / image.name).read_bytes() == image.read_bytes()
         assert (path / "labels" / f"{image.stem}.txt").exists()
 
 
-def test_a_library_that_is_missing_is_named_with_its_command(monkeypatch):
+def test_the_error_for_a_missing_library_names_its_install_command(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "contourpy", None)

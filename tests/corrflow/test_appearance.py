@@ -1,4 +1,4 @@
-"""What labels look like, beside where they were."""
+"""The appearance model, which predicts labels from what cells look like."""
 
 import pytest
 import torch
@@ -8,8 +8,8 @@ from corrflow.propagation.appearance import AppearanceModel
 BACK, LEFT, RIGHT = range(3)
 
 
-def looks(labels_hw, seed, noise=0.1):
-    """Features `[1, 8, h, w]`, each label's around a direction of its own."""
+def features_of(labels_hw, seed, noise=0.1):
+    """Features `[1, 8, h, w]`: a direction for each label, with noise."""
     draw = torch.Generator().manual_seed(seed)
     directions = torch.eye(8)[:, labels_hw]
     return (directions + noise * torch.randn(directions.shape, generator=draw))[None]
@@ -28,21 +28,21 @@ def scene():
 
 @pytest.fixture
 def model(scene):
-    model = AppearanceModel(looks(scene, 0), 3, stride=8)
-    model.learn(looks(scene, 0), shares(scene), given=True)
+    model = AppearanceModel(features_of(scene, 0), 3, stride=8)
+    model.learn(features_of(scene, 0), shares(scene), given=True)
     return model
 
 
-def test_it_knows_labels_again_wherever_they_are(scene, model):
+def test_labels_are_recognised_wherever_they_are(scene, model):
     elsewhere = scene.flip(0, 1).roll(3, 1)
-    likeness = model.likeness(looks(elsewhere, 1))
+    likeness = model.likeness(features_of(elsewhere, 1))
     assert likeness.shape == (1, 3, 12, 16)
     assert torch.equal(likeness[0].argmax(dim=0), elsewhere)
     assert likeness.min() > 0 and likeness.max() <= 1
 
 
-def test_a_copy_that_is_in_doubt_goes_by_looks_and_one_that_is_not_stays(scene, model):
-    features = looks(scene, 2)
+def test_reweighting_decides_doubtful_copies_and_keeps_certain_ones(scene, model):
+    features = features_of(scene, 2)
     doubtful = torch.tensor([0.4, 0.3, 0.3])[None, :, None, None].expand(1, 3, 12, 16)
     weighed = model.reweight(doubtful, features, 0.5)
     assert torch.equal(weighed[0].argmax(dim=0), scene)
@@ -53,33 +53,33 @@ def test_a_copy_that_is_in_doubt_goes_by_looks_and_one_that_is_not_stays(scene, 
     torch.testing.assert_close(model.reweight(doubtful, features, 0.0), doubtful)
 
 
-def test_it_learns_from_what_is_tracked_and_a_label_that_is_given_late_is_soon_known(scene):
+def test_a_late_label_is_learnt_from_its_given_and_its_tracked_frames(scene):
     early = scene.masked_fill(scene == RIGHT, BACK)
-    model = AppearanceModel(looks(scene, 0), 3, stride=8)
-    model.learn(looks(scene, 0), shares(early), given=True)
+    model = AppearanceModel(features_of(scene, 0), 3, stride=8)
+    model.learn(features_of(scene, 0), shares(early), given=True)
     for seed in range(1, 4):
-        model.learn(looks(scene, seed), shares(early), given=False)
+        model.learn(features_of(scene, seed), shares(early), given=False)
     right = scene == RIGHT
-    before = model.likeness(looks(scene, 9))[0, :, right].mean(dim=1)
+    before = model.likeness(features_of(scene, 9))[0, :, right].mean(dim=1)
     assert before[RIGHT] < 0.1 < before[BACK]
-    model.learn(looks(scene, 5), shares(scene), given=True)
-    entered = model.likeness(looks(scene, 9))[0, :, right].mean(dim=1)
+    model.learn(features_of(scene, 5), shares(scene), given=True)
+    entered = model.likeness(features_of(scene, 9))[0, :, right].mean(dim=1)
     for seed in range(6, 12):
-        model.learn(looks(scene, seed), shares(scene), given=False)
-    later = model.likeness(looks(scene, 9))[0, :, right].mean(dim=1)
+        model.learn(features_of(scene, seed), shares(scene), given=False)
+    later = model.likeness(features_of(scene, 9))[0, :, right].mean(dim=1)
     assert entered[RIGHT] > 0.4
     assert later[RIGHT] > 0.7 > 0.3 > later[BACK]
 
 
-def test_videos_in_step_do_not_mix(scene, model):
+def test_videos_in_step_do_not_affect_each_other(scene, model):
     other = scene.flip(1)
-    both = AppearanceModel(torch.cat([looks(scene, 0), looks(other, 7)]), 3, stride=8)
+    both = AppearanceModel(torch.cat([features_of(scene, 0), features_of(other, 7)]), 3, stride=8)
     both.learn(
-        torch.cat([looks(scene, 0), looks(other, 7)]),
+        torch.cat([features_of(scene, 0), features_of(other, 7)]),
         torch.cat([shares(scene), shares(other)]),
         given=True,
     )
-    features = looks(scene, 3)
+    features = features_of(scene, 3)
     torch.testing.assert_close(
         both.likeness(torch.cat([features, features]))[:1], model.likeness(features)
     )
@@ -87,8 +87,8 @@ def test_videos_in_step_do_not_mix(scene, model):
     torch.testing.assert_close(both.likeness(features), model.likeness(features))
 
 
-def test_fine_cells_are_thinned_before_they_are_learnt_from(scene):
-    features, labels = looks(scene, 0), shares(scene)
+def test_fine_cells_are_subsampled_for_learning(scene):
+    features, labels = features_of(scene, 0), shares(scene)
     fine = AppearanceModel(features, 3, stride=4)
     fine.learn(features, labels, given=True)
     coarse = AppearanceModel(features, 3, stride=8)

@@ -20,8 +20,8 @@ RELEASED = sorted(
         for path in (*(SHARED / "oracle").glob("a_col*.npz"), *DATA.glob("a_col*.npz"))
     }.values()
 )
-# where the released code takes an exact zero inside of the image for padding, ours differs on
-# purpose
+# in these cases the released code mistakes an exact zero inside the image for padding; ours
+# differs on purpose
 ZERO_RULE = ("inbounds_zero", "all_zero")
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 needs_triton = pytest.mark.skipif(not is_available("triton"), reason="triton is not installed")
@@ -36,18 +36,18 @@ FAST = [
 
 
 def attention_on_its_device(*inputs, backend, **settings):
-    """Triton's kernels on a GPU where there is one, in the interpreter elsewhere."""
+    """Attention on the CPU; for Triton on a GPU, or in its interpreter if there is no GPU."""
     device = "cuda" if backend == "triton" and torch.cuda.is_available() else "cpu"
     return restricted_attention(*(x.to(device) for x in inputs), backend=backend, **settings).cpu()
 
 
 def central_mean(x):
-    """The released shrinking: the mean of the middle 2x2 of each 4x4 cell."""
+    """Downsample as the released code does: the mean of the middle 2x2 pixels of each 4x4 cell."""
     return (x[..., 1::4, 1::4] + x[..., 2::4, 1::4] + x[..., 1::4, 2::4] + x[..., 2::4, 2::4]) / 4
 
 
 def released_case(path):
-    """Fixture, query, key and value."""
+    """A fixture of the released code, and its query, key and value."""
     fixture = np.load(path)
     query, key = (
         torch.tensor(fixture[name], requires_grad=True) for name in ("feats_t", "feats_r")
@@ -64,11 +64,11 @@ def released_case(path):
 @pytest.mark.parametrize(
     "path", [p for p in RELEASED if not any(z in p.name for z in ZERO_RULE)], ids=lambda p: p.stem
 )
-def test_equals_the_released_code(path, backend):
+def test_attention_equals_the_released_code(path, backend):
     fixture, query, key, value = released_case(path)
     out = attention_on_its_device(query, key, value, backend=backend)
-    # the interpreter's products, NumPy's, add up in another order for each shape of block and each
-    # processor: 2e-5 of a logit of 200
+    # the interpreter multiplies with NumPy, whose order of summation depends on the shape of the
+    # block and on the processor: an error of 2e-5 for a logit of 200
     coarser = 2 if INTERPRETED and backend == "triton" and "large" in path.name else 1
     np.testing.assert_allclose(out.detach(), fixture["out"], rtol=0, atol=1e-6 * coarser)
     limit = 1e-5 * coarser
@@ -81,7 +81,7 @@ def test_equals_the_released_code(path, backend):
 @pytest.mark.parametrize(
     "path", [p for p in RELEASED if any(z in p.name for z in ZERO_RULE)], ids=lambda p: p.stem
 )
-def test_equals_the_released_code_in_float64_but_for_its_zero_rule(path, backend):
+def test_attention_equals_the_released_code_except_for_its_zero_rule(path, backend):
     fixture, query, key, value = released_case(path)
     ours = attention_on_its_device(query, key, value, backend=backend).detach().numpy()
     expected, sees_a_zero = exact_attention(
@@ -90,11 +90,11 @@ def test_equals_the_released_code_in_float64_but_for_its_zero_rule(path, backend
     np.testing.assert_allclose(ours, expected, rtol=0, atol=1e-6)
     kept = np.broadcast_to(~sees_a_zero[:, None], ours.shape)
     np.testing.assert_allclose(ours[kept], fixture["out"][kept], rtol=0, atol=1e-6)
-    assert np.abs(ours - fixture["out"]).max() > 1e-3  # the rule does matter in these cases
+    assert np.abs(ours - fixture["out"]).max() > 1e-3  # the rule makes a difference in these cases
 
 
 def exact_attention(query, key, value, radius=6):
-    """The definition, cell by cell; and which cells see an exact zero inside of the image."""
+    """Attention by its definition, cell by cell, and which cells see an exact zero."""
     out, zeros = (
         np.zeros((len(query), value.shape[1], *query.shape[2:])),
         np.zeros((len(query), *query.shape[2:]), dtype=bool),
@@ -144,7 +144,7 @@ SHAPES = {
 
 @settings(max_examples=40, deadline=None)
 @given(**SHAPES, top_k=st.sampled_from([1, 5, 200]), block=st.integers(2, 4))
-def test_coarse_to_fine_equals_the_reference_with_gradients(radius, scale, top_k, block, **shape):
+def test_coarse_to_fine_and_its_gradients_equal_the_reference(radius, scale, top_k, block, **shape):
     inputs = random_case(**shape)
     how = {"radius": radius, "scale": scale, "top_k": top_k, "block": block}
     fast, plain = (
@@ -161,7 +161,7 @@ def test_coarse_to_fine_equals_the_reference_with_gradients(radius, scale, top_k
     | {"height": st.integers(1, 12), "width": st.integers(1, 19), "radius": st.integers(0, 5)},
     top_k=st.sampled_from([1, 5, 32]),
 )
-def test_coarse_to_fine_by_triton_equals_the_reference(radius, scale, top_k, **shape):
+def test_coarse_to_fine_with_triton_equals_the_reference(radius, scale, top_k, **shape):
     inputs = [x.detach() for x in random_case(**shape, dtype=torch.float32)]
     how = {"radius": radius, "scale": scale, "top_k": top_k, "block": 2}
     fused, plain = (
@@ -170,14 +170,14 @@ def test_coarse_to_fine_by_triton_equals_the_reference(radius, scale, top_k, **s
     torch.testing.assert_close(fused, plain, atol=1e-5, rtol=1e-4)
 
 
-def test_coarse_to_fine_finds_what_is_most_similar_where_the_cells_of_blocks_are_alike():
+def test_coarse_to_fine_is_exact_if_the_cells_of_each_block_are_equal():
     inputs = [x.detach() for x in random_case(6, 2, 3, 8, 3, 6, 7)]
     alike = [x.repeat_interleave(2, dim=-1).repeat_interleave(2, dim=-2) for x in inputs]
     found = restricted_attention(*alike, radius=20, top_k=12, block=2)
     torch.testing.assert_close(found, restricted_attention(*alike, radius=20, top_k=12))
 
 
-def test_blocks_are_looked_into_a_few_at_a_time(monkeypatch):
+def test_searching_few_blocks_at_a_time_gives_the_same_result(monkeypatch):
     inputs = [x.detach() for x in random_case(7, 2, 3, 8, 3, 9, 11)]
     expected = restricted_attention(*inputs, radius=4, top_k=5, block=2)
     monkeypatch.setattr(topk, "GATHERED", 1)
@@ -187,7 +187,9 @@ def test_blocks_are_looked_into_a_few_at_a_time(monkeypatch):
 @pytest.mark.parametrize("backend", [name for name in FAST if "triton" not in str(name)])
 @settings(max_examples=40, deadline=None)
 @given(**SHAPES, top_k=st.sampled_from([0, 0, 1, 5, 200]))
-def test_fast_paths_equal_the_reference_with_gradients(backend, radius, scale, top_k, **shape):
+def test_fast_backends_and_their_gradients_equal_the_reference(
+    backend, radius, scale, top_k, **shape
+):
     inputs, how = random_case(**shape), {"radius": radius, "scale": scale, "top_k": top_k}
     fast, plain = (
         outputs_and_gradients(inputs, **how, backend=name) for name in (backend, "reference")
@@ -203,7 +205,7 @@ def test_fast_paths_equal_the_reference_with_gradients(backend, radius, scale, t
     | {"height": st.integers(1, 12), "width": st.integers(1, 19), "radius": st.integers(0, 5)},
     top_k=st.sampled_from([0, 0, 1, 5, 64]),
 )
-def test_triton_equals_the_reference_with_gradients(radius, scale, top_k, **shape):
+def test_triton_and_its_gradients_equal_the_reference(radius, scale, top_k, **shape):
     inputs = random_case(**shape, dtype=torch.float32)
     how = {"radius": radius, "scale": scale, "top_k": top_k}
     fused, plain = (
@@ -215,7 +217,7 @@ def test_triton_equals_the_reference_with_gradients(radius, scale, top_k, **shap
 
 @needs_triton
 @pytest.mark.parametrize(("channels", "values"), [(64, 48), (200, 3)])
-def test_triton_serves_wide_features_and_many_values(channels, values):
+def test_triton_supports_wide_features_and_many_values(channels, values):
     inputs = random_case(1, 1, 1, channels, values, 9, 11, dtype=torch.float32)
     fused, plain = (
         outputs_and_gradients(inputs, radius=3, scale=0.1, backend=name)
@@ -227,7 +229,7 @@ def test_triton_serves_wide_features_and_many_values(channels, values):
 
 @needs_triton
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_triton_takes_half_precision_and_adds_up_in_float32(dtype, monkeypatch):
+def test_triton_accepts_half_precision_and_accumulates_in_float32(dtype, monkeypatch):
     if INTERPRETED:
         monkeypatch.setattr(
             importlib.import_module("corrflow.attention.kernels"),
@@ -274,7 +276,7 @@ def test_triton_kernels_compile_for_hopper_within_its_shared_memory():
 
 @pytest.mark.parametrize("backend", ["reference", "tiled"])
 @pytest.mark.parametrize("top_k", [0, 4])
-def test_gradients_are_those_of_the_function(backend, top_k):
+def test_gradients_match_finite_differences(backend, top_k):
     inputs = random_case(3, 1, 2, 2, 2, 4, 5)
 
     def attention(query, key, value):
@@ -297,7 +299,7 @@ def test_several_references_share_one_softmax(backend):
     )
     torch.testing.assert_close(twice, alone[0])
     faint = torch.stack([key[:, 0], torch.zeros_like(key[:, 1])], dim=1)
-    strong = query * 200  # against a reference of zeros, one that is found at all takes everything
+    strong = query * 200  # the matching reference gets all the weight, and the one of zeros none
     both = attention_on_its_device(
         strong,
         torch.stack([query, torch.zeros_like(query)], dim=1),
@@ -314,14 +316,14 @@ def test_several_references_share_one_softmax(backend):
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-def test_the_best_match_alone_is_a_copy_of_one_cell(backend):
+def test_top_1_attention_copies_single_cells(backend):
     query, key, value = random_case(4, 1, 3, 4, 1, 7, 8, dtype=torch.float32)
     copied = attention_on_its_device(query, key, value, radius=1, top_k=1, backend=backend)
     assert torch.isin(copied.detach(), value.detach()).all()
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-def test_of_equal_cells_as_many_count_as_were_asked_for(backend):
+def test_exactly_top_k_of_several_equal_cells_count(backend):
     zeros, value = torch.zeros(1, 1, 1, 3), torch.tensor([1.0, 2.0, 4.0]).view(1, 1, 1, 3)
     copied = attention_on_its_device(zeros, zeros, value, radius=2, top_k=1, backend=backend)
     assert torch.isin(copied, value).all()
@@ -331,7 +333,7 @@ def test_of_equal_cells_as_many_count_as_were_asked_for(backend):
     ).all()
 
 
-def test_the_most_similar_are_found_among_many_references_a_few_at_a_time(monkeypatch):
+def test_searching_references_in_slabs_gives_the_same_top_k(monkeypatch):
     query, key, value = (x.detach().float() for x in random_case(5, 2, 9, 4, 3, 20, 18))
     expected = restricted_attention(query, key, value, radius=3, top_k=7, backend="reference")
     for slab in (1, 3 * 2 * 64 * 14 * 14, topk_search.SLAB):
@@ -342,7 +344,7 @@ def test_the_most_similar_are_found_among_many_references_a_few_at_a_time(monkey
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-def test_an_exact_zero_inside_of_the_image_counts_as_any_other_number(backend):
+def test_an_exact_zero_inside_the_image_counts_like_any_other_value(backend):
     zeros, value = torch.zeros(1, 4, 3, 3), torch.arange(9.0).view(1, 1, 3, 3)
     torch.testing.assert_close(
         attention_on_its_device(zeros, zeros, value, radius=6, backend=backend),
@@ -351,7 +353,7 @@ def test_an_exact_zero_inside_of_the_image_counts_as_any_other_number(backend):
 
 
 @pytest.mark.parametrize("backend", ["reference", *FAST])
-def test_each_cell_sees_its_window_and_nothing_beyond(backend):
+def test_each_cell_attends_only_to_its_window(backend):
     query, value = torch.zeros(1, 1, 30, 40), torch.zeros(1, 1, 30, 40)
     value[0, 0, 20, 20] = 1.0
     seen = attention_on_its_device(query, query, value, radius=3, backend=backend)[0, 0] > 0
@@ -360,21 +362,21 @@ def test_each_cell_sees_its_window_and_nothing_beyond(backend):
     assert seen.sum() == 49
 
 
-def test_half_precision_is_computed_in_float32():
+def test_half_precision_inputs_are_computed_in_float32():
     inputs = [x.detach() for x in random_case(0, 1, 1, 8, 3, 9, 9, dtype=torch.bfloat16)]
     out = restricted_attention(*inputs)
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, restricted_attention(*(x.float() for x in inputs)))
 
 
-def test_only_which_blocks_are_looked_into_is_decided_in_half_precision():
+def test_half_precision_affects_only_the_choice_of_blocks():
     inputs = [x.detach() for x in random_case(0, 1, 2, 8, 3, 20, 20, dtype=torch.bfloat16)]
     how = {"radius": 6, "scale": 4.0, "top_k": 5, "block": 2, "backend": "tiled"}
     out = restricted_attention(*inputs, **how)
     expected = restricted_attention(*(x.float() for x in inputs), **how)
     assert out.dtype == torch.float32
     is_same_bhw = ((out - expected).abs() < 1e-4).all(dim=1)
-    # of nearly equal blocks another one may be chosen; logits in bfloat16 would change every cell
+    # among nearly equal blocks another one may be chosen; logits in bfloat16 would change all cells
     assert is_same_bhw.float().mean() > 0.9
 
 
@@ -394,7 +396,7 @@ def test_only_which_blocks_are_looked_into_is_decided_in_half_precision():
         ({"backend": "magic"}, "'magic': expected one of auto, reference, tiled, triton, sampler"),
     ],
 )
-def test_refuses_what_does_not_go_together(change, words):
+def test_arguments_that_do_not_fit_together_are_refused(change, words):
     good = {name: torch.zeros(1, 4, 5, 5) for name in ("query", "key", "value")}
     with pytest.raises(InputError) as error:
         restricted_attention(**{**good, **change})
@@ -404,7 +406,7 @@ def test_refuses_what_does_not_go_together(change, words):
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
+def test_auto_chooses_triton_on_cuda_where_it_is_supported(monkeypatch):
     monkeypatch.setattr(device, "is_installed", lambda package: True)
     monkeypatch.setattr(device, "has_compiler", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -426,15 +428,13 @@ def test_the_choice_is_triton_on_cuda_where_it_serves(monkeypatch):
     ("backend", "command"),
     [("sampler", "pip install --no-build-isolation"), ("triton", "pip install triton")],
 )
-def test_a_missing_backend_is_named_with_the_command_that_installs_it(
-    monkeypatch, backend, command
-):
+def test_the_error_for_a_missing_backend_names_its_install_command(monkeypatch, backend, command):
     monkeypatch.setattr(backends, "is_installed", lambda package: False)
     with pytest.raises(InputError, match=f"backend {backend}: .* is not installed: {command}"):
         choose_backend(backend, CUDA)
 
 
-def test_triton_says_what_it_does_not_serve(monkeypatch):
+def test_triton_refuses_inputs_that_it_does_not_support(monkeypatch):
     monkeypatch.setattr(backends, "is_installed", lambda package: True)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     for arguments in ({"dtype": torch.float64}, {"top_k": 65}, {"width": 600}):

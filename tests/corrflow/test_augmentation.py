@@ -1,4 +1,4 @@
-"""What is changed at random before the encoder sees it, and that each draw stands by itself."""
+"""Random augmentation of frames; the draws of each kind are independent of the others."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def test_a_steps_draws_depend_on_seed_step_and_name_alone():
+def test_random_draws_depend_only_on_seed_step_and_name():
     def draw(seed, step, name="jitter"):
         return torch.rand(4, generator=step_draws(seed, step)(name)).tolist()
 
@@ -32,7 +32,7 @@ def test_a_steps_draws_depend_on_seed_step_and_name_alone():
     assert torch.equal(*(torch.rand(4, generator=draws("jitter")) for _ in range(2)))
 
 
-def test_channels_are_dropped_alike_in_all_frames_and_the_rest_scaled():
+def test_all_frames_drop_the_same_channels_and_the_rest_are_scaled():
     config, frames, seen = AugmentationConfig(keep_channels=0.0), torch.ones(2, 3, 3, 4, 4), set()
     for seed in range(40):
         out = drop_channels(frames, config, generator(seed))
@@ -43,7 +43,7 @@ def test_channels_are_dropped_alike_in_all_frames_and_the_rest_scaled():
     assert seen == {(0, 1.5, 1.5), (1.5, 0, 1.5), (1.5, 1.5, 0), (3, 0, 0), (0, 3, 0), (0, 0, 3)}
 
 
-def test_the_share_of_untouched_steps_is_as_configured():
+def test_the_share_of_unchanged_steps_is_as_configured():
     frames = torch.ones(1, 1, 3, 2, 2)
     kept = [
         torch.equal(drop_channels(frames, AugmentationConfig(), generator(seed)), frames)
@@ -52,7 +52,7 @@ def test_the_share_of_untouched_steps_is_as_configured():
     assert 0.25 < np.mean(kept) < 0.35
 
 
-def test_jitter_touches_its_share_of_frames_the_same_however_the_batch_is_divided():
+def test_jitter_does_not_depend_on_how_the_batch_is_divided():
     frames = torch.rand(60, 3, 8, 8, generator=generator(0))
     config = AugmentationConfig(color_jitter=0.3)
     whole = jitter_frames(frames, config, generator(7), BatchPart(0, 60, 60))
@@ -66,7 +66,7 @@ def test_jitter_touches_its_share_of_frames_the_same_however_the_batch_is_divide
     assert (whole - frames)[touched].abs().mean() < 0.1
 
 
-def test_jitter_is_that_of_torchvision_frame_by_frame():
+def test_jitter_equals_that_of_torchvision_for_each_frame():
     frames = torch.rand(7, 3, 9, 11, generator=generator(0))
     frames[0] = frames[0, :1]  # without a hue
     frames[1] = 0.0
@@ -82,7 +82,7 @@ def test_jitter_is_that_of_torchvision_frame_by_frame():
     torch.testing.assert_close(jitter_colors(frames, changes), torch.stack(expected))
 
 
-def test_of_lab_either_a_or_b_is_dropped_and_never_lightness():
+def test_lab_frames_drop_either_a_or_b_but_never_lightness():
     config, frames, seen = AugmentationConfig(keep_channels=0.0), torch.ones(2, 3, 3, 4, 4), set()
     for seed in range(40):
         out = drop_channels(frames, config, generator(seed), "lab")
@@ -91,8 +91,8 @@ def test_of_lab_either_a_or_b_is_dropped_and_never_lightness():
     assert seen == {(1.5, 0, 1.5), (1.5, 1.5, 0)}
 
 
-def test_another_share_of_jitter_leaves_the_channels_that_are_dropped():
-    """Each augmentation has draws of its own: without jitter the rest is as with it."""
+def test_the_share_of_jitter_does_not_change_which_channels_are_dropped():
+    """Each augmentation has its own random draws, so that none of them changes the others."""
     frames = torch.rand(6, 3, 8, 8, generator=generator(0))
     part = BatchPart(0, 6, 6)
     for step in range(20):
@@ -107,7 +107,7 @@ def test_another_share_of_jitter_leaves_the_channels_that_are_dropped():
 
 
 class Operations(TorchDispatchMode):
-    """How many operations of tensors were called: on a GPU, each is a launch at most."""
+    """Counts tensor operations; on a GPU, each of them is at most one kernel launch."""
 
     count = 0
 
@@ -116,10 +116,10 @@ class Operations(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def test_operations_do_not_grow_with_the_batch():
-    """What a step launches is bound by the host, which has no more to do for more clips."""
+def test_the_number_of_operations_does_not_grow_with_the_batch():
+    """The host limits how fast kernels are launched, so more clips must not mean more launches."""
     counts = []
-    for frames in (4, 4, 64):  # the first makes what is kept, as constants are
+    for frames in (4, 4, 64):  # the first run also creates cached constants
         rgb = torch.rand(frames, 3, 8, 8, generator=generator(0))
         config, part = AugmentationConfig(color_jitter=1.0), BatchPart(0, frames, frames)
         with Operations() as operations:

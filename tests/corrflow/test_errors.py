@@ -1,4 +1,4 @@
-"""How settings are checked, in `corrflow` and in `shards`, which import nothing of each other."""
+"""The checks of settings in `corrflow` and in `shards`, which do not import each other."""
 
 import math
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from shards.reading.stream import StreamConfig
     ],
     ids=["corrflow", "shards"],
 )
-def island(request):
+def package(request):
     return request.param
 
 
@@ -40,35 +40,35 @@ CONFIG = SimpleNamespace(
         ("odd", (0,), "odd nan: expected 0 or more"),
     ],
 )
-def test_the_setting_that_is_out_of_range_is_named_alone(island, names, limits, words):
-    module, error = island
+def test_only_the_setting_that_is_out_of_range_is_named(package, names, limits, words):
+    module, error = package
     with pytest.raises(error) as raised:
         module.check_range("trainer", CONFIG, names, *limits)
     assert str(raised.value) == f"trainer: {words}"
 
 
-def test_what_is_in_range_or_was_not_given_is_taken(island):
-    module, _ = island
+def test_settings_that_are_in_range_or_none_are_accepted(package):
+    module, _ = package
     module.check_range("trainer", CONFIG, "batch none sides", 0)
     module.check_range("trainer", CONFIG, "steps batch share", -5, 8)
     module.check_positive("trainer", CONFIG, "batch share")
 
 
 @pytest.mark.parametrize("name", ["steps", "infinite", "odd"])
-def test_what_must_be_above_0_is_named_where_it_is_not(island, name):
-    module, error = island
+def test_a_setting_that_must_be_above_0_is_named_if_it_is_not(package, name):
+    module, error = package
     with pytest.raises(error, match=rf"trainer: {name} \S+: expected more than 0"):
         module.check_positive("trainer", CONFIG, f"batch {name}")
 
 
-def test_a_choice_that_there_is_not_is_told_those_that_there_are(island):
-    module, error = island
+def test_the_error_for_an_unknown_choice_lists_the_choices(package):
+    module, error = package
     module.check_choice("model: input", "lab", Literal["rgb", "lab"])
     with pytest.raises(error, match="model: input 'RGB': expected one of rgb, lab"):
         module.check_choice("model: input", "RGB", Literal["rgb", "lab"])
 
 
-def test_what_is_called_from_python_refuses_choices_that_there_are_not():
+def test_unknown_choices_are_refused_in_calls_from_python():
     for call, words in (
         (lambda: ModelConfig(input="RGB"), "input 'RGB': expected one of rgb, lab"),
         (lambda: load_model("fast", weights="best"), "weights 'best': expected one of auto, ema"),

@@ -1,4 +1,4 @@
-"""What callers give as frames."""
+"""The checks of the frames that callers pass."""
 
 import pytest
 import torch
@@ -22,19 +22,19 @@ MASK = torch.ones(32, 40, dtype=torch.uint8)
     ],
     ids=["bytes as floats", "from -1 to 1", "no numbers", "integers"],
 )
-def test_frames_of_other_values_are_refused(frame, words):
+def test_frames_with_unexpected_values_are_refused(frame, words):
     with pytest.raises(InputError, match=f"frame 7 {words}"):
         check_frame(frame, "frame 7")
 
 
-def test_a_resized_frame_may_be_a_little_out_of_range():
+def test_a_resized_frame_may_be_slightly_out_of_range():
     sharp = torch.randint(0, 2, (1, 3, 40, 40), generator=torch.Generator().manual_seed(0)).float()
     frame = F.interpolate(sharp, scale_factor=2, mode="bicubic")
     assert frame.min() < -0.2 and frame.max() > 1.2
     assert check_frame(frame, "frame 0") is frame
 
 
-def test_every_entrance_refuses_bytes_as_floats():
+def test_every_entry_point_refuses_bytes_as_floats():
     model = load_model("fast")
     with pytest.raises(InputError, match="frame 0 has values"):
         propagate(model, BYTES.float(), MASK)
@@ -44,7 +44,7 @@ def test_every_entrance_refuses_bytes_as_floats():
         sample_clips(BYTES.float(), 1, 8, seed=0)
 
 
-def test_bytes_and_the_same_colours_in_any_precision_track_alike():
+def test_bytes_and_floats_of_any_precision_track_alike():
     model = load_model("fast")
     expected = propagate(model, BYTES, MASK)
     assert torch.equal(propagate(model, BYTES.float() / 255, MASK), expected)
@@ -54,12 +54,12 @@ def test_bytes_and_the_same_colours_in_any_precision_track_alike():
     assert propagate(model.double(), BYTES, MASK).shape == expected.shape
 
 
-def test_a_video_is_adapted_to_by_the_same_clips_in_bytes_and_in_floats():
+def test_byte_and_float_videos_give_the_same_adaptation_clips():
     clips = sample_clips(BYTES, 3, 8, seed=0)
     assert clips.float().mean() > 1
     assert torch.equal(sample_clips(BYTES.float() / 255, 3, 8, seed=0), clips)
 
 
-def test_frames_of_several_sizes_are_no_video_to_adapt_to():
+def test_adaptation_refuses_frames_of_different_sizes():
     with pytest.raises(InputError, match=r"adapt: frame 1 is \[3, 30, 40\]: expected \[3, H, W\]"):
         sample_clips([BYTES[0], BYTES[0, :, :30]], 1, 8, seed=0)

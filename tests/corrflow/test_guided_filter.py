@@ -1,4 +1,4 @@
-"""The guided filter: the same as its definition, and what it does to the edges of masks."""
+"""The guided filter equals its definition and moves the edges of masks to those of the frame."""
 
 from dataclasses import replace
 
@@ -19,8 +19,8 @@ def shares_of(mask_hw):
 
 
 def fitted_by_definition(share_hw, frame_3hw, radius):
-    """Ridge regression of the share on the colours in the window of each pixel, and of all windows
-    in which a pixel lies the mean of what they say of it."""
+    """Fit the share in the window of each pixel by ridge regression on the colours, and average the
+    fits of all windows that contain a pixel."""
     height, width = share_hw.shape
     sums, counts = np.zeros((height, width)), np.zeros((height, width))
     for row in range(height):
@@ -31,17 +31,17 @@ def fitted_by_definition(share_hw, frame_3hw, radius):
             )
             colors = frame_3hw[:, *window].reshape(3, -1)
             share = share_hw[window].reshape(-1)
-            apart = colors - colors.mean(axis=1, keepdims=True)
-            covariance = apart @ apart.T / len(share) + NOISE * np.eye(3)
-            slopes = np.linalg.solve(covariance, apart @ (share - share.mean()) / len(share))
-            said = share.mean() + slopes @ apart
-            sums[window] += said.reshape(sums[window].shape)
+            centred = colors - colors.mean(axis=1, keepdims=True)
+            covariance = centred @ centred.T / len(share) + NOISE * np.eye(3)
+            slopes = np.linalg.solve(covariance, centred @ (share - share.mean()) / len(share))
+            fitted = share.mean() + slopes @ centred
+            sums[window] += fitted.reshape(sums[window].shape)
             counts[window] += 1
     return sums / counts
 
 
 @pytest.mark.parametrize("radius", [1, 3])
-def test_is_what_its_definition_says(radius):
+def test_the_filter_equals_its_definition(radius):
     draw = torch.Generator().manual_seed(0)
     frame_3hw = torch.rand(3, 9, 13, generator=draw, dtype=torch.float64)
     share_hw = torch.rand(9, 13, generator=draw, dtype=torch.float64)
@@ -51,12 +51,12 @@ def test_is_what_its_definition_says(radius):
     assert (filtered_khw.sum(dim=0) - 1).abs().max() < 1e-12
 
 
-def test_a_video_without_an_object_has_none_later():
+def test_a_video_without_objects_stays_without_objects():
     frames, masks = scene([(4, 40)] * 3)
     assert not corrflow.propagate(SHARP, frames, torch.zeros_like(masks[0]), "memory").any()
 
 
-def test_several_labels_are_filtered_each_by_itself():
+def test_labels_are_filtered_independently():
     draw = torch.Generator().manual_seed(1)
     frame_3hw, shares_khw = torch.rand(3, 37, 50, generator=draw), torch.rand(4, 37, 50)
     shares_khw = shares_khw / shares_khw.sum(dim=0)
@@ -67,8 +67,8 @@ def test_several_labels_are_filtered_each_by_itself():
 
 
 @pytest.mark.parametrize("edge", range(28, 37))
-def test_an_edge_comes_to_lie_where_the_frame_has_one(edge):
-    """The mask's edge is at column 32, the frame's up to half a cell of 8 pixels beside it."""
+def test_the_edge_of_a_mask_moves_to_an_edge_in_the_frame(edge):
+    """The mask's edge is at column 32; the frame's is up to half a cell of 8 pixels away."""
     draw = torch.Generator().manual_seed(edge)
     frame_3hw = torch.full((3, 48, 64), 0.3)
     frame_3hw[:, :, edge:] = 0.7
@@ -81,7 +81,7 @@ def test_an_edge_comes_to_lie_where_the_frame_has_one(edge):
     assert (object_hw.bool() != expected_hw).float().mean() < 0.01
 
 
-def test_where_the_frame_tells_nothing_an_edge_stays():
+def test_an_edge_stays_where_the_frame_has_uniform_colour():
     mask_hw = (torch.arange(64) >= 29).float().expand(48, 64)
     filtered_khw = guided_filter(shares_of(mask_hw), torch.full((3, 48, 64), 0.5), 16)
     off = (filtered_khw.argmax(dim=0) != mask_hw).any(dim=0).nonzero().flatten()
@@ -89,7 +89,7 @@ def test_where_the_frame_tells_nothing_an_edge_stays():
 
 
 @pytest.mark.parametrize("side", [6, 10, 14])
-def test_what_is_small_and_has_no_colour_of_its_own_is_not_averaged_away(side):
+def test_a_small_object_without_a_distinct_colour_is_kept(side):
     mask_hw = torch.zeros(96, 128)
     mask_hw[40 : 40 + side, 50 : 50 + side] = 1
     shares_khw, frame_3hw = shares_of(mask_hw), torch.full((3, 96, 128), 0.5)
@@ -97,8 +97,9 @@ def test_what_is_small_and_has_no_colour_of_its_own_is_not_averaged_away(side):
     assert torch.equal(move_edges(shares_khw, frame_3hw, 16).argmax(dim=0), mask_hw.long())
 
 
-def test_one_label_that_is_lost_leaves_the_others_filtered():
-    """A large square with a colour of its own, half a cell off, and a small one without."""
+def test_a_label_that_is_kept_unfiltered_leaves_the_others_filtered():
+    """The mask of a large square of distinct colour is half a cell off; a small square has no
+    distinct colour."""
     frame_3hw = torch.full((3, 96, 128), 0.3)
     frame_3hw[0, 20:60, 20:60] = 0.8
     shares_khw = torch.zeros(3, 96, 128)
@@ -110,8 +111,8 @@ def test_one_label_that_is_lost_leaves_the_others_filtered():
     assert ((labels_hw == 1) != (frame_3hw[0] > 0.5)).float().mean() < 0.002
 
 
-def test_masks_that_are_tracked_have_the_edges_of_the_frame():
-    """Squares that move by less than a cell, whose edges lie within cells."""
+def test_tracked_masks_follow_the_edges_of_the_frame():
+    """The squares move by less than a cell in each frame, so that their edges lie within cells."""
     frames, masks = scene([(4 + 3 * t, 40 - 3 * t) for t in range(8)])
     wrong = {}
     for radius in (0, 8):
@@ -122,14 +123,14 @@ def test_masks_that_are_tracked_have_the_edges_of_the_frame():
     assert wrong[8] < 0.02 * 2 * SIDE**2 * len(frames)
 
 
-def test_bytes_and_fractions_are_the_same_frame():
+def test_byte_and_float_frames_give_the_same_masks():
     frames, masks = scene([(4 + 3 * t, 40) for t in range(4)])
-    of_fractions = corrflow.propagate(SHARP, frames, masks[0], "memory")
-    of_bytes = corrflow.propagate(SHARP, (255 * frames).byte(), masks[0], "memory")
-    assert torch.equal(of_fractions, of_bytes)
+    from_floats = corrflow.propagate(SHARP, frames, masks[0], "memory")
+    from_bytes = corrflow.propagate(SHARP, (255 * frames).byte(), masks[0], "memory")
+    assert torch.equal(from_floats, from_bytes)
 
 
-def test_distances_are_in_proportion_to_smaller_frames():
+def test_distances_are_reduced_in_proportion_for_small_frames():
     memory = find_protocol("memory")
     half = memory.for_frames((240, 426))
     assert (half.radius, half.guided_filter) == (memory.radius / 2, memory.guided_filter / 2)
@@ -139,7 +140,7 @@ def test_distances_are_in_proportion_to_smaller_frames():
     assert find_protocol("paper").for_frames((120, 213)) == find_protocol("paper")
 
 
-def test_small_frames_are_tracked_by_smaller_distances():
+def test_small_frames_are_tracked_with_reduced_distances():
     frames, masks = scene([(4 + 3 * t, 40 - 3 * t) for t in range(4)])
     memory = find_protocol("memory")
     small = memory.for_frames(frames.shape[-2:])

@@ -1,5 +1,5 @@
-"""The likelihood of true colours: by PyTorch's operations and by the kernels, beside upsampled
-maps."""
+"""The likelihood of the true colours, by PyTorch operations and by the kernels, equals that of
+upsampled maps."""
 
 import pytest
 import torch
@@ -13,28 +13,30 @@ from corrflow.model import ModelConfig, seeded_model
 
 needs_triton = pytest.mark.skipif(not is_available("triton"), reason="triton is not installed")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-# clips, classes, rows and columns of cells, their side in pixels
+# clips, classes, rows and columns of cells, side of a cell in pixels
 CASES = [(2, 5, 4, 6, 1), (2, 5, 4, 6, 3), (2, 16, 5, 7, 4), (1, 3, 2, 3, 8), (1, 80, 9, 5, 4)]
 CASES += [(2, 2, 1, 1, 4), (1, 3, 1, 5, 2)]
 
 
 def random_case(clips, classes, height, width, stride):
-    """Shares with a cell's classes side by side, and classes that are one of three targets': both
-    as a step has them."""
+    """Shares in which the classes of a cell are adjacent in memory, and the classes of one of three
+    frames. A training step has both in this layout."""
     draw = torch.Generator().manual_seed(stride)
     copied = torch.rand(clips, height, width, classes, generator=draw).permute(0, 3, 1, 2)
-    of_targets = torch.randint(classes, (clips, 3, height * stride, width * stride), generator=draw)
-    return copied.to(DEVICE), of_targets[:, 1].to(DEVICE)
+    three_frames = torch.randint(
+        classes, (clips, 3, height * stride, width * stride), generator=draw
+    )
+    return copied.to(DEVICE), three_frames[:, 1].to(DEVICE)
 
 
 def upsampled(copied, classes):
-    """The reference: a map of pixels for each class."""
+    """The reference: upsample the map of each class, then select the true class of each pixel."""
     enlarged = F.interpolate(copied, classes.shape[1:], mode="bilinear", align_corners=False)
     return enlarged.gather(1, classes[:, None])[:, 0]
 
 
 def output_and_gradient(function, copied, classes):
-    """And how the gradient lies in memory."""
+    """The output of a function, and the gradient of the copied shares."""
     copied = copied.detach().requires_grad_()
     out = function(copied, classes)
     draw = torch.Generator().manual_seed(0)
@@ -43,7 +45,7 @@ def output_and_gradient(function, copied, classes):
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_four_values_are_mixed_as_upsampled_maps_have_them(case):
+def test_the_eager_likelihood_equals_that_of_upsampled_maps(case):
     copied, classes = random_case(*case)
     inputs = copied.double(), classes
     actual, expected = (
@@ -54,7 +56,7 @@ def test_four_values_are_mixed_as_upsampled_maps_have_them(case):
 
 @needs_triton
 @pytest.mark.parametrize("case", CASES)
-def test_the_kernels_equal_upsampled_maps(case):
+def test_the_fused_likelihood_equals_that_of_upsampled_maps(case):
     from corrflow.likelihood import fused
 
     copied, classes = random_case(*case)
@@ -65,7 +67,7 @@ def test_the_kernels_equal_upsampled_maps(case):
 
 
 @needs_triton
-def test_a_step_by_the_kernels_is_the_same_step(monkeypatch):
+def test_a_training_step_with_the_kernels_has_the_same_gradients(monkeypatch):
     def gradients():
         model = seeded_model(ModelConfig(), seed=0).to(DEVICE).train()
         draw = torch.Generator().manual_seed(0)
@@ -90,7 +92,7 @@ def test_a_step_by_the_kernels_is_the_same_step(monkeypatch):
 
 
 @needs_triton
-def test_the_kernels_are_operators_that_compile_as_torch_wants_them():
+def test_the_kernels_pass_torchs_operator_checks():
     from corrflow.likelihood import fused
 
     copied, classes = random_case(2, 5, 4, 6, 4)

@@ -18,13 +18,13 @@ SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
 def numbers(losses):
-    """The total and its terms, hop and cycle."""
+    """The total loss and its terms hop and cycle, as one tensor."""
     return torch.stack([losses.total, losses.terms["hop"], losses.terms["cycle"]])
 
 
 def plain_losses(model, frames, colors, classes, truth):
-    """The paper's section 3 word for word: each hop encodes both of its frames and copies one
-    thing."""
+    """The losses as section 3 of the paper words them: each hop encodes both of its frames and
+    copies one tensor."""
 
     def hop(source, target, values):
         copied = model.propagate_values(
@@ -50,7 +50,7 @@ def plain_losses(model, frames, colors, classes, truth):
 
 
 @pytest.mark.parametrize("truth", [True, False])
-def test_the_shared_recursion_equals_the_plain_one_with_gradients(truth):
+def test_the_shared_recursion_and_its_gradients_equal_the_plain_ones(truth):
     torch.manual_seed(0)
     model = CorrFlow(SMALL).double().eval()
     frames, classes = torch.rand(2, 3, 3, 24, 28).double(), torch.randint(16, (2, 3, 24, 28))
@@ -69,7 +69,7 @@ def test_the_shared_recursion_equals_the_plain_one_with_gradients(truth):
         torch.testing.assert_close(a, b, atol=1e-10, rtol=1e-7)
 
 
-def test_frames_encoded_together_share_their_statistics():
+def test_frames_encoded_as_one_batch_share_batch_norm_statistics():
     torch.manual_seed(0)
     model = CorrFlow(SMALL).train()
     frames = torch.rand(2, 3, 3, 24, 28)
@@ -85,7 +85,7 @@ def test_frames_encoded_together_share_their_statistics():
     )
 
 
-def test_the_losses_of_two_targets_are_weighed_by_their_shares():
+def test_the_losses_of_two_targets_are_weighted_by_their_shares():
     torch.manual_seed(0)
     model = CorrFlow(SMALL).eval()
     frames, classes = (
@@ -106,7 +106,7 @@ def test_the_losses_of_two_targets_are_weighed_by_their_shares():
     torch.testing.assert_close(both, 0.75 * apart[0] + 0.25 * apart[1])
 
 
-def test_a_frame_is_encoded_once_and_a_pair_compared_once(monkeypatch):
+def test_each_frame_is_encoded_once_and_each_pair_compared_once(monkeypatch):
     model, calls = CorrFlow(SMALL), {"forward": 0, "propagate_values": 0}
     for name, owner in (("forward", model.encoder), ("propagate_values", model)):
         original = getattr(owner, name)
@@ -127,7 +127,7 @@ def test_a_frame_is_encoded_once_and_a_pair_compared_once(monkeypatch):
     assert calls == {"forward": 3, "propagate_values": 4}
 
 
-def test_a_term_of_weight_0_is_not_computed_and_a_new_one_comes_by_itself(monkeypatch):
+def test_terms_of_weight_0_are_skipped_and_registered_terms_are_added(monkeypatch):
     model, frames = CorrFlow(SMALL), torch.rand(1, 3, 3, 16, 16)
     colors, classes = torch.rand(1, 3, 16, 4, 4), torch.zeros(1, 3, 16, 16).long()
     hops = CorrespondenceLoss(model, LossConfig(cycle_weight=0.0))
@@ -155,7 +155,7 @@ def test_longer_clips_have_a_cycle_for_each_turning_point():
 
 
 @pytest.mark.parametrize("stride", [1, 2, 3, 4, 8])
-def test_the_filter_between_hops_is_enlarging_and_shrinking(stride):
+def test_smooth_equals_upsampling_and_downsampling(stride):
     x = torch.rand(1, 3, 7, 5, dtype=torch.float64)
     enlarged = F.interpolate(x, scale_factor=stride, mode="bilinear")
     there_and_back = F.interpolate(enlarged, scale_factor=1 / stride, mode="bilinear")
@@ -163,12 +163,12 @@ def test_the_filter_between_hops_is_enlarging_and_shrinking(stride):
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 1), (2, 3, 1), (2, 4, 5)])
-def test_the_filter_between_hops_is_its_own_gradient(shape):
+def test_gradients_of_smooth_match_finite_differences(shape):
     x = torch.rand(1, *shape, dtype=torch.float64).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: smooth(x, 4), x)
 
 
-def test_a_certain_and_right_copy_costs_nothing():
+def test_a_certain_and_correct_copy_has_no_loss():
     certain = F.one_hot(torch.full((1, 4, 4), 3), 16).movedim(-1, 1).float()
     assert color_loss(certain, torch.full((1, 16, 16), 3)).item() == pytest.approx(0.0, abs=1e-6)
 
@@ -180,8 +180,8 @@ BOTH_PATHS = pytest.mark.parametrize(("name", "truth"), [("truth", True), ("samp
 
 
 def released_case(tmp_path, name, truth, dtype):
-    """The model of the fixture, its losses on one of the two paths of scheduled sampling, and what
-    the released code computed."""
+    """The model of the fixture, its losses on one of the two paths of scheduled sampling, and the
+    values that the released code computed."""
     weights, inputs = (
         np.load(ORACLE / "state_dict_seed0.npz"),
         np.load(ORACLE / "b_model_forward.npz"),
@@ -192,8 +192,8 @@ def released_case(tmp_path, name, truth, dtype):
     )
     model = load_model(tmp_path / "checkpoint.tar").train().to(dtype)
     labels = torch.stack([torch.tensor(inputs[f"q{t}"])[:, 0] for t in range(3)], dim=1)
-    # the released shrinking of labels, a defect, injected: the truncated mean of the class numbers
-    # of the middle 2x2
+    # this reproduces a defect of the released code, which downsamples labels to the truncated mean
+    # of the class numbers of the middle 2x2 pixels
     middle = F.interpolate(
         labels.float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True
     ).long()
@@ -265,8 +265,8 @@ def test_gradients_and_one_adam_step_equal_the_released_codes(tmp_path, name, tr
     torch.optim.Adam(parameters.values(), lr=2e-4, fused=True).step()
     for key in (key for key in expected.files if key.startswith("after_adam/")):
         released, true = key.split("/", 1)[1], expected[key]
-        # Adam's first step is the sign of the gradient: where that is smaller than float32's error
-        # in early layers, either is right
+        # Adam's first step has the sign of the gradient; in early layers, some gradients are
+        # smaller than the error of float32, and either sign is right
         gradient = np.abs(expected[f"grad_total/{released}"])
         clear = gradient > 0.01 * gradient.max()
         assert clear.mean() > 0.5

@@ -21,7 +21,7 @@ FIXTURE = np.load(DATA / "e_metrics.npz")
 @pytest.mark.parametrize(
     "index", range(len(FIXTURE["names"])), ids=lambda i: str(FIXTURE["names"][i])
 )
-def test_equal_to_the_official_figures(index):
+def test_metrics_equal_the_official_ones(index):
     name = FIXTURE["names"][index]
     height, width = FIXTURE[f"shape/{name}"]
     pred, true = (
@@ -34,11 +34,11 @@ def test_equal_to_the_official_figures(index):
 
 def test_a_worked_example_of_region_similarity():
     pred, true = np.zeros((4, 4)), np.zeros((4, 4))
-    pred[0, :3], true[0, 1:] = 1, 1  # two of four cells in common
+    pred[0, :3], true[0, 1:] = 1, 1  # two of four pixels in common
     assert region_similarity(pred, true) == 0.5
 
 
-def test_a_worked_example_of_the_boundary():
+def test_a_worked_example_of_the_boundary_map():
     mask = np.zeros((4, 4), bool)
     mask[1:3, 1:3] = True
     expected = np.array([[c == "#" for c in row] for row in ["###.", "#.#.", "###.", "...."]])
@@ -52,12 +52,12 @@ def test_a_boundary_is_matched_within_the_tolerance_and_not_beyond():
     assert boundary_accuracy(pred, true, tolerance=2) == 0.0
 
 
-def test_refuses_masks_of_two_sizes():
+def test_masks_of_different_sizes_are_refused():
     with pytest.raises(InputError, match=r"\[3, 4\] and \[4, 4\]"):
         region_similarity(np.ones((3, 4)), np.ones((4, 4)))
 
 
-def test_decay_is_the_first_quarter_less_the_last():
+def test_decay_is_the_mean_of_the_first_quarter_minus_that_of_the_last():
     mean, recall, decay = summarise([1.0, 1.0, 0.9, 0.6, 0.5, 0.5, 0.1, 0.0, 0.0])
     assert (mean, recall) == (pytest.approx(4.6 / 9), pytest.approx(4 / 9))
     assert decay == pytest.approx(np.mean([1.0, 1.0, 0.9]) - np.mean([0.1, 0.0, 0.0]))
@@ -67,7 +67,7 @@ def test_decay_is_the_first_quarter_less_the_last():
     not (SHARED / "data/davis16-dev").exists(),
     reason="the DAVIS development sequences are not here",
 )
-def test_the_identity_baseline_is_the_published_protocols_figure(tmp_path):
+def test_the_identity_baseline_has_the_expected_figures(tmp_path):
     from evaluating import evaluate_job
 
     from corrflow.benchmarks.davis import statistics
@@ -87,18 +87,18 @@ def test_the_identity_baseline_is_the_published_protocols_figure(tmp_path):
                 ), (name, kind, column)
 
 
-def test_means_are_of_what_is_defined():
+def test_means_ignore_nan():
     nan = np.nan
     np.testing.assert_array_equal(mean_over([[1.0, nan, nan], [3.0, 5.0, nan]]), [2, 5, nan])
     assert mean([nan, 1.0, 2.0]) == 1.5
     assert np.isnan([mean([]), mean([nan])]).all()
 
 
-def test_the_bootstrap_interval_is_that_of_the_mean():
+def test_the_bootstrap_interval_is_close_to_the_normal_approximation():
     values = np.random.default_rng(1).normal(0.3, 0.1, 40)
     interval = bootstrap_mean(values)
     assert interval.mean == pytest.approx(values.mean())
-    # of this many values, the normal approximation is close
+    # for this many values, the normal approximation is close
     half = 1.96 * values.std() / np.sqrt(len(values))
     bounds = pytest.approx((values.mean() - half, values.mean() + half), abs=0.003)
     assert (interval.low, interval.high) == bounds

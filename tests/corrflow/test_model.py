@@ -19,7 +19,7 @@ ORACLE = SHARED / "oracle"
 
 
 class MeanColors(Encoder):
-    """The mean colour of each cell."""
+    """An encoder whose features are the mean colour of each cell."""
 
     stride, channels = 4, 3
 
@@ -28,7 +28,7 @@ class MeanColors(Encoder):
 
 
 def released_names(model):
-    """A model's weights under the released files' names."""
+    """A model's weights under the names that the released files use."""
     names = {}
     for name, tensor in model.state_dict().items():
         name = name.replace("encoder.head.", "post_convolution.").replace(
@@ -40,11 +40,11 @@ def released_names(model):
     return names
 
 
-def test_the_default_has_the_papers_size():
+def test_the_default_model_has_the_papers_number_of_parameters():
     assert sum(p.numel() for p in CorrFlow().parameters()) == 5_291_648
 
 
-def test_features_have_a_quarter_of_the_sides():
+def test_features_have_a_quarter_of_the_frames_resolution():
     assert CorrFlow(SMALL).encode(torch.rand(2, 3, 24, 36)).shape == (2, 8, 6, 9)
 
 
@@ -58,27 +58,27 @@ def test_an_accelerated_model_gives_the_same_features_up_to_rounding(precision, 
     assert 0 < (features - expected).norm() / expected.norm() < tolerance
 
 
-def test_auto_precision_is_bfloat16_where_the_device_is_made_for_it(monkeypatch):
-    for made_for_it, name in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr("corrflow.model.has_bfloat16", lambda device, yes=made_for_it: yes)
+def test_auto_precision_is_bfloat16_on_devices_that_are_fast_at_it(monkeypatch):
+    for is_fast, name in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr("corrflow.model.has_bfloat16", lambda device, yes=is_fast: yes)
         assert CorrFlow(SMALL).accelerate().describe_compute() == (
             f"cpu, auto attention, encoder in {name}"
         )
 
 
 @pytest.mark.parametrize("input_scale", [1.0, 1.5, 2.0])
-def test_enlarged_frames_have_as_many_cells(input_scale):
+def test_input_scale_does_not_change_the_number_of_cells(input_scale):
     model = CorrFlow(replace(SMALL, input_scale=input_scale))
     model.encoder = MeanColors()
     cells_3hw = torch.arange(3 * 5 * 7).view(3, 5, 7) / 105
     frame_3hw = cells_3hw.repeat_interleave(4, dim=1).repeat_interleave(4, dim=2)
     features_3hw = model.encode(frame_3hw[None])[0]
     assert features_3hw.shape == cells_3hw.shape
-    # where a frame is enlarged, the colours of neighbours mix
+    # enlarging a frame mixes the colours of neighbouring cells
     assert (features_3hw - cells_3hw).abs().mean() < 0.01
 
 
-def test_frames_are_enlarged_in_half_precision_too():
+def test_frames_are_enlarged_in_half_precision_as_well():
     model = CorrFlow(replace(SMALL, input_scale=1.5)).eval()
     frames = torch.rand(1, 3, 32, 32)
     expected = model.encode(frames)
@@ -92,12 +92,12 @@ def test_frames_are_enlarged_in_half_precision_too():
     "frames",
     [torch.rand(1, 3, 30, 32), torch.rand(3, 32, 32), torch.zeros(1, 3, 32, 32, dtype=torch.uint8)],
 )
-def test_encode_refuses_other_frames(frames):
+def test_encode_refuses_frames_of_wrong_shape_or_type(frames):
     with pytest.raises(InputError, match="encode: frames"):
         CorrFlow(SMALL).encode(frames)
 
 
-def test_our_checkpoint_brings_its_architecture(tmp_path):
+def test_our_checkpoints_store_their_architecture(tmp_path):
     model = CorrFlow(SMALL)
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
     loaded = load_model(path)
@@ -108,7 +108,7 @@ def test_our_checkpoint_brings_its_architecture(tmp_path):
 
 
 @pytest.mark.parametrize("prefix", ["", "module."])
-def test_a_released_file_loads_with_or_without_prefix(tmp_path, prefix):
+def test_a_released_checkpoint_loads_with_or_without_prefix(tmp_path, prefix):
     model = CorrFlow()
     torch.save(
         {"epoch": 3, "state_dict": {prefix + k: v for k, v in released_names(model).items()}},
@@ -120,7 +120,7 @@ def test_a_released_file_loads_with_or_without_prefix(tmp_path, prefix):
 
 @pytest.mark.skipif(not ORACLE.exists(), reason="the released code's fixtures are not here")
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_features_and_copies_equal_the_released_codes(tmp_path, mode):
+def test_features_and_copied_values_equal_the_released_codes(tmp_path, mode):
     weights, fixture = (
         np.load(ORACLE / "state_dict_seed0.npz"),
         np.load(ORACLE / "b_model_forward.npz"),
@@ -143,7 +143,7 @@ def test_features_and_copies_equal_the_released_codes(tmp_path, mode):
         middle = F.interpolate(
             labels[:, None].float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True
         ).long()
-        # the released shrinking of labels, a defect
+        # the released code downsamples labels like this, which is a defect
         colors = F.one_hot(middle[:, 0], 16).movedim(-1, 1).float()
         np.testing.assert_allclose(
             model.propagate_values(features[t + 1], features[t], colors),
@@ -153,7 +153,7 @@ def test_features_and_copies_equal_the_released_codes(tmp_path, mode):
         )
 
 
-def test_refuses_a_missing_a_truncated_and_a_foreign_checkpoint(tmp_path):
+def test_missing_truncated_and_foreign_checkpoints_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         load_model(tmp_path / "none.pt")
     model = CorrFlow(SMALL)
@@ -175,7 +175,7 @@ def test_refuses_a_missing_a_truncated_and_a_foreign_checkpoint(tmp_path):
         load_model(tmp_path / "foreign.pt")
 
 
-def test_refuses_weights_of_another_width(tmp_path):
+def test_weights_of_another_width_are_refused(tmp_path):
     torch.save(released_names(CorrFlow(SMALL)), tmp_path / "narrow.pt")
     with pytest.raises(
         InputError, match=r"encoder\.stem\.0\.weight is \[4, 3, 7, 7\], expected \[64, 3, 7, 7\]"
@@ -183,7 +183,7 @@ def test_refuses_weights_of_another_width(tmp_path):
         load_model(tmp_path / "narrow.pt")
 
 
-def test_a_model_of_lab_takes_rgb_and_comes_back_as_one(tmp_path):
+def test_a_lab_model_takes_rgb_and_is_still_one_after_loading(tmp_path):
     model = CorrFlow(replace(SMALL, input="lab")).eval()
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
     loaded, frames = load_model(path), torch.rand(1, 3, 16, 16)
@@ -193,7 +193,7 @@ def test_a_model_of_lab_takes_rgb_and_comes_back_as_one(tmp_path):
     assert not torch.equal(model.encode(frames), model.encoder(frames))
 
 
-def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
+def test_an_export_is_small_and_equal_up_to_half_precision(tmp_path):
     torch.manual_seed(0)
     model, ema = CorrFlow(SMALL), CorrFlow(SMALL).eval()
     more = {"ema": ema.state_dict(), "clips": 28}
@@ -215,13 +215,11 @@ def test_an_export_is_small_and_the_same_model_up_to_half_precision(tmp_path):
 @pytest.mark.parametrize(
     ("setting", "value", "wrong"), [("inverse_temperature", 0.25, 0), ("input_scale", 2.0, 0.5)]
 )
-def test_an_export_may_copy_more_softly_or_see_more_and_is_another_model_then(
-    tmp_path, setting, value, wrong
-):
+def test_an_export_with_a_changed_setting_is_another_model(tmp_path, setting, value, wrong):
     model = CorrFlow(SMALL).eval()
     path = save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters()))
-    for name, asked in (("as_trained", None), ("changed", value)):
-        export_model(path, tmp_path / name, **{setting: asked})
+    for name, requested in (("as_trained", None), ("changed", value)):
+        export_model(path, tmp_path / name, **{setting: requested})
     as_trained, changed = load_model(tmp_path / "as_trained"), load_model(tmp_path / "changed")
     assert (as_trained.config, changed.config) == (SMALL, replace(SMALL, **{setting: value}))
     assert weights_digest(as_trained) != weights_digest(changed)
@@ -229,7 +227,7 @@ def test_an_export_may_copy_more_softly_or_see_more_and_is_another_model_then(
         export_model(path, tmp_path / "none", **{setting: wrong})
 
 
-def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
+def test_weights_that_exceed_half_precision_are_not_exported(tmp_path):
     model = CorrFlow(SMALL)
     with torch.no_grad():
         model.encoder.head.bias[0] = 1e6
@@ -239,7 +237,7 @@ def test_what_half_precision_cannot_hold_is_not_exported(tmp_path):
     assert not (tmp_path / "small").exists()
 
 
-def test_who_asks_for_a_checkpoint_that_is_not_there_is_told_the_last_one_beside_it(tmp_path):
+def test_the_error_for_a_missing_checkpoint_names_the_latest_one(tmp_path):
     model = CorrFlow(SMALL)
     for step in (7, 12):
         save_checkpoint(tmp_path, step, model, torch.optim.Adam(model.parameters()))
@@ -247,7 +245,7 @@ def test_who_asks_for_a_checkpoint_that_is_not_there_is_told_the_last_one_beside
         load_model(tmp_path / "checkpoints/best.pt")
 
 
-def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch):
+def test_load_model_defaults_to_the_model_that_ships(tmp_path, monkeypatch):
     model = CorrFlow(SMALL).eval()
     export_model(
         save_checkpoint(tmp_path, 7, model, torch.optim.Adam(model.parameters())),
@@ -268,7 +266,7 @@ def test_unless_told_the_model_is_the_one_that_comes_along(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("content", ['{"training": {}}', "[1, 2]", "7", "cut"])
-def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, content):
+def test_save_pretrained_does_not_overwrite_a_foreign_folder(tmp_path, content):
     (tmp_path / "config.json").write_text(content)
     with pytest.raises(
         InputError, match=r"config\.json: does not belong to an exported model: exp"
@@ -278,7 +276,7 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path, content):
     assert (tmp_path / "config.json").read_text() == content
 
 
-def test_a_folder_of_save_pretrained_is_the_same_model(tmp_path):
+def test_a_folder_from_save_pretrained_loads_as_the_same_model(tmp_path):
     torch.manual_seed(0)
     model = CorrFlow(replace(SMALL, input="lab", inverse_temperature=0.25)).eval()
     model.save_pretrained(tmp_path / "mine")
@@ -298,7 +296,7 @@ def test_a_folder_of_save_pretrained_is_the_same_model(tmp_path):
         load_model(tmp_path / "mine")
 
 
-def test_the_pretrained_model_comes_by_each_of_its_handles():
+def test_torch_hub_loads_the_pretrained_models():
     digest = weights_digest(load_model())
     hub = torch.hub.load(str(ROOT), "corrflow", source="local")
     assert weights_digest(hub) == digest

@@ -15,13 +15,13 @@ from corrflow.palette import (
 )
 
 
-def test_unless_told_the_classes_are_the_published_ones():
+def test_the_default_classes_are_the_published_ones():
     assert TargetConfig().targets() == (Target(PUBLISHED, 1.0, 1.0),)
     assert len(PUBLISHED) == 16
 
 
 @pytest.mark.parametrize("text", ["1.5,-2\n0,7.25\n", "50,1.5,-2\n20,0,7.25\n99,-3,-3\n"])
-def test_a_palette_comes_back_from_its_file(tmp_path, text):
+def test_a_palette_written_to_a_file_reads_back_the_same(tmp_path, text):
     path = tmp_path / "p.csv"
     path.write_text(text)
     palette = read_palette(path)
@@ -47,25 +47,25 @@ def test_a_palette_comes_back_from_its_file(tmp_path, text):
         ("0,0\n" * 300, "300 lines"),
     ],
 )
-def test_refuses_what_is_no_palette(tmp_path, text, words):
+def test_a_file_that_is_not_a_palette_is_refused(tmp_path, text, words):
     (tmp_path / "p.csv").write_text(text)
     with pytest.raises(InputError, match=words):
         read_palette(tmp_path / "p.csv")
 
 
-def test_refuses_a_palette_that_is_not_there(tmp_path):
+def test_a_missing_palette_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"none\.csv: can't be read"):
         TargetConfig(str(tmp_path / "none.csv")).targets()
     with pytest.raises(InputError, match=r"none\.csv: can't be read"):
         TargetConfig(second_palette=str(tmp_path / "none.csv")).targets()
 
 
-def test_classes_may_be_asked_for_beside_others():
-    first, beside = TargetConfig(
+def test_a_second_palette_is_a_second_target():
+    first, second = TargetConfig(
         second_palette=str(LAB64), second_share=0.25, lightness=0.5
     ).targets()
-    assert (first, beside) == (Target(PUBLISHED, 0.75, 0.5), Target(read_palette(LAB64), 0.25, 0.5))
-    assert np.array(beside.palette).shape == (64, 3)
+    assert (first, second) == (Target(PUBLISHED, 0.75, 0.5), Target(read_palette(LAB64), 0.25, 0.5))
+    assert np.array(second.palette).shape == (64, 3)
 
 
 @pytest.mark.parametrize(
@@ -76,12 +76,12 @@ def test_classes_may_be_asked_for_beside_others():
         ({"lightness": 0.0}, "lightness 0.0: expected more than 0"),
     ],
 )
-def test_refuses_targets_that_count_for_nothing(settings, words):
+def test_targets_without_weight_are_refused(settings, words):
     with pytest.raises(InputError, match=f"target: {words}"):
         TargetConfig(**settings)
 
 
-def test_clusters_are_found_the_commonest_first():
+def test_the_largest_clusters_come_first_in_a_fitted_palette():
     draw = np.random.default_rng(0)
     centers, counts = np.array([[-40.0, 10.0], [5.0, 5.0], [60.0, -30.0]]), (50, 200, 100)
     points = np.concatenate(
@@ -92,7 +92,7 @@ def test_clusters_are_found_the_commonest_first():
     assert fit_palette(points, 3) == found
 
 
-def test_what_l_weighs_decides_which_colours_are_alike():
+def test_the_weight_of_lightness_decides_which_colours_are_merged():
     lab = np.array(
         [[20.0, 0.0, 0.0], [60.0, 0.0, 0.0], [20.0, 15.0, 0.0], [60.0, 15.0, 0.0]], dtype=np.float32
     ).repeat(5, axis=0)
@@ -100,21 +100,21 @@ def test_what_l_weighs_decides_which_colours_are_alike():
     assert sorted(fit_palette(lab, 2, lightness=0.1)) == [(40.0, 0.0, 0.0), (40.0, 15.0, 0.0)]
 
 
-def test_a_shadow_changes_the_class_of_lab_unless_l_weighs_little():
+def test_a_shadow_changes_the_lab_class_unless_lightness_weighs_little():
     palette = ((30.0, 0.0, 0.0), (60.0, 10.0, 0.0))
     shadow = color.lab_to_rgb(torch.tensor([40.0, 9.0, 0.0])[None, :, None, None])
     assert color.quantize_colors(shadow, palette).item() == 0
     assert color.quantize_colors(shadow, palette, lightness=0.3).item() == 1
 
 
-def test_refuses_more_classes_than_colours():
+def test_more_classes_than_colours_are_refused():
     with pytest.raises(InputError, match="the pixels have 2 distinct colours"):
         fit_palette(np.array([[0.0, 1.0], [2.0, 3.0], [0.0, 1.0]]), 3)
     with pytest.raises(InputError, match="expected 2 to 256"):
         fit_palette(np.zeros((9, 2)), 1)
 
 
-def test_classes_of_lab_tell_light_from_dark():
+def test_lab_classes_separate_light_from_dark():
     palette = ((10.0, 0.0, 0.0), (90.0, 0.0, 0.0), (54.0, 80.0, 67.0))
     # dark, light, red
     rgb = torch.tensor([[0.05, 0.95, 1.0], [0.05, 0.95, 0.0], [0.05, 0.95, 0.0]])[None, :, None]
@@ -136,5 +136,5 @@ def test_every_pixel_gets_its_nearest_class():
         distance = torch.cdist(colors, torch.tensor(palette))
         found = color.quantize_colors(rgb, palette).flatten()
         chosen = distance.gather(1, found[:, None])[:, 0]
-        # ab comes from a table, up to 0.35 off
+        # ab comes from a table with errors of up to 0.35
         assert (chosen <= distance.min(dim=1).values + 0.7).all()

@@ -1,4 +1,4 @@
-"""The models that ship: that each is the one its card tells of, and that it tracks."""
+"""The models that ship match the model card and track objects."""
 
 import hashlib
 import re
@@ -22,7 +22,7 @@ def test_the_models_that_ship_are_few_and_small():
 
 
 @pytest.mark.parametrize("name", MODELS_THAT_SHIP)
-def test_the_file_is_the_one_of_the_card(name):
+def test_the_weights_match_the_model_card(name):
     card = (ROOT / "docs" / "model.md").read_text().split(f"\n## `{name}`")[1].split("\n## ")[0]
     weights = MODELS / name / WEIGHTS_FILE
     digest = hashlib.sha256(weights.read_bytes()).hexdigest()
@@ -44,7 +44,7 @@ def test_the_file_is_the_one_of_the_card(name):
         ("large", 96, ("memory",)),
     ],
 )
-def test_it_follows_generated_objects_which_it_has_never_seen(tmp_path, name, height, protocols):
+def test_models_that_ship_track_unseen_generated_objects(tmp_path, name, height, protocols):
     scene = SceneConfig(frames=10, height=height, width=height * 4 // 3)
     write_tree(tmp_path / "videos", "val", 2, scene, seed=500)
     found = {}

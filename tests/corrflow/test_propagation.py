@@ -13,8 +13,8 @@ SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 
 class Matcher(CorrFlow):
-    """A model whose features are the pixels' own colours, sharply compared: it tracks what it
-    should."""
+    """A model whose features are the mean colours of cells, sharply compared, so that it tracks
+    correctly."""
 
     def encode(self, frames):
         return 40 * F.normalize(F.avg_pool2d(frames, 4) - 0.5, dim=1)
@@ -31,7 +31,7 @@ def moving_square(count=6, step=4):
     return frames, masks
 
 
-def test_a_moving_square_is_followed_but_for_the_rounding_of_its_corners():
+def test_a_moving_square_is_tracked_except_for_rounded_corners():
     frames, masks = moving_square()
     tracked = corrflow.propagate(Matcher(), frames, masks[0])
     wrong = (tracked != masks).sum(dim=(1, 2))
@@ -48,7 +48,7 @@ COLUMNS, ROWS = torch.arange(48).expand(40, -1), torch.arange(40)[:, None]
     [(COLUMNS >= 18) & (COLUMNS < 22), (COLUMNS - ROWS).abs() < 4],
     ids=["half of two cells", "aslant"],
 )
-def test_what_stands_still_keeps_its_thin_parts(thin):
+def test_a_static_object_keeps_its_thin_parts(thin):
     tracked = corrflow.propagate(
         Matcher(),
         torch.zeros(20, 3, 40, 48),
@@ -60,18 +60,18 @@ def test_what_stands_still_keeps_its_thin_parts(thin):
 
 
 @pytest.mark.parametrize(("protocol", "cubic"), [("paper", True), ("memory", False)])
-def test_masks_are_enlarged_cubically_where_decisions_are_carried_on_alone(
+def test_masks_are_upsampled_cubically_if_only_decisions_are_remembered(
     monkeypatch, protocol, cubic
 ):
-    told, as_it_is = [], labels.upsample
+    used, original = [], labels.upsample
     monkeypatch.setattr(
         labels,
         "upsample",
-        lambda *given, cubic: (told.append(cubic), as_it_is(*given, cubic=cubic))[1],
+        lambda *given, cubic: (used.append(cubic), original(*given, cubic=cubic))[1],
     )
     frames, masks = moving_square(count=3)
     corrflow.propagate(Matcher(), frames, masks[0], protocol)
-    assert told == [cubic, cubic]
+    assert used == [cubic, cubic]
 
 
 def test_identity_keeps_the_first_labels_and_needs_no_model():
@@ -82,7 +82,7 @@ def test_identity_keeps_the_first_labels_and_needs_no_model():
     )
 
 
-def test_any_size_comes_back_exactly_and_bytes_are_as_good_as_floats():
+def test_masks_have_the_size_of_the_frames_and_bytes_equal_floats():
     frames = (torch.rand(3, 3, 37, 51) * 255).byte()
     labels = torch.randint(0, 3, (37, 51))
     from_bytes = corrflow.propagate(CorrFlow(SMALL).eval(), frames, labels)
@@ -95,34 +95,34 @@ def test_any_size_comes_back_exactly_and_bytes_are_as_good_as_floats():
     )
 
 
-def test_frames_are_taken_one_at_a_time_and_encoded_once():
-    taken, encoded, model = [], [], Matcher()
+def test_frames_are_read_one_at_a_time_and_encoded_once():
+    read, encoded, model = [], [], Matcher()
     encode = model.encode
     model.encode = lambda frames: (encoded.append(len(frames)), encode(frames))[1]
 
     def camera():
         for t, frame in enumerate(moving_square()[0]):
-            taken.append(t)
+            read.append(t)
             yield frame
 
     results = stream(model, camera(), moving_square()[1][0])
     next(results)
     next(results)
-    assert taken == [0, 1]
+    assert read == [0, 1]
     assert encoded == [1, 1]
 
 
-def test_an_object_out_of_the_windows_reach_is_not_found_there():
+def test_an_object_that_moves_beyond_the_window_is_not_found():
     frames, masks = moving_square(count=2, step=24)
     tracked = corrflow.propagate(
         Matcher(), frames, masks[0], protocol=Protocol("short-sighted", radius=4)
     )
-    # the part of its new place that no window around it saw
+    # from this part of its new position, no window reaches the old one
     assert not (tracked[1] == 3)[:, 36:].any()
     assert (corrflow.propagate(Matcher(), frames, masks[0])[1] == 3)[:, 36:].any()
 
 
-def test_a_model_in_training_is_left_as_it_was():
+def test_propagation_does_not_change_a_model_in_training_mode():
     model = CorrFlow(SMALL).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     corrflow.propagate(model, torch.rand(3, 3, 40, 48), moving_square()[1][0])
@@ -144,29 +144,29 @@ def test_a_model_in_training_is_left_as_it_was():
         ({-1: torch.zeros(40, 48, dtype=torch.uint8)}, "labels of frame -1"),
     ],
 )
-def test_refuses_labels_that_do_not_fit(labels, words):
+def test_labels_that_do_not_fit_are_refused(labels, words):
     with pytest.raises(InputError, match=words):
         corrflow.propagate(Matcher(), moving_square()[0], labels)
 
 
-def test_refuses_an_unknown_protocol_and_no_frames():
+def test_an_unknown_protocol_and_a_video_without_frames_are_refused():
     with pytest.raises(InputError, match="'magic': expected one of paper, memory"):
         corrflow.propagate(Matcher(), moving_square()[0], moving_square()[1][0], protocol="magic")
     with pytest.raises(InputError, match="no frames"):
         corrflow.propagate(Matcher(), [], moving_square()[1][0])
 
 
-def released_shrinking(labels_nhw, classes):
-    """A defect of the released code: the truncated mean of the label numbers of the middle 2x2 of
-    each cell."""
+def released_downsampling(labels_nhw, classes):
+    """Downsample labels as the released code does, by a defect: to the truncated mean of the label
+    numbers of the middle 2x2 pixels of each cell."""
     middle = F.interpolate(
         labels_nhw[:, None].float(), scale_factor=0.25, mode="bilinear", recompute_scale_factor=True
     ).long()
     return F.one_hot(middle[:, 0], classes).movedim(-1, 1).float()
 
 
-def released_enlarging(shares_khw, stride, cubic):
-    """The released code's: always linear."""
+def released_upsampling(shares_khw, stride, cubic):
+    """Upsample shares as the released code does: always linearly."""
     return F.interpolate(
         shares_khw[None], scale_factor=stride, mode="bilinear", align_corners=False
     )[0]
@@ -177,7 +177,7 @@ def released_enlarging(shares_khw, stride, cubic):
 )
 @pytest.mark.parametrize("weights", ["base", "tracking"])
 @pytest.mark.parametrize("objects", ["binary", "multi"])
-def test_masks_equal_the_released_codes_when_labels_shrink_and_grow_as_there(
+def test_masks_equal_the_released_codes_if_labels_are_resized_as_there(
     monkeypatch, tmp_path, weights, objects
 ):
     base, fixture = (
@@ -194,9 +194,9 @@ def test_masks_equal_the_released_codes_when_labels_shrink_and_grow_as_there(
     monkeypatch.setattr(
         labels,
         "labels_to_soft_grid",
-        lambda labels_nhw, classes, stride: released_shrinking(labels_nhw, classes),
+        lambda labels_nhw, classes, stride: released_downsampling(labels_nhw, classes),
     )
-    monkeypatch.setattr(labels, "upsample", released_enlarging)
+    monkeypatch.setattr(labels, "upsample", released_upsampling)
     expected = torch.tensor(fixture[f"{weights}_{objects}_masks"])
     frames = torch.tensor(fixture["frames_rgb"]).movedim(-1, 1)
     assert torch.equal(
@@ -204,20 +204,20 @@ def test_masks_equal_the_released_codes_when_labels_shrink_and_grow_as_there(
     )
 
 
-def test_confidence_is_high_where_the_copy_is_sure_and_falls_where_it_guesses():
+def test_confidence_is_high_for_clear_copies_and_low_for_ambiguous_ones():
     frames, masks = moving_square(count=4)
     tracked = list(stream_masks(Matcher(), frames, masks[0]))
     together = corrflow.propagate(Matcher(), frames, masks[0])
     assert torch.equal(torch.stack([one.labels for one in tracked]), together)
     first, *others = (one.confidence for one in tracked)
-    assert (first[3], first.sum()) == (1, 1)  # given, and nothing else is
+    assert (first[3], first.sum()) == (1, 1)  # given, and no other object is
     assert all(0.95 < one[3] <= 1 for one in others)
-    # features that tell nothing: each cell is copied from all that it sees
+    # with equal features everywhere, each cell is copied from its whole window
     blank = list(stream_masks(Matcher(), torch.full_like(frames, 0.5), masks[0]))
     assert blank[-1].confidence[3] < 0.5 * others[-1][3]
 
 
-def test_what_is_gone_in_a_frame_is_not_copied_from_it():
+def test_an_object_marked_as_gone_is_not_copied_to_later_frames():
     frames, masks = moving_square(count=5)
     both = masks.clone()
     both[:, -3:, -3:] = 5
@@ -228,10 +228,10 @@ def test_what_is_gone_in_a_frame_is_not_copied_from_it():
     assert torch.equal(tracked[2].labels == 5, usual[2].labels == 5)
 
 
-def test_an_object_that_is_given_again_is_certain_again():
+def test_an_object_that_is_given_again_has_full_confidence():
     frames, masks = moving_square(count=4)
     blank = torch.full_like(frames, 0.5)
     tracked = list(stream_masks(Matcher(), blank, {0: masks[0], 2: masks[2]}))
-    told = [float(one.confidence[3]) for one in tracked]
-    assert (told[0], told[2]) == (1, 1)
-    assert max(told[1], told[3]) < 1
+    confidences = [float(one.confidence[3]) for one in tracked]
+    assert (confidences[0], confidences[2]) == (1, 1)
+    assert max(confidences[1], confidences[3]) < 1

@@ -1,5 +1,5 @@
-"""What the protocols do with a video: several references, objects that enter late, points, videos
-in step, encoders of other makes."""
+"""Propagation protocols: several references, objects that enter late, points, several videos in
+step, and other encoders."""
 
 import itertools
 import resource
@@ -33,7 +33,7 @@ SIDE = 16
 
 
 def colors(frames):
-    """Features that tell colours apart sharply."""
+    """Features that separate colours sharply."""
     return 40 * F.normalize(F.avg_pool2d(frames, 4) - 0.5, dim=1)
 
 
@@ -57,15 +57,15 @@ def encoding(encode, stride, channels=3, scale=1.0, attention="auto"):
 SHARP = encoding(colors, 4)
 
 
-def scene(places, size=(40, 64)):
-    """Frames `[T, 3, H, W]` and masks of squares on blue, red (3) and green (7); `places`: the
-    columns of each by frame, None: absent."""
+def scene(walk, size=(40, 64)):
+    """Frames `[T, 3, H, W]` with a red square (label 3) and a green one (label 7) on blue, and
+    masks of both. `walk`: the columns of the squares in each frame, None if a square is absent."""
     frames, masks = (
-        torch.zeros(len(places), 3, *size),
-        torch.zeros(len(places), *size, dtype=torch.uint8),
+        torch.zeros(len(walk), 3, *size),
+        torch.zeros(len(walk), *size, dtype=torch.uint8),
     )
     frames[:, 2] = 1.0
-    for t, columns in enumerate(places):
+    for t, columns in enumerate(walk):
         for (label, channel, row), column in zip(((3, 0, 4), (7, 1, 22)), columns, strict=True):
             if column is not None:
                 box = (slice(row, row + SIDE), slice(column, column + SIDE))
@@ -76,7 +76,7 @@ def scene(places, size=(40, 64)):
 
 
 @pytest.mark.parametrize("name", TRACKING)
-def test_every_protocol_follows_two_squares(name):
+def test_every_protocol_tracks_two_squares(name):
     frames, masks = scene([(4 + 4 * t, 40 - 4 * t) for t in range(8)])
     tracked = corrflow.propagate(SHARP, frames, masks[0], name)
     assert ((tracked != masks).sum(dim=(1, 2)) <= 10 * 8).all()
@@ -84,7 +84,7 @@ def test_every_protocol_follows_two_squares(name):
 
 
 @pytest.mark.parametrize("name", TRACKING)
-def test_an_object_may_enter_late_and_changes_nothing_before(name):
+def test_an_object_that_enters_late_does_not_change_earlier_frames(name):
     frames, masks = scene([(4 + 4 * t, 40 - 4 * t if t >= 3 else None) for t in range(8)])
     alone = corrflow.propagate(SHARP, frames, masks[0], name)
     given = {0: masks[0], 3: torch.where(masks[3] == 7, 7, 0)}
@@ -103,7 +103,7 @@ def test_frames_before_the_first_mask_are_empty():
 
 
 @pytest.mark.parametrize("name", TRACKING)
-def test_an_object_that_was_there_before_it_was_given_is_not_outvoted_by_the_frames_before(name):
+def test_references_from_before_an_object_was_given_do_not_outvote_it(name):
     frames, masks = scene([(4 + 4 * t, 76 - 4 * t) for t in range(16)], size=(40, 96))
     tracked = corrflow.propagate(
         SHARP,
@@ -116,8 +116,9 @@ def test_an_object_that_was_there_before_it_was_given_is_not_outvoted_by_the_fra
 
 
 @pytest.mark.parametrize(("hardening", "share"), [(0.0, 0.7), (0.2, 0.76), (0.5, 0.85), (1.0, 1.0)])
-def test_what_is_remembered_is_partly_decided(hardening, share):
-    """An object of 4x4 cells, each copied by 0.7: those inside are decided to be its."""
+def test_hardening_mixes_the_decision_into_the_remembered_shares(hardening, share):
+    """An object of 4x4 cells is copied with a share of 0.7; the decision gives it all of its
+    inner cells."""
     _, masks = scene([(4, None)])
     protocol = Protocol("some", hardening=hardening)
     labels = MaskLabels({0: masks[0]}, 4, torch.device("cpu"), protocol)
@@ -131,7 +132,7 @@ def test_what_is_remembered_is_partly_decided(hardening, share):
 
 
 @pytest.mark.parametrize("name", TRACKING)
-def test_a_correction_is_not_undone_by_the_frames_before(name):
+def test_earlier_references_do_not_undo_a_correction(name):
     frames, masks = scene([(4, 40)] * 12)
     mistaken = torch.where(masks[0] == 7, 3, masks[0])  # both squares as one object
     tracked = corrflow.propagate(SHARP, frames, {0: mistaken, 6: masks[6]}, name)
@@ -139,7 +140,7 @@ def test_a_correction_is_not_undone_by_the_frames_before(name):
     assert ((tracked != masks).sum(dim=(1, 2))[6:] <= 10 * 8).all()
 
 
-def test_a_mask_given_anew_takes_the_place_of_what_was_tracked():
+def test_a_new_mask_of_an_object_replaces_its_tracked_mask():
     frames, masks = scene([(4, 40)] * 4)
     moved = torch.zeros_like(masks[0])
     moved[30:40, 0:8] = 3
@@ -151,7 +152,7 @@ def test_a_mask_given_anew_takes_the_place_of_what_was_tracked():
 
 
 @pytest.mark.parametrize("name", TRACKING)
-def test_an_object_that_is_lost_is_empty(name):
+def test_a_lost_object_has_an_empty_mask(name):
     frames, masks = scene([(4, 40), (4, 40), (4, None), (4, None), (4, None), (4, None)])
     tracked = corrflow.propagate(SHARP, frames, masks[0], name)
     assert (tracked[1] == 7).any()
@@ -159,14 +160,14 @@ def test_an_object_that_is_lost_is_empty(name):
     assert (tracked[2:] == 3).any(dim=2).any(dim=1).all()
 
 
-def test_with_a_memory_an_object_comes_back_and_without_it_stays_lost():
+def test_only_a_protocol_with_memory_recovers_a_lost_object():
     frames, masks = scene([(4, 40), (4, 40), (4, None), (4, None), (4, 40), (4, 40)])
     assert (corrflow.propagate(SHARP, frames, masks[0], "memory")[-1] == 7).any()
     assert not (corrflow.propagate(SHARP, frames, masks[0], "paper")[-1] == 7).any()
 
 
 @pytest.mark.parametrize("name", [*TRACKING, "identity"])
-def test_videos_in_step_are_tracked_as_each_alone(name):
+def test_videos_tracked_in_step_equal_each_tracked_alone(name):
     walks = (
         [(4 + 4 * t, None) for t in range(5)],
         [(4, 40 - 4 * t) for t in range(8)],
@@ -183,7 +184,7 @@ def test_videos_in_step_are_tracked_as_each_alone(name):
         assert torch.equal(torch.stack(tracked), corrflow.propagate(SHARP, frames, masks[0], name))
 
 
-def test_videos_in_step_must_be_alike():
+def test_videos_in_step_must_share_their_size_and_label_frames():
     small, large = scene([(4, None)] * 2), scene([(4, None)] * 2, size=(40, 68))
     with pytest.raises(InputError, match="expected the same size"):
         next(stream_together(SHARP, [small[0], large[0]], [small[1][0], large[1][0]]))
@@ -192,8 +193,8 @@ def test_videos_in_step_must_be_alike():
 
 
 def camera(count):
-    """Frames `[3, 64, 96]` of a wall without two like places, past which the camera moves a cell to
-    the right each frame."""
+    """Frames `[3, 64, 96]` of a wall on which no two places look alike. The camera moves by a cell
+    to the right in each frame."""
     texture = torch.rand(1, 3, 12, 20, generator=torch.Generator().manual_seed(0))
     wall = F.interpolate(texture, scale_factor=8, mode="bicubic").clamp(0, 1)[0]
     return [wall[:, 8:72, 16 + 4 * t : 112 + 4 * t] for t in range(count)]
@@ -210,7 +211,7 @@ NEIGHBOURS = encoding(
 
 
 @pytest.mark.parametrize("name", TRACKING)
-def test_points_are_followed_and_one_may_enter_late(name):
+def test_points_are_tracked_and_one_may_enter_late(name):
     nan = float("nan")
     given = {
         0: torch.tensor([[60.0, 30.0], [nan, nan]]),
@@ -228,7 +229,7 @@ def test_points_are_followed_and_one_may_enter_late(name):
 
 
 @pytest.mark.parametrize("name", TRACKING)
-def test_points_of_videos_in_step_are_followed_as_of_each_alone(name):
+def test_points_tracked_in_step_equal_those_of_each_video_alone(name):
     nan = float("nan")
     videos = [camera(6), [], camera(4)[::-1]]
     points = [
@@ -249,8 +250,8 @@ def test_points_of_videos_in_step_are_followed_as_of_each_alone(name):
             torch.testing.assert_close(one.confidence, other.confidence)
 
 
-def test_points_do_not_go_by_what_labels_look_like():
-    points = torch.tensor([[60.0, 30.0], [64.0, 30.0]])  # of one alone there is nothing to weigh
+def test_the_appearance_model_does_not_affect_points():
+    points = torch.tensor([[60.0, 30.0], [64.0, 30.0]])  # a single point has no shares to reweight
     for one, other in zip(
         stream_points(NEIGHBOURS, camera(4), points, "memory"),
         stream_points(NEIGHBOURS, camera(4), points, "appearance"),
@@ -260,7 +261,7 @@ def test_points_do_not_go_by_what_labels_look_like():
         assert torch.equal(one.confidence, other.confidence)
 
 
-def test_a_point_comes_back_where_it_was_given():
+def test_a_point_in_its_given_frame_is_returned_unchanged():
     frames, _ = scene([(4, 40)] * 2)
     for xy in ((0.0, 0.0), (63.0, 39.0), (17.3, 22.8)):
         located = next(stream_points(SHARP, frames, torch.tensor([xy]), "memory"))
@@ -268,7 +269,7 @@ def test_a_point_comes_back_where_it_was_given():
         assert located.confidence.tolist() == [1.0]
 
 
-def test_a_point_on_something_unlike_anything_else_is_found_to_a_fraction_of_a_cell():
+def test_a_point_on_distinctive_texture_is_located_within_a_pixel():
     protocol = Protocol(
         "exact",
         anchors=(0,),
@@ -284,7 +285,7 @@ def test_a_point_on_something_unlike_anything_else_is_found_to_a_fraction_of_a_c
         assert point.visible.all()
 
 
-def test_a_point_whose_surface_is_gone_is_not_seen_and_stays_where_it_was():
+def test_a_point_whose_surface_vanishes_is_hidden_and_stays_in_place():
     frames, _ = scene([(4, 40), (4, 40), (4, None), (4, None)])
     for name in ("paper", "memory"):
         found = list(stream_points(SHARP, frames, torch.tensor([[48.0, 30.0]]), name))
@@ -304,12 +305,12 @@ def test_a_point_whose_surface_is_gone_is_not_seen_and_stays_where_it_was():
         (torch.tensor([[3.0, float("nan")]]), "point 3,nan of frame 0"),
     ],
 )
-def test_refuses_points_that_are_none(points, words):
+def test_invalid_points_are_refused(points, words):
     with pytest.raises(InputError, match=words):
         next(stream_points(SHARP, scene([(4, 40)])[0], points))
 
 
-def test_labels_of_frames_that_never_come_are_told():
+def test_labels_beyond_the_end_of_the_video_are_refused():
     frames, masks = scene([(4, 40)] * 3)
     with pytest.raises(
         InputError, match=r"labels or points of frame 7: the video has 3 frames: expected 0 to 2"
@@ -320,7 +321,7 @@ def test_labels_of_frames_that_never_come_are_told():
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.uint16, torch.int64, "numpy"])
-def test_masks_of_any_whole_numbers_are_taken(kind):
+def test_masks_of_any_integer_type_are_accepted(kind):
     frames, masks = scene([(4, None)] * 2)
     one = (masks[0] > 0).to(torch.uint8)
     given = one.numpy() if kind == "numpy" else one.to(kind)
@@ -329,30 +330,30 @@ def test_masks_of_any_whole_numbers_are_taken(kind):
     )
 
 
-def test_shares_that_were_wholly_of_a_changed_label_become_background():
+def test_background_fills_cells_that_a_changed_label_had_entirely():
     old = torch.zeros(3, 1, 2)
     old[2] = torch.tensor([1.0 + 1e-7, 0.5])
     old[1, 0, 1] = 0.5
     new = torch.zeros(3, 1, 2)
     new[2, 0, 0] = 0.25
-    told = merge_given_labels(old, new, torch.tensor([False, False, True])[:, None, None])
-    torch.testing.assert_close(told[:, 0], torch.tensor([[0.75, 0.0], [0.0, 1.0], [0.25, 0.0]]))
+    merged = merge_given_labels(old, new, torch.tensor([False, False, True])[:, None, None])
+    torch.testing.assert_close(merged[:, 0], torch.tensor([[0.75, 0.0], [0.0, 1.0], [0.25, 0.0]]))
 
 
-def test_videos_in_step_are_as_many_as_their_labels():
+def test_videos_in_step_need_labels_for_each_video():
     frames, masks = scene([(4, None)])
     for videos, labels in (([], []), ([frames], []), ([frames], [masks[0], masks[0]])):
         with pytest.raises(InputError, match="expected labels for each, and at least 1"):
             stream_together(SHARP, videos, labels)
 
 
-def test_an_encoder_that_an_evaluation_is_to_know_again_needs_a_name():
+def test_the_digest_of_an_encoder_needs_its_name():
     with pytest.raises(InputError, match="encoder: no name"):
         weights_digest(SHARP)
 
 
-def test_a_backend_that_does_not_serve_an_encoder_gives_way():
-    # 900 channels, and not on CUDA either
+def test_propagation_falls_back_from_a_backend_that_lacks_support():
+    # triton does not support 900 channels, nor tensors on the CPU unless it is interpreted
     wide = encoding(
         lambda x: F.avg_pool2d(x, 8).repeat(1, 300, 1, 1), 8, channels=900, attention="triton"
     )
@@ -361,7 +362,7 @@ def test_a_backend_that_does_not_serve_an_encoder_gives_way():
         assert corrflow.propagate(wide, frames, masks[0], name).shape == masks.shape
 
 
-def test_of_no_frames_there_are_no_points():
+def test_a_video_without_frames_has_no_points():
     assert list(stream_points(SHARP, [], torch.zeros(1, 2))) == []
 
 
@@ -369,7 +370,7 @@ def empty_reference(*, given):
     return Reference(torch.zeros(1, 1, 1, 1), torch.zeros(1, 1, 1, 1), torch.tensor([[given]]))
 
 
-def test_the_references_are_those_of_the_protocol_and_bounded():
+def test_references_follow_the_protocol_and_stay_bounded():
     for name in TRACKING:
         protocol = find_protocol(name)
         references = References(protocol, SHARP)
@@ -382,7 +383,7 @@ def test_the_references_are_those_of_the_protocol_and_bounded():
         assert len(references.kept) <= len(protocol.anchors) + max(protocol.recent)
 
 
-def test_frames_in_which_objects_enter_stay_the_last_few():
+def test_only_the_last_few_frames_with_new_objects_stay_references():
     references = References(PROTOCOLS["memory"], SHARP)
     for number in range(200):
         references.remember(number, empty_reference(given=number % 10 == 0))
@@ -390,9 +391,9 @@ def test_frames_in_which_objects_enter_stay_the_last_few():
     assert len(references.kept) <= 1 + LATE_REFERENCES + 20
 
 
-def test_agreement_is_with_what_the_given_frame_says_wherever_it_is_found():
+def test_agreement_compares_with_the_given_frame_at_any_distance():
     def frame(rows, columns):
-        """Features of something red on blue, and the shares of background and object."""
+        """Features of a red object on blue, and the shares of background and object."""
         is_object_hw = torch.zeros(8, 8, dtype=torch.bool)
         is_object_hw[rows, columns] = True
         shares_2hw = torch.stack([~is_object_hw, is_object_hw]).float()
@@ -403,39 +404,41 @@ def test_agreement_is_with_what_the_given_frame_says_wherever_it_is_found():
     references = References(protocol, SHARP, with_agreement=True)
     given, moved = frame(start, start), frame(end, end)
     references.remember(0, Reference(*given, torch.tensor([[False, True]])))
-    for copied, told in (
+    for copied, expected in (
         (moved, [1, 1]),  # far outside of the window of one cell
         (frame(slice(4, 6), end), [48 / 56, 8 / 16]),
         (given, [32 / 64, 0]),
     ):
         agreement_bk = references.agreement(moved[0], copied[1])
-        torch.testing.assert_close(agreement_bk, torch.tensor([told]).float(), rtol=0, atol=1e-4)
+        torch.testing.assert_close(
+            agreement_bk, torch.tensor([expected]).float(), rtol=0, atol=1e-4
+        )
     assert references.agreement(moved[0], None) is None
     references.with_agreement = False
     assert references.agreement(moved[0], moved[1]) is None
 
 
-def test_what_turns_into_something_else_step_by_step_loses_confidence():
+def test_an_object_that_gradually_changes_colour_loses_confidence():
     red, green, blue = torch.eye(3)[:, :, None, None]
     frames = blue.repeat(9, 1, 40, 64)
-    frames[:, :, 24:36, 40:52] = green  # is no object
+    frames[:, :, 24:36, 40:52] = green  # is not an object
     for number, frame_3hw in enumerate(frames):
         frame_3hw[:, 4:16, 4:16] = torch.lerp(red, green, number / 8)[0]
     mask = torch.zeros(40, 64, dtype=torch.uint8)
     mask[4:16, 4:16] = 1
-    alone = replace(PROTOCOLS["memory"], anchors=())
-    tracked, sure = (
-        list(stream_masks(SHARP, frames, mask, protocol)) for protocol in ("memory", alone)
+    recent_only = replace(PROTOCOLS["memory"], anchors=())
+    tracked, tracked_by_recent = (
+        list(stream_masks(SHARP, frames, mask, protocol)) for protocol in ("memory", recent_only)
     )
-    for masks in (tracked[-1], sure[-1]):
+    for masks in (tracked[-1], tracked_by_recent[-1]):
         assert (masks.labels == 1).sum() > 100
-    assert sure[-1].confidence[1] > 0.8
+    assert tracked_by_recent[-1].confidence[1] > 0.8
     assert tracked[1].confidence[1] > 0.8
     assert tracked[-1].confidence[1] < 0.2
 
 
 @pytest.mark.parametrize("name", ["paper", "memory"])
-def test_memory_stays_flat_over_ten_thousand_frames(name):
+def test_memory_use_does_not_grow_over_ten_thousand_frames(name):
     draw = torch.Generator().manual_seed(0)
     frames = (torch.rand(8, 3, 32, 48, generator=draw) * 255).byte()
     labels = torch.zeros(32, 48, dtype=torch.uint8)
@@ -450,7 +453,7 @@ def test_memory_stays_flat_over_ten_thousand_frames(name):
     assert grown < 9_000 * 6 // 4, "a quarter of the features alone that 9,000 frames would be"
 
 
-def test_features_are_computed_once_a_frame():
+def test_features_are_computed_once_per_frame():
     encoded = []
     counting = FunctionEncoder(lambda x: (encoded.append(len(x)), colors(x))[1], stride=4)
     frames, masks = scene([(4, 40)] * 9)
@@ -472,7 +475,7 @@ def test_an_encoder_of_any_stride_tracks_frames_of_any_size(stride):
         assert (tracked == masks).float().mean() > 0.8
 
 
-def test_an_encoder_of_another_stride_than_it_says_is_refused():
+def test_an_encoder_with_a_wrong_stride_is_refused():
     frames, masks = scene([(4, 40)])
     words = r"frames \[1, 3, 40, 64\] became \[1, 3, 10, 16\]: expected \[1, 3, 5, 8\].* stride 8"
     with pytest.raises(InputError, match=words):
@@ -497,13 +500,13 @@ def test_an_encoder_of_another_stride_than_it_says_is_refused():
         {"short_side": -1},
     ],
 )
-def test_refuses_a_protocol_that_makes_no_sense(wrong):
+def test_protocols_with_values_out_of_range_are_refused(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=f"protocol x: .*{name}.*: expected"):
         Protocol("x", **wrong)
 
 
-def test_a_model_of_ours_keeps_its_scale_and_takes_every_protocol():
+def test_our_model_keeps_its_temperature_and_works_with_every_protocol():
     torch.manual_seed(0)
     model = CorrFlow(
         ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2, inverse_temperature=0.5)
@@ -517,14 +520,14 @@ def test_a_model_of_ours_keeps_its_scale_and_takes_every_protocol():
     )
 
 
-def test_propagation_needs_no_part_of_training():
+def test_propagation_does_not_import_training():
     line = "import sys, corrflow.propagation; sys.exit('corrflow.training' in sys.modules)"
     import subprocess
 
     assert subprocess.run([sys.executable, "-c", line], check=False).returncode == 0
 
 
-def test_whitened_features_have_no_favourite_direction():
+def test_whitened_features_have_mean_zero_and_unit_covariance():
     draw = torch.Generator().manual_seed(0)
     mixed_bchw = (
         torch.randn(8, 8, generator=draw) @ torch.randn(2, 8, 60 * 40, generator=draw) + 5
@@ -536,7 +539,7 @@ def test_whitened_features_have_no_favourite_direction():
     )
 
 
-def test_a_floor_leaves_directions_without_variance_small():
+def test_whitening_does_not_amplify_directions_without_variance():
     features_bchw = torch.zeros(1, 4, 10, 10)
     features_bchw[0, 0] = torch.randn(10, 10, generator=torch.Generator().manual_seed(0))
     whitened = Whitening.fit(features_bchw, 0.5).apply(features_bchw)
@@ -546,7 +549,7 @@ def test_a_floor_leaves_directions_without_variance_small():
     )
 
 
-def test_features_are_whitened_as_the_first_frame_says():
+def test_features_are_whitened_by_the_statistics_of_the_first_frame():
     references = References(replace(PROTOCOLS["memory"], whitening=0.2), SHARP)
     first, second = (
         torch.randn(2, 4, 6, 6, generator=torch.Generator().manual_seed(n)) for n in range(2)
@@ -561,7 +564,7 @@ def test_features_are_whitened_as_the_first_frame_says():
     torch.testing.assert_close(references.prepare(second[1:]), both[1:])
 
 
-def test_the_name_of_a_model_is_not_a_model():
+def test_a_model_name_in_place_of_a_model_is_refused():
     frames, mask = torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.ones(32, 32)
     with pytest.raises(InputError, match=r"encoder 'fast': expected .* from corrflow\.load_model"):
         corrflow.propagate("fast", frames, mask)

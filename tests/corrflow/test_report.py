@@ -1,4 +1,4 @@
-"""The report, opened in a browser as a reader would."""
+"""The HTML report, opened in a browser as a reader would open it."""
 
 import math
 import re
@@ -26,8 +26,8 @@ TITLE = "A <b>title</b> & more"
 
 
 class Joints(Davis):
-    """Points in percent, as some benchmarks have them: a stand-in with what the report asks of a
-    benchmark."""
+    """A stand-in for a benchmark that scores points in percent, with the attributes that the report
+    needs."""
 
     kind = "points"
     headline = ("PCK@0.1", "PCK@0.2")
@@ -55,8 +55,8 @@ def joints():
 
 
 def make(out, name, level, benchmark="davis2017", names=tuple(NAMES), scored=True):
-    """A result in which each sequence is a little worse than the one before; each has two objects,
-    of which one enters late."""
+    """A result in which each sequence scores a little lower than the one before it. Each has two
+    objects, one of which enters late."""
     rules = registry.find_benchmark(benchmark)
     measures, unit, undefined = (
         (("J", "F"), 1, [])
@@ -90,7 +90,7 @@ def write_overlay(path, shade):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """A page of each kind."""
+    """A folder with a page of each kind."""
     out = tmp_path_factory.mktemp("pages")
     low, high = (
         make(out, "baseline", 0.5),
@@ -111,33 +111,33 @@ def pages(tmp_path_factory):
 
 @pytest.fixture
 def visit(browser, pages):
-    """Opens a page; when the test is over, nothing may have been asked of the network or complained
-    about."""
-    told, asked, contexts = [], [], []
+    """Opens a page. After the test, the page must have requested nothing from the network and
+    logged no message."""
+    messages, requested, contexts = [], [], []
 
     def call(name, **options):
         contexts.append(
             browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         )
         page = contexts[-1].new_page()
-        page.on("console", lambda message: told.append(message.text))
-        page.on("pageerror", lambda error: told.append(str(error)))
-        page.on("request", lambda request: asked.append(request.url[:80]))
+        page.on("console", lambda message: messages.append(message.text))
+        page.on("pageerror", lambda error: messages.append(str(error)))
+        page.on("request", lambda request: requested.append(request.url[:80]))
         page.goto((pages / f"{name}.html").as_uri())
         return page
 
     yield call
     for context in contexts:
         context.close()
-    assert told == []
-    assert [url for url in asked if not url.startswith(("file:", "data:"))] == []
+    assert messages == []
+    assert [url for url in requested if not url.startswith(("file:", "data:"))] == []
 
 
-ALL = ("one", "two", "points", "unscored", "both")
+PAGES = ("one", "two", "points", "unscored", "both")
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_pictures_load_and_everything_has_a_name(visit, name):
+@pytest.mark.parametrize("name", PAGES)
+def test_images_load_and_elements_have_accessible_names(visit, name):
     page = visit(name)
     assert page.title() == TITLE
     assert page.locator("h1").inner_text() == TITLE
@@ -160,8 +160,8 @@ def test_pictures_load_and_everything_has_a_name(visit, name):
     assert set(links) <= set(keys)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_a_narrow_screen_scrolls_tables_and_not_the_page(visit, name):
+@pytest.mark.parametrize("name", PAGES)
+def test_on_a_narrow_screen_tables_scroll_and_the_page_does_not(visit, name):
     page = visit(name, viewport={"width": 375, "height": 700})
     assert page.evaluate("document.documentElement.scrollWidth") == 375
 
@@ -180,7 +180,7 @@ CONTRAST = """all => all.map(e => {
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_words_are_legible_in_both_schemes(visit, scheme):
+def test_text_has_enough_contrast_in_both_colour_schemes(visit, scheme):
     page = visit("two", color_scheme=scheme)
     red, *_ = map(
         int,
@@ -189,11 +189,11 @@ def test_words_are_legible_in_both_schemes(visit, scheme):
         ),
     )
     assert red < 40 if scheme == "dark" else red > 240
-    words = (
+    selectors = (
         "p, h1, h2, h3, h4, h5, td, th, th button, figcaption, li, .badge, .best, .source, nav a, "
         ".plot span"
     )
-    assert min(page.eval_on_selector_all(words, CONTRAST)) >= 4.5
+    assert min(page.eval_on_selector_all(selectors, CONTRAST)) >= 4.5
 
 
 def column(page, part, index):
@@ -202,7 +202,7 @@ def column(page, part, index):
     )
 
 
-def test_tables_sort_by_a_click_on_a_name(visit):
+def test_clicking_a_column_name_sorts_the_table(visit):
     page = visit("one")
     assert column(page, "sequences", 0) == NAMES
     figure = page.locator("#davis2017-sequences thead th", has_text="J&F")
@@ -217,7 +217,7 @@ def test_tables_sort_by_a_click_on_a_name(visit):
     assert figure.get_attribute("aria-sort") is None
 
 
-def test_what_has_no_value_is_sorted_last(visit):
+def test_rows_without_a_value_are_sorted_last(visit):
     page = visit("one")
     for _ in range(2):
         page.locator("#davis2017-published thead button", has_text="J recall").click()
@@ -227,14 +227,14 @@ def test_what_has_no_value_is_sorted_last(visit):
     assert filled == sorted(filled, key=float)
 
 
-def test_without_scripts_it_is_all_there(visit):
+def test_the_report_is_complete_without_javascript(visit):
     page = visit("two", java_script_enabled=False)
     assert page.locator("button").count() == 0
     assert page.locator("#davis2017-sequences tbody tr").count() == len(NAMES)
     assert page.locator("#davis2017-curves svg").count() == 2 * len(NAMES)
 
 
-def test_the_best_and_the_worst_are_shown(visit):
+def test_overlays_show_the_best_and_the_worst_sequences(visit):
     page = visit("one")
     shown = page.eval_on_selector_all("#davis2017-overlays h5", "all => all.map(h => h.innerText)")
     assert shown == [*NAMES[:3], *NAMES[:-4:-1]]
@@ -245,7 +245,7 @@ def test_the_best_and_the_worst_are_shown(visit):
     assert captions == ["00000", "00001", "00002", "00004", "00005"]
 
 
-def test_runs_are_compared_with_the_first(visit):
+def test_runs_are_compared_with_the_first_run(visit):
     page = visit("two")
     assert (
         "better in 8 of 8 sequences, J&F +0.300 on average"
@@ -254,14 +254,14 @@ def test_runs_are_compared_with_the_first(visit):
     assert column(page, "sequences", 4) == ["+0.300"] * 8
     assert page.locator("#davis2017-sequences td:nth-child(4) .best").count() == 8
     assert page.locator("#davis2017-sequences td:nth-child(3) .best").count() == 0
-    # two panels, J and F, in each a line of each run
+    # two panels, for J and F, each with a line for each run
     assert page.locator("#davis2017-curves .chart").first.locator("path.mean").count() == 4
     assert "baseline mean 0.5" in page.locator("#davis2017-curves svg").first.get_attribute(
         "aria-label"
     )
 
 
-def test_what_others_published_is_marked(visit):
+def test_published_results_are_marked(visit):
     page = visit("two")
     rows = page.eval_on_selector_all(
         "#davis2017-published tbody tr", "all => all.map(r => [r.className, r.cells[0].innerText])"
@@ -274,14 +274,14 @@ def test_what_others_published_is_marked(visit):
     assert page.locator("#davis2017-published .warning").count() == 0
 
 
-def test_percents_are_drawn_up_to_a_hundred(visit):
+def test_curves_in_percent_are_drawn_on_a_scale_up_to_100(visit):
     page = visit("points")
     assert page.locator("#joints-curves .y").first.inner_text() == "100"
     assert page.locator("#joints-published").count() == 0
     assert page.locator("#joints dl").inner_text().split("\n")[:2] == ["PCK@0.1", "52.5"]
 
 
-def test_without_public_truth_there_are_pictures_and_no_figures(visit):
+def test_a_run_without_ground_truth_has_overlays_but_no_scores(visit):
     page = visit("unscored")
     assert "Nothing was scored" in page.locator("#davis2017 .warning").inner_text()
     headings = page.eval_on_selector_all("h3", "all => all.map(h => h.innerText)")
@@ -289,7 +289,7 @@ def test_without_public_truth_there_are_pictures_and_no_figures(visit):
     assert column(page, "sequences", 1) == ["10"] * 8
 
 
-def test_each_benchmark_has_its_part_and_speed_has_all(visit):
+def test_each_benchmark_has_a_section_and_the_speed_table_covers_all(visit):
     page = visit("both")
     assert page.eval_on_selector_all("h2", "all => all.map(h => h.innerText)") == [
         "DAVIS-2017, validation",
@@ -303,7 +303,7 @@ def test_each_benchmark_has_its_part_and_speed_has_all(visit):
     assert [row[1] for row in speeds] == ["davis2017", "davis2017", "joints"]
 
 
-def test_the_text_has_a_table_for_each_benchmark(tmp_path):
+def test_the_text_report_has_a_table_for_each_benchmark(tmp_path):
     lines = text_table(
         [make(tmp_path, "a", 0.5), make(tmp_path, "points", 0.5, "joints")]
     ).splitlines()
@@ -316,7 +316,7 @@ def test_the_text_has_a_table_for_each_benchmark(tmp_path):
 
 
 def shifted(result, gains):
-    """The result with its headline figure raised in each sequence by so much."""
+    """The result with its headline figure raised by one of `gains` in each sequence."""
     column = "J&F-Mean"
     sequences = {
         name: replace(
@@ -328,7 +328,7 @@ def shifted(result, gains):
     return replace(result, name=f"{result.name}-b", sequences=sequences, overall=overall)
 
 
-def test_a_gain_is_more_than_chance_where_its_interval_excludes_zero(tmp_path):
+def test_a_gain_is_more_than_chance_if_its_interval_excludes_zero(tmp_path):
     first = make(tmp_path, "a", 0.5)
     steady = [0.02, 0.03, 0.02, 0.01, 0.02, 0.03, 0.01, 0.02]
     one_lucky = [0.2, -0.01, -0.01, -0.01, 0.0, 0.0, -0.01, 0.0]
@@ -338,7 +338,7 @@ def test_a_gain_is_more_than_chance_where_its_interval_excludes_zero(tmp_path):
         assert verdict in lines[-1]
 
 
-def test_an_overall_figure_that_is_no_mean_over_sequences_has_no_interval(tmp_path):
+def test_an_overall_figure_that_is_not_a_mean_has_no_interval(tmp_path):
     result = make(tmp_path, "a", 0.5)
     (comparison,) = compare([replace(result, overall={**result.overall, "J&F-Mean": 0.5})])
     assert comparison.interval(comparison.runs[0]) is None
@@ -346,7 +346,7 @@ def test_an_overall_figure_that_is_no_mean_over_sequences_has_no_interval(tmp_pa
     assert alone.interval(alone.runs[0]) is None
 
 
-def test_seeds_of_a_setting_are_shown_by_their_mean(tmp_path):
+def test_seeds_of_one_setting_are_shown_as_their_mean(tmp_path):
     low, high = make(tmp_path, "low", 0.4), make(tmp_path, "high", 0.6)
     (merged,) = average_seeds([low, high], 2)
     middle = make(tmp_path, "middle", 0.5)
@@ -376,7 +376,7 @@ def test_only_seeds_of_one_setting_are_averaged(tmp_path):
             average_seeds([one, other], 2)
 
 
-def test_runs_of_one_name_are_told_apart(tmp_path):
+def test_runs_with_equal_names_get_distinct_labels(tmp_path):
     one = make(tmp_path, "a", 0.5, names=("alpha",))
     memory = replace(one, protocol="memory")
     moved = replace(one, out=tmp_path / "b")
@@ -384,7 +384,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
     assert labels([one, moved]) == [f"a, {tmp_path / 'a'}", f"a, {tmp_path / 'b'}"]
 
 
-def test_a_run_without_figures_goes_last_and_does_not_lead(tmp_path):
+def test_a_run_without_figures_is_ranked_last(tmp_path):
     good = make(tmp_path, "good", 0.5)
     lost = replace(make(tmp_path, "lost", 0.4), overall=dict.fromkeys(good.overall, math.nan))
     for order in ([lost, good], [good, lost]):
@@ -403,7 +403,7 @@ def test_a_run_without_figures_goes_last_and_does_not_lead(tmp_path):
         assert section.rindex("lost") > section.rindex('<td class="bar"')
 
 
-BESIDE = "Compared with published results"
+PUBLISHED_TITLE = "Compared with published results"
 
 
 @pytest.mark.parametrize(
@@ -411,27 +411,27 @@ BESIDE = "Compared with published results"
     [
         ("davis2016", DAVIS_2016, True),
         ("davis2016", DAVIS_2017, False),
-        ("davis2016", [f"scene-{n}" for n in range(20)], False),  # as many others
+        ("davis2016", [f"scene-{n}" for n in range(20)], False),  # as many sequences, but others
         ("davis2016", DAVIS_2016[1:], False),
         ("jhmdb", [f"wave-{n}" for n in range(268)], True),
         ("jhmdb", [f"wave-{n}" for n in range(267)], False),
     ],
 )
-def test_published_results_stand_beside_the_whole_data_set_alone(tmp_path, benchmark, names, shown):
+def test_published_results_are_shown_only_for_the_whole_data_set(tmp_path, benchmark, names, shown):
     figures = {"J&F-Mean": 0.5, "PCK@0.1": 0.5}
     sequences = {name: SequenceResult(10, 2.0, {}, {}) for name in names}
     result = Result("a", benchmark, "paper", tmp_path, figures, sequences, 1)
     (comparison,) = compare([result])
-    assert (BESIDE in published_section(comparison)) == shown
+    assert (PUBLISHED_TITLE in published_section(comparison)) == shown
     assert published_section(*compare([replace(result, overall={})])) == ""
 
 
-def test_the_sequences_of_davis_2017_are_thirty_with_those_of_2016_among_them():
+def test_davis_2017_has_30_sequences_that_include_the_20_of_davis_2016():
     assert (len(set(DAVIS_2016)), len(set(DAVIS_2017))) == (20, 30)
     assert set(DAVIS_2016) < set(DAVIS_2017)
 
 
-def test_of_several_runs_those_that_compare_stand_beside_published_results(tmp_path):
+def test_only_comparable_runs_are_shown_with_published_results(tmp_path):
     whole, part = (
         make(tmp_path, "whole", 0.5),
         make(tmp_path, "part", 0.6, names=("alpha", "bravo")),
@@ -449,7 +449,7 @@ def test_a_very_long_table_of_objects_is_folded(tmp_path, monkeypatch):
     assert "<details><summary>All 4 objects</summary>" in (tmp_path / "r.html").read_text()
 
 
-def test_only_what_is_better_is_marked():
+def test_only_the_best_values_are_marked():
     assert best_of("J-Mean", [0.2, math.nan, 0.3, 0.3]) == {2, 3}
     assert (
         best_of("J-Decay", [0.2, 0.3])
@@ -460,7 +460,7 @@ def test_only_what_is_better_is_marked():
     )
 
 
-def test_runs_of_other_sequences_are_warned_of(tmp_path):
+def test_runs_on_different_sequences_give_a_warning(tmp_path):
     few = make(tmp_path, "few", 0.5, names=("alpha", "bravo"))
     write_report(
         tmp_path / "r.html", "", [few, make(tmp_path, "one", 0.6, names=("bravo", "india"))]
@@ -469,26 +469,26 @@ def test_runs_of_other_sequences_are_warned_of(tmp_path):
     assert compare([few])[0].leader.label == "few"
 
 
-def test_a_line_has_gaps_where_nothing_is_defined():
+def test_a_curve_has_gaps_where_values_are_undefined():
     nan = math.nan
     drawn = path(np.array([1.0, 0.5, nan, 0.0, nan, 1.0, 1.0]), 1.0, 9, "mean")
     assert drawn == '<path class="c1 mean" d="M0,0.0L100,50.0M300,100.0h0M500,0.0L600,0.0"/>'
 
 
-def test_a_long_line_keeps_its_mean_in_few_points():
+def test_a_long_curve_is_thinned_without_changing_its_mean():
     values = np.random.default_rng(0).random(10 * POINTS)
     assert len(thinned(values)) == POINTS
     assert thinned(values).mean() == pytest.approx(values.mean())
 
 
-def test_many_pictures_are_small_ones():
+def test_pictures_shrink_when_there_are_many():
     assert picture_width(30, 1.0) == 480
     for count in (400, 1000):
         width = picture_width(count, 1.0)
         assert count * width * width * 9 / 16 * PICTURE_BYTES < 1.01 * PAGE_BYTES
 
 
-def test_a_damaged_overlay_is_named(tmp_path):
+def test_the_error_for_a_damaged_overlay_names_the_file(tmp_path):
     result = make(tmp_path, "a", 0.5, names=("alpha",))
     (tmp_path / "a/overlays/alpha/00000.jpg").write_bytes(b"no picture")
     with pytest.raises(InputError, match=r"overlay .*alpha/00000\.jpg: not a readable image"):
@@ -499,6 +499,6 @@ def test_a_damaged_overlay_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("name", sorted({*DATA_SETS} & {*registry.BENCHMARKS}))
-def test_published_figures_have_the_benchmarks_names(name):
+def test_published_figures_include_the_benchmarks_headline_figure(name):
     headline = registry.find_benchmark(name).headline
     assert all(headline[0] in entry.figures for entry in DATA_SETS[name].published)
