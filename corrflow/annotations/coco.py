@@ -127,17 +127,17 @@ class CocoWriter(AnnotationWriter):
         self.annotations: list[dict[str, Any]] = []
 
     def add(
-        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+        self, index: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
         """Add the next frame and the shapes in it."""
-        image = {"id": place + 1, "file_name": self.video.image_name(place)}
+        image = {"id": index + 1, "file_name": self.video.image_name(index)}
         image |= {"width": self.video.width, "height": self.video.height}
         self.images.append(image)
         for shape in shapes:
             owner, track = self.video.objects[shape.number - 1], self.ids[shape.number - 1]
             about = {
                 "id": len(self.annotations) + 1,
-                "image_id": place + 1,
+                "image_id": index + 1,
                 "category_id": self.categories[owner.name],
                 "track_id": track,
                 "iscrowd": 0,

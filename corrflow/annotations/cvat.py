@@ -97,15 +97,15 @@ def drawn(parent: Element) -> Iterator[Element]:
 def shapes_of(element: Element, frame: int | str, owner: NamedObject) -> list[Shape]:
     """The shape of an element, or one for each of its points."""
     if element.tag == "points":
-        places = points_of(element)
-        many = len(places) > 1
+        xy_k2 = points_of(element)
+        many = len(xy_k2) > 1
         return [
             Shape(
                 frame,
                 NamedObject(owner.name, f"{owner.key} point {number}") if many else owner,
                 point=(x, y),
             )
-            for number, (x, y) in enumerate(places.tolist(), 1)
+            for number, (x, y) in enumerate(xy_k2.tolist(), 1)
         ]
     z_order = int(element.get("z_order", "0"))
     if element.tag == "mask":
@@ -170,21 +170,21 @@ class CvatWriter(AnnotationWriter):
         ]
 
     def add(
-        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+        self, index: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
         """Add the next frame and the shapes in it."""
-        self.count = place + 1
+        self.count = index + 1
         for shape in shapes:
-            self.add_shape(place, shape)
+            self.add_shape(index, shape)
         here = {shape.number for shape in shapes}
         for number, track in enumerate(self.tracks, 1):
             last = track[-1] if len(track) else None
             if number not in here and last is not None and last.get("outside") == "0":
                 gone = SubElement(track, last.tag, dict(last.attrib))
-                gone.set("frame", str(place))
+                gone.set("frame", str(index))
                 gone.set("outside", "1")
 
-    def add_shape(self, place: int, shape: TrackedShape) -> None:
+    def add_shape(self, index: int, shape: TrackedShape) -> None:
         """Add a keyframe to the track of a shape's object."""
         if shape.mask is None:
             kind, ring = "points", np.array([shape.point])
@@ -193,7 +193,7 @@ class CvatWriter(AnnotationWriter):
         keyframe = SubElement(
             self.tracks[shape.number - 1],
             kind,
-            frame=str(place),
+            frame=str(index),
             keyframe="1",
             outside="0",
             occluded=str(int(shape.hidden)),

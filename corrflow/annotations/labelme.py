@@ -113,18 +113,18 @@ class LabelmeWriter(AnnotationWriter):
     id_kind = "group"
 
     def add(
-        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+        self, index: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
         """Write the next frame and the shapes in it."""
         self.path.mkdir(parents=True, exist_ok=True)
-        name = self.video.image_name(place)
+        name = self.video.image_name(index)
         image_path = name
         if self.video.images:
-            image = self.video.images[place]
+            image = self.video.images[index]
             # a frame that is a symbolic link is named by the link, not by its target
             image_path = os.path.relpath(image.parent.resolve() / image.name, self.home.resolve())
         else:
-            self.video.save_image(place, pixels_hw3, self.path)
+            self.video.save_image(index, pixels_hw3, self.path)
         document: dict[str, Any] = {
             "version": VERSION,
             "flags": {},

@@ -54,8 +54,8 @@ def outline(mask_hw: Mask, tolerance: float) -> list[Polygon]:
     contourpy = needed("contourpy")
     padded = np.pad(mask_hw, 1).astype(np.float64)
     middle = 0.5 - 1  # the centre of the first pixel, less the padding
-    places = [np.arange(n) + middle for n in padded.shape[::-1]]
-    contours = contourpy.contour_generator(*places, padded, fill_type="OuterOffset")
+    axes = [np.arange(n) + middle for n in padded.shape[::-1]]
+    contours = contourpy.contour_generator(*axes, padded, fill_type="OuterOffset")
     parts = []
     for points, offsets in zip(*contours.filled(0.5, 2.0), strict=True):
         # contourpy repeats the first corner at the end

@@ -62,9 +62,9 @@ class Shape:
         for ring in self.rings:
             if ring.ndim != 2 or ring.shape[1] != 2:
                 raise ValueError(f"corners {ring.tolist()}: expected x and y of each")
-            check_places(ring)
+            check_coordinates(ring)
         if self.point is not None:
-            check_places(np.array([self.point]))
+            check_coordinates(np.array([self.point]))
 
     @property
     def box_area(self) -> float | None:
@@ -92,11 +92,11 @@ class Shape:
         return mask_hw
 
 
-def check_places(places_k2: Ring) -> None:
+def check_coordinates(xy_k2: Ring) -> None:
     """ValueError for the first x, y that is not finite or too large."""
-    wrong_k2 = places_k2[~(np.abs(places_k2) < FARTHEST).all(axis=1)]
+    wrong_k2 = xy_k2[~(np.abs(xy_k2) < FARTHEST).all(axis=1)]
     if len(wrong_k2):
-        raise ValueError(f"place {wrong_k2[0].tolist()}: expected x and y in pixels")
+        raise ValueError(f"point {wrong_k2[0].tolist()}: expected x and y in pixels")
 
 
 def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], list[NamedObject]]:
@@ -123,16 +123,16 @@ def number_objects(shapes: Sequence[Shape], where: str) -> tuple[list[Shape], li
     seen: Counter[tuple[int | str, str]] = Counter()
     keyed = []
     for shape in shapes:
-        name, place = shape.object.name, (shape.frame, shape.object.name)
+        name, key = shape.object.name, (shape.frame, shape.object.name)
         if not shape.object.key:
-            if in_frame[place] > 1 and len(frames[name]) > 1:
+            if in_frame[key] > 1 and len(frames[name]) > 1:
                 raise InputError(
-                    f"{where}: frame {shape.frame}: {in_frame[place]} shapes {name!r} without an "
+                    f"{where}: frame {shape.frame}: {in_frame[key]} shapes {name!r} without an "
                     "id, and more of that name in other frames: expected a track or group id, "
                     "which tells which is which"
                 )
-            seen[place] += 1
-            number = f"-{seen[place]}" if in_frame[place] > 1 else ""
+            seen[key] += 1
+            number = f"-{seen[key]}" if in_frame[key] > 1 else ""
             shape = replace(shape, object=NamedObject(name, f"{name}{number}"))
         keyed.append(shape)
     objects = list(dict.fromkeys(shape.object for shape in keyed))

@@ -31,17 +31,17 @@ class AnnotatedVideo:
     images: Sequence[Path] = ()
     """The files of the frames, if the video is a folder of frames."""
 
-    def image_name(self, place: int) -> str:
+    def image_name(self, index: int) -> str:
         """The image name of a frame, by index from 0: its file's name in a folder, or the name that
         tools give to the frames of a video file."""
-        return self.images[place].name if self.images else f"frame_{place:06d}.jpg"
+        return self.images[index].name if self.images else f"frame_{index:06d}.jpg"
 
-    def save_image(self, place: int, pixels_hw3: NDArray[np.uint8], folder: Path) -> None:
+    def save_image(self, index: int, pixels_hw3: NDArray[np.uint8], folder: Path) -> None:
         """Save a frame in `folder`: a copy of its file, or a JPEG for a video file."""
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / self.image_name(place)
+        path = folder / self.image_name(index)
         if self.images:
-            shutil.copyfile(self.images[place], path)
+            shutil.copyfile(self.images[index], path)
         else:
             Image.fromarray(pixels_hw3).save(path, "JPEG", quality=JPEG_QUALITY)
 
@@ -104,7 +104,7 @@ class AnnotationWriter(ABC):
 
     @abstractmethod
     def add(
-        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+        self, index: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
         """Add the next frame and the shapes in it; objects that are gone have no shape."""
 

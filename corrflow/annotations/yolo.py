@@ -176,10 +176,10 @@ class YoloWriter(AnnotationWriter):
         (self.path / "labels").mkdir(parents=True, exist_ok=True)
 
     def add(
-        self, place: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
+        self, index: int, pixels_hw3: NDArray[np.uint8], shapes: Sequence[TrackedShape]
     ) -> None:
         """Write the next frame and the shapes in it."""
-        self.video.save_image(place, pixels_hw3, self.path / "images")
+        self.video.save_image(index, pixels_hw3, self.path / "images")
         size = (self.video.width, self.video.height)
         lines = []
         for shape in shapes:
@@ -189,7 +189,7 @@ class YoloWriter(AnnotationWriter):
             number = self.classes[self.video.objects[shape.number - 1].name]
             shares = " ".join(f"{share:.6f}" for share in corners.reshape(-1))
             lines.append(f"{number} {shares}\n")
-        stem = Path(self.video.image_name(place)).stem
+        stem = Path(self.video.image_name(index)).stem
         path = self.path / "labels" / f"{stem}.txt"
         path.write_text("".join(lines), encoding="utf-8")
 

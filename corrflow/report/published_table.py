@@ -15,7 +15,7 @@ def published_section(comparison: Comparison) -> str:
     benchmark's rules.
     """
     data = DATA_SETS.get(comparison.benchmark.name)
-    runs = [run for run in comparison.runs if data and with_agreement(run, data)]
+    runs = [run for run in comparison.runs if data and is_comparable(run, data)]
     if not data or not data.published or not runs:
         return ""
     explanation = (
@@ -25,7 +25,7 @@ def published_section(comparison: Comparison) -> str:
     return note(explanation) + published_table(comparison.column, runs, data)
 
 
-def with_agreement(run: Run, data: DataSet) -> bool:
+def is_comparable(run: Run, data: DataSet) -> bool:
     """Whether a run's figures compare with published ones: it has the whole data set, and no
     `reset_gap`."""
     result = run.result
