@@ -331,11 +331,11 @@ def test_test_dev_needs_the_mask_of_the_first_frame(tmp_path):
         davis.DavisTest().read(tmp_path)
 
 
-def discs(*places):
+def discs(*circles):
     """Labels of 70 x 90 pixels with a disc for each (label, x, y, radius)."""
     y, x = np.mgrid[:70, :90]
     mask_hw = np.zeros((70, 90), np.uint8)
-    for label, center_x, center_y, radius in places:
+    for label, center_x, center_y, radius in circles:
         mask_hw[(x - center_x) ** 2 + (y - center_y) ** 2 <= radius**2] = label
     return mask_hw
 
