@@ -17,20 +17,21 @@ def located(xy_tk2):
 
 
 def truth(sequence):
-    """The labels, and between them where they were last."""
+    """The labelled joints; between two labelled frames, those of the earlier one."""
     return np.stack([sequence.labels[frame // 2].xy_k2 for frame in range(5)])
 
 
-def test_animals_are_read_as_downloaded_from_the_first_label_to_the_last(tmp_path):
+def test_videos_are_read_from_the_first_labelled_frame_to_the_last(tmp_path):
     badja(tmp_path)
-    (sequence,) = BADJA.read(tmp_path)  # no tiger: its frames are not handed out
+    (sequence,) = BADJA.read(tmp_path)  # without the tiger, whose frames are not distributed
     assert (sequence.name, sequence.length) == ("horse", 5)
     assert BADJA.frame_names(sequence) == ["00002", "00003", "00004", "00005", "00006"]
     assert {frame.shape for frame in BADJA.frames(sequence)} == {(320, 512, 3)}
     given = BADJA.initial_labels(sequence)
     assert list(given) == [0]
     assert given[0].shape == (20, 2)
-    # row 40, column 30 + 3 x 2 of 256 x 160: centres of pixels, twice as far from the corner
+    # row 40 and column 30 + 3 x 2 at 256 x 160 are the centre of a pixel; resizing doubles its
+    # distance from the corner
     np.testing.assert_allclose(given[0][0], (36.5 * 2 - 0.5, 40.5 * 2 - 0.5))
     assert np.flatnonzero(~np.isnan(given[0][:, 0])).tolist() == [0, 6]
 
@@ -39,33 +40,33 @@ def test_perfect_joints_score_1(tmp_path):
     badja(tmp_path)
     (sequence,) = BADJA.read(tmp_path)
     predicted = truth(sequence)
-    predicted[0] = 0  # the first labelled frame does not count
+    predicted[0] = 0  # the first labelled frame is not scored
     scores = BADJA.score(sequence, located(predicted))
     assert BADJA.figures(scores) == {"PCK@0.2": 1}
-    # hidden in the last labelled frame
+    # the neck is hidden in the last labelled frame
     assert scores["horse_neck"]["PCK@0.2"] == pytest.approx([1, np.nan], nan_ok=True)
-    # the nose comes later: it was not given
+    # the nose appears later, so it was not given
     assert list(scores) == ["horse_upper-right-1", "horse_neck"]
 
 
-def test_the_figure_of_joints_that_stand_is_that_worked_by_hand(tmp_path):
+def test_the_figure_of_static_joints_equals_that_computed_by_hand(tmp_path):
     badja(tmp_path)
     (sequence,) = BADJA.read(tmp_path)
     scores = BADJA.score(sequence, located(truth(sequence)[:1].repeat(5, 0)))
-    # the limit is 20; two frames later the truth is 12 away, four frames later 24; the neck is
-    # hidden there
+    # the limit is 20; the true joint is 12 away after two frames, and 24 after four, where the neck
+    # is hidden
     assert scores["horse_upper-right-1"]["PCK@0.2"] == [1, 0]
     assert BADJA.figures(scores)["PCK@0.2"] == pytest.approx(2 / 3)
 
 
-def test_each_video_counts_alike():
+def test_each_video_has_the_same_weight():
     scores = {"bear_nose": [1.0, 1.0, 1.0], "bear_jaw": [0.0], "rs_dog_nose": [0.0]}
     assert BADJA.figures({name: {"PCK@0.2": hits} for name, hits in scores.items()})[
         "PCK@0.2"
     ] == pytest.approx((3 / 4 + 0) / 2)
 
 
-def test_an_extra_video_is_read_where_it_is_there(tmp_path):
+def test_an_extra_video_is_read_if_its_frames_exist(tmp_path):
     badja(tmp_path)
     for t in range(7, 10):
         save(tmp_path / f"extra_videos/tiger/rgb/{t:04d}.png", squares(height=80, width=128))
@@ -82,7 +83,7 @@ def test_an_extra_video_is_read_where_it_is_there(tmp_path):
 
 
 def edit(root, change):
-    """Spoil the first label of the horse."""
+    """Change the first label of the horse."""
     path = root / "joint_annotations/horse.json"
     labels = json.loads(path.read_text())
     change(labels[0])
@@ -142,14 +143,14 @@ FRAMES = "DAVIS/JPEGImages/Full-Resolution/horse"
         ),
     ],
 )
-def test_what_is_wrong_with_badja_is_told(tmp_path, spoil, words):
+def test_each_defect_of_badja_is_reported(tmp_path, spoil, words):
     badja(tmp_path)
     spoil(tmp_path)
     with pytest.raises(InputError, match=words):
         BADJA.read(tmp_path)
 
 
-def test_a_frame_of_another_size_is_refused_before_it_is_shrunk(tmp_path):
+def test_a_frame_of_another_size_is_refused_before_it_is_resized(tmp_path):
     badja(tmp_path)
     save(tmp_path / FRAMES / "00004.jpg", squares(height=160, width=200))
     (sequence,) = BADJA.read(tmp_path)
@@ -168,7 +169,7 @@ def test_an_animal_without_a_visible_joint_is_refused(tmp_path):
         BADJA.initial_labels(sequence)
 
 
-def test_labels_of_another_number_of_joints_are_told(tmp_path):
+def test_labels_with_another_number_of_joints_are_refused(tmp_path):
     badja(tmp_path)
     path = tmp_path / "joint_annotations/horse.json"
     labels = json.loads(path.read_text())

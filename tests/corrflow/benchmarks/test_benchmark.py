@@ -12,18 +12,18 @@ from corrflow.benchmarks.tables import write_csv
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "a/b", "../../x", "/x", "a/", "a\0b", 7, None])
-def test_a_sequence_whose_files_would_lie_elsewhere_is_refused(name):
+def test_a_sequence_name_that_is_not_a_file_name_is_refused(name):
     with pytest.raises(InputError, match=r"sequence .*: expected a file name in UTF-8, wi"):
         Sequence(name, 1)
 
 
-def test_a_sequence_whose_name_no_table_can_hold_is_refused():
+def test_a_sequence_name_that_is_not_utf8_is_refused():
     with pytest.raises(InputError, match=r"sequence 'a\\udcff': expected .* in UTF-8"):
         Sequence("a\udcff", 1)
 
 
 @pytest.mark.parametrize("name", ["a", "a b", "..a", "a.b", "Ä-1"])
-def test_any_name_that_a_file_can_have_is_one(name):
+def test_a_sequence_may_have_any_name_of_a_file(name):
     assert Sequence(name, 1).name == name
 
 
@@ -35,7 +35,7 @@ def test_a_table_keeps_names_with_commas_and_quotes_in_their_column(tmp_path):
     assert (tmp_path / "table.csv").read_text().endswith("\ndog_1,1.000000\n")
 
 
-def test_a_list_that_leads_out_of_its_tree_is_refused(tmp_path):
+def test_a_list_that_points_outside_its_tree_is_refused(tmp_path):
     davis_test(tmp_path)
     (tmp_path / "ImageSets/2017/test-dev.txt").write_text("../480p/aerobatics\n")
     with pytest.raises(InputError, match=r"sequence '\.\./480p/aerobatics': expected"):

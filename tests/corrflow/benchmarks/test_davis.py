@@ -23,7 +23,7 @@ SMALL = ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)
 
 @pytest.fixture
 def copy(tree, tmp_path):
-    """A tree to spoil."""
+    """A copy of the tree that a test may change."""
     return shutil.copytree(tree, tmp_path / "tree")
 
 
@@ -31,7 +31,7 @@ def truth(sequence):
     return [read_mask(path) for path in sequence.masks]
 
 
-def test_the_first_and_the_last_frame_do_not_count(tree):
+def test_the_first_and_last_frames_are_not_scored(tree):
     sequence = davis.read_sequences(tree, 2017)[0]
     true = truth(sequence)
     wrong = [np.zeros_like(true[0]), *true[1:-1], np.zeros_like(true[0])]
@@ -39,7 +39,7 @@ def test_the_first_and_the_last_frame_do_not_count(tree):
     assert scores == {"J": [1.0] * 6, "F": [1.0] * 6}
 
 
-def test_each_object_counts_alike(tmp_path):
+def test_each_object_has_the_same_weight(tmp_path):
     good, bad = {"J": [1.0] * 4, "F": [0.5] * 4}, {"J": [0.2] * 4, "F": [0.1] * 4}
     row = davis.global_row({"a_1": good, "a_2": bad})
     assert row["J-Mean"] == pytest.approx(0.6)
@@ -54,10 +54,10 @@ def test_each_object_counts_alike(tmp_path):
     assert head == "J&F-Mean,J-Mean,J-Recall,J-Decay,F-Mean,F-Recall,F-Decay"
 
 
-def test_either_years_list_is_read_and_no_image_sets_mean_all(copy):
+def test_lists_of_both_years_are_read_and_no_lists_mean_all_sequences(copy):
     (copy / "ImageSets/2017/val.txt").write_text("val-002\n")
     assert [s.name for s in davis.read_sequences(copy, 2017)] == ["val-002"]
-    # the only list that there is
+    # without a list of 2016, that of 2017 is read
     assert [s.name for s in davis.read_sequences(copy, 2016)] == ["val-002"]
     (copy / "ImageSets/480p").mkdir()
     lines = [
@@ -72,7 +72,7 @@ def test_either_years_list_is_read_and_no_image_sets_mean_all(copy):
 
 
 @pytest.mark.parametrize("year", [2016, 2017])
-def test_an_empty_or_missing_list_does_not_mean_all(copy, year):
+def test_an_empty_or_missing_list_is_refused(copy, year):
     (copy / "ImageSets/2017/val.txt").write_text("\n")
     with pytest.raises(InputError, match=r"ImageSets/2017/val.txt: names no sequence$"):
         davis.read_sequences(copy, year)
@@ -83,14 +83,14 @@ def test_an_empty_or_missing_list_does_not_mean_all(copy, year):
         davis.read_sequences(copy, year)
 
 
-def test_of_2016_all_objects_are_one(tree, tmp_path):
+def test_davis2016_merges_all_objects_into_one(tree, tmp_path):
     sequences = davis.read_sequences(tree, 2016)
     result = evaluate("davis2016", tree, None, PROTOCOLS["identity"], tmp_path, "identity")
     assert list(result.scores) == [s.name for s in sequences]
     assert np.asarray(Image.open(tmp_path / "masks/val-000/00003.png")).max() == 1
 
 
-def test_an_evaluation_leaves_masks_overlays_figures_and_a_page(tree, tmp_path):
+def test_an_evaluation_writes_masks_overlays_figures_and_a_report(tree, tmp_path):
     sequences = davis.read_sequences(tree, 2017)
     torch.manual_seed(0)
     model = CorrFlow(SMALL).eval()
@@ -165,7 +165,7 @@ def test_an_incomplete_tree_is_refused(copy, spoil, words):
         (davis.DavisTest(), "DAVIS-2017-test-dev-480p.zip"),
     ],
 )
-def test_a_tree_of_full_resolution_is_refused_with_the_release_to_take(
+def test_a_full_resolution_tree_is_refused_with_the_release_to_use(
     tmp_path, size, benchmark, release
 ):
     davis_test(tmp_path)
@@ -179,39 +179,39 @@ def test_a_tree_of_full_resolution_is_refused_with_the_release_to_take(
     assert str(error.value) == f"{tmp_path}/JPEGImages/480p: {words}"
 
 
-def test_full_resolution_beside_480p_is_passed_over(copy):
+def test_full_resolution_frames_beside_480p_are_ignored(copy):
     shutil.copytree(copy / "JPEGImages/480p", copy / "JPEGImages/Full-Resolution")
     assert len(davis.read_sequences(copy, 2017)) == 4
 
 
 def square(*labels, side=10):
-    """40 x 50 pixels with a square for each label, side by side."""
+    """Labels of 40 x 50 pixels with a square for each label, side by side."""
     mask_hw = np.zeros((40, 50), np.uint8)
-    for place, label in enumerate(labels):
-        mask_hw[5 : 5 + side, 2 + 12 * place : 2 + 12 * place + side] = label
+    for position, label in enumerate(labels):
+        mask_hw[5 : 5 + side, 2 + 12 * position : 2 + 12 * position + side] = label
     return mask_hw
 
 
 def one_sequence(root, masks, name="bear"):
-    """A tree of one sequence."""
+    """Write a sequence into a DAVIS tree; returns the tree."""
     for t, mask_hw in enumerate(masks):
         save(root / f"JPEGImages/480p/{name}/{t:05d}.jpg", np.zeros_like(mask_hw))
         write_mask(root / f"Annotations/480p/{name}/{t:05d}.png", mask_hw)
     return root
 
 
-def test_void_is_background_as_the_official_semisupervised_evaluation_has_it(tmp_path):
+def test_void_is_background_as_in_the_official_evaluation(tmp_path):
     one_sequence(tmp_path, [square(1, 255)] * 3)
     benchmark = davis.Davis(2017)
     (sequence,) = benchmark.read(tmp_path)
     np.testing.assert_array_equal(benchmark.initial_labels(sequence)[0], square(1))
     scores = benchmark.score(sequence, [square(1), square(1, 1), square(1)])
-    # of 200 predicted pixels 100 are right, the others lie on void
+    # 100 of 200 predicted pixels are right; the others lie on void, which is background
     assert scores["bear_1"]["J"] == [0.5]
     assert list(scores) == ["bear_1"]
 
 
-def test_each_value_but_0_is_the_object_of_2016(tmp_path):
+def test_davis2016_takes_every_value_but_0_as_the_object(tmp_path):
     one_sequence(tmp_path, [square(255, 128, 3)] * 3)
     benchmark = davis.Davis(2016)
     (sequence,) = benchmark.read(tmp_path)
@@ -219,7 +219,7 @@ def test_each_value_but_0_is_the_object_of_2016(tmp_path):
     assert benchmark.score(sequence, [square(1, 1, 1)] * 3)["bear"] == {"J": [1.0], "F": [1.0]}
 
 
-def test_the_border_of_a_trimap_is_the_object_of_2016(tmp_path):
+def test_davis2016_takes_the_border_of_a_trimap_as_the_object(tmp_path):
     trimap = square(128, side=12)
     trimap[6:16, 3:13] = 255  # 100 pixels within 144
     (sequence,) = davis.Davis(2016).read(one_sequence(tmp_path, [trimap] * 3))
@@ -228,7 +228,7 @@ def test_the_border_of_a_trimap_is_the_object_of_2016(tmp_path):
     assert scores["bear"]["J"] == [pytest.approx(100 / 144)]
 
 
-def test_a_number_that_no_object_of_the_first_mask_has_counts_as_officially(tmp_path):
+def test_an_unused_object_number_scores_1_as_in_the_official_evaluation(tmp_path):
     one_sequence(tmp_path, [square(1, 3)] * 3)
     benchmark = davis.Davis(2017)
     scores = benchmark.score(benchmark.read(tmp_path)[0], [square(1, 3)] * 3)
@@ -256,7 +256,7 @@ def test_a_first_mask_without_objects_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("length", [1, 2])
-def test_a_video_without_a_frame_that_counts_has_no_score(tmp_path, length):
+def test_a_video_without_scored_frames_has_no_score(tmp_path, length):
     result = evaluate(
         "davis2017",
         one_sequence(tmp_path, [square(1)] * length),
@@ -294,7 +294,7 @@ def test_a_mask_of_another_size_is_refused(copy):
         evaluate("davis2017", copy, None, PROTOCOLS["identity"], copy / "out", "identity")
 
 
-def test_test_dev_is_tracked_and_handed_in(tmp_path):
+def test_test_dev_is_tracked_and_packed_for_submission(tmp_path):
     davis_test(tmp_path / "davis")
     result = evaluate(
         "davis2017-test",
@@ -320,7 +320,7 @@ def test_test_dev_is_tracked_and_handed_in(tmp_path):
     assert not (tmp_path / "out/global_results-val.csv").exists()
 
 
-def test_test_dev_needs_its_list_and_first_masks(tmp_path):
+def test_test_dev_needs_the_mask_of_the_first_frame(tmp_path):
     davis_test(tmp_path)
     (tmp_path / "Annotations/480p/aerobatics/00000.png").rename(
         tmp_path / "Annotations/480p/aerobatics/00001.png"
@@ -331,18 +331,18 @@ def test_test_dev_needs_its_list_and_first_masks(tmp_path):
         davis.DavisTest().read(tmp_path)
 
 
-def discs(*places):
-    """70 x 90 pixels with a disc for each (label, x, y, radius)."""
+def discs(*circles):
+    """Labels of 70 x 90 pixels with a disc for each (label, x, y, radius)."""
     y, x = np.mgrid[:70, :90]
     mask_hw = np.zeros((70, 90), np.uint8)
-    for label, left, top, radius in places:
-        mask_hw[(x - left) ** 2 + (y - top) ** 2 <= radius**2] = label
+    for label, center_x, center_y, radius in circles:
+        mask_hw[(x - center_x) ** 2 + (y - center_y) ** 2 <= radius**2] = label
     return mask_hw
 
 
-def made_up():
-    """Truth and predictions of two sequences, with void, an object that goes, a number that none
-    has, one that is lost."""
+def example_sequences():
+    """True and predicted masks of two sequences, with void, an unused object number, an object that
+    leaves, and a frame in which all objects are lost."""
     first = [
         discs((1, 20 + 3 * t, 30, 12), (3, 60, 20 + 2 * t, 9), (255, 75, 60, 8)) for t in range(9)
     ]
@@ -357,14 +357,13 @@ def made_up():
     }
 
 
-def test_figures_of_sequences_are_those_of_the_official_package(tmp_path):
+def test_the_figures_equal_those_of_the_official_package(tmp_path):
     scores = {}
-    for name, (true, predicted) in made_up().items():
+    for name, (true, predicted) in example_sequences().items():
         one_sequence(tmp_path, true, name)
         sequence = davis.read_sequence(tmp_path, name)
         scores |= davis.Davis(2017).score(sequence, predicted)
-    # what evaluation_method.py --task semi-supervised of davis2017-evaluation makes of the same
-    # PNGs
+    # from evaluation_method.py --task semi-supervised of davis2017-evaluation, for the same PNGs
     official = {
         "J&F-Mean": 0.6441534755929661,
         "J-Mean": 0.685856730167054,

@@ -1,5 +1,5 @@
-"""The three steps of an evaluation, whoever does which part; `tests/launch/test_eval_jobs.py` has
-them as commands."""
+"""The three steps of an evaluation (plan, run, merge), however the work is divided into jobs.
+`tests/launch/test_eval_jobs.py` tests them as commands."""
 
 import json
 import math
@@ -45,36 +45,36 @@ def small_model(seed=0):
     ).eval()
 
 
-def about(root, model):
-    """What `evaluate` writes down."""
+def evaluation_of(root, model):
+    """The settings that `evaluate` writes into the plan."""
     return Evaluation(
         "davis2017", str(root), "m", PAPER, weights_digest(model), device="cpu", attention="tiled"
     )
 
 
 def content(out):
-    """All files but those that tell of seconds."""
-    told = {
+    """The content of all output files except those that hold times."""
+    files = {
         path: path.read_bytes()
         for name in ("masks", "overlays")
         for path in (out / name).rglob("*")
         if path.is_file()
     }
-    return {str(path.relative_to(out)): data for path, data in told.items()} | {
+    return {str(path.relative_to(out)): data for path, data in files.items()} | {
         name: (out / name).read_bytes() for name in TEXTS
     }
 
 
 @pytest.fixture(scope="module")
 def whole(tree, tmp_path_factory):
-    """What one job makes."""
+    """The output folder of an evaluation by one job."""
     out = tmp_path_factory.mktemp("whole")
     evaluate("davis2017", tree, small_model(), PAPER, out, "m")
     return out
 
 
-def test_parts_in_any_order_end_with_the_bytes_of_one_run(tree, whole, tmp_path):
-    prepare(about(tree, small_model()), tmp_path)
+def test_jobs_in_any_order_write_the_same_bytes_as_one_job(tree, whole, tmp_path):
+    prepare(evaluation_of(tree, small_model()), tmp_path)
     for number in (2, 0, 1):
         plan = read_plan(tmp_path)
         run_sequences(plan, plan.share(number, 3), small_model())
@@ -83,7 +83,7 @@ def test_parts_in_any_order_end_with_the_bytes_of_one_run(tree, whole, tmp_path)
     assert content(tmp_path) == content(whole)
 
 
-def test_the_number_of_threads_changes_nothing(tree, whole, tmp_path):
+def test_results_do_not_depend_on_the_number_of_threads(tree, whole, tmp_path):
     before = torch.get_num_threads()
     torch.set_num_threads(3 if before != 3 else 2)
     try:
@@ -98,18 +98,18 @@ def test_the_number_of_threads_changes_nothing(tree, whole, tmp_path):
     assert threads[0] != threads[1]
 
 
-def test_sequences_in_step_end_with_the_bytes_of_one_by_one(tree, whole, tmp_path):
-    plan = prepare(about(tree, small_model()), tmp_path)
+def test_sequences_tracked_together_give_the_same_bytes_as_one_by_one(tree, whole, tmp_path):
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     (together,) = groups(plan.benchmark, list(plan.sequences), lanes=8)
     assert len(together) == 4
-    told = []
-    run_group(plan, together, small_model(), told.append)
-    assert told == 8 * [4]
+    counts = []
+    run_group(plan, together, small_model(), counts.append)
+    assert counts == 8 * [4]
     finish(plan)
     assert content(tmp_path) == content(whole)
 
 
-def test_points_of_sequences_in_step_are_those_of_one_by_one(tmp_path):
+def test_points_tracked_together_agree_with_points_tracked_one_by_one(tmp_path):
     root = tmp_path / "jhmdb"
     jhmdb(root)
     video = "April_09_wave_u_nm_np1_ba_goo_0"
@@ -140,7 +140,7 @@ def test_points_of_sequences_in_step_are_those_of_one_by_one(tmp_path):
             )
 
 
-def test_those_in_step_are_alike_and_within_bounds(tree, tmp_path, monkeypatch):
+def test_groups_hold_frames_of_one_size_within_lane_and_memory_limits(tree, tmp_path, monkeypatch):
     root = shutil.copytree(tree, tmp_path / "tree")
     for path in (root / "JPEGImages/480p/val-002").iterdir():
         Image.open(path).resize((60, 48)).save(path)
@@ -161,7 +161,7 @@ def test_those_in_step_are_alike_and_within_bounds(tree, tmp_path, monkeypatch):
     assert names(8) == [("val-000", "val-001"), ("val-002",), ("val-003",)]
 
 
-def test_nor_does_it_with_many_references(tree, tmp_path):
+def test_the_memory_protocol_does_not_depend_on_the_number_of_threads(tree, tmp_path):
     before = torch.get_num_threads()
     try:
         for threads in (1, 3):
@@ -192,10 +192,10 @@ run_sequences(plan, plan.sequences, small_model(), die)
 """
 
 
-def test_a_killed_job_redoes_its_last_sequence_alone(tree, whole, tmp_path):
-    plan = prepare(about(tree, small_model()), tmp_path)
+def test_a_killed_job_keeps_its_finished_sequences(tree, whole, tmp_path):
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     here = Path(__file__)
-    line = [
+    command = [
         sys.executable,
         "-c",
         KILLED,
@@ -204,23 +204,23 @@ def test_a_killed_job_redoes_its_last_sequence_alone(tree, whole, tmp_path):
         str(here.parent),
         str(here.parents[2]),
     ]
-    assert subprocess.run(line, timeout=TIMEOUT_SECONDS, check=False).returncode == -9
+    assert subprocess.run(command, timeout=TIMEOUT_SECONDS, check=False).returncode == -9
     assert [sequence.name for sequence in plan.left()] == ["val-001", "val-002", "val-003"]
     kept = tmp_path / "sequences/val-000.json"
     before = kept.stat()
     (tmp_path / "overlays/val-001").mkdir(parents=True)
-    # what a kill in the middle of a write leaves
+    # a temporary file, as a kill in the middle of a write leaves one
     (tmp_path / "overlays/val-001/.00003.jpg.123.tmp").touch()
-    told = []
-    run_sequences(plan, plan.sequences, small_model(), told.append)
+    counts = []
+    run_sequences(plan, plan.sequences, small_model(), counts.append)
     finish(plan)
-    assert told == [8] + 24 * [1]
+    assert counts == [8] + 24 * [1]
     assert (kept.stat().st_ino, kept.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert content(tmp_path) == content(whole)
 
 
-def test_sequences_that_are_missing_are_named_and_counted(tree, tmp_path):
-    plan = prepare(about(tree, small_model()), tmp_path)
+def test_unfinished_sequences_are_named_and_counted(tree, tmp_path):
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     words = (
         r"4 of 4 sequences are not done \(val-000, val-001, val-002, ...\): the same command goes "
         r"on$"
@@ -235,12 +235,12 @@ def test_sequences_that_are_missing_are_named_and_counted(tree, tmp_path):
     assert not (tmp_path / "metrics.json").exists()
 
 
-def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
+def test_a_failure_is_reported_until_its_cause_is_fixed(tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "tree")
     frame = root / "JPEGImages/480p/val-001/00004.jpg"
     good = frame.read_bytes()
     frame.write_bytes(b"no picture")
-    plan = prepare(about(root, small_model()), tmp_path / "out")
+    plan = prepare(evaluation_of(root, small_model()), tmp_path / "out")
     with (
         pytest.raises(InputError, match=r"00004\.jpg: not a readable image"),
         recording_failure(plan, list(plan.sequences)),
@@ -252,7 +252,7 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
     ):
         finish(plan)
     frame.write_bytes(good)
-    plan = prepare(about(root, small_model()), tmp_path / "out")
+    plan = prepare(evaluation_of(root, small_model()), tmp_path / "out")
     with pytest.raises(InputError, match=r"the same command goes on$"):
         finish(plan)
     run_sequences(plan, plan.sequences, small_model())
@@ -275,21 +275,21 @@ def test_a_failure_is_told_at_the_end_until_it_is_mended(tree, tmp_path):
     ],
 )
 def test_a_folder_of_another_evaluation_is_refused(tree, tmp_path, change, words):
-    begun = prepare(about(tree, small_model()), tmp_path)
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     with pytest.raises(InputError, match=words):
-        prepare(replace(begun.evaluation, **change), tmp_path)
-    assert read_plan(tmp_path) == begun
-    moved = prepare(replace(begun.evaluation, checkpoint="/elsewhere.pt"), tmp_path)
-    assert moved.digest == begun.digest
+        prepare(replace(plan.evaluation, **change), tmp_path)
+    assert read_plan(tmp_path) == plan
+    moved = prepare(replace(plan.evaluation, checkpoint="/elsewhere.pt"), tmp_path)
+    assert moved.digest == plan.digest
 
 
-def test_a_sequence_whose_frames_have_changed_is_done_again_and_data_may_move(tree, tmp_path):
+def test_changed_frames_are_evaluated_again_but_moved_data_are_not(tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "tree")
-    asked, model = about(root, small_model()), small_model()
-    plan = prepare(asked, tmp_path / "out")
+    settings, model = evaluation_of(root, small_model()), small_model()
+    plan = prepare(settings, tmp_path / "out")
     run_sequences(plan, plan.sequences, model)
     assert not plan.left()
-    moved = replace(asked, root=str(root.rename(tmp_path / "moved")), name="renamed")
+    moved = replace(settings, root=str(root.rename(tmp_path / "moved")), name="renamed")
     assert not prepare(moved, tmp_path / "out").left()
     frames = sorted((tmp_path / "moved/JPEGImages/480p/val-001").iterdir())
     shutil.copy(frames[-1], frames[0])
@@ -297,16 +297,16 @@ def test_a_sequence_whose_frames_have_changed_is_done_again_and_data_may_move(tr
     assert [sequence.name for sequence in again.left()] == ["val-001"]
 
 
-def test_other_data_are_refused(tree, tmp_path):
+def test_a_plan_is_refused_if_its_data_have_changed(tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "tree")
-    asked = about(root, small_model())
-    plan = prepare(asked, tmp_path / "out")
+    settings = evaluation_of(root, small_model())
+    plan = prepare(settings, tmp_path / "out")
     for kind, suffix in (("JPEGImages", "jpg"), ("Annotations", "png")):
         (root / kind / "480p/val-001" / f"00007.{suffix}").unlink()
     with pytest.raises(
         InputError, match=r"belongs to another evaluation: sequences\.val-001 is 8 there and 7 here"
     ):
-        prepare(asked, tmp_path / "out")
+        prepare(settings, tmp_path / "out")
     with pytest.raises(
         InputError, match=r"the data have changed: sequences\.val-001 is 8 there and 7 here"
     ):
@@ -329,7 +329,7 @@ def test_a_list_without_a_sequence_is_refused(tmp_path, name, empty):
         evaluate(name, tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
 
 
-def test_two_sequences_of_one_name_are_refused(tmp_path):
+def test_two_sequences_of_the_same_name_are_refused(tmp_path):
     vip(tmp_path)
     (tmp_path / "VIP_Fine/lists/val_videos.txt").write_text("videos10\nImages/videos10\n")
     with pytest.raises(
@@ -338,24 +338,24 @@ def test_two_sequences_of_one_name_are_refused(tmp_path):
         evaluate("vip", tmp_path, None, PROTOCOLS["identity"], tmp_path / "out", "identity")
 
 
-def test_results_of_another_plan_do_not_count(tree, tmp_path):
-    plan = prepare(about(tree, small_model()), tmp_path)
+def test_results_of_another_plan_are_ignored(tree, tmp_path):
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     run_sequences(plan, plan.sequences, small_model())
     (tmp_path / "plan.json").unlink()
-    other = prepare(about(tree, small_model(seed=1)), tmp_path)
+    other = prepare(evaluation_of(tree, small_model(seed=1)), tmp_path)
     assert len(other.left()) == 4
 
 
-def test_results_of_a_version_that_gave_other_figures_do_not_count(tree, tmp_path, monkeypatch):
-    begun = prepare(about(tree, small_model()), tmp_path)
-    run_sequences(begun, begun.sequences, small_model())
+def test_results_of_another_results_version_are_ignored(tree, tmp_path, monkeypatch):
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
+    run_sequences(plan, plan.sequences, small_model())
     assert read_plan(tmp_path).left() == []
     monkeypatch.setattr("corrflow.benchmarks.plan.RESULTS_VERSION", 0)
     assert len(read_plan(tmp_path).left()) == 4
 
 
-def test_scores_come_back_to_the_last_bit(tree, tmp_path):
-    plan = prepare(about(tree, small_model()), tmp_path)
+def test_stored_scores_are_read_back_exactly(tree, tmp_path):
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     draw = random.Random(0)
     scores = {
         f"val-000_{k}": {
@@ -369,8 +369,8 @@ def test_scores_come_back_to_the_last_bit(tree, tmp_path):
     assert plan.result(plan.sequences[0]) == done
 
 
-def test_a_result_is_kept_as_strict_json(tree, tmp_path):
-    plan = prepare(about(tree, small_model()), tmp_path)
+def test_a_result_is_stored_as_strict_json(tree, tmp_path):
+    plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     plan.keep(
         plan.sequences[0],
         SequenceRecord(
@@ -390,7 +390,7 @@ def test_a_result_is_kept_as_strict_json(tree, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b'{"digest": "x', b"[]", b"{}", b"\xff"])
-def test_a_damaged_result_is_done_again(tree, tmp_path, content):
+def test_a_sequence_with_a_damaged_result_is_evaluated_again(tree, tmp_path, content):
     out = tmp_path / "out"
     evaluate("davis2017", tree, None, PROTOCOLS["identity"], out, "m")
     before = (out / "sequences/val-001.json").read_bytes()
@@ -403,33 +403,33 @@ def test_a_damaged_result_is_done_again(tree, tmp_path, content):
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"protocol": [], "sequences": {}}'])
-def test_a_damaged_plan_is_named(tree, tmp_path, content):
-    asked = prepare(about(tree, small_model()), tmp_path).evaluation
+def test_a_damaged_plan_is_refused(tree, tmp_path, content):
+    settings = prepare(evaluation_of(tree, small_model()), tmp_path).evaluation
     (tmp_path / "plan.json").write_text(content)
-    for refused in (lambda: prepare(asked, tmp_path), lambda: read_plan(tmp_path)):
+    for call in (lambda: prepare(settings, tmp_path), lambda: read_plan(tmp_path)):
         with pytest.raises(
             InputError, match=r"plan.json: (damaged: not JSON|not what this version writes)"
         ):
-            refused()
+            call()
 
 
-def test_a_plan_of_another_version_is_named(tree, tmp_path):
-    prepare(about(tree, small_model()), tmp_path)
-    told = json.loads((tmp_path / "plan.json").read_text())
-    (tmp_path / "plan.json").write_text(json.dumps({**told, "colour": 1}))
+def test_a_plan_of_another_version_is_refused(tree, tmp_path):
+    prepare(evaluation_of(tree, small_model()), tmp_path)
+    stored = json.loads((tmp_path / "plan.json").read_text())
+    (tmp_path / "plan.json").write_text(json.dumps({**stored, "colour": 1}))
     with pytest.raises(InputError, match=r"plan.json: not what this version writes \(.*colour"):
         read_plan(tmp_path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 40])
-def test_every_sequence_has_one_job_and_none_has_much_more_than_another(count):
+def test_each_sequence_gets_one_job_and_jobs_are_of_similar_size(count):
     draw = random.Random(count)
     frames = [draw.randint(25, 104) for _ in range(30)]
-    hands = assign_jobs(frames, count)
-    assert sorted(index for hand in hands for index in hand) == list(range(30))
-    loads = [sum(frames[index] for index in hand) for hand in hands]
+    jobs = assign_jobs(frames, count)
+    assert sorted(index for job in jobs for index in job) == list(range(30))
+    loads = [sum(frames[index] for index in job) for job in jobs]
     assert max(loads) - min(loads) <= max(frames)
-    assert assign_jobs(frames, count) == hands
+    assert assign_jobs(frames, count) == jobs
     assert assign_jobs([3, 9, 4, 4], 2) == [[1], [2, 3, 0]]
 
 
@@ -442,7 +442,7 @@ def test_a_job_without_a_plan_is_refused(tmp_path):
     ("name", "make"),
     [("tapvid", lambda root: tapvid(root / "tapvid_davis.pkl")), ("davis2017-test", davis_test)],
 )
-def test_tracking_ahead_of_the_truth_needs_the_truth_of_every_frame(tmp_path, name, make):
+def test_a_reset_gap_needs_the_true_mask_of_every_frame(tmp_path, name, make):
     root = make(tmp_path) or tmp_path
     with pytest.raises(
         InputError,
@@ -454,16 +454,16 @@ def test_tracking_ahead_of_the_truth_needs_the_truth_of_every_frame(tmp_path, na
     assert not (tmp_path / "out").exists()
 
 
-def test_a_result_says_how_far_ahead_of_the_truth_it_was_tracked(tree, tmp_path):
-    for ahead in (0, 2):
-        told = Evaluation("davis2017", str(tree), "m", PROTOCOLS["identity"], reset_gap=ahead)
-        plan = prepare(told, tmp_path / str(ahead))
+def test_a_result_records_its_reset_gap(tree, tmp_path):
+    for gap in (0, 2):
+        settings = Evaluation("davis2017", str(tree), "m", PROTOCOLS["identity"], reset_gap=gap)
+        plan = prepare(settings, tmp_path / str(gap))
         run_sequences(plan, plan.sequences, None)
         assert finish(plan) == read_result(plan.out)
-        assert read_result(plan.out).reset_gap == ahead
+        assert read_result(plan.out).reset_gap == gap
 
 
-def test_a_digest_names_architecture_and_weights():
+def test_the_weights_digest_depends_on_architecture_and_weights():
     same, other = small_model(), small_model(seed=1)
     assert weights_digest(small_model()) == weights_digest(same) != weights_digest(other)
     wider = CorrFlow(replace(same.config, radius=3))
@@ -471,12 +471,12 @@ def test_a_digest_names_architecture_and_weights():
     assert weights_digest(wider) != weights_digest(same)
 
 
-def test_points_are_told_in_the_datas_pixels_whatever_the_tracked_size(tmp_path):
-    """Copied from where they are, they stay where they were given: on frames of 256x256, tracked at
-    64x64."""
+def test_points_are_in_the_videos_pixels_at_any_tracked_size(tmp_path):
+    """The identity protocol copies each point, so it stays where it was given, here on frames of
+    256x256 that are tracked at 64x64."""
     tapvid(tmp_path / "tapvid_davis.pkl")
-    told = Evaluation("tapvid", str(tmp_path), "m", PROTOCOLS["identity"], size=64)
-    plan = prepare(told, tmp_path / "out")
+    settings = Evaluation("tapvid", str(tmp_path), "m", PROTOCOLS["identity"], size=64)
+    plan = prepare(settings, tmp_path / "out")
     goat = plan.sequences[0]
     given = plan.benchmark.initial_labels(goat)
     tracked = [outputs[0] for outputs in track(plan, [goat], None)]

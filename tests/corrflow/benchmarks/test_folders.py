@@ -1,4 +1,4 @@
-"""What other systems leave in folders beside the data."""
+"""Files that operating systems and network drives leave in folders beside the data."""
 
 import shutil
 import zipfile
@@ -24,20 +24,20 @@ BUILT = {
     "badja": badja,
     "tapvid": lambda root: tapvid(root / "tapvid_davis.pkl"),
 }
-FINDER = b"\0\5\x16\7\0\2\0\0Mac OS X\xe2\xff"  # what a ._ file begins with
+FINDER = b"\0\5\x16\7\0\2\0\0Mac OS X\xe2\xff"  # the start of a ._ file of macOS
 
 
-def sprinkle(root):
-    """Leave in each folder what macOS, a network drive, Windows and a desktop do: files, and
+def add_leftovers(root):
+    """Add to each folder what macOS, network drives, Windows and desktops leave: files, and hidden
     folders with copies of the data."""
     folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
     for folder in folders:
-        there = sorted(folder.iterdir())
-        for path in there:
+        paths = sorted(folder.iterdir())
+        for path in paths:
             (folder / f"._{path.name}").write_bytes(FINDER)
         for hidden in ("__MACOSX", "@eaDir", ".thumbnails"):
             (folder / hidden).mkdir()
-            for path in there:
+            for path in paths:
                 if path.is_file():
                     shutil.copy(path, folder / hidden)
         for name in (".DS_Store", "Thumbs.db", "desktop.ini"):
@@ -45,7 +45,7 @@ def sprinkle(root):
 
 
 @pytest.mark.parametrize("name", BUILT)
-def test_what_other_systems_leave_is_passed_over_by_each_benchmark(tree, tmp_path, name):
+def test_each_benchmark_ignores_files_that_other_systems_leave(tree, tmp_path, name):
     root = tmp_path / "root"
     if build := BUILT[name]:
         root.mkdir()
@@ -54,28 +54,28 @@ def test_what_other_systems_leave_is_passed_over_by_each_benchmark(tree, tmp_pat
         shutil.copytree(tree, root)
     benchmark = BENCHMARKS[name]
     before, kind = benchmark.read(root), looks_like(root)
-    sprinkle(root)
+    add_leftovers(root)
     assert benchmark.read(root) == before
     assert looks_like(root) == kind
 
 
 @pytest.mark.parametrize("year", [2016, 2017])
-def test_so_it_is_where_there_is_no_list(tree, tmp_path, year):
+def test_davis_without_a_list_ignores_files_that_other_systems_leave(tree, tmp_path, year):
     root = shutil.copytree(tree, tmp_path / "tree")
-    sprinkle(root)
+    add_leftovers(root)
     shutil.rmtree(root / "ImageSets")
     found = [sequence.name for sequence in BENCHMARKS[f"davis{year}"].read(root)]
     assert found == ["val-000", "val-001", "val-002", "val-003"]
 
 
 @pytest.mark.parametrize("name", ["davis2017-test", "youtube-vos"])
-def test_so_it_is_in_what_is_handed_in(tmp_path, name):
+def test_a_submission_leaves_out_files_that_other_systems_leave(tmp_path, name):
     root, out = tmp_path / "root", tmp_path / "out"
     root.mkdir()
     BUILT[name](root)
     result = evaluate(name, root, None, PROTOCOLS["identity"], out, "identity")
     before = (out / "submission.zip").read_bytes()
-    sprinkle(out / "masks")
+    add_leftovers(out / "masks")
     BENCHMARKS[name].write_tables(BENCHMARKS[name].read(root), result.scores, out)
     assert (out / "submission.zip").read_bytes() == before
     with zipfile.ZipFile(out / "submission.zip") as archive:
@@ -83,7 +83,7 @@ def test_so_it_is_in_what_is_handed_in(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["davis2017-test", "youtube-vos"])
-def test_nothing_is_handed_in_of_which_a_mask_is_gone(tmp_path, name):
+def test_a_submission_with_a_missing_mask_is_refused(tmp_path, name):
     root, out = tmp_path / "root", tmp_path / "out"
     root.mkdir()
     BUILT[name](root)
@@ -104,7 +104,7 @@ def test_nothing_is_handed_in_of_which_a_mask_is_gone(tmp_path, name):
     assert submission.read_bytes() == whole
 
 
-def test_names_of_a_list_that_are_hidden_are_left_out(tmp_path):
+def test_hidden_names_in_a_list_are_left_out(tmp_path):
     (tmp_path / "val.txt").write_text("bear\n._bear\nJPEGImages/480p/.DS_Store\ncamel\n")
     assert listed(tmp_path / "val.txt") == ["bear", "camel"]
     (tmp_path / "wave_test_split1.txt").write_text("a.avi 2\n._a.avi 2\n")

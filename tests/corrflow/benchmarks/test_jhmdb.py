@@ -33,38 +33,38 @@ def test_the_test_videos_of_split_1_are_read_as_downloaded(tmp_path):
     given = JHMDB.initial_labels(sequence)[0]
     assert (given.dtype, given.shape) == (np.float32, (15, 2))
     np.testing.assert_allclose(given[:14], joints_tk2[0, :14])
-    assert np.isnan(given[14]).all()  # outside of the picture
+    assert np.isnan(given[14]).all()  # outside the frame
     assert list(JHMDB.initial_labels(sequence)) == [0]
 
 
-def test_perfect_joints_score_1_whatever_becomes_of_one_that_was_not_given(tmp_path):
+def test_perfect_joints_score_1_and_joints_not_given_are_ignored(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
     predicted = joints_tk2.copy()
     predicted[:, 14] = np.nan
-    predicted[0] = 0  # the first frame does not count
+    predicted[0] = 0  # the first frame is not scored
     scores = JHMDB.score(sequence, located(predicted))
     assert list(scores) == [f"{sequence.name}_{joint}" for joint in JOINTS[:14]]
     assert JHMDB.figures(scores) == {f"PCK@{alpha}": 1 for alpha in (0.1, 0.2, 0.3, 0.4, 0.5)}
 
 
-def test_the_figures_of_joints_that_stand_are_those_worked_by_hand(tmp_path):
+def test_the_figures_of_static_joints_equal_those_computed_by_hand(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
-    # the box's diagonal is 50, 0.6 of it 30: limits 3, 6, 9, 12, 15; the truth moves away by 2.5,
-    # 5, 7.5
+    # the box's diagonal is 50, and 0.6 of it is 30, so the limits are 3, 6, 9, 12 and 15; the true
+    # joints move away by 2.5, 5 and 7.5
     figures = JHMDB.figures(JHMDB.score(sequence, located(joints_tk2[:1].repeat(4, 0))))
     assert figures == pytest.approx(
         {"PCK@0.1": 1 / 3, "PCK@0.2": 2 / 3, "PCK@0.3": 1, "PCK@0.4": 1, "PCK@0.5": 1}
     )
     lost = joints_tk2.copy()
-    lost[3, 0] = np.nan  # the neck, in one frame of three: a miss
+    lost[3, 0] = np.nan  # the neck is missed in one of three frames
     figures = JHMDB.figures(JHMDB.score(sequence, located(lost)))
     assert figures["PCK@0.5"] == pytest.approx((13 + 2 / 3) / 14)
 
 
-def test_each_joint_counts_alike_however_many_videos_it_is_in():
-    # the neck in two videos, in all 1 of 3 frames; the belly in one, always
+def test_each_joint_has_the_same_weight_in_any_number_of_videos():
+    # the neck is hit in 1 of 3 frames of two videos, the belly in all frames of one
     scores = {"a_neck": [0.0, 0.0], "b_neck": [1.0], "a_belly": [1.0, 1.0]}
     figures = JHMDB.figures(
         {
@@ -86,21 +86,21 @@ def test_a_video_of_one_frame_has_no_score(tmp_path):
     assert all(np.isnan(value) for value in JHMDB.figures(scores).values())
 
 
-def test_what_is_kept_of_joints_is_plain_json(tmp_path):
+def test_predicted_joints_are_written_as_plain_json(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     (sequence,) = JHMDB.read(tmp_path)
     joints_tk2[1, 14] = np.nan
     JHMDB.write_predictions(sequence, located(joints_tk2), tmp_path / "out")
-    told = json.loads((tmp_path / f"out/points/{sequence.name}.json").read_text())
-    assert [frame["frame"] for frame in told] == ["00001", "00002", "00003", "00004"]
-    assert (told[1]["xy"][0], told[1]["xy"][14], told[1]["visible"][14]) == (
+    stored = json.loads((tmp_path / f"out/points/{sequence.name}.json").read_text())
+    assert [frame["frame"] for frame in stored] == ["00001", "00002", "00003", "00004"]
+    assert (stored[1]["xy"][0], stored[1]["xy"][14], stored[1]["visible"][14]) == (
         [7.5, 3.0],
         [None, None],
         False,
     )
 
 
-def test_videos_of_one_name_in_two_classes_are_told_apart(tmp_path):
+def test_videos_of_the_same_name_in_two_classes_are_distinguished(tmp_path):
     jhmdb(tmp_path)
     for folder in ("Rename_Images", "joint_positions"):
         shutil.copytree(tmp_path / folder / "wave", tmp_path / folder / "throw")
@@ -112,7 +112,7 @@ def test_videos_of_one_name_in_two_classes_are_told_apart(tmp_path):
     assert result.overall["PCK@0.1"] == pytest.approx(1 / 3)
 
 
-def test_a_person_outside_of_the_first_picture_is_refused(tmp_path):
+def test_a_person_outside_the_first_frame_is_refused(tmp_path):
     joints_tk2 = jhmdb(tmp_path)
     savemat(
         tmp_path / f"joint_positions/{VIDEO}/joint_positions.mat",
@@ -172,7 +172,7 @@ def test_a_person_outside_of_the_first_picture_is_refused(tmp_path):
         ),
     ],
 )
-def test_what_is_wrong_with_jhmdb_is_told(tmp_path, spoil, words):
+def test_each_defect_of_jhmdb_is_reported(tmp_path, spoil, words):
     jhmdb(tmp_path)
     spoil(tmp_path)
     with pytest.raises(InputError) as error:

@@ -1,4 +1,5 @@
-"""One benchmark's data given to another: a line says what it looks like."""
+"""The data of one benchmark given to another: the error names the benchmark whose data they look
+like."""
 
 import pytest
 from miniatures import badja, davis_test, jhmdb, tapvid, vip, youtube_vos
@@ -19,7 +20,7 @@ BUILT = {
 
 @pytest.fixture(scope="module")
 def roots(tree, tmp_path_factory):
-    """A miniature of each, by its name."""
+    """The folder of a miniature of each benchmark, by name."""
     made = {"davis2017": tree}
     for name, build in BUILT.items():
         made[name] = tmp_path_factory.mktemp(name)
@@ -30,17 +31,17 @@ def roots(tree, tmp_path_factory):
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_the_data_of_each_other_benchmark_are_recognised(roots, name):
     family = {"davis2016": "davis2017", "vip-instances": "vip"}
-    own = family.get(name, name)  # what either of them reads
-    for there, root in roots.items():
-        assert looks_like(root) == there
-        if there == own:
+    own = family.get(name, name)  # the benchmark that reads the same data
+    for other, root in roots.items():
+        assert looks_like(root) == other
+        if other == own:
             assert BENCHMARKS[name].read(root)
             continue
         with pytest.raises(InputError) as error:
             BENCHMARKS[name].read(root)
-        told = str(error.value)
-        assert told.endswith(f"{root} looks like {there}: --benchmark {there}"), told
-        assert "\n" not in told
+        message = str(error.value)
+        assert message.endswith(f"{root} looks like {other}: --benchmark {other}"), message
+        assert "\n" not in message
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

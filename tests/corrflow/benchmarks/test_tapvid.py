@@ -19,8 +19,8 @@ def located(xy_nt2, visible_nt):
     ]
 
 
-def standing(sequence):
-    """Each point where it was given, and always visible."""
+def static_points(sequence):
+    """Predict that each point stays where it was given and is always visible."""
     xy_nt2 = np.full(sequence.xy_nt2.shape, np.nan)
     for frame, xy_n2 in TAPVID.initial_labels(sequence).items():
         new = ~np.isnan(xy_n2[:, 0])
@@ -36,8 +36,8 @@ def test_the_pickle_is_read_as_downloaded(tmp_path):
     assert {frame.shape for frame in TAPVID.frames(goat)} == {(256, 256, 3)}
     given = TAPVID.initial_labels(goat)
     assert list(given) == [0, 2]
-    # from the corner in the pickle, from the centre of the first pixel here; the point that is
-    # never seen is left out
+    # positions are from the corner in the pickle, but from the centre of the first pixel here; the
+    # point that is never visible is left out
     np.testing.assert_allclose(given[0], [(63.5, 63.5), (99.5, 99.5), (np.nan, np.nan)], atol=1e-4)
     np.testing.assert_allclose(
         given[2], [(np.nan, np.nan), (np.nan, np.nan), (29.5, 199.5)], atol=1e-4
@@ -51,17 +51,17 @@ def test_perfect_tracks_score_1(tmp_path):
     assert set(TAPVID.figures(scores).values()) == {1.0}
 
 
-def test_the_figures_of_points_that_stand_are_those_worked_by_hand(tmp_path):
+def test_the_figures_of_static_points_equal_those_computed_by_hand(tmp_path):
     tapvid(tmp_path / "tapvid_davis.pkl")
     goat, _ = TAPVID.read(tmp_path)
-    figures = TAPVID.figures(TAPVID.score(goat, standing(goat)))
-    # frames that count: point 0 in 1-4, hidden in 4; point 1 in 1-4, 3, 6, 9, 12 away; point 2 in 3
-    # and 4. All are said to be visible
+    figures = TAPVID.figures(TAPVID.score(goat, static_points(goat)))
+    # scored frames: point 0 in 1 to 4, hidden in 4; point 1 in 1 to 4, at distances of 3, 6, 9 and
+    # 12; point 2 in 3 and 4. All are predicted to be visible
     assert figures["occlusion_accuracy"] == pytest.approx(9 / 10)
-    # of nine visible: three of point 0, two of point 2, and of point 1 none within 1 and 2, one
-    # within 4, two within 8, four within 16
+    # nine are visible: three of point 0 and two of point 2, all hit; of point 1 none is within 1
+    # and 2, one within 4, two within 8, four within 16
     within = {1: 5 / 9, 2: 5 / 9, 4: 6 / 9, 8: 7 / 9, 16: 9 / 9}
-    # false alarms: the hidden one, and those of point 1 that are too far
+    # false positives: the hidden one, and those of point 1 that are too far away
     jaccard = {1: 5 / (9 + 5), 2: 5 / (9 + 5), 4: 6 / (9 + 4), 8: 7 / (9 + 3), 16: 9 / (9 + 1)}
     assert figures["average_pts_within_thresh"] == pytest.approx(np.mean(list(within.values())))
     assert figures["average_jaccard"] == pytest.approx(np.mean(list(jaccard.values())))
@@ -69,11 +69,11 @@ def test_the_figures_of_points_that_stand_are_those_worked_by_hand(tmp_path):
     assert figures["jaccard_8"] == pytest.approx(jaccard[8])
 
 
-def test_each_video_counts_alike_and_one_of_one_frame_not_at_all(tmp_path):
+def test_each_video_has_the_same_weight_except_those_of_one_frame(tmp_path):
     tapvid(tmp_path / "tapvid_davis.pkl")
     goat, still = TAPVID.read(tmp_path)
-    scores = TAPVID.score(goat, standing(goat))
-    alone = TAPVID.score(still, standing(still))
+    scores = TAPVID.score(goat, static_points(goat))
+    alone = TAPVID.score(still, static_points(still))
     assert all(np.isnan(value) for value in TAPVID.figures(alone).values())
     assert TAPVID.figures(scores | alone) == TAPVID.figures(scores)
     perfect = {
@@ -89,7 +89,7 @@ class Harmful:
 
 
 def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5, name="goat"):
-    """A pickle of one video of these shapes."""
+    """A pickle of one video with arrays of these shapes."""
     return pickle.dumps(
         {
             name: {
@@ -177,7 +177,9 @@ def of_goat(video=(2, 8, 8, 3), points=(1, 2, 2), occluded=(1, 2), at=0.5, name=
         ),
     ],
 )
-def test_what_is_wrong_with_a_pickle_is_told_and_none_runs(tmp_path, monkeypatch, content, words):
+def test_defects_of_a_pickle_are_reported_and_code_in_it_does_not_run(
+    tmp_path, monkeypatch, content, words
+):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "tapvid_davis.pkl").write_bytes(content)
     with pytest.raises(InputError, match=words):
@@ -185,7 +187,7 @@ def test_what_is_wrong_with_a_pickle_is_told_and_none_runs(tmp_path, monkeypatch
     assert not (tmp_path / "harmed").exists()
 
 
-def test_points_that_are_a_little_outside_and_visible_are_read(tmp_path):
+def test_visible_points_slightly_outside_the_frame_are_read(tmp_path):
     (tmp_path / "tapvid_davis.pkl").write_bytes(of_goat(at=(-0.1, 1.1)))
     (goat,) = TAPVID.read(tmp_path)
     np.testing.assert_allclose(goat.xy_nt2[0, 0], (-26.1, 281.1))

@@ -38,15 +38,17 @@ def test_perfect_labels_score_1(tmp_path):
         assert benchmark.figures(benchmark.score(sequence, truth(sequence)))[headline] == 1
 
 
-def test_the_mean_iou_of_copied_labels_is_that_worked_by_hand(tmp_path):
+def test_the_mean_iou_of_copied_labels_equals_that_computed_by_hand(tmp_path):
     vip(tmp_path)
     (sequence,) = PARTS.read(tmp_path)
     figures = PARTS.figures(PARTS.score(sequence, truth(sequence)[:1] * 3))
-    # hair: 8 x 8 that stands, always; 8 x 8 that moves by 4: common 64, 32, 0 of 64, 96, 128
+    # hair: an 8 x 8 square stays where it is; another one moves by 4, so the intersections are 64,
+    # 32 and 0, the unions 64, 96 and 128
     hair = (3 * 64 + 64 + 32) / (3 * 64 + 64 + 96 + 128)
-    # clothes: 16 x 16 that move by 4: common 16, 12, 8 columns of 16, 20, 24
+    # clothes: a 16 x 16 square moves by 4: intersections of 16, 12 and 8 columns, unions of 16, 20
+    # and 24
     clothes = (16 + 12 + 8) / (16 + 20 + 24)
-    # background: of 3 x 48 x 64 all but what either has is common
+    # background: all of 3 x 48 x 64 pixels are common, except those of either foreground
     either = 3 * 64 + (64 + 96 + 128) + 16 * (16 + 20 + 24)
     background = (3 * 48 * 64 - either) / (3 * 48 * 64 - (3 * 64 + 64 + 32 + 16 * (16 + 12 + 8)))
     assert figures["IoU-hair"] == pytest.approx(hair)
@@ -56,13 +58,15 @@ def test_the_mean_iou_of_copied_labels_is_that_worked_by_hand(tmp_path):
     assert figures["mIoU"] == pytest.approx((hair + clothes + background) / 3)
 
 
-def test_the_average_precision_of_copied_instances_is_that_worked_by_hand(tmp_path):
+def test_the_precision_of_copied_instances_equals_that_computed_by_hand(tmp_path):
     vip(tmp_path)
     (sequence,) = INSTANCES.read(tmp_path)
     figures = INSTANCES.figures(INSTANCES.score(sequence, truth(sequence)[:1] * 3))
-    # hair: 6 true and 6 predicted; the standing one is always right, the other overlaps by 1, 1/3,
-    # 0: right in 5 up to 0.3, then in 4 clothes: 3 and 3; overlaps 1, 3/5, 1/3: right in 3 up to
-    # 0.3, in 2 up to 0.5, then in 1. Precision is recall: squares of the shares
+    # hair: 6 true and 6 predicted instances. The static one is always right, the other has IoUs of
+    # 1, 1/3 and 0, so 5 are right up to a threshold of 0.3, then 4.
+    # clothes: 3 true and 3 predicted instances with IoUs of 1, 3/5 and 1/3, so 3 are right up to
+    # 0.3, 2 up to 0.5, then 1.
+    # Precision equals recall, so AP is the square of the share that is right.
     hair = {t: (5 / 6 if t <= 0.3 else 4 / 6) ** 2 for t in np.arange(1, 10) / 10}
     clothes = {
         t: (1 if t <= 0.3 else 2 / 3 if t <= 0.5 else 1 / 3) ** 2 for t in np.arange(1, 10) / 10
@@ -74,16 +78,16 @@ def test_the_average_precision_of_copied_instances_is_that_worked_by_hand(tmp_pa
 def test_numbers_of_instances_may_change_from_frame_to_frame(tmp_path):
     vip(tmp_path)
     folder = tmp_path / "VIP_Fine/Annotations/Instance_ids/videos10"
-    there = read_labels(folder / "000000000026.png")
-    write_mask(folder / "000000000026.png", np.array([0, 7, 8, 9], np.uint8)[there])
+    labels = read_labels(folder / "000000000026.png")
+    write_mask(folder / "000000000026.png", np.array([0, 7, 8, 9], np.uint8)[labels])
     (folder / "000000000026.txt").write_text("7 2 1\n8 5 1\n9 2 2\n")
     (sequence,) = INSTANCES.read(tmp_path)
     predicted = truth(sequence)
-    predicted[1] = there
+    predicted[1] = labels
     assert INSTANCES.figures(INSTANCES.score(sequence, predicted))["AP^r"] == 1
 
 
-def test_what_is_kept_is_what_the_releases_evaluation_reads(tmp_path):
+def test_predictions_are_written_as_the_official_evaluation_reads_them(tmp_path):
     vip(tmp_path)
     (sequence,) = INSTANCES.read(tmp_path)
     INSTANCES.write_predictions(sequence, truth(sequence), tmp_path / "out")
@@ -129,7 +133,7 @@ CATEGORIES = f"{BASE}/Annotations/Category_ids/videos10"
         ),
     ],
 )
-def test_what_is_wrong_with_vip_is_told(tmp_path, spoil, words):
+def test_each_defect_of_vip_is_reported(tmp_path, spoil, words):
     vip(tmp_path)
     spoil(tmp_path)
     with pytest.raises(InputError) as error:
@@ -165,19 +169,19 @@ def test_first_labels_without_a_part_are_refused(tmp_path):
         ),
     ],
 )
-def test_an_instance_of_no_known_class_is_told(tmp_path, listed, words):
+def test_an_instance_of_an_unknown_class_is_refused(tmp_path, listed, words):
     vip(tmp_path)
     (tmp_path / "VIP_Fine/Annotations/Instance_ids/videos10/000000000001.txt").write_text(listed)
     (sequence,) = INSTANCES.read(tmp_path)
-    for refused in (
+    for call in (
         lambda: INSTANCES.initial_labels(sequence),
         lambda: INSTANCES.score(sequence, truth(sequence)),
     ):
         with pytest.raises(InputError, match=words):
-            refused()
+            call()
 
 
-def test_a_list_of_instances_that_is_missing_or_none_is_told(tmp_path):
+def test_a_missing_or_malformed_list_of_instances_is_refused(tmp_path):
     vip(tmp_path)
     (sequence,) = INSTANCES.read(tmp_path)
     path = tmp_path / "VIP_Fine/Annotations/Instance_ids/videos10/000000000051.txt"

@@ -1,5 +1,5 @@
-"""Each benchmark from its data to its figures and files: identity, whose figures are worked by
-hand, a small random model, eval.py."""
+"""Each benchmark from its data to its figures and files: with the identity baseline, whose figures
+are computed by hand, with a small random model, and by launch/eval.py."""
 
 import json
 import zipfile
@@ -27,7 +27,7 @@ BUILT = {
     "badja": badja,
     "tapvid": lambda root: tapvid(root / "tapvid_davis.pkl"),
 }
-# how they come about is beside each benchmark's own tests
+# the tests of each benchmark show how these are computed
 IDENTITY = {
     "davis2017-test": {},
     "youtube-vos": {
@@ -52,15 +52,15 @@ IDENTITY = {
 
 @pytest.fixture(scope="module", params=BUILT)
 def data(request, tmp_path_factory):
-    """A benchmark's name and a miniature of its data."""
+    """A benchmark's name and the folder of a miniature of its data."""
     root = tmp_path_factory.mktemp(request.param)
     BUILT[request.param](root)
     return request.param, root
 
 
 def check_files(name, root, out):
-    """What was predicted for each frame is there, an overlay of each, and the archive where one is
-    handed in."""
+    """Check that each frame has a prediction and an overlay, and that there is an archive if the
+    benchmark needs a submission."""
     benchmark = BENCHMARKS[name]
     for sequence in benchmark.read(root):
         names, size = benchmark.frame_names(sequence), next(benchmark.frames(sequence)).shape[1::-1]
@@ -78,7 +78,7 @@ def check_files(name, root, out):
     assert (out / "submission.zip").exists() == (name in ("davis2017-test", "youtube-vos"))
 
 
-def test_identity_scores_what_was_worked_by_hand(data, tmp_path):
+def test_identity_scores_the_figures_computed_by_hand(data, tmp_path):
     name, root = data
     result = evaluate(name, root, None, PROTOCOLS["identity"], tmp_path, "identity")
     assert {key: result.overall[key] for key in IDENTITY[name]} == pytest.approx(IDENTITY[name])
@@ -87,7 +87,7 @@ def test_identity_scores_what_was_worked_by_hand(data, tmp_path):
     check_files(name, root, tmp_path)
 
 
-def test_a_random_model_tracks_it(data, tmp_path):
+def test_a_random_model_tracks_each_benchmark(data, tmp_path):
     name, root = data
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2)).eval()
@@ -97,7 +97,7 @@ def test_a_random_model_tracks_it(data, tmp_path):
     check_files(name, root, tmp_path)
 
 
-def test_eval_takes_it_by_its_name(data, tmp_path, capsys):
+def test_eval_accepts_each_benchmark_by_name(data, tmp_path, capsys):
     name, root = data
     assert (
         main(
@@ -125,7 +125,7 @@ def test_eval_takes_it_by_its_name(data, tmp_path, capsys):
             assert len(archive.namelist()) == 6
 
 
-def test_parts_in_any_order_end_with_the_files_of_one_run(data, tmp_path):
+def test_jobs_in_any_order_write_the_same_files_as_one_job(data, tmp_path):
     name, root = data
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     evaluate(name, root, None, PROTOCOLS["identity"], whole, "identity")

@@ -17,7 +17,7 @@ VOS = YouTubeVos()
 
 
 def carried(given, length):
-    """What is given, copied on: the identity baseline."""
+    """Copy the given labels to the following frames, as the identity baseline does."""
     frames, labels_hw = [], np.zeros_like(given[0])
     for t in range(length):
         if t in given:
@@ -40,11 +40,11 @@ def test_a_split_is_read_as_downloaded(tmp_path):
     given = VOS.initial_labels(sequences[0])
     assert list(given) == [0, 2]
     np.testing.assert_array_equal(given[0], labels[0])
-    # object 1, which is there too, is not given again
+    # object 1 is in this mask, too, but is given only in its first frame
     np.testing.assert_array_equal(given[2], np.where(labels[2] == 2, 2, 0))
 
 
-def test_perfect_masks_score_1_and_a_late_object_counts_from_behind_its_first_frame(tmp_path):
+def test_perfect_masks_score_1_in_each_frame_after_an_objects_first(tmp_path):
     labels = youtube_vos(tmp_path)
     sequence = VOS.read(tmp_path)[0]
     scores = VOS.score(sequence, labels)
@@ -61,15 +61,16 @@ def test_perfect_masks_score_1_and_a_late_object_counts_from_behind_its_first_fr
     }
 
 
-def test_the_figures_of_copied_masks_are_those_worked_by_hand(tmp_path):
+def test_the_figures_of_copied_masks_equal_those_computed_by_hand(tmp_path):
     youtube_vos(tmp_path)
     first, alone = VOS.read(tmp_path)
     scores = VOS.score(first, carried(VOS.initial_labels(first), 5))
-    # 12 pixels wide, n frames later 2n farther: 12 - 2n of 12 + 2n columns are common
+    # the object is 12 pixels wide and has moved by 2n pixels after n frames, so the intersection
+    # has 12 - 2n columns and the union 12 + 2n
     by_hand = [10 / 14, 8 / 16, 6 / 18, 4 / 20]
     assert scores["0a1b2c3d4e_1-seen"]["J"] == pytest.approx(by_hand)
     assert scores["0a1b2c3d4e_2-unseen"]["J"] == [1, 1]
-    # of one frame, that is given: nothing to add
+    # the other video has only the given frame, so it adds no score
     scores |= VOS.score(alone, list(VOS.initial_labels(alone).values()))
     figures = VOS.figures(scores)
     assert figures["J_seen"] == pytest.approx(np.mean(by_hand))
@@ -77,7 +78,7 @@ def test_the_figures_of_copied_masks_are_those_worked_by_hand(tmp_path):
     assert figures["Overall"] == pytest.approx((figures["J_seen"] + figures["F_seen"] + 2) / 4)
 
 
-def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
+def test_the_validation_split_is_packed_for_submission_without_scores(tmp_path):
     youtube_vos(tmp_path / "valid", truth=False)
     sequence = VOS.read(tmp_path)[0]
     given = VOS.initial_labels(sequence)
@@ -85,7 +86,7 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
     predicted = carried(given, 6)
     assert VOS.score(sequence, predicted) == {}
     out = tmp_path / "out"
-    # of a download of all frames: one that the server does not ask for
+    # a download of all frames also has frames for which the server needs no mask
     dense = replace(sequence, paths=(*sequence.paths, Path("00021.jpg")))
     VOS.write_predictions(dense, predicted, out)
     VOS.write_tables([dense], {}, out)
@@ -100,9 +101,9 @@ def test_the_validation_split_has_no_truth_and_is_handed_in(tmp_path):
     assert not (out / "global_results.csv").exists()
 
 
-def test_a_mask_of_an_objects_first_frame_does_not_tell_of_the_truth(tmp_path):
+def test_masks_of_first_frames_alone_do_not_count_as_truth(tmp_path):
     youtube_vos(tmp_path, truth=False)
-    # three frames are left, and two of them have a mask, since an object is first there
+    # two of the three frames that are left have a mask, because an object first appears there
     for number in (15, 20):
         (tmp_path / f"JPEGImages/0a1b2c3d4e/{number:05d}.jpg").unlink()
     edit_meta(
@@ -115,9 +116,9 @@ def test_a_mask_of_an_objects_first_frame_does_not_tell_of_the_truth(tmp_path):
     assert [sequence.has_truth for sequence in VOS.read(tmp_path)] == [False, False]
 
 
-def test_truth_is_of_a_whole_split(tmp_path):
+def test_a_split_with_only_some_true_masks_is_refused(tmp_path):
     youtube_vos(tmp_path)
-    for number in (5, 10):  # another video, without its truth
+    for number in (5, 10):  # further frames of the other video, without true masks
         save(tmp_path / f"JPEGImages/ff00ff00ff/{number:05d}.jpg", squares())
     with pytest.raises(
         InputError,
@@ -126,7 +127,7 @@ def test_truth_is_of_a_whole_split(tmp_path):
         VOS.read(tmp_path)
 
 
-def test_tables_have_a_row_for_each_video_of_which_there_are_scores(tmp_path):
+def test_tables_have_a_row_for_each_scored_video(tmp_path):
     labels = youtube_vos(tmp_path)
     sequence = VOS.read(tmp_path)[0]
     VOS.write_predictions(sequence, labels, tmp_path / "out")
@@ -230,7 +231,7 @@ def blank(folder):
         ),
     ],
 )
-def test_what_is_wrong_with_a_split_is_told(tmp_path, spoil, words):
+def test_each_defect_of_a_split_is_reported_in_one_line(tmp_path, spoil, words):
     youtube_vos(tmp_path)
     spoil(tmp_path)
     with pytest.raises(InputError) as error:

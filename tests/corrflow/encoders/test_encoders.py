@@ -1,4 +1,4 @@
-"""Encoders by name: the paper's variants, torchvision's and timm's, and one's own."""
+"""Encoders by name: variants of the paper's, those of torchvision and timm, and a user's own."""
 
 import re
 
@@ -29,13 +29,13 @@ def wrong():
 
 @pytest.fixture
 def own(tmp_path):
-    """A file with an encoder in it."""
+    """A Python file that defines an encoder."""
     path = tmp_path / "mine.py"
     path.write_text(OWN)
     return path
 
 
-def test_a_name_a_configuration_and_what_a_checkpoint_keeps_are_one(own):
+def test_names_configurations_and_stored_dicts_can_be_converted(own):
     for name in (*VARIANTS, "torchvision:resnet18@layer2", "timm:resnet18", f"{own}:Pixels"):
         config = find_encoder(name)
         assert name_of(config) == name
@@ -46,7 +46,7 @@ def test_a_name_a_configuration_and_what_a_checkpoint_keeps_are_one(own):
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_variants_of_the_papers_encoder_have_the_features_they_say(name):
+def test_variants_of_the_papers_encoder_have_the_declared_features(name):
     encoder = find_encoder(name).build().eval()
     features = encoder(torch.rand(1, 3, 16, 24))
     assert encoder.stride == (8 if name == "resnet18-stride8" else 4)
@@ -54,17 +54,17 @@ def test_variants_of_the_papers_encoder_have_the_features_they_say(name):
     assert encoder.config == VARIANTS[name]
 
 
-def test_an_encoder_of_ones_own_is_found_by_file_and_name(own, monkeypatch):
+def test_a_users_own_encoder_is_found_by_file_and_name(own, monkeypatch):
     encoder = find_encoder(f"{own}:Pixels").build()
     frames = torch.rand(1, 3, 16, 24)
     assert torch.equal(encoder(frames), F.avg_pool2d(frames, 8))
     assert encoder.config == ExternalConfig(f"{own}:Pixels")
-    # a job runs in another folder
+    # a relative path is made absolute, because a job runs in another folder
     monkeypatch.chdir(own.parent)
     assert find_encoder("mine.py:Pixels") == find_encoder(f"{own}:Pixels")
 
 
-def test_what_is_no_encoder_is_refused_by_name(own):
+def test_names_that_are_not_encoders_are_refused(own):
     for name, words in (
         ("mine", "encoder 'mine': expected one of resnet18, resnet34"),
         (f"{own.parent / 'none.py'}:build", "no such file"),
@@ -91,11 +91,12 @@ def test_a_torchvision_network_is_cut_at_the_deepest_layer_of_stride_8():
     assert coarse(torch.rand(1, 3, 32, 48)).shape == (1, 256, 2, 3)
 
 
-def test_layers_with_the_channels_last_are_no_maps_of_features():
-    assert find_encoder("torchvision:swin_t").build().stride == 32  # all but the last have them so
+def test_layers_with_channels_last_are_not_used_as_feature_maps():
+    # all layers but the last have the channels last
+    assert find_encoder("torchvision:swin_t").build().stride == 32
 
 
-def test_a_torchvision_network_tracks_by_any_protocol():
+def test_a_torchvision_network_tracks_with_several_protocols():
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(find_encoder("torchvision:resnet18"))).eval()
     frames = torch.rand(3, 3, 41, 67)
@@ -107,13 +108,13 @@ def test_a_torchvision_network_tracks_by_any_protocol():
 
 
 @pytest.mark.parametrize("name", ["beit_base_patch16_224", "hrnet_w18_small"])
-def test_a_timm_network_that_does_not_take_frames_of_any_size_is_refused(name):
+def test_a_timm_network_that_needs_a_fixed_frame_size_is_refused(name):
     pytest.importorskip("timm", reason="timm is not installed")
     with pytest.raises(InputError, match=rf"timm:{name}: does not accept frames of \d+x\d+ \("):
         find_encoder(f"timm:{name}").build()
 
 
-def test_an_encoder_of_ones_own_that_says_or_gives_something_else_is_refused(own):
+def test_a_users_encoder_with_wrong_attributes_or_output_is_refused(own):
     encoder = find_encoder(f"{own}:Pixels").build()
     for name, value in (("stride", 8.0), ("stride", 0), ("channels", None)):
         setattr(encoder, name, value)
@@ -123,13 +124,16 @@ def test_an_encoder_of_ones_own_that_says_or_gives_something_else_is_refused(own
             CorrFlow(encoder=encoder)
         encoder.stride, encoder.channels = 8, 3
     model = CorrFlow(encoder=encoder)
-    for found, words in ((lambda frames: (frames,), "tuple"), (lambda frames: frames, "[1, 3, 16")):
-        encoder.forward = found
+    for forward, words in (
+        (lambda frames: (frames,), "tuple"),
+        (lambda frames: frames, "[1, 3, 16"),
+    ):
+        encoder.forward = forward
         with pytest.raises(InputError, match=re.escape(f"became {words}")):
             model.encode(torch.rand(1, 3, 16, 24))
 
 
-def test_a_network_sees_frames_normalised_as_it_was_made_for():
+def test_a_network_gets_frames_normalised_as_in_its_training():
     encoder = find_encoder("torchvision:resnet18").build().eval()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     frames = torch.rand(1, 3, 16, 16)

@@ -1,4 +1,4 @@
-"""Winograd's convolution beside torch's own, with gradients."""
+"""Winograd convolution compared with torch's own, with gradients."""
 
 import pytest
 import torch
@@ -26,7 +26,7 @@ def test_values_and_gradients_equal_the_plain_convolution(size, layout):
         torch.testing.assert_close(mine, theirs)
 
 
-def test_single_precision_loses_little():
+def test_the_error_in_single_precision_is_small():
     draw = torch.Generator().manual_seed(2)
     x_nchw, kernel = (
         torch.randn(2, 256, 24, 24, generator=draw),
@@ -36,13 +36,13 @@ def test_single_precision_loses_little():
     assert (convolve(x_nchw, kernel) - plain).abs().max() < 3e-5 * plain.abs().max()
 
 
-def test_an_input_that_needs_no_gradient_gets_none():
+def test_the_kernel_gets_a_gradient_even_if_the_input_needs_none():
     kernel = torch.randn(4, 3, 3, 3, requires_grad=True)
     convolve(torch.randn(1, 3, 8, 8), kernel).sum().backward()
     assert kernel.grad is not None and kernel.grad.shape == kernel.shape
 
 
-def test_an_encoder_goes_either_way_with_the_same_weights():
+def test_an_encoder_has_the_same_features_with_and_without_winograd():
     torch.manual_seed(3)
     encoder = ResNet(ResNetConfig(widths=(8, 128, 128, 128), depths=(1, 1, 1, 1))).eval()
     frames, names = torch.rand(2, 3, 32, 48), list(encoder.state_dict())

@@ -11,22 +11,22 @@ from corrflow.speed import cost
 
 
 @pytest.mark.parametrize("config", [ResNetConfig(), ResNetConfig((8, 8, 16, 24), (1, 2, 1, 3), 10)])
-def test_the_encoders_operations_are_those_that_torch_counts(config):
+def test_the_encoders_operations_equal_those_that_torch_counts(config):
     model = CorrFlow(ModelConfig(config)).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.encode(torch.zeros(2, 3, 32, 48))
     assert 2 * cost.encoder_flops(config, 32, 48) == counter.get_total_flops()
 
 
-def test_the_default_encoder_costs_what_the_paper_s_does():
+def test_the_default_encoder_costs_as_much_as_the_papers():
     assert cost.encoder_flops(ResNetConfig(), 256, 256) / 2 == pytest.approx(23.6e9, rel=0.005)
 
 
 def test_one_window_over_the_whole_image_is_plain_attention():
-    """Where every cell sees every other, operations are those of two matrix products."""
+    """If every cell sees every other, the operations are those of two matrix products."""
     query, value = torch.zeros(1, 8, 9, 5), torch.zeros(1, 3, 9, 5)
     with FlopCounterMode(display=False) as counter:
-        # what is within an operator of ours, torch does not count
+        # called directly, because torch does not count inside a custom operator
         copy_by_tiles(query, query[:, None], value[:, None], radius=9, scale=1.0)
     assert cost.attention_flops(9, 5, 8, 3, Window(9)) == counter.get_total_flops()
 
@@ -36,9 +36,7 @@ def test_cells_beyond_the_image_are_not_counted():
 
 
 @pytest.mark.parametrize(("frames", "truth"), [(3, (True,)), (5, (True, False, True))])
-def test_the_recursion_makes_as_many_copies_of_as_many_values_as_counted(
-    monkeypatch, frames, truth
-):
+def test_the_recursion_copies_as_many_values_as_counted(monkeypatch, frames, truth):
     model, copied = CorrFlow(ModelConfig(ResNetConfig((4, 4, 4, 4), (1, 1, 1, 1), 4))), []
     original = model.propagate_values
     monkeypatch.setattr(

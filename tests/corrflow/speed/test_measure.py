@@ -15,11 +15,11 @@ def sleeper(seconds):
     return partial(time.sleep, seconds)
 
 
-def eater(mebibytes):
-    def eat():
+def allocator(mebibytes):
+    def allocate():
         torch.ones(mebibytes << 18)
 
-    return eat
+    return allocate
 
 
 def broken():
@@ -32,7 +32,7 @@ def dying():
     return partial(os._exit, 9)
 
 
-def test_speedups_are_against_the_released_variant_of_the_same_work():
+def test_speedups_are_relative_to_the_released_variant_of_the_same_work():
     variants = [
         Variant("nap", "released", partial(sleeper, 0.2), NEED),
         Variant("nap", "ours", partial(sleeper, 0.05), NEED),
@@ -46,17 +46,17 @@ def test_speedups_are_against_the_released_variant_of_the_same_work():
     assert len(rounds) == 4
     assert (ours.name, ours.variant, ours.need) == ("nap", "ours", NEED)
     assert theirs.speedup == 1.0
-    assert 1 < ours.speedup <= 4.1  # 4, less what a busy machine adds to the shorter nap
+    assert 1 < ours.speedup <= 4.1  # 4, minus what a busy machine adds to the shorter sleep
     assert other.speedup is None
     assert ours.fastest <= ours.seconds <= ours.slowest
 
 
-def test_extra_memory_is_that_of_the_work_alone():
-    meals = [
-        Variant("meal", "large", partial(eater, 200), NEED),
-        Variant("meal", "small", partial(eater, 20), NEED),
+def test_peak_memory_is_that_of_the_work_alone():
+    variants = [
+        Variant("meal", "large", partial(allocator, 200), NEED),
+        Variant("meal", "small", partial(allocator, 20), NEED),
     ]
-    large, small = measure(meals, CPU, repeats=1).rows
+    large, small = measure(variants, CPU, repeats=1).rows
     assert 190 < large.peak_mib < 240
     assert 15 < small.peak_mib < 60
 
@@ -68,7 +68,7 @@ def test_extra_memory_is_that_of_the_work_alone():
         (dying, "meal, ours: its process died (exit code 9)"),
     ],
 )
-def test_a_variant_that_can_not_run_is_named_and_the_others_go_on(build, words):
+def test_a_variant_that_fails_is_named_and_the_others_are_measured(build, words):
     rows, failures = measure(
         [
             Variant("meal", "ours", build, NEED),
@@ -82,7 +82,7 @@ def test_a_variant_that_can_not_run_is_named_and_the_others_go_on(build, words):
     assert words in failures[0]
 
 
-def test_the_machines_limits_are_rates():
+def test_the_limits_of_the_machine_have_a_plausible_magnitude():
     limits = measure_limits(CPU)
     assert limits.product > 1e9
     assert limits.convolution > 1e9

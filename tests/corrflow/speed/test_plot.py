@@ -14,19 +14,19 @@ def series(peak=10.0):
     points = [
         (side, [row("released", side / 64), row("corrflow", side / 640)]) for side in (64, 128)
     ]
-    # where the released formulation did not fit
+    # the released formulation did not fit into memory at this size
     return {"side": [*points, (256, [row("corrflow", 0.4)])]}
 
 
 @pytest.mark.parametrize("peak", [10.0, None])
-def test_draws_curves_whether_or_not_memory_is_known(tmp_path, peak):
+def test_curves_are_drawn_whether_or_not_memory_is_known(tmp_path, peak):
     pytest.importorskip("matplotlib")
     draw_growth(series(peak), tmp_path / "growth.png")
     picture = np.asarray(Image.open(tmp_path / "growth.png").convert("RGB"))
     assert len(np.unique(picture.reshape(-1, 3), axis=0)) > 10
 
 
-def test_a_missing_matplotlib_is_named_with_its_command(tmp_path, monkeypatch):
+def test_a_missing_matplotlib_is_reported_with_the_install_command(tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(InputError, match="pip install matplotlib"):
         draw_growth(series(), tmp_path / "growth.png")

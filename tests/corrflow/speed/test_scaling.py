@@ -1,5 +1,5 @@
-"""The prediction for many GPUs, held to values worked by hand, to torch's own buckets and to a
-checkpoint's own size."""
+"""The prediction for many GPUs, compared with values computed by hand, with torch's own buckets and
+with the size of a real checkpoint."""
 
 import itertools
 from dataclasses import replace
@@ -23,7 +23,7 @@ ENCODERS = [
 
 
 @pytest.mark.parametrize("config", ENCODERS)
-def test_weights_are_the_models_own_in_its_order(config):
+def test_the_counted_weights_are_those_of_the_model_in_its_order(config):
     model = CorrFlow(ModelConfig(config))
     weights = list(cost.encoder_weights(config, 32, 48))
     assert [weight.numbers for weight in weights] == [p.numel() for p in model.parameters()]
@@ -32,37 +32,39 @@ def test_weights_are_the_models_own_in_its_order(config):
     assert cost.buffer_bytes(config) == sum(b.numel() * b.element_size() for b in model.buffers())
 
 
-def test_the_papers_model_has_its_parameters():
+def test_the_papers_model_has_the_expected_number_of_parameters():
     assert cost.gradient_bytes(ResNetConfig()) == 4 * 5_291_648
 
 
 @pytest.mark.parametrize("config", ENCODERS)
 @pytest.mark.parametrize("limit", [25, 4, 1])
-def test_buckets_are_those_of_ddp(config, limit):
+def test_buckets_equal_those_of_ddp(config, limit):
     last_first = list(CorrFlow(ModelConfig(config)).parameters())[::-1]
     limits = [1 << 20, limit << 20]
-    told, _ = dist._compute_bucket_assignment_by_size(last_first, limits, [False] * len(last_first))
+    expected, _ = dist._compute_bucket_assignment_by_size(
+        last_first, limits, [False] * len(last_first)
+    )
     found = scaling.buckets(config, 64, limit)
     assert [bucket.bytes for bucket in found] == [
-        sum(4 * last_first[index].numel() for index in bucket) for bucket in told
+        sum(4 * last_first[index].numel() for index in bucket) for bucket in expected
     ]
     assert found[-1].ready == 1.0
 
 
-def test_gradients_are_ready_in_the_last_third_as_backward_takes_the_first_frame_last():
+def test_gradients_are_ready_in_the_last_third_of_backward():
     early, late = scaling.buckets(ResNetConfig(), 256, 25)
     assert (early.bytes, late.bytes) == (2_951_424, 18_215_168)
-    # by hand: the head's 0.295 and the last convolution's 1.18 of 11.5 M multiplications a cell,
-    # 2/3 of backward gone before
+    # by hand: backward takes the first of three frames last, so 2/3 of it come before; of the
+    # 11.5 M multiplications per cell, the head has 0.295 M and the last convolution 1.18 M
     weights = 64 * 256 * 9, 256 * 256 * 9
     assert early.ready == pytest.approx(
         (2 + 2 * 4096 * sum(weights) / cost.encoder_flops(ResNetConfig(), 256, 256)) / 3
     )
 
 
-def test_no_gradient_is_there_before_backward_has_come_to_the_clips_first_frame():
-    """What `ready` rests on: frame by frame, the last first, so that a weight waits for the first
-    frame's share."""
+def test_no_gradient_is_ready_before_backward_reaches_the_first_frame():
+    """The basis of `ready`: backward goes from the last frame to the first, so the gradient of a
+    weight is complete only in the first frame."""
     model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 4, 4), (1, 1, 1, 1), 4), radius=1))
     order = []
     for name, weight in model.encoder.named_parameters():
@@ -71,8 +73,8 @@ def test_no_gradient_is_there_before_backward_has_come_to_the_clips_first_frame(
         calls = itertools.count()
 
         def watch(_, __, out, name=name, calls=calls):
-            place = f"{name} of frame {next(calls)}"
-            out.register_hook(lambda _: order.append(place))
+            event = f"{name} of frame {next(calls)}"
+            out.register_hook(lambda _: order.append(event))
 
         module.register_forward_hook(watch)
     clip = (
@@ -89,47 +91,47 @@ def test_no_gradient_is_there_before_backward_has_come_to_the_clips_first_frame(
         "head of frame 0",
         "head.bias",
     ]
-    assert [order.index(place) for place in frames] == sorted(
-        order.index(place) for place in frames
+    assert [order.index(event) for event in frames] == sorted(
+        order.index(event) for event in frames
     )
-    passed = [
+    weights = [
         "head.weight",
         "layer4.0.residual.3.weight",
         "layer1.0.residual.0.weight",
         "stem.0.weight",
     ]
-    assert order.index("head of frame 0") < order.index(passed[0])
-    assert [order.index(place) for place in passed] == sorted(
-        order.index(place) for place in passed
+    assert order.index("head of frame 0") < order.index(weights[0])
+    assert [order.index(event) for event in weights] == sorted(
+        order.index(event) for event in weights
     )
 
 
-def test_a_ring_by_hand():
-    # 4 ranks, 100 MB at 10 GB/s: 6 rounds of 25 MB, 2.5 ms each and 10 us of hop
+def test_the_time_of_a_ring_equals_that_computed_by_hand():
+    # 4 ranks, 100 MB at 10 GB/s: 6 rounds of 25 MB, each of 2.5 ms and a hop of 10 us
     assert ring_seconds(100e6, 4, 10e9, 10e-6) == pytest.approx(6 * (2.5e-3 + 10e-6))
     assert ring_seconds(100e6, 1, 10e9, 10e-6) == 0
 
 
-def test_only_what_ends_after_backward_is_exposed():
-    # 2 ranks at 1 GB/s, no hops: a bucket takes its bytes in ns
+def test_only_the_all_reduce_after_backward_is_exposed():
+    # with 2 ranks at 1 GB/s and no latency, a bucket takes a nanosecond per byte
     early, late = Bucket(30_000_000, 0.5), Bucket(20_000_000, 1.0)
     assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.1) == pytest.approx(0.02)
-    # the first ends 10 ms late
+    # the first bucket ends 10 ms after backward, and the second waits for it
     assert exposed_seconds([early, late], 2, 1e9, 0, backward=0.04) == pytest.approx(0.03)
     assert exposed_seconds([early, late], 1, 1e9, 0, backward=0.04) == 0
 
 
-def test_two_nodes_by_hand():
+def test_the_prediction_for_two_nodes_equals_that_computed_by_hand():
     config = ScalingConfig(
         gpus=(1, 16), batch=10, peak_tflops=426, achieved=0.5, network_gbit=80, reached=1.0,
         nvlink_us=0, network_us=0, flag_us=0,
     )  # fmt: skip
     one, many = predict(config)
-    # 426 GFLOP a clip, docs/performance.md
+    # 426 GFLOP per clip, as in docs/performance.md
     assert one.compute == pytest.approx(10 * 426e9 / 213e12, rel=0.002)
     assert one.step == one.compute + one.saving
     assert (one.limit, one.efficiency, one.exposed, one.flag) == ("arithmetic", 1.0, 0, 0)
-    # 15/16 of 21.17 MB twice at 10 GB/s; all but the first bucket comes after backward
+    # twice 15/16 of 21.17 MB at 10 GB/s; all buckets but the first are reduced after backward
     assert many.reduce == pytest.approx(30 / 16 * 21_166_592 / 10e9)
     assert many.exposed == pytest.approx(30 / 16 * 18_215_168 / 10e9)
     assert many.limit == "all-reduce"
@@ -139,14 +141,14 @@ def test_two_nodes_by_hand():
     assert many.workers == pytest.approx(10 / many.step / 299)
 
 
-def test_a_flag_that_takes_longer_than_the_device_is_the_limit():
+def test_a_stop_flag_slower_than_the_device_is_the_limit():
     (row,) = predict(ScalingConfig(gpus=(256,), batch=1, flag_us=1000))
     assert row.flag == pytest.approx(510 * 1e-3)
     assert row.step == pytest.approx(row.flag + row.saving)
     assert row.limit == "flag"
 
 
-def test_the_papers_batch_feeds_six_gpus_at_most():
+def test_the_papers_batch_is_divided_among_at_most_six_gpus():
     rows = predict(ScalingConfig(gpus=(1, 2, 3, 4, 5, 6, 7, 64), global_batch=6))
     assert [(row.gpus, row.clips) for row in rows] == [(1, 6), (2, 3), (3, 2), (6, 1)]
 
@@ -159,7 +161,7 @@ def test_more_bandwidth_never_slows_a_step():
     assert rows[0].efficiency < 0.5 < rows[-1].efficiency < 1
 
 
-def test_a_checkpoint_has_the_bytes_that_were_counted(tmp_path):
+def test_a_checkpoint_has_the_counted_number_of_bytes(tmp_path):
     model = CorrFlow()
     adam = torch.optim.Adam(model.parameters())
     for weight in model.parameters():
@@ -180,6 +182,6 @@ def test_a_checkpoint_has_the_bytes_that_were_counted(tmp_path):
         {"flag_us": -1.0},
     ],
 )
-def test_refuses_what_makes_no_sense(change):
+def test_impossible_settings_are_refused(change):
     with pytest.raises(InputError, match="scaling: "):
         replace(ScalingConfig(), **change)

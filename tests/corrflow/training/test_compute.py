@@ -22,7 +22,8 @@ from shards.packing.pack import pack
 from shards.synthetic import SceneConfig, write_tree
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
-# the demo at half its widths and a third of its side: bfloat16 is emulated on the CPU, and slow
+# the recipe `demo` at half its widths and a third of its side, because bfloat16 is emulated on the
+# CPU and slow
 SMALLER = [
     "--recipe", "demo", "--model.encoder", "resnet10-tiny", "--clip.size", "32",
     "--trainer.steps", "90",
@@ -30,7 +31,7 @@ SMALLER = [
 ]  # fmt: skip
 
 
-def test_auto_is_plain_on_the_cpu_and_fast_on_a_recent_gpu(monkeypatch):
+def test_auto_is_float32_on_the_cpu_and_bfloat16_on_a_recent_gpu(monkeypatch):
     monkeypatch.setattr(device, "is_installed", lambda package: True)
     monkeypatch.setattr(device, "has_compiler", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
@@ -56,13 +57,13 @@ def test_bfloat16_needs_no_compiler(monkeypatch):
     )
 
 
-def test_compilation_is_refused_where_nothing_can_compile(monkeypatch):
+def test_compilation_is_refused_without_a_compiler(monkeypatch):
     monkeypatch.setattr(device, "has_compiler", lambda: False)
     with pytest.raises(InputError, match="apt install g"):
         ComputeConfig(compile="yes").choose(CPU)
 
 
-def test_winograds_way_is_refused_where_it_would_not_be_gone():
+def test_winograd_convolution_is_refused_where_it_would_not_be_used():
     assert str(ComputeConfig(convolution="winograd").choose(CPU)).endswith("Winograd convolution")
     assert not ComputeConfig(convolution="direct").choose(CPU).winograd
     with pytest.raises(
@@ -75,14 +76,14 @@ def test_winograds_way_is_refused_where_it_would_not_be_gone():
         ComputeConfig(precision="bfloat16", convolution="winograd").choose(CPU)
 
 
-def test_what_is_not_installed_is_refused_before_anything_is_written(
+def test_a_missing_package_is_refused_before_anything_is_written(
     refused, packed, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(backends, "is_installed", lambda package: False)
-    told = refused(
+    message = refused(
         "train", "--data", packed, "--run", tmp_path / "run", "--compute.attention", "sampler"
     )
-    assert "spatial_correlation_sampler is not installed: pip install" in told
+    assert "spatial_correlation_sampler is not installed: pip install" in message
     assert not (tmp_path / "run").exists()
     with pytest.raises(InputError):
         ComputeConfig("sampler").choose(CPU)
@@ -94,7 +95,7 @@ def losses_of(run):
     )
 
 
-def test_bfloat16_learns_the_demo_as_float32_does(tmp_path):
+def test_bfloat16_learns_the_demo_as_well_as_float32(tmp_path):
     write_tree(tmp_path / "videos", "train", 6, SceneConfig(frames=8, height=48, width=64), seed=1)
     pack(
         tmp_path / "videos" / "JPEGImages" / "480p",
@@ -117,7 +118,7 @@ def test_bfloat16_learns_the_demo_as_float32_does(tmp_path):
         for name in ("float32", "bfloat16")
     )
     assert single[-20:].mean() < 0.85 * single[0]
-    np.testing.assert_allclose(half, single, rtol=0.05)  # 0.025 was measured
+    np.testing.assert_allclose(half, single, rtol=0.05)  # measured: 0.025
     assert not np.array_equal(half, single)
 
 
@@ -128,12 +129,12 @@ def test_bfloat16_learns_the_demo_as_float32_does(tmp_path):
     ("attention", "compiler", "frames", "graphs"),
     [
         ("tiled", "inductor", 2, 1),
-        # traced, its gradients too, and then computed as it is: no minutes of compiling
+        # traced with its gradients, but not compiled, which would take minutes
         ("tiled", "aot_eager", 3, 2),
         ("triton", "aot_eager", 3, 2),
     ],
 )
-def test_a_compiled_step_trains_as_the_plain_one(
+def test_a_compiled_step_trains_like_one_that_is_not_compiled(
     tmp_path, monkeypatch, attention, compiler, frames, graphs
 ):
     from test_trainer import ALONE, batches, config
@@ -141,9 +142,11 @@ def test_a_compiled_step_trains_as_the_plain_one(
     monkeypatch.setattr(nn.Module, "compile", partialmethod(nn.Module.compile, backend=compiler))
     if attention == "triton":  # as on CUDA
         monkeypatch.setattr(likelihood, "has_triton", lambda device: True)
-    # Eight channels at least: below, oneDNN's strided 1x1 convolution for AVX2 writes past its end.
+    # at least eight channels: with fewer, oneDNN's strided 1x1 convolution for AVX2 writes out of
+    # bounds
     model = ModelConfig(ResNetConfig((8, 8, 16, 16), (1, 1, 1, 1), 8), radius=2)
-    # of three frames the last is copied in either way of scheduled sampling: a graph for each
+    # scheduled sampling copies the last of three frames from true or from copied colours, and there
+    # is a graph for each
     schedule = ScheduleConfig(teacher_forcing_start=0.5, teacher_forcing_end=0.5)
     plain, compiled = (
         replace(

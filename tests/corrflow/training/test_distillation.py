@@ -27,7 +27,7 @@ def loss_of(student, teacher):
     return DistillationLoss(student, teacher, torch.device("cpu"))(FRAMES, None, None, ()).total
 
 
-def test_the_loss_is_how_far_features_are_from_the_teachers_on_a_scale_that_is_its_own(teacher):
+def test_the_loss_is_the_whitened_distance_to_the_teachers_features(teacher):
     frames = FRAMES.flatten(0, 1)
     same = load_model(teacher)
     assert loss_of(same, teacher).item() == pytest.approx(0, abs=1e-8)
@@ -45,7 +45,7 @@ def test_the_loss_is_how_far_features_are_from_the_teachers_on_a_scale_that_is_i
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_the_teacher_computes_in_its_own_precision_and_is_as_exact_as_that(precision):
+def test_the_teacher_computes_in_its_own_precision(precision):
     frames = FRAMES.flatten(0, 1)
     loss = DistillationLoss(load_model("base"), "base", torch.device("cpu"), precision)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
@@ -57,7 +57,7 @@ def test_the_teacher_computes_in_its_own_precision_and_is_as_exact_as_that(preci
 
 
 def overlapping_means(cells):
-    """Of each 2x2 cells, by a triangle that reaches a cell beyond them."""
+    """Means over 2x2 cells, weighted by a triangle that reaches a cell beyond them."""
     weights = torch.outer(*2 * [torch.tensor([1.0, 3.0, 3.0, 1.0])]).expand(cells.shape[1], 1, 4, 4)
     total, weight = (
         F.conv2d(x, weights, stride=2, padding=1, groups=cells.shape[1])
@@ -66,7 +66,7 @@ def overlapping_means(cells):
     return total / weight
 
 
-def test_whitened_features_have_about_the_same_variance_in_all_directions():
+def test_whitening_limits_the_variance_in_all_directions():
     mixed = torch.randn(4000, 8) @ torch.diag(torch.logspace(0, 3, 8)) @ torch.randn(8, 8)
     root = whitening_matrix(mixed.T.reshape(1, 8, 40, 100))
     variances = torch.linalg.eigvalsh(torch.cov(root @ mixed.T))
@@ -74,7 +74,7 @@ def test_whitened_features_have_about_the_same_variance_in_all_directions():
     torch.testing.assert_close(root, root.T)
 
 
-def test_a_student_comes_nearer_and_its_checkpoint_holds_nothing_of_the_teacher(teacher, tmp_path):
+def test_a_student_learns_and_its_checkpoint_holds_only_the_student(teacher, tmp_path):
     settings = config(steps=30, batch=2, ema_clips=5.0)
     settings = replace(
         settings,
@@ -95,13 +95,13 @@ def test_a_student_comes_nearer_and_its_checkpoint_holds_nothing_of_the_teacher(
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "words"),
     [
         ({"input": "lab"}, "input rgb, 8 channels at stride 4: expected lab, 8 channels"),
         ({"encoder": replace(SMALL.encoder, features=16)}, "expected rgb, 16 channels"),
         ({"encoder": replace(SMALL.encoder, strides=(1, 1, 1, 1))}, "a stride that divides 2"),
     ],
 )
-def test_a_teacher_that_can_not_teach_this_student_is_told(teacher, change, told):
-    with pytest.raises(InputError, match=told):
+def test_a_teacher_that_does_not_fit_the_student_is_refused(teacher, change, words):
+    with pytest.raises(InputError, match=words):
         loss_of(CorrFlow(replace(SMALL, **change)), teacher)

@@ -1,4 +1,4 @@
-"""What a run tells of the processes that it waits for."""
+"""Errors about processes that do not join or are lost."""
 
 import pytest
 from torch.distributed import DistNetworkError, HashStore
@@ -7,7 +7,7 @@ from corrflow.training.distributed import LostRankError, gather_hosts, is_lost_c
 from corrflow.training.failures import NonFiniteError, WriteError
 
 
-def test_all_processes_that_did_not_come_are_named():
+def test_all_ranks_that_did_not_join_are_named():
     store = HashStore()
     for rank in range(1, 10):
         store.set(f"host/{rank}", "n1")
@@ -17,7 +17,7 @@ def test_all_processes_that_did_not_come_are_named():
         gather_hosts(store, 0, 13, "n0", 0.1)
 
 
-def test_a_clip_or_folder_whose_name_holds_gloo_is_no_lost_process():
+def test_gloo_in_the_name_of_a_clip_or_folder_is_no_lost_connection():
     assert not is_lost_connection(NonFiniteError("step 3: loss nan; its clips: igloo/x7/000001"))
     assert not is_lost_connection(WriteError("runs/gloomy can't be written: No space left"))
     assert is_lost_connection(RuntimeError("[gloo/transport/tcp/pair.cc:544] Connection closed"))

@@ -16,7 +16,7 @@ def average_of(run, step):
     return torch.load(checkpoint_path(run, step), weights_only=True)["ema"]
 
 
-def test_weights_count_by_how_many_clips_ago_they_were(tmp_path):
+def test_past_weights_decay_with_the_number_of_clips_since(tmp_path):
     trainer = Trainer(tmp_path, config(steps=4, ema_clips=CLIPS), ALONE)
     seen = []
     update = trainer.ema.update
@@ -39,7 +39,7 @@ def test_weights_count_by_how_many_clips_ago_they_were(tmp_path):
             assert found == seen[-1][name]
 
 
-def test_two_small_steps_weigh_the_past_as_one_large_step():
+def test_two_small_batches_decay_the_past_like_one_large_batch():
     models = [CorrFlow(SMALL) for _ in range(2)]
     small, large = (EMA(models[0], CLIPS) for _ in range(2))
     for ema, batches_of in ((small, (2, 2)), (large, (4,))):
@@ -50,7 +50,7 @@ def test_two_small_steps_weigh_the_past_as_one_large_step():
     assert not torch.equal(small.model.encoder.head.weight, models[1].encoder.head.weight)
 
 
-def test_an_average_cut_anywhere_and_resumed_is_the_same_to_the_last_bit(tmp_path):
+def test_an_interrupted_and_resumed_run_has_exactly_the_same_average(tmp_path):
     fit(tmp_path / "whole", config(ema_clips=CLIPS))
     calls = iter([False] * 3 + [True])
     fit(tmp_path / "cut", config(ema_clips=CLIPS), stop=lambda: next(calls))
@@ -59,14 +59,14 @@ def test_an_average_cut_anywhere_and_resumed_is_the_same_to_the_last_bit(tmp_pat
     assert all(torch.equal(whole[name], cut[name]) for name in whole)
 
 
-def test_keeping_an_average_does_not_change_what_is_learnt(tmp_path):
+def test_keeping_an_average_does_not_change_training(tmp_path):
     plain, _ = fit(tmp_path / "plain", config())
     kept, _ = fit(tmp_path / "kept", config(ema_clips=CLIPS))
     ours, theirs = plain.model.state_dict(), kept.model.state_dict()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_the_average_is_what_is_loaded_unless_the_last_weights_are_asked_for(tmp_path):
+def test_the_average_is_loaded_unless_the_last_weights_are_requested(tmp_path):
     trainer, _ = fit(tmp_path, config(ema_clips=CLIPS))
     path = checkpoint_path(tmp_path, 6)
     last, ema = (

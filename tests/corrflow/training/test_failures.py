@@ -21,10 +21,10 @@ from corrflow.training.trainer import Trainer
 SPIKE = MIN_LOSSES + 5
 
 
-def spiked(run, monkeypatch, said, steps=SPIKE + 4, **trainer):
-    """A run whose loss is a hundred times as high in one step."""
+def train_with_spike(run, monkeypatch, warnings, steps=SPIKE + 4, **trainer):
+    """Train with a loss that is a hundred times as high in one step; returns the trainer."""
     made = Trainer(
-        run, config(steps=steps, log_every=2, save_every=4, **trainer), ALONE, said.append
+        run, config(steps=steps, log_every=2, save_every=4, **trainer), ALONE, warnings.append
     )
     backward = made.backward
     monkeypatch.setattr(
@@ -34,41 +34,41 @@ def spiked(run, monkeypatch, said, steps=SPIKE + 4, **trainer):
     return made
 
 
-def test_a_spike_is_named_with_its_clips(tmp_path, monkeypatch):
-    said = []
-    assert spiked(tmp_path, monkeypatch, said).step == SPIKE + 4
-    assert len(said) == 1
+def test_a_loss_spike_is_reported_with_its_clips(tmp_path, monkeypatch):
+    warnings = []
+    assert train_with_spike(tmp_path, monkeypatch, warnings).step == SPIKE + 4
+    assert len(warnings) == 1
     line = read_lines(tmp_path / "metrics.jsonl")[SPIKE - 1]
-    assert f"rank 0: warning: step {SPIKE}: loss {line['loss']:.4g} is" in said[0]
-    assert f"clip-{SPIKE - 1}a, clip-{SPIKE - 1}b" in said[0]
+    assert f"rank 0: warning: step {SPIKE}: loss {line['loss']:.4g} is" in warnings[0]
+    assert f"clip-{SPIKE - 1}a, clip-{SPIKE - 1}b" in warnings[0]
 
 
-def test_a_spike_stops_the_run_where_that_is_asked_for(tmp_path, monkeypatch):
+def test_a_loss_spike_stops_the_run_if_requested(tmp_path, monkeypatch):
     with pytest.raises(LossSpikeError, match=f"step {SPIKE}: loss .* times the median"):
-        spiked(tmp_path, monkeypatch, [], on_spike="stop")
+        train_with_spike(tmp_path, monkeypatch, [], on_spike="stop")
     assert checkpoints(tmp_path)[-1] == checkpoint_path(tmp_path, SPIKE - 1)
     assert read_lines(tmp_path / "metrics.jsonl")[-1]["step"] == SPIKE
 
 
-def test_a_resumed_run_finds_the_spike_that_the_whole_one_found(tmp_path, monkeypatch):
-    told = []
+def test_a_resumed_run_finds_the_same_spike_as_an_uninterrupted_one(tmp_path, monkeypatch):
+    warnings_by_run = []
     for run, cuts in (("whole", ()), ("cut", (SPIKE - 1,))):
-        said = []
+        warnings = []
         for steps in (*cuts, SPIKE + 4):
-            spiked(tmp_path / run, monkeypatch, said, steps=steps)
-        told.append(said)
-    assert told[0] == told[1] != []
+            train_with_spike(tmp_path / run, monkeypatch, warnings, steps=steps)
+        warnings_by_run.append(warnings)
+    assert warnings_by_run[0] == warnings_by_run[1] != []
 
 
-def test_no_loss_is_a_spike_before_enough_were_seen_or_when_switched_off():
-    watch = SpikeDetector(5.0, [1.0] * (MIN_LOSSES - 1), ALONE)
-    assert watch.median_below(100.0) is None
-    assert watch.median_below(100.0) == 1.0
-    assert watch.median_below(5.0) is None
+def test_no_spike_is_found_after_too_few_losses_or_when_switched_off():
+    detector = SpikeDetector(5.0, [1.0] * (MIN_LOSSES - 1), ALONE)
+    assert detector.median_below(100.0) is None
+    assert detector.median_below(100.0) == 1.0
+    assert detector.median_below(5.0) is None
     assert SpikeDetector(0.0, [1.0] * MIN_LOSSES, ALONE).median_below(math.inf) is None
 
 
-def test_a_log_that_can_not_be_written_ends_the_run_and_stays_whole(tmp_path, monkeypatch):
+def test_a_log_that_can_not_be_written_ends_the_run_and_keeps_checkpoints(tmp_path, monkeypatch):
     made = Trainer(tmp_path, config(steps=6), ALONE)
     append = monitor.Monitor.append
 
@@ -85,13 +85,13 @@ def test_a_log_that_can_not_be_written_ends_the_run_and_stays_whole(tmp_path, mo
     assert [path.name for path in checkpoints(tmp_path)] == ["step-00000002.pt", "step-00000004.pt"]
 
 
-def test_a_line_that_does_not_fit_is_taken_back(tmp_path):
+def test_a_partly_written_line_is_removed_from_the_log(tmp_path):
     log = monitor.Monitor(tmp_path, 0)
     log.append(b'{"step": 1}\n')
     log.file.close()
 
     class Full:
-        """A disk with room for three bytes."""
+        """A file on a disk with room for three bytes."""
 
         def __init__(self, file):
             self.file, self.fileno, self.truncate = file, file.fileno, file.truncate
@@ -110,19 +110,19 @@ def test_a_line_that_does_not_fit_is_taken_back(tmp_path):
     assert log.path.read_text() == '{"step": 1}\n'
 
 
-def test_trouble_waits_until_all_are_told():
-    trouble = ErrorSync(ALONE)
-    with trouble.capture(writing="the file"):
+def test_the_first_error_is_held_until_all_ranks_learn_of_it():
+    errors = ErrorSync(ALONE)
+    with errors.capture(writing="the file"):
         raise RuntimeError("torch's own") from OSError(errno.EFBIG, "File too large")
-    with trouble.capture():
+    with errors.capture():
         raise ValueError("a consequence")
     with pytest.raises(WriteError, match="the file can't be written: File too large"):
-        trouble.raise_on_all_ranks()
+        errors.raise_on_all_ranks()
     assert not ErrorSync(ALONE).raise_on_all_ranks()
     assert ErrorSync(ALONE).raise_on_all_ranks(stop=True)
 
 
-def test_what_the_clips_raise_comes_out_as_it_is(tmp_path):
+def test_an_error_while_reading_clips_is_raised_unchanged(tmp_path):
     def broken():
         yield next(batches())
         raise KeyError("a shard")
@@ -131,7 +131,7 @@ def test_what_the_clips_raise_comes_out_as_it_is(tmp_path):
         Trainer(tmp_path, config(), ALONE).fit(broken(), lambda: False, lambda _: None)
 
 
-def test_both_reasons_that_recur_are_of_one_kind():
+def test_non_finite_losses_and_spikes_are_recurring_errors():
     assert issubclass(NonFiniteError, anomalies.RecurringError)
     assert issubclass(LossSpikeError, anomalies.RecurringError)
     assert not issubclass(WriteError, anomalies.RecurringError)

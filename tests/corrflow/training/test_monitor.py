@@ -1,4 +1,4 @@
-"""The log of a run as it is read again."""
+"""Reading the log of a run."""
 
 import json
 
@@ -12,7 +12,7 @@ WHOLE = b'{"step": 1, "loss": 2.5}'
 @pytest.mark.parametrize(
     "damaged", [b'{"step": 2, "lo', b"\xff\xfe", b"null", b"7", b"[1]", b'{"step": 2}', b""]
 )
-def test_a_line_that_is_damaged_is_left_out(tmp_path, damaged):
+def test_a_damaged_line_is_left_out(tmp_path, damaged):
     path = tmp_path / METRICS
     path.write_bytes(WHOLE + b"\n" + damaged + b"\n")
     assert read_lines(path) == [json.loads(WHOLE)]

@@ -4,7 +4,7 @@ from corrflow import InputError
 from corrflow.training.schedule import ScheduleConfig
 
 
-def test_the_learning_rate_halves_at_the_papers_marks():
+def test_the_learning_rate_halves_at_the_papers_numbers_of_clips():
     schedule = ScheduleConfig()
     rates = [
         schedule.learning_rate_at(clips, 6)
@@ -13,7 +13,7 @@ def test_the_learning_rate_halves_at_the_papers_marks():
     assert rates == pytest.approx([2e-4, 2e-4, 1e-4, 5e-5, 2.5e-5, 1.25e-5, 1.25e-5])
 
 
-def test_the_rate_goes_with_the_root_of_the_batch_and_is_the_papers_at_its_own():
+def test_the_learning_rate_grows_with_the_root_of_the_batch_size():
     assert ScheduleConfig().learning_rate_at(0, 6) == 2e-4
     assert ScheduleConfig().learning_rate_at(0, 24) == pytest.approx(4e-4)
     assert ScheduleConfig(batch_power=0.0).learning_rate_at(0, 24) == 2e-4
@@ -22,7 +22,7 @@ def test_the_rate_goes_with_the_root_of_the_batch_and_is_the_papers_at_its_own()
     ) == pytest.approx(0.5e-4)
 
 
-def test_the_rate_warms_up_over_clips_at_any_batch():
+def test_the_warmup_is_measured_in_clips_at_any_batch_size():
     schedule = ScheduleConfig(
         learning_rate=1.0, batch_power=0.0, warmup_clips=100, halve_after=(200,)
     )
@@ -32,7 +32,7 @@ def test_the_rate_warms_up_over_clips_at_any_batch():
     assert schedule.learning_rate_at(0, 50) == pytest.approx(0.5)
 
 
-def test_true_colours_become_rarer_linearly_and_stay():
+def test_teacher_forcing_decreases_linearly_and_then_stays_constant():
     schedule = ScheduleConfig(teacher_forcing_clips=100)
     assert [schedule.teacher_forcing_at(clips) for clips in (0, 50, 100, 1000)] == pytest.approx(
         [0.9, 0.75, 0.6, 0.6]

@@ -20,19 +20,19 @@ def earlier(tmp_path):
     return checkpoint_path(tmp_path / "earlier", 4)
 
 
-def test_a_run_begins_with_another_ones_averaged_weights_and_its_own_schedule(earlier, tmp_path):
+def test_a_run_starts_from_averaged_weights_with_its_own_schedule(earlier, tmp_path):
     trainer = Trainer(tmp_path / "later", config(start=str(earlier)), ALONE)
     assert (trainer.step, trainer.clips_seen) == (0, 0)
     assert same(trainer.model.state_dict(), load_model(earlier, weights="ema").state_dict())
     assert not same(trainer.model.state_dict(), load_model(earlier, weights="last").state_dict())
 
 
-def test_it_resumes_from_its_own_checkpoints_to_the_last_bit(earlier, tmp_path):
-    begun = config(start=str(earlier))
-    fit(tmp_path / "whole", begun)
+def test_a_run_with_a_start_model_resumes_from_its_own_checkpoints(earlier, tmp_path):
+    settings = config(start=str(earlier))
+    fit(tmp_path / "whole", settings)
     calls = iter([False] * 3 + [True])
-    fit(tmp_path / "cut", begun, stop=lambda: next(calls))
-    fit(tmp_path / "cut", begun)
+    fit(tmp_path / "cut", settings, stop=lambda: next(calls))
+    fit(tmp_path / "cut", settings)
     fit(tmp_path / "random", config())
     whole, cut, random = (
         load_model(checkpoint_path(tmp_path / name, 6)).state_dict()
@@ -42,7 +42,7 @@ def test_it_resumes_from_its_own_checkpoints_to_the_last_bit(earlier, tmp_path):
     assert not same(whole, random)
 
 
-def test_a_model_that_ships_is_found_by_its_name(earlier, tmp_path, monkeypatch):
+def test_a_shipped_model_is_found_by_its_name(earlier, tmp_path, monkeypatch):
     export_model(earlier, tmp_path / "base")
     monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path)
     assert same(
@@ -50,7 +50,7 @@ def test_a_model_that_ships_is_found_by_its_name(earlier, tmp_path, monkeypatch)
     )
 
 
-def test_another_encoder_or_input_is_refused_and_another_inverse_temperature_is_not(earlier):
+def test_another_encoder_or_input_is_refused_but_not_another_radius(earlier):
     load_initial_model(
         str(earlier), replace(SMALL, inverse_temperature=SMALL.inverse_temperature / 8, radius=3)
     )
@@ -66,7 +66,7 @@ def test_another_encoder_or_input_is_refused_and_another_inverse_temperature_is_
 
 
 @pytest.mark.parametrize("name", ["torchvision:resnet18", "timm:resnet18"])
-def test_published_weights_are_not_shown_another_input_than_theirs(name):
+def test_published_weights_are_refused_for_another_input_colour_space(name):
     config = ModelConfig(encoder=find_encoder(name), input="lab")
     with pytest.raises(InputError, match="are for RGB, the input is lab: expected"):
         load_initial_model("encoder", config)

@@ -25,7 +25,7 @@ def slow(source):
         yield batch
 
 
-def test_each_part_gets_its_own_time_and_together_they_are_the_step(tmp_path, monkeypatch):
+def test_each_part_is_timed_and_the_parts_add_up_to_the_step(tmp_path, monkeypatch):
     trainer = Trainer(tmp_path, config(steps=6, log_every=3), ALONE)
     monkeypatch.setattr(trainer, "prepare", slowed(trainer.prepare))
     monkeypatch.setattr(trainer, "update", slowed(trainer.update))
@@ -44,12 +44,12 @@ def test_each_part_gets_its_own_time_and_together_they_are_the_step(tmp_path, mo
     assert line["time_allreduce"] == 0
 
 
-def test_reductions_that_overlap_are_counted_once():
+def test_overlapping_reductions_are_counted_once():
     assert covered([]) == 0
     assert covered([(0.0, 2.0), (1.0, 3.0), (5.0, 6.0), (5.5, 5.7)]) == pytest.approx(4.0)
 
 
-def test_a_pause_between_steps_is_no_steps_time():
+def test_a_pause_between_steps_is_not_counted():
     from corrflow.training.timing import StepTimer
 
     timer = StepTimer(torch.device("cpu"))

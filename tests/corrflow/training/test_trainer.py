@@ -36,7 +36,7 @@ def config(steps=6, **trainer):
 
 
 def batches(start=0, count=2):
-    """A fixed batch for each step."""
+    """Yield random batches that depend only on the step."""
     step = start
     while True:
         clips = torch.randint(
@@ -60,7 +60,7 @@ def weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.model.state_dict().values()])
 
 
-def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not(tmp_path):
+def test_an_interrupted_and_resumed_run_has_exactly_the_same_weights(tmp_path):
     whole, _ = fit(tmp_path / "whole", config())
     calls = iter([False] * 3 + [True])
     cut, finished = fit(tmp_path / "cut", config(), stop=lambda: next(calls))
@@ -68,7 +68,7 @@ def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not
     resumed, finished = fit(tmp_path / "cut", config())
     assert finished
     assert torch.equal(weights(resumed), weights(whole))
-    keep = (
+    keys = (
         "step",
         "loss",
         "hop_loss",
@@ -78,7 +78,7 @@ def test_a_run_cut_anywhere_and_resumed_has_the_very_weights_of_one_that_was_not
         "learning_rate",
     )
     lines = [
-        [{k: line[k] for k in keep} for line in read_lines(tmp_path / run / "metrics.jsonl")]
+        [{k: line[k] for k in keys} for line in read_lines(tmp_path / run / "metrics.jsonl")]
         for run in ("whole", "cut")
     ]
     assert lines[0] == lines[1]
@@ -89,36 +89,36 @@ def test_steps_logged_after_the_last_checkpoint_are_logged_once(tmp_path):
     fit(tmp_path, config(steps=4))
     checkpoint_path(tmp_path, 4).unlink()
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 5, "lo')  # a kill in the middle of a line
+        file.write('{"step": 5, "lo')  # as a kill in the middle of a line leaves it
     fit(tmp_path, config(steps=6))
     assert [
         json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()
     ] == [1, 2, 3, 4, 5, 6]
 
 
-def test_old_checkpoints_go_and_marked_ones_stay(tmp_path):
+def test_old_checkpoints_are_removed_except_those_of_keep_every(tmp_path):
     fit(tmp_path, config(steps=12, keep_every=4))
     assert [path.name for path in checkpoints(tmp_path)] == [
         f"step-{step:08d}.pt" for step in (4, 8, 10, 12)
     ]
 
 
-def test_a_truncated_checkpoint_is_passed_over(tmp_path):
+def test_a_truncated_checkpoint_is_skipped_with_a_warning(tmp_path):
     fit(tmp_path, config(steps=6))
     newest = checkpoint_path(tmp_path, 6)
     newest.write_bytes(newest.read_bytes()[:-500])
-    told = []
-    assert Trainer(tmp_path, config(), ALONE, told.append).step == 4
-    (line,) = told
-    assert line.startswith(f"rank 0: warning: checkpoint {newest}: ")
-    assert line.endswith("; trying the previous one")
+    warnings = []
+    assert Trainer(tmp_path, config(), ALONE, warnings.append).step == 4
+    (warning,) = warnings
+    assert warning.startswith(f"rank 0: warning: checkpoint {newest}: ")
+    assert warning.endswith("; trying the previous one")
     checkpoint_path(tmp_path, 4).write_bytes(b"")
     with pytest.raises(InputError, match="none of its 2 checkpoints"):
-        Trainer(tmp_path, config(), ALONE, told.append)
-    assert len(told) == 3
+        Trainer(tmp_path, config(), ALONE, warnings.append)
+    assert len(warnings) == 3
 
 
-def test_a_truncated_checkpoint_costs_none_of_those_that_are_saved_after_it(tmp_path):
+def test_a_truncated_checkpoint_does_not_displace_later_ones(tmp_path):
     fit(tmp_path, config(steps=6))
     checkpoint_path(tmp_path, 6).write_bytes(b"")
     calls = iter([False, True])
@@ -127,19 +127,19 @@ def test_a_truncated_checkpoint_costs_none_of_those_that_are_saved_after_it(tmp_
     assert Trainer(tmp_path, config(), ALONE).step == 5
 
 
-def test_another_architectures_checkpoint_is_refused(tmp_path):
+def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
     fit(tmp_path, config(steps=2))
     other = TrainingConfig(model=ModelConfig(SMALL.encoder, radius=3), trainer=config().trainer)
     with pytest.raises(InputError, match=r"step-00000002\.pt: another architecture"):
         Trainer(tmp_path, other, ALONE)
 
 
-def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path, monkeypatch):
+def test_a_nan_loss_stops_the_run_before_the_weights_change(tmp_path, monkeypatch):
     trainer = Trainer(tmp_path, config(steps=6, log_every=3, save_every=3), ALONE)
-    good, snapshots = trainer.prepare, []
+    prepare, snapshots = trainer.prepare, []
 
     def poisoned(clips, draw):
-        data = good(clips, draw)
+        data = prepare(clips, draw)
         snapshots.append(torch.cat([p.detach().flatten() for p in trainer.model.parameters()]))
         return (
             data._replace(inputs_bt3hw=data.inputs_bt3hw * float("nan"))
@@ -151,13 +151,14 @@ def test_a_loss_that_is_no_number_stops_before_the_weights_change(tmp_path, monk
     with pytest.raises(NonFiniteError, match=r"step 2: loss nan.*clip-1a, clip-1b"):
         trainer.fit(batches(), lambda: False, lambda _: None)
     assert not checkpoints(tmp_path)
-    assert not torch.equal(snapshots[0], snapshots[1])  # step 1 was done
-    # steps 2 and 3 were not
+    assert not torch.equal(snapshots[0], snapshots[1])  # step 1 changed the weights
+    # steps 2 and 3 did not
     assert torch.equal(torch.cat([p.flatten() for p in trainer.model.parameters()]), snapshots[1])
 
 
 def first_step(run, **trainer):
-    """The inputs and gradients of a first step on four clips, BatchNorm with fixed statistics."""
+    """The inputs, teacher forcing and gradients of a first step on four clips, with fixed BatchNorm
+    statistics."""
     made = Trainer(run, config(steps=1, batch=4, **trainer), ALONE)
     made.model.eval()
     seen = []
@@ -171,18 +172,18 @@ def first_step(run, **trainer):
     )
 
 
-def test_accumulated_parts_have_the_inputs_and_without_batchnorm_the_gradients_of_the_whole(
+def test_gradient_accumulation_equals_the_whole_batch_without_batchnorm(
     tmp_path,
 ):
-    inputs, truth, gradient = first_step(tmp_path / "whole")
+    inputs, teacher_forced, gradient = first_step(tmp_path / "whole")
     for parts in (2, 4):
-        same, truths, accumulated = first_step(tmp_path / str(parts), accumulate=parts)
+        same, forced_by_part, accumulated = first_step(tmp_path / str(parts), accumulate=parts)
         assert all(torch.equal(a, b) for a, b in zip(inputs, same, strict=True))
-        assert truths == truth * parts
+        assert forced_by_part == teacher_forced * parts
         torch.testing.assert_close(accumulated, gradient, rtol=1e-4, atol=1e-6)
 
 
-def test_a_long_gradient_is_cut_and_logged_as_it_was(tmp_path):
+def test_a_large_gradient_is_clipped_and_its_original_norm_is_logged(tmp_path):
     whole, _ = fit(tmp_path / "whole", config(steps=1))
     cut, _ = fit(tmp_path / "cut", config(steps=1, clip_norm=0.01))
     norms = [
@@ -208,12 +209,12 @@ def test_a_long_gradient_is_cut_and_logged_as_it_was(tmp_path):
         ({"sync_batch_norm": True}, "sync_batch_norm on cpu: expected cuda"),
     ],
 )
-def test_what_can_not_be_done_here_is_refused(tmp_path, trainer, words):
+def test_settings_that_do_not_fit_processes_or_device_are_refused(tmp_path, trainer, words):
     with pytest.raises(InputError, match=words):
         Trainer(tmp_path, config(**trainer), ALONE)
 
 
-def test_another_batch_goes_on_from_the_clips_that_were_seen(tmp_path):
+def test_a_run_resumed_with_another_batch_size_continues_by_clips_seen(tmp_path):
     fit(tmp_path, config(steps=3))
     trainer = Trainer(tmp_path, config(steps=5, batch=4), ALONE)
     assert (trainer.step, trainer.clips_seen, trainer.previous_batch, trainer.next_batch) == (
@@ -234,13 +235,13 @@ def test_another_batch_goes_on_from_the_clips_that_were_seen(tmp_path):
     assert [line["learning_rate"] for line in lines] == pytest.approx(rates)
 
 
-def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
+def test_moments_saved_in_another_memory_layout_are_restored(tmp_path):
     trainer, _ = fit(tmp_path, config(steps=2))
     path = checkpoint_path(tmp_path, 2)
     state = torch.load(path, weights_only=True)
     for moments in state["optimizer"]["state"].values():
         for name in ("exp_avg", "exp_avg_sq"):
-            if moments[name].ndim == 4:  # as a CUDA run leaves them
+            if moments[name].ndim == 4:  # as a CUDA run saves them
                 moments[name] = moments[name].contiguous(memory_format=torch.channels_last)
     torch.save(state, path)
     again = Trainer(tmp_path, config(), ALONE)
@@ -252,13 +253,13 @@ def test_moments_saved_in_another_layout_are_taken_right(tmp_path):
         assert torch.equal(ours["exp_avg"], theirs["exp_avg"])
 
 
-def test_a_failed_save_is_fatal(tmp_path):
+def test_a_failed_save_ends_the_run(tmp_path):
     (tmp_path / "checkpoints").write_text("a file where the folder should be")
     with pytest.raises(WriteError, match=r"step-00000002\.pt can't be written: "):
         fit(tmp_path, config(steps=2))
 
 
-def test_colours_and_pictures_reach_the_board(tmp_path):
+def test_scalars_and_pictures_are_written_to_tensorboard(tmp_path):
     fit(tmp_path, config(steps=2, pictures_every=2))
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -277,7 +278,7 @@ def test_colours_and_pictures_reach_the_board(tmp_path):
         "schedule/teacher_forcing",
     }
     again = config(steps=4, pictures_every=2)
-    # killed before the first checkpoint: the steps are done again, and shown once
+    # as if killed before the checkpoint: the steps are repeated, but each is shown once
     checkpoint_path(tmp_path, 2).unlink()
     fit(tmp_path, again)
     wanted |= {
@@ -316,7 +317,7 @@ def test_the_model_learns_to_copy(tmp_path):
     ("name", "words"),
     [("tpu", "expected auto, cpu or cuda"), ("cuda", "torch finds no CUDA device here")],
 )
-def test_a_device_that_is_not_there_is_refused(monkeypatch, name, words):
+def test_a_device_that_does_not_exist_is_refused(monkeypatch, name, words):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(InputError, match=words):
         choose_device(name)

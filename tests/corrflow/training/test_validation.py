@@ -33,7 +33,7 @@ def run_to_end(run, training):
 
 
 @pytest.mark.parametrize("year", [2016, 2017])
-def test_the_figures_are_those_of_the_benchmark(tree, tmp_path, year):
+def test_the_figures_equal_those_of_the_benchmark(tree, tmp_path, year):
     run_to_end(tmp_path, settings(tree, {"year": year}, steps=2, ema_clips=4.0))
     model = load_model(checkpoint_path(tmp_path, 2))
     result = evaluate(f"davis{year}", tree, model, PROTOCOLS["paper"], tmp_path / "eval", "again")
@@ -44,7 +44,7 @@ def test_the_figures_are_those_of_the_benchmark(tree, tmp_path, year):
 
 
 @pytest.mark.parametrize("ema_clips", [0.0, 4.0])
-def test_validation_changes_no_bit_of_training(tree, tmp_path, ema_clips):
+def test_validation_does_not_change_training(tree, tmp_path, ema_clips):
     plain = run_to_end(tmp_path / "plain", config(ema_clips=ema_clips))
     watched = run_to_end(tmp_path / "watched", settings(tree, {"size": 32}, ema_clips=ema_clips))
     assert torch.equal(weights(plain), weights(watched))
@@ -58,12 +58,12 @@ def test_validation_changes_no_bit_of_training(tree, tmp_path, ema_clips):
     ] == [False, True] * 3
 
 
-def test_figures_and_overlays_are_on_the_board_once(tree, tmp_path):
+def test_figures_and_overlays_are_on_tensorboard_once(tree, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     run_to_end(tmp_path, settings(tree, steps=4, pictures_every=4))
     checkpoint_path(tmp_path, 4).unlink()
-    run_to_end(tmp_path, settings(tree, steps=6, pictures_every=4))  # steps 3 and 4 anew
+    run_to_end(tmp_path, settings(tree, steps=6, pictures_every=4))  # steps 3 and 4 are repeated
     board = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0}).Reload()
     for tag in ("validation/J&F", "validation/J", "validation/F", "validation_sequence/val-000"):
         assert [event.step for event in board.Scalars(tag)] == [2, 4, 6]
@@ -83,7 +83,7 @@ def test_sequences_are_dealt_to_all_ranks_longest_first(tree):
     assert validator.share() == [1, 0]
 
 
-def test_a_smaller_side_is_enlarged_again():
+def test_a_reduced_mask_is_enlarged_to_its_own_size():
     small = resized(
         torch.arange(48, dtype=torch.uint8).view(6, 8).numpy(), (4, 3), Image.Resampling.NEAREST
     )
@@ -108,19 +108,19 @@ def test_impossible_settings_are_refused(change, words):
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Validations with J&F as written down, by step."""
+    """J&F by step, which a test fills. Only these steps are validated, and get this figure."""
     figures = {}
 
-    def look(validator, model):
+    def validate(validator, model):
         jf = figures[validator.at]
         return ValidationResult(jf, jf, {"a": jf}, {}, 0.0)
 
-    def due(validator, step):
+    def is_due(validator, step):
         validator.at = step
         return step in figures
 
-    monkeypatch.setattr(Validator, "validate", look)
-    monkeypatch.setattr(Validator, "is_due", due)
+    monkeypatch.setattr(Validator, "validate", validate)
+    monkeypatch.setattr(Validator, "is_due", is_due)
     return figures
 
 
@@ -129,7 +129,7 @@ def best(run):
     return found["step"], found["jf"]
 
 
-def test_the_best_checkpoint_stays_with_its_step_and_figure(tree, tmp_path, scripted):
+def test_the_best_checkpoint_is_kept_with_its_step_and_figure(tree, tmp_path, scripted):
     scripted |= {2: 0.5, 3: 0.7, 6: 0.6}
     run_to_end(tmp_path, settings(tree, steps=12, keep=1))
     assert best(tmp_path) == (3, 0.7)
@@ -142,7 +142,7 @@ def test_the_best_checkpoint_stays_with_its_step_and_figure(tree, tmp_path, scri
     ] == [2, 3, 6]
 
 
-def test_a_resumed_run_remembers_what_it_has_to_beat(tree, tmp_path, scripted):
+def test_a_resumed_run_compares_with_the_best_before_it(tree, tmp_path, scripted):
     scripted |= {2: 0.5, 4: 0.7, 6: 0.6, 8: 0.8}
     run_to_end(tmp_path, settings(tree, steps=4))
     run_to_end(tmp_path, settings(tree, steps=7))
@@ -151,7 +151,7 @@ def test_a_resumed_run_remembers_what_it_has_to_beat(tree, tmp_path, scripted):
     assert best(tmp_path) == (8, 0.8)
 
 
-def test_a_run_killed_before_its_best_was_linked_links_it_when_it_goes_on(
+def test_a_run_killed_before_it_linked_its_best_links_it_when_resumed(
     tree, tmp_path, scripted, monkeypatch
 ):
     scripted |= {2: 0.5, 4: 0.7, 6: 0.6}
@@ -169,25 +169,25 @@ def test_a_run_killed_before_its_best_was_linked_links_it_when_it_goes_on(
     assert best(tmp_path) == (4, 0.7)
 
 
-def test_a_best_of_steps_that_are_done_again_goes(tree, tmp_path, scripted, capsys):
+def test_a_best_checkpoint_of_a_repeated_step_is_removed(tree, tmp_path, scripted, capsys):
     scripted |= {2: 0.5, 4: 0.7}
     run_to_end(tmp_path, settings(tree, steps=4))
     checkpoint_path(tmp_path, 4).unlink()
     scripted |= {4: 0.4, 6: 0.3}
     run_to_end(tmp_path, settings(tree, steps=6))
-    told = capsys.readouterr().err
-    assert "best.pt: removed: it is of step 4, but the run resumes from step 2\n" in told
+    output = capsys.readouterr().err
+    assert "best.pt: removed: it is of step 4, but the run resumes from step 2\n" in output
     assert best(tmp_path) == (2, 0.5)
 
 
-def test_a_figure_of_other_sequences_is_not_what_there_is_to_beat(tree, tmp_path, scripted):
+def test_figures_of_other_sequences_are_not_compared(tree, tmp_path, scripted):
     scripted |= {2: 0.9, 4: 0.4}
     run_to_end(tmp_path, settings(tree, steps=2))
     run_to_end(tmp_path, settings(tree, {"sequences": 2}, steps=4))
     assert best(tmp_path) == (4, 0.4)
 
 
-def test_the_best_is_copied_where_links_can_not_be_had(tree, tmp_path, scripted, monkeypatch):
+def test_the_best_is_copied_where_links_are_not_supported(tree, tmp_path, scripted, monkeypatch):
     def refuse(*_):
         raise OSError("no links here")
 
