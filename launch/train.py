@@ -309,7 +309,7 @@ def saved_at(run: Path, step: int) -> str:
     """Say where the last checkpoint is, and how to resume."""
     if not step:
         return "nothing is saved yet; the same command starts again"
-    return f"saved {checkpoint_path(run, step)}; the same command goes on from there"
+    return f"saved {checkpoint_path(run, step)}; the same command resumes from there"
 
 
 if __name__ == "__main__":

@@ -148,13 +148,13 @@ class EvaluationPlan:
 def assign_jobs(frames: list[int], count: int) -> list[list[int]]:
     """Divide sequences among `count` jobs: the longest first, each to the job with the fewest
     frames so far."""
-    hands: list[list[int]] = [[] for _ in range(count)]
+    parts: list[list[int]] = [[] for _ in range(count)]
     loads = [0] * count
     for index in sorted(range(len(frames)), key=lambda i: (-frames[i], i)):
         job = loads.index(min(loads))
-        hands[job].append(index)
+        parts[job].append(index)
         loads[job] += frames[index]
-    return hands
+    return parts
 
 
 def prepare(evaluation: Evaluation, out: Path) -> EvaluationPlan:
@@ -312,5 +312,5 @@ def missing(plan: EvaluationPlan, left: list[Sequence]) -> str:
     names = few([sequence.name for sequence in left])
     return (
         f"{plan.out}: {len(left)} of {len(plan.sequences)} sequences are not done ({names}): the "
-        f"same command goes on{reasons}"
+        f"same command resumes it{reasons}"
     )

@@ -144,4 +144,4 @@ def unfinished(out: Path) -> str:
         if left
         else "all sequences are done, but the results were not merged"
     )
-    return f"{out}: is not finished: {lacks}: the same launch/eval.py command goes on"
+    return f"{out}: is not finished: {lacks}: the same launch/eval.py command resumes it"

@@ -172,7 +172,7 @@ def announce(job: TrainJob, record: Record) -> None:
         f"log       {job.run / LOGS / record.log} (the other ranks' beside it)\n"
         f"state     python launch/status.py {job.run}\n"
         f"watch it  tensorboard --logdir {job.run}\n"
-        f"cancel    scancel {record.job}; the same command goes on from the last checkpoint",
+        f"cancel    scancel {record.job}; the same command resumes from the last checkpoint",
         flush=True,
     )
 

@@ -451,7 +451,7 @@ def finish(plan: PackPlan) -> Manifest:
     if len(reports) < len(plan.units):
         missing = [unit for unit in plan.units if not unit.report()]
         videos = sum(len(unit.videos) for unit in missing)
-        way = "the same command goes on"
+        way = "the same command resumes it"
         if (table := plan.out / FAILURES_CSV).exists():  # a job stopped for it
             way = f"more videos are broken than are allowed (--max-failures): see {table}"
         raise DataError(

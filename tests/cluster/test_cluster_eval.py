@@ -53,7 +53,7 @@ def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags,
     last = re.search(r"submitted \d+_\S+, and (\d+),", begun.stdout).group(1)
     wait_until_gone(last)
     told = (out / "logs" / f"{last}_0_log.err").read_text()
-    assert f"{out}: 1 of 4 sequences are not done (val-001): the same command goes on" in told
+    assert f"{out}: 1 of 4 sequences are not done (val-001): the same command resumes it" in told
     assert not (out / "metrics.json").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "sequences").glob("*.json")}
     ended = command("eval", *flags, "--out", out, *JOBS, "--follow")
@@ -76,7 +76,7 @@ def test_a_job_that_fails_says_why_in_its_log_and_to_who_follows(command, flags,
     done = command("eval", *flags, "--root", root, "--out", tmp_path / "out", *JOBS, "--follow")
     assert done.returncode == 2
     line = done.stderr.splitlines()[-1]
-    assert "1 of 4 sequences are not done (val-002): the same command goes on; frame " in line
+    assert "1 of 4 sequences are not done (val-002): the same command resumes it; frame " in line
     assert "val-002/00004.jpg: not a readable image" in line
     logs = [
         path

@@ -716,7 +716,7 @@ def test_invalid_annotation_files_give_one_line_errors(tmp_path):
     refused("a.xml", CVAT.replace("25.00,10.00", "25.00"), "track 0: ")
     for far in ("1e20", "1e308", "nan"):
         corner = CVAT.replace("25.00,10.00", f"25.00,{far}")
-        refused("a.xml", corner, "track 0: place .25.0, .*: expected x and y in pixels")
+        refused("a.xml", corner, "track 0: point .25.0, .*: expected x and y in pixels")
         point = {"label": "a", "shape_type": "point", "points": [[1, float(far)]]}
         refused("a.json", labelme([point]), "shape 1: place .*: expected x and y in pixels")
     refused("a.json", "{", "not JSON")

@@ -144,7 +144,7 @@ def test_a_job_that_died_is_submitted_alone(queue, tree, checkpoint, whole, tmp_
     queue[0]()
     queue[2]()
     with pytest.raises(
-        InputError, match=r"1 of 4 sequences are not done \(val-001\): the same command goes on$"
+        InputError, match=r"1 of 4 sequences are not done \(val-001\): the same command resumes it$"
     ):
         command_of_eval.end_array(str(tmp_path))
     queue.clear()

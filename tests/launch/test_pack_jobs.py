@@ -66,7 +66,7 @@ def test_the_last_job_tells_that_others_gave_up_for_too_many_broken_videos(sourc
     (videos / "val-002.mp4").unlink()
     shutil.copytree(source / "val-002", videos / "val-002")
     prepare(read_source(videos, SMALL), out, max_failures=0)
-    with pytest.raises(DataError, match=r"units are not packed .*: the same command goes on"):
+    with pytest.raises(DataError, match=r"units are not packed .*: the same command resumes it"):
         shard.pack_end(str(out))
 
 

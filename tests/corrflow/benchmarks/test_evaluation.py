@@ -229,7 +229,7 @@ def test_unfinished_sequences_are_named_and_counted(tree, tmp_path):
         finish(plan)
     run_sequences(plan, [plan.sequences[i] for i in (0, 1, 3)], small_model())
     with pytest.raises(
-        InputError, match=r"1 of 4 sequences are not done \(val-002\): the same command goes on$"
+        InputError, match=r"1 of 4 sequences are not done \(val-002\): the same command resumes it$"
     ):
         finish(plan)
     assert not (tmp_path / "metrics.json").exists()
@@ -253,7 +253,7 @@ def test_a_failure_is_reported_until_its_cause_is_fixed(tree, tmp_path):
         finish(plan)
     frame.write_bytes(good)
     plan = prepare(evaluation_of(root, small_model()), tmp_path / "out")
-    with pytest.raises(InputError, match=r"the same command goes on$"):
+    with pytest.raises(InputError, match=r"the same command resumes it$"):
         finish(plan)
     run_sequences(plan, plan.sequences, small_model())
     assert len(finish(plan).scores) > 4
