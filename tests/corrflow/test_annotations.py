@@ -718,7 +718,7 @@ def test_invalid_annotation_files_give_one_line_errors(tmp_path):
         corner = CVAT.replace("25.00,10.00", f"25.00,{far}")
         refused("a.xml", corner, "track 0: point .25.0, .*: expected x and y in pixels")
         point = {"label": "a", "shape_type": "point", "points": [[1, float(far)]]}
-        refused("a.json", labelme([point]), "shape 1: place .*: expected x and y in pixels")
+        refused("a.json", labelme([point]), "shape 1: point .*: expected x and y in pixels")
     refused("a.json", "{", "not JSON")
     refused("a.json", "[]", "is not a JSON object")
     refused("a.json", coco([{"image_id": 9}]), "annotation 0: image_id 9: is not among the images")

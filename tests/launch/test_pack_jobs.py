@@ -41,8 +41,8 @@ def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path,
     with pytest.raises(
         DataError,
         match=(
-            r"1 of 4 units are not packed \(1 videos, from val-001 on\): the same command goes "
-            r"on"
+            r"1 of 4 units are not packed \(1 videos, from val-001 on\): the same command "
+            r"resumes it"
         ),
     ):
         shard.pack_end(str(tmp_path / "out"))

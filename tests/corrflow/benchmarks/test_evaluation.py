@@ -222,8 +222,8 @@ def test_a_killed_job_keeps_its_finished_sequences(tree, whole, tmp_path):
 def test_unfinished_sequences_are_named_and_counted(tree, tmp_path):
     plan = prepare(evaluation_of(tree, small_model()), tmp_path)
     words = (
-        r"4 of 4 sequences are not done \(val-000, val-001, val-002, ...\): the same command goes "
-        r"on$"
+        r"4 of 4 sequences are not done \(val-000, val-001, val-002, ...\): the same command "
+        r"resumes it$"
     )
     with pytest.raises(InputError, match=words):
         finish(plan)
