@@ -1,4 +1,4 @@
-"""What `tests/conftest.py` adds to pytest itself."""
+"""What `tests/conftest.py` adds to the output of pytest."""
 
 import os
 import subprocess
@@ -24,10 +24,10 @@ def test_of_nothing():
 
 
 @pytest.mark.parametrize("flags", [(), ("-n", "2")], ids=["alone", "xdist"])
-def test_skips_are_told_in_one_line_for_each_reason_and_failures_by_name(tmp_path, flags):
+def test_skips_are_summed_up_for_each_reason_and_failures_are_named(tmp_path, flags):
     path = tmp_path / "test_one.py"
     path.write_text(TESTS)
-    # a process of its own: pytest-xdist does not run within a process that it has started
+    # pytest-xdist does not run in a process that it has started, which these variables tell it
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [

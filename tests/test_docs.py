@@ -1,4 +1,4 @@
-"""The documentation names what exists: flags, pages, pictures."""
+"""The flags, pages and pictures that the documentation names exist."""
 
 import re
 import subprocess
@@ -10,18 +10,18 @@ from conftest import ROOT
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
-# a command with its flags, on the lines of a code block that a backslash joins
+# a command with its flags; a backslash continues it on the next line
 COMMAND = re.compile(r"launch/(\w+)\.py((?:[^\n`]|\\\n)*)")
 SUBCOMMANDS = {
     "shard": ("verify", "stats", "order", "palette"),
     "bench": ("pack", "loader", "train", "gpu", "reduce", "scaling"),
 }
-# that `launch/common/command.py` and `launch/train.py` take from the line before the others
+# `launch/common/command.py` and `launch/train.py` read these before all other flags
 COMMON = {"--cluster", "--recipe", "--help"}
 
 
 def flags_of_docs() -> dict[tuple[str, str], set[str]]:
-    """By command and subcommand, the flags that the pages give it."""
+    """The flags that the pages use, by command and subcommand."""
     flags: dict[tuple[str, str], set[str]] = {}
     for page in PAGES:
         for command, rest in COMMAND.findall(page.read_text()):
@@ -34,7 +34,7 @@ def flags_of_docs() -> dict[tuple[str, str], set[str]]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_and_pictures_are_there(page: Path) -> None:
+def test_the_targets_of_links_and_pictures_exist(page: Path) -> None:
     for target in LINK.findall(page.read_text()):
         if not target.startswith(("http://", "https://")):
             assert (page.parent / target).exists(), target
@@ -56,7 +56,7 @@ def test_pages_that_code_names_exist() -> None:
                 assert (ROOT / "docs" / name).exists(), f"{path}: docs/{name}"
 
 
-def test_the_readme_is_short() -> None:
+def test_the_readme_has_at_most_1200_words() -> None:
     assert len((ROOT / "README.md").read_text().split()) <= 1200
 
 

@@ -1,4 +1,4 @@
-"""docs/extending.md does what it says: its Python runs, and its changes apply and work."""
+"""docs/extending.md is correct: its Python code runs, and its changes can be applied and work."""
 
 import json
 import os
@@ -17,7 +17,7 @@ CODE = ("corrflow", "launch", "shards", "slurm")
 
 
 def apply_change(tree: Path, diff: str) -> None:
-    """Apply a diff whose hunks have no line numbers: what is replaced is there exactly once."""
+    """Apply a diff whose hunks have no line numbers; the text to replace must occur just once."""
     for part in re.split(r"^--- .*\n", diff, flags=re.MULTILINE)[1:]:
         name, *hunks = re.split(r"^@@.*\n", part, flags=re.MULTILINE)
         path = tree / name.removeprefix("+++ b/").strip()
@@ -33,7 +33,7 @@ def apply_change(tree: Path, diff: str) -> None:
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> Path:
-    """A checkout with all changes of the page, and shards in it."""
+    """A checkout to which all changes of the page are applied, with shards in it."""
     tree = tmp_path_factory.mktemp("extended")
     for package in CODE:
         shutil.copytree(ROOT / package, tree / package)
@@ -47,7 +47,7 @@ def extended(tmp_path_factory: pytest.TempPathFactory, packed: Path) -> Path:
 
 
 def run(tree: Path, *command: str) -> str:
-    """What a command prints that runs in the extended checkout."""
+    """Run a Python command in the extended checkout; returns what it prints."""
     environment = os.environ | {"PYTHONPATH": str(tree)}
     done = subprocess.run(
         [sys.executable, *command],
@@ -62,12 +62,12 @@ def run(tree: Path, *command: str) -> str:
     return done.stdout
 
 
-def test_there_are_blocks_of_each_kind() -> None:
+def test_the_page_has_code_blocks_of_each_kind() -> None:
     kinds = [language for language, _, _ in BLOCKS]
     assert kinds.count("python") == 3 and kinds.count("diff") == 3
 
 
-def test_the_python_runs_as_it_stands(extended: Path) -> None:
+def test_the_python_examples_run_as_printed(extended: Path) -> None:
     for language, title, text in BLOCKS:
         if language == "python" and not title:
             run(extended, "-c", text)

@@ -1,5 +1,4 @@
-"""The layers of the house: which package may import which, and that nothing goes round in
-circles."""
+"""Which package may import which, and that imports have no cycles."""
 
 import ast
 import graphlib
@@ -35,10 +34,10 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_no_package_imports_a_neighbour(path: Path) -> None:
+def test_each_package_imports_only_those_it_may_import(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
-    ours = {name.split(".")[0] for name in imports(path)} & set(MAY_IMPORT)
-    assert ours <= MAY_IMPORT[package]
+    imported = {name.split(".")[0] for name in imports(path)} & set(MAY_IMPORT)
+    assert imported <= MAY_IMPORT[package]
 
 
 def test_the_files_were_found() -> None:
@@ -46,9 +45,10 @@ def test_the_files_were_found() -> None:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_imports_make_no_circles(package: str) -> None:
+def test_imports_have_no_cycles(package: str) -> None:
     modules = {module_name(path): path for path in FILES}
-    # a package's own __init__ gathers names from its modules, which may not import it
+    # `from package import module` would also count as an import of the package's __init__, which
+    # itself imports the package's modules
     graph = {
         name: {
             other
@@ -64,8 +64,8 @@ def test_imports_make_no_circles(package: str) -> None:
 
 
 @pytest.mark.parametrize("package", MAY_IMPORT)
-def test_folders_make_no_circles(package: str) -> None:
-    def room(name: str) -> str:
+def test_imports_between_folders_have_no_cycles(package: str) -> None:
+    def folder_of(name: str) -> str:
         """The folder right below the package that a module is in, or the module itself."""
         return ".".join(name.split(".")[:2])
 
@@ -73,11 +73,11 @@ def test_folders_make_no_circles(package: str) -> None:
     graph: dict[str, set[str]] = {}
     for name, path in modules.items():
         if name.startswith(f"{package}."):
-            others = {room(other) for other in imports(path) if other in modules}
-            graph.setdefault(room(name), set()).update(others - {room(name), package})
+            others = {folder_of(other) for other in imports(path) if other in modules}
+            graph.setdefault(folder_of(name), set()).update(others - {folder_of(name), package})
     tuple(graphlib.TopologicalSorter(graph).static_order())
 
 
 @pytest.mark.parametrize("path", FILES, ids=module_name)
-def test_every_file_says_what_it_answers(path: Path) -> None:
+def test_every_module_has_a_docstring(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text()))

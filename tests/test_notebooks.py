@@ -1,4 +1,4 @@
-"""The notebooks, run from their first cell to their last by a headless kernel."""
+"""Runs the notebooks from the first cell to the last in a headless kernel."""
 
 import pytest
 from conftest import ROOT
@@ -6,8 +6,8 @@ from conftest import ROOT
 nbclient = pytest.importorskip("nbclient", reason="nbclient is not installed")
 nbformat = pytest.importorskip("nbformat")
 
-CELLS = 20  # at most: a notebook is to be read in one go
-# smaller than a reader would have it
+CELLS = 20  # the most cells of a notebook, so that it can be read in one go
+# smaller than the notebooks' defaults, to save time
 SETTINGS = {"quickstart": {"HEIGHT": "64"}, "train": {"STEPS": "6", "VIDEOS": "4"}}
 
 
@@ -15,7 +15,7 @@ SETTINGS = {"quickstart": {"HEIGHT": "64"}, "train": {"STEPS": "6", "VIDEOS": "4
 def test_a_notebook_runs(name, tmp_path, monkeypatch):
     for variable, value in SETTINGS[name].items():
         monkeypatch.setenv(variable, value)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))  # its results go with the test
+    monkeypatch.setenv("TMPDIR", str(tmp_path))  # its results are removed with the test's folder
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
     assert len(notebook.cells) <= CELLS
     client = nbclient.NotebookClient(

@@ -30,7 +30,7 @@ def wheel(tmp_path_factory):
     return path
 
 
-def test_a_wheel_holds_corrflow_alone_with_its_data(wheel):
+def test_a_wheel_contains_only_corrflow_with_its_data(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"corrflow"}
@@ -41,17 +41,17 @@ def test_a_wheel_holds_corrflow_alone_with_its_data(wheel):
     assert {"corrflow/weights/base/model.safetensors", "corrflow/palettes/lab64.csv"} <= set(names)
 
 
-def test_a_wheel_in_an_empty_environment_propagates_and_tracks(wheel, tmp_path):
+def test_a_wheel_in_a_fresh_environment_propagates_and_tracks(wheel, tmp_path):
     environment, elsewhere = tmp_path / "environment", tmp_path / "elsewhere"
     venv.create(environment)
     [packages] = environment.glob("lib/python*/site-packages")
     zipfile.ZipFile(wheel).extractall(packages)
-    # what corrflow depends on; the folder's own .pth, which leads to this checkout, is not read
-    # there
+    # adds the folder of the dependencies; the .pth file in it, which adds this checkout, is not
+    # read, because that happens only in an environment's own site-packages
     (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     elsewhere.mkdir()
-    where = f"import corrflow; print(corrflow.__file__)\n{USE}"
-    command = [environment / "bin" / "python", "-I", "-c", where]
+    code = f"import corrflow; print(corrflow.__file__)\n{USE}"
+    command = [environment / "bin" / "python", "-I", "-c", code]
     done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert Path(done.stdout.strip()).is_relative_to(packages)
@@ -77,7 +77,7 @@ def test_a_wheel_in_an_empty_environment_propagates_and_tracks(wheel, tmp_path):
     assert done.stdout.startswith("python -m corrflow VIDEO [flags] is track.py --video VIDEO")
 
 
-def test_an_editable_install_is_a_path_to_the_checkout_and_copies_nothing(tmp_path):
+def test_an_editable_install_is_a_path_to_the_checkout_without_copies(tmp_path):
     built = "from hatchling.build import build_editable; import sys; build_editable(sys.argv[1])"
     subprocess.run([sys.executable, "-c", built, tmp_path], cwd=ROOT, check=True)
     [path] = tmp_path.glob("corrflow-*.whl")

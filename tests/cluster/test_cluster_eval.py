@@ -1,4 +1,4 @@
-"""`eval.py --jobs` on a real SLURM."""
+"""`eval.py --jobs` on a real SLURM cluster."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ TEXTS = ("global_results-val.csv", "per-sequence_results-val.csv", "metrics.json
 
 @pytest.fixture
 def flags(tree, tmp_path):
-    """All but where to."""
+    """All flags except `--out`."""
     torch.manual_seed(0)
     model = CorrFlow(ModelConfig(ResNetConfig((4, 4, 8, 8), (1, 1, 1, 1), 8), radius=2))
     checkpoint = save_checkpoint(tmp_path / "run", 1, model, torch.optim.Adam(model.parameters()))
@@ -43,23 +43,23 @@ def wait_until_gone(job):
     raise AssertionError(f"job {job} is still in the queue")
 
 
-def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags, tmp_path):
+def test_only_a_killed_job_is_repeated_and_results_are_as_without_jobs(command, flags, tmp_path):
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert command("eval", *flags, "--out", whole).returncode == 0
-    # as a node would, before the job has done anything
+    # kills one job before it has done anything, as a failing node would
     fault = '[ "$SLURM_ARRAY_TASK_ID" != 1 ] || kill -9 $$'
-    begun = command("eval", *flags, "--out", out, *JOBS, "--cluster.setup", fault)
-    assert begun.returncode == 0, begun.stderr
-    last = re.search(r"submitted \d+_\S+, and (\d+),", begun.stdout).group(1)
+    first = command("eval", *flags, "--out", out, *JOBS, "--cluster.setup", fault)
+    assert first.returncode == 0, first.stderr
+    last = re.search(r"submitted \d+_\S+, and (\d+),", first.stdout).group(1)
     wait_until_gone(last)
-    told = (out / "logs" / f"{last}_0_log.err").read_text()
-    assert f"{out}: 1 of 4 sequences are not done (val-001): the same command resumes it" in told
+    log = (out / "logs" / f"{last}_0_log.err").read_text()
+    assert f"{out}: 1 of 4 sequences are not done (val-001): the same command resumes it" in log
     assert not (out / "metrics.json").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in (out / "sequences").glob("*.json")}
-    ended = command("eval", *flags, "--out", out, *JOBS, "--follow")
-    assert ended.returncode == 0, ended.stderr
-    assert "1 of 4 sequences to do, 8 frames: submitted" in ended.stdout
-    assert "J&F" in ended.stdout
+    second = command("eval", *flags, "--out", out, *JOBS, "--follow")
+    assert second.returncode == 0, second.stderr
+    assert "1 of 4 sequences to do, 8 frames: submitted" in second.stdout
+    assert "J&F" in second.stdout
     assert (
         kept.items()
         <= {
@@ -70,7 +70,7 @@ def test_a_job_that_is_killed_is_done_alone_and_all_is_as_by_one(command, flags,
     assert (out / "report.html").exists()
 
 
-def test_a_job_that_fails_says_why_in_its_log_and_to_who_follows(command, flags, tree, tmp_path):
+def test_a_failing_jobs_reason_is_in_its_log_and_shown_by_follow(command, flags, tree, tmp_path):
     root = shutil.copytree(tree, tmp_path / "tree")
     (root / "JPEGImages/480p/val-002/00004.jpg").write_bytes(b"no picture")
     done = command("eval", *flags, "--root", root, "--out", tmp_path / "out", *JOBS, "--follow")

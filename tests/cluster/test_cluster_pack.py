@@ -1,4 +1,4 @@
-"""`shard.py --jobs` on a real SLURM."""
+"""`shard.py --jobs` on a real SLURM cluster."""
 
 import subprocess
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 JOB = ("--fps", 25, "--segment", 4, "--cluster.cpus", 1, "--cluster.memory-gb", 1)
 
 
-def test_an_array_of_jobs_packs_the_bytes_of_one(command, tree, packed, tmp_path):
+def test_an_array_of_jobs_packs_the_same_bytes_as_one_process(command, tree, packed, tmp_path):
     source = tree / "JPEGImages" / "480p"
     done = command(
         "shard", "--source", source, "--out", tmp_path / "out", *JOB, "--jobs", 2, "--follow"
@@ -20,7 +20,7 @@ def test_an_array_of_jobs_packs_the_bytes_of_one(command, tree, packed, tmp_path
         assert sha256_of(tmp_path / "out" / path.name) == sha256_of(path)
 
 
-def test_slurms_own_reason_is_told_and_nothing_is_left_in_the_queue(command, tree, tmp_path):
+def test_slurms_reason_for_a_refusal_is_shown_and_no_job_stays_queued(command, tree, tmp_path):
     source = tree / "JPEGImages" / "480p"
     done = command(
         "shard",

@@ -1,4 +1,4 @@
-"""`track.py --jobs` over a folder of videos on a real SLURM."""
+"""`track.py --jobs` for a folder of videos on a real SLURM cluster."""
 
 import shutil
 import sys
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("cluster")
 JOBS = ("--jobs", 2, "--cluster.cpus", 1, "--cluster.memory-gb", 1, "--cluster.minutes", 5)
 
 
-def test_the_jobs_of_an_array_track_a_folder_as_one_process_does(command, tree, tmp_path):
+def test_the_jobs_of_an_array_give_the_same_masks_as_one_process(command, tree, tmp_path):
     frames, masks = tree / "JPEGImages/480p", tree / "Annotations/480p"
     (tmp_path / "labels").mkdir()
     for sequence in sorted(frames.iterdir()):
@@ -29,8 +29,8 @@ def test_the_jobs_of_an_array_track_a_folder_as_one_process_does(command, tree, 
             assert Image.open(other).tobytes() == Image.open(mask).tobytes()
 
 
-def test_jobs_run_in_the_image_that_the_profile_names(command, tree, tmp_path):
-    """With a stand-in for apptainer, which notes its image and runs the command without it."""
+def test_jobs_run_in_the_configured_container_image(command, tree, tmp_path):
+    """A stand-in for apptainer logs the name of the image, and runs the command without it."""
     (tmp_path / "labels").mkdir()
     mask = tree / "Annotations/480p/val-000/00000.png"
     shutil.copy(mask, tmp_path / "labels" / "val-000.png")

@@ -1,5 +1,5 @@
-"""`train.py --nodes` on a real SLURM: what happens to jobs happens to these, and they end with the
-weights of one that was left alone."""
+"""`train.py --nodes` on a real SLURM cluster: jobs are interrupted in the ways that happen on
+clusters, and must end with the same weights as an uninterrupted one."""
 
 import json
 import os
@@ -36,7 +36,7 @@ def slurm(*words):
 
 
 class Run:
-    """A training run that was handed to the cluster."""
+    """A training run that is submitted to the cluster."""
 
     def __init__(self, data, folder, *flags, nodes=2, steps=STEPS):
         self.folder, self.steps = folder, steps
@@ -72,16 +72,16 @@ class Run:
             check=False,
         )
         assert done.returncode == 0, done.stderr
-        self.told = done.stdout
+        self.output = done.stdout
         self.job = json.loads((folder / "job.json").read_text())["job"]
 
     def log(self, rank=0):
         path = self.folder / "logs" / f"{self.job}_{rank}_log.out"
         return path.read_text() if path.exists() else ""
 
-    def await_that(self, holds, seconds=TIMEOUT_SECONDS):
+    def wait_until(self, condition, seconds=TIMEOUT_SECONDS):
         deadline = time.monotonic() + seconds
-        while not holds():
+        while not condition():
             assert time.monotonic() < deadline, (
                 f"{self.queue()}\n{self.log()[-3000:]}\n{self.log(1)[-3000:]}"
             )
@@ -94,13 +94,15 @@ class Run:
             else ""
         )
 
-    def await_saved(self, attempt=1):
-        """Until its so-many-th attempt has saved a checkpoint."""
-        self.await_that(
-            lambda: len(self.attempts()) == attempt and self.newest() > self.attempts()[-1]["step"]
+    def wait_until_saved(self, attempt=1):
+        """Wait until the attempt with this number, from 1, has saved a checkpoint."""
+        self.wait_until(
+            lambda: (
+                len(self.attempts()) == attempt and self.newest_step() > self.attempts()[-1]["step"]
+            )
         )
 
-    def newest(self):
+    def newest_step(self):
         return max(
             (
                 int(path.stem.removeprefix("step-"))
@@ -109,8 +111,8 @@ class Run:
             default=0,
         )
 
-    def await_end(self, seconds=TIMEOUT_SECONDS):
-        self.await_that(
+    def wait_until_ended(self, seconds=TIMEOUT_SECONDS):
+        self.wait_until(
             lambda: (
                 not self.queue() or self.queue().startswith(("COMPLETED", "FAILED", "CANCELLED"))
             ),
@@ -124,7 +126,7 @@ class Run:
         )["model"]
         return torch.cat([tensor.double().flatten() for tensor in state.values()])
 
-    def lines(self):
+    def metrics(self):
         return [
             json.loads(line) for line in (self.folder / "metrics.jsonl").read_text().splitlines()
         ]
@@ -135,7 +137,7 @@ class Run:
         return list({line["began"]: line for line in lines}.values())
 
     def processes(self, rank):
-        """The process of a rank, by what SLURM told it."""
+        """The processes of a rank, found by the environment variables that SLURM sets."""
         found = []
         for folder in Path("/proc").glob("[0-9]*"):
             try:
@@ -157,15 +159,15 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def whole(cluster, packed, tmp_path_factory):
-    """A run on two nodes that nothing happened to."""
+def uninterrupted(cluster, packed, tmp_path_factory):
+    """A finished run on two nodes that was not interrupted."""
     run = Run(packed, tmp_path_factory.mktemp("whole") / "run")
-    run.await_end()
+    run.wait_until_ended()
     return run
 
 
 def daemon(name, *words):
-    """A daemon's process, its command and its environment."""
+    """A daemon's process id, its command line and its environment."""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             command = (folder / "cmdline").read_text().rstrip("\0").split("\0")
@@ -185,45 +187,45 @@ def parent_of(process):
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def check_equal(run, whole):
-    assert [line["step"] for line in run.lines()] == list(range(1, run.steps + 1))
-    assert [line["loss"] for line in run.lines()] == [line["loss"] for line in whole.lines()]
-    assert torch.equal(run.weights(), whole.weights())
+def assert_equal_training(run, uninterrupted):
+    assert [line["step"] for line in run.metrics()] == list(range(1, run.steps + 1))
+    assert [line["loss"] for line in run.metrics()] == [
+        line["loss"] for line in uninterrupted.metrics()
+    ]
+    assert torch.equal(run.weights(), uninterrupted.weights())
 
 
-def test_two_nodes_train_to_the_end_and_hold_equal_weights(whole):
-    assert "2 x cpu on n1, n2" in whole.log()
-    assert f"code {whole.folder}/snapshots/001/code" in whole.log()
-    assert "rank 0 of 2 on n1, cpu" in whole.log(0)
-    assert "rank 1 of 2 on n2, cpu" in whole.log(1)
+def test_two_nodes_train_to_the_end_and_have_equal_weights(uninterrupted):
+    assert "2 x cpu on n1, n2" in uninterrupted.log()
+    assert f"code {uninterrupted.folder}/snapshots/001/code" in uninterrupted.log()
+    assert "rank 0 of 2 on n1, cpu" in uninterrupted.log(0)
+    assert "rank 1 of 2 on n2, cpu" in uninterrupted.log(1)
     digests = {
         line.split()[-1]
         for rank in (0, 1)
-        for line in whole.log(rank).splitlines()
+        for line in uninterrupted.log(rank).splitlines()
         if ": weights " in line
     }
     assert len(digests) == 1
-    assert [line["step"] for line in whole.lines()] == list(range(1, STEPS + 1))
-    assert [attempt["left"] for attempt in whole.attempts()] == ["finished"]
+    assert [line["step"] for line in uninterrupted.metrics()] == list(range(1, STEPS + 1))
+    assert [attempt["left"] for attempt in uninterrupted.attempts()] == ["finished"]
     for words in (
-        f"submitted {whole.job}",
-        f"{whole.job}_0_log.out",
+        f"submitted {uninterrupted.job}",
+        f"{uninterrupted.job}_0_log.out",
         "tensorboard --logdir",
-        f"scancel {whole.job}",
+        f"scancel {uninterrupted.job}",
     ):
-        assert words in whole.told
-    assert (whole.folder / "snapshots/001/git.txt").read_text()
-    assert "torch==" in (whole.folder / "snapshots/001/environment.txt").read_text()
+        assert words in uninterrupted.output
+    assert (uninterrupted.folder / "snapshots/001/git.txt").read_text()
+    assert "torch==" in (uninterrupted.folder / "snapshots/001/environment.txt").read_text()
 
 
-def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_repeats_nothing(
-    packed, whole, tmp_path
-):
+def test_a_job_that_is_told_to_stop_loses_and_repeats_no_step(packed, uninterrupted, tmp_path):
     run = Run(packed, tmp_path / "run")
-    run.await_saved()
-    # as SLURM does before the time limit; its own clock counts in minutes
+    run.wait_until_saved()
+    # the signal that SLURM sends before a time limit, which would be at least a minute
     slurm("scancel", "--signal=USR2", run.job)
-    run.await_saved(attempt=2)
+    run.wait_until_saved(attempt=2)
     slurm(
         "sbatch",
         "-p",
@@ -237,76 +239,76 @@ def test_told_to_leave_by_a_time_limit_a_preemption_or_a_requeue_it_loses_and_re
         "--wrap",
         "sleep 5",
     )
-    run.await_saved(attempt=3)
+    run.wait_until_saved(attempt=3)
     slurm("scontrol", "requeue", run.job)
-    run.await_end()
-    check_equal(run, whole)
+    run.wait_until_ended()
+    assert_equal_training(run, uninterrupted)
     assert [attempt["left"] for attempt in run.attempts()] == ["told to leave"] * 3 + ["finished"]
 
 
-def test_a_killed_rank_brings_the_job_back(packed, whole, tmp_path):
+def test_a_job_with_a_killed_rank_is_requeued(packed, uninterrupted, tmp_path):
     run = Run(packed, tmp_path / "run")
-    run.await_saved()
+    run.wait_until_saved()
     os.kill(run.processes(1)[0], signal.SIGKILL)
-    run.await_end()
+    run.wait_until_ended()
     assert "lost rank 1 on n2" in run.log()
-    check_equal(run, whole)
+    assert_equal_training(run, uninterrupted)
     assert [attempt["left"] for attempt in run.attempts()] == ["", "finished"]
 
 
-def test_a_hanging_rank_is_named_and_ended(packed, whole, tmp_path):
+def test_a_hanging_rank_is_named_and_its_job_is_requeued(packed, uninterrupted, tmp_path):
     run = Run(packed, tmp_path / "run", "--timeouts.stall-seconds", 10)
-    run.await_saved()
+    run.wait_until_saved()
     begun = time.monotonic()
     os.kill(run.processes(1)[0], signal.SIGSTOP)
-    run.await_that(lambda: "lost rank 1 on n2: ended, or no answer for 10 s" in run.log(), 40)
+    run.wait_until(lambda: "lost rank 1 on n2: ended, or no answer for 10 s" in run.log(), 40)
     assert time.monotonic() - begun < 30
-    run.await_end()
-    check_equal(run, whole)
+    run.wait_until_ended()
+    assert_equal_training(run, uninterrupted)
 
 
-def test_a_lost_node_and_a_restarted_controller_cost_only_steps_since_the_last_checkpoint(
-    packed, whole, tmp_path
-):
+def test_training_survives_a_killed_controller_and_a_lost_node(packed, uninterrupted, tmp_path):
     run = Run(packed, tmp_path / "run")
-    run.await_saved()
+    run.wait_until_saved()
     controller, command, variables = daemon("slurmctld")
     os.kill(controller, signal.SIGKILL)
-    saved = run.newest()
-    run.await_that(lambda: run.newest() > saved)  # it trains on while nobody controls it
+    saved = run.newest_step()
+    run.wait_until(lambda: run.newest_step() > saved)  # training goes on without a controller
     subprocess.run(command, env=variables, check=True, timeout=TIMEOUT_SECONDS)
     slurmd, command, variables = daemon("slurmd", "-N", "n2")
     rank = run.processes(1)
     for process in (slurmd, parent_of(rank[0]), *rank):
         os.kill(process, signal.SIGKILL)
-    run.await_that(lambda: "lost rank 1 on n2" in run.log())
+    run.wait_until(lambda: "lost rank 1 on n2" in run.log())
     subprocess.run(command, env=variables, check=True, timeout=TIMEOUT_SECONDS)  # the node is back
-    run.await_end()
-    check_equal(run, whole)
+    run.wait_until_ended()
+    assert_equal_training(run, uninterrupted)
     assert [attempt["left"] for attempt in run.attempts()] == ["", "finished"]
 
 
-def test_it_goes_on_with_other_nodes_and_a_cancelled_job_stays_away(packed, whole, tmp_path):
-    """One process that takes its clips in two parts computes what two do, but for the order of sums
-    and for BatchNorm's averages."""
+def test_a_cancelled_run_is_not_requeued_and_resumes_on_other_nodes(
+    packed, uninterrupted, tmp_path
+):
+    """One process that takes its clips in two parts computes the same as two processes, except for
+    the order of sums and for the averages of BatchNorm."""
     for attempt, (nodes, *flags) in enumerate(
         ((2,), (1, "--procs", 2), (1, "--trainer.accumulate", 2)), 1
     ):
         run = Run(packed, tmp_path / "run", *flags, nodes=nodes)
-        run.await_saved(attempt)
+        run.wait_until_saved(attempt)
         slurm("scancel", run.job)
-        run.await_end()
+        run.wait_until_ended()
         assert slurm("sacct", "-nX", "-j", run.job, "-o", "State").startswith("CANCELLED")
         if attempt < 3:
-            done = run.lines()
+            done = run.metrics()
             assert [line["loss"] for line in done] == [
-                line["loss"] for line in whole.lines()[: len(done)]
+                line["loss"] for line in uninterrupted.metrics()[: len(done)]
             ]
     run = Run(packed, tmp_path / "run", nodes=2)
-    run.await_end()
-    assert [line["step"] for line in run.lines()] == list(range(1, STEPS + 1))
-    assert [line["loss"] for line in run.lines()] == pytest.approx(
-        [line["loss"] for line in whole.lines()], rel=1e-4
+    run.wait_until_ended()
+    assert [line["step"] for line in run.metrics()] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in run.metrics()] == pytest.approx(
+        [line["loss"] for line in uninterrupted.metrics()], rel=1e-4
     )
     assert [(len(attempt["nodes"]), attempt["world"]) for attempt in run.attempts()] == [
         (2, 2),
@@ -316,8 +318,10 @@ def test_it_goes_on_with_other_nodes_and_a_cancelled_job_stays_away(packed, whol
     ]
 
 
-def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, whole, tmp_path):
-    fault = tmp_path / "fault" / "sitecustomize.py"  # python imports it before anything else
+def test_a_process_that_does_not_join_is_named_and_the_job_is_requeued(
+    packed, uninterrupted, tmp_path
+):
+    fault = tmp_path / "fault" / "sitecustomize.py"  # Python imports it at startup
     fault.parent.mkdir()
     fault.write_text(
         'import os, time\nif os.environ.get("SLURM_PROCID") == "1":\n    time.sleep(1e6)\n'
@@ -331,10 +335,10 @@ def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, who
         "--timeouts.join-seconds",
         5,
     )
-    run.await_that(lambda: "rank 1 of 2 did not join within 5 s; the others are on n1" in run.log())
+    run.wait_until(lambda: "rank 1 of 2 did not join within 5 s; the others are on n1" in run.log())
     fault.unlink()
-    run.await_end()
-    check_equal(run, whole)
+    run.wait_until_ended()
+    assert_equal_training(run, uninterrupted)
 
 
 @pytest.mark.parametrize(
@@ -345,7 +349,7 @@ def test_a_process_that_never_comes_is_named_and_the_job_tries_again(packed, who
         (("--gpus-per-node", 3), "Requested node configuration is not available"),
     ],
 )
-def test_what_slurm_refuses_is_told_in_its_words(packed, command, tmp_path, flags, words):
+def test_a_refused_job_is_reported_in_slurms_words(packed, command, tmp_path, flags, words):
     done = command(
         "train", "--data", packed, "--run", tmp_path / "run", *TINY, *JOB, "--nodes", 2, *flags
     )
@@ -357,10 +361,10 @@ def test_what_slurm_refuses_is_told_in_its_words(packed, command, tmp_path, flag
     assert not list((tmp_path / "run/snapshots").iterdir())
 
 
-def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(
+def test_a_run_with_a_job_is_not_submitted_again_and_status_shows_the_job(
     packed, command, tmp_path
 ):
-    # it is cancelled
+    # so many steps that it still runs when it is cancelled
     flags, steps = (
         ("--cluster.nodelist", "n1,n2", "--cluster.qos", ""),
         100 * STEPS,
@@ -381,11 +385,11 @@ def test_a_run_that_is_in_a_job_is_not_submitted_twice_and_status_tells_of_it(
     )
     assert again.returncode == 2
     assert f"job {run.job} has it" in again.stderr
-    run.await_saved()
-    told = command("status", run.folder).stdout
+    run.wait_until_saved()
+    output = command("status", run.folder).stdout
     job = f"job         {run.job}: RUNNING on n[1-2], since"
     for words in (job, "attempts    1: cut or running", "checkpoint  step-00000", "clips/s"):
-        assert words in told
+        assert words in output
     slurm("scancel", run.job)
-    run.await_end()
+    run.wait_until_ended()
     assert "CANCELLED" in command("status", "--all", tmp_path).stdout

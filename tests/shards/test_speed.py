@@ -1,4 +1,4 @@
-"""How fast clips are read is measured; the figures themselves are docs/data.md's."""
+"""The speed of reading clips can be measured; the measured speeds are in docs/data.md."""
 
 from shards.reading.clip import ClipConfig
 from shards.reading.corpus import open_corpus

@@ -7,8 +7,8 @@ from shards.manifest import read_manifest
 from shards.stats import collect
 
 
-def test_figures_add_up_to_what_was_packed(packed):
-    """The fixture: four videos of 8 frames at 25 a second, 64x48, in segments of 4."""
+def test_the_statistics_match_the_packed_videos(packed):
+    """`packed` has four videos of 8 frames at 25 frames per second, 64x48, in segments of 4."""
     found = collect(packed, clip_frames=3, processes=2)
     assert (len(found.videos), found.segments, found.frames, found.clips) == (4, 8, 32, 8)
     assert found.seconds == pytest.approx(32 / 25, rel=0.01)
@@ -16,7 +16,7 @@ def test_figures_add_up_to_what_was_packed(packed):
     assert found.sizes == {(64, 48): 32}
 
 
-def test_clips_share_no_frame(packed):
+def test_clips_are_counted_without_common_frames(packed):
     assert collect(packed, clip_frames=2, processes=1).clips == 16
 
 

@@ -9,14 +9,14 @@ from shards.synthetic import SceneConfig, make_layers, render
 SCENE = SceneConfig(frames=6, height=64, width=96, noise=0.0)
 
 
-def test_the_same_seed_gives_the_same_video_and_another_another():
+def test_the_same_seed_gives_the_same_video_and_others_do_not():
     first, again, other = render(SCENE, 3), render(SCENE, 3), render(SCENE, 4)
     assert np.array_equal(first.frames_thw3, again.frames_thw3)
     assert np.array_equal(first.points_nt2, again.points_nt2)
     assert not np.array_equal(first.frames_thw3, other.frames_thw3)
 
 
-def test_motion_there_and_back_is_the_same_place():
+def test_to_pixel_is_the_inverse_of_to_texture():
     for layer in make_layers(SCENE, np.random.default_rng(0)):
         pixels = np.random.default_rng(1).uniform(0, 60, (20, 2))
         np.testing.assert_allclose(
@@ -51,24 +51,24 @@ def test_some_points_are_hidden_and_light_and_noise_change_a_still_scene():
     assert 10 < (rough - smooth).std() < 40
 
 
-def test_points_keep_their_colour_better_than_places_do():
-    along, still = [], []
+def test_tracked_points_keep_their_colour_better_than_fixed_pixels():
+    along, fixed = [], []
     for seed in range(6):
         video = render(SCENE, seed)
         frames = video.frames_thw3.astype(float).mean(axis=-1)
-        frames = frames / frames.mean(axis=(1, 2), keepdims=True)  # the lamp dims
+        frames = frames / frames.mean(axis=(1, 2), keepdims=True)  # the light's brightness changes
 
-        def at(t, place, frames=frames):
-            return map_coordinates(frames[t], (place[:, 1], place[:, 0]), order=1, mode="nearest")
+        def at(t, points, frames=frames):
+            return map_coordinates(frames[t], (points[:, 1], points[:, 0]), order=1, mode="nearest")
 
-        seen = video.visible_nt.all(axis=1) & (video.point_object_n > 0)
-        first = at(0, video.points_nt2[seen, 0])
-        along.append(np.abs(at(3, video.points_nt2[seen, 3]) - first).mean())
-        still.append(np.abs(at(3, video.points_nt2[seen, 0]) - first).mean())
-    assert np.mean(along) < 0.6 * np.mean(still)
+        visible = video.visible_nt.all(axis=1) & (video.point_object_n > 0)
+        first = at(0, video.points_nt2[visible, 0])
+        along.append(np.abs(at(3, video.points_nt2[visible, 3]) - first).mean())
+        fixed.append(np.abs(at(3, video.points_nt2[visible, 0]) - first).mean())
+    assert np.mean(along) < 0.6 * np.mean(fixed)
 
 
-def test_the_tree_is_that_of_davis(tree):
+def test_the_generated_tree_has_the_layout_of_davis(tree):
     names = (tree / "ImageSets/2017/val.txt").read_text().split()
     assert names == ["val-000", "val-001", "val-002", "val-003"]
     for name in names:
@@ -86,6 +86,6 @@ def test_the_tree_is_that_of_davis(tree):
 @pytest.mark.parametrize(
     "change", [{"frames": 0}, {"height": 8}, {"objects": (3, 2)}, {"objects": (0, 0)}]
 )
-def test_impossible_scenes_are_refused(change):
+def test_invalid_scene_settings_are_refused(change):
     with pytest.raises(DataError, match="scene"):
         SceneConfig(**change)

@@ -1,4 +1,4 @@
-"""What the jobs of an array are given; `tests/cluster` has arrays on a real SLURM."""
+"""The resources of an array's jobs; `tests/cluster` runs arrays on a real SLURM cluster."""
 
 from contextlib import nullcontext
 from types import SimpleNamespace
@@ -11,20 +11,18 @@ from slurm.cluster import ClusterConfig
 from slurm.tasks import Task
 
 
-@pytest.mark.parametrize(("of_a_node", "of_a_job"), [(8, 1), (1, 1), (0, 0)])
-def test_a_job_of_an_array_takes_one_gpu_and_not_a_whole_node(
-    tmp_path, monkeypatch, of_a_node, of_a_job
-):
-    given = []
+@pytest.mark.parametrize(("node_gpus", "job_gpus"), [(8, 1), (1, 1), (0, 0)])
+def test_a_job_of_an_array_requests_at_most_one_gpu(tmp_path, monkeypatch, node_gpus, job_gpus):
+    requested = []
 
     def executor_of(logs, name, config, **more):
-        given.append(config.gpus_per_node)
+        requested.append(config.gpus_per_node)
         job = SimpleNamespace(job_id="17_0")
         return SimpleNamespace(batch=nullcontext, submit=lambda task: job)
 
     monkeypatch.setattr(array, "executor_of", executor_of)
     monkeypatch.setattr(array, "check_possible", lambda executor: None)
     task = Task("gc:enable", {})
-    config = ClusterConfig(gpus_per_node=of_a_node)
+    config = ClusterConfig(gpus_per_node=node_gpus)
     assert submit_array([task, task], task, tmp_path, "pack", config).array == "17"
-    assert given == [of_a_job, 0]
+    assert requested == [job_gpus, 0]

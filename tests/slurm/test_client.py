@@ -1,4 +1,4 @@
-"""SLURM's client is a few shell scripts here, which say what the real one says (22.05)."""
+"""Shell scripts stand in for SLURM's client, and print what the real one prints (22.05)."""
 
 import pytest
 
@@ -10,7 +10,7 @@ UP = "echo 'Slurmctld(primary) at head is UP'"
 FAILS = f"echo '{NO_DAEMON}' >&2; exit 1"
 
 
-def test_a_client_without_a_configuration_is_told_in_one_line_with_what_would_do(silent_slurm):
+def test_a_client_without_configuration_is_reported_with_alternatives(silent_slurm):
     with pytest.raises(ClusterError) as caught:
         client.goes_to_slurm(4, local=False)
     assert str(caught.value) == (
@@ -20,7 +20,7 @@ def test_a_client_without_a_configuration_is_told_in_one_line_with_what_would_do
     )
 
 
-def test_a_controller_that_is_down_is_told_with_its_own_reason(slurm_client):
+def test_a_controller_that_is_down_is_reported_with_slurms_reason(slurm_client):
     slurm_client(scontrol=DOWN, sinfo=FAILS)
     with pytest.raises(ClusterError, match=r"nodes 2: no SLURM .* \(connect failure\)\): expected"):
         client.check_answer("nodes 2", "nothing")
@@ -29,35 +29,35 @@ def test_a_controller_that_is_down_is_told_with_its_own_reason(slurm_client):
 @pytest.mark.parametrize(
     "scripts",
     [
-        {"scontrol": UP, "sinfo": "exit 1"},  # a site that keeps its nodes private
-        {"scontrol": "exit 1", "sinfo": "echo debug"},  # one that forbids scontrol
+        {"scontrol": UP, "sinfo": "exit 1"},  # a site that hides its nodes
+        {"scontrol": "exit 1", "sinfo": "echo debug"},  # a site that forbids scontrol
         {"sinfo": "echo debug"},
-        {},  # a wrapper of sbatch, with nothing beside it
+        {},  # only a wrapper of sbatch is installed
     ],
 )
-def test_a_cluster_that_answers_any_question_is_there(slurm_client, scripts):
+def test_a_cluster_that_answers_any_question_is_used(slurm_client, scripts):
     slurm_client(**scripts)
     assert client.goes_to_slurm(4, local=False)
 
 
-def test_an_answer_that_does_not_come_is_not_waited_for(slurm_client, monkeypatch):
+def test_waiting_for_an_answer_ends_after_a_time(slurm_client, monkeypatch):
     slurm_client(scontrol=DOWN, sinfo="exec /bin/sleep 60")
     monkeypatch.setattr(client, "ANSWER_SECONDS", 0.5)
     with pytest.raises(ClusterError, match=r"sinfo -h: sinfo: nothing in 0\.5 s\)"):
         client.check_answer("jobs 2", "nothing")
 
 
-def test_a_client_that_fails_without_a_word_is_told_by_its_exit_code(slurm_client):
+def test_a_client_that_fails_silently_is_reported_with_its_exit_code(slurm_client):
     slurm_client(sinfo="exit 7")
     with pytest.raises(ClusterError, match=r"sinfo -h: sinfo: exit code 7\)"):
         client.check_answer("jobs 2", "nothing")
 
 
 @pytest.mark.parametrize(("jobs", "local"), [(0, False), (4, True)])
-def test_what_stays_here_asks_no_cluster(silent_slurm, jobs, local):
+def test_local_work_asks_no_cluster(silent_slurm, jobs, local):
     assert not client.goes_to_slurm(jobs, local)
 
 
-def test_without_sbatch_jobs_stay_here(tmp_path, monkeypatch):
+def test_without_sbatch_jobs_run_on_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     assert not client.goes_to_slurm(4, local=False)

@@ -5,8 +5,8 @@ from slurm.cluster import PROFILES, ClusterConfig, find_profile
 
 
 @pytest.fixture
-def named(monkeypatch):
-    """The profile of a name."""
+def read_named(monkeypatch):
+    """A function that reads the profile that CORRFLOW_CLUSTER names."""
 
     def find(name):
         monkeypatch.setenv("CORRFLOW_CLUSTER", name)
@@ -15,29 +15,29 @@ def named(monkeypatch):
     return find
 
 
-def test_the_example_is_a_profile(named):
-    found = named("example")
+def test_the_example_profile_can_be_read_by_name_and_by_path(read_named):
+    found = read_named("example")
     assert (found.partition, found.gpus_per_node, found.setup) == (
         "gpu",
         8,
         ("module load cuda/12.8",),
     )
-    assert named(str(PROFILES / "example.toml")) == found
+    assert read_named(str(PROFILES / "example.toml")) == found
 
 
-def test_a_users_own_profile_comes_before_the_projects(tmp_path, monkeypatch, named):
+def test_a_users_profile_takes_precedence_over_the_projects(tmp_path, monkeypatch, read_named):
     monkeypatch.setenv("HOME", str(tmp_path))
     folder = tmp_path / ".config/corrflow/clusters"
     folder.mkdir(parents=True)
     (folder / "example.toml").write_text(
         'partition = "mine"\ncontainer_mounts = ["/data", "/scratch"]\n'
     )
-    assert named("example") == ClusterConfig(
+    assert read_named("example") == ClusterConfig(
         partition="mine", container_mounts=("/data", "/scratch")
     )
 
 
-def test_without_a_name_there_are_the_defaults(monkeypatch):
+def test_without_a_profile_name_the_defaults_apply(monkeypatch):
     monkeypatch.delenv("CORRFLOW_CLUSTER", raising=False)
     assert find_profile() == ClusterConfig()
 
@@ -56,22 +56,22 @@ def test_without_a_name_there_are_the_defaults(monkeypatch):
         ("cpus 4", "profile.toml: "),
     ],
 )
-def test_a_mistake_in_a_profile_is_named_with_its_file(tmp_path, named, text, words):
+def test_a_mistake_in_a_profile_is_reported_with_its_file(tmp_path, read_named, text, words):
     path = tmp_path / "profile.toml"
     path.write_text(text)
     with pytest.raises(ClusterError, match=r"profile\.toml") as caught:
-        named(str(path))
+        read_named(str(path))
     assert words in str(caught.value)
 
 
-def test_a_profile_that_is_not_there_is_refused_with_those_that_are(named):
+def test_a_missing_profile_is_refused_with_a_list_of_existing_ones(read_named):
     with pytest.raises(
         ClusterError,
         match=r"cluster 'nowhere': expected a path to a TOML file, or one of .*example",
     ):
-        named("nowhere")
+        read_named("nowhere")
     with pytest.raises(ClusterError, match="No such file"):
-        named("no/where.toml")
+        read_named("no/where.toml")
 
 
 @pytest.mark.parametrize(
@@ -83,11 +83,11 @@ def test_a_profile_that_is_not_there_is_refused_with_those_that_are(named):
         (ClusterConfig(gpus_per_node=4, gpu_type="a100", gpu_form="gres"), {"gres": "gpu:a100:4"}),
     ],
 )
-def test_gpus_are_asked_for_as_the_cluster_wants_it(config, flag):
+def test_gpus_are_requested_in_the_form_that_the_cluster_requires(config, flag):
     assert config.gpus() == flag
 
 
-def test_needs_are_told_for_each_process():
+def test_resources_are_requested_for_all_processes_of_a_node():
     found = ClusterConfig(cpus=3, memory_gb=1.5, minutes=60, partition="p").parameters(processes=4)
     assert (
         found["slurm_mem"],
@@ -99,7 +99,7 @@ def test_needs_are_told_for_each_process():
     assert ClusterConfig(memory_gb=0).parameters()["slurm_mem"] == "0"
 
 
-def test_a_jobs_shell_gets_its_variables(tmp_path):
+def test_the_setup_lines_set_a_jobs_environment_variables(tmp_path):
     import subprocess
 
     config = ClusterConfig(
@@ -114,12 +114,12 @@ def test_a_jobs_shell_gets_its_variables(tmp_path):
             'echo "$TOLD|$NCCL_SOCKET_IFNAME|$GLOO_SOCKET_IFNAME|$LAST|$TRITON_CACHE_DIR"',
         ]
     )
-    told = subprocess.run(
+    done = subprocess.run(
         ["bash", "-c", script],
         capture_output=True,
         text=True,
         check=True,
         env={"WHO": "me", "PATH": "/usr/bin:/bin"},
     )
-    assert told.stdout.strip() == f'a "b" `c` me|ib0|ib0|{tmp_path}/me|{tmp_path}/me/triton'
+    assert done.stdout.strip() == f'a "b" `c` me|ib0|ib0|{tmp_path}/me|{tmp_path}/me/triton'
     assert (tmp_path / "me").is_dir()

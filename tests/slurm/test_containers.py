@@ -17,7 +17,7 @@ RECIPES = ROOT / "slurm" / "containers"
 
 @pytest.fixture(autouse=True)
 def srun(tmp_path, monkeypatch):
-    """A stand-in, without which submitit makes no script."""
+    """A stand-in for srun, because submitit makes no script if srun is not installed."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "srun").write_text("#!/bin/sh\nexit 1\n")
@@ -29,7 +29,7 @@ def script(tmp_path, **settings):
     return script_of(executor_of(tmp_path, "test", ClusterConfig(**settings)))
 
 
-def test_without_a_container_jobs_run_this_python(tmp_path):
+def test_without_a_container_jobs_run_the_current_interpreter(tmp_path):
     assert sys.executable in script(tmp_path)
 
 
@@ -45,7 +45,7 @@ def test_apptainer_runs_python_in_the_image_with_its_mounts(tmp_path):
     assert "--container-image" not in text
 
 
-def test_pyxis_is_told_the_image_and_runs_its_python(tmp_path):
+def test_pyxis_gets_the_image_and_its_mounts_and_runs_its_python(tmp_path):
     text = script(
         tmp_path,
         container="registry/corrflow",
@@ -57,7 +57,7 @@ def test_pyxis_is_told_the_image_and_runs_its_python(tmp_path):
     assert "apptainer" not in text
 
 
-def test_another_runtime_is_refused(tmp_path, monkeypatch):
+def test_an_unknown_container_runtime_is_refused(tmp_path, monkeypatch):
     path = tmp_path / "profile.toml"
     path.write_text('container_runtime = "docker"\n')
     monkeypatch.setenv("CORRFLOW_CLUSTER", str(path))
@@ -65,17 +65,18 @@ def test_another_runtime_is_refused(tmp_path, monkeypatch):
         find_profile()
 
 
-def test_both_recipes_install_the_same():
+def test_both_recipes_use_the_same_base_image_and_install_script():
     for name in ("Dockerfile", "corrflow.def"):
         text = (RECIPES / name).read_text()
         assert "/opt/corrflow/slurm/containers/install.sh" in text
         assert "python:3.12-slim-bookworm" in text
 
 
-def test_what_the_recipes_install_can_be_had_in_a_fresh_environment(tmp_path):
+def test_the_packages_of_the_recipes_resolve_in_a_fresh_environment(tmp_path):
     venv.create(tmp_path / "venv", with_pip=True)
     python = tmp_path / "venv" / "bin" / "python"
-    # found and resolved, not installed: that would be gigabytes. hatchling builds the metadata
+    # the packages are only resolved, because installing them would take gigabytes; hatchling is
+    # needed to build the metadata
     build = [python, "-m", "pip", "install", "--quiet", "--constraint", ROOT / "constraints.txt"]
     subprocess.run([*build, "hatchling"], check=True)
     done = subprocess.run(
@@ -86,6 +87,6 @@ def test_what_the_recipes_install_can_be_had_in_a_fresh_environment(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    wanted = done.stdout.splitlines()[-1]
+    resolved = done.stdout.splitlines()[-1]
     for package in ("torch-", "webdataset-", "shapely-", "matplotlib-", "corrflow-"):
-        assert package in wanted
+        assert package in resolved

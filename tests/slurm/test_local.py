@@ -17,8 +17,8 @@ def python(code):
     return [sys.executable, "-c", code]
 
 
-def gone(pid, seconds=TIMEOUT_SECONDS):
-    """Whether a process has ended within the time."""
+def has_ended(pid, seconds=TIMEOUT_SECONDS):
+    """Whether a process ends within the time; a zombie has ended."""
     for _ in range(int(seconds / 0.1)):
         try:
             if Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z":
@@ -29,7 +29,7 @@ def gone(pid, seconds=TIMEOUT_SECONDS):
     return False
 
 
-def test_each_process_knows_its_place(tmp_path):
+def test_each_process_gets_its_rank_and_the_number_of_processes(tmp_path):
     code = (
         f"import os; open(f'{tmp_path}/' + os.environ['RANK'], 'w').write(os.environ['WORLD_SIZE'] "
         "+ os.environ['LOCAL_RANK'])"
@@ -42,7 +42,7 @@ def test_each_process_knows_its_place(tmp_path):
     }
 
 
-def test_one_failure_ends_all_and_is_the_exit_code():
+def test_one_failure_ends_all_processes_and_gives_the_exit_code():
     begun = time.monotonic()
     assert (
         run_processes(
@@ -57,16 +57,16 @@ def test_one_failure_ends_all_and_is_the_exit_code():
     assert time.monotonic() - begun < TIMEOUT_SECONDS
 
 
-def test_a_process_that_is_killed_from_outside_is_named(capfd):
+def test_a_process_that_is_killed_by_a_signal_is_named_by_its_rank(capfd):
     code = (
         "import os, time; os.environ['RANK'] == '1' and os.kill(os.getpid(), 9); time.sleep(1200)"
     )
     assert run_processes(python(code), 2) == 137
-    told = capfd.readouterr().err
-    assert told.endswith(": rank 1: ended by signal 9 (Killed): too little memory, perhaps\n")
+    message = capfd.readouterr().err
+    assert message.endswith(": rank 1: ended by signal 9 (Killed): too little memory, perhaps\n")
 
 
-def test_a_process_that_will_not_end_is_killed(monkeypatch):
+def test_a_process_that_ignores_sigterm_is_killed(monkeypatch):
     monkeypatch.setattr(local, "GRACE_SECONDS", 1.0)
     stubborn = (
         "import os, signal, sys, time; signal.signal(15, signal.SIG_IGN); time.sleep(2);"
@@ -92,14 +92,14 @@ def test_when_the_parent_is_killed_its_processes_end(tmp_path):
         time.sleep(0.05)
     parent.kill()
     parent.wait()
-    assert all(gone(int(path.read_text())) for path in tmp_path.iterdir())
+    assert all(has_ended(int(path.read_text())) for path in tmp_path.iterdir())
 
 
-def test_an_interrupt_while_processes_import_reaches_them_once_they_are_ready(tmp_path):
+def test_an_interrupt_during_imports_is_raised_once_processes_are_ready(tmp_path):
     child = (
         "import os, signal, time; from pathlib import Path\n"
         "from slurm.local import die_with_parent\n"
-        # what is started in the background may have come to ignore it
+        # a shell starts background processes with SIGINT ignored, which is inherited
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         f"Path('{tmp_path}', os.environ['RANK']).touch()\n"
         f"while not Path('{tmp_path}/ready').exists(): time.sleep(0.01)\n"
@@ -116,20 +116,20 @@ def test_an_interrupt_while_processes_import_reaches_them_once_they_are_ready(tm
     while len(list(tmp_path.iterdir())) < 2:
         time.sleep(0.05)
     parent.send_signal(signal.SIGINT)
-    time.sleep(0.5)  # for it to be passed on
+    time.sleep(0.5)  # time for the signal to be passed on
     (tmp_path / "ready").touch()
-    told = parent.communicate(timeout=TIMEOUT_SECONDS)[0]
-    assert (told, parent.returncode) == ("interrupted\n" * 2, 130)
+    output = parent.communicate(timeout=TIMEOUT_SECONDS)[0]
+    assert (output, parent.returncode) == ("interrupted\n" * 2, 130)
 
 
-def test_a_process_whose_parent_is_dead_already_ends(monkeypatch):
+def test_a_process_whose_parent_has_already_died_exits(monkeypatch):
     monkeypatch.setenv(local.PARENT, "1" if os.getpid() != 1 else "2")
     code = "from slurm.local import die_with_parent; die_with_parent(); print('trains on')"
     orphan = subprocess.run(python(code), capture_output=True, text=True)
     assert (orphan.returncode, orphan.stdout) == (143, "")
 
 
-def test_a_signal_sets_the_flag_and_a_second_interrupt_ends():
+def test_a_signal_sets_the_flag_and_a_later_sigint_raises():
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with SignalHandler() as flag:
         assert (flag(), flag.exit_code) == (False, 0)
@@ -141,5 +141,5 @@ def test_a_signal_sets_the_flag_and_a_second_interrupt_ends():
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
-def test_the_users_mistake_is_told_rather_than_what_it_broke():
+def test_the_exit_code_of_a_users_mistake_takes_precedence():
     assert run_processes(python("import os, sys; sys.exit(1 + int(os.environ['RANK']))"), 2) == 2

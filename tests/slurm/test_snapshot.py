@@ -7,7 +7,7 @@ from slurm import ClusterError
 from slurm.snapshot import take_snapshot
 
 
-def test_code_state_and_environment_are_kept_and_each_submission_has_its_own(tmp_path):
+def test_each_snapshot_keeps_code_git_state_and_environment(tmp_path):
     source = tmp_path / "source"
     (source / "package" / "__pycache__").mkdir(parents=True)
     (source / "package" / "a.py").write_text("one = 1\n")
@@ -31,20 +31,20 @@ def test_code_state_and_environment_are_kept_and_each_submission_has_its_own(tmp
     assert take_snapshot(tmp_path / "run", source, ("package",), {}).name == "002"
 
 
-def test_a_folder_that_the_user_put_beside_snapshots_is_none(tmp_path):
+def test_a_users_folder_beside_snapshots_does_not_count_as_one(tmp_path):
     (tmp_path / "snapshots/001").mkdir(parents=True)
     (tmp_path / "snapshots/007-kept").mkdir()
     (tmp_path / "package").mkdir()
     assert take_snapshot(tmp_path, tmp_path, ("package",), {}).name == "002"
 
 
-def test_code_outside_of_git_is_kept_too(tmp_path):
+def test_code_outside_of_git_is_kept_as_well(tmp_path):
     (tmp_path / "source/package").mkdir(parents=True)
     snapshot = take_snapshot(tmp_path / "run", tmp_path / "source", ("package",), {})
     assert (snapshot / "git.txt").read_text() == "not a git repository\n"
 
 
-def test_a_run_that_cannot_be_written_to_is_refused(tmp_path):
+def test_a_run_folder_that_cannot_be_written_to_is_refused(tmp_path):
     (tmp_path / "run").write_text("a file")
     with pytest.raises(ClusterError, match="snapshots/001: can't be written"):
         take_snapshot(tmp_path / "run", tmp_path, (), {})

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 
 import pytest
-from test_read import elsewhere, write_set
+from test_read import as_remote, write_set
 
 from shards.errors import DataError
 from shards.manifest import read_manifest
@@ -24,7 +24,7 @@ SHARD = "shard-000001.tar"
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
-    """Five shards of three samples."""
+    """Five shards of three samples each."""
     root = tmp_path_factory.mktemp("several")
     write_set(root / "source")
     pack(
@@ -44,7 +44,7 @@ def copy(several, tmp_path):
 
 @pytest.fixture
 def quarantine(tmp_path):
-    """Writes the list."""
+    """A function that writes a quarantine list with the given lines."""
 
     def write(*lines):
         (tmp_path / "quarantine").write_text("\n".join(lines), "utf-8")
@@ -61,27 +61,28 @@ def all_keys(folder):
     return {key for shard in read_manifest(folder).shards for key in keys_of(folder, shard.name)}
 
 
-def overwrite(folder, number, content, shard=SHARD, place=0):
-    """Put bytes at a place of the sample of that number; the file keeps its size."""
+def overwrite(folder, number, content, shard=SHARD, position=0):
+    """Overwrite bytes of the sample with this number from a position on; the file keeps its
+    size."""
     start = (
         next(entry for entry in read_manifest(folder).shards if entry.name == shard).offsets[number]
-        + place
+        + position
     )
     with (folder / shard).open("r+b") as file:
         file.seek(start)
         file.write(content)
 
 
-def spoil_frames(folder, number, shard=SHARD):
-    """Zeros where the sample's JPEGs begin."""
+def destroy_frames(folder, number, shard=SHARD):
+    """Overwrite the beginning of each of a sample's JPEGs with zeros."""
     offsets = next(entry for entry in read_manifest(folder).shards if entry.name == shard).offsets
     note, length = parse_note((folder / shard).read_bytes()[offsets[number] : offsets[number + 1]])
-    for place, _ in note["jpegs"]:
-        overwrite(folder, number, bytes(32), shard, length + place)
+    for position, _ in note["jpegs"]:
+        overwrite(folder, number, bytes(32), shard, length + position)
 
 
 def batches(corpus, ranks=1, count=8, workers=1):
-    """Keys of the samples of the first global batches of four."""
+    """Keys of the samples in the first global batches, of four clips each."""
     order = ClipOrder(corpus.samples, 0, 4, shuffle_buffer=3)
     datasets = [ClipDataset(corpus, order, CLIP, rank, ranks, 0) for rank in range(ranks)]
     return [
@@ -91,36 +92,34 @@ def batches(corpus, ranks=1, count=8, workers=1):
 
 
 def train(corpus, workers=0, count=8):
-    """Read batches as training would; returns the keys."""
+    """Read batches as training does; returns the keys of their samples."""
     dataset = ClipDataset(corpus, ClipOrder(corpus.samples, 0, 4, shuffle_buffer=3), CLIP, 0, 1, 0)
     found = islice(read_batches(dataset, StreamConfig(workers=workers)), count)
     return {key.rpartition(":")[0] for batch in found for key in batch.keys}
 
 
 def stores_of(folder):
-    """The same folder in each way to read it; the last command does not end with the file's
+    """The ways in which the folder can be read; the last command does not end with the file's
     name."""
     return [str(folder), f"pipe:cat {folder}/{{}}", f"pipe:cat {folder}/{{}} -"]
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 @pytest.mark.parametrize("way", [0, 1, 2])
-def test_a_damaged_frame_is_told_with_the_line_that_takes_its_sample_out(
-    copy, quarantine, workers, way
-):
-    spoil_frames(copy, 1)
+def test_a_damaged_frame_is_reported_with_its_quarantine_line(copy, quarantine, workers, way):
+    destroy_frames(copy, 1)
     key, data = keys_of(copy)[1], stores_of(copy)[way]
     with pytest.raises(DataError) as caught:
         train(open_corpus(data), workers)
-    told = re.fullmatch(
+    match = re.fullmatch(
         rf"shard (.*), sample {re.escape(key)}: frame \d is not a readable JPEG "
         r"\(to train without the sample: `(.*)` in a file, --quarantine FILE\)",
         str(caught.value),
     )
-    assert told
-    assert told[1] == open_corpus(data).store.location(SHARD)
-    assert told[2] == f"{SHARD} {key}"
-    assert train(open_corpus(data, quarantine(told[2])), workers) == all_keys(copy) - {key}
+    assert match
+    assert match[1] == open_corpus(data).store.location(SHARD)
+    assert match[2] == f"{SHARD} {key}"
+    assert train(open_corpus(data, quarantine(match[2])), workers) == all_keys(copy) - {key}
 
 
 @pytest.mark.parametrize("way", [0, 1, 2])
@@ -128,37 +127,39 @@ def test_a_damaged_frame_is_told_with_the_line_that_takes_its_sample_out(
 @pytest.mark.parametrize(
     "damage", [b"x" * 512, bytes(512), bytes(4096)], ids=["letters", "zeros", "long"]
 )
-def test_a_destroyed_header_is_told_with_the_line_that_takes_its_sample_out(
+def test_a_destroyed_header_is_reported_with_its_quarantine_line(
     copy, several, quarantine, way, number, damage
 ):
     overwrite(copy, number, damage)
     data = stores_of(copy)[way]
     with pytest.raises(DataError) as caught:
         train(open_corpus(data))
-    told = re.fullmatch(
+    match = re.fullmatch(
         rf"shard .*: not readable at sample #{number} \(.+\) \(to train without it: `(.*)` in a "
         rf"file, --quarantine FILE\)",
         str(caught.value),
     )
-    assert told
-    assert told[1] == f"{SHARD} #{number}"
-    assert train(open_corpus(data, quarantine(told[1]))) == all_keys(several) - {
+    assert match
+    assert match[1] == f"{SHARD} #{number}"
+    assert train(open_corpus(data, quarantine(match[1]))) == all_keys(several) - {
         keys_of(several)[number]
     }
 
 
-def test_behind_a_destroyed_header_samples_are_still_found_by_key(copy, several, quarantine):
+def test_samples_after_a_destroyed_header_are_found_by_key(copy, several, quarantine):
     overwrite(copy, 0, b"x" * 512)
     key = keys_of(several)[2]
     assert open_corpus(copy, quarantine(f"{SHARD} {key}", f"{SHARD} #0")).quarantined == {1: (0, 2)}
 
 
 @pytest.mark.parametrize("replacement", [{}, {"jpegs": []}, {"jpegs": [], "key": ["a"]}, []])
-def test_a_note_that_is_another_is_no_sample_of_the_list(copy, several, quarantine, replacement):
+def test_a_sample_with_a_wrong_json_entry_is_not_found_by_key(
+    copy, several, quarantine, replacement
+):
     note, length = parse_note((copy / SHARD).read_bytes())
     text = json.dumps(replacement).encode()
     size = len(json.dumps(note).encode())
-    overwrite(copy, 0, text.ljust(size), place=length - size - -size % 512)
+    overwrite(copy, 0, text.ljust(size), position=length - size - -size % 512)
     keys = keys_of(several)
     assert open_corpus(copy, quarantine(f"{SHARD} {keys[1]}")).quarantined == {1: (1,)}
     with pytest.raises(DataError, match="no such sample"):
@@ -169,7 +170,7 @@ def test_a_note_that_is_another_is_no_sample_of_the_list(copy, several, quaranti
 
 @pytest.mark.parametrize("way", [0, 1])
 @pytest.mark.parametrize("by_number", [False, True])
-def test_what_is_in_quarantine_never_comes_and_all_else_once_a_pass(
+def test_quarantined_samples_are_never_read_and_others_once_per_epoch(
     several, quarantine, way, by_number
 ):
     key = keys_of(several)[1]
@@ -186,7 +187,7 @@ def test_what_is_in_quarantine_never_comes_and_all_else_once_a_pass(
         assert batches(corpus, ranks, 7, workers) == expected
 
 
-def test_every_key_can_be_named(several, quarantine):
+def test_every_key_can_be_quarantined(several, quarantine):
     for shard in read_manifest(several).shards:
         for number, key in enumerate(keys_of(several, shard.name)):
             assert list(
@@ -194,7 +195,7 @@ def test_every_key_can_be_named(several, quarantine):
             ) == [(number,)]
 
 
-def test_a_sample_that_is_named_twice_is_taken_out_once(several, quarantine):
+def test_a_sample_listed_twice_is_quarantined_once(several, quarantine):
     key = keys_of(several)[1]
     corpus = open_corpus(
         several, quarantine(f"{SHARD} {key}", f"{SHARD} #1", "", f"  {SHARD}   {key}  ", "")
@@ -203,9 +204,9 @@ def test_a_sample_that_is_named_twice_is_taken_out_once(several, quarantine):
     assert corpus.samples == (3, 2, 3, 3, 3)
 
 
-@pytest.mark.parametrize("seeing", [lambda corpus: corpus, elsewhere])
-def test_a_shard_that_is_in_quarantine_whole_is_left_out(several, quarantine, seeing):
-    corpus = seeing(
+@pytest.mark.parametrize("convert", [lambda corpus: corpus, as_remote])
+def test_a_fully_quarantined_shard_is_left_out(several, quarantine, convert):
+    corpus = convert(
         open_corpus(several, quarantine(*(f"{SHARD} #{number}" for number in range(3))))
     )
     assert corpus.samples == (3, 0, 3, 3, 3)
@@ -213,7 +214,7 @@ def test_a_shard_that_is_in_quarantine_whole_is_left_out(several, quarantine, se
     assert found == dict.fromkeys(all_keys(several) - set(keys_of(several)), 1)
 
 
-def test_no_sample_left_is_refused(several, quarantine):
+def test_a_corpus_without_samples_is_refused(several, quarantine):
     lines = [
         f"{shard.name} #{number}" for shard in read_manifest(several).shards for number in range(3)
     ]
@@ -222,7 +223,7 @@ def test_no_sample_left_is_refused(several, quarantine):
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("shard-000009.tar a/000000", r"shard-000009\.tar: no such shard in .*out"),
         (f"{SHARD} no/such/000000", rf"{SHARD} no/such/000000: no such sample in that shard"),
@@ -231,13 +232,13 @@ def test_no_sample_left_is_refused(several, quarantine):
         (SHARD, rf", line 2: '{SHARD}': expected SHARD KEY, as in shard-000012\.tar"),
     ],
 )
-def test_a_line_that_names_no_sample_is_refused(several, quarantine, line, told):
+def test_a_line_that_names_no_sample_is_refused(several, quarantine, line, message):
     path = quarantine(f"{SHARD} #0", line)
-    with pytest.raises(DataError, match=rf"^quarantine {path}(: )?{told}"):
+    with pytest.raises(DataError, match=rf"^quarantine {path}(: )?{message}"):
         open_corpus(several, path)
 
 
-def test_a_list_that_is_not_there_or_no_text_is_refused(several, tmp_path):
+def test_a_missing_or_undecodable_quarantine_list_is_refused(several, tmp_path):
     with pytest.raises(DataError, match=r"^quarantine .*none: No such file or directory$"):
         open_corpus(several, tmp_path / "none")
     (tmp_path / "latin").write_bytes("shard-000001.tar Äpfel/000000".encode("latin-1"))
@@ -253,7 +254,7 @@ def change_manifest(folder, change):
 
 @pytest.mark.parametrize("way", [0, 1])
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         (lambda found: found.update(format=1), "format 1: expected 2"),
         (lambda found: found.update(shards=[]), "names no shards"),
@@ -275,18 +276,18 @@ def change_manifest(folder, change):
         ),
     ],
 )
-def test_a_manifest_that_does_not_agree_with_itself_is_refused(copy, way, change, told):
+def test_an_inconsistent_manifest_is_refused(copy, way, change, message):
     change_manifest(copy, change)
-    with pytest.raises(DataError, match=rf"manifest\.json: {told}"):
+    with pytest.raises(DataError, match=rf"manifest\.json: {message}"):
         open_corpus(stores_of(copy)[way])
 
 
-def test_a_manifest_from_before_frame_sizes_were_counted_is_read(copy):
+def test_a_manifest_without_counts_of_frame_sizes_is_read(copy):
     change_manifest(copy, lambda found: found.pop("short_sides"))
     assert open_corpus(copy).manifest.short_sides == {}
 
 
-def test_shards_that_are_not_those_of_the_manifest_are_refused(copy):
+def test_shards_that_do_not_match_the_manifest_are_refused(copy):
     size = (copy / SHARD).stat().st_size
     change_manifest(copy, lambda found: found["shards"][1].update(bytes=size + 512))
     with pytest.raises(
@@ -300,46 +301,46 @@ def test_shards_that_are_not_those_of_the_manifest_are_refused(copy):
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"format": 2, "shards": '])
 @pytest.mark.parametrize("way", [0, 1])
-def test_what_is_no_manifest_is_refused(copy, way, content):
+def test_a_file_that_is_not_a_manifest_is_refused(copy, way, content):
     (copy / "manifest.json").write_text(content)
     with pytest.raises(DataError, match=r"manifest\.json: (not readable as a manifest|format)"):
         open_corpus(stores_of(copy)[way])
 
 
-def test_a_shard_that_vanishes_while_it_is_read_is_told(several, copy):
+def test_a_shard_that_disappears_during_reading_is_reported(several, copy):
     corpus = open_corpus(copy)
     for path in copy.glob("*.tar"):
         path.unlink()
-    for seen in (corpus, elsewhere(corpus)):
+    for variant in (corpus, as_remote(corpus)):
         with pytest.raises(
             DataError, match=r"^shard .*shard-00000\d\.tar: sample #\d: No such file or directory"
         ):
-            train(seen)
+            train(variant)
 
 
-def test_a_shard_that_is_cut_short_while_it_is_read_is_told(copy):
+def test_a_shard_that_is_truncated_during_reading_is_reported(copy):
     corpus = open_corpus(copy)
     shards = {shard.name: shard for shard in corpus.manifest.shards}
     with (copy / SHARD).open("r+b") as file:
         file.truncate(shards[SHARD].offsets[1] + 2048)
-    for seen in (corpus, elsewhere(corpus)):
+    for variant in (corpus, as_remote(corpus)):
         with pytest.raises(DataError, match=rf"^shard .*{SHARD}: not readable at sample #[12] "):
-            train(seen)
+            train(variant)
 
 
-def test_offsets_that_are_wrong_by_a_block_are_told(copy):
+def test_offsets_that_are_wrong_by_one_block_are_reported(copy):
     corpus = open_corpus(copy)
     shards = tuple(
         replace(
             shard,
             offsets=tuple(
-                offset + 512 if 0 < place < 3 else offset
-                for place, offset in enumerate(shard.offsets)
+                offset + 512 if 0 < index < 3 else offset
+                for index, offset in enumerate(shard.offsets)
             ),
         )
         for shard in corpus.manifest.shards
     )
     wrong = replace(corpus, manifest=replace(corpus.manifest, shards=shards))
-    for seen in (wrong, elsewhere(wrong)):
+    for variant in (wrong, as_remote(wrong)):
         with pytest.raises(DataError, match=r"not readable at sample #\d"):
-            train(seen)
+            train(variant)

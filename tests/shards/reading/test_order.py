@@ -32,10 +32,10 @@ def read(order, stream, start, count):
 
 @settings(max_examples=150, deadline=None)
 @given(order=ORDERS, epochs=st.integers(1, 4))
-def test_each_pass_gives_each_visit_to_each_sample_once(order, epochs):
-    given_out = []
+def test_each_epoch_yields_every_visit_of_every_sample_once(order, epochs):
+    yielded = []
     for stream in range(order.streams):
-        given_out += read(order, stream, 0, order.samples_consumed(stream, epochs))
+        yielded += read(order, stream, 0, order.samples_consumed(stream, epochs))
     shards = list(enumerate(order.samples))
     everything = [
         (p, shard, i, v)
@@ -44,25 +44,25 @@ def test_each_pass_gives_each_visit_to_each_sample_once(order, epochs):
         for i in range(n)
         for v in range(order.clips_per_segment)
     ]
-    assert sorted(given_out) == everything
+    assert sorted(yielded) == everything
 
 
 @settings(max_examples=150, deadline=None)
 @given(order=ORDERS, start=st.integers(0, 300), stream=st.integers(0, 11))
-def test_resuming_anywhere_goes_on_with_the_next_sample(order, start, stream):
+def test_resuming_anywhere_continues_with_the_next_sample(order, start, stream):
     stream %= order.streams
     assert read(order, stream, start, 10) == read(order, stream, 0, start + 10)[start:]
 
 
 @settings(max_examples=100, deadline=None)
 @given(order=ORDERS, epochs=st.integers(0, 50))
-def test_no_stream_is_more_than_one_ahead(order, epochs):
+def test_no_stream_is_more_than_one_sample_ahead_of_another(order, epochs):
     counts = [order.samples_consumed(stream, epochs) for stream in range(order.streams)]
     assert sum(counts) == epochs * order.total
     assert max(counts) - min(counts) <= 1
 
 
-def test_passes_differ_and_seeds_differ():
+def test_the_order_differs_between_epochs_and_between_seeds():
     order = ClipOrder((8, 8, 8, 8), seed=0, streams=4, shuffle_buffer=8)
     first, second = ([s[1:] for s in read(order, 0, start, 8)] for start in (0, 8))
     other = [
@@ -72,8 +72,9 @@ def test_passes_differ_and_seeds_differ():
     assert first != other
 
 
-def test_a_place_far_on_is_found_at_once(monkeypatch):
-    """Kinetics twice over, 23 epochs on: of the permutations of shards before it none is drawn."""
+def test_a_distant_position_is_found_without_drawing_earlier_epochs(monkeypatch):
+    """In epoch 23 of a data set twice as large as Kinetics, no permutation of the shards of an
+    earlier epoch is drawn."""
     order = ClipOrder(tuple(np.full(2400, 850)), seed=0, streams=48)
     drawn, draw = [], ClipOrder.shard_permutation
     monkeypatch.setattr(
@@ -88,7 +89,7 @@ def test_a_place_far_on_is_found_at_once(monkeypatch):
 
 @settings(max_examples=50, deadline=None)
 @given(order=ORDERS, epoch=st.integers(0, 5))
-def test_the_streams_share_out_a_pass_without_overlap(order, epoch):
+def test_the_streams_divide_an_epoch_without_overlap(order, epoch):
     starts = [order.first_sample(stream, epoch) for stream in range(order.streams)]
     lengths = [
         order.samples_consumed(s, epoch + 1) - order.samples_consumed(s, epoch)
@@ -98,7 +99,7 @@ def test_the_streams_share_out_a_pass_without_overlap(order, epoch):
     assert sum(lengths) == order.total
 
 
-def test_nothing_to_order_is_refused():
+def test_an_invalid_order_is_refused():
     for wrong in (
         {"samples": (0, 0)},
         {"streams": 0},
@@ -111,7 +112,7 @@ def test_nothing_to_order_is_refused():
 
 
 @given(st.integers(1, 4), st.integers(1, 20), st.integers(1, 30))
-def test_ranks_divide_the_streams_and_workers_share_them_in_their_order(ranks, per_rank, workers):
+def test_ranks_and_workers_divide_the_streams_evenly_and_in_order(ranks, per_rank, workers):
     streams = ranks * per_rank
     shares = [
         streams_of(streams, r, ranks, w, workers) for r in range(ranks) for w in range(workers)
@@ -122,7 +123,7 @@ def test_ranks_divide_the_streams_and_workers_share_them_in_their_order(ranks, p
     assert max(sizes) - min(sizes) <= 1
 
 
-def test_ranks_that_do_not_divide_are_refused_with_what_would():
+def test_ranks_that_do_not_divide_the_batch_are_refused_with_ones_that_do():
     with pytest.raises(
         DataError, match="batch of 6 clips can't be divided by 4 processes: 1, 2, 3 or 6 would do"
     ):

@@ -26,7 +26,7 @@ from shards.reading.read import Reader
 from shards.reading.stores import Store
 from shards.reading.stream import ClipDataset
 
-# plain, with spaces, with a dot and not ASCII, and longer than a tar header holds
+# names that are plain, have spaces, have a dot and are not ASCII, or are too long for a tar header
 NAMES = [
     "run/one",
     "run/zwei drei",
@@ -36,8 +36,8 @@ NAMES = [
 ]
 
 
-class Elsewhere(Store):
-    """A folder that is read as if it lay elsewhere: piece by piece, through webdataset."""
+class RemoteStore(Store):
+    """A store that is not a `FolderStore`, so that its samples are read through webdataset."""
 
     def __init__(self, store):
         self.store = store
@@ -53,12 +53,12 @@ class Elsewhere(Store):
         return self.store.location(name)
 
 
-def elsewhere(corpus):
-    return Corpus(Elsewhere(corpus.store), corpus.manifest, corpus.quarantined)
+def as_remote(corpus):
+    return Corpus(RemoteStore(corpus.store), corpus.manifest, corpus.quarantined)
 
 
 def write_set(root, frames=11):
-    """Frame folders of pictures that are all different; returns them as JPEGs by folder."""
+    """Write folders of frames that are all different; returns their JPEGs by folder."""
     draw, written = np.random.default_rng(0), {}
     for name in NAMES:
         (root / name).mkdir(parents=True)
@@ -73,7 +73,7 @@ def write_set(root, frames=11):
 
 @pytest.fixture(scope="module")
 def several(tmp_path_factory):
-    """Samples of four frames and of three, three in each of five shards, and their frames."""
+    """Five shards, each with three samples of four or three frames, and the frames as written."""
     root = tmp_path_factory.mktemp("several")
     written = write_set(root / "source")
     pack(
@@ -86,7 +86,7 @@ def several(tmp_path_factory):
 
 
 def clips(corpus, order, clip, start, count):
-    """What each stream gives first."""
+    """The first clips of each stream."""
     dataset = ClipDataset(corpus, order, clip, 0, 1, start)
     return [
         list(islice(dataset.undecoded(stream, Reader(corpus, order)), count))
@@ -97,7 +97,9 @@ def clips(corpus, order, clip, start, count):
 @pytest.mark.parametrize("visits", [1, 3])
 @pytest.mark.parametrize("interval", [(1,), (2,), (1, 2)])
 @pytest.mark.parametrize("buffer", [1, 5, 64])
-def test_frames_by_their_place_are_those_that_webdataset_finds(several, visits, interval, buffer):
+def test_frames_read_by_offset_equal_those_read_through_webdataset(
+    several, visits, interval, buffer
+):
     corpus, clip = (
         open_corpus(several[0]),
         ClipConfig(frames=2, interval=interval, clips_per_segment=visits, size=32),
@@ -107,7 +109,7 @@ def test_frames_by_their_place_are_those_that_webdataset_finds(several, visits, 
             corpus.samples, seed, streams, shuffle_buffer=buffer, clips_per_segment=visits
         )
         direct = clips(corpus, order, clip, start, 25)
-        assert direct == clips(elsewhere(corpus), order, clip, start, 25)
+        assert direct == clips(as_remote(corpus), order, clip, start, 25)
         assert direct[0] == clips(corpus, order, clip, 0, start + 25)[0][start:]
 
 
@@ -123,7 +125,7 @@ def test_the_frames_are_those_that_were_packed(several):
 
 
 @pytest.mark.parametrize("visits", [1, 2])
-def test_so_many_visits_of_a_pass_come_from_each_sample(several, visits):
+def test_each_sample_is_visited_the_configured_number_of_times(several, visits):
     corpus = open_corpus(several[0])
     found = clips(
         corpus,
@@ -137,7 +139,7 @@ def test_so_many_visits_of_a_pass_come_from_each_sample(several, visits):
     assert len(set(keys)) == 15
 
 
-def test_a_note_longer_than_the_first_guess_is_read(tmp_path):
+def test_a_json_entry_longer_than_the_first_guess_is_read(tmp_path):
     folder = tmp_path / "source" / "long"
     folder.mkdir(parents=True)
     for number in range(400):
@@ -150,7 +152,7 @@ def test_a_note_longer_than_the_first_guess_is_read(tmp_path):
     )
     corpus = open_corpus(tmp_path / "out")
     order, clip = ClipOrder(corpus.samples, 0, 2), ClipConfig(interval=(1, 199))
-    assert clips(corpus, order, clip, 0, 5) == clips(elsewhere(corpus), order, clip, 0, 5)
+    assert clips(corpus, order, clip, 0, 5) == clips(as_remote(corpus), order, clip, 0, 5)
 
 
 def test_webdataset_alone_reads_every_sample(several):
@@ -173,7 +175,7 @@ def test_webdataset_alone_reads_every_sample(several):
 
 
 def jpeg(mode="RGB", **options):
-    """A picture that is smooth, coloured and not a multiple of eight."""
+    """A smooth coloured picture whose sides are not multiples of eight."""
     y, x = np.mgrid[:75, :101] / 20
     pixels = np.stack([np.sin(x + y), np.cos(2 * x), np.sin(y * x)], -1) * 127 + 128
     buffer = io.BytesIO()
@@ -198,7 +200,7 @@ def test_both_decoders_give_the_same_pixels(kind):
     assert torch.equal(frame, decode_with_pillow(KINDS[kind], 0))
 
 
-def test_both_decoders_give_the_same_pixels_of_what_is_packed(several):
+def test_both_decoders_give_the_same_pixels_for_packed_frames(several):
     for written in several[1].values():
         assert all(
             torch.equal(decode_frame(jpeg, 0), decode_with_pillow(jpeg, 0)) for jpeg in written
@@ -207,14 +209,14 @@ def test_both_decoders_give_the_same_pixels_of_what_is_packed(several):
 
 @pytest.mark.parametrize("decode", [decode_frame, decode_with_pillow])
 @pytest.mark.parametrize("part", [0.01, 0.1, 0.5, 0.9])
-def test_a_truncated_jpeg_is_damage_to_both_decoders(decode, part):
+def test_both_decoders_reject_a_truncated_jpeg(decode, part):
     for content in KINDS.values():
         with pytest.raises(DamagedFrameError) as caught:
             decode(content[: int(part * len(content))], 2)
         assert caught.value.index == 2
 
 
-def test_frames_of_another_size_are_told_with_both_sizes():
+def test_a_frame_of_another_size_is_reported_with_both_sizes():
     buffer = io.BytesIO()
     Image.new("RGB", (64, 48)).save(buffer, "JPEG")
     frames = [jpeg(), jpeg(), buffer.getvalue()]
@@ -232,6 +234,6 @@ def test_frames_of_another_size_are_told_with_both_sizes():
 
 @pytest.mark.parametrize("decode", [decode_frame, decode_with_pillow])
 @pytest.mark.parametrize("content", [b"no JPEG at all", bytes(1000)])
-def test_what_is_no_jpeg_is_damage_to_both_decoders(decode, content):
+def test_both_decoders_reject_content_that_is_not_a_jpeg(decode, content):
     with pytest.raises(DamagedFrameError):
         decode(content, 0)

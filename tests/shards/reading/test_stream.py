@@ -42,7 +42,7 @@ def dataset(folder, rank=0, ranks=1, start=0, batch=4, seed=0):
 
 
 def global_batches(folder, count, ranks=1, workers=0, start=0):
-    """The first batches of all ranks, put together: keys and pixels."""
+    """The first global batches, joined from the parts of all ranks: keys and pixels."""
     parts = [
         islice(
             read_batches(dataset(folder, rank, ranks, start), StreamConfig(workers=workers)), count
@@ -55,7 +55,7 @@ def global_batches(folder, count, ranks=1, workers=0, start=0):
     ]
 
 
-def same(ours, theirs):
+def assert_same(ours, theirs):
     assert [keys for keys, _ in ours] == [keys for keys, _ in theirs]
     assert all(torch.equal(a, b) for (_, a), (_, b) in zip(ours, theirs, strict=True))
 
@@ -63,11 +63,11 @@ def same(ours, theirs):
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize(("ranks", "workers"), [(1, 2), (1, 3), (1, 9), (2, 0), (2, 2), (4, 1)])
 def test_batches_are_the_same_on_any_number_of_ranks_and_workers(packed, ranks, workers):
-    same(global_batches(packed, 7, ranks, workers), global_batches(packed, 7))
+    assert_same(global_batches(packed, 7, ranks, workers), global_batches(packed, 7))
 
 
-def test_resume_repeats_no_clip_and_skips_none(packed):
-    same(global_batches(packed, 4, start=3, ranks=2), global_batches(packed, 7)[3:])
+def test_resuming_repeats_and_skips_no_clip(packed):
+    assert_same(global_batches(packed, 4, start=3, ranks=2), global_batches(packed, 7)[3:])
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +85,7 @@ def uneven(tmp_path_factory):
 
 
 def keys_of(folder, steps, ranks=1, workers=0, start=0, batch=12):
-    """The keys of the first global batches from `start` on, through real workers of real ranks."""
+    """The keys of the global batches from `start` on, read by the workers of all ranks."""
 
     def read(rank):
         corpus = open_corpus(folder)
@@ -116,7 +116,7 @@ def test_200_batches_are_the_same_on_any_number_of_ranks_and_workers(uneven):
     assert set(counts.values()) == {96}
 
 
-def test_resuming_at_any_step_goes_on_with_exactly_the_next_batch(uneven):
+def test_resuming_at_any_step_continues_with_the_next_batch(uneven):
     alone = keys_of(uneven, 130)
     draw = np.random.default_rng(0)
     for start in draw.integers(1, 120, 20).tolist():
@@ -126,7 +126,7 @@ def test_resuming_at_any_step_goes_on_with_exactly_the_next_batch(uneven):
 
 
 def read_all(folder, batch, ranks, workers, start, steps, **more):
-    """Keys and pixels of some global batches, from the parts of real ranks and their workers."""
+    """Keys and pixels of global batches, joined from the parts of all ranks and their workers."""
     corpus, clip = open_corpus(folder), ClipConfig(size=8)
     order = ClipOrder(corpus.samples, 5, batch, shuffle_buffer=3)
     config = StreamConfig(workers=workers, **more)
@@ -151,17 +151,18 @@ def read_all(folder, batch, ranks, workers, start, steps, **more):
     prefetch=st.integers(1, 3),
     decode=st.sampled_from(["worker", "device"]),
 )
-def test_any_number_of_workers_gives_the_batches_of_none(
+def test_batches_do_not_depend_on_the_number_of_workers(
     uneven, ranks, per_rank, workers, start, prefetch, decode
 ):  # fmt: skip
-    """Pixels, too, and from any batch on; ten of them, so that shared memory is used anew."""
+    """Keys and pixels are equal from any batch on. Ten batches are read, so that the slots of the
+    shared memory are reused."""
     batch = ranks * per_rank
     alone = read_all(uneven, batch, 1, 0, 0, start + 10)[start:]
     shared = read_all(uneven, batch, ranks, workers, start, 10, prefetch=prefetch, decode=decode)
-    same(shared, alone)
+    assert_same(shared, alone)
 
 
-def test_shared_memory_fits_uneven_shares(packed):
+def test_shared_memory_has_the_sizes_of_the_workers_shares(packed):
     slots = shared_slots(dataset(packed, batch=16), StreamConfig(workers=5, prefetch=2))
     shapes = [tuple(memory.shape) for memory in slots]
     assert shapes == [(3, share, 3, 32, 32, 3) for share in (3, 3, 3, 3, 4)]
@@ -176,7 +177,7 @@ def test_no_more_workers_are_started_than_the_rank_has_clips(packed):
     batches.close()
 
 
-def test_a_pass_gives_each_segment_once(packed):
+def test_an_epoch_yields_each_segment_once(packed):
     keys = [key.rpartition(":")[0] for keys, _ in global_batches(packed, 2) for key in keys]
     assert len(set(keys)) == len(keys) == 8
 
@@ -190,7 +191,7 @@ def test_clips_are_pixels_of_consecutive_frames(packed):
         assert (second, third) == (first + 1, first + 2)
 
 
-def test_a_clip_depends_on_seed_pass_and_key_alone():
+def test_a_clip_depends_only_on_seed_epoch_and_key():
     chosen = {
         sample_clip(CLIP, 32, seed, epoch, key)
         for seed in (0, 1)
@@ -201,7 +202,7 @@ def test_a_clip_depends_on_seed_pass_and_key_alone():
     assert sample_clip(CLIP, 32, 0, 0, "a") == sample_clip(CLIP, 32, 0, 0, "a")
 
 
-def test_of_several_intervals_each_clip_takes_one_at_random():
+def test_each_clip_takes_one_of_several_intervals_at_random():
     config = ClipConfig(interval=(1, 2, 5))
     gaps = [np.diff(sample_clip(config, 32, 0, 0, str(n)).frames).tolist() for n in range(300)]
     counts = Counter(map(tuple, gaps))
@@ -213,18 +214,18 @@ def test_of_several_intervals_each_clip_takes_one_at_random():
     }
 
 
-def test_each_visit_is_a_clip_of_its_own():
+def test_each_visit_yields_a_different_clip():
     assert len({sample_clip(CLIP, 32, 0, 0, "a", visit) for visit in range(4)}) == 4
 
 
-def test_the_interval_gives_way_in_a_short_segment():
+def test_the_interval_is_reduced_in_a_short_segment():
     assert np.diff(sample_clip(ClipConfig(interval=(4,)), 9, 0, 0, "k").frames).tolist() == [4, 4]
     assert np.diff(sample_clip(ClipConfig(interval=(4,)), 6, 0, 0, "k").frames).tolist() == [2, 2]
     with pytest.raises(DataError, match="sample k: 2 frames: too few for a clip of 3"):
         sample_clip(ClipConfig(), 2, 0, 0, "k")
 
 
-def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
+def test_a_crop_is_cut_at_its_position_and_squash_keeps_the_whole_frame():
     frame = torch.arange(3 * 48 * 64).reshape(3, 48, 64).to(torch.uint8)
     corner = cut_frame(frame, ClipSample((0,), ClipAugmentation(1.0, 1.0, False)), CLIP, 0)
     assert torch.equal(corner, frame[..., -32:, -32:])
@@ -240,7 +241,8 @@ def test_a_crop_is_pixels_of_its_place_and_squash_is_the_whole_frame():
 
 @pytest.fixture(scope="module")
 def mixed(packed):
-    """A manifest of frames that are 40 pixels, as asked for, and smaller, as their videos were."""
+    """A manifest of frames whose shorter side has the requested 40 pixels, or fewer if the video
+    was smaller."""
     found = read_manifest(packed)
     return replace(
         found, settings={**found.settings, "size": "40"}, short_sides={30: 1, 36: 2, 40: 5}
@@ -248,7 +250,7 @@ def mixed(packed):
 
 
 @pytest.mark.parametrize(
-    ("clip", "told"),
+    ("clip", "message"),
     [
         (
             ClipConfig(size=40, fit="crop"),
@@ -269,15 +271,15 @@ def mixed(packed):
         (ClipConfig(size=28, fit="crop"), ""),
     ],
 )
-def test_frames_smaller_than_the_clip_are_counted_with_what_would_do(mixed, clip, told):
-    assert enlarged_line(mixed, clip, 4) == told
+def test_frames_smaller_than_the_clip_are_counted_with_advice(mixed, clip, message):
+    assert enlarged_line(mixed, clip, 4) == message
 
 
-def test_of_frames_that_no_one_counted_nothing_is_said(mixed):
+def test_nothing_is_reported_if_frame_sizes_were_not_counted(mixed):
     assert not enlarged_line(replace(mixed, short_sides={}), ClipConfig(size=256), 4)
 
 
-def test_frames_squashed_while_packing_count_by_their_shorter_side(mixed):
+def test_squashed_frames_are_judged_by_their_shorter_side(mixed):
     squashed = replace(mixed, settings={**mixed.settings, "size": "64x40"}, short_sides={40: 8})
     assert not enlarged_line(squashed, ClipConfig(size=40), 4)
     assert "(--clip.size 40, or pack with --size 48)" in enlarged_line(
@@ -286,7 +288,7 @@ def test_frames_squashed_while_packing_count_by_their_shorter_side(mixed):
 
 
 @pytest.mark.parametrize(
-    ("interval", "taken", "told"),
+    ("interval", "taken", "message"),
     [
         (
             (50,),
@@ -303,17 +305,17 @@ def test_frames_squashed_while_packing_count_by_their_shorter_side(mixed):
         ((1, 15), {1, 15}, ""),
     ],
 )
-def test_intervals_that_no_segment_is_long_enough_for_are_told_with_what_is_taken(
-    mixed, interval, taken, told
+def test_intervals_too_long_for_any_segment_are_reported_with_those_used(
+    mixed, interval, taken, message
 ):
     manifest = replace(mixed, settings={**mixed.settings, "segment": 32})
     clip = ClipConfig(interval=interval)
-    assert interval_line(manifest, clip) == told
+    assert interval_line(manifest, clip) == message
     cuts = [sample_clip(clip, 32, 0, 0, str(number)).frames for number in range(50)]
     assert {second - first for first, second, _ in cuts} == taken
 
 
-def test_each_frame_of_a_clip_is_shifted_by_itself_and_stays_within_the_picture():
+def test_frames_are_shifted_independently_and_stay_within_the_picture():
     config = replace(CLIP, shift=8)
     plain, cuts = (
         sample_clip(CLIP, 32, 0, 0, "a"),
@@ -335,7 +337,7 @@ def test_each_frame_of_a_clip_is_shifted_by_itself_and_stays_within_the_picture(
 
 
 @pytest.mark.parametrize("flags", [{"shift": -1, "fit": "crop"}, {"shift": 4, "fit": "squash"}])
-def test_a_shift_of_no_crop_is_refused(flags):
+def test_a_negative_shift_or_one_without_crop_is_refused(flags):
     with pytest.raises(DataError, match=f"clip: shift {flags['shift']}: expected"):
         ClipConfig(**flags)
 
@@ -374,7 +376,7 @@ def test_fewer_shards_than_processes_is_refused(packed):
         next(read_batches(dataset(packed, ranks=16, batch=16), StreamConfig(workers=0)))
 
 
-def test_no_manifest_is_refused(tmp_path):
+def test_a_missing_or_unsupported_manifest_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no manifest\.json there"):
         read_manifest(tmp_path)
     (tmp_path / "manifest.json").write_text('{"format": 99}')
@@ -398,7 +400,7 @@ raise SystemError("of the program, which never comes to an end of its batches")
 """
 
 
-def test_a_program_that_fails_leaves_no_workers_to_wait_for(packed):
+def test_a_program_that_fails_does_not_wait_for_its_workers(packed):
     done = subprocess.run(
         [sys.executable, "-c", FORGETFUL, str(packed)],
         cwd=ROOT,
@@ -411,13 +413,13 @@ def test_a_program_that_fails_leaves_no_workers_to_wait_for(packed):
     assert "SystemError: of the program" in done.stderr
 
 
-def stuck(place):
-    """The stream at `place` sleeps before batch 1."""
+def stuck(slow_stream):
+    """A version of `ClipDataset.undecoded` in which one stream sleeps before batch 1."""
 
     def read(self, stream, reader):
         clips = undecoded(self, stream, reader)
         yield next(clips)
-        if stream == place:
+        if stream == slow_stream:
             time.sleep(2 * TIMEOUT_SECONDS)
         yield from clips
 
@@ -425,7 +427,7 @@ def stuck(place):
     return read
 
 
-def test_clips_that_do_not_come_end_the_wait_after_a_warning(packed, monkeypatch, capfd):
+def test_waiting_for_clips_ends_with_an_error_after_a_warning(packed, monkeypatch, capfd):
     monkeypatch.setattr(ClipDataset, "undecoded", stuck(1))
     batches = read_batches(dataset(packed, batch=2), StreamConfig(workers=2, stall_seconds=2))
     next(batches)
@@ -434,12 +436,12 @@ def test_clips_that_do_not_come_end_the_wait_after_a_warning(packed, monkeypatch
         StallError, match=r"batch 1: no clips came for 2 s \(stream\.stall_seconds\)"
     ):
         next(batches)
-    # the worker is still asleep, and is not waited for
+    # the sleeping worker is not waited for
     assert time.monotonic() - begun < TIMEOUT_SECONDS
     assert "rank 0: batch 1: warning: no clips for 0.2 s; still waiting" in capfd.readouterr().err
 
 
-def test_clips_that_come_in_time_bring_no_warning(packed, capfd):
+def test_clips_that_arrive_in_time_cause_no_warning(packed, capfd):
     list(
         islice(
             read_batches(dataset(packed, batch=2), StreamConfig(workers=0, stall_seconds=100)), 3
@@ -449,6 +451,6 @@ def test_clips_that_come_in_time_bring_no_warning(packed, capfd):
 
 
 @pytest.mark.parametrize("change", [{"workers": -1}, {"prefetch": 0}, {"stall_seconds": -1}])
-def test_impossible_ways_of_reading_are_refused(change):
+def test_invalid_stream_settings_are_refused(change):
     with pytest.raises(DataError, match="stream: "):
         StreamConfig(**change)

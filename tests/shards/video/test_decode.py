@@ -23,9 +23,9 @@ from shards.video.video_reader import open_video_reader
 
 ALL, AS_IS = Sampling(math.inf), Sizing()
 RED, GREEN, BLUE, YELLOW = (200, 30, 30), (30, 180, 30), (30, 30, 200), (210, 210, 40)
-# a, b, c, d of the matrix that has a player turn the picture by so many degrees clockwise
+# a, b, c, d of the display matrix with which players rotate the picture clockwise, by degrees
 TURNS = {90: (0, 1, -1, 0), 180: (-1, 0, 0, -1), 270: (0, -1, 1, 0)}
-# and of those that mirror it: left to right, upside down, about one diagonal and about the other
+# and of the matrices that mirror it: left to right, upside down, about each diagonal
 MIRRORS = {
     "hflip": (-1, 0, 0, 1),
     "vflip": (1, 0, 0, -1),
@@ -35,7 +35,7 @@ MIRRORS = {
 
 
 def quadrants(width, height):
-    """A picture of four colours."""
+    """A picture with one colour in each quadrant."""
     pixels = np.zeros((height, width, 3), np.uint8)
     y, x = height // 2, width // 2
     pixels[:y, :x], pixels[:y, x:], pixels[y:, :x], pixels[y:, x:] = RED, GREEN, BLUE, YELLOW
@@ -43,7 +43,7 @@ def quadrants(width, height):
 
 
 def moving(count, width=96, height=64):
-    """Pictures with detail, so that a file has some length."""
+    """Moving pictures with much detail, so that an encoded file is not tiny."""
     blocks = np.random.default_rng(0).integers(0, 255, (height // 8, width // 8, 3))
     blocks = np.kron(blocks, np.ones((8, 8, 1))).astype(np.uint8)
     return [np.roll(blocks, (2 * t, 3 * t), (0, 1)) for t in range(count)]
@@ -62,8 +62,8 @@ def write(
     options=None,
     **colours,
 ):
-    """A file of these pictures; `options`: more of the encoder's; `colours`: colorspace or
-    color_range."""
+    """Encode the pictures to a file. `options` are further ones of the encoder; `colours` are
+    colorspace or color_range."""
     if codec not in av.codecs_available:
         pytest.skip(f"PyAV has no {codec}")
     with av.open(str(path), "w", options=container or {}) as output:
@@ -93,7 +93,7 @@ def write(
 
 
 def set_display_matrix(path, matrix):
-    """Have players turn or mirror an MP4, by a, b, c, d of its display matrix."""
+    """Set a, b, c, d of an MP4's display matrix, by which players rotate or mirror it."""
     content = bytearray(path.read_bytes())
     a, b, c, d = (65536 * n for n in matrix)
     struct.pack_into(">9i", content, content.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
@@ -101,23 +101,23 @@ def set_display_matrix(path, matrix):
 
 
 def damage(path, begin):
-    """Put 400 bytes that say nothing in the place of those that are there."""
+    """Overwrite 400 bytes with random ones."""
     content = bytearray(path.read_bytes())
     content[begin : begin + 400] = np.random.default_rng(0).bytes(400)
     path.write_bytes(content)
 
 
-def found(path, sampling=ALL, sizing=AS_IS, listed=None):
-    """Frames, and reasons of damage."""
-    got = list(decode(VideoSource("key", path, listed), sampling, sizing, threads=1))
-    return [f for f in got if isinstance(f, Frame)], [
-        d.reason for d in got if isinstance(d, Damage)
+def decode_video(path, sampling=ALL, sizing=AS_IS, listed=None):
+    """The decoded frames of a video, and the reasons of its damage."""
+    items = list(decode(VideoSource("key", path, listed), sampling, sizing, threads=1))
+    return [f for f in items if isinstance(f, Frame)], [
+        d.reason for d in items if isinstance(d, Damage)
     ]
 
 
 def frames_of(path, sampling=ALL, sizing=AS_IS):
-    """Frames of a video without damage."""
-    frames, reasons = found(path, sampling, sizing)
+    """The decoded frames of a video, which must have no damage."""
+    frames, reasons = decode_video(path, sampling, sizing)
     assert not reasons
     return frames
 
@@ -131,8 +131,8 @@ def corners(image):
     ]
 
 
-def reasons_told(source, out):
-    """Reason and good frames of each video that `pack` could not use."""
+def pack_failures(source, out):
+    """Pack a folder; returns reason and number of good frames of each video that failed."""
     pack(source, out, SMALL, processes=1)
     with (out / "failures.csv").open() as file:
         return {
@@ -140,15 +140,15 @@ def reasons_told(source, out):
         }
 
 
-def kept(sampling, rate):
+def chosen_frames(sampling, rate):
     selector = FrameSelector(sampling)
     return [n for n in range(20) if selector.takes(n, n / rate)]
 
 
 def test_frames_are_chosen_by_their_time(tmp_path):
-    assert kept(Sampling(6.25), 25) == [0, 4, 8, 12, 16]
-    assert kept(Sampling(10), 25) == [0, 3, 5, 8, 10, 13, 15, 18]
-    assert kept(Sampling(50), 25) == kept(ALL, 25) == list(range(20))
+    assert chosen_frames(Sampling(6.25), 25) == [0, 4, 8, 12, 16]
+    assert chosen_frames(Sampling(10), 25) == [0, 3, 5, 8, 10, 13, 15, 18]
+    assert chosen_frames(Sampling(50), 25) == chosen_frames(ALL, 25) == list(range(20))
     frames = frames_of(write_video(tmp_path / "a.mp4"), Sampling(6.25))
     np.testing.assert_allclose(
         [np.asarray(f.image.convert("L")).mean() for f in frames], [0, 40, 80], atol=3
@@ -156,24 +156,26 @@ def test_frames_are_chosen_by_their_time(tmp_path):
     assert [f.seconds for f in frames] == pytest.approx([0, 0.16, 0.32])
 
 
-def test_or_every_nth_is_whatever_its_time(tmp_path):
-    assert kept(Sampling(6.25, every=3), 25) == [0, 3, 6, 9, 12, 15, 18]
+def test_every_nth_frame_is_chosen_regardless_of_time(tmp_path):
+    assert chosen_frames(Sampling(6.25, every=3), 25) == [0, 3, 6, 9, 12, 15, 18]
     frames = frames_of(write_video(tmp_path / "a.mp4", fps=5), Sampling(25, every=4))
     assert [f.seconds for f in frames] == pytest.approx([0, 0.8, 1.6])
 
 
 @pytest.mark.parametrize("sampling", [Sampling(6.25), Sampling(0.0, every=3)])
-def test_frames_passed_over_change_none_of_those_taken(tmp_path, sampling):
+def test_skipping_frames_does_not_change_the_chosen_ones(tmp_path, sampling):
     path = write(tmp_path / "b.mp4", moving(60), gop=30)
-    taken = frames_of(path, sampling)
-    whole = frames_of(path)
+    chosen = frames_of(path, sampling)
+    all_frames = frames_of(path)
     selector = FrameSelector(sampling)
-    expected = [frame for index, frame in enumerate(whole) if selector.takes(index, frame.seconds)]
-    assert [(f.seconds, f.image.tobytes()) for f in taken] == [
+    expected = [
+        frame for index, frame in enumerate(all_frames) if selector.takes(index, frame.seconds)
+    ]
+    assert [(f.seconds, f.image.tobytes()) for f in chosen] == [
         (f.seconds, f.image.tobytes()) for f in expected
     ]
     stamps = choose_ahead(VideoSource("b", path), sampling)
-    assert stamps is not None and len(stamps) == len(taken)
+    assert stamps is not None and len(stamps) == len(chosen)
 
 
 def test_without_usable_stamps_every_frame_is_decoded(tmp_path):
@@ -183,13 +185,13 @@ def test_without_usable_stamps_every_frame_is_decoded(tmp_path):
     assert choose_ahead(video, Sampling(6.25)) is None
     headless = write(tmp_path / "h.ts", moving(40), gop=10)
     content = headless.read_bytes()
-    # begins between two key frames
+    # the file now begins between two key frames
     headless.write_bytes(content[188 * (len(content) // 188 // 6) :])
     assert choose_ahead(VideoSource("h", headless), Sampling(6.25)) is None
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_of_a_variable_frame_rate_the_time_stamps_count(tmp_path, name):
+def test_time_stamps_are_used_for_a_variable_frame_rate(tmp_path, name):
     pts = [0, 1, 2, 3, 4, 20, 21, 40, 41, 60]
     path = write(tmp_path / name, moving(10), pts=pts)
     frames = frames_of(path)
@@ -198,7 +200,7 @@ def test_of_a_variable_frame_rate_the_time_stamps_count(tmp_path, name):
 
 
 @pytest.mark.parametrize(("name", "codec"), [("a.ts", "libx264"), ("a.mpg", "mpeg2video")])
-def test_of_recordings_that_were_joined_the_second_follows_the_first(tmp_path, name, codec):
+def test_a_second_recording_in_one_file_follows_the_first_in_time(tmp_path, name, codec):
     path = write(tmp_path / name, moving(50), codec)
     path.write_bytes(2 * path.read_bytes())
     seconds = [frame.seconds for frame in frames_of(path)]
@@ -212,7 +214,7 @@ def test_time_begins_with_the_first_frame(tmp_path):
     assert [round(f.seconds * 25) for f in frames_of(path, Sampling(6.25))] == [0, 4, 8]
 
 
-def test_a_folder_of_frames_is_timed_by_the_rate_it_is_said_to_have(tmp_path):
+def test_a_folder_of_frames_is_timed_by_the_given_frame_rate(tmp_path):
     folder = write_folder(tmp_path / "a", range(1, 21))
     assert len(frames_of(folder, Sampling(5))) == 4
     assert [f.seconds for f in frames_of(folder, Sampling(5, folder_fps=10))] == pytest.approx(
@@ -220,7 +222,7 @@ def test_a_folder_of_frames_is_timed_by_the_rate_it_is_said_to_have(tmp_path):
     )
 
 
-def test_frames_are_shrunk_never_enlarged_or_squashed_as_asked(tmp_path):
+def test_frames_are_shrunk_or_squashed_but_not_enlarged(tmp_path):
     for path, size in (
         (write_video(tmp_path / "a.mp4"), (64, 48)),
         (write_folder(tmp_path / "b"), (60, 40)),
@@ -238,7 +240,7 @@ def test_frames_are_shrunk_never_enlarged_or_squashed_as_asked(tmp_path):
     ("width", "height", "expected"),
     [(64, 96, (32, 48)), (101, 67, (48, 32)), (67, 101, (32, 48)), (97, 33, (94, 32))],
 )
-def test_odd_sizes_and_portrait_keep_their_shape(tmp_path, width, height, expected):
+def test_odd_and_portrait_sizes_keep_their_aspect_ratio(tmp_path, width, height, expected):
     path = write(tmp_path / "a.mp4", [quadrants(width, height)] * 3, pixel_format="yuv444p")
     assert frames_of(path)[0].image.size == (width, height)
     image = frames_of(path, sizing=Sizing(32))[0].image
@@ -247,7 +249,7 @@ def test_odd_sizes_and_portrait_keep_their_shape(tmp_path, width, height, expect
 
 
 @pytest.mark.parametrize("turn", [90, 180, 270])
-def test_what_a_telephone_filmed_lying_is_stood_upright(tmp_path, turn):
+def test_a_video_with_a_rotation_is_turned_upright(tmp_path, turn):
     path = write(tmp_path / "a.mp4", [quadrants(96, 64)] * 3)
     set_display_matrix(path, TURNS[turn])
     size = (96, 64) if turn == 180 else (64, 96)
@@ -265,8 +267,8 @@ def test_what_a_telephone_filmed_lying_is_stood_upright(tmp_path, turn):
         image = frames_of(path, sizing=sizing)[0].image
         assert image.size == expected
         np.testing.assert_allclose(corners(image), upright, atol=6)
-    with open_video_reader(path) as footage:
-        assert (footage.width, footage.height) == size
+    with open_video_reader(path) as reader:
+        assert (reader.width, reader.height) == size
 
 
 @pytest.mark.parametrize(
@@ -278,7 +280,7 @@ def test_what_a_telephone_filmed_lying_is_stood_upright(tmp_path, turn):
         ("transverse", (64, 96), (YELLOW, GREEN, BLUE, RED)),
     ],
 )
-def test_what_a_front_camera_mirrored_is_shown_as_players_show_it(tmp_path, mirror, size, expected):
+def test_a_video_with_a_mirroring_is_mirrored_as_players_do(tmp_path, mirror, size, expected):
     path = write(tmp_path / "a.mp4", [quadrants(96, 64)] * 3)
     set_display_matrix(path, MIRRORS[mirror])
     for sizing in (AS_IS, Sizing(32)):
@@ -287,7 +289,7 @@ def test_what_a_front_camera_mirrored_is_shown_as_players_show_it(tmp_path, mirr
         np.testing.assert_allclose(corners(image), expected, atol=6)
 
 
-def test_pixels_of_an_absurd_shape_are_taken_for_square_ones(tmp_path):
+def test_an_absurd_pixel_aspect_ratio_is_ignored(tmp_path):
     path = write(tmp_path / "a.mkv", [quadrants(96, 64)] * 3, aspect=Fraction(200))
     assert frames_of(path)[0].image.size == (96, 64)
 
@@ -312,7 +314,7 @@ def test_pixels_of_an_absurd_shape_are_taken_for_square_ones(tmp_path):
         ("a.mov", "mpeg4", "yuv420p", {}),
     ],
 )
-def test_colours_are_those_of_the_source_whatever_the_format(
+def test_colours_are_those_of_the_source_in_every_format(
     tmp_path, name, codec, pixel_format, colours
 ):
     path = write(tmp_path / name, [quadrants(96, 64)] * 10, codec, pixel_format, **colours)
@@ -323,25 +325,25 @@ def test_colours_are_those_of_the_source_whatever_the_format(
         assert frames[-1].seconds == pytest.approx(0.36, abs=2e-3)
 
 
-def test_monochrome_becomes_grey(tmp_path):
+def test_monochrome_video_becomes_grey_rgb(tmp_path):
     path = write(tmp_path / "a.mkv", [quadrants(96, 64)] * 3, "ffv1", "gray")
     grey = [[0.299 * r + 0.587 * g + 0.114 * b] * 3 for r, g, b in (RED, GREEN, BLUE, YELLOW)]
     for sizing in (AS_IS, Sizing(32)):
         np.testing.assert_allclose(corners(frames_of(path, sizing=sizing)[0].image), grey, atol=4)
 
 
-def test_metadata_that_is_not_utf8_is_no_reason_to_fail(tmp_path):
+def test_metadata_that_is_not_utf8_is_accepted(tmp_path):
     path = write_video(tmp_path / "a.mp4")
     assert b"Lavf" in path.read_bytes()
     path.write_bytes(path.read_bytes().replace(b"Lavf", b"\xff\xfe\xfd\xfc"))
     assert len(frames_of(path)) == 10
-    with open_video_reader(path) as footage:
-        assert (footage.fps, footage.count) == (25, 10)
+    with open_video_reader(path) as reader:
+        assert (reader.fps, reader.count) == (25, 10)
 
 
 def write_two_streams(path, first, second, default=None, first_count=1, attached=False):
-    """A file whose first video stream is a picture, or several, of `first`, and the second a film
-    of it."""
+    """Write a file with two video streams: `first_count` frames of the picture `first`, and ten
+    frames of `second`."""
     with av.open(str(path), "w") as output:
         streams = []
         for pixels, codec in ((first, "mjpeg"), (second, "mpeg4")):
@@ -367,33 +369,33 @@ def write_two_streams(path, first, second, default=None, first_count=1, attached
 
 
 @pytest.mark.parametrize("name", ["a.mkv", "a.mov", "a.avi", "a.wmv"])
-def test_a_still_that_is_the_first_stream_is_not_the_video(tmp_path, name):
+def test_a_still_image_in_the_first_stream_is_not_the_video(tmp_path, name):
     path = write_two_streams(tmp_path / name, quadrants(128, 96), quadrants(96, 64))
     frames = frames_of(path)
     assert [frame.image.size for frame in frames] == [(96, 64)] * 10
-    with open_video_reader(path) as footage:
-        assert (footage.width, footage.height, footage.count) == (96, 64, 10)
+    with open_video_reader(path) as reader:
+        assert (reader.width, reader.height, reader.count) == (96, 64, 10)
     assert len(frames_of(path, Sampling(5))) == 5
 
 
-def test_a_still_that_is_marked_as_the_default_is_no_video_either(tmp_path):
+def test_a_still_image_marked_as_default_is_not_the_video(tmp_path):
     path = write_two_streams(tmp_path / "a.mkv", quadrants(128, 96), quadrants(96, 64), default=0)
     assert frames_of(path)[0].image.size == (96, 64)
 
 
-def test_of_two_films_the_default_is_shown_and_else_the_larger(tmp_path):
-    films = {"first_count": 10}
+def test_of_two_video_streams_the_default_or_else_the_larger_is_decoded(tmp_path):
+    two_videos = {"first_count": 10}
     small, large = quadrants(48, 32), quadrants(96, 64)
-    larger = write_two_streams(tmp_path / "a.avi", small, large, **films)
+    larger = write_two_streams(tmp_path / "a.avi", small, large, **two_videos)
     assert frames_of(larger)[0].image.size == (96, 64)
     for default, size in ((0, (48, 32)), (1, (96, 64))):
         path = write_two_streams(
-            tmp_path / f"{default}.mkv", small, large, default=default, **films
+            tmp_path / f"{default}.mkv", small, large, default=default, **two_videos
         )
         assert frames_of(path)[0].image.size == size
 
 
-def test_the_cover_of_a_record_is_no_video(tmp_path):
+def test_the_cover_image_of_an_audio_file_is_not_a_video(tmp_path):
     with av.open(str(tmp_path / "a.mp4"), "w") as output:
         cover, sound = output.add_stream("mjpeg", rate=1), output.add_stream("aac", rate=16000)
         cover.width, cover.height, cover.pix_fmt = 96, 64, "yuvj420p"
@@ -402,14 +404,14 @@ def test_the_cover_of_a_record_is_no_video(tmp_path):
         output.mux(cover.encode(picture.reformat(format="yuvj420p")))
         output.mux(cover.encode())
         encode_silence(output, sound, seconds=1)
-    assert found(tmp_path / "a.mp4") == ([], ["no video stream that can be decoded"])
+    assert decode_video(tmp_path / "a.mp4") == ([], ["no video stream that can be decoded"])
 
 
-def test_a_count_that_is_no_more_than_a_hint_does_not_make_a_video_broken(tmp_path):
+def test_a_wrong_frame_count_in_an_avi_header_is_not_damage(tmp_path):
     source = write(tmp_path / "a.mp4", moving(100), rate=10)
     with av.open(str(source)) as opened, av.open(str(tmp_path / "a.avi"), "w") as output:
         stream = output.add_stream_from_template(opened.streams.video[0])
-        # two ticks a frame, as FFmpeg has it where frames come out of order
+        # two ticks per frame, as FFmpeg writes it if frames are reordered
         stream.time_base = Fraction(1, 20)
         plain = BitStreamFilterContext("h264_mp4toannexb", opened.streams.video[0])
         for stored in opened.demux(video=0):
@@ -419,9 +421,9 @@ def test_a_count_that_is_no_more_than_a_hint_does_not_make_a_video_broken(tmp_pa
     with av.open(str(tmp_path / "a.avi")) as opened:
         assert opened.streams.video[0].frames == 200
     assert len(frames_of(tmp_path / "a.avi")) == 100
-    with open_video_reader(tmp_path / "a.avi") as footage:
-        assert footage.count == 100
-    frames, reasons = found(cut(tmp_path / "a.avi", 0.6))
+    with open_video_reader(tmp_path / "a.avi") as reader:
+        assert reader.count == 100
+    frames, reasons = decode_video(cut(tmp_path / "a.avi", 0.6))
     assert 50 < len(frames) < 75
     assert reasons
 
@@ -429,10 +431,10 @@ def test_a_count_that_is_no_more_than_a_hint_does_not_make_a_video_broken(tmp_pa
 @pytest.mark.parametrize(
     ("bits", "suffix"), [(16, "png"), (14, "png"), (12, "png"), (10, "tif"), (16, "tiff")]
 )
-def test_deep_grey_is_scaled_by_the_bits_that_are_used(tmp_path, bits, suffix):
+def test_deep_grey_images_are_scaled_by_their_used_bits(tmp_path, bits, suffix):
     grey = np.arange(256, dtype=np.uint16).repeat(32).reshape(64, 128)
     for number in range(3):
-        # one dark frame does not change what the video uses
+        # one dark frame does not change the number of bits that the video uses
         dark = grey // 4 if number == 0 else grey
         Image.fromarray((dark << (bits - 8)).astype(np.uint16)).save(
             tmp_path / f"{number}.{suffix}"
@@ -443,7 +445,7 @@ def test_deep_grey_is_scaled_by_the_bits_that_are_used(tmp_path, bits, suffix):
         assert np.array_equal(np.asarray(frame.image)[..., 1], values)
 
 
-def test_grey_that_can_not_be_scaled_is_damage(tmp_path):
+def test_grey_values_that_cannot_be_scaled_are_damage(tmp_path):
     cases = {
         "deep": (
             np.full((16, 16), 70_000, np.int32),
@@ -461,11 +463,11 @@ def test_grey_that_can_not_be_scaled_is_damage(tmp_path):
     for name, (pixels, reason) in cases.items():
         (tmp_path / name).mkdir()
         Image.fromarray(pixels).save(tmp_path / name / "0.tif")
-        assert found(tmp_path / name) == ([], [reason])
+        assert decode_video(tmp_path / name) == ([], [reason])
 
 
-def turned_by_exif(folder, orientation, transpose):
-    """Two JPEGs that viewers show as `quadrants(96, 64)`."""
+def write_exif_frames(folder, orientation, transpose):
+    """Write two JPEGs with an EXIF orientation, which viewers show as `quadrants(96, 64)`."""
     folder.mkdir()
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = orientation
@@ -485,8 +487,8 @@ def turned_by_exif(folder, orientation, transpose):
         (8, Image.Transpose.ROTATE_270),
     ],
 )
-def test_frames_that_exif_turns_stand_upright_and_carry_no_turn(tmp_path, orientation, transpose):
-    folder = turned_by_exif(tmp_path / "a", orientation, transpose)
+def test_frames_rotated_by_exif_are_turned_upright_without_exif(tmp_path, orientation, transpose):
+    folder = write_exif_frames(tmp_path / "a", orientation, transpose)
     for sizing, size in ((AS_IS, (96, 64)), (Sizing(32), (48, 32)), (Sizing(64), (96, 64))):
         for frame in frames_of(folder, sizing=sizing):
             assert (frame.image.size, frame.jpeg) == (size, None)
@@ -494,7 +496,7 @@ def test_frames_that_exif_turns_stand_upright_and_carry_no_turn(tmp_path, orient
             assert ExifTags.Base.Orientation not in frame.image.getexif()
 
 
-def test_frames_of_every_common_kind_of_image_are_read(tmp_path):
+def test_frames_in_every_common_image_format_are_read(tmp_path):
     for suffix in ("png", "webp", "bmp", "tif", "ppm"):
         folder = tmp_path / suffix
         folder.mkdir()
@@ -505,7 +507,7 @@ def test_frames_of_every_common_kind_of_image_are_read(tmp_path):
         np.testing.assert_allclose(corners(frames[1].image), [RED, GREEN, BLUE, YELLOW], atol=12)
 
 
-def test_a_jpeg_of_the_right_size_is_kept_to_the_byte(tmp_path):
+def test_a_jpeg_of_the_right_size_is_kept_byte_for_byte(tmp_path):
     folder = write_folder(tmp_path / "a")
     content = [path.read_bytes() for path in sorted(folder.iterdir())]
     assert (
@@ -528,7 +530,7 @@ def test_a_jpeg_of_the_right_size_is_kept_to_the_byte(tmp_path):
         ("1.JPG", "CMYK"),
     ],
 )
-def test_images_that_are_no_plain_jpegs_are_written_anew(tmp_path, name, mode):
+def test_images_that_are_not_plain_jpegs_are_converted(tmp_path, name, mode):
     Image.fromarray(quadrants(96, 64)).convert(mode).save(tmp_path / name, quality=95)
     (frame,) = frames_of(tmp_path)
     assert (frame.image.mode, frame.jpeg) == ("RGB", None)
@@ -547,19 +549,19 @@ def test_frames_come_in_the_order_of_their_numbers(tmp_path):
 
 
 def cut(path, part, name=None):
-    """The beginning of a file."""
+    """Write the beginning of a file to another file."""
     content = path.read_bytes()
     shorter = path.with_name(name or f"cut{path.suffix}")
     shorter.write_bytes(content[: int(len(content) * part)])
     return shorter
 
 
-def test_an_mp4_cut_short_gives_its_frames_up_to_there_if_its_index_comes_first(tmp_path):
+def test_a_truncated_mp4_yields_frames_only_if_its_index_comes_first(tmp_path):
     path = cut(write(tmp_path / "a.mp4", moving(100), container={"movflags": "faststart"}), 0.6)
-    frames, reasons = found(path)
+    frames, reasons = decode_video(path)
     assert 50 < len(frames) < 65
     assert reasons[-1] == f"ends after {len(frames) + 1} of 100 frames"
-    frames, reasons = found(cut(write(tmp_path / "b.mp4", moving(100)), 0.6))
+    frames, reasons = decode_video(cut(write(tmp_path / "b.mp4", moving(100)), 0.6))
     assert not frames
     assert reasons[0].startswith("Invalid data found")
 
@@ -574,16 +576,16 @@ def test_an_mp4_cut_short_gives_its_frames_up_to_there_if_its_index_comes_first(
         ("a.mpg", "mpeg2video"),
     ],
 )
-def test_other_files_cut_short_are_noticed_too(tmp_path, name, codec):
+def test_truncation_is_detected_in_other_formats_too(tmp_path, name, codec):
     path = write(tmp_path / name, moving(100), codec)
     assert len(frames_of(path)) == 100
-    frames, reasons = found(cut(path, 0.6))
+    frames, reasons = decode_video(cut(path, 0.6))
     assert 50 < len(frames) < 75
     assert reasons
     assert "ends after 2." in reasons[-1] or codec != "libx264"
 
 
-def test_a_video_shorter_than_its_sound_is_not_cut_short(tmp_path):
+def test_a_video_shorter_than_its_sound_does_not_count_as_truncated(tmp_path):
     with av.open(str(tmp_path / "a.mkv"), "w") as output:
         pictures, sound = (
             output.add_stream("libx264", rate=25),
@@ -595,11 +597,11 @@ def test_a_video_shorter_than_its_sound_is_not_cut_short(tmp_path):
         output.mux(pictures.encode())
         encode_silence(output, sound, seconds=5)
     assert len(frames_of(tmp_path / "a.mkv")) == 25
-    assert found(cut(tmp_path / "a.mkv", 0.5))[1]
+    assert decode_video(cut(tmp_path / "a.mkv", 0.5))[1]
 
 
 def encode_silence(output, stream, seconds):
-    """Of 16 kHz."""
+    """Encode silence at 16 kHz."""
     for n in range(seconds * 16):
         frame = av.AudioFrame.from_ndarray(
             np.zeros((1, 1000), np.float32), format="fltp", layout="mono"
@@ -609,7 +611,7 @@ def encode_silence(output, stream, seconds):
     output.mux(stream.encode())
 
 
-def test_what_is_no_video_is_damage_with_a_reason(tmp_path):
+def test_files_that_are_not_videos_are_damage_with_a_reason(tmp_path):
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "text.mp4").write_text("<html>404 Not Found</html>")
     with av.open(str(tmp_path / "sound.mp4"), "w") as output:
@@ -618,7 +620,7 @@ def test_what_is_no_video_is_damage_with_a_reason(tmp_path):
     (tmp_path / "codec.mp4").write_bytes(content.replace(b"avc1", b"new1"))
     (tmp_path / "nothing").mkdir()
     (tmp_path / "link.mp4").symlink_to(tmp_path / "gone")
-    reasons = {path.name: found(path) for path in tmp_path.iterdir()}
+    reasons = {path.name: decode_video(path) for path in tmp_path.iterdir()}
     assert reasons.pop("codec.mp4") == ([], ["no video stream that can be decoded"])
     assert reasons.pop("sound.mp4") == ([], ["no video stream that can be decoded"])
     assert reasons.pop("nothing") == ([], ["no numbered images"])
@@ -627,14 +629,14 @@ def test_what_is_no_video_is_damage_with_a_reason(tmp_path):
     for frames, (reason,) in reasons.values():
         assert not frames
         assert reason.startswith("Invalid data found when processing input")
-    assert found(tmp_path / ("x" * 300)) == ([], ["File name too long"])
-    frames, (reason,) = found(tmp_path / "a\0b.mp4")
+    assert decode_video(tmp_path / ("x" * 300)) == ([], ["File name too long"])
+    frames, (reason,) = decode_video(tmp_path / "a\0b.mp4")
     assert not frames
     assert "embedded null" in reason
 
 
 @NEEDS_FORK
-def test_what_may_not_be_read_is_damage(tmp_path):
+def test_files_without_read_permission_are_damage(tmp_path):
     for path in (
         write_video(tmp_path / "a.mp4"),
         write_folder(tmp_path / "b"),
@@ -642,16 +644,18 @@ def test_what_may_not_be_read_is_damage(tmp_path):
     ):
         path.chmod(0)
     for name in ("a.mp4", "b", "c/d.mp4"):
-        assert "Permission denied" in as_nobody(tmp_path, lambda name=name: found(Path(name))[1])
+        assert "Permission denied" in as_nobody(
+            tmp_path, lambda name=name: decode_video(Path(name))[1]
+        )
     for name in ("b", "c"):
         (tmp_path / name).chmod(0o755)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.avi"])
-def test_frames_before_and_behind_damaged_bytes_are_given(tmp_path, name):
+def test_frames_before_and_after_damaged_bytes_are_decoded(tmp_path, name):
     path = write(tmp_path / name, moving(100), "mpeg4" if name == "a.avi" else "libx264")
     damage(path, len(path.read_bytes()) // 2)
-    frames, reasons = found(path)
+    frames, reasons = decode_video(path)
     assert reasons
     seconds = [f.seconds for f in frames]
     assert max(s for s in seconds if s < 2.2) > 1.5
@@ -659,34 +663,34 @@ def test_frames_before_and_behind_damaged_bytes_are_given(tmp_path, name):
     assert seconds == sorted(seconds)
 
 
-def test_frames_that_are_missing_behind_damaged_bytes_of_mkv_are_told(tmp_path):
-    """FFmpeg goes on at the next cluster without a word."""
+def test_missing_frames_after_damaged_bytes_in_mkv_are_reported(tmp_path):
+    """FFmpeg continues at the next cluster without reporting an error."""
     path = write(tmp_path / "a.mkv", moving(100))
     content = path.read_bytes()
     cluster = bytes.fromhex("1f43b675")
     second = content.index(cluster, len(content) // 2)
     damage(path, second - 200)
-    frames, reasons = found(path)
+    frames, reasons = decode_video(path)
     shown = {round(frame.seconds * 25) for frame in frames}
     missing = sorted(set(range(100)) - shown)
     assert len(missing) > 8
-    # of a frame before the gap the decoder's threads may say that it is corrupt, or drop it
-    told = set()
+    # the decoder's threads may mark a frame before the gap as corrupt, or drop it
+    reported = set()
     for reason in reasons:
         first, *last = (round(float(time) * 25) for time in re.findall(r"\d+\.\d+", reason))
-        told |= set(range(first, last[0])) if last else {first}
-    assert told == set(missing)
+        reported |= set(range(first, last[0])) if last else {first}
+    assert reported == set(missing)
     assert sum("frames are missing from" in reason for reason in reasons) == 1
 
 
-def test_pauses_of_an_uneven_stream_are_meant(tmp_path):
+def test_pauses_in_an_uneven_stream_are_not_damage(tmp_path):
     pauses = [0, 1, 2, 9, 10, 11, 12, 30, 31, 32, 33, 34, 60, 61, 62, 63]
     assert len(frames_of(write(tmp_path / "a.mkv", moving(16), pts=pauses))) == 16
     uneven = [t + t // 2 for t in range(30)] + [80]
     assert len(frames_of(write(tmp_path / "b.mkv", moving(31), pts=uneven))) == 31
 
 
-def test_frames_that_a_decoder_has_read_before_damage_come_before_it(tmp_path):
+def test_frames_read_before_damage_are_yielded_before_it(tmp_path):
     whole = write(tmp_path / "a.mp4", moving(40), container={"movflags": "faststart"})
     stream = list(decode(VideoSource("a", cut(whole, 0.8, "cut.mp4")), ALL, AS_IS))
     first = next(index for index, item in enumerate(stream) if isinstance(item, Damage))
@@ -697,7 +701,7 @@ def test_frames_that_a_decoder_has_read_before_damage_come_before_it(tmp_path):
     assert first not in stamps
 
 
-def test_damage_in_a_folder_is_told_and_the_frames_around_it_come(tmp_path):
+def test_damage_in_a_folder_is_reported_and_other_frames_are_decoded(tmp_path):
     image = write_folder(tmp_path / "s" / "image") / "image_00004.jpg"
     image.write_bytes(image.read_bytes()[:200])
     (write_folder(tmp_path / "s" / "text") / "image_00001.jpg").write_text("not an image")
@@ -706,16 +710,16 @@ def test_damage_in_a_folder_is_told_and_the_frames_around_it_come(tmp_path):
     write_folder(tmp_path / "s" / "gaps", [1, 2, 3, 10, 11, 13])
     twice = write_folder(tmp_path / "s" / "twice", [1, 2, 3])
     (twice / "image_2.jpg").write_bytes((twice / "image_00002.jpg").read_bytes())
-    frames, reasons = found(tmp_path / "s" / "image")
+    frames, reasons = decode_video(tmp_path / "s" / "image")
     assert [round(f.seconds * 25) for f in frames] == [0, 1, 2, 4, 5, 6, 7, 8, 9]
     assert reasons[0].startswith("image_00004.jpg: ")
-    assert found(tmp_path / "s" / "gaps")[1] == [
+    assert decode_video(tmp_path / "s" / "gaps")[1] == [
         "frames 4 to 9 are missing before image_00010.jpg",
         "frame 12 is missing before image_00013.jpg",
     ]
     write_folder(tmp_path / "s" / "good")
-    told = reasons_told(tmp_path / "s", tmp_path / "out")
-    assert {video: good for video, (_, good) in told.items()} == {
+    failures = pack_failures(tmp_path / "s", tmp_path / "out")
+    assert {video: good for video, (_, good) in failures.items()} == {
         "image": 9,
         "text": 9,
         "empty": 9,
@@ -723,9 +727,9 @@ def test_damage_in_a_folder_is_told_and_the_frames_around_it_come(tmp_path):
         "gaps": 6,
         "twice": 4,
     }
-    assert told["gap"][0] == "frame 4 is missing before image_00005.jpg"
-    assert told["twice"][0] == "frame 2 comes twice"
-    assert told["text"][0].startswith("image_00001.jpg: ")
+    assert failures["gap"][0] == "frame 4 is missing before image_00005.jpg"
+    assert failures["twice"][0] == "frame 2 comes twice"
+    assert failures["text"][0].startswith("image_00001.jpg: ")
 
 
 def test_good_frames_of_damaged_files_are_counted(tmp_path):
@@ -733,20 +737,22 @@ def test_good_frames_of_damaged_files_are_counted(tmp_path):
     path = write(tmp_path / "s" / "whole.mp4", moving(100), container={"movflags": "faststart"})
     cut(path, 0.6, "cut.mp4")
     (tmp_path / "s" / "empty.webm").touch()
-    told = reasons_told(tmp_path / "s", tmp_path / "out")
-    assert told.keys() == {"cut", "empty"}
-    assert 50 < told["cut"][1] < 65
-    assert told["empty"][1] == 0
+    failures = pack_failures(tmp_path / "s", tmp_path / "out")
+    assert failures.keys() == {"cut", "empty"}
+    assert 50 < failures["cut"][1] < 65
+    assert failures["empty"][1] == 0
 
 
-def test_another_number_of_frames_than_listed_is_damage(tmp_path):
+def test_a_frame_count_that_differs_from_the_list_is_damage(tmp_path):
     for path in (write_video(tmp_path / "a.mp4"), write_folder(tmp_path / "b")):
-        assert found(path, Sampling(6.25), listed=10)[1] == []
-        assert found(path, Sampling(6.25), listed=12)[1] == ["has 10 frames, the list says 12"]
+        assert decode_video(path, Sampling(6.25), listed=10)[1] == []
+        assert decode_video(path, Sampling(6.25), listed=12)[1] == [
+            "has 10 frames, the list says 12"
+        ]
 
 
 @pytest.mark.skipif(not (SHARED / "data/train_clips").exists(), reason="needs the shared clips")
-def test_real_clips_are_whole():
+def test_real_clips_have_no_damage():
     paths = sorted(
         (SHARED / "data/train_clips").glob("*.mp4"), key=lambda path: path.stat().st_size
     )[:6]

@@ -17,7 +17,7 @@ from shards.video.sources import VideoSource, counted, find_videos, survey
 
 
 def touch(root, *names):
-    """Empty files: finding does not look into them."""
+    """Create empty files; the names are enough for them to be found."""
     for name in names:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -34,7 +34,7 @@ def keys(source):
     return [video.key for video in find_videos(source)]
 
 
-def found(source):
+def keys_and_counts(source):
     return [(video.key, video.listed) for video in find_videos(source)]
 
 
@@ -63,13 +63,13 @@ def test_frame_folders_of_kinetics_and_of_oxuva_are_videos(tmp_path):
 
 
 @pytest.mark.parametrize("source", [".", "../x.y", "clip/..", "/here"])
-def test_a_source_that_is_one_frame_folder_is_called_by_its_name(tmp_path, monkeypatch, source):
+def test_the_key_of_a_single_frame_folder_is_its_name(tmp_path, monkeypatch, source):
     folder = touch(tmp_path / "x.y", "0.jpg", "1.jpg", "clip/note.md")
     monkeypatch.chdir(folder)
     assert keys(folder if source == "/here" else Path(source)) == ["x.y"]
 
 
-def test_what_systems_keep_beside_the_users_files_is_passed_over(tmp_path):
+def test_hidden_and_system_files_are_skipped(tmp_path):
     touch(tmp_path, "a.mp4", ".Trash-1000/files/gone.mp4", ".thumbnails/0.jpg", ".thumbnails/1.jpg")
     touch(
         tmp_path,
@@ -82,12 +82,12 @@ def test_what_systems_keep_beside_the_users_files_is_passed_over(tmp_path):
     assert survey(tmp_path) == ([VideoSource("a", tmp_path / "a.mp4")], {})
 
 
-def test_a_hidden_folder_that_is_named_is_read(tmp_path):
+def test_a_hidden_folder_can_be_the_source(tmp_path):
     touch(tmp_path, ".cache/clips/a.mp4")
     assert keys(tmp_path / ".cache") == ["clips/a"]
 
 
-def test_what_a_decoder_opens_is_a_video_whatever_it_is_called(tmp_path):
+def test_files_that_a_decoder_opens_are_videos_whatever_their_suffix(tmp_path):
     whole = write_video(tmp_path / "made.mkv").rename(tmp_path / "noext")
     shutil.copy(whole, tmp_path / "film.bin")
     write_video(tmp_path / "00001.MTS")
@@ -95,13 +95,13 @@ def test_what_a_decoder_opens_is_a_video_whatever_it_is_called(tmp_path):
     (tmp_path / "code.ts").write_text("const answer: number = 42;\n" * 100)
     (tmp_path / "notes.txt").write_text("a line\n" * 1000)
     Image.new("RGB", (64, 48)).save(tmp_path / "cover.jpg")
-    found = survey(tmp_path)
-    assert [video.key for video in found.videos] == ["00001", "b.ts", "film.bin", "noext"]
-    assert found.passed_over == {".ts": 1, ".txt": 1, ".jpg": 1}
+    result = survey(tmp_path)
+    assert [video.key for video in result.videos] == ["00001", "b.ts", "film.bin", "noext"]
+    assert result.passed_over == {".ts": 1, ".txt": 1, ".jpg": 1}
     assert keys(tmp_path / "film.bin") == ["film.bin"]
 
 
-def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
+def test_skipped_files_are_counted_by_suffix(tmp_path):
     touch(
         tmp_path,
         "a.mp4",
@@ -119,35 +119,35 @@ def test_what_is_passed_over_is_counted_by_suffix(tmp_path):
         find_videos(tmp_path / "c")
 
 
-def test_frames_are_numbered_as_windows_numbers_copies_too(tmp_path):
+def test_frame_numbers_may_be_in_parentheses_as_in_windows(tmp_path):
     touch(tmp_path, *(f"paren/frame ({n}).jpg" for n in (1, 2)), *(f"web/{n}.webp" for n in (1, 2)))
     assert keys(tmp_path) == ["paren", "web"]
 
 
-def test_a_pipe_among_the_files_does_not_stop_the_search(tmp_path):
+def test_a_named_pipe_does_not_block_the_search(tmp_path):
     touch(tmp_path, "a.mp4")
     os.mkfifo(tmp_path / "pipe")
     assert survey(tmp_path).passed_over == {"": 1}
 
 
-def test_a_source_that_is_one_file_is_called_by_its_name(tmp_path):
+def test_the_key_of_a_single_file_is_its_name(tmp_path):
     touch(tmp_path, "v1.2 final.mp4", "other.mp4", "text.pdf")
     assert keys(tmp_path / "v1.2 final.mp4") == ["v1.2 final"]
     with pytest.raises(DataError, match="no videos there"):
         find_videos(tmp_path / "text.pdf")
 
 
-def test_a_frame_folder_that_is_called_like_a_file_keeps_its_whole_name(tmp_path):
+def test_a_frame_folder_named_like_a_file_keeps_its_whole_name(tmp_path):
     touch(tmp_path, "clip.mp4/1.jpg", "clip.mp4/2.jpg", "clip.avi")
     assert keys(tmp_path) == ["clip", "clip.mp4"]
 
 
-def test_names_with_spaces_dots_and_foreign_letters_stay_as_they_are(tmp_path):
+def test_spaces_dots_and_non_ascii_letters_in_names_are_kept(tmp_path):
     touch(tmp_path, "Grüße aus/Køge v1.2.mp4", "日本/語.webm", "two  spaces.mkv")
     assert keys(tmp_path) == ["Grüße aus/Køge v1.2", "two  spaces", "日本/語"]
 
 
-def test_names_that_are_no_utf8_get_keys_that_are_and_stay_apart(tmp_path):
+def test_names_that_are_not_utf8_get_distinct_utf8_keys(tmp_path):
     odd = os.fsdecode(b"caf\xe9.mp4")
     touch(tmp_path, odd, "caf\\xe9.mp4")
     write_list(tmp_path / "list.csv", odd, "caf\\xe9.mp4")
@@ -157,19 +157,19 @@ def test_names_that_are_no_utf8_get_keys_that_are_and_stay_apart(tmp_path):
         assert all(video.path.exists() for video in videos)
 
 
-def test_a_video_whose_name_is_no_utf8_is_packed(tmp_path):
+def test_a_video_whose_name_is_not_utf8_is_packed(tmp_path):
     write_video(tmp_path / "source" / "good.mp4").rename(
         tmp_path / "source" / os.fsdecode(b"\xff\xfe.mp4")
     )
     assert pack(tmp_path / "source", tmp_path / "out", SMALL, processes=1).counts.failures == 0
 
 
-def test_two_files_that_differ_in_their_suffix_keep_two_keys(tmp_path):
+def test_files_that_differ_only_in_suffix_get_different_keys(tmp_path):
     touch(tmp_path, "a.mp4", "a.webm", "a.MP4")
     assert keys(tmp_path) == ["a", "a.mp4", "a.webm"]
 
 
-def test_a_folder_that_is_linked_to_is_found_once(tmp_path):
+def test_a_folder_with_several_links_to_it_is_searched_once(tmp_path):
     touch(tmp_path / "source", "a.mp4", "real/b.mp4")
     for name in ("one", "two"):
         (tmp_path / "source" / name).symlink_to(tmp_path / "source" / "real")
@@ -177,40 +177,47 @@ def test_a_folder_that_is_linked_to_is_found_once(tmp_path):
     assert keys(tmp_path / "source") == ["a", "one/b"]
 
 
-def test_a_list_may_have_a_head_and_numbers_of_frames(tmp_path):
+def test_a_list_may_have_a_header_and_frame_counts(tmp_path):
     expected = [("a", 10), ("b/c", None)]
-    assert found(write_list(tmp_path / "1.csv", "path,frames", "a.mp4,10", "b/c.mp4")) == expected
-    assert found(write_list(tmp_path / "2.csv", "a.mp4,10", "b/c.mp4")) == expected
     assert (
-        found(
+        keys_and_counts(write_list(tmp_path / "1.csv", "path,frames", "a.mp4,10", "b/c.mp4"))
+        == expected
+    )
+    assert keys_and_counts(write_list(tmp_path / "2.csv", "a.mp4,10", "b/c.mp4")) == expected
+    assert (
+        keys_and_counts(
             write_list(tmp_path / "3.csv", "Path, Frames", "a.mp4 , 10", "", "b/c.mp4", end="\r\n")
         )
         == expected
     )
     assert (
-        found(write_list(tmp_path / "4.csv", "\ufeffpath,frames", '"a.mp4","10"', "b/c.mp4"))
+        keys_and_counts(
+            write_list(tmp_path / "4.csv", "\ufeffpath,frames", '"a.mp4","10"', "b/c.mp4")
+        )
         == expected
     )
-    assert found(write_list(tmp_path / "5.lst", "path", "a.mp4", "b/c.mp4", end="\r")) == [
+    assert keys_and_counts(
+        write_list(tmp_path / "5.lst", "path", "a.mp4", "b/c.mp4", end="\r")
+    ) == [
         ("a", None),
         ("b/c", None),
     ]
 
 
-def test_commas_in_a_path_are_its_own(tmp_path):
+def test_a_path_in_a_list_may_contain_commas(tmp_path):
     lines = ("one, two.mp4", '"three, four.mp4",7', '"five, six.mp4"', "seven,eight/nine")
-    assert found(write_list(tmp_path / "list.csv", *lines)) == [
+    assert keys_and_counts(write_list(tmp_path / "list.csv", *lines)) == [
         ("one, two", None), ("three, four", 7), ("five, six", None), ("seven,eight/nine", None),
     ]  # fmt: skip
 
 
-def test_letters_that_some_take_for_line_ends_are_part_of_a_name(tmp_path):
+def test_unusual_line_separators_are_part_of_a_name(tmp_path):
     assert keys(write_list(tmp_path / "list.txt", "a\u2028b\x85c\x0cd.mp4")) == [
         "a\u2028b\x85c\x0cd"
     ]
 
 
-def test_paths_are_relative_to_the_folder_of_the_list(tmp_path, monkeypatch):
+def test_paths_in_a_list_are_relative_to_its_folder(tmp_path, monkeypatch):
     touch(tmp_path, "here/sub/a.mp4", "b.mp4")
     write_list(tmp_path / "here/list.csv", "sub/a.mp4", "../b.mp4")
     monkeypatch.chdir(tmp_path / "here")
@@ -220,7 +227,7 @@ def test_paths_are_relative_to_the_folder_of_the_list(tmp_path, monkeypatch):
         assert all(video.path.exists() for video in videos)
 
 
-def test_keys_of_paths_elsewhere_begin_with_neither_slash_nor_dots(tmp_path):
+def test_keys_of_paths_outside_the_folder_have_no_leading_slash_or_dots(tmp_path):
     touch(tmp_path, "far/a.mp4", "here/0.jpg", "here/1.jpg")
     write_list(
         tmp_path / "here/list.csv",
@@ -239,7 +246,7 @@ def test_keys_of_paths_elsewhere_begin_with_neither_slash_nor_dots(tmp_path):
     ]
 
 
-def test_a_list_comes_by_standard_input_as_well(tmp_path, monkeypatch):
+def test_a_list_can_be_read_from_standard_input(tmp_path, monkeypatch):
     touch(tmp_path, "sub/a.mp4")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
@@ -252,7 +259,7 @@ def test_a_list_comes_by_standard_input_as_well(tmp_path, monkeypatch):
         find_videos(Path("-"))
 
 
-def test_a_list_of_a_tree_gives_the_keys_and_the_shards_of_the_tree(tmp_path):
+def test_a_list_of_a_folders_videos_gives_the_same_keys_and_shards(tmp_path):
     root = tmp_path / "source"
     write_video(root / "jump" / "one v1.2.mp4")
     write_video(root / "jump" / "one v1.2.mkv")
@@ -267,7 +274,7 @@ def test_a_list_of_a_tree_gives_the_keys_and_the_shards_of_the_tree(tmp_path):
     assert one.shards == two.shards
 
 
-def test_listed_videos_that_are_gone_or_have_other_frames_are_failures(tmp_path):
+def test_listed_videos_that_are_missing_or_miscounted_are_failures(tmp_path):
     write_video(tmp_path / "good.mp4")
     write_video(tmp_path / "more.mp4")
     write_folder(tmp_path / "folder")
@@ -289,7 +296,7 @@ def test_listed_videos_that_are_gone_or_have_other_frames_are_failures(tmp_path)
     }
 
 
-def test_frames_are_counted_before_they_are_chosen(tmp_path):
+def test_listed_frame_counts_are_compared_before_sampling(tmp_path):
     write_video(tmp_path / "a.mp4", count=20)
     write_list(tmp_path / "list.csv", "a.mp4,20")
     assert (
@@ -316,14 +323,14 @@ def test_an_empty_list_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be"])
-def test_a_list_is_read_as_any_editor_saves_it(tmp_path, encoding):
+def test_a_list_may_be_in_utf8_or_utf16(tmp_path, encoding):
     text = "path,frames\r\nø.mp4,10\r\n"
     mark = "\ufeff" if encoding == "utf-16-be" else ""
     (tmp_path / "list.csv").write_bytes((mark + text).encode(encoding))
-    assert found(tmp_path / "list.csv") == [("ø", 10)]
+    assert keys_and_counts(tmp_path / "list.csv") == [("ø", 10)]
 
 
-def test_a_list_that_is_no_text_is_refused(tmp_path):
+def test_a_list_that_is_not_text_is_refused(tmp_path):
     (tmp_path / "list.txt").write_bytes(b"a.mp4\0b.mp4\0")
     with pytest.raises(DataError, match="is not text"):
         find_videos(tmp_path / "list.txt")
@@ -333,8 +340,8 @@ NEEDS_FORK = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a process
 
 
 def as_nobody(folder, function):
-    """What `function` gives or raises, as text, with `folder` the current one, of a process that
-    isn't root."""
+    """Run `function` in a process without root's rights, with `folder` as the working directory;
+    returns its result, or the error that it raises, as text."""
     folder.chmod(0o755)
     reader, writer = os.pipe()
     if not os.fork():
@@ -344,30 +351,30 @@ def as_nobody(folder, function):
                 os.setgroups([])
                 os.setgid(65534)
                 os.setuid(65534)
-            told = str(function())
+            text = str(function())
         except BaseException as error:
-            told = f"{type(error).__name__}: {error}"
-        os.write(writer, told.encode())
+            text = f"{type(error).__name__}: {error}"
+        os.write(writer, text.encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as file:
-        told = file.read()
+        text = file.read()
     os.wait()
-    return told
+    return text
 
 
 @NEEDS_FORK
-def test_what_may_not_be_read_is_refused_in_one_line(tmp_path):
+def test_sources_without_read_permission_are_refused_in_one_line(tmp_path):
     touch(tmp_path, "source/open/a.mp4", "source/closed/b.mp4")
     write_list(tmp_path / "list.csv", "source/closed/b.mp4")
     write_list(tmp_path / "secret.csv", "a.mp4").chmod(0)
     (tmp_path / "source/closed").chmod(0)
-    told = {
+    messages = {
         name: as_nobody(tmp_path, lambda name=name: find_videos(Path(name)))
         for name in ("source", "source/closed/b.mp4", "secret.csv")
     }
     listed = as_nobody(tmp_path, lambda: keys(Path("list.csv")))
     (tmp_path / "source/closed").chmod(0o755)
-    assert told.pop("source") == "DataError: source source/closed: Permission denied"
-    assert told == {name: f"DataError: source {name}: Permission denied" for name in told}
+    assert messages.pop("source") == "DataError: source source/closed: Permission denied"
+    assert messages == {name: f"DataError: source {name}: Permission denied" for name in messages}
     assert listed == "['source/closed/b']"
