@@ -150,7 +150,7 @@ def read_status(folder: Path) -> Status:
 
 def local_state(attempts: list[Attempt]) -> str:
     """The state of a run outside SLURM."""
-    return (attempts[-1].left or "running or killed").upper() if attempts else "NOT STARTED"
+    return (attempts[-1].outcome or "running or killed").upper() if attempts else "NOT STARTED"
 
 
 def print_one(status: Status) -> None:
@@ -179,7 +179,7 @@ def print_one(status: Status) -> None:
     print(
         f"step        {status.step} of {status.steps} ({status.step / status.steps:.1%}){progress}"
     )
-    ways = [attempt.left or "cut or running" for attempt in status.attempts]
+    ways = [attempt.outcome or "killed or running" for attempt in status.attempts]
     print(f"attempts    {len(ways)}{f': {listed(ways)}' if ways else ''}")
     print(
         "checkpoint  "
@@ -216,7 +216,7 @@ def table_row(status: Status) -> tuple[str, ...]:
 
 
 def listed(ways: list[str]) -> str:
-    """The words, with repeated ones counted: `told to leave x3, finished`."""
+    """The words, with repeated ones counted: `stopped by a signal x3, finished`."""
     groups: list[tuple[str, int]] = []
     for way in ways:
         same = bool(groups) and groups[-1][0] == way

@@ -189,7 +189,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
                     nodes=tuple(dict.fromkeys(context.hosts)),
                     world=context.world_size,
                     ended=time.time(),
-                    left="finished" if finished else "told to leave",
+                    outcome="finished" if finished else "stopped by a signal",
                 )
                 log_attempt(job.run, ended)
             context.barrier()  # as soon as one process of a job exits, the others are killed
@@ -200,7 +200,7 @@ def work(job: TrainJob, corpus: Corpus) -> int:
         return EXIT_FAILED
     except RecurringError as error:
         if attempt:
-            log_attempt(job.run, replace(attempt, ended=time.time(), left="stopped itself"))
+            log_attempt(job.run, replace(attempt, ended=time.time(), outcome="stopped itself"))
         log(f"rank {rank}: {error}")
         return EXIT_RECURRING
     except (WriteError, StallError, LostRankError) as error:

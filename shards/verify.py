@@ -76,8 +76,8 @@ def check_samples(path: Path, shard: Shard) -> Iterator[str]:
             for name, reason in check_sample(sample):
                 yield f"{path.name}, sample {sample['__key__']}: {name} {reason}"
             if misplaced(sample, content):
-                place = f"{path.name}, sample {sample['__key__']}"
-                yield f"{place}: its frames do not lie where its json says"
+                where = f"{path.name}, sample {sample['__key__']}"
+                yield f"{where}: its frames do not lie where its json says"
     if (count, frames) != (shard.samples, shard.frames):
         actual = f"holds {count} samples and {frames} frames"
         yield f"{path.name}: {actual}, the manifest says {shard.samples} and {shard.frames}"
@@ -105,7 +105,7 @@ def misplaced(sample: dict[str, Any], content: bytes) -> bool:
     """Whether the offsets in the json are not those of the frames."""
     try:
         note, length = parse_note(content)
-        jpegs = [content[length + place : length + place + size] for place, size in note["jpegs"]]
+        jpegs = [content[length + start : length + start + size] for start, size in note["jpegs"]]
     except (ValueError, TypeError, tarfile.TarError, NeedMoreError):
         return True
     return any(sample.get(f"{number:03d}.jpg") != jpeg for number, jpeg in enumerate(jpegs))

@@ -26,8 +26,8 @@ class Attempt:
     """Seconds since the epoch."""
     ended: float = 0.0
     """Seconds since the epoch; 0 if it still runs or was killed."""
-    left: str = ""
-    """How it ended: `finished`, `told to leave` (by a signal) or `stopped itself`; empty if it
+    outcome: str = ""
+    """How it ended: `finished`, `stopped by a signal` or `stopped itself`; empty if it
     still runs or was killed."""
 
 
@@ -68,5 +68,5 @@ def makes_no_progress(run: Path, attempt: Attempt) -> bool:
     return (
         bool(attempt.job)
         and len(last) == TRIES
-        and all(made.step == attempt.step and not made.left for made in last)
+        and all(made.step == attempt.step and not made.outcome for made in last)
     )

@@ -53,7 +53,7 @@ def run_processes(command: list[str], count: int) -> int:
     port = free_port()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # inherited by the processes
     processes = [
-        subprocess.Popen(command, env=place(rank, count, port), start_new_session=True)
+        subprocess.Popen(command, env=rank_environment(rank, count, port), start_new_session=True)
         for rank in range(count)
     ]
 
@@ -77,7 +77,7 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         codes = [process.poll() for process in processes]
         failed = [code for code in codes if code]
         if failed:
-            tell_killed(codes)
+            report_killed(codes)
             # one failure breaks the others' collectives: wait for the code of the actual mistake
             deadline = time.monotonic() + SETTLE_SECONDS
             while None in [process.poll() for process in processes]:
@@ -91,14 +91,14 @@ def watch(processes: "list[subprocess.Popen[bytes]]") -> int:
         time.sleep(POLL_SECONDS)
 
 
-def tell_killed(codes: list[int | None]) -> None:
+def report_killed(codes: list[int | None]) -> None:
     """Print a line for each process that was killed, since it could not print one itself."""
     for rank, code in enumerate(codes):
         if code is not None and code < 0 and -code not in PASSED_ON:
             reason = ": too little memory, perhaps" if code == -signal.SIGKILL else ""
-            place = f"{os.path.basename(sys.argv[0])}: rank {rank}"
+            where = f"{os.path.basename(sys.argv[0])}: rank {rank}"
             name = signal.strsignal(-code)
-            print(f"{place}: ended by signal {-code} ({name}){reason}", file=sys.stderr)
+            print(f"{where}: ended by signal {-code} ({name}){reason}", file=sys.stderr)
 
 
 def end(processes: "list[subprocess.Popen[bytes]]") -> None:
@@ -115,8 +115,8 @@ def end(processes: "list[subprocess.Popen[bytes]]") -> None:
             process.wait()
 
 
-def place(rank: int, count: int, port: int) -> dict[str, str]:
-    """The environment variables of one process."""
+def rank_environment(rank: int, count: int, port: int) -> dict[str, str]:
+    """The environment of one process, with the variables of torch.distributed."""
     variables = {
         "RANK": rank,
         "LOCAL_RANK": rank,

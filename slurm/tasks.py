@@ -16,7 +16,7 @@ from slurm.rendezvous import distributed_variables
 # exit code (EX_TEMPFAIL) of a process that was told to stop: its job must be requeued
 EXIT_REQUEUE = 75
 EXIT_RECURRING = 3  # exit code of work that stopped itself for a reason that would recur
-DONE_SUFFIX = ".over"  # suffix of the file, named after the job, that says that it is done
+DONE_SUFFIX = ".done"  # suffix of the file, named after the job, that says that it is done
 # exit codes after which a job is not requeued; 2 is a mistake of the user's
 FINAL_EXIT_CODES = (0, 2, EXIT_RECURRING)
 
@@ -56,12 +56,12 @@ class DistributedTask:
             # nothing needs saving while modules are imported
             signal.signal(number, lambda *_: os._exit(EXIT_REQUEUE))
         os.environ.update(distributed_variables())
-        over = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{DONE_SUFFIX}")
+        done = Path(os.environ["SUBMITIT_FOLDER"], f"{os.environ['SLURM_JOB_ID']}{DONE_SUFFIX}")
         code = self.task()
         sys.stdout.flush()
         sys.stderr.flush()
         if code in FINAL_EXIT_CODES:
-            over.touch()
+            done.touch()
         if code:
             # os._exit, because Python's normal exit waits for connections to lost processes
             os._exit(code)

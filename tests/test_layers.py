@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ISLANDS = ("corrflow", "shards", "slurm")
 MAY_IMPORT = {
     "corrflow": {"corrflow"},
     "shards": {"shards"},

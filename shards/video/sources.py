@@ -117,10 +117,10 @@ def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
     seen = {os.path.realpath(source)}
     for folder, subfolders, names in os.walk(source, onerror=refuse, followlinks=True):
         visible = sorted(filter(is_visible, subfolders), reverse=True)
-        places = {os.path.realpath(Path(folder, name)): name for name in visible}
+        targets = {os.path.realpath(Path(folder, name)): name for name in visible}
         # links may form cycles
-        subfolders[:] = sorted(name for place, name in places.items() if place not in seen)
-        seen |= places.keys()
+        subfolders[:] = sorted(name for target, name in targets.items() if target not in seen)
+        seen |= targets.keys()
         files = [Path(folder, name) for name in names if is_visible(name)]
         frames = [file for file in files if frame_number(file) is not None]
         if len(frames) > 1:

@@ -113,7 +113,7 @@ class FrameNames:
 
     @cached_property
     def indices(self) -> dict[str, int]:
-        """Places of a folder's frames, by name."""
+        """Indices of a folder's frames, by name."""
         return {name: index for index, (_, name) in enumerate(self.files)}
 
 

@@ -208,7 +208,7 @@ def test_two_nodes_train_to_the_end_and_have_equal_weights(uninterrupted):
     }
     assert len(digests) == 1
     assert [line["step"] for line in uninterrupted.metrics()] == list(range(1, STEPS + 1))
-    assert [attempt["left"] for attempt in uninterrupted.attempts()] == ["finished"]
+    assert [attempt["outcome"] for attempt in uninterrupted.attempts()] == ["finished"]
     for words in (
         f"submitted {uninterrupted.job}",
         f"{uninterrupted.job}_0_log.out",
@@ -243,7 +243,9 @@ def test_a_job_that_is_told_to_stop_loses_and_repeats_no_step(packed, uninterrup
     slurm("scontrol", "requeue", run.job)
     run.wait_until_ended()
     assert_equal_training(run, uninterrupted)
-    assert [attempt["left"] for attempt in run.attempts()] == ["told to leave"] * 3 + ["finished"]
+    assert [attempt["outcome"] for attempt in run.attempts()] == ["stopped by a signal"] * 3 + [
+        "finished"
+    ]
 
 
 def test_a_job_with_a_killed_rank_is_requeued(packed, uninterrupted, tmp_path):
@@ -253,7 +255,7 @@ def test_a_job_with_a_killed_rank_is_requeued(packed, uninterrupted, tmp_path):
     run.wait_until_ended()
     assert "lost rank 1 on n2" in run.log()
     assert_equal_training(run, uninterrupted)
-    assert [attempt["left"] for attempt in run.attempts()] == ["", "finished"]
+    assert [attempt["outcome"] for attempt in run.attempts()] == ["", "finished"]
 
 
 def test_a_hanging_rank_is_named_and_its_job_is_requeued(packed, uninterrupted, tmp_path):
@@ -283,7 +285,7 @@ def test_training_survives_a_killed_controller_and_a_lost_node(packed, uninterru
     subprocess.run(command, env=variables, check=True, timeout=TIMEOUT_SECONDS)  # the node is back
     run.wait_until_ended()
     assert_equal_training(run, uninterrupted)
-    assert [attempt["left"] for attempt in run.attempts()] == ["", "finished"]
+    assert [attempt["outcome"] for attempt in run.attempts()] == ["", "finished"]
 
 
 def test_a_cancelled_run_is_not_requeued_and_resumes_on_other_nodes(
@@ -388,7 +390,7 @@ def test_a_run_with_a_job_is_not_submitted_again_and_status_shows_the_job(
     run.wait_until_saved()
     output = command("status", run.folder).stdout
     job = f"job         {run.job}: RUNNING on n[1-2], since"
-    for words in (job, "attempts    1: cut or running", "checkpoint  step-00000", "clips/s"):
+    for words in (job, "attempts    1: killed or running", "checkpoint  step-00000", "clips/s"):
         assert words in output
     slurm("scancel", run.job)
     run.wait_until_ended()

@@ -146,7 +146,10 @@ def test_what_is_no_run_is_one_line(refused, tmp_path):
 
 
 def test_attempts_and_times_in_words():
-    assert listed(["told to leave", "told to leave", "finished"]) == "told to leave x2, finished"
+    assert (
+        listed(["stopped by a signal", "stopped by a signal", "finished"])
+        == "stopped by a signal x2, finished"
+    )
     assert [in_words(s) for s in (-1, 42, 780, 18_720, 267_840)] == [
         "0 s",
         "42 s",

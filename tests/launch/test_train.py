@@ -576,6 +576,6 @@ def test_a_step_that_ruins_the_weights_is_told_as_such_though_it_is_shown_on_the
     assert "stopped at step 2: step 2: loss nan" in done.stderr
     assert not (tmp_path / "checkpoints").exists()
     assert (
-        json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[-1])["left"]
+        json.loads((tmp_path / "attempts.jsonl").read_text().splitlines()[-1])["outcome"]
         == "stopped itself"
     )

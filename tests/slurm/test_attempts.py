@@ -6,17 +6,17 @@ from slurm.attempts import ATTEMPTS, Attempt, log_attempt, makes_no_progress, re
 from slurm.errors import ClusterError
 
 
-def attempt(began, step=10, job="7", left=""):
-    return Attempt(job, step, ("n1",), 1, began, left=left)
+def attempt(began, step=10, job="7", outcome=""):
+    return Attempt(job, step, ("n1",), 1, began, outcome=outcome)
 
 
 def test_the_line_of_an_attempts_end_replaces_the_line_of_its_start(tmp_path):
     log_attempt(tmp_path, attempt(1.0))
     log_attempt(tmp_path, attempt(2.0))
-    log_attempt(tmp_path, replace(attempt(2.0), step=30, left="told to leave"))
-    assert [(found.step, found.left) for found in read_attempts(tmp_path)] == [
+    log_attempt(tmp_path, replace(attempt(2.0), step=30, outcome="stopped by a signal"))
+    assert [(found.step, found.outcome) for found in read_attempts(tmp_path)] == [
         (10, ""),
-        (30, "told to leave"),
+        (30, "stopped by a signal"),
     ]
 
 
@@ -56,5 +56,5 @@ def test_three_interrupted_attempts_from_the_same_step_are_no_progress(tmp_path)
 
 def test_an_attempt_that_was_told_to_stop_is_not_a_failure(tmp_path):
     for began in (1.0, 2.0, 3.0):
-        log_attempt(tmp_path, attempt(began, left="told to leave" if began == 2.0 else ""))
+        log_attempt(tmp_path, attempt(began, outcome="stopped by a signal" if began == 2.0 else ""))
     assert not makes_no_progress(tmp_path, attempt(9.0))

@@ -22,7 +22,7 @@ def run_job(tmp_path, code, state="RUNNING", is_done=False, command="(exit $CODE
         (tools / name).write_text(f"#!/bin/sh\n{lines}\n")
         (tools / name).chmod(0o755)
     if is_done:
-        (tmp_path / "7.over").touch()
+        (tmp_path / "7.done").touch()
     script = "\n".join([command, *requeue_lines(tmp_path)])
     variables = {
         **os.environ,
@@ -55,9 +55,9 @@ def test_a_process_that_starts_late_does_not_remove_the_jobs_done_file(tmp_path,
     monkeypatch.setenv("SLURM_JOB_ID", "7")
     monkeypatch.setattr(tasks, "distributed_variables", dict)
     monkeypatch.setattr(tasks.signal, "signal", lambda *_: None)
-    (tmp_path / "7.over").touch()
+    (tmp_path / "7.done").touch()
     DistributedTask(Task("gc:enable", {}))()
-    assert (tmp_path / "7.over").exists()
+    assert (tmp_path / "7.done").exists()
 
 
 def test_a_cancelled_job_is_not_requeued(tmp_path):

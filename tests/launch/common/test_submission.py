@@ -72,7 +72,7 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(
     )
     assert any("scontrol requeue" in line for line in lines)
     assert "export PYTHONSAFEPATH=1" in lines
-    ended = f'rm -f "{tmp_path / "run/logs"}/$SLURM_JOB_ID.over"'
+    ended = f'rm -f "{tmp_path / "run/logs"}/$SLURM_JOB_ID.done"'
     assert lines.index(ended) < next(
         number for number, line in enumerate(lines) if line.startswith("srun ")
     )
