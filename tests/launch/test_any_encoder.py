@@ -1,5 +1,5 @@
-"""An encoder of another stride goes the whole way by its name: trained, saved, loaded, resumed,
-evaluated, tracked with."""
+"""Tests that an encoder of another stride, which is chosen by its name, can be trained, saved,
+loaded, resumed, evaluated and used for tracking."""
 
 import json
 
@@ -47,7 +47,7 @@ def trained(request, packed, tmp_path_factory):
     return run, name
 
 
-def test_it_is_saved_with_its_name_and_loaded_by_it(trained):
+def test_an_encoder_is_saved_and_loaded_by_its_name(trained):
     run, name = trained
     assert json.loads((run / "config.json").read_text())["training"]["model"]["encoder"] == {
         "name": name
@@ -59,13 +59,13 @@ def test_it_is_saved_with_its_name_and_loaded_by_it(trained):
     assert all(json.loads(line)["gradient_norm"] > 0 for line in lines)
 
 
-def test_it_is_resumed(trained, packed):
+def test_a_run_with_the_encoder_is_resumed(trained, packed):
     run, name = trained
     train(packed, run, name, "--trainer.steps", "3")
     assert (run / "checkpoints/step-00000003.pt").exists()
 
 
-def test_it_is_evaluated_and_tracks(trained, tree, tmp_path):
+def test_a_model_with_the_encoder_is_evaluated_and_tracks(trained, tree, tmp_path):
     checkpoint = str(trained[0] / "checkpoints/step-00000002.pt")
     line = ["--benchmark", "davis2016", "--root", str(tree), "--checkpoint", checkpoint]
     assert command_of_eval.main([*line, "--out", str(tmp_path / "evaluated")]) == 0
@@ -77,7 +77,7 @@ def test_it_is_evaluated_and_tracks(trained, tree, tmp_path):
     assert (tmp_path / "tracked.mp4").stat().st_size > 0
 
 
-def test_a_clip_that_does_not_divide_into_its_cells_is_refused_at_once(packed, tmp_path, capsys):
+def test_a_clip_size_that_the_stride_does_not_divide_is_refused(packed, tmp_path, capsys):
     line = [*TINY, "--data", str(packed), "--run", str(tmp_path), "--clip.size", "36"]
     with pytest.raises(ValueError, match=r"clip.size 36: expected a multiple of 8"):
         command_of_train.main([*line, "--model.encoder", "torchvision:resnet18"])

@@ -1,4 +1,4 @@
-"""`launch/bench.py`: inference and all-reduce as a user types them; the rest in this process."""
+"""Tests `launch/bench.py`: inference and all-reduce as commands, the rest in this process."""
 
 import json
 import multiprocessing.dummy
@@ -20,7 +20,7 @@ ROW = {
 
 
 class Thread(threading.Thread):
-    """In place of a process: one that is started anew imports torch for seconds."""
+    """Stands in for a process, which would take seconds to import torch."""
 
     def terminate(self):
         assert not self.is_alive(), "it doesn't end by its own way out"
@@ -28,59 +28,59 @@ class Thread(threading.Thread):
 
 @pytest.fixture
 def in_threads(monkeypatch):
-    """Variants get a thread each; tests/corrflow/speed/test_measure.py is about their processes."""
+    """Runs each variant in a thread; tests/corrflow/speed/test_measure.py tests the processes."""
     context = multiprocessing.dummy
     monkeypatch.setattr(context, "Process", Thread)
     monkeypatch.setattr(measure.multiprocessing, "get_context", lambda method: context)
 
 
-def check_rows(path, told, variants):
-    """Each variant has its row in the file and in what is told."""
+def check_rows(path, output, variants):
+    """Check that each variant has a row in the file and in the output."""
     rows = json.loads(path.read_text())
     assert {(row["name"], row["variant"]) for row in rows} == variants
     for row in rows:
         assert row.keys() >= ROW
         assert row["seconds"] > 0
         assert (row["speedup"] is None) == (row["name"] in ("encoder", "inference-memory"))
-        assert row["variant"] in told
-    assert "GFLOP/s" in told
+        assert row["variant"] in output
+    assert "GFLOP/s" in output
 
 
 def flags(work, side, path):
-    """The smallest work of its kind."""
+    """Flags for the smallest benchmark of its kind."""
     size = ("--batch", 1, "--height", side, "--width", side, "--radius", 2, "--repeats", 1)
     return [str(flag) for flag in (work, *size, "--device", "cpu", "--json", path)]
 
 
 @pytest.mark.parametrize(("argv", "word"), [([], "no work"), (["loaders"], "loaders")])
-def test_a_work_that_is_none_is_told_all_that_there_are(argv, word):
+def test_an_unknown_benchmark_error_lists_all_benchmarks(argv, word):
     with pytest.raises(InputError, match=f"bench: {word}: expected one of .*growth, pack, loader"):
         bench.main(argv)
 
 
-def test_rates_by_tenths_are_of_more_batches_than_are_ready(packed):
+def test_the_loader_benchmark_refuses_too_few_steps(packed):
     with pytest.raises(ValueError, match="bench: steps 5: expected 100 or more"):
         bench.main(["loader", "--data", str(packed), "--steps", "5"])
 
 
-def test_step_writes_a_row_for_each_variant_beside_the_released_one(in_threads, capsys, tmp_path):
+def test_step_writes_a_row_for_each_variant(in_threads, capsys, tmp_path):
     path = tmp_path / "rows.json"
     assert bench.main(flags("step", 32, path)) == 0
-    ways = ("released", "corrflow", "corrflow, direct")
+    variants = ("released", "corrflow", "corrflow, direct")
     parts = {("encoder", "corrflow"), ("likelihood", "released"), ("likelihood", "corrflow")}
-    check_rows(path, capsys.readouterr().out, {("step", way) for way in ways} | parts)
+    check_rows(path, capsys.readouterr().out, {("step", variant) for variant in variants} | parts)
 
 
-def test_inference_writes_a_row_for_each_variant_beside_the_released_one(command, tmp_path):
+def test_inference_writes_a_row_for_each_variant(command, tmp_path):
     path = tmp_path / "rows.json"
     done = command("bench", *flags("inference", 32, path))
     assert done.returncode == 0, done.stderr
-    ways = ("released", "released, memory kept", "corrflow")
-    memory = {("inference-memory", way) for way in ("corrflow", "corrflow, fast")}
-    check_rows(path, done.stdout, {("inference", way) for way in ways} | memory)
+    variants = ("released", "released, memory kept", "corrflow")
+    memory = {("inference-memory", variant) for variant in ("corrflow", "corrflow, fast")}
+    check_rows(path, done.stdout, {("inference", variant) for variant in variants} | memory)
 
 
-def test_attention_measures_every_backend_that_is_here(in_threads, tmp_path, monkeypatch):
+def test_attention_measures_every_available_backend(in_threads, tmp_path, monkeypatch):
     # FlexAttention takes a minute to compile
     monkeypatch.setattr(attention_cases, "can_compile", lambda device: False)
     path = tmp_path / "rows.json"
@@ -92,7 +92,7 @@ def test_attention_measures_every_backend_that_is_here(in_threads, tmp_path, mon
         }
 
 
-def test_training_is_measured_beside_its_step_and_its_loader(packed, capsys, tmp_path):
+def test_train_measures_the_step_the_loader_and_training(packed, capsys, tmp_path):
     path = tmp_path / "figures.json"
     flags = ("--data", packed, *TINY, "--trainer.batch", 8, "--steps", 2, "--json", path)
     assert bench.main(["train", *map(str, flags)]) == 0
@@ -107,15 +107,15 @@ def test_training_is_measured_beside_its_step_and_its_loader(packed, capsys, tmp
 
 @pytest.fixture
 def quick(monkeypatch, in_threads):
-    """No interpreted kernels, which tests/corrflow/test_attention.py is about, nor compiled ones,
-    nor attention and inference beside the step."""
+    """Leaves out compiled kernels, the speed of attention and inference, and interpreted kernels,
+    which tests/corrflow/test_attention.py tests."""
     monkeypatch.setattr(gpu, "BACKENDS", ("reference", "tiled"))
     monkeypatch.setattr(attention_cases, "can_compile", lambda device: False)
     monkeypatch.setattr(gpu, "WORKS", ("step",))
 
 
 def gpu_lines(out, *flags):
-    """The exit code, and the lines of each part."""
+    """Run the gpu benchmark; returns the exit code and the lines of each part."""
     code = bench.main(["gpu", "--tiny", "--device", "cpu", "--out", str(out), *map(str, flags)])
     lines = json.loads((out / "gpu.json").read_text())["lines"]
     return code, {part: [x for x in lines if x["part"] == part] for part in gpu.PARTS}
@@ -135,7 +135,7 @@ def test_gpu_checks_and_measures_everything(quick, packed, tree, tmp_path):
     assert lines["profile"][0]["figures"]["count"] > 100
 
 
-def test_gpu_tells_what_is_wrong_and_goes_on(quick, packed, tmp_path, monkeypatch, capsys):
+def test_gpu_reports_failures_and_continues(quick, packed, tmp_path, monkeypatch, capsys):
     def broken(job, device):
         raise RuntimeError("out of memory\nat length")
 
@@ -149,7 +149,7 @@ def test_gpu_tells_what_is_wrong_and_goes_on(quick, packed, tmp_path, monkeypatc
     assert "4 failed" in capsys.readouterr().out
 
 
-def test_gpu_wants_one_unless_it_is_only_tried(refused, tmp_path):
+def test_gpu_needs_a_gpu_unless_it_runs_the_tiny_variant(refused, tmp_path):
     words = refused("bench", "gpu", "--device", "cpu", "--out", tmp_path)
     assert "no GPU is here: expected one, or --tiny" in words
 
@@ -164,7 +164,7 @@ def test_gpu_wants_one_unless_it_is_only_tried(refused, tmp_path):
         (("step", "--plot", "x.png"), "expected with growth alone"),
     ],
 )
-def test_refuses_what_makes_no_sense(refused, flags, words):
+def test_invalid_flags_are_refused(refused, flags, words):
     assert words in refused("bench", *flags)
 
 
@@ -172,9 +172,9 @@ def test_scaling_predicts_a_line_for_each_number_of_gpus(capsys):
     assert (
         bench.main(["scaling", "--gpus", "8", "64", "--network-gbit", "100", "--batch", "32"]) == 0
     )
-    told = capsys.readouterr().out
-    assert told.startswith("a prediction, not a measurement")
-    lines = [line.split() for line in told.splitlines()[-2:]]
+    output = capsys.readouterr().out
+    assert output.startswith("a prediction, not a measurement")
+    lines = [line.split() for line in output.splitlines()[-2:]]
     assert [(line[0], line[1], line[2]) for line in lines] == [
         ("8", "1", "256"),
         ("64", "8", "2048"),
@@ -190,7 +190,7 @@ def test_scaling_refuses_a_batch_that_no_number_of_gpus_divides(refused):
 @pytest.mark.skipif(
     not Path("/proc/net/dev").exists(), reason="the kernel's counters of sent bytes are not here"
 )
-def test_a_reduction_sends_the_bytes_of_the_formula(command):
+def test_reduce_sends_as_many_bytes_as_the_formula_predicts(command):
     done = command("bench", "reduce", "--procs", 2, "--repeats", 3, "--device", "cpu")
     assert done.returncode == 0, done.stderr
     gradient = done.stdout.splitlines()[-2].split()
@@ -199,5 +199,5 @@ def test_a_reduction_sends_the_bytes_of_the_formula(command):
     assert int(gradient[4]) == pytest.approx(int(gradient[5]), rel=0.05)
 
 
-def test_reduce_refuses_a_process_alone(refused):
+def test_reduce_refuses_a_single_process(refused):
     assert "procs 1" in refused("bench", "reduce", "--procs", 1)

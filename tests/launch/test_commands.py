@@ -1,5 +1,5 @@
-"""The commands as a user types them: pack, evaluate; real input, and wrong input. Tracking is in
-`test_track.py`."""
+"""Tests packing and evaluation as commands, with valid and invalid input. `test_track.py` tests
+tracking."""
 
 import importlib
 import shutil
@@ -26,7 +26,7 @@ def checkpoint(tmp_path_factory):
     )
 
 
-def test_eval_prints_the_figures_and_names_its_page(command, tree, checkpoint, tmp_path):
+def test_eval_prints_the_scores_and_writes_its_files(command, tree, checkpoint, tmp_path):
     done = command(
         "eval",
         "--benchmark",
@@ -50,7 +50,7 @@ def test_eval_prints_the_figures_and_names_its_page(command, tree, checkpoint, t
     } <= {path.name for path in tmp_path.iterdir()}
 
 
-def test_eval_refuses_what_is_not_there(refused, tree, checkpoint, tmp_path):
+def test_eval_refuses_missing_and_invalid_input(refused, tree, checkpoint, tmp_path):
     assert "expected a DAVIS tree" in refused(
         "eval",
         "--benchmark",
@@ -86,7 +86,7 @@ def test_eval_refuses_what_is_not_there(refused, tree, checkpoint, tmp_path):
     assert "davis2015" in refused("eval", "--benchmark", "davis2015", *flags)
 
 
-def test_shard_says_what_it_packed(command, tree, tmp_path):
+def test_shard_reports_what_it_packed(command, tree, tmp_path):
     done = command(
         "shard",
         "--source",
@@ -102,7 +102,7 @@ def test_shard_says_what_it_packed(command, tree, tmp_path):
     assert "packed 4 of 4 videos: 4 segments, 32 frames" in done.stdout
 
 
-def test_shard_refuses_what_is_not_there(refused, tmp_path):
+def test_shard_refuses_missing_and_invalid_input(refused, tmp_path):
     assert "no such file or folder" in refused(
         "shard", "--source", tmp_path / "none", "--out", tmp_path / "o"
     )
@@ -121,34 +121,36 @@ def test_help_explains_the_flags(capsys, name):
     with pytest.raises(SystemExit) as ended:
         importlib.import_module(f"launch.{name}").main(["--help"])
     assert ended.value.code == 0
-    told = capsys.readouterr().out
-    assert "--out" in told or "--run" in told
+    output = capsys.readouterr().out
+    assert "--out" in output or "--run" in output
 
 
 @pytest.mark.parametrize(
     ("out", "reason"), [("/proc/nowhere", "No such file"), (f"/tmp/{'x' * 300}", "name too long")]
 )
 @pytest.mark.parametrize("name", ["export", "shard palette", "eval"])
-def test_a_place_that_can_not_be_is_one_line(refused, tree, packed, name, out, reason):
+def test_an_impossible_output_path_is_reported_in_one_line(
+    refused, tree, packed, name, out, reason
+):
     flags = {
         "export": ("export", "--checkpoint", "fast"),
         "shard palette": ("shard", "palette", "--data", packed, "--clips", 1, "--classes", 2),
         "eval": ("eval", "--benchmark", "davis2017", "--root", tree, "--protocol", "identity"),
     }
-    told = refused(*flags[name], "--out", f"{out}/new")
-    assert out in told
-    assert reason in told
+    message = refused(*flags[name], "--out", f"{out}/new")
+    assert out in message
+    assert reason in message
 
 
-def test_the_demo_leaves_other_peoples_folders_alone(refused, tmp_path):
+def test_the_demo_refuses_a_folder_with_other_files(refused, tmp_path):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert "is not empty and not an earlier demo's" in refused("demo", "--out", tmp_path)
     assert (tmp_path / "thesis.txt").exists()
 
 
-def test_the_demo_fails_unless_trained_beats_both():
-    def result(name, figure):
-        return Result(name, "davis2017", "paper", Path(), {"J&F-Mean": figure}, {}, 1)
+def test_the_demo_fails_unless_the_trained_model_beats_both_baselines():
+    def result(name, score):
+        return Result(name, "davis2017", "paper", Path(), {"J&F-Mean": score}, {}, 1)
 
     assert (
         verdict([result("identity", 0.3), result("untrained", 0.1), result("trained", 0.45)]) == 0

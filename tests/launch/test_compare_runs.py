@@ -1,4 +1,4 @@
-"""`launch/report.py`."""
+"""Tests `launch/report.py`."""
 
 import json
 import shutil
@@ -26,26 +26,26 @@ def test_finished_evaluations_are_compared(runs, tmp_path, capsys):
         )
         == 0
     )
-    told = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in told] == ["J&F", "first", "second", "second", "report:"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["J&F", "first", "second", "second", "report:"]
     same = "second against first: better in 0 of 4 sequences"
-    assert told[3].startswith(same)
+    assert lines[3].startswith(same)
     assert f"{same}, J&amp;F +0.000" in (tmp_path / "new" / "r.html").read_text()
 
 
-def test_runs_of_several_seeds_are_one_setting(runs, tmp_path, capsys):
+def test_runs_of_several_seeds_are_averaged_as_one_setting(runs, tmp_path, capsys):
     both = [str(runs / "first"), str(runs / "second")]
     assert report.main([*both, "--seeds", "2", "--out", str(tmp_path / "r.html")]) == 0
     assert capsys.readouterr().out.splitlines()[1].startswith("first, mean of 2 seeds")
 
 
-def test_a_number_of_seeds_that_can_not_be_is_refused(runs, refused):
+def test_an_invalid_number_of_seeds_is_refused(runs, refused):
     both = [runs / "first", runs / "second"]
     assert "2 runs, seeds 3: expected as many runs" in refused("report", *both, "--seeds", 3)
     assert "seeds 0: expected 1 or more" in refused("report", *both, "--seeds", 0)
 
 
-def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, refused):
+def test_an_unfinished_evaluation_is_refused_naming_what_is_missing(runs, tmp_path, refused):
     begun = shutil.copytree(runs / "first", tmp_path / "begun")
     (begun / "metrics.json").unlink()
     assert "all sequences are done, but the results were not merged" in refused("report", begun)
@@ -57,9 +57,9 @@ def test_an_unfinished_evaluation_is_refused_with_what_it_lacks(runs, tmp_path, 
 
 def change(path, edit):
     """Edit a JSON file."""
-    told = json.loads(path.read_text())
-    edit(told)
-    path.write_text(json.dumps(told))
+    content = json.loads(path.read_text())
+    edit(content)
+    path.write_text(json.dumps(content))
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ def change(path, edit):
         ),
         (lambda run: (run / "speed.json").write_bytes(b"\xff"), "speed.json: damaged: not JSON"),
         (
-            lambda run: change(run / "metrics.json", lambda told: told.update(sequences=[])),
+            lambda run: change(run / "metrics.json", lambda content: content.update(sequences=[])),
             "metrics.json or speed.json is not what",
         ),
         (
-            lambda run: change(run / "metrics.json", lambda told: told.update(sequences={})),
+            lambda run: change(run / "metrics.json", lambda content: content.update(sequences={})),
             "metrics.json or speed.json is not what",
         ),
         (
-            lambda run: change(run / "metrics.json", lambda told: told.update(overall=[1])),
+            lambda run: change(run / "metrics.json", lambda content: content.update(overall=[1])),
             "metrics.json or speed.json is not what",
         ),
         (
@@ -100,13 +100,13 @@ def change(path, edit):
         ),
     ],
 )
-def test_a_damaged_run_is_one_line(runs, tmp_path, refused, damage, words):
+def test_a_damaged_run_is_refused_with_one_line(runs, tmp_path, refused, damage, words):
     run = shutil.copytree(runs / "first", tmp_path / "run")
     damage(run)
     assert words in refused("report", run)
 
 
-def test_wrong_input_is_one_line(runs, tmp_path, refused):
+def test_invalid_input_is_refused_with_one_line(runs, tmp_path, refused):
     first = runs / "first"
     assert "no run: expected the folder" in refused("report")
     assert "nowhere: no such folder" in refused("report", tmp_path / "nowhere")

@@ -22,7 +22,7 @@ def steps(count, validated=()):
     ]
 
 
-def test_a_curve_has_every_validation_and_means_of_the_loss(tmp_path):
+def test_a_curve_has_every_validation_score_and_mean_losses(tmp_path):
     validated, loss = read_curves(log(tmp_path / "run", steps(3 * POINTS, [(3, 0.25), (90, 0.5)])))
     assert validated == [(12, 0.25), (360, 0.5)]
     assert len(loss) == POINTS
@@ -30,7 +30,7 @@ def test_a_curve_has_every_validation_and_means_of_the_loss(tmp_path):
     assert loss[-1][0] == 4 * 3 * POINTS
 
 
-def test_runs_are_drawn_and_told(command, tmp_path):
+def test_runs_are_drawn_and_summarized(command, tmp_path):
     pytest.importorskip("matplotlib")
     runs = [
         log(tmp_path / name, steps(20, [(10, 0.25), (20, jf)]))
@@ -43,7 +43,7 @@ def test_runs_are_drawn_and_told(command, tmp_path):
         assert picture.size[0] > 500
 
 
-def test_the_folder_that_one_is_in_has_its_name(tmp_path, monkeypatch, capsys):
+def test_a_run_in_the_current_folder_is_called_by_the_folder_name(tmp_path, monkeypatch, capsys):
     pytest.importorskip("matplotlib")
     monkeypatch.chdir(log(tmp_path / "one", steps(20, [(10, 0.25)])))
     assert curve.main(["."]) == 0
@@ -57,7 +57,7 @@ def test_a_run_whose_name_is_not_utf8_is_drawn(tmp_path, capsys):
     assert capsys.readouterr().out.startswith("\\xffone: 80 clips")
 
 
-def test_refuses_runs_that_logged_nothing_or_share_a_name(refused, tmp_path):
+def test_runs_that_logged_nothing_or_share_a_name_are_refused(refused, tmp_path):
     with pytest.raises(InputError, match=r"has no metrics.jsonl: expected a folder of launch/tr"):
         read_curves(tmp_path)
     with pytest.raises(InputError, match="nothing to draw"):

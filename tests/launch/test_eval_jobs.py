@@ -1,4 +1,4 @@
-"""Evaluation by several jobs; `tests/cluster/test_cluster_eval.py` has it on a real SLURM."""
+"""Tests evaluation by several jobs; `tests/cluster/test_cluster_eval.py` does on a real SLURM."""
 
 import json
 import shutil
@@ -36,22 +36,22 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def whole(tree, checkpoint, tmp_path_factory):
-    """What one job makes."""
+def single_job(tree, checkpoint, tmp_path_factory):
+    """The results of a single job."""
     out = tmp_path_factory.mktemp("whole")
     evaluate_job(EvalJob("davis2017", tree, out, str(checkpoint)))
     return out
 
 
 @pytest.fixture
-def here(monkeypatch):
-    """No SLURM."""
+def no_slurm(monkeypatch):
+    """Makes the command run its jobs as local processes."""
     monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: False)
 
 
 @pytest.fixture
 def queue(monkeypatch):
-    """SLURM with a queue in which nothing runs: what was submitted."""
+    """A SLURM queue in which nothing runs; gives the list of submitted tasks."""
     submitted = []
 
     def submit(tasks, last, logs, name, config):
@@ -63,7 +63,7 @@ def queue(monkeypatch):
     monkeypatch.setattr(status, "job_state", lambda _: JobState("UNKNOWN"))
     threads = torch.get_num_threads()
     yield submitted
-    torch.set_num_threads(threads)  # jobs that are run here set them
+    torch.set_num_threads(threads)  # jobs that run in this process change it
 
 
 def content(out):
@@ -74,7 +74,7 @@ def content(out):
 
 
 def flags(tree, checkpoint, out, *more):
-    told = (
+    given = (
         "--benchmark",
         "davis2017",
         "--root",
@@ -85,59 +85,59 @@ def flags(tree, checkpoint, out, *more):
         out,
         *more,
     )
-    return [str(flag) for flag in told]
+    return [str(flag) for flag in given]
 
 
-def test_processes_here_make_what_one_makes(here, tree, checkpoint, whole, tmp_path, capfd):
+def test_local_processes_produce_the_results_of_one_job(
+    no_slurm, tree, checkpoint, single_job, tmp_path, capfd
+):
     line = flags(tree, checkpoint, tmp_path, "--jobs", 2)
     assert command_of_eval.main(line) == 0
     assert "report: " in capfd.readouterr().out
-    assert content(tmp_path) == content(whole)
+    assert content(tmp_path) == content(single_job)
     assert (tmp_path / "report.html").exists()
     assert command_of_eval.main(line) == 0
     assert capfd.readouterr().out.startswith("evaluated already:\n")
 
 
-def test_local_jobs_are_processes_here_though_slurm_is_installed(
-    silent_slurm, tree, tmp_path, capfd
-):
+def test_local_jobs_are_processes_even_if_slurm_is_installed(silent_slurm, tree, tmp_path, capfd):
     line = ["--benchmark", "davis2017", "--root", str(tree), "--protocol", "identity"]
-    here = ["--out", str(tmp_path / "here"), "--jobs", "2", "--local"]
-    assert command_of_eval.main([*line, *here]) == 0
+    jobs = ["--out", str(tmp_path / "here"), "--jobs", "2", "--local"]
+    assert command_of_eval.main([*line, *jobs]) == 0
     assert "report: " in capfd.readouterr().out
     assert command_of_eval.main([*line, "--out", str(tmp_path / "one")]) == 0
     assert content(tmp_path / "here") == content(tmp_path / "one")
 
 
-def test_a_cluster_that_does_not_answer_is_one_line(
+def test_a_silent_cluster_is_reported_in_one_line(
     silent_slurm, refused, tree, checkpoint, tmp_path
 ):
-    told = refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--jobs", 2))
-    assert "jobs 2: no SLURM cluster answers" in told
-    assert "--local for processes here" in told
+    message = refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--jobs", 2))
+    assert "jobs 2: no SLURM cluster answers" in message
+    assert "--local for processes here" in message
     assert not (tmp_path / "out").exists()
 
 
 def test_local_without_jobs_is_refused(refused, tree, checkpoint, tmp_path):
-    told = refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--local"))
-    assert "local: expected --jobs N with it" in told
+    message = refused("eval", *flags(tree, checkpoint, tmp_path / "out", "--local"))
+    assert "local: expected --jobs N with it" in message
 
 
-def test_jobs_of_an_array_in_any_order_end_with_the_bytes_of_one(
-    queue, tree, checkpoint, whole, tmp_path, capsys
+def test_array_jobs_in_any_order_produce_the_bytes_of_one_job(
+    queue, tree, checkpoint, single_job, tmp_path, capsys
 ):
     line = flags(tree, checkpoint, tmp_path, "--jobs", 9)
     assert command_of_eval.main(line) == 0
-    told = capsys.readouterr().out
-    assert "4 of 4 sequences to do, 32 frames: submitted 17_[0-3]" in told
-    assert "scancel 17 18" in told
+    output = capsys.readouterr().out
+    assert "4 of 4 sequences to do, 32 frames: submitted 17_[0-3]" in output
+    assert "scancel 17 18" in output
     for task in reversed(queue):
         task()
     command_of_eval.end_array(str(tmp_path))
-    assert content(tmp_path) == content(whole)
+    assert content(tmp_path) == content(single_job)
 
 
-def test_a_job_that_died_is_submitted_alone(queue, tree, checkpoint, whole, tmp_path):
+def test_only_a_failed_job_is_submitted_again(queue, tree, checkpoint, single_job, tmp_path):
     line = flags(tree, checkpoint, tmp_path, "--jobs", 3)
     command_of_eval.main(line)
     assert len(queue) == 3
@@ -152,22 +152,22 @@ def test_a_job_that_died_is_submitted_alone(queue, tree, checkpoint, whole, tmp_
     (left,) = queue
     left()
     command_of_eval.end_array(str(tmp_path))
-    assert content(tmp_path) == content(whole)
+    assert content(tmp_path) == content(single_job)
 
 
-def test_an_array_whose_last_job_was_lost_is_ended_by_the_same_command(
-    queue, tree, checkpoint, whole, tmp_path
+def test_repeating_the_command_completes_an_array_without_its_last_job(
+    queue, tree, checkpoint, single_job, tmp_path
 ):
     line = flags(tree, checkpoint, tmp_path, "--jobs", 2)
     command_of_eval.main(line)
     for task in queue:
         task()
     assert command_of_eval.main([*line, "--follow"]) == 0
-    assert content(tmp_path) == content(whole)
+    assert content(tmp_path) == content(single_job)
     assert (tmp_path / "report.html").exists()
 
 
-def test_a_checkpoint_that_vanished_is_told_by_the_last_job(queue, tree, checkpoint, tmp_path):
+def test_a_deleted_checkpoint_is_reported_by_the_last_job(queue, tree, checkpoint, tmp_path):
     gone = shutil.copy(checkpoint, tmp_path / "gone.pt")
     command_of_eval.main(flags(tree, gone, tmp_path / "out", "--jobs", 2))
     (tmp_path / "gone.pt").unlink()
@@ -179,7 +179,7 @@ def test_a_checkpoint_that_vanished_is_told_by_the_last_job(queue, tree, checkpo
         command_of_eval.end_array(str(tmp_path / "out"))
 
 
-def test_a_checkpoint_that_was_replaced_is_refused(queue, tree, checkpoint, tmp_path):
+def test_a_replaced_checkpoint_is_refused(queue, tree, checkpoint, tmp_path):
     changed = shutil.copy(checkpoint, tmp_path / "changed.pt")
     command_of_eval.main(flags(tree, changed, tmp_path / "out", "--jobs", 2))
     state = torch.load(changed, weights_only=True)
@@ -189,9 +189,7 @@ def test_a_checkpoint_that_was_replaced_is_refused(queue, tree, checkpoint, tmp_
         queue[0]()
 
 
-def test_what_is_wrong_is_found_before_anything_is_submitted(
-    queue, refused, tree, checkpoint, tmp_path
-):
+def test_errors_are_found_before_anything_is_submitted(queue, refused, tree, checkpoint, tmp_path):
     torch.save({"model": {"other": torch.zeros(1)}}, tmp_path / "other.pt")
     line = flags(tree, tmp_path / "other.pt", tmp_path / "out", "--jobs", 2)
     assert "another architecture" in refused("eval", *line)
@@ -207,13 +205,13 @@ def test_what_is_wrong_is_found_before_anything_is_submitted(
 
 def test_a_folder_of_another_evaluation_is_refused(refused, tree, checkpoint, tmp_path):
     evaluate_job(EvalJob("davis2017", tree, tmp_path, protocol="identity"))
-    told = refused("eval", *flags(tree, checkpoint, tmp_path))
-    assert "belongs to another evaluation: protocol." in told
-    assert "protocol.propagates is False there and True here" in told
+    message = refused("eval", *flags(tree, checkpoint, tmp_path))
+    assert "belongs to another evaluation: protocol." in message
+    assert "protocol.propagates is False there and True here" in message
 
 
-def test_a_frame_that_can_not_be_read_is_one_line_and_the_rest_is_kept(
-    here, command, tree, checkpoint, tmp_path
+def test_an_unreadable_frame_is_one_line_and_finished_sequences_are_kept(
+    no_slurm, command, tree, checkpoint, tmp_path
 ):
     root = shutil.copytree(tree, tmp_path / "tree")
     (root / "JPEGImages/480p/val-002/00004.jpg").write_bytes(b"no picture")
@@ -226,15 +224,15 @@ def test_a_frame_that_can_not_be_read_is_one_line_and_the_rest_is_kept(
     ]
 
 
-def test_a_process_here_that_fails_ends_all_with_its_reason(
-    here, tree, checkpoint, tmp_path, capfd
+def test_a_failing_local_process_ends_all_with_its_error(
+    no_slurm, tree, checkpoint, tmp_path, capfd
 ):
     root = shutil.copytree(tree, tmp_path / "tree")
     (root / "JPEGImages/480p/val-001/00004.jpg").write_bytes(b"no picture")
     assert command_of_eval.main(flags(root, checkpoint, tmp_path / "out", "--jobs", 2)) == 2
-    told = capfd.readouterr().err
-    assert "eval.py: rank 1: error: frame" in told
-    assert "Traceback" not in told
+    message = capfd.readouterr().err
+    assert "eval.py: rank 1: error: frame" in message
+    assert "Traceback" not in message
 
 
 ENCODER = """
@@ -252,7 +250,7 @@ def mine():
 """
 
 
-def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path, capsys):
+def test_an_array_evaluates_a_custom_encoder_like_one_job(queue, tree, tmp_path, capsys):
     (tmp_path / "encoders.py").write_text(ENCODER)
     line = [
         "--benchmark",
@@ -269,8 +267,8 @@ def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path
     for task in queue:
         task()
     command_of_eval.end_array(str(tmp_path / "array"))
-    told = capsys.readouterr().out
-    assert "mine" in told
+    output = capsys.readouterr().out
+    assert "mine" in output
     evaluate_job(
         EvalJob(
             "davis2017",
@@ -282,12 +280,12 @@ def test_another_encoder_goes_the_same_way_in_an_array_too(queue, tree, tmp_path
         )
     )
     assert content(tmp_path / "array") == content(tmp_path / "one")
-    told = json.loads((tmp_path / "one/plan.json").read_text())
+    plan = json.loads((tmp_path / "one/plan.json").read_text())
     name = f"{tmp_path / 'encoders.py'}:mine"
-    assert (told["encoder"], told["attention"]) == (name, "reference")
+    assert (plan["encoder"], plan["attention"]) == (name, "reference")
 
 
-def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tmp_path):
+def test_changed_protocol_settings_are_used_and_recorded(tree, checkpoint, tmp_path):
     assert (
         EvalJob("davis2017", tree, tmp_path, protocol="memory", frames=0).chosen_protocol.recent
         == ()
@@ -303,62 +301,66 @@ def test_settings_of_a_protocol_can_be_changed_and_are_told(tree, checkpoint, tm
         top_k=5,
     )
     assert evaluate_job(job).protocol == "memory, radius 8, recent 3"
-    decided = EvalJob("davis2017", tree, tmp_path, protocol="memory", hardening=1.0)
-    assert decided.chosen_protocol.hardening == 1
-    assert decided.chosen_protocol.name == "memory, hardening 1.0"
-    told = json.loads((tmp_path / "plan.json").read_text())["protocol"]
-    assert (told["radius"], told["recent"], told["top_k"]) == (8, [1, 2, 3], 5)
+    hardened = EvalJob("davis2017", tree, tmp_path, protocol="memory", hardening=1.0)
+    assert hardened.chosen_protocol.hardening == 1
+    assert hardened.chosen_protocol.name == "memory, hardening 1.0"
+    recorded = json.loads((tmp_path / "plan.json").read_text())["protocol"]
+    assert (recorded["radius"], recorded["recent"], recorded["top_k"]) == (8, [1, 2, 3], 5)
 
 
-def test_it_can_be_tracked_at_a_smaller_size_and_is_scored_at_the_datas(
-    tree, checkpoint, whole, tmp_path, refused
+def test_tracking_at_a_smaller_size_is_scored_at_the_original_size(
+    tree, checkpoint, single_job, tmp_path, refused
 ):
     """The videos are 64x48."""
-    line = EvalJob("davis2017", tree, tmp_path / "small", str(checkpoint), size=32)
-    assert evaluate_job(line).protocol == "paper, size 32"
+    job = EvalJob("davis2017", tree, tmp_path / "small", str(checkpoint), size=32)
+    assert evaluate_job(job).protocol == "paper, size 32"
     masks = sorted((tmp_path / "small/masks").rglob("*.png"))
     assert {
         Image.open(path).size for path in (*masks, *(tmp_path / "small/overlays").rglob("*.jpg"))
     } == {(64, 48)}
-    assert content(tmp_path / "small") != content(whole)
+    assert content(tmp_path / "small") != content(single_job)
     first = [path for path in masks if path.stem == "00000"]
-    for path in first:  # what was given, at 43x32 and back
-        true = Image.open(tree / "Annotations/480p" / path.parent.name / path.name)
-        there = true.resize((43, 32), Image.Resampling.NEAREST).resize(
+    for path in first:  # the given mask, resized to 43x32 and back
+        original = Image.open(tree / "Annotations/480p" / path.parent.name / path.name)
+        resized = original.resize((43, 32), Image.Resampling.NEAREST).resize(
             (64, 48), Image.Resampling.NEAREST
         )
-        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(there))
-    evaluate_job(replace(line, out=tmp_path / "own", size=48))
-    # which tells the size
-    own = {name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"}
-    assert own.items() < content(whole).items()
+        assert np.array_equal(np.asarray(Image.open(path)), np.asarray(resized))
+    evaluate_job(replace(job, out=tmp_path / "own", size=48))
+    # metrics.json differs because it holds the size
+    full_size = {
+        name: data for name, data in content(tmp_path / "own").items() if name != "metrics.json"
+    }
+    assert full_size.items() < content(single_job).items()
     with pytest.raises(InputError, match="size is 32 there and 0 here"):
-        evaluate_job(replace(line, size=0))
+        evaluate_job(replace(job, size=0))
     flags = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o", "--size")
     assert "eval: size 31: expected at least 32, or 0" in refused("eval", *flags, 31).replace(
         "\n", " "
     )
 
 
-def test_a_model_may_be_adapted_to_each_sequence(tree, checkpoint, whole, tmp_path, monkeypatch):
+def test_the_model_can_be_adapted_to_each_sequence(
+    tree, checkpoint, single_job, tmp_path, monkeypatch
+):
     monkeypatch.setattr("corrflow.adaptation.LEARNING_RATE", 0.03)
     job = EvalJob("davis2017", tree, tmp_path / "adapted", str(checkpoint), adapt=2)
     assert evaluate_job(job).protocol == "paper, adapt 2"
     evaluate_job(replace(job, out=tmp_path / "again"))
     adapted, again, without = (
         {name: data for name, data in content(folder).items() if name.endswith(".png")}
-        for folder in (tmp_path / "adapted", tmp_path / "again", whole)
+        for folder in (tmp_path / "adapted", tmp_path / "again", single_job)
     )
     assert adapted == again != without
     with pytest.raises(InputError, match="adapt is 2"):
         evaluate_job(replace(job, adapt=0))
 
 
-def test_frames_may_be_enlarged_before_they_are_encoded(tree, checkpoint, whole, tmp_path):
+def test_frames_can_be_enlarged_before_they_are_encoded(tree, checkpoint, single_job, tmp_path):
     job = EvalJob("davis2017", tree, tmp_path / "enlarged", str(checkpoint), input_scale=2.0)
     assert evaluate_job(job).protocol == "paper, input scale 2"
-    assert content(tmp_path / "enlarged") != content(whole)
-    evaluate_job(job)  # is there already
+    assert content(tmp_path / "enlarged") != content(single_job)
+    evaluate_job(job)  # the results of the same job are accepted
     with pytest.raises(InputError, match="input_scale is 2"):
         evaluate_job(replace(job, input_scale=0.0))
     export_model(checkpoint, tmp_path / "model", input_scale=2.0)
@@ -371,28 +373,30 @@ def test_frames_may_be_enlarged_before_they_are_encoded(tree, checkpoint, whole,
     assert one == other
 
 
-def test_unless_told_the_model_that_comes_along_is_evaluated(
-    tree, checkpoint, whole, tmp_path, monkeypatch
+def test_the_bundled_model_is_evaluated_by_default(
+    tree, checkpoint, single_job, tmp_path, monkeypatch
 ):
     export_model(checkpoint, tmp_path / "models/base")
     monkeypatch.setattr("corrflow.pretrained.MODELS", tmp_path / "models")
     evaluate_job(EvalJob("davis2017", tree, tmp_path))
-    told = json.loads((tmp_path / "plan.json").read_text())
-    assert (told["name"], told["checkpoint"]) == ("base", "")
+    plan = json.loads((tmp_path / "plan.json").read_text())
+    assert (plan["name"], plan["checkpoint"]) == ("base", "")
     same = [
         {name: data for name, data in content(out).items() if name.startswith("masks")}
-        for out in (whole, tmp_path)
+        for out in (single_job, tmp_path)
     ]
     assert same[0] == same[1]
 
 
-def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tmp_path):
+def test_invalid_encoders_and_protocols_are_refused_with_one_line(
+    refused, tree, checkpoint, tmp_path
+):
     line = ("--benchmark", "davis2017", "--root", tree, "--out", tmp_path / "o")
     assert "expected one of them" in refused(
         "eval", *line, "--encoder", "a:b", "--checkpoint", checkpoint
     )
-    told = refused("eval", *line, "--encoder", "nothing")
-    assert "package.module:function or path/to/file.py:function" in told
+    message = refused("eval", *line, "--encoder", "nothing")
+    assert "package.module:function or path/to/file.py:function" in message
     assert "protocol 'papier': expected one of paper, memory" in refused(
         "eval", *line, "--protocol", "papier"
     )
@@ -404,29 +408,29 @@ def test_wrong_encoders_and_protocols_are_one_line(refused, tree, checkpoint, tm
     assert "radius -3: expected 0 or more" in refused("eval", *line, "--radius", -3)
 
 
-def test_a_frame_can_be_tracked_from_the_truth_a_few_frames_before_alone(
-    tree, checkpoint, whole, tmp_path, refused
+def test_reset_gap_tracks_each_frame_from_an_earlier_ground_truth_mask(
+    tree, checkpoint, single_job, tmp_path, refused
 ):
     truth = {
         path.parent.name: sorted(path.parent.glob("*.png"))
         for path in (tree / "Annotations/480p").glob("*/00000.png")
     }
 
-    def kept(out, name):
+    def saved_masks(out, name):
         return [
             np.asarray(Image.open(path)) for path in sorted((out / "masks" / name).glob("*.png"))
         ]
 
-    stay = EvalJob("davis2017", tree, tmp_path / "stay", protocol="identity", reset_gap=3)
-    assert evaluate_job(stay).protocol == "identity, reset gap 3"
+    copying = EvalJob("davis2017", tree, tmp_path / "stay", protocol="identity", reset_gap=3)
+    assert evaluate_job(copying).protocol == "identity, reset gap 3"
     for name, paths in truth.items():
-        for number, mask in enumerate(kept(stay.out, name)):
+        for number, mask in enumerate(saved_masks(copying.out, name)):
             assert np.array_equal(mask, np.asarray(Image.open(paths[max(number - 3, 0)])))
     job = EvalJob("davis2017", tree, tmp_path / "one", str(checkpoint), reset_gap=1)
     evaluate_job(job)
-    assert content(job.out) != content(whole)
+    assert content(job.out) != content(single_job)
     name = min(truth)
-    for number, mask in enumerate(kept(job.out, name)[1:], 1):
+    for number, mask in enumerate(saved_masks(job.out, name)[1:], 1):
         given = np.asarray(Image.open(truth[name][number - 1]))
         frames = [
             np.asarray(Image.open(tree / "JPEGImages/480p" / name / f"{t:05d}.jpg"))

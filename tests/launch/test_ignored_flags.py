@@ -1,4 +1,4 @@
-"""Flags that would be ignored beside others are refused, and defaults never are."""
+"""Tests that flags which others would make useless are refused, and that defaults never are."""
 
 import pytest
 
@@ -92,12 +92,12 @@ def test_a_flag_that_would_be_ignored_is_refused(refused, command, flags, words)
         (PackJob, "shard", ("--fps", "10")),
     ],
 )
-def test_flags_that_go_together_are_taken(config, command, flags):
+def test_compatible_flags_are_accepted(config, command, flags):
     assert parse(config, [*REQUIRED[command], *flags], command)
 
 
 @pytest.mark.parametrize("profile", ["", "example"])
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_what_a_recipe_and_a_profile_say_is_taken(monkeypatch, recipe, profile):
+def test_settings_of_recipes_and_profiles_are_accepted(monkeypatch, recipe, profile):
     monkeypatch.setenv("CORRFLOW_CLUSTER", profile)
     assert train.read_flags([*REQUIRED["train"], "--recipe", recipe]).nodes == 0

@@ -1,4 +1,4 @@
-"""The command on a model's card makes that model again: it begins with the same losses."""
+"""Tests that the command on a model's card reproduces its first losses, up to rounding."""
 
 import json
 import re
@@ -14,7 +14,7 @@ VIDEOS = SHARED / "data" / "train_clips"
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory):
-    """The videos, packed as both cards say."""
+    """The training videos, packed with the command of both model cards."""
     if not VIDEOS.exists():
         pytest.skip("the videos that they were trained on are not here")
     folder = tmp_path_factory.mktemp("packed")
@@ -24,7 +24,7 @@ def shards(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["base", "fast"])
-def test_the_command_that_made_it_begins_with_the_same_losses(tmp_path, shards, name):
+def test_the_training_command_of_a_model_card_gives_the_same_losses(tmp_path, shards, name):
     expected = json.loads((DATA / f"losses_of_{name}.json").read_text())
     train = commands_of(name)[1]
     run_command(f"{train} --trainer.steps {len(expected)}", tmp_path, RUN="run", shards=shards)
@@ -40,9 +40,9 @@ def commands_of(name):
     return re.findall(r"`(python launch/.*?)`", row)
 
 
-def run_command(command, folder, **places):
-    """Run it from a folder, with what stands in capitals or for a folder replaced."""
-    words = [str(places.get(word, word)) for word in shlex.split(command)]
+def run_command(command, folder, **paths):
+    """Run the command in a folder, with placeholders such as VIDEOS replaced by paths."""
+    words = [str(paths.get(word, word)) for word in shlex.split(command)]
     subprocess.run(
         [sys.executable, ROOT / words[1], *words[2:]], cwd=folder, check=True, capture_output=True
     )

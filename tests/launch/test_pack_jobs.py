@@ -1,4 +1,4 @@
-"""Packing by several jobs; `tests/cluster/test_cluster_pack.py` has it on a real SLURM."""
+"""Tests packing by several jobs; `tests/cluster/test_cluster_pack.py` does on a real SLURM."""
 
 import contextlib
 import shutil
@@ -26,7 +26,7 @@ def content(folder):
     return {path.name: sha256_of(path) for path in folder.iterdir() if path.is_file()}
 
 
-def test_jobs_in_any_order_end_with_the_bytes_of_one(source, packed, tmp_path):
+def test_jobs_in_any_order_produce_the_bytes_of_one_process(source, packed, tmp_path):
     prepare(read_source(source, SMALL), tmp_path / "out")
     for number in (2, 0, 1):
         shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
@@ -34,7 +34,9 @@ def test_jobs_in_any_order_end_with_the_bytes_of_one(source, packed, tmp_path):
     assert content(tmp_path / "out") == content(packed)
 
 
-def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path, monkeypatch):
+def test_videos_of_a_missing_job_are_reported_and_packed_again(
+    source, packed, tmp_path, monkeypatch
+):
     plan = prepare(read_source(source, SMALL), tmp_path / "out")
     for number in (0, 2):
         shard.pack_slice(str(tmp_path / "out"), number, 3, 1)
@@ -52,7 +54,7 @@ def test_a_job_that_is_missing_is_named_and_done_alone(source, packed, tmp_path,
     assert content(tmp_path / "out") == content(packed)
 
 
-def test_the_last_job_tells_that_others_gave_up_for_too_many_broken_videos(source, tmp_path):
+def test_the_last_job_reports_that_too_many_broken_videos_ended_others(source, tmp_path):
     videos, out = shutil.copytree(source, tmp_path / "videos"), tmp_path / "out"
     shutil.rmtree(videos / "val-002")
     (videos / "val-002.mp4").write_bytes(b"not downloaded")
@@ -70,18 +72,18 @@ def test_the_last_job_tells_that_others_gave_up_for_too_many_broken_videos(sourc
         shard.pack_end(str(out))
 
 
-def test_jobs_that_pack_take_no_gpus(source, tmp_path, monkeypatch):
-    given = []
+def test_packing_jobs_request_no_gpus(source, tmp_path, monkeypatch):
+    requested = []
 
     def submit(tasks, last, logs, name, config):
-        given.append(config.gpus_per_node)
+        requested.append(config.gpus_per_node)
         return Submitted("17", SimpleNamespace(job_id="18"))
 
     monkeypatch.setattr(shard, "goes_to_slurm", lambda jobs, local: True)
     monkeypatch.setattr(job_array, "submit_array", submit)
     flags = ["--source", str(source), "--out", str(tmp_path / "out"), "--jobs", "2"]
     assert shard.main([*flags, "--cluster.gpus-per-node", "8"]) == 0
-    assert given == [0]
+    assert requested == [0]
 
 
 def test_a_job_without_a_plan_is_refused(tmp_path):
@@ -89,7 +91,7 @@ def test_a_job_without_a_plan_is_refused(tmp_path):
         shard.pack_slice(str(tmp_path), 0, 1, 1)
 
 
-def test_local_jobs_are_processes_here_though_slurm_is_installed(
+def test_local_jobs_are_processes_even_if_slurm_is_installed(
     silent_slurm, source, packed, tmp_path
 ):
     flags = [
@@ -106,14 +108,16 @@ def test_local_jobs_are_processes_here_though_slurm_is_installed(
     assert content(tmp_path / "out") == content(packed)
 
 
-def test_a_cluster_that_does_not_answer_is_one_line(silent_slurm, refused, source, tmp_path):
-    told = refused("shard", "--source", source, "--out", tmp_path / "out", "--jobs", 2)
-    assert "jobs 2: no SLURM cluster answers" in told
-    assert "--local for processes here" in told
+def test_a_silent_cluster_is_reported_in_one_line(silent_slurm, refused, source, tmp_path):
+    message = refused("shard", "--source", source, "--out", tmp_path / "out", "--jobs", 2)
+    assert "jobs 2: no SLURM cluster answers" in message
+    assert "--local for processes here" in message
     assert not (tmp_path / "out").exists()
 
 
-def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys, monkeypatch):
+def test_jobs_are_local_processes_if_slurm_is_not_installed(
+    source, packed, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(shard, "goes_to_slurm", lambda jobs, local: False)
     flags = [
         "--source",
@@ -145,20 +149,20 @@ def test_without_slurm_jobs_are_processes_here(source, packed, tmp_path, capsys,
         (("--every", -1), "pack: every -1: expected 0 or more"),
     ],
 )
-def test_refuses_what_makes_no_sense(refused, source, tmp_path, flags, words):
+def test_invalid_flags_are_refused(refused, source, tmp_path, flags, words):
     assert words in refused("shard", "--source", source, "--out", tmp_path / "out", *flags)
 
 
 def test_strict_ends_with_the_first_broken_video(refused, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "text.mp4").write_text("no video")
-    told = refused("shard", "--source", tmp_path / "in", "--out", tmp_path / "out", "--strict")
-    assert "1 of 1 videos are broken, more than the 0" in told
-    assert "text: Invalid data" in told
+    message = refused("shard", "--source", tmp_path / "in", "--out", tmp_path / "out", "--strict")
+    assert "1 of 1 videos are broken, more than the 0" in message
+    assert "text: Invalid data" in message
 
 
-def test_a_disk_that_is_full_is_one_line(command, source, tmp_path):
-    """A limit on the size of files stands for it: the write fails in the same place."""
+def test_a_full_disk_is_reported_in_one_line(command, source, tmp_path):
+    """A limit on the size of files stands in for a full disk: the write fails at the same point."""
     import resource
 
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -175,7 +179,7 @@ def test_a_disk_that_is_full_is_one_line(command, source, tmp_path):
     assert str(tmp_path / "out") in last
 
 
-def test_a_place_that_cannot_be_written_to_is_one_line(refused, source):
+def test_an_unwritable_folder_is_reported_in_one_line(refused, source):
     assert "/proc/nowhere: can't be written to" in refused(
         "shard", "--source", source, "--out", "/proc/nowhere"
     )

@@ -7,25 +7,25 @@ import pytest
 from launch import shard
 
 
-def lines(capsys, *flags):
+def output_lines(capsys, *flags):
     assert shard.main([str(flag) for flag in flags]) == 0
     return capsys.readouterr().out.splitlines()
 
 
-def test_order_prints_the_same_batches_however_they_are_divided(packed, capsys):
+def test_order_prints_the_same_batches_for_any_ranks_and_workers(packed, capsys):
     flags = ("order", "--data", packed, "--batch", 4, "--steps", 6, "--seed", 3, "--json")
-    alone = lines(capsys, *flags)
+    alone = output_lines(capsys, *flags)
     assert len(alone) == 6
     assert all(len(json.loads(line)) == 4 for line in alone)
     for workers in (1, 2, 3, 7):
-        assert lines(capsys, *flags, "--ranks", 2, "--workers", workers) == alone
-    assert lines(capsys, *flags, "--workers", 3) == alone
-    assert lines(capsys, *flags, "--ranks", 4) == alone
-    assert lines(capsys, *flags, "--start", 2)[:4] == alone[2:]
-    assert lines(capsys, *flags[:-2], 4, "--json") != alone
+        assert output_lines(capsys, *flags, "--ranks", 2, "--workers", workers) == alone
+    assert output_lines(capsys, *flags, "--workers", 3) == alone
+    assert output_lines(capsys, *flags, "--ranks", 4) == alone
+    assert output_lines(capsys, *flags, "--start", 2)[:4] == alone[2:]
+    assert output_lines(capsys, *flags[:-2], 4, "--json") != alone
 
 
-def test_order_prints_what_training_reads(packed, capsys):
+def test_order_prints_the_clips_that_training_reads(packed, capsys):
     from shards.reading.clip import ClipConfig
     from shards.reading.corpus import open_corpus
     from shards.reading.order import ClipOrder
@@ -36,19 +36,19 @@ def test_order_prints_what_training_reads(packed, capsys):
         ClipDataset(corpus, ClipOrder(corpus.samples, 0, 2, 64), ClipConfig(size=32), 0, 1, 0),
         StreamConfig(workers=0),
     )
-    printed = lines(capsys, "order", "--data", packed, "--batch", 2, "--steps", 8, "--json")
+    printed = output_lines(capsys, "order", "--data", packed, "--batch", 2, "--steps", 8, "--json")
     assert [json.loads(line) for line in printed] == [next(batches).keys for _ in range(8)]
 
 
-def test_stats_prints_the_figures(packed, capsys):
-    text = "\n".join(lines(capsys, "stats", "--data", packed))
+def test_stats_prints_counts_and_frame_sizes(packed, capsys):
+    text = "\n".join(output_lines(capsys, "stats", "--data", packed))
     assert "videos    4" in text
     assert "clips     8 of 3 frames" in text
     assert "64x48        32 #" in text
 
 
-def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
-    assert "all match the manifest" in lines(capsys, "verify", "--data", packed)[-1]
+def test_verify_names_the_damage_and_exits_with_1(packed, tmp_path, capsys):
+    assert "all match the manifest" in output_lines(capsys, "verify", "--data", packed)[-1]
     copy = shutil.copytree(packed, tmp_path / "copy")
     damaged = sorted(copy.glob("*.tar"))[0]
     damaged.unlink()
@@ -57,7 +57,7 @@ def test_verify_ends_with_1_after_naming_the_damage(packed, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("more", [(), ("--lightness", 1), ("--lightness", 0.3)])
-def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, more):
+def test_a_palette_represents_the_colors_of_the_data(packed, tmp_path, capsys, more):
     from corrflow.color import rgb_to_lab
     from corrflow.palette import read_palette
     from shards.reading.clip import ClipConfig
@@ -66,10 +66,10 @@ def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, mo
     from shards.reading.stream import ClipDataset, StreamConfig, read_batches
 
     flags = ("palette", "--data", packed, "--classes", 6, "--clips", 16, *more, "--out")
-    assert "6 classes of" in lines(capsys, *flags, tmp_path / "p.csv")[-1]
+    assert "6 classes of" in output_lines(capsys, *flags, tmp_path / "p.csv")[-1]
     palette = np.array(read_palette(tmp_path / "p.csv"))
     assert palette.shape == (6, 3 if more else 2)
-    lines(capsys, *flags, tmp_path / "again.csv")
+    output_lines(capsys, *flags, tmp_path / "again.csv")
     assert (tmp_path / "again.csv").read_bytes() == (tmp_path / "p.csv").read_bytes()
     corpus = open_corpus(packed)
     batches = read_batches(
@@ -79,8 +79,8 @@ def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, mo
     lab = rgb_to_lab(next(batches).clips[:, 0].float() / 255).movedim(1, -1).reshape(-1, 3).numpy()
     colors = lab if more else lab[:, 1:]
     distance = np.linalg.norm(colors[:, None] - palette, axis=-1).min(axis=1)
-    alone = np.linalg.norm(colors - colors.mean(axis=0), axis=-1)
-    assert distance.mean() < 0.6 * alone.mean()
+    from_mean = np.linalg.norm(colors - colors.mean(axis=0), axis=-1)
+    assert distance.mean() < 0.6 * from_mean.mean()
 
 
 @pytest.mark.parametrize(
@@ -96,5 +96,5 @@ def test_a_palette_is_of_the_colours_that_are_there(packed, tmp_path, capsys, mo
         (("palette", "--out", "p.csv", "--seed", 2**32), f"palette: seed {2**32}: expected 0 to"),
     ],
 )
-def test_refuses_what_makes_no_sense(refused, packed, flags, words):
+def test_invalid_flags_are_refused(refused, packed, flags, words):
     assert words in refused("shard", flags[0], "--data", packed, *flags[1:])

@@ -5,25 +5,27 @@ import time
 
 import pytest
 from conftest import ROOT
-from test_train import train, trained
+from test_train import train_command, train_here
 
 from launch import status
 from launch.common import submission
 from launch.status import in_words, listed
 
 
-def test_a_run_here_tells_how_far_it_is(packed, tmp_path, command):
+def test_status_shows_the_progress_of_a_local_run(packed, tmp_path, command):
     subprocess.run(
-        train(packed, tmp_path / "run", "--trainer.steps", 3), check=True, capture_output=True
+        train_command(packed, tmp_path / "run", "--trainer.steps", 3),
+        check=True,
+        capture_output=True,
     )
-    told = command("status", tmp_path / "run").stdout.splitlines()
-    assert told[0] == f"run         {tmp_path / 'run'}"
-    assert told[1] == "here        finished"
-    assert told[2].startswith("step        3 of 3 (100.0%), loss ")
-    assert told[3] == "attempts    1: finished"
-    assert told[4].startswith("checkpoint  step-00000003.pt, ")
-    heads, row = command("status", "--all", tmp_path).stdout.splitlines()
-    assert heads.split()[:3] == ["run", "job", "state"]
+    lines = command("status", tmp_path / "run").stdout.splitlines()
+    assert lines[0] == f"run         {tmp_path / 'run'}"
+    assert lines[1] == "here        finished"
+    assert lines[2].startswith("step        3 of 3 (100.0%), loss ")
+    assert lines[3] == "attempts    1: finished"
+    assert lines[4].startswith("checkpoint  step-00000003.pt, ")
+    header, row = command("status", "--all", tmp_path).stdout.splitlines()
+    assert header.split()[:3] == ["run", "job", "state"]
     assert row.split()[:7] == [
         str(tmp_path / "run"),
         "here",
@@ -35,25 +37,27 @@ def test_a_run_here_tells_how_far_it_is(packed, tmp_path, command):
     ]
 
 
-def test_all_runs_are_on_a_page_with_their_curves(packed, tmp_path, command, browser, refused):
+def test_the_page_shows_all_runs_with_their_curves(packed, tmp_path, command, browser, refused):
     runs = tmp_path / "runs"
     subprocess.run(
-        train(packed, runs / "one <b>", "--trainer.steps", 3), check=True, capture_output=True
+        train_command(packed, runs / "one <b>", "--trainer.steps", 3),
+        check=True,
+        capture_output=True,
     )
     page = tmp_path / "status.html"
-    told = command("status", "--all", runs, "--page", page)
-    assert told.stdout.splitlines()[-1] == f"page: {page}"
+    done = command("status", "--all", runs, "--page", page)
+    assert done.stdout.splitlines()[-1] == f"page: {page}"
     context = browser.new_context(viewport={"width": 375, "height": 800})
     tab = context.new_page()
-    asked = []
-    tab.on("request", lambda request: asked.append(request.url))
+    requests = []
+    tab.on("request", lambda request: requests.append(request.url))
     tab.goto(page.as_uri())
     assert tab.locator("tbody th").inner_text() == str(runs / "one <b>")
     assert tab.locator("tbody td").nth(1).inner_text() == "FINISHED"
-    assert tab.locator("article svg").count() == 2  # nothing was validated
+    assert tab.locator("article svg").count() == 2  # no validation curve
     assert "loss, now" in tab.locator(".key").first.inner_text()
     assert tab.evaluate("document.documentElement.scrollWidth") <= 375
-    assert all(url.startswith(("file:", "data:")) for url in asked)
+    assert all(url.startswith(("file:", "data:")) for url in requests)
     context.close()
     assert "expected --all with it" in refused("status", runs, "--page", page)
     (tmp_path / "none").mkdir()
@@ -68,7 +72,7 @@ def test_runs_are_found_in_a_folder_of_any_name(tmp_path):
     assert status.find_runs((tmp_path / "snapshots",)) == [run]
 
 
-def test_runs_that_are_links_to_elsewhere_are_found_and_each_run_once(tmp_path):
+def test_linked_runs_are_found_and_each_run_is_listed_once(tmp_path):
     for name in ("runs/one", "scratch/two", "scratch/group/three"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "config.json").write_text('{"training": {}}')
@@ -80,20 +84,18 @@ def test_runs_that_are_links_to_elsewhere_are_found_and_each_run_once(tmp_path):
     assert found == [runs / "group/three", runs / "one", runs / "two"]
 
 
-def test_an_exported_model_is_no_run(refused, command, tmp_path):
+def test_an_exported_model_is_not_a_run(refused, command, tmp_path):
     model = tmp_path / "base"
     model.mkdir()
     shutil.copy(ROOT / "corrflow/weights/base/config.json", model)
     assert "config.json is not of a run" in refused("status", model)
-    told = command("status", "--all", tmp_path)
-    assert (told.returncode, len(told.stdout.splitlines())) == (0, 1), "the heads of an empty table"
+    done = command("status", "--all", tmp_path)
+    assert (done.returncode, len(done.stdout.splitlines())) == (0, 1), "the heads of an empty table"
 
 
 @pytest.mark.parametrize("name", ["config.json", "job.json"])
-def test_a_run_whose_files_are_damaged_is_named_and_the_others_are_shown(
-    packed, tmp_path, refused, capfd, name
-):
-    trained(packed, tmp_path / "one", "--trainer.steps", 1)
+def test_a_damaged_run_is_named_and_the_others_are_shown(packed, tmp_path, refused, capfd, name):
+    train_here(packed, tmp_path / "one", "--trainer.steps", 1)
     shutil.copytree(tmp_path / "one", tmp_path / "two")
     damaged = tmp_path / "two" / name
     damaged.write_bytes(b"")
@@ -101,20 +103,23 @@ def test_a_run_whose_files_are_damaged_is_named_and_the_others_are_shown(
     assert words in refused("status", tmp_path / "two")
     capfd.readouterr()
     assert status.main(["--all", str(tmp_path)]) == 0
-    told = capfd.readouterr()
-    assert [line.split()[0] for line in told.out.splitlines()] == ["run", str(tmp_path / "one")]
-    assert told.err.startswith(f"status.py: left out: {words}")
+    captured = capfd.readouterr()
+    assert [line.split()[0] for line in captured.out.splitlines()] == ["run", str(tmp_path / "one")]
+    assert captured.err.startswith(f"status.py: left out: {words}")
     damaged.write_text("[]")
     if name == "config.json":
         assert "config.json is not of a run" in refused("status", tmp_path / "two")
 
 
-def test_a_run_that_went_on_here_after_a_job_is_told_as_such(packed, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(submission, "has_slurm", lambda: False)  # which would be asked for the job
+def test_a_run_continued_locally_after_a_job_is_shown_as_local(
+    packed, tmp_path, capsys, monkeypatch
+):
+    # otherwise SLURM would be asked about the job
+    monkeypatch.setattr(submission, "has_slurm", lambda: False)
     job = {"job": "58", "command": "", "snapshot": "", "nodes": 1, "processes": 1}
     submitted = {**job, "submitted": time.time()}
     (tmp_path / "job.json").write_text(json.dumps(submitted))
-    trained(packed, tmp_path, "--trainer.steps", 1)
+    train_here(packed, tmp_path, "--trainer.steps", 1)
     capsys.readouterr()
     status.main([str(tmp_path)])
     assert "here        finished" in capsys.readouterr().out
@@ -124,7 +129,7 @@ def test_a_run_that_went_on_here_after_a_job_is_told_as_such(packed, tmp_path, c
     assert "job         58: " in capsys.readouterr().out
 
 
-def test_a_folder_of_runs_that_is_not_there_is_one_line(refused, tmp_path, monkeypatch):
+def test_a_missing_folder_of_runs_is_reported_in_one_line(refused, tmp_path, monkeypatch):
     assert f"{tmp_path / 'none'}: no such folder" in refused("status", "--all", tmp_path / "none")
     (tmp_path / "file").touch()
     assert f"{tmp_path / 'file'}: no such folder" in refused("status", "--all", tmp_path / "file")
@@ -132,24 +137,22 @@ def test_a_folder_of_runs_that_is_not_there_is_one_line(refused, tmp_path, monke
     assert "runs: no such folder: expected one in which runs are" in refused("status", "--all")
 
 
-def test_a_log_whose_last_line_lacks_figures_is_shown_as_far_as_it_goes(packed, tmp_path, capsys):
-    trained(packed, tmp_path, "--trainer.steps", 2)
+def test_a_log_with_incomplete_last_lines_is_shown_as_far_as_it_goes(packed, tmp_path, capsys):
+    train_here(packed, tmp_path, "--trainer.steps", 2)
     with (tmp_path / "metrics.jsonl").open("ab") as file:
         file.write(b'{"step": 3}\n{"step": 3, "loss": 1.5}\n\xff\n')
     assert status.main([str(tmp_path)]) == 0
     assert "step        3 of 2 (150.0%), loss 1.500, 0.0 clips/s" in capsys.readouterr().out
 
 
-def test_what_is_no_run_is_one_line(refused, tmp_path):
+def test_a_folder_without_a_run_is_refused_with_one_line(refused, tmp_path):
     assert f"run {tmp_path}: no config.json there" in refused("status", tmp_path)
     assert "expected the folder of one, or --all" in refused("status")
 
 
-def test_attempts_and_times_in_words():
-    assert (
-        listed(["stopped by a signal", "stopped by a signal", "finished"])
-        == "stopped by a signal x2, finished"
-    )
+def test_attempts_and_durations_are_written_in_words():
+    words = ["stopped by a signal", "stopped by a signal", "finished"]
+    assert listed(words) == "stopped by a signal x2, finished"
     assert [in_words(s) for s in (-1, 42, 780, 18_720, 267_840)] == [
         "0 s",
         "42 s",

@@ -1,4 +1,4 @@
-"""How commands take their flags: what is wrong is one short line, and help is whole sentences."""
+"""Tests how commands parse flags: errors are one short line, and help has whole sentences."""
 
 import os
 import re
@@ -38,20 +38,20 @@ EVAL = ["--benchmark", "davis2016", "--root", "davis", "--out", "out"]
         ("track", ["--size"], "error: Missing value for argument '--size'."),
     ],
 )
-def test_flags_that_are_not_understood_are_one_short_line(refused, command, flags, words):
+def test_invalid_flags_are_refused_with_one_short_line(refused, command, flags, words):
     line = refused(command, *flags)
     assert words in line
     assert len(line) <= 160
 
 
-def test_many_unknown_flags_are_still_a_line(refused):
+def test_many_unknown_flags_are_refused_with_one_line(refused):
     line = refused("track", *(f"--a{n}" for n in range(20)))
     assert "unknown --a0" in line
     assert len(line) <= 200
 
 
-def printing(output, *line, buffered=True):
-    """Runs a command whose standard output goes there; returns its exit code and stderr."""
+def run_with_output(output, *line, buffered=True):
+    """Run a command with this standard output; returns its exit code and stderr."""
     done = subprocess.run(
         [sys.executable, *([] if buffered else ["-u"]), *line],
         stdout=output,
@@ -65,41 +65,39 @@ def printing(output, *line, buffered=True):
 
 
 @pytest.mark.parametrize("buffered", [True, False])
-def test_a_reader_that_has_seen_enough_is_no_fault(buffered):
+def test_a_closed_pipe_ends_the_command_without_an_error_message(buffered):
     reader, writer = os.pipe()
     os.close(reader)
-    told = printing(writer, "launch/status.py", "--help", buffered=buffered)
+    result = run_with_output(writer, "launch/status.py", "--help", buffered=buffered)
     os.close(writer)
-    assert told == (128 + signal.SIGPIPE, "")
+    assert result == (128 + signal.SIGPIPE, "")
 
 
 @pytest.mark.parametrize("buffered", [True, False])
 @pytest.mark.parametrize(
     ("name", "line"), [("track.py", ["launch/track.py"]), ("corrflow", ["-m", "corrflow"])]
 )
-def test_a_full_disk_under_standard_output_is_one_line(name, line, buffered):
+def test_a_full_disk_for_standard_output_is_reported_in_one_line(name, line, buffered):
     with Path("/dev/full").open("w") as full:
-        told = printing(full, *line, "--help", buffered=buffered)
-    assert told == (2, f"{name}: error: standard output: No space left on device\n")
+        result = run_with_output(full, *line, "--help", buffered=buffered)
+    assert result == (2, f"{name}: error: standard output: No space left on device\n")
 
 
-def test_a_standard_output_that_is_closed_is_no_fault():
+def test_a_closed_standard_output_is_not_an_error():
     line = f"{sys.executable} launch/status.py --help >&-"
     done = subprocess.run(line, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_run_whose_name_is_not_utf8_is_one_line(refused, tmp_path):
+def test_a_run_name_that_is_not_utf8_is_refused_with_one_line(refused, tmp_path):
     run = tmp_path / os.fsdecode(b"bad\xffname")
-    told = refused("train", "--data", "shards", "--run", run)
-    assert told.endswith("name: expected a name in UTF-8")
+    message = refused("train", "--data", "shards", "--run", run)
+    assert message.endswith("name: expected a name in UTF-8")
     assert not run.exists()
 
 
-def test_a_name_that_is_not_utf8_is_printed_and_where_it_can_not_be_is_one_line(
-    command, tmp_path, monkeypatch
-):
-    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in most languages
+def test_a_name_that_is_not_utf8_is_printed_but_refused_on_a_page(command, tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "utf-8:strict")  # as in most locales
     run = tmp_path / os.fsdecode(b"bad\xffname")
     run.mkdir()
     (run / "config.json").write_text('{"training": {"trainer": {"steps": 9, "batch": 4}}}')
@@ -107,21 +105,21 @@ def test_a_name_that_is_not_utf8_is_printed_and_where_it_can_not_be_is_one_line(
     assert (done.returncode, done.stderr) == (0, "")
     assert f"run         {tmp_path}/bad\\udcffname\n" in done.stdout
     done = command("status", "--all", tmp_path, "--page", tmp_path / "page.html")
-    told = f"status.py: error: {tmp_path}/bad\\udcffname: expected a name in UTF-8\n"
-    assert (done.returncode, done.stderr) == (2, told)
+    message = f"status.py: error: {tmp_path}/bad\\udcffname: expected a name in UTF-8\n"
+    assert (done.returncode, done.stderr) == (2, message)
 
 
-def test_help_is_joined_to_sentences(command):
+def test_help_texts_are_joined_to_sentences(command):
     done = command("track", "--help-all")
     text = " ".join(re.sub(r"[│╭╮╰╯─]+", " ", done.stdout).split())
     assert "must be folders, too, and each video is tracked; the same command again tracks" in text
-    # no line of a text is cut where the source has a line break
+    # lines do not end where the source code has line breaks
     lines = [line.strip("│ ") for line in done.stdout.splitlines()]
     assert "command again tracks those that are" not in lines
 
 
 @pytest.mark.parametrize("name", ["track", "train", "shard", "eval"])
-def test_help_is_two_screens_and_names_every_flag(command, name):
+def test_help_fits_on_two_screens_and_names_every_flag(command, name):
     done = command(name, "--help")
     lines = done.stdout.splitlines()
     assert done.returncode == 0

@@ -1,4 +1,4 @@
-"""Work that was left to a SLURM job array keeps others out of its folder until it has ended."""
+"""Tests that a SLURM job array blocks its folder for other commands until it has ended."""
 
 from types import SimpleNamespace
 
@@ -20,7 +20,7 @@ __all__ = ["checkpoint"]  # a fixture
 
 @pytest.fixture
 def commands(tree, tmp_path, checkpoint):
-    """Of each command that leaves work to an array: its module, itself, and its flags."""
+    """For each command that can submit an array: its module, its main function and its flags."""
     for folder in ("videos", "labels"):
         (tmp_path / folder).mkdir()
     write_video(tmp_path / "videos" / "run.mkv", count=3)
@@ -37,7 +37,7 @@ def commands(tree, tmp_path, checkpoint):
 
 
 @pytest.mark.parametrize("name", ["eval", "shard", "track"])
-def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(
+def test_a_submitted_array_blocks_its_folder_until_it_has_ended(
     commands, name, refused, tmp_path, monkeypatch, capfd
 ):
     module, main, flags = commands[name]
@@ -49,37 +49,35 @@ def test_what_was_left_to_slurm_keeps_others_out_until_it_has_ended(
     monkeypatch.setattr(job_array, "submit_array", lambda *_: submitted)
     assert main([*flags, "--jobs", "2"]) == 0
     assert "submitted 17_[0-1], and 18, which puts" in capfd.readouterr().out
-    told = refused(name, *flags)
+    message = refused(name, *flags)
     words = "jobs 17 and 18 have this folder (PENDING): expected them to end first"
-    assert told == f"{name}.py: error: {tmp_path / 'out'}: {words} (scancel 17 18)"
+    assert message == f"{name}.py: error: {tmp_path / 'out'}: {words} (scancel 17 18)"
     states["18"] = JobState("CANCELLED")
     assert main(flags) == 0
 
 
 @pytest.fixture
-def left(tmp_path):
-    """A folder that was left to jobs 17 and 18."""
+def array_folder(tmp_path):
+    """The folder of an array that was submitted as jobs 17 and 18."""
     (tmp_path / LOGS).mkdir()
     (tmp_path / LOGS / RECORD).write_text('["17", "18"]')
     return tmp_path
 
 
-def test_jobs_that_slurm_no_longer_knows_are_in_nobodys_way(left, monkeypatch):
+def test_jobs_that_slurm_no_longer_knows_do_not_block_the_folder(array_folder, monkeypatch):
     monkeypatch.setattr(job_array, "has_slurm", lambda: True)
     monkeypatch.setattr(status, "job_state", lambda _: JobState("UNKNOWN"))
-    check_array_ended(left)
+    check_array_ended(array_folder)
 
 
-def test_jobs_of_which_slurm_does_not_say_whether_they_run_keep_others_out(
-    slurm_client, left, monkeypatch
-):
+def test_jobs_block_the_folder_if_slurm_does_not_answer(slurm_client, array_folder, monkeypatch):
     slurm_client(squeue="echo 'slurm_load_jobs error: Unable to contact' >&2; exit 1")
     monkeypatch.setattr(status, "SILENCE_SECONDS", 0.0)
     words = rf"SLURM does not say .* Unable to contact.*: expected an answer .*remove .*{RECORD}\)"
     with pytest.raises(ClusterError, match=words):
-        check_array_ended(left)
+        check_array_ended(array_folder)
 
 
-def test_jobs_are_asked_for_where_slurm_is(left, monkeypatch):
-    monkeypatch.setenv("PATH", str(left))
-    check_array_ended(left)
+def test_jobs_do_not_block_the_folder_where_slurm_is_missing(array_folder, monkeypatch):
+    monkeypatch.setenv("PATH", str(array_folder))
+    check_array_ended(array_folder)

@@ -1,4 +1,4 @@
-"""Who works in a folder: one command at a time, until it ends, however it ends."""
+"""Tests the locks of folders: one command at a time works in a folder, until it ends or dies."""
 
 import errno
 import os
@@ -16,63 +16,63 @@ from launch.common.run_config import evaluation_lock, run_lock
 
 
 def flags(tree, out, *more):
-    told = ("--benchmark", "davis2017", "--root", tree, "--out", out, "--protocol", "identity")
-    return [str(flag) for flag in (*told, "--device", "cpu", *more)]
+    given = ("--benchmark", "davis2017", "--root", tree, "--out", out, "--protocol", "identity")
+    return [str(flag) for flag in (*given, "--device", "cpu", *more)]
 
 
-def test_a_second_evaluation_in_a_folder_is_told_of_the_first(refused, tree, tmp_path):
+def test_a_second_evaluation_in_a_folder_is_refused(refused, tree, tmp_path):
     out = tmp_path / "out"
     with holder(out) as process:
-        told = refused("eval", *flags(tree, out))
+        message = refused("eval", *flags(tree, out))
         assert not (out / "plan.json").exists()
-    place = f"process {process.pid} on {socket.gethostname()}"
-    assert told == f"eval.py: error: {out}: {place} is evaluating there: expected one at a time"
+    owner = f"process {process.pid} on {socket.gethostname()}"
+    assert message == f"eval.py: error: {out}: {owner} is evaluating there: expected one at a time"
     assert command_of_eval.main(flags(tree, out)) == 0
 
 
-def test_a_holder_that_is_killed_is_in_nobodys_way(tree, tmp_path):
+def test_a_killed_process_releases_its_lock(tree, tmp_path):
     with holder(tmp_path) as process:
         process.kill()
         process.wait()
         assert command_of_eval.main(flags(tree, tmp_path)) == 0
 
 
-def test_folders_beside_each_other_are_evaluated_in_at_once(tree, tmp_path):
+def test_evaluations_in_two_folders_can_run_at_the_same_time(tree, tmp_path):
     with holder(tmp_path / "one"):
         assert command_of_eval.main(flags(tree, tmp_path / "two")) == 0
 
 
-def test_processes_of_the_one_that_holds_the_folder_work_in_it_together(
-    tree, tmp_path, monkeypatch
-):
+def test_all_processes_of_one_command_work_in_its_folder(tree, tmp_path, monkeypatch):
     monkeypatch.setattr(command_of_eval, "goes_to_slurm", lambda jobs, local: False)
     assert command_of_eval.main(flags(tree, tmp_path, "--jobs", 2)) == 0
     assert (tmp_path / "metrics.json").exists()
 
 
-def test_a_file_system_without_locks_is_told_of_and_worked_on(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_reported_and_used(tmp_path, monkeypatch, capsys):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(claim.fcntl, "lockf", refuse)
     with evaluation_lock(tmp_path):
-        told = capsys.readouterr().err
+        message = capsys.readouterr().err
     words = (
         f"{tmp_path}: its file system has no locks (No locks available): start one command at a "
         "time\n"
     )
-    assert told == words
+    assert message == words
 
 
-def test_a_folder_is_packed_into_by_one_command_at_a_time_and_keeps_no_lock(
+def test_one_command_at_a_time_packs_into_a_folder_and_leaves_no_lock(
     command, refused, tree, tmp_path
 ):
     out = tmp_path / "out"
     flags = ("--source", tree / "JPEGImages/480p", "--out", out, "--fps", 25, "--procs", 1)
     with holder(out, "packing_lock") as process:
-        told = refused("shard", *flags)
-        place = f"process {process.pid} on {socket.gethostname()}"
-        assert told == f"shard.py: error: {out}: {place} is packing there: expected one at a time"
+        message = refused("shard", *flags)
+        owner = f"process {process.pid} on {socket.gethostname()}"
+        assert (
+            message == f"shard.py: error: {out}: {owner} is packing there: expected one at a time"
+        )
         assert not (out / ".parts").exists()
     assert "packed 4 of 4 videos" in command("shard", *flags).stdout
     names = {path.name for path in out.iterdir() if path.suffix != ".tar"}
@@ -81,7 +81,7 @@ def test_a_folder_is_packed_into_by_one_command_at_a_time_and_keeps_no_lock(
     assert command("shard", "verify", "--data", out).returncode == 0
 
 
-def test_a_run_is_held_as_a_folder_of_an_evaluation_is(tmp_path, monkeypatch):
+def test_a_run_folder_is_locked_like_an_evaluation_folder(tmp_path, monkeypatch):
     monkeypatch.setattr(claim, "LOCK_SECONDS", 0.0)
     with holder(tmp_path) as process:
         words = rf"run .*: process {process.pid} on .* is training there: expected one at a time"
@@ -91,7 +91,7 @@ def test_a_run_is_held_as_a_folder_of_an_evaluation_is(tmp_path, monkeypatch):
         pass
 
 
-def test_a_command_that_is_refused_changes_nothing_of_the_run_that_is_trained(
+def test_a_refused_command_does_not_change_the_run_in_progress(
     packed, refused, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(claim, "LOCK_SECONDS", 0.0)
@@ -103,7 +103,7 @@ def test_a_command_that_is_refused_changes_nothing_of_the_run_that_is_trained(
     assert (tmp_path / "config.json").read_bytes() == before
 
 
-def test_a_folder_that_can_not_be_is_one_line(refused, tree, tmp_path):
+def test_an_impossible_folder_is_reported_in_one_line(refused, tree, tmp_path):
     (tmp_path / "file").write_text("")
-    told = refused("eval", *flags(tree, tmp_path / "file"))
-    assert told.endswith(f"{tmp_path / 'file'}: can't be written to (File exists)")
+    message = refused("eval", *flags(tree, tmp_path / "file"))
+    assert message.endswith(f"{tmp_path / 'file'}: can't be written to (File exists)")

@@ -1,5 +1,4 @@
-"""`train.py --nodes` as far as it goes without a cluster: `sbatch` is a stand-in that must not be
-called."""
+"""Tests `train.py --nodes` without a cluster. `sbatch` is a stand-in that must not be called."""
 
 import json
 from dataclasses import asdict
@@ -19,7 +18,7 @@ JOB = ("--nodes", 2, "--gpus-per-node", 2)
 
 @pytest.fixture
 def sbatch(tmp_path, monkeypatch):
-    """A folder of commands that fail, so that nothing is submitted, on a cluster that answers."""
+    """SLURM commands that fail, so that nothing is submitted, except for `scontrol`."""
     for name in ("sbatch", "srun", "squeue", "sacct", "scontrol"):
         (tmp_path / name).write_text(f"#!/bin/sh\nexit {int(name != 'scontrol')}\n")
         (tmp_path / name).chmod(0o755)
@@ -35,13 +34,13 @@ def dry_run(packed, capsys, monkeypatch, tmp_path, *flags):
         *TINY,
         *map(str, (*JOB, "--dry-run", *flags)),
     ]
-    monkeypatch.setenv("CORRFLOW_CLUSTER", "")  # and not what --cluster leaves there
+    monkeypatch.setenv("CORRFLOW_CLUSTER", "")  # undoes what --cluster sets
     assert train.main(take_cluster(argv)) == 0
     assert not (tmp_path / "run").exists()
     return capsys.readouterr().out.splitlines()
 
 
-def test_a_dry_run_prints_the_script_and_leaves_nothing(
+def test_a_dry_run_prints_the_script_and_writes_nothing(
     packed, sbatch, capsys, monkeypatch, tmp_path
 ):
     lines = dry_run(
@@ -78,7 +77,9 @@ def test_a_dry_run_prints_the_script_and_leaves_nothing(
     )
 
 
-def test_a_profile_gives_what_flags_do_not(packed, sbatch, capsys, monkeypatch, tmp_path):
+def test_a_profile_provides_the_settings_that_no_flag_gives(
+    packed, sbatch, capsys, monkeypatch, tmp_path
+):
     path = tmp_path / "mine.toml"
     path.write_text(
         'partition = "big"\naccount = "us"\ngpu_form = "gres"\ngpu_type = "h100"\nsetup = ["module '
@@ -103,7 +104,9 @@ def test_a_profile_gives_what_flags_do_not(packed, sbatch, capsys, monkeypatch, 
     )
 
 
-def test_a_job_understands_flags_that_fit_the_profile_alone(packed, sbatch, tmp_path, monkeypatch):
+def test_a_job_accepts_flags_that_are_valid_only_with_the_profile(
+    packed, sbatch, tmp_path, monkeypatch
+):
     profile, tasks = tmp_path / "debug.toml", []
     profile.write_text("signal_lead = 30\n")
     monkeypatch.setattr(submission, "submit_distributed", lambda _, task: tasks.append(task) or "7")
@@ -117,8 +120,8 @@ def test_a_job_understands_flags_that_fit_the_profile_alone(packed, sbatch, tmp_
 
 
 @pytest.fixture
-def handed_over(tmp_path):
-    """The folder of a run that job 58 has, or had."""
+def submitted_run(tmp_path):
+    """The folder of a run that was submitted as job 58."""
     run = tmp_path / "run"
     run.mkdir()
     record = submission.Record("58", "", "", 1, 1, 0.0)
@@ -138,18 +141,18 @@ def handed_over(tmp_path):
         ("echo 'RUNNING|None|n1|N/A|0:02'", "job 58 has it (RUNNING): expected it to end first"),
     ],
 )
-def test_a_run_whose_job_may_still_run_is_neither_submitted_again_nor_trained_here(
-    packed, slurm_client, refused, handed_over, monkeypatch, squeue, words
+def test_a_run_whose_job_may_still_run_is_not_started_again(
+    packed, slurm_client, refused, submitted_run, monkeypatch, squeue, words
 ):
     slurm_client(scontrol="exit 0", squeue=squeue, sacct="exit 1")
     monkeypatch.setattr(status, "SILENCE_SECONDS", 0.0)
-    flags = ("--data", packed, "--run", handed_over, *TINY)
+    flags = ("--data", packed, "--run", submitted_run, *TINY)
     assert words in refused("train", *flags, "--nodes", 2)
     assert words in refused("train", *flags)
-    assert [path.name for path in handed_over.iterdir()] == [submission.RECORD]
+    assert [path.name for path in submitted_run.iterdir()] == [submission.RECORD]
 
 
-def test_a_run_that_is_trained_here_is_not_submitted(
+def test_a_run_that_is_training_locally_is_not_submitted(
     packed, slurm_client, refused, tmp_path, monkeypatch
 ):
     slurm_client(scontrol="exit 0")
@@ -158,13 +161,13 @@ def test_a_run_that_is_trained_here_is_not_submitted(
     assert train.main([str(flag) for flag in (*flags, 2)]) == 0
     before = {path: path.read_bytes() for path in tmp_path.glob("*.json*")}
     with holder(tmp_path, "run_lock"):
-        told = refused("train", *flags, 9, "--nodes", 2)
-    assert "is training there: expected one at a time" in told
+        message = refused("train", *flags, 9, "--nodes", 2)
+    assert "is training there: expected one at a time" in message
     assert {path: path.read_bytes() for path in tmp_path.glob("*.json*")} == before
     assert not (tmp_path / "snapshots").exists()
 
 
-def test_a_controller_that_is_silent_for_a_moment_ends_no_following(tmp_path, monkeypatch):
+def test_a_briefly_silent_controller_does_not_end_following_a_job(tmp_path, monkeypatch):
     states = iter(["RUNNING", "NO ANSWER", "RUNNING", "RUNNING", "RUNNING"])
     monkeypatch.setattr(status, "job_state", lambda _: JobState(next(states, "COMPLETED")))
     for module in (status, submission):
@@ -192,14 +195,14 @@ def test_a_controller_that_is_silent_for_a_moment_ends_no_following(tmp_path, mo
         (("--nodes", 2, "--cluster", "nowhere"), "cluster 'nowhere'"),
     ],
 )
-def test_what_makes_no_sense_is_refused_before_anything_is_written(
+def test_invalid_flags_are_refused_before_anything_is_written(
     packed, sbatch, refused, tmp_path, flags, words
 ):
     assert words in refused("train", "--data", packed, "--run", tmp_path / "run", *TINY, *flags)
     assert not (tmp_path / "run").exists()
 
 
-def test_without_slurm_it_says_what_is_missing(packed, refused, tmp_path, monkeypatch):
+def test_missing_slurm_is_reported(packed, refused, tmp_path, monkeypatch):
     monkeypatch.setattr(submission, "has_slurm", lambda: False)
     line = refused("train", "--data", packed, "--run", tmp_path / "run", *TINY, "--nodes", 2)
     assert (
@@ -208,7 +211,7 @@ def test_without_slurm_it_says_what_is_missing(packed, refused, tmp_path, monkey
     )
 
 
-def test_a_cluster_that_does_not_answer_is_one_line(packed, silent_slurm, refused, tmp_path):
+def test_a_silent_cluster_is_reported_in_one_line(packed, silent_slurm, refused, tmp_path):
     line = refused("train", "--data", packed, "--run", tmp_path / "run", *TINY, "--nodes", 2)
     assert (
         "nodes 2: no SLURM cluster answers (tried scontrol ping, sinfo -h: sinfo: fatal: " in line
@@ -217,5 +220,5 @@ def test_a_cluster_that_does_not_answer_is_one_line(packed, silent_slurm, refuse
     assert not (tmp_path / "run").exists()
 
 
-def test_a_dry_run_asks_no_cluster(packed, silent_slurm, capsys, monkeypatch, tmp_path):
+def test_a_dry_run_does_not_contact_a_cluster(packed, silent_slurm, capsys, monkeypatch, tmp_path):
     assert "#SBATCH --nodes=2" in dry_run(packed, capsys, monkeypatch, tmp_path, "--device", "cuda")

@@ -1,5 +1,5 @@
-"""The same command with other marks: which frames are tracked again, and which files keep their
-bytes."""
+"""Tests corrections, which repeat the command with other marks: which frames are tracked again, and
+which files keep their bytes."""
 
 import json
 import os
@@ -39,18 +39,18 @@ __all__ = ["checkpoint", "mask", "track", "video"]  # fixtures
 
 
 def state_of(out):
-    """Bytes and time of each mask."""
+    """The bytes and the modification time of each mask."""
     folder = out.with_name(f"{out.stem}-masks")
     return [(path.read_bytes(), path.stat().st_mtime_ns) for path in sorted(folder.iterdir())]
 
 
 def unchanged(before, after):
-    """The frames whose files nobody has touched."""
+    """The indices of the frames whose mask files were not touched."""
     pairs = zip(before, after, strict=True)
-    return [place for place, (one, other) in enumerate(pairs) if one == other]
+    return [index for index, (one, other) in enumerate(pairs) if one == other]
 
 
-def test_only_the_frames_that_a_correction_is_about_are_tracked(track, video, tmp_path, capfd):
+def test_a_correction_retracks_frames_only_up_to_the_nearest_marks(track, video, tmp_path, capfd):
     first, last = write_mask(tmp_path / "a.png"), write_mask(tmp_path / "b.png", left=29)
     given = ("--mask", f"0={first}", f"5={last}")
     out = track(video, *given)
@@ -66,19 +66,19 @@ def test_only_the_frames_that_a_correction_is_about_are_tracked(track, video, tm
     assert [row["frame"] for row in rows if row["confidence"] == "1.0"] == ["0", "3", "5"]
 
 
-def test_the_same_marks_write_other_formats_and_track_nothing(track, video, mask, capfd):
+def test_unchanged_marks_write_new_formats_without_tracking(track, video, mask, capfd):
     out = track(video, "--mask", mask)
-    before, film, told = state_of(out), out.read_bytes(), rows_of(out)
+    before, video_bytes, rows = state_of(out), out.read_bytes(), rows_of(out)
     capfd.readouterr()
     track(video, "--mask", mask, "--write", "labelme")
     assert "tracked 7 frames, 7 of them unchanged" in capfd.readouterr().out
     assert unchanged(before, state_of(out)) == list(range(7))
-    assert (out.read_bytes(), rows_of(out)) == (film, told)
+    assert (out.read_bytes(), rows_of(out)) == (video_bytes, rows)
     assert WRITERS["labelme"].path_of(out).is_dir()
 
 
 @pytest.mark.parametrize("flags", [("--size", "40"), ("--protocol", "paper"), ("--overwrite",)])
-def test_other_settings_track_all_frames(track, video, mask, capfd, flags):
+def test_changed_settings_retrack_all_frames(track, video, mask, capfd, flags):
     out = track(video, "--mask", mask)
     before = state_of(out)
     capfd.readouterr()
@@ -87,7 +87,7 @@ def test_other_settings_track_all_frames(track, video, mask, capfd, flags):
     assert unchanged(before, state_of(out)) == []
 
 
-def test_a_lost_mask_tracks_all_frames(track, video, mask, tmp_path, capfd):
+def test_a_missing_mask_file_retracks_all_frames(track, video, mask, tmp_path, capfd):
     out = track(video, "--mask", mask)
     (tmp_path / "tracked-masks/00004.png").unlink()
     capfd.readouterr()
@@ -96,7 +96,7 @@ def test_a_lost_mask_tracks_all_frames(track, video, mask, tmp_path, capfd):
     assert len(labels_of(out)) == 7
 
 
-def test_results_of_another_video_or_kind_are_not_overwritten_unasked(track, mask, tmp_path):
+def test_results_of_another_video_or_kind_are_kept_without_overwrite(track, mask, tmp_path):
     video = write_video(tmp_path / "one.mkv")
     out = track(video, "--mask", mask)
     with pytest.raises(InputError, match="has objects, not points: expected another name, or"):
@@ -109,9 +109,7 @@ def test_results_of_another_video_or_kind_are_not_overwritten_unasked(track, mas
     track(video, "--points", "8,12", "--overwrite")
 
 
-def test_files_that_no_tracking_has_written_are_not_overwritten_unasked(
-    track, video, mask, tmp_path
-):
+def test_files_that_tracking_did_not_write_are_kept_without_overwrite(track, video, mask, tmp_path):
     own = tmp_path / "tracked.csv"
     own.write_text("mine")
     with pytest.raises(InputError, match=r"would overwrite .*tracked.csv, which no tracking has"):
@@ -120,7 +118,7 @@ def test_files_that_no_tracking_has_written_are_not_overwritten_unasked(
     track(video, "--mask", mask, "--overwrite")
 
 
-def test_annotations_stay_true_and_what_was_edited_in_them_stays(track, video, mask, tmp_path):
+def test_annotations_are_updated_unless_they_were_edited_or_deleted(track, video, mask, tmp_path):
     out = track(video, "--mask", mask, "--write", "coco", "labelme")
     written = WRITERS["coco"].path_of(out)
     before = written.read_bytes()
@@ -141,7 +139,7 @@ def test_annotations_stay_true_and_what_was_edited_in_them_stays(track, video, m
     assert WRITERS["labelme"].path_of(out).is_dir()
 
 
-def test_a_corrected_object_leaves_the_other_where_it_was(track, video, tmp_path):
+def test_correcting_one_object_leaves_the_other_unchanged(track, video, tmp_path):
     both = np.zeros((HEIGHT, WIDTH), np.uint8)
     both[10:30, 5:25], both[35:44, 40:60] = 1, 2
     Image.fromarray(both).save(tmp_path / "both.png")
@@ -155,13 +153,14 @@ def test_a_corrected_object_leaves_the_other_where_it_was(track, video, tmp_path
     assert np.array_equal(labels[6], labels[3])
 
 
-def given_back(folder, masks, name="coco", called="1"):
-    """All frames as a tool gives them back: as polygons, which are not the masks to the pixel."""
-    about = AnnotatedVideo("my.mkv", WIDTH, HEIGHT, [NamedObject(called)])
+def export_labels(folder, masks, name="coco", object_name="1"):
+    """Export labels of all frames as a tool does: as polygons, which do not fit the masks to the
+    pixel."""
+    about = AnnotatedVideo("my.mkv", WIDTH, HEIGHT, [NamedObject(object_name)])
     writer = open_writer(name, folder / "corrected.mp4", about, 1.0)
-    for place, mask_hw in enumerate(masks):
+    for index, mask_hw in enumerate(masks):
         shapes = [TrackedShape(1, mask_hw)] if mask_hw.any() else []
-        writer.add(place, np.zeros((HEIGHT, WIDTH, 3), np.uint8), shapes)
+        writer.add(index, np.zeros((HEIGHT, WIDTH, 3), np.uint8), shapes)
     writer.finish()
     return WRITERS[name].path_of(folder / "corrected.mp4")
 
@@ -173,53 +172,53 @@ def shape_at(left):
 
 
 def marks_of(out):
-    """What the table says of where it comes from: the frames that are marked."""
+    """The indices of the marked frames in the provenance that the table stores."""
     given = json.loads(out.with_suffix(".json").read_text())["provenance"]["given"]
-    return sorted(int(place) for place, marks in given.items() if marks)
+    return sorted(int(index) for index, marks in given.items() if marks)
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_of_what_a_tool_gives_back_only_the_corrected_frame_is_a_correction(
+def test_only_the_corrected_frame_of_an_export_becomes_a_mark(
     track, video, mask, tmp_path, capfd, name
 ):
     out = track(video, "--mask", mask)
     before, masks = state_of(out), [labels > 0 for labels in labels_of(out)]
     masks[4] = shape_at(11)
     capfd.readouterr()
-    corrected = given_back(tmp_path, masks, name)
+    corrected = export_labels(tmp_path, masks, name)
     track(video, "--labels", corrected)
     assert "tracked 7 frames, 1 of them unchanged" in capfd.readouterr().out
     assert unchanged(before, state_of(out)) == [0]
     differing = (labels_of(out)[4] > 0) != masks[4]
     assert differing.sum() <= 20  # of 400
     assert marks_of(out) == [0, 4]
-    after, told = state_of(out), out.with_suffix(".json").read_bytes()
+    after, table_bytes = state_of(out), out.with_suffix(".json").read_bytes()
     track(video, "--labels", corrected)
     assert unchanged(after, state_of(out)) == list(range(7))
-    assert out.with_suffix(".json").read_bytes() == told
+    assert out.with_suffix(".json").read_bytes() == table_bytes
 
 
 @pytest.mark.parametrize("flags", [("--size", "40"), ("--backward",), ("--overwrite",)])
-def test_in_other_settings_what_a_tool_gives_back_is_no_mark_either(
+def test_unchanged_frames_of_an_export_are_no_marks_in_other_settings(
     track, video, mask, tmp_path, flags
 ):
     out = track(video, "--mask", mask)
     masks = [labels > 0 for labels in labels_of(out)]
     masks[4] = shape_at(11)
-    track(video, "--labels", given_back(tmp_path, masks), *flags)
+    track(video, "--labels", export_labels(tmp_path, masks), *flags)
     assert marks_of(out) == [0, 4]
 
 
-def test_the_first_frame_can_be_corrected_too(track, video, mask, tmp_path):
+def test_the_first_frame_can_be_corrected(track, video, mask, tmp_path):
     out = track(video, "--mask", mask)
     masks = [labels > 0 for labels in labels_of(out)]
     masks[0] = shape_at(9)
-    track(video, "--labels", given_back(tmp_path, masks))
+    track(video, "--labels", export_labels(tmp_path, masks))
     assert marks_of(out) == [0]
     assert (labels_of(out)[0][12:28, 11:27] == 1).all()
 
 
-def test_an_object_is_known_by_its_name_whatever_its_number(track, video, tmp_path):
+def test_objects_are_identified_by_name_when_their_numbers_change(track, video, tmp_path):
     cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
     dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
     (tmp_path / "labels").mkdir()
@@ -236,7 +235,7 @@ def test_an_object_is_known_by_its_name_whatever_its_number(track, video, tmp_pa
     assert {(row["object"], row["name"]) for row in rows_of(out)} == {("1", "dog"), ("2", "cat")}
 
 
-def test_objects_without_names_are_known_by_the_numbers_that_are_written_as_names(
+def test_unnamed_objects_are_identified_by_the_numbers_exported_as_names(
     track, video, tmp_path, capfd
 ):
     # object 2 is the first that the labels have
@@ -251,8 +250,8 @@ def test_objects_without_names_are_known_by_the_numbers_that_are_written_as_name
     assert marks_of(out) == [0, 3]
 
 
-def test_of_an_object_that_is_taken_away_nothing_is_left(track, video, tmp_path):
-    """The others are where they are without it, even where it covered them."""
+def test_an_object_whose_marks_are_removed_disappears_completely(track, video, tmp_path):
+    """The other objects end up as they were without it, even where it covered them."""
     cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
     dog = {"label": "dog", "points": [[15, 10], [35, 10], [35, 44], [15, 44]]}
     (tmp_path / "labels").mkdir()
@@ -268,7 +267,7 @@ def test_of_an_object_that_is_taken_away_nothing_is_left(track, video, tmp_path)
         assert np.array_equal(now, labels)
 
 
-def test_what_a_mark_covered_comes_back_when_it_is_taken_back(track, video, tmp_path, capfd):
+def test_removing_a_mark_restores_the_objects_that_it_covered(track, video, tmp_path, capfd):
     both = np.zeros((HEIGHT, WIDTH), np.uint8)
     both[10:30, 5:25], both[10:44, 30:60] = 1, 2
     Image.fromarray(both).save(tmp_path / "both.png")
@@ -287,24 +286,24 @@ def test_what_a_mark_covered_comes_back_when_it_is_taken_back(track, video, tmp_
         assert all(map(np.array_equal, labels_of(out), labels_of(fresh)))
 
 
-def test_a_correction_is_taken_back_by_the_shape_of_before(track, video, mask, tmp_path):
+def test_exporting_the_earlier_shape_undoes_a_correction(track, video, mask, tmp_path):
     out = track(video, "--mask", mask)
     before = labels_of(out)
     masks = [labels > 0 for labels in before]
-    track(video, "--labels", given_back(tmp_path, masks))
+    track(video, "--labels", export_labels(tmp_path, masks))
     corrected = [*masks[:4], shape_at(11), *masks[5:]]
-    track(video, "--labels", given_back(tmp_path, corrected))
+    track(video, "--labels", export_labels(tmp_path, corrected))
     assert marks_of(out) == [0, 4]
     again = [labels > 0 for labels in labels_of(out)]
-    for _ in range(2):  # the lines of the correction are not what they were
-        track(video, "--labels", given_back(tmp_path, again))
+    for _ in range(2):  # the correction's outline is no longer exactly the one that was given
+        track(video, "--labels", export_labels(tmp_path, again))
         assert marks_of(out) == [0, 4]
-    track(video, "--labels", given_back(tmp_path, [*again[:4], masks[4], *again[5:]]))
+    track(video, "--labels", export_labels(tmp_path, [*again[:4], masks[4], *again[5:]]))
     assert marks_of(out) == [0]
     assert all(map(np.array_equal, labels_of(out), before))
 
 
-def test_named_labels_are_corrected_by_a_mask(track, video, mask, tmp_path, capfd):
+def test_a_mask_can_correct_named_labels(track, video, mask, tmp_path, capfd):
     square = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
     labels = write_labelme(tmp_path / "frame_000000.json", [square])
     out = track(video, "--labels", labels)
@@ -315,16 +314,14 @@ def test_named_labels_are_corrected_by_a_mask(track, video, mask, tmp_path, capf
     assert marks_of(out) == [0, 4]
 
 
-def test_a_mask_that_differs_by_a_pixel_is_a_mark(track, video, mask, tmp_path):
+def test_a_mask_that_differs_by_one_pixel_is_a_mark(track, video, mask, tmp_path):
     out = track(video, "--protocol", "identity", "--mask", mask)
     fix = write_mask(tmp_path / "fix.png", left=6)
     track(video, "--protocol", "identity", "--mask", f"0={mask}", f"4={fix}")
     assert np.array_equal(labels_of(out)[5] == 1, shape_at(6))
 
 
-def test_what_is_painted_into_a_mask_is_a_correction_until_the_mask_is_deleted(
-    track, video, mask, tmp_path, capfd
-):
+def test_an_edited_mask_is_a_correction_until_it_is_deleted(track, video, mask, tmp_path, capfd):
     out = track(video, "--mask", mask)
     before = labels_of(out)
     edited = write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
@@ -344,7 +341,7 @@ def test_what_is_painted_into_a_mask_is_a_correction_until_the_mask_is_deleted(
         assert np.array_equal(now, labels)
 
 
-def test_a_frame_that_is_marked_can_be_painted_too(track, video, mask, tmp_path):
+def test_the_mask_of_a_marked_frame_can_be_edited(track, video, mask, tmp_path):
     second = write_mask(tmp_path / "second.png", left=29)
     flags = ("--protocol", "identity", "--mask", f"0={mask}", f"4={second}")
     out = track(video, *flags)
@@ -359,11 +356,9 @@ def test_a_frame_that_is_marked_can_be_painted_too(track, video, mask, tmp_path)
     assert marks_of(out) == [0]
 
 
-def test_labels_that_were_exported_before_do_not_undo_what_was_painted(
-    track, video, mask, tmp_path
-):
+def test_labels_exported_earlier_do_not_undo_an_edited_mask(track, video, mask, tmp_path):
     out = track(video, "--mask", mask)
-    exported = given_back(tmp_path, [labels > 0 for labels in labels_of(out)])
+    exported = export_labels(tmp_path, [labels > 0 for labels in labels_of(out)])
     track(video, "--labels", exported)
     assert marks_of(out) == [0]
     write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
@@ -374,12 +369,10 @@ def test_labels_that_were_exported_before_do_not_undo_what_was_painted(
 
 
 @pytest.mark.parametrize("is_known", [False, True])
-def test_an_export_of_before_what_was_painted_is_no_mark(
-    track, video, mask, tmp_path, capfd, is_known
-):
+def test_an_export_from_before_an_edit_adds_no_mark(track, video, mask, tmp_path, capfd, is_known):
     out = track(video, "--mask", mask)
     before = labels_of(out)
-    exported = given_back(tmp_path, [labels > 0 for labels in before])
+    exported = export_labels(tmp_path, [labels > 0 for labels in before])
     if is_known:
         track(video, "--labels", exported)
     painted = write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
@@ -393,9 +386,7 @@ def test_an_export_of_before_what_was_painted_is_no_mark(
     assert all(map(np.array_equal, labels_of(out), before))
 
 
-def test_what_was_painted_over_is_a_mark_again_when_the_mask_is_deleted(
-    track, video, mask, tmp_path
-):
+def test_deleting_an_edited_mask_restores_the_mark_that_it_replaced(track, video, mask, tmp_path):
     second = write_mask(tmp_path / "second.png", left=29)
     flags = ("--mask", f"0={mask}", f"4={second}")
     before = labels_of(out := track(video, *flags))
@@ -408,35 +399,35 @@ def test_what_was_painted_over_is_a_mark_again_when_the_mask_is_deleted(
     assert all(map(np.array_equal, labels_of(out), before))
 
 
-def test_what_was_painted_of_an_object_that_comes_no_more_is_told(track, video, tmp_path, capfd):
+def test_discarding_the_edit_of_a_removed_object_prints_a_warning(track, video, tmp_path, capfd):
     cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
     dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
     (tmp_path / "labels").mkdir()
     flags = ("--protocol", "identity", "--labels", tmp_path / "labels")
-    told = {}
+    warned = {}
     for step, objects in enumerate(([cat, dog], [cat, dog], [dog], [cat, dog])):
         write_labelme(tmp_path / "labels/frame_000000.json", objects)
         capfd.readouterr()
         track(video, *flags)
-        told[step] = "is discarded for objects" in capfd.readouterr().err
+        warned[step] = "is discarded for objects" in capfd.readouterr().err
         if step == 0:
             write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
-    assert [step for step in told if told[step]] == [2]
+    assert [step for step in warned if warned[step]] == [2]
 
 
-def test_an_object_that_was_renamed_in_the_tool_is_the_same(track, video, mask, tmp_path):
+def test_renaming_an_object_in_the_tool_does_not_retrack_it(track, video, mask, tmp_path):
     track(video, "--mask", mask)
     out = tmp_path / "tracked.mp4"
     masks = [labels > 0 for labels in labels_of(out)]
-    track(video, "--labels", given_back(tmp_path, masks, called="cat"))
+    track(video, "--labels", export_labels(tmp_path, masks, object_name="cat"))
     before = state_of(out)
-    track(video, "--labels", given_back(tmp_path, masks, called="hare"))
+    track(video, "--labels", export_labels(tmp_path, masks, object_name="hare"))
     assert marks_of(out) == [0]
     assert unchanged(before, state_of(out)) == list(range(7))
     assert {row["name"] for row in rows_of(out)} == {"hare"}
 
 
-def test_a_mask_that_was_saved_again_as_it_was_is_no_mark(track, video, mask, tmp_path, capfd):
+def test_saving_a_mask_again_without_edits_adds_no_mark(track, video, mask, tmp_path, capfd):
     out = track(video, "--mask", mask)
     path = tmp_path / "tracked-masks/00004.png"
     before = path.read_bytes()
@@ -449,9 +440,7 @@ def test_a_mask_that_was_saved_again_as_it_was_is_no_mark(track, video, mask, tm
     assert marks_of(out) == [0]
 
 
-def test_an_object_that_is_erased_from_a_mask_is_gone_until_it_is_marked_again(
-    track, video, mask, tmp_path
-):
+def test_an_object_erased_from_a_mask_is_gone_until_its_next_mark(track, video, mask, tmp_path):
     out = track(video, "--mask", mask)
     before = labels_of(out)
     write_mask(tmp_path / "tracked-masks/00003.png", value=0)
@@ -461,13 +450,13 @@ def test_an_object_that_is_erased_from_a_mask_is_gone_until_it_is_marked_again(
         labels = labels_of(out)
         assert [bool(shown.any()) for shown in labels[:6]] == [True] * 3 + [False] * 3
         assert labels[6].any() == bool(flags)
-        # back from the frame in which it is gone nothing comes
-        assert all(np.array_equal(labels[place], before[place]) for place in range(3))
+        # the absence is not tracked backwards to the frames before it
+        assert all(np.array_equal(labels[index], before[index]) for index in range(3))
     gone = {row["confidence"] for row in rows_of(out) if row["frame"] in ("3", "4", "5")}
     assert gone == {"1.0"}
 
 
-def test_an_object_can_not_be_erased_where_alone_it_is_marked(track, video, mask, tmp_path):
+def test_an_object_cannot_be_erased_in_its_only_marked_frame(track, video, mask, tmp_path):
     out = track(video, "--mask", mask)
     painted = write_mask(tmp_path / "tracked-masks/00000.png", value=0)
     with pytest.raises(InputError, match="object 1: was erased from the mask of the frame in"):
@@ -483,8 +472,8 @@ def test_an_object_can_not_be_erased_where_alone_it_is_marked(track, video, mask
     assert all(shown.any() for shown in labels_of(out))
 
 
-def test_the_first_mark_is_taken_away_where_a_later_one_was_erased(track, video, mask, tmp_path):
-    marks = [f"{place}={write_mask(tmp_path / f'{place}.png', left=5 + place)}" for place in (3, 6)]
+def test_an_erased_mark_stays_erased_when_the_first_mark_is_removed(track, video, mask, tmp_path):
+    marks = [f"{index}={write_mask(tmp_path / f'{index}.png', left=5 + index)}" for index in (3, 6)]
     out = track(video, "--mask", f"0={mask}", *marks)
     write_mask(tmp_path / "tracked-masks/00003.png", value=0)
     track(video, "--mask", f"0={mask}", *marks)
@@ -493,13 +482,11 @@ def test_the_first_mark_is_taken_away_where_a_later_one_was_erased(track, video,
         assert [bool(shown.any()) for shown in labels_of(out)] == [False] * 6 + [True]
 
 
-def test_an_object_that_was_erased_where_it_begins_comes_where_it_is_marked_next(
-    track, video, mask, tmp_path
-):
+def test_an_object_erased_in_its_first_frame_appears_at_its_next_mark(track, video, mask, tmp_path):
     out = track(video, "--mask", mask)
     masks = [labels > 0 for labels in labels_of(out)]
     masks[5] = shape_at(11)
-    exported = given_back(tmp_path, masks)
+    exported = export_labels(tmp_path, masks)
     track(video, "--labels", exported)
     write_mask(tmp_path / "tracked-masks/00000.png", value=0)
     for _ in range(2):
@@ -507,7 +494,7 @@ def test_an_object_that_was_erased_where_it_begins_comes_where_it_is_marked_next
         assert [bool(shown.any()) for shown in labels_of(out)] == [False] * 5 + [True] * 2
 
 
-def test_what_is_painted_goes_before_what_comes_with_it_now_and_later(
+def test_an_edit_takes_precedence_over_marks_of_the_same_command(
     track, video, mask, tmp_path, capfd
 ):
     out = track(video, "--mask", mask)
@@ -516,11 +503,11 @@ def test_what_is_painted_goes_before_what_comes_with_it_now_and_later(
     for flags in ((f"4={fix}",), ("--gone", "4=1")):
         capfd.readouterr()
         track(video, "--mask", f"0={mask}", *flags)
-        told = capfd.readouterr().err
-        assert ("frames 4: painting in" in told) == (flags[0] != "--gone")
+        message = capfd.readouterr().err
+        assert ("frames 4: painting in" in message) == (flags[0] != "--gone")
         for _ in range(2):
             track(video, "--mask", f"0={mask}", *flags)
-            is_gone = flags[0] == "--gone"  # which is new, and the painting is not
+            is_gone = flags[0] == "--gone"  # --gone is newer than the painted mask, and replaces it
             assert np.array_equal(labels_of(out)[4] == 1, shape_at(13) & (not is_gone))
     again = track(video, "--mask", mask, out="again.mp4")
     write_mask(tmp_path / "again-masks/00004.png", value=1, left=13)
@@ -529,8 +516,8 @@ def test_what_is_painted_goes_before_what_comes_with_it_now_and_later(
         assert np.array_equal(labels_of(again)[4] == 1, shape_at(13))
 
 
-def test_a_mask_that_is_as_tracked_is_a_mark_all_the_same(track, video, mask, tmp_path):
-    """The mark that it came from may be taken away with the same command."""
+def test_a_mask_given_exactly_as_it_was_tracked_is_still_a_mark(track, video, mask, tmp_path):
+    """The same command may remove the mark from which that mask was tracked."""
     last = write_mask(tmp_path / "last.png", left=29)
     out = track(video, "--mask", f"0={mask}", f"6={last}")
     shutil.copy(tmp_path / "tracked-masks/00003.png", tmp_path / "copy.png")
@@ -541,19 +528,17 @@ def test_a_mask_that_is_as_tracked_is_a_mark_all_the_same(track, video, mask, tm
     assert all(map(np.array_equal, labels_of(out), labels_of(fresh)))
 
 
-def test_of_labels_whose_first_frame_was_taken_away_the_next_one_is_a_mark(
-    track, video, mask, tmp_path
-):
+def test_the_next_frame_of_labels_is_a_mark_if_the_first_is_removed(track, video, mask, tmp_path):
     out = track(video, "--mask", mask)
     masks = [labels > 0 for labels in labels_of(out)]
     nothing = np.zeros_like(masks[0])
     masks[5] = shape_at(11)
-    track(video, "--labels", given_back(tmp_path, [nothing, nothing, *masks[2:]]))
+    track(video, "--labels", export_labels(tmp_path, [nothing, nothing, *masks[2:]]))
     assert marks_of(out) == [2, 5]
     assert [bool(shown.any()) for shown in labels_of(out)] == [False] * 2 + [True] * 5
 
 
-def test_a_later_mark_of_another_object_lies_over_what_was_painted_once(track, video, tmp_path):
+def test_a_later_mark_of_another_object_covers_an_earlier_edit(track, video, tmp_path):
     both = np.zeros((HEIGHT, WIDTH), np.uint8)
     both[10:30, 5:25], both[35:44, 40:60] = 1, 2
     Image.fromarray(both).save(tmp_path / "both.png")
@@ -571,12 +556,12 @@ def test_a_later_mark_of_another_object_lies_over_what_was_painted_once(track, v
         assert np.array_equal(labels_of(out)[4] == 1, shape_at(13) & ~shape_at(20))
 
 
-def test_labels_that_are_read_in_place_stay_the_users_own(track, video, mask, tmp_path):
+def test_labels_that_are_read_in_place_are_not_overwritten(track, video, mask, tmp_path):
     out = track(video, "--mask", mask, "--write", "coco", "cvat")
     labels = WRITERS["coco"].path_of(out)
-    told = json.loads(labels.read_text())
-    told["annotations"] = told["annotations"][:4]
-    labels.write_text(json.dumps(told))
+    content = json.loads(labels.read_text())
+    content["annotations"] = content["annotations"][:4]
+    labels.write_text(json.dumps(content))
     with pytest.raises(InputError, match=r"which was edited since: expected it read by --labels"):
         track(video, "--mask", mask)
     before = labels.read_bytes()
@@ -590,7 +575,7 @@ def test_labels_that_are_read_in_place_stay_the_users_own(track, video, mask, tm
         track(video, "--labels", labels, "--write", "labelme")
 
 
-def test_gone_says_so_by_number_or_name(track, video, tmp_path):
+def test_gone_takes_the_number_or_the_name_of_an_object(track, video, tmp_path):
     cat = {"label": "cat", "points": [[5, 10], [25, 10], [25, 30], [5, 30]]}
     dog = {"label": "dog", "points": [[40, 34], [60, 34], [60, 44], [40, 44]]}
     (tmp_path / "labels").mkdir()
@@ -601,8 +586,8 @@ def test_gone_says_so_by_number_or_name(track, video, tmp_path):
     before = labels_of(out)
     for one in ("2=1", "2=cat"):
         track(video, *flags, "--gone", one)
-        for place, (now, labels) in enumerate(zip(labels_of(out), before, strict=True)):
-            is_gone = 2 <= place < 5
+        for index, (now, labels) in enumerate(zip(labels_of(out), before, strict=True)):
+            is_gone = 2 <= index < 5
             assert np.array_equal(now, np.where(labels == 1, 0, labels) if is_gone else labels)
     track(video, *flags)
     assert all(np.array_equal(*pair) for pair in zip(labels_of(out), before, strict=True))
@@ -612,7 +597,7 @@ def test_gone_says_so_by_number_or_name(track, video, tmp_path):
         track(video, *flags, "--gone", "5=cat")
 
 
-def test_files_beside_the_images_of_a_folder_are_none_of_the_video(track, tmp_path, capfd):
+def test_other_files_in_a_folder_of_frames_do_not_change_the_video(track, tmp_path, capfd):
     folder = tmp_path / "frames"
     folder.mkdir()
     for number in range(5):
@@ -634,16 +619,18 @@ def test_files_beside_the_images_of_a_folder_are_none_of_the_video(track, tmp_pa
     assert "1 of them unchanged" in capfd.readouterr().out
 
 
-def test_labels_of_all_frames_that_nothing_was_tracked_from_are_told(track, video, tmp_path, capfd):
-    labels = given_back(tmp_path, [shape_at(5 + 4 * t) for t in range(7)])
+def test_labels_of_all_frames_without_an_earlier_result_are_reported(track, video, tmp_path, capfd):
+    labels = export_labels(tmp_path, [shape_at(5 + 4 * t) for t in range(7)])
     track(video, "--labels", labels)
-    told = capfd.readouterr().err
-    assert "mark 7 of 7 frames of" in told
-    assert "all of them are kept as marks: there is no earlier result to compare them with" in told
+    message = capfd.readouterr().err
+    assert "mark 7 of 7 frames of" in message
+    assert (
+        "all of them are kept as marks: there is no earlier result to compare them with" in message
+    )
 
 
 @pytest.mark.parametrize("mask_size", [(30, 20), None, "unknown"])
-def test_a_mask_that_was_spoilt_is_told(track, video, mask, tmp_path, mask_size):
+def test_an_invalid_edited_mask_is_refused(track, video, mask, tmp_path, mask_size):
     track(video, "--mask", mask)
     path = tmp_path / "tracked-masks/00003.png"
     if mask_size is None:
@@ -661,7 +648,9 @@ def test_a_mask_that_was_spoilt_is_told(track, video, mask, tmp_path, mask_size)
 
 
 @pytest.mark.parametrize("mode", ["1", "L"])
-def test_a_mask_that_lost_the_objects_numbers_is_told(track, video, mask, tmp_path, mode):
+def test_a_black_and_white_edit_is_refused_if_there_are_several_objects(
+    track, video, mask, tmp_path, mode
+):
     white = Image.fromarray(255 * shape_at(29).astype(np.uint8)).convert(mode)
     one = track(video, "--mask", mask, out="one.mp4")
     white.save(tmp_path / "one-masks/00003.png")
@@ -677,19 +666,19 @@ def test_a_mask_that_lost_the_objects_numbers_is_told(track, video, mask, tmp_pa
 
 
 @pytest.mark.parametrize("what", ["frames", "rows", "given", "masks", "height", "half"])
-def test_a_table_that_was_spoilt_is_told(track, video, mask, what):
+def test_a_damaged_table_is_refused_without_overwrite(track, video, mask, what):
     out = track(video, "--mask", mask)
     table = out.with_suffix(".json")
-    told = json.loads(table.read_text())
+    content = json.loads(table.read_text())
     if what == "frames":
-        del told["frames"][5:]
+        del content["frames"][5:]
     elif what == "rows":
-        del told["frames"][2]["objects"][0]["confidence"]
+        del content["frames"][2]["objects"][0]["confidence"]
     elif what == "height":
-        told["height"] = "high"
+        content["height"] = "high"
     elif what != "half":
-        del told["provenance"][what]
-    text = json.dumps(told)
+        del content["provenance"][what]
+    text = json.dumps(content)
     table.write_text(text[: len(text) // 2] if what == "half" else text)
     with pytest.raises(InputError, match=r"tracked.json: does not fit together .* --overwrite"):
         track(video, "--mask", mask)
@@ -697,7 +686,7 @@ def test_a_table_that_was_spoilt_is_told(track, video, mask, what):
     track(video, "--mask", mask)
 
 
-def test_what_ends_while_it_is_written_leaves_all_as_it_was(
+def test_a_run_killed_while_writing_leaves_all_files_unchanged(
     track, video, mask, tmp_path, monkeypatch
 ):
     track(video, "--mask", mask)
@@ -721,7 +710,7 @@ def test_what_ends_while_it_is_written_leaves_all_as_it_was(
 
 
 @pytest.mark.parametrize("place", ["before the table", "behind the table"])
-def test_who_is_killed_while_files_get_their_names_loses_no_painting(
+def test_a_run_killed_while_publishing_loses_no_edits(
     track, video, mask, tmp_path, monkeypatch, place
 ):
     def killed(*_):
@@ -749,7 +738,7 @@ def test_who_is_killed_while_files_get_their_names_loses_no_painting(
         assert np.array_equal(one, other)
 
 
-def test_what_is_painted_after_a_kill_is_not_overwritten_by_what_was_left(
+def test_an_edit_after_a_kill_is_not_overwritten_by_the_killed_run(
     track, video, mask, tmp_path, monkeypatch
 ):
     def killed(*_):
@@ -767,15 +756,15 @@ def test_what_is_painted_after_a_kill_is_not_overwritten_by_what_was_left(
     assert np.array_equal(labels_of(out)[5] == 1, shape_at(13))
 
 
-def test_who_stops_before_as_many_frames_as_were_there_keeps_those(
+def test_an_interrupted_shorter_run_keeps_the_earlier_files(
     track, video, mask, tmp_path, monkeypatch, capfd
 ):
     track(video, "--mask", mask)
     write_mask(tmp_path / "tracked-masks/00004.png", value=1, left=13)
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     before = {path: path.read_bytes() for path in files}
-    asked = iter([False, False, True])
-    monkeypatch.setattr(command, "interruptible", lambda: nullcontext(lambda: next(asked)))
+    answers = iter([False, False, True])
+    monkeypatch.setattr(command, "interruptible", lambda: nullcontext(lambda: next(answers)))
     flags = ("--video", video, "--out", tmp_path / "tracked.mp4", "--device", "cpu")
     assert command.main([*map(str, flags), "--mask", str(mask), "--size", "40"]) == 130
     assert "all files are as they were" in capfd.readouterr().err
@@ -783,7 +772,7 @@ def test_who_stops_before_as_many_frames_as_were_there_keeps_those(
     assert {path: path.read_bytes() for path in found} == before
 
 
-def test_a_corrected_point_leaves_the_others(track, video, tmp_path):
+def test_correcting_one_point_leaves_the_others_unchanged(track, video, tmp_path):
     def label(frame, *points):
         shapes = [
             {"label": name, "points": [[x, y]], "shape_type": "point", "group_id": None}
@@ -804,35 +793,35 @@ def test_a_corrected_point_leaves_the_others(track, video, tmp_path):
     assert after[0] == before[0]
 
 
-def test_of_points_whose_first_frame_was_taken_away_the_next_one_is_a_mark(track, video, tmp_path):
+def test_the_next_frame_of_points_is_a_mark_if_the_first_is_removed(track, video, tmp_path):
     out = track(video, "--points", "8,12", "--write", "coco")
     exported = WRITERS["coco"].path_of(out)
-    told = json.loads(exported.read_text())
+    content = json.loads(exported.read_text())
     labels = tmp_path / "labels.json"
-    told["annotations"][5]["keypoints"][:2] = [40, 20]
+    content["annotations"][5]["keypoints"][:2] = [40, 20]
     for first in (0, 1):
-        labels.write_text(json.dumps({**told, "annotations": told["annotations"][first:]}))
+        labels.write_text(json.dumps({**content, "annotations": content["annotations"][first:]}))
         for _ in range(2):
             track(video, "--labels", labels)
             assert marks_of(out) == [first, 5]
 
 
-def test_a_corrected_point_is_taken_back_by_the_place_of_before(track, video, tmp_path):
+def test_exporting_the_earlier_position_undoes_a_corrected_point(track, video, tmp_path):
     out = track(video, "--points", "8,12", "--write", "coco")
     exported = WRITERS["coco"].path_of(out)
-    before, told = rows_of(out), json.loads(exported.read_text())
-    xy = told["annotations"][4]["keypoints"][:2]
+    before, content = rows_of(out), json.loads(exported.read_text())
+    xy = content["annotations"][4]["keypoints"][:2]
     labels = tmp_path / "labels.json"
-    for place, marked in ((xy, [0]), ([40, 20], [0, 4]), (xy, [0])):
-        told["annotations"][4]["keypoints"][:2] = place
-        labels.write_text(json.dumps(told))
+    for position, marked in ((xy, [0]), ([40, 20], [0, 4]), (xy, [0])):
+        content["annotations"][4]["keypoints"][:2] = position
+        labels.write_text(json.dumps(content))
         track(video, "--labels", labels)
         assert marks_of(out) == marked
     after = [(row["x"], row["y"]) for row in rows_of(out)]
     assert after == [(row["x"], row["y"]) for row in before]
 
 
-def test_an_interrupted_correction_leaves_all_as_it_was(checkpoint, tmp_path):
+def test_an_interrupted_correction_leaves_all_files_unchanged(checkpoint, tmp_path):
     video = write_video(tmp_path / "long.mkv", 400)
     write_mask(tmp_path / "a.png")
     write_mask(tmp_path / "fix.png", left=9)
@@ -845,24 +834,24 @@ def test_an_interrupted_correction_leaves_all_as_it_was(checkpoint, tmp_path):
     process = subprocess.Popen(
         [*line, f"200={tmp_path / 'fix.png'}"], stderr=subprocess.PIPE, text=True
     )
-    told = ""
+    output = ""
     until = time.monotonic() + TIMEOUT_SECONDS
-    while "backward" not in told and process.poll() is None and time.monotonic() < until:
-        told += os.read(process.stderr.fileno(), 4096).decode()
+    while "backward" not in output and process.poll() is None and time.monotonic() < until:
+        output += os.read(process.stderr.fileno(), 4096).decode()
     process.send_signal(signal.SIGINT)
     rest = process.communicate(timeout=TIMEOUT_SECONDS)[1]
-    assert process.returncode == 130, told + rest
+    assert process.returncode == 130, output + rest
     assert "interrupted; all files are as they were" in rest
     assert {path: path.read_bytes() for path in before} == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def test_what_was_interrupted_is_tracked_anew(track, video, mask, capfd):
+def test_an_interrupted_result_is_retracked_completely(track, video, mask, capfd):
     out = track(video, "--mask", mask)
     table = out.with_suffix(".json")
-    told = json.loads(table.read_text())
-    told["provenance"]["whole"] = False
-    table.write_text(json.dumps(told))
+    content = json.loads(table.read_text())
+    content["provenance"]["whole"] = False
+    table.write_text(json.dumps(content))
     capfd.readouterr()
     track(video, "--mask", mask)
     assert "tracked 7 frames: " in capfd.readouterr().out

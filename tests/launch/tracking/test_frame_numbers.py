@@ -1,4 +1,4 @@
-"""Which frame's number the name of an image carries."""
+"""Tests which frame number is found in the name of an image."""
 
 import pytest
 
@@ -23,7 +23,7 @@ from launch.tracking.frame_numbers import frame_number
         ("00012", "000.mp4", 12),
     ],
 )
-def test_the_number_of_a_name_is_the_frames(name, video, number):
+def test_the_frame_number_is_found_in_a_name(name, video, number):
     assert frame_number(name, video) == number
 
 
@@ -38,5 +38,5 @@ def test_the_number_of_a_name_is_the_frames(name, video, number):
         "vlcsnap-2024-01-01-12h30m15s005",
     ],
 )
-def test_a_name_without_a_number_or_with_several_carries_none(name):
+def test_a_name_with_no_or_several_numbers_has_no_frame_number(name):
     assert frame_number(name, "walk.mp4") is None

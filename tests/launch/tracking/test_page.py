@@ -1,5 +1,5 @@
-"""The page of launch/track.py in a real browser: choose a video, click, drag, paint, track, and
-play the result."""
+"""Tests the page of launch/track.py in a real browser: choose a video, click, drag, paint, track,
+and play the result."""
 
 import builtins
 import csv
@@ -28,7 +28,7 @@ PHONE = {"width": 390, "height": 844}
 
 @pytest.fixture(scope="module")
 def server(checkpoint):
-    """The page's address, as the command tells it."""
+    """The page's address, as the command prints it."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -42,16 +42,16 @@ def server(checkpoint):
         "cpu",
     ]
     line += ["--port", str(port), "--protocol", "identity", "--size", "0"]
-    # tests in the background of a shell have Ctrl-C ignored, and what they start would inherit that
+    # tests in the background of a shell ignore Ctrl-C, and the process would inherit that
     process = subprocess.Popen(
         line,
         stdout=subprocess.PIPE,
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    told = process.stdout.readline() + process.stdout.readline()
-    address = re.search(r"http://127\.0\.0\.1:\d+", told)
-    assert address, told
+    output = process.stdout.readline() + process.stdout.readline()
+    address = re.search(r"http://127\.0\.0\.1:\d+", output)
+    assert address, output
     yield address[0]
     process.send_signal(signal.SIGINT)
     assert process.wait(timeout=TIMEOUT_SECONDS) == 0
@@ -59,25 +59,28 @@ def server(checkpoint):
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory):
-    # a format that browsers don't play
+    # browsers don't play this format
     return write_video(tmp_path_factory.mktemp("video") / "my.mkv")
 
 
 @pytest.fixture
 def page(browser, server, video):
-    """The page with a video chosen; nothing may go wrong on it, and nothing be asked of other
-    hosts."""
-    page = browser.new_page(viewport={"width": 1280, "height": 1200})  # all of it can be clicked
+    """The page with a chosen video. Errors on it and requests to other hosts fail the test."""
+    # high enough to show everything
+    page = browser.new_page(viewport={"width": 1280, "height": 1200})
     page.set_default_timeout(1000 * TIMEOUT_SECONDS)
-    wrong = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    problems = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on(
+        "console",
+        lambda message: problems.append(message.text) if message.type == "error" else None,
+    )
     page.on(
         "request",
         lambda request: (
             None
             if request.url.startswith((server, "data:", "blob:"))
-            else wrong.append(request.url)
+            else problems.append(request.url)
         ),
     )
     page.goto(server)
@@ -85,11 +88,11 @@ def page(browser, server, video):
     page.wait_for_function(f"document.querySelector('#marks canvas.frame')?.width === {WIDTH}")
     yield page
     page.close()
-    assert not wrong
+    assert not problems
 
 
 def at(page, x, y):
-    """A place in the video as one on the screen."""
+    """Convert a position in the video to one on the screen."""
     box = page.locator("#marks canvas.frame").bounding_box()
     return box["x"] + (x + 0.5) / WIDTH * box["width"], box["y"] + (y + 0.5) / HEIGHT * box[
         "height"
@@ -103,8 +106,8 @@ def drag(page, start, end):
     page.mouse.up()
 
 
-def result(page, suffix, tmp_path):
-    """A file that the page offers when it is done, once the video plays."""
+def track_and_download(page, suffix, tmp_path):
+    """Track, play the resulting video, and download a file of the result."""
     page.click("#start")
     page.wait_for_selector("#result video")
     playing = (
@@ -112,44 +115,44 @@ def result(page, suffix, tmp_path):
         " await v.play(); return [v.videoWidth, v.error] }"
     )
     assert page.evaluate(playing) == [WIDTH + 1, None]
-    return got(page, suffix, tmp_path)
+    return download_file(page, suffix, tmp_path)
 
 
-def got(page, suffix, tmp_path):
-    """A file that the page offers."""
+def download_file(page, suffix, tmp_path):
+    """Download a file of the result."""
     with page.expect_download() as download:
         page.locator(f"#files a[download$='{suffix}']").first.click()
     download.value.save_as(tmp_path / f"got{suffix}")
     return tmp_path / f"got{suffix}"
 
 
-def test_points_are_clicked_tracked_and_told(page, tmp_path):
-    for place in ((15, 20), (50, 40), (30, 30)):
-        page.mouse.click(*at(page, *place))
+def test_clicked_points_are_tracked_and_written_to_the_table(page, tmp_path):
+    for position in ((15, 20), (50, 40), (30, 30)):
+        page.mouse.click(*at(page, *position))
     page.click("[data-act=undo]")
-    with result(page, ".csv", tmp_path).open() as file:
+    with track_and_download(page, ".csv", tmp_path).open() as file:
         rows = list(csv.DictReader(file))
     assert [(float(row["x"]), float(row["y"])) for row in rows[:2]] == [(15, 20), (50, 40)]
     assert len(rows) == 7 * 2
     assert "Tracked 7 frames" in page.inner_text("#told")
 
 
-def test_boxes_are_dragged_on_a_later_frame_and_followed_backwards(page, tmp_path):
+def test_boxes_on_a_later_frame_are_tracked_backwards(page, tmp_path):
     page.locator("#frame input[type=number]").fill("4")
     page.locator("#frame input[type=number]").press("Enter")
     page.click("[data-mode=box]")
     page.wait_for_timeout(1000)
-    drag(page, (40, 30), (20, 10))  # from any corner
+    drag(page, (40, 30), (20, 10))  # a box may begin at any corner
     page.locator("#backward input").check()
     page.locator("#names textarea, #names input").fill("wolf")
-    with result(page, ".csv", tmp_path).open() as file:
+    with track_and_download(page, ".csv", tmp_path).open() as file:
         rows = list(csv.DictReader(file))
     assert [rows[4][name] for name in ("x0", "y0", "x1", "y1")] == ["20", "10", "41", "31"]
     assert int(rows[0]["area"]) > 0
     assert {row["name"] for row in rows} == {"wolf"}
 
 
-def test_objects_are_painted_and_rubbed_out_in_a_narrow_window(page, tmp_path):
+def test_objects_are_painted_and_erased_in_a_narrow_window(page, tmp_path):
     page.set_viewport_size(PHONE)
     assert page.evaluate("document.documentElement.scrollWidth") <= PHONE["width"]
     page.click("[data-mode=mask]")
@@ -159,20 +162,20 @@ def test_objects_are_painted_and_rubbed_out_in_a_narrow_window(page, tmp_path):
     drag(page, (10, 30), (50, 30))
     page.click("[data-object='0']")
     drag(page, (40, 30), (60, 30))
-    with zipfile.ZipFile(result(page, ".zip", tmp_path)) as packed:
+    with zipfile.ZipFile(track_and_download(page, ".zip", tmp_path)) as packed:
         first = np.asarray(Image.open(packed.open("00000.png")))
     assert (first[10, 20], first[30, 20], first[30, 45], first[20, 20]) == (1, 2, 0, 0)
 
 
-def bar(page, frame, count=7):
-    """Click on a frame of the timeline, and wait until it is seen."""
+def click_timeline(page, frame, count=7):
+    """Click on a frame of the timeline, and wait until it is shown."""
     box = page.locator("#marks canvas.timeline").bounding_box()
-    place = box["x"] + (frame + 0.5) / count * box["width"], box["y"] + box["height"] / 2
-    page.mouse.click(*place)
-    seen(page, frame)
+    position = box["x"] + (frame + 0.5) / count * box["width"], box["y"] + box["height"] / 2
+    page.mouse.click(*position)
+    wait_for_frame(page, frame)
 
 
-def seen(page, frame):
+def wait_for_frame(page, frame):
     field = "document.querySelector('#frame input[type=number]').value"
     page.wait_for_function(f"{field} === '{frame}'")
     page.wait_for_timeout(500)
@@ -184,32 +187,32 @@ def masks_of(path):
 
 
 @pytest.mark.parametrize("width", [375, 1280])
-def test_what_was_tracked_is_corrected_by_painting_over_it(page, tmp_path, width):
+def test_tracked_masks_are_corrected_by_painting_over_them(page, tmp_path, width):
     page.set_viewport_size({"width": width, "height": 1200})
     page.click("[data-mode=mask]")
     page.locator("[name=size]").fill("6")
     drag(page, (10, 10), (30, 10))
     page.click("[data-object='2']")
     drag(page, (10, 30), (50, 30))
-    before = masks_of(result(page, ".zip", tmp_path))
+    before = masks_of(track_and_download(page, ".zip", tmp_path))
     page.wait_for_selector("#marks canvas.timeline:visible")
     assert page.evaluate("document.documentElement.scrollWidth") <= width
-    bar(page, 4)
+    click_timeline(page, 4)
     page.click("[data-object='0']")
     drag(page, (40, 30), (60, 30))
     track_twice(page)
-    after = masks_of(got(page, ".zip", tmp_path))
+    after = masks_of(download_file(page, ".zip", tmp_path))
     assert (before[4][30, 45], after[4][30, 45], after[4][30, 20]) == (2, 0, 2)
     assert (after[5][30, 45], after[5][10, 20]) == (0, 1)
     assert np.array_equal(after[0], before[0])
-    # what is corrected is seen
-    bar(page, 6)
+    # the frame is shown with the corrected masks
+    click_timeline(page, 6)
     pixel = "document.querySelector('#marks canvas.frame').getContext('2d').getImageData"
     erased, kept = (page.evaluate(f"[...{pixel}({x}, 30, 1, 1).data]") for x in (45, 20))
     assert kept[1] > erased[1] + 30
 
 
-def test_keys_choose_and_undo_and_go_to_other_frames(page):
+def test_keys_choose_objects_undo_marks_and_change_the_frame(page):
     page.mouse.click(*at(page, 15, 20))
     page.click("[data-mode=mask]")
     drag(page, (10, 10), (30, 10))
@@ -218,7 +221,7 @@ def test_keys_choose_and_undo_and_go_to_other_frames(page):
         page.keyboard.press(key)
         page.wait_for_function(f"({pressed})({number}) === 'true'")
     page.keyboard.press("ArrowRight")
-    seen(page, 1)
+    wait_for_frame(page, 1)
     assert "Marks on 1 other frame are kept" in page.inner_text("#marks .hint")
     page.locator("#marks canvas.frame").focus()
     page.keyboard.press("Control+z")
@@ -228,116 +231,118 @@ def test_keys_choose_and_undo_and_go_to_other_frames(page):
     page.get_by_text("nothing is marked").first.wait_for()
 
 
-def give_labels(page, path):
-    """A file of labels with a square."""
+def upload_labels(page, path):
+    """Upload a labels file with a square."""
     page.get_by_text("Labels of another tool").click()
     page.set_input_files("#labels input[type=file]", write_labelme(path, [{"points": SQUARE}]))
     page.locator("#labels").get_by_text(path.stem).first.wait_for()
 
 
 def track_twice(page):
-    """Track again with the strokes over frame 4, and once more with the same, which mean the same
-    over what has changed by them."""
-    for same in (1, 7):
+    """Track with the strokes over frame 4, and then again with the same strokes. They must not
+    change anything the second time, although the masks below them have changed."""
+    for unchanged in (1, 7):
         page.click("#start")
-        page.get_by_text(f"{same} of them unchanged").wait_for()
+        page.get_by_text(f"{unchanged} of them unchanged").wait_for()
 
 
-def test_labels_of_a_tool_are_tracked_and_go_back_to_it(page, tmp_path):
-    give_labels(page, tmp_path / "frame_000002.json")
+def test_tool_labels_are_tracked_and_written_in_a_tool_format(page, tmp_path):
+    upload_labels(page, tmp_path / "frame_000002.json")
     page.locator("#formats").get_by_label("cvat").check()
-    tracks = ElementTree.parse(result(page, ".xml", tmp_path)).getroot().findall("track")
+    tracks = (
+        ElementTree.parse(track_and_download(page, ".xml", tmp_path)).getroot().findall("track")
+    )
     assert [track.get("label") for track in tracks] == ["square"]
     assert [int(shape.get("frame")) for shape in tracks[0]] == [2, 3, 4, 5, 6]
     assert "Tracked 7 frames" in page.inner_text("#told")
 
 
-def test_what_was_tracked_from_labels_is_corrected_by_painting_too(page, tmp_path):
-    give_labels(page, tmp_path / "frame_000000.json")
-    before = masks_of(result(page, ".zip", tmp_path))
+def test_masks_tracked_from_labels_are_corrected_by_painting(page, tmp_path):
+    upload_labels(page, tmp_path / "frame_000000.json")
+    before = masks_of(track_and_download(page, ".zip", tmp_path))
     page.wait_for_selector("#marks canvas.timeline:visible")
-    bar(page, 4)
+    click_timeline(page, 4)
     page.click("[data-mode=mask]")
     page.locator("[name=size]").fill("6")
     drag(page, (40, 30), (60, 30))
     track_twice(page)
-    after = masks_of(got(page, ".zip", tmp_path))
+    after = masks_of(download_file(page, ".zip", tmp_path))
     assert [mask[30, 50] for mask in before] == [0] * 7
     assert (after[0][30, 50], after[4][30, 50], after[6][30, 50]) == (0, 1, 1)
     page.click("[data-object='2']")
     drag(page, (40, 40), (60, 40))
     page.click("#start")
     page.get_by_text("has object 2: expected some of 1").first.wait_for()
-    # taken back, all strokes are: what was painted goes
+    # once all strokes are undone, their corrections disappear
     page.click("[data-act=clear]")
     page.click("#start")
     page.get_by_text("Tracked 7 frames.").wait_for()
-    assert np.array_equal(masks_of(got(page, ".zip", tmp_path))[4], before[4])
+    assert np.array_equal(masks_of(download_file(page, ".zip", tmp_path))[4], before[4])
 
 
-def test_starting_without_marks_is_told_on_the_page(page):
+def test_starting_without_marks_shows_an_error_on_the_page(page):
     page.click("#start")
     page.get_by_text("nothing is marked").first.wait_for()
 
 
-def test_a_port_that_is_taken_is_one_line(refused, server, checkpoint):
+def test_a_taken_port_is_refused_with_one_line(refused, server, checkpoint):
     port = server.rpartition(":")[2]
     assert f"port {port}: is taken" in refused(
         "track", "--browser", "--checkpoint", checkpoint, "--port", port
     )
 
 
-def test_without_gradio_the_line_says_how_to_get_it(refused, checkpoint, monkeypatch):
-    real = builtins.__import__
+def test_the_error_for_missing_gradio_says_how_to_install_it(refused, checkpoint, monkeypatch):
+    real_import = builtins.__import__
 
-    def without(name, *rest, **named):
+    def import_without_gradio(name, *rest, **named):
         if name.partition(".")[0] == "gradio":
             raise ModuleNotFoundError("no gradio", name="gradio")
-        return real(name, *rest, **named)
+        return real_import(name, *rest, **named)
 
     monkeypatch.delitem(sys.modules, "launch.tracking.page", raising=False)
     monkeypatch.delitem(sys.modules, "launch.tracking.marking", raising=False)
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setattr(builtins, "__import__", import_without_gradio)
     assert "the page needs gradio: pip install 'gradio>=6.31'" in refused(
         "track", "--browser", "--checkpoint", checkpoint
     )
 
 
-def test_of_what_was_found_only_what_a_stroke_changes_is_marked():
-    found = np.zeros((20, 40), np.uint8)
-    found[2:8, 2:12], found[2:8, 20:30], found[12:18, 2:12] = 1, 2, 3
-    nothing = np.zeros_like(found)
-    rubbed = [{"object": 0, "radius": 2, "path": [[10, 4]]}]
-    labels, gone = correct(found, nothing, rubbed)
+def test_strokes_mark_only_the_tracked_objects_that_they_change():
+    tracked = np.zeros((20, 40), np.uint8)
+    tracked[2:8, 2:12], tracked[2:8, 20:30], tracked[12:18, 2:12] = 1, 2, 3
+    nothing = np.zeros_like(tracked)
+    erased = [{"object": 0, "radius": 2, "path": [[10, 4]]}]
+    labels, gone = correct(tracked, nothing, erased)
     assert (set(np.unique(labels)), labels[4, 10], labels[4, 4]) == ({0, 1}, 0, 1)
     assert not gone
-    assert not correct(found, nothing, [])[0].any()
-    # a stroke that is there already is a mark all the same
-    again = [{"object": 2, "radius": 1, "path": [[24, 4]]}]
-    assert np.array_equal(correct(found, nothing, again)[0], np.where(found == 2, 2, 0))
+    assert not correct(tracked, nothing, [])[0].any()
+    # a stroke that changes no pixel is still a mark
+    repeated = [{"object": 2, "radius": 1, "path": [[24, 4]]}]
+    assert np.array_equal(correct(tracked, nothing, repeated)[0], np.where(tracked == 2, 2, 0))
     boxed = nothing.copy()
     boxed[12:15, 20:30] = 4
     assert set(np.unique(correct(None, boxed, [])[0])) == {0, 4}
 
 
-def test_an_object_that_is_rubbed_out_wholly_is_gone(tmp_path):
+def test_a_completely_erased_object_is_gone(tmp_path):
     found = np.zeros((40, 60), np.uint8)
     found[5:15, 5:15], found[20:30, 40:50] = 1, 2
-    rub = {"frame": 4, "object": 0, "radius": 30, "path": [[10, 10]]}
-    first = [
+    erase = {"frame": 4, "object": 0, "radius": 30, "path": [[10, 10]]}
+    painted = [
         {"frame": 0, "object": number, "radius": 4, "path": [[x, y]]}
         for number, x, y in ((1, 10, 10), (2, 45, 25))
     ]
-    marks = {"mode": "mask", "width": 60, "height": 40, "box": [], "mask": [*first, rub]}
+    marks = {"mode": "mask", "width": 60, "height": 40, "box": [], "mask": [*painted, erase]}
     tracked = {0: None, 4: np.where(found == 1, found, 0)}
     prompts = read_marks(json.dumps(marks), tmp_path, tracked.get)
     assert (len(prompts.mask), prompts.gone) == (1, ("4=1",))
-    # of an object that was painted there only now nothing is to be gone
+    # in a frame that was not tracked, no object can become absent
     tracked[4] = None
     assert read_marks(json.dumps(marks), tmp_path, tracked.get).gone == ()
 
 
-def test_boxes_and_strokes_are_objects_of_one_tracking(tmp_path):
+def test_boxes_and_strokes_can_be_combined(tmp_path):
     box = {"frame": 0, "x0": 2, "y0": 3, "x1": 12, "y1": 13}
     stroke = {"frame": 5, "object": 1, "radius": 2, "path": [[20, 10]]}
     marks = {"mode": "box", "width": 40, "height": 20, "points": [], "box": [box], "mask": [stroke]}
@@ -354,7 +359,7 @@ def test_boxes_and_strokes_are_objects_of_one_tracking(tmp_path):
     )
 
 
-def test_strokes_are_round_and_the_last_one_counts(tmp_path):
+def test_strokes_are_round_and_later_ones_cover_earlier_ones(tmp_path):
     strokes = [
         {"object": 1, "radius": 3, "path": [[10, 10], [20, 10]]},
         {"object": 0, "radius": 2, "path": [[20, 10]]},

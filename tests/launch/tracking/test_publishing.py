@@ -1,5 +1,5 @@
-"""How results come to their names: whose files they replace, what is changed meanwhile, and who is
-killed meanwhile."""
+"""Tests the publishing of results: which files they may replace, and what happens if files change
+or the process is killed meanwhile."""
 
 import errno
 import os
@@ -20,7 +20,7 @@ from corrflow.tracking.disk_buffer import DiskBuffer
 from corrflow.tracking.recording import MaskRecording
 
 __all__ = ["checkpoint", "mask", "track", "video"]  # fixtures
-SHARED_MEMORY = Path("/dev/shm")  # another file system than that of the tests
+SHARED_MEMORY = Path("/dev/shm")  # usually on another file system than the tests
 HOLDER = """
 import sys
 from pathlib import Path
@@ -32,7 +32,7 @@ with result_lock(Path(sys.argv[1])):
 
 
 def files_below(path):
-    """The file, or all files of the folder, with their bytes."""
+    """The bytes of the file, or of all files in the folder, by path."""
     return {file: file.read_bytes() for file in (path, *path.rglob("*")) if file.is_file()}
 
 
@@ -42,7 +42,7 @@ def killed(*_):
 
 @pytest.mark.parametrize("is_edited", [False, True])
 @pytest.mark.parametrize("given", ["cvat.xml", "labelme", "yolo", "yolo/labels"])
-def test_no_file_of_labels_that_are_read_in_place_is_touched(
+def test_labels_that_are_read_in_place_are_not_touched(
     track, video, mask, tmp_path, given, is_edited
 ):
     name = given.removesuffix(".xml").removesuffix("/labels")
@@ -62,10 +62,10 @@ def test_no_file_of_labels_that_are_read_in_place_is_touched(
 
 
 @pytest.mark.parametrize("name", ["tracked-masks/00001.png", "tracked-masks/00004.png", "coco"])
-def test_what_is_changed_while_it_tracks_is_not_lost(
+def test_files_that_change_during_tracking_are_not_overwritten(
     track, video, mask, tmp_path, monkeypatch, name
 ):
-    """A mask that stays, one that is tracked again, and a file that is written again."""
+    """The cases are a mask that stays, one that is tracked again, and an annotation file."""
     out = track(video, "--mask", mask, "--write", "coco")
     path = WRITERS["coco"].path_of(out) if name == "coco" else tmp_path / name
     flags = ("--mask", f"0={mask}", f"2={mask}")
@@ -112,10 +112,10 @@ def test_a_second_command_is_refused_until_the_first_ends_or_is_killed(
 
 
 @pytest.mark.parametrize("gone", [("tracked.json",), ("tracked.json", staging.LIST)])
-def test_nothing_of_a_run_that_was_killed_before_its_table_is_published(
+def test_a_run_killed_before_its_table_is_moved_publishes_nothing(
     track, video, mask, tmp_path, monkeypatch, gone
 ):
-    """Not even if the next one is killed while it takes away some of what was left."""
+    """This holds even if the next run is killed while it deletes the files that were left."""
     out = track(video, "--mask", mask)
     before, replace = files_below(tmp_path), Path.replace
     fix = write_mask(tmp_path / "fix.png", left=12)
@@ -136,7 +136,7 @@ def test_nothing_of_a_run_that_was_killed_before_its_table_is_published(
     assert files_below(tmp_path) == before
 
 
-def test_who_is_killed_behind_the_table_leaves_no_files_of_the_earlier_tracking(
+def test_a_run_killed_after_its_table_is_moved_leaves_no_outdated_files(
     track, mask, tmp_path, monkeypatch
 ):
     video = write_video(tmp_path / "one.mkv", 9)
@@ -147,16 +147,16 @@ def test_who_is_killed_behind_the_table_leaves_no_files_of_the_earlier_tracking(
         patched.setattr(staging, "move_files", killed)
         with pytest.raises(KeyboardInterrupt):
             track(video, "--mask", mask, "--overwrite")
-    shutil.copytree(tmp_path, tmp_path / "copy")  # whose files have other times
+    shutil.copytree(tmp_path, tmp_path / "copy")  # files of the copy have other times
     for folder in (tmp_path, tmp_path / "copy"):
         track(video, "--mask", mask, out=folder / "tracked.mp4")
         masks = sorted(path.name for path in (folder / "tracked-masks").iterdir())
-        assert masks == [*(f"{place:05d}.png" for place in range(7)), painted.name]
+        assert masks == [*(f"{index:05d}.png" for index in range(7)), painted.name]
         assert marks_of(folder / out.name) == [0]
         assert not list(folder.glob(".*"))
 
 
-def test_folders_of_files_that_do_not_come_again_go_with_them(track, video, mask, tmp_path):
+def test_folders_of_outdated_files_are_removed_if_they_become_empty(track, video, mask, tmp_path):
     track(video, "--mask", mask, "--write", "yolo", "labelme")
     notes = tmp_path / "tracked-labelme/notes.txt"
     notes.write_text("mine")
@@ -171,7 +171,7 @@ def test_folders_of_files_that_do_not_come_again_go_with_them(track, video, mask
     [("-masks", False), ("-labelme", False), (".csv", True), (".mp4", True), ("-cvat.xml", True)],
 )
 @pytest.mark.parametrize("is_first", [True, False])
-def test_a_place_that_can_not_be_taken_is_told_before_anything_is_tracked(
+def test_a_blocked_result_path_is_reported_before_tracking(
     track, video, mask, tmp_path, monkeypatch, name, is_folder, is_first
 ):
     if not is_first:
@@ -188,7 +188,7 @@ def test_a_place_that_can_not_be_taken_is_told_before_anything_is_tracked(
     assert files_below(tmp_path) == before
 
 
-def test_a_place_that_became_unfit_while_it_tracked_publishes_nothing(
+def test_a_result_path_blocked_during_tracking_publishes_nothing(
     track, video, mask, tmp_path, monkeypatch
 ):
     track(video, "--mask", mask)
@@ -208,7 +208,7 @@ def test_a_place_that_became_unfit_while_it_tracked_publishes_nothing(
     assert not list(tmp_path.glob(".*"))
 
 
-def test_a_folder_that_can_not_be_written_to_is_told(track, video, mask, monkeypatch, tmp_path):
+def test_an_unwritable_result_folder_is_refused(track, video, mask, monkeypatch, tmp_path):
     track(video, "--mask", mask)
     monkeypatch.setattr(os, "access", lambda path, _: path.name != "tracked-masks")
     with pytest.raises(InputError, match="tracked-masks: can't be written to: expected a folder"):
@@ -216,7 +216,7 @@ def test_a_folder_that_can_not_be_written_to_is_told(track, video, mask, monkeyp
 
 
 @pytest.mark.skipif(not SHARED_MEMORY.is_dir(), reason="there is no other file system")
-def test_a_link_to_another_file_system_is_told(track, video, mask, tmp_path):
+def test_a_link_to_another_file_system_is_refused(track, video, mask, tmp_path):
     track(video, "--mask", mask)
     elsewhere = SHARED_MEMORY / f"corrflow-{os.getpid()}"
     shutil.copytree(tmp_path / "tracked-masks", elsewhere)
@@ -233,7 +233,7 @@ def test_a_link_to_another_file_system_is_told(track, video, mask, tmp_path):
         shutil.rmtree(elsewhere)
 
 
-def test_a_full_disk_is_one_line_and_leaves_all_as_it_was(
+def test_a_full_disk_is_an_error_and_leaves_all_files_unchanged(
     track, video, mask, tmp_path, monkeypatch
 ):
     out = track(video, "--mask", mask)

@@ -1,4 +1,4 @@
-"""A folder of videos with labels: `launch/track.py --video DIR --labels DIR --out DIR`."""
+"""Tests tracking a folder of videos: `launch/track.py --video DIR --labels DIR --out DIR`."""
 
 import csv
 import json
@@ -20,7 +20,7 @@ __all__ = ["checkpoint"]  # a fixture
 
 @pytest.fixture
 def folders(tmp_path):
-    """Videos of one, two and no labels, one of them in a subfolder."""
+    """Videos with labels of one, two and no frames, one of them in a subfolder."""
     (tmp_path / "videos" / "day two").mkdir(parents=True)
     (tmp_path / "labels" / "day two" / "walk").mkdir(parents=True)
     write_video(tmp_path / "videos" / "run.mkv", count=3)
@@ -51,7 +51,7 @@ def rows_of(out):
         return {row["video"]: row for row in csv.DictReader(file)}
 
 
-def test_a_painted_mask_of_one_video_tracks_that_video_again(track, folders, capfd):
+def test_an_edited_mask_tracks_its_video_again(track, folders, capfd):
     assert track() == 0
     path = folders / "out/run-masks/00001.png"
     with Image.open(path) as image:
@@ -60,8 +60,8 @@ def test_a_painted_mask_of_one_video_tracks_that_video_again(track, folders, cap
     Image.fromarray(shape).save(path)
     capfd.readouterr()
     assert track() == 0
-    told = capfd.readouterr()
-    assert "tracking" in told.err
+    captured = capfd.readouterr()
+    assert "tracking" in captured.err
     assert json.loads((folders / "out/run.json").read_text())["provenance"]["edited"] == {
         "1": {"1": ""}
     }
@@ -86,26 +86,27 @@ def test_every_video_is_tracked_from_its_labels_once(track, folders, capfd):
     assert 0 < float(rows["run"]["confidence"]) <= 1
     first = np.asarray(Image.open(out / "run-masks" / "00000.png"))
     assert (first[10:30, 5:25] == 1).all()
-    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
-    assert {path.name for path in made} == {"run.mp4", "walk.mp4"}
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
+    assert {path.name for path in times} == {"run.mp4", "walk.mp4"}
     assert (out / "day two" / "walk-cvat.xml").exists()
-    # again: nothing is left; with other labels: that video alone
+    # the same command again tracks nothing
     assert track("--write", "cvat") == 0
-    assert {path: path.stat().st_mtime_ns for path in made} == made
-    # another format: is written of all
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    # another format is written for all videos
     assert track("--write", "cvat", "labelme") == 0
     assert (out / "day two" / "walk-labelme").is_dir()
-    made = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
+    times = {path: path.stat().st_mtime_ns for path in out.rglob("*.mp4")}
+    # changed labels track their video alone
     other = {"label": "late", "group_id": 2, "points": [[40, 2], [60, 2], [60, 8], [40, 8]]}
     labels = folders / "labels" / "run.json"
     write_labelme(labels, [{"points": SQUARE}, other], "frame_000000.jpg")
     assert track("--write", "cvat") == 0
-    changed = {path.name for path in made if path.stat().st_mtime_ns != made[path]}
+    changed = {path.name for path in times if path.stat().st_mtime_ns != times[path]}
     assert changed == {"run.mp4"}
     assert "late" in (out / "run-cvat.xml").read_text()
 
 
-def test_a_problem_is_told_and_tried_again(track, folders, capfd):
+def test_a_video_with_a_problem_is_reported_and_tried_again(track, folders, capfd):
     labels = folders / "labels" / "run.json"
     write_labelme(labels, [{"points": SQUARE}], "frame_000009.jpg")
     assert track() == 1
@@ -119,7 +120,7 @@ def test_a_problem_is_told_and_tried_again(track, folders, capfd):
     assert rows_of(folders / "out")["run"]["state"] == "tracked"
 
 
-def test_a_link_to_a_video_that_is_gone_does_not_stop_the_others(track, folders):
+def test_a_broken_link_does_not_stop_the_other_videos(track, folders):
     video = folders / "videos" / "run.mkv"
     video.unlink()
     video.symlink_to(folders / "gone.mkv")
@@ -129,7 +130,7 @@ def test_a_link_to_a_video_that_is_gone_does_not_stop_the_others(track, folders)
     assert rows["day two/walk"]["state"] == "tracked"
 
 
-def test_a_video_that_was_replaced_is_not_taken_for_done(track, folders):
+def test_a_replaced_video_does_not_count_as_tracked(track, folders):
     assert track() == 0
     write_video(folders / "videos" / "run.mkv", count=5)
     assert track() == 1
@@ -138,36 +139,36 @@ def test_a_video_that_was_replaced_is_not_taken_for_done(track, folders):
     assert rows_of(folders / "out")["run"]["frames"] == "5"
 
 
-def test_labels_may_end_in_capital_letters(track, folders):
+def test_label_suffixes_may_be_in_capital_letters(track, folders):
     labels = folders / "labels/run.json"
     labels.rename(labels.with_suffix(".JSON"))
     assert track() == 0
     assert rows_of(folders / "out")["run"]["state"] == "tracked"
 
 
-def test_a_picture_beside_videos_makes_them_no_frames(track, folders):
+def test_an_image_beside_videos_does_not_make_the_folder_a_video(track, folders):
     Image.new("RGB", (64, 48)).save(folders / "videos" / "IMG_0001.png")
     assert track() == 0
     assert rows_of(folders / "out")["run"]["state"] == "tracked"
 
 
-def test_array_jobs_get_the_flags_as_they_were_given(track, folders, monkeypatch):
+def test_array_jobs_receive_the_flags_unchanged(track, folders, monkeypatch):
     def keep(tasks, last, *_):
-        handed.extend([*tasks, last])
+        submitted.extend([*tasks, last])
         raise ClusterError("not today")
 
-    handed = []
+    submitted = []
     monkeypatch.setattr(track_folder, "goes_to_slurm", lambda jobs, local: True)
     monkeypatch.setattr(job_array, "submit_array", keep)
     monkeypatch.chdir(folders)
     (folders / "coco").mkdir()
     with pytest.raises(ClusterError):
         track("--write", "coco", "--jobs", 2)
-    assert len(handed) == 3
-    assert all("coco" in task.arguments["argv"] for task in handed)
+    assert len(submitted) == 3
+    assert all("coco" in task.arguments["argv"] for task in submitted)
 
 
-def test_processes_do_the_same_as_one(track, folders):
+def test_several_processes_produce_the_results_of_one(track, folders):
     assert track(out="alone") == 0
     assert track("--jobs", 2, "--local", out="shared") == 0
     for name in ("run-masks/00002.png", "day two/walk-masks/00003.png", "run.csv"):
@@ -176,7 +177,7 @@ def test_processes_do_the_same_as_one(track, folders):
     assert states.count("tracked") == 2
 
 
-def test_what_does_not_fit_is_one_line(track, folders, refused, checkpoint):
+def test_invalid_input_is_refused_with_one_line(track, folders, refused, checkpoint):
     assert track() == 0
     base = ("--video", folders / "videos", "--checkpoint", checkpoint, "--device", "cpu")
     given = ("--labels", folders / "labels")
@@ -203,7 +204,7 @@ def test_what_does_not_fit_is_one_line(track, folders, refused, checkpoint):
     assert "--labels and --points: expected one of" in words
 
 
-def test_results_that_are_gone_are_made_again(track, folders):
+def test_deleted_results_are_written_again(track, folders):
     assert track("--write", "cvat") == 0
     results = sorted((folders / "out").glob("run*"))
     assert len(results) == 5
@@ -214,9 +215,7 @@ def test_results_that_are_gone_are_made_again(track, folders):
         assert sorted((folders / "out").glob("run*")) == results
 
 
-def test_a_video_that_was_killed_while_its_files_got_their_names_is_completed(
-    track, folders, monkeypatch
-):
+def test_a_video_is_completed_after_a_kill_while_publishing(track, folders, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt
 
@@ -224,7 +223,7 @@ def test_a_video_that_was_killed_while_its_files_got_their_names_is_completed(
     path = folders / "out/run-masks/00001.png"
     with Image.open(path) as image:
         Image.fromarray(np.zeros_like(image)).save(path)
-    film = (folders / "out/run.mp4").read_bytes()
+    video_bytes = (folders / "out/run.mp4").read_bytes()
     move = staging.move_files
 
     def move_masks(folder, home, before):
@@ -235,13 +234,13 @@ def test_a_video_that_was_killed_while_its_files_got_their_names_is_completed(
         patched.setattr(staging, "move_files", move_masks)
         with pytest.raises(KeyboardInterrupt):
             track()
-    assert (folders / "out/run.mp4").read_bytes() == film
+    assert (folders / "out/run.mp4").read_bytes() == video_bytes
     assert track() == 0
-    assert (folders / "out/run.mp4").read_bytes() != film
+    assert (folders / "out/run.mp4").read_bytes() != video_bytes
     assert not list((folders / "out").glob(".run*"))
 
 
-def test_a_record_of_other_labels_does_not_count(track, folders):
+def test_a_record_of_other_labels_is_ignored(track, folders):
     assert track() == 0
     path = folders / "out" / "records" / "run.json"
     stored = json.loads(path.read_text())
