@@ -4,12 +4,11 @@ or the process is killed meanwhile."""
 import errno
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from holding import holder
 from test_correction import marks_of, shape_at, state_of, unchanged
 from test_track import checkpoint, labels_of, mask, track, video, write_mask, write_video
 
@@ -21,14 +20,6 @@ from corrflow.tracking.recording import MaskRecording
 
 __all__ = ["checkpoint", "mask", "track", "video"]  # fixtures
 SHARED_MEMORY = Path("/dev/shm")  # usually on another file system than the tests
-HOLDER = """
-import sys
-from pathlib import Path
-from launch.common.run_config import result_lock
-with result_lock(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 def files_below(path):
@@ -96,11 +87,7 @@ def test_a_second_command_is_refused_until_the_first_ends_or_is_killed(
 ):
     out = track(video, "--mask", mask)
     before = state_of(out)
-    line = [sys.executable, "-c", HOLDER, str(out)]
-    with subprocess.Popen(
-        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stdout.readline() == "held\n"
+    with holder(out, "result_lock") as process:
         with pytest.raises(InputError, match=rf"out {out}: process {process.pid} on .* tracking"):
             track(video, "--mask", mask, "--overwrite")
         assert unchanged(before, state_of(out)) == list(range(7))
