@@ -76,7 +76,7 @@ def run_strip(comparison: Comparison, run: Run, sequence: str, width: int) -> st
         f"{short(column)} {number(value)}" for column, value in figures if not math.isnan(value)
     )
     name = f"<b>{escape(run.label)}</b> " if len(comparison.runs) > 1 else ""
-    return f'<p class="told">{name}{escape(scores)}</p>' + strip(
+    return f'<p class="caption">{name}{escape(scores)}</p>' + strip(
         run.result.out / "overlays" / sequence, f"{sequence}, {run.label}", width
     )
 

@@ -138,8 +138,8 @@ class Recording(ABC, Generic[Result]):
             "frames": self.count,
         }
         self.table.finish({**tail, "provenance": facts})
-        told = digests_by_path(self.out, facts).keys()
-        self.staged.publish(told, self.disposable - told)
+        in_table = digests_by_path(self.out, facts).keys()
+        self.staged.publish(in_table, self.disposable - in_table)
 
     def mask_digests(self) -> dict[str, Any]:
         """What the table says about the masks, if there are any."""

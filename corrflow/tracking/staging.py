@@ -52,11 +52,11 @@ class StagedFiles:
     ) -> None:
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def publish(self, told: Collection[str], stale: Collection[str]) -> None:
+    def publish(self, in_table: Collection[str], stale: Collection[str]) -> None:
         """Move all files to their final paths, the table first.
 
         Args:
-            told: the files that the table lists, some of which may be in place already.
+            in_table: the files that the table lists, some of which may be in place already.
             stale: files in place that are to be removed.
 
         Raises:
@@ -65,7 +65,7 @@ class StagedFiles:
         """
         names = [*names_in(self.folder)]
         check_places(self.home, [self.home / name for name in (*names, *stale)])
-        self.check_unchanged({*names, *told, *stale})
+        self.check_unchanged({*names, *in_table, *stale})
         listed = {
             "table": content_digest(self.folder / self.table),
             "new": {name: self.in_place.get(name) for name in names},

@@ -80,7 +80,7 @@ def marking_canvas() -> gr.HTML:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShownFrame:
     """A frame on the page."""
 
     number: int
@@ -92,7 +92,7 @@ class Shown:
     """Confidence in each frame of the video; empty if it was not tracked."""
 
 
-def canvas_of(path: str, frame: Shown) -> gr.HTML:
+def canvas_of(path: str, frame: ShownFrame) -> gr.HTML:
     """The properties for `marking.js`, all of them each time, since omitted ones are reset."""
     height, width, _ = frame.pixels.shape
     return gr.HTML(

@@ -24,7 +24,7 @@ from corrflow.pictures import Pixels, read_mask, write_mask
 from corrflow.tracking.recording import masks_folder
 from launch.common.command import MISTAKES
 from launch.configs.evaluate import TrackJob
-from launch.tracking.marking import Shown, canvas_of, marking_canvas, paint, read_marks
+from launch.tracking.marking import ShownFrame, canvas_of, marking_canvas, paint, read_marks
 from launch.tracking.prompts import Prompts
 from launch.tracking.request import Progress, StoppedError, TrackRequest
 from launch.tracking.track_folder import LABEL_SUFFIXES
@@ -124,7 +124,7 @@ class OpenedVideo:
     def show(self, number: int) -> gr.HTML:
         """Show a frame to be marked, with the objects that were tracked in it."""
         pixels, tracked_hw = picture_at(self.video, number), self.tracked_at(number)
-        return canvas_of(str(self.video), Shown(number, pixels, tracked_hw, self.confidence()))
+        return canvas_of(str(self.video), ShownFrame(number, pixels, tracked_hw, self.confidence()))
 
 
 def serve(model: CorrFlow, job: TrackJob) -> int:
@@ -221,7 +221,7 @@ def tool_fields() -> tuple[gr.File, gr.CheckboxGroup]:
 def result_fields() -> tuple[gr.Video, gr.Markdown, gr.File]:
     """Fields for the resulting video, a message, and the files."""
     result = gr.Video(label="Result", interactive=False, elem_id="result")
-    message = gr.Markdown(elem_id="told")
+    message = gr.Markdown(elem_id="message")
     files = gr.File(
         label="Files", interactive=False, file_count="multiple", visible=False, elem_id="files"
     )

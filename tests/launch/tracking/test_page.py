@@ -134,7 +134,7 @@ def test_clicked_points_are_tracked_and_written_to_the_table(page, tmp_path):
         rows = list(csv.DictReader(file))
     assert [(float(row["x"]), float(row["y"])) for row in rows[:2]] == [(15, 20), (50, 40)]
     assert len(rows) == 7 * 2
-    assert "Tracked 7 frames" in page.inner_text("#told")
+    assert "Tracked 7 frames" in page.inner_text("#message")
 
 
 def test_boxes_on_a_later_frame_are_tracked_backwards(page, tmp_path):
@@ -254,7 +254,7 @@ def test_tool_labels_are_tracked_and_written_in_a_tool_format(page, tmp_path):
     )
     assert [track.get("label") for track in tracks] == ["square"]
     assert [int(shape.get("frame")) for shape in tracks[0]] == [2, 3, 4, 5, 6]
-    assert "Tracked 7 frames" in page.inner_text("#told")
+    assert "Tracked 7 frames" in page.inner_text("#message")
 
 
 def test_masks_tracked_from_labels_are_corrected_by_painting(page, tmp_path):
