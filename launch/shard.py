@@ -92,8 +92,8 @@ def run_packing(job: PackJob, plan: PackPlan | None, away: bool) -> int:
 def print_skipped(plan: PackPlan) -> None:
     """Print which kinds of files are not packed because they are not videos, so that the user can
     notice a kind of video that is not recognised."""
-    if plan.passed_over:
-        print(f"skipped, not videos: {counted(plan.passed_over)}", flush=True)
+    if plan.skipped:
+        print(f"skipped, not videos: {counted(plan.skipped)}", flush=True)
 
 
 def submit(job: PackJob, plan: PackPlan) -> Submitted:

@@ -196,11 +196,11 @@ def refused(
         monkeypatch.setattr(sys, "argv", [f"{name}.py", *map(str, flags)])
         monkeypatch.setenv("CORRFLOW_CLUSTER", "")
         code = run(importlib.import_module(f"launch.{name}").main)
-        told = capfd.readouterr().err.strip()
-        assert code == 2, told
-        lines = [line for line in told.splitlines() if line.startswith(f"{name}.py: ")]
-        assert len(lines) == 1, told
-        assert told.endswith(lines[0])
+        output = capfd.readouterr().err.strip()
+        assert code == 2, output
+        lines = [line for line in output.splitlines() if line.startswith(f"{name}.py: ")]
+        assert len(lines) == 1, output
+        assert output.endswith(lines[0])
         return lines[0]
 
     return call

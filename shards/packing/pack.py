@@ -111,7 +111,7 @@ class PackInput(NamedTuple):
     """For each video: its key, its path, its number of frames if a list says it, and its size."""
     settings: dict[str, Any]
     """Everything that determines the bytes, in JSON types."""
-    passed_over: dict[str, int]
+    skipped: dict[str, int]
     """Number of files in the source that are not videos, by suffix."""
 
 
@@ -125,7 +125,7 @@ class PackPlan:
     units: list[Unit]
     max_failures: int
     """Number of broken videos that is allowed."""
-    passed_over: dict[str, int]
+    skipped: dict[str, int]
     """Number of files in the source that are not videos, by suffix."""
 
     @property
@@ -160,7 +160,7 @@ def pack(
 
 def read_source(source: Path, config: PackConfig) -> PackInput:
     """List the videos, without writing anything. Raises DataError like `survey`."""
-    videos, passed_over = survey(source)
+    videos, skipped = survey(source)
     listed = [
         [video.key, str(video.path.absolute()), video.listed, size_of(video.path)]
         for video in videos
@@ -169,7 +169,7 @@ def read_source(source: Path, config: PackConfig) -> PackInput:
         json.dumps([[key, frames, size] for key, _, frames, size in listed]).encode()
     ).hexdigest()[:16]
     settings = {**asdict(config), "videos": len(videos), "source_digest": digest}
-    return PackInput(listed, settings, passed_over)
+    return PackInput(listed, settings, skipped)
 
 
 def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> PackPlan | None:
@@ -203,7 +203,7 @@ def prepare(packed: PackInput, out: Path, max_failures: float | None = None) -> 
             plan = {
                 "settings": settings,
                 "max_failures": allowed(max_failures, len(packed.videos)),
-                "passed_over": packed.passed_over,
+                "skipped": packed.skipped,
                 "videos": packed.videos,
             }
             file.write(json.dumps(plan).encode())
@@ -260,7 +260,7 @@ def read_plan(out: Path) -> PackPlan:
         units.append(
             Unit(out, number, videos, config, hashlib.sha256(content.encode()).hexdigest()[:16])
         )
-    return PackPlan(out, stored["settings"], units, stored["max_failures"], stored["passed_over"])
+    return PackPlan(out, stored["settings"], units, stored["max_failures"], stored["skipped"])
 
 
 def read_stored_plan(path: Path) -> dict[str, Any]:
@@ -271,7 +271,7 @@ def read_stored_plan(path: Path) -> dict[str, Any]:
         stored, reason = None, str(error)
     else:
         reason = "not the plan of a packing"
-    names = {"settings", "max_failures", "passed_over", "videos"}
+    names = {"settings", "max_failures", "skipped", "videos"}
     if isinstance(stored, dict) and stored.keys() >= names:
         return stored
     raise DataError(f"{path}: damaged ({reason}): remove {path.parent} to pack again")

@@ -51,7 +51,7 @@ class Survey(NamedTuple):
     """The contents of a source."""
 
     videos: list[VideoSource]
-    passed_over: dict[str, int]
+    skipped: dict[str, int]
     """Number of files that are not videos, by suffix, the most frequent first; hidden files are not
     counted."""
 
@@ -82,34 +82,32 @@ def survey(source: Path) -> Survey:
         raise DataError(f"source {source}: no such file or folder") from None
     except OSError as error:
         raise DataError(f"source {source}: {error.strerror}") from None
-    passed_over: Counter[str] = Counter()
+    skipped: Counter[str] = Counter()
     if source.is_file():
         paths = [source] if looks_like_video(source) else []
         root = source.parent
     else:
         root = source
-        paths = sorted(walk(source, passed_over))
+        paths = sorted(walk(source, skipped))
     if not paths:
         kinds = ", ".join(sorted(VIDEO_SUFFIXES))
-        others = f"; skipped: {counted(dict(passed_over.most_common()))}" if passed_over else ""
+        others = f"; skipped: {counted(dict(skipped.most_common()))}" if skipped else ""
         raise DataError(
             f"source {source}: no videos there: expected video files ({kinds}, or any other that "
             "a decoder opens), "
             f"folders of numbered images, or a .csv list of either{others}"
         )
     videos = named([(path.relative_to(root), path, None) for path in paths])
-    return Survey(videos, dict(passed_over.most_common()))
+    return Survey(videos, dict(skipped.most_common()))
 
 
-def counted(passed_over: dict[str, int]) -> str:
+def counted(skipped: dict[str, int]) -> str:
     """The counts in words: `12 .jpg, 3 .txt, 1 without suffix`."""
-    return ", ".join(
-        f"{count} {suffix or 'without suffix'}" for suffix, count in passed_over.items()
-    )
+    return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in skipped.items())
 
 
-def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
-    """Yield video files and frame folders under a folder; count other files in `passed_over`."""
+def walk(source: Path, skipped: Counter[str]) -> Iterator[Path]:
+    """Yield video files and frame folders under a folder; count other files in `skipped`."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"source {error.filename}: {error.strerror}")
@@ -130,7 +128,7 @@ def walk(source: Path, passed_over: Counter[str]) -> Iterator[Path]:
             if looks_like_video(file):
                 yield file
             else:
-                passed_over[file.suffix.lower()] += 1
+                skipped[file.suffix.lower()] += 1
 
 
 def is_visible(name: str) -> bool:

@@ -301,8 +301,8 @@ def test_squashed_frames_have_one_size_whatever_their_original_size(tmp_path):
 def test_the_plan_counts_files_that_are_not_videos(source, tmp_path):
     (source / "notes.txt").write_text("a line")
     plan = packing.prepare(packing.read_source(source, SMALL), tmp_path / "out")
-    assert plan.passed_over == packing.read_plan(tmp_path / "out").passed_over
-    assert plan.passed_over[".txt"] == 1
+    assert plan.skipped == packing.read_plan(tmp_path / "out").skipped
+    assert plan.skipped[".txt"] == 1
 
 
 def test_a_source_without_usable_videos_is_refused(tmp_path):

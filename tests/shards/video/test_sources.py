@@ -97,7 +97,7 @@ def test_files_that_a_decoder_opens_are_videos_whatever_their_suffix(tmp_path):
     Image.new("RGB", (64, 48)).save(tmp_path / "cover.jpg")
     result = survey(tmp_path)
     assert [video.key for video in result.videos] == ["00001", "b.ts", "film.bin", "noext"]
-    assert result.passed_over == {".ts": 1, ".txt": 1, ".jpg": 1}
+    assert result.skipped == {".ts": 1, ".txt": 1, ".jpg": 1}
     assert keys(tmp_path / "film.bin") == ["film.bin"]
 
 
@@ -113,7 +113,7 @@ def test_skipped_files_are_counted_by_suffix(tmp_path):
         "c/x.png",
         "c/y.png",
     )
-    assert survey(tmp_path).passed_over == {".png": 3, ".jpg": 1, "": 1}
+    assert survey(tmp_path).skipped == {".png": 3, ".jpg": 1, "": 1}
     assert counted({".png": 3, "": 1}) == "3 .png, 1 without suffix"
     with pytest.raises(DataError, match=r"no videos there: .*; skipped: 3 \.png"):
         find_videos(tmp_path / "c")
@@ -127,7 +127,7 @@ def test_frame_numbers_may_be_in_parentheses_as_in_windows(tmp_path):
 def test_a_named_pipe_does_not_block_the_search(tmp_path):
     touch(tmp_path, "a.mp4")
     os.mkfifo(tmp_path / "pipe")
-    assert survey(tmp_path).passed_over == {"": 1}
+    assert survey(tmp_path).skipped == {"": 1}
 
 
 def test_the_key_of_a_single_file_is_its_name(tmp_path):
